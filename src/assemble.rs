@@ -1,0 +1,1 @@
+//! The composition root: which implementation stands behind which seam.

@@ -1,0 +1,112 @@
+//! The Container Runtime Interface in our types: how the agent drives any runtime. SEAM.
+//!
+//! Verbs, fields and meanings are CRI v1's (kubernetes/cri-api, runtime/v1/api.proto). Idempotent
+//! where CRI asks for it: stopping or removing what is not there is no error.
+//!
+//! - `fake`: the in-memory runtime on which the whole product runs in tests
+//! - `contract`: what every runtime must do
+
+pub mod types;
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+pub use types::*;
+
+/// CRI's RuntimeService.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Name and version for `Node.status.nodeInfo.containerRuntimeVersion`, as `podbay://0.1.0`.
+    fn version(&self) -> String;
+
+    /// What works and what does not on this host.
+    async fn status(&self) -> Vec<RuntimeCondition>;
+
+    /// Creates and starts a pod's sandbox, network included. Returns the id.
+    async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError>;
+    /// Kills what runs in it and takes its network away. No error when unknown or stopped.
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), CriError>;
+    /// Removes it with its containers. No error when unknown.
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), CriError>;
+    async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandbox, CriError>;
+    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, CriError>;
+
+    /// Creates a container in a ready sandbox. The image must be present. Returns the id.
+    async fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<String, CriError>;
+    async fn start_container(&self, id: &str) -> Result<(), CriError>;
+    /// Stop signal, then SIGKILL after `grace`. Returns when it has exited. No error when unknown or exited.
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), CriError>;
+    /// Removes a container that is not running. No error when unknown.
+    async fn remove_container(&self, id: &str) -> Result<(), CriError>;
+    async fn list_containers(&self) -> Result<Vec<ContainerStatus>, CriError>;
+    async fn container_status(&self, id: &str) -> Result<ContainerStatus, CriError>;
+
+    /// Runs a command to its end; output bounded to 16 MiB a stream; killed at the timeout
+    /// ([`CriError::Timeout`]). Zero: no limit.
+    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError>;
+    /// Starts a command with streams for a person.
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecSession, CriError>;
+    /// A connection to a port inside the sandbox's network namespace (port-forward).
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError>;
+
+    async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError>;
+
+    /// Says which sandbox to look at; lossy, so look at everything now and then as well.
+    fn events(&self) -> broadcast::Receiver<RuntimeEvent>;
+}
+
+/// CRI's ImageService.
+#[async_trait]
+pub trait Images: Send + Sync {
+    async fn list(&self) -> Result<Vec<Image>, CriError>;
+    /// `None` when it is not here.
+    async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError>;
+    /// Fetches and unpacks. Returns the image's id.
+    async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<String, CriError>;
+    /// No error when unknown.
+    async fn remove(&self, reference: &str) -> Result<(), CriError>;
+}
+
+/// Streams of an interactive exec. Dropping `stdin` closes the command's standard input.
+#[derive(Debug)]
+pub struct ExecSession {
+    /// Pipes' (or for a terminal the pty master's) our ends, blocking mode unspecified.
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    /// Never with a terminal.
+    pub stderr: Option<OwnedFd>,
+    /// The exit code (128 + signal where a signal ended it). Dropping it does not end the command.
+    pub exit: tokio::sync::oneshot::Receiver<i32>,
+    /// Size changes for a terminal: (columns, rows).
+    pub resize: tokio::sync::mpsc::Sender<(u16, u16)>,
+}
+
+/// Why a verb failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CriError {
+    #[error("{0} not found")]
+    NotFound(String),
+    #[error("{attempt}: {cause}")]
+    Failed { attempt: String, cause: String },
+    /// The request makes no sense (gRPC InvalidArgument).
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}: timed out")]
+    Timeout(String),
+    /// The runtime does not answer: nothing is known of its pods. Never "no pods".
+    #[error("runtime is unreachable: {0}")]
+    Unreachable(String),
+    /// Image pulls: will not get better by trying again soon (no such image, denied).
+    #[error("pull {reference}: {cause}")]
+    Pull { reference: String, cause: String },
+}
+
+impl CriError {
+    /// A failure of an attempt, with its chain of causes.
+    pub fn failed(attempt: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self::Failed { attempt: attempt.into(), cause: cause.to_string() }
+    }
+}

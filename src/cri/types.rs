@@ -1,0 +1,280 @@
+//! CRI's messages, as far as they are used. PURE.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Timestamp;
+
+/// RuntimeStatus.conditions: `RuntimeReady`, `NetworkReady` and warnings of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeCondition {
+    pub kind: String,
+    pub ok: bool,
+    pub reason: String,
+    pub message: String,
+}
+
+/// Who the sandbox is for: PodSandboxMetadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodSandboxMetadata {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// Counts the sandboxes of the same pod, from 0.
+    pub attempt: u32,
+}
+
+/// PodSandboxConfig.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodSandboxConfig {
+    pub metadata: PodSandboxMetadata,
+    pub hostname: String,
+    /// Containers' logs live here: `<log_path of the container>` is relative to it.
+    pub log_directory: PathBuf,
+    /// resolv.conf; `None` with the host's own.
+    pub dns: Option<DnsConfig>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub host_network: bool,
+    pub host_pid: bool,
+    pub host_ipc: bool,
+    /// containers see each other's processes
+    pub share_process_namespace: bool,
+    pub sysctls: BTreeMap<String, String>,
+    /// The pod's cgroup below the runtime's root: `burstable/pod<uid>`.
+    pub cgroup_parent: String,
+    /// Limits of the pod as a whole.
+    pub resources: Resources,
+    pub port_mappings: Vec<PortMapping>,
+    /// Lines for /etc/hosts: (address, names).
+    pub host_aliases: Vec<(String, Vec<String>)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsConfig {
+    pub servers: Vec<String>,
+    pub searches: Vec<String>,
+    pub options: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    pub container_port: u16,
+    pub host_port: u16,
+    pub host_ip: String,
+}
+
+/// LinuxContainerResources. Zero or `None`: no limit of that sort.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Microseconds.
+    pub cpu_period: u64,
+    /// Microseconds a period.
+    pub cpu_quota: i64,
+    /// cgroup v1 scale, 2..=262144.
+    pub cpu_shares: u64,
+    pub memory_limit_bytes: u64,
+    pub pids_limit: u64,
+    pub oom_score_adj: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SandboxState {
+    Ready,
+    NotReady,
+}
+
+/// PodSandboxStatus and PodSandbox in one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodSandbox {
+    pub id: String,
+    pub metadata: PodSandboxMetadata,
+    pub state: SandboxState,
+    pub created_at: Timestamp,
+    /// The pod's addresses; empty with the host's network.
+    pub ips: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Name and attempt (restart count) of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerMetadata {
+    pub name: String,
+    pub attempt: u32,
+}
+
+/// ContainerConfig.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerConfig {
+    pub metadata: ContainerMetadata,
+    /// As in the pod's spec; resolved by the image store.
+    pub image: String,
+    /// Replaces the image's entrypoint; empty: the image's.
+    pub command: Vec<String>,
+    /// Replaces the image's cmd.
+    pub args: Vec<String>,
+    /// Empty: the image's.
+    pub working_dir: String,
+    /// In order; added to the image's environment.
+    pub envs: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// Below the sandbox's log directory: `nginx/0.log`.
+    pub log_path: PathBuf,
+    pub stdin: bool,
+    pub tty: bool,
+    pub resources: Resources,
+    pub security: SecurityContext,
+    /// From the image where empty, else SIGTERM: `SIGQUIT`.
+    pub stop_signal: String,
+    /// File in the container whose content becomes the termination message; empty: none.
+    pub termination_message_path: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mount {
+    pub container_path: PathBuf,
+    pub host_path: PathBuf,
+    pub readonly: bool,
+    /// `private` (default), `rslave`, `rshared`.
+    pub propagation: String,
+}
+
+/// LinuxContainerSecurityContext.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecurityContext {
+    pub privileged: bool,
+    pub add_capabilities: Vec<String>,
+    pub drop_capabilities: Vec<String>,
+    /// Else the image's user (which may be a name).
+    pub run_as_user: Option<u32>,
+    pub run_as_group: Option<u32>,
+    pub supplemental_groups: Vec<u32>,
+    pub readonly_rootfs: bool,
+    pub no_new_privs: bool,
+    pub seccomp: Seccomp,
+    /// Default masks and read-only paths of /proc are left out (`procMount: Unmasked`).
+    pub unmasked_proc: bool,
+    /// Refuse to start as uid 0 (`runAsNonRoot`).
+    pub run_as_non_root: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    #[default]
+    RuntimeDefault,
+    Unconfined,
+    /// Path of an OCI seccomp profile on the host.
+    Localhost(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerState {
+    Created,
+    Running,
+    Exited,
+    /// It was there and its end was not seen.
+    Unknown,
+}
+
+/// ContainerStatus.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerStatus {
+    pub id: String,
+    pub sandbox_id: String,
+    pub metadata: ContainerMetadata,
+    pub state: ContainerState,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    /// 128 + signal where a signal ended it.
+    pub exit_code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`.
+    pub reason: String,
+    /// The termination message, or why it did not start.
+    pub message: String,
+    pub image: String,
+    /// Digest of the image's configuration: `sha256:…`.
+    pub image_id: String,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// Absolute.
+    pub log_path: PathBuf,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOutput {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub exit_code: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    pub command: Vec<String>,
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerStats {
+    pub id: String,
+    pub sandbox_id: String,
+    pub name: String,
+    /// CPU time used since its start, nanoseconds.
+    pub cpu_nanos: u64,
+    pub memory_working_set_bytes: u64,
+    pub pids: u64,
+}
+
+/// Something happened in this sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeEvent {
+    pub sandbox_id: String,
+    pub pod_uid: String,
+    /// Empty: the sandbox itself.
+    pub container_id: String,
+}
+
+/// An image that is present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Digest of its configuration: `sha256:…`.
+    pub id: String,
+    /// `docker.io/library/nginx:1.27`
+    pub tags: Vec<String>,
+    /// `docker.io/library/nginx@sha256:…`
+    pub digests: Vec<String>,
+    pub size_bytes: u64,
+    /// User of its configuration: `1000`, `app`, `app:app` or empty.
+    pub user: String,
+}
+
+/// AuthConfig.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RegistryAuth {
+    pub username: String,
+    pub password: String,
+    /// A bearer token instead.
+    pub token: String,
+}
+
+/// Never shows what it holds.
+impl std::fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RegistryAuth(…)")
+    }
+}

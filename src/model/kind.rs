@@ -1,0 +1,157 @@
+//! The kind registry: every kind Podbay serves, once.
+//!
+//! A kind's REST names, scope and short names are data here; handlers, discovery, the CLI and sync
+//! read this table and know no kind by heart.
+
+use std::fmt;
+
+/// A kind Podbay serves. The order is the order in which a set of objects is written: what others
+/// refer to comes first (namespaces before what lives in them, configuration before workloads).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Namespace,
+    Node,
+    ServiceAccount,
+    Secret,
+    ConfigMap,
+    Service,
+    Pod,
+    ReplicaSet,
+    Deployment,
+    Job,
+    EndpointSlice,
+    Lease,
+    Event,
+    Source,
+}
+
+/// What the REST API and the CLI need to know of a kind.
+#[derive(Debug)]
+pub struct KindInfo {
+    pub kind: Kind,
+    /// API group, empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    /// CamelCase name as in a manifest's `kind`.
+    pub name: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short: &'static [&'static str],
+    pub namespaced: bool,
+    /// Whether the kind has a `status` subresource.
+    pub has_status: bool,
+    /// Whether `metadata.generation` counts changes of the spec.
+    pub counts_generation: bool,
+    /// kubectl's categories (`all`).
+    pub categories: &'static [&'static str],
+}
+
+const TABLE: &[KindInfo] = &[
+    row(Kind::Namespace, "", "v1", "Namespace", "namespaces", "namespace", &["ns"], false, true, false, &[]),
+    row(Kind::Node, "", "v1", "Node", "nodes", "node", &["no"], false, true, false, &[]),
+    row(Kind::ServiceAccount, "", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"], true, false, false, &[]),
+    row(Kind::Secret, "", "v1", "Secret", "secrets", "secret", &[], true, false, false, &[]),
+    row(Kind::ConfigMap, "", "v1", "ConfigMap", "configmaps", "configmap", &["cm"], true, false, false, &[]),
+    row(Kind::Service, "", "v1", "Service", "services", "service", &["svc"], true, true, false, &["all"]),
+    row(Kind::Pod, "", "v1", "Pod", "pods", "pod", &["po"], true, true, true, &["all"]),
+    row(Kind::ReplicaSet, "apps", "v1", "ReplicaSet", "replicasets", "replicaset", &["rs"], true, true, true, &["all"]),
+    row(Kind::Deployment, "apps", "v1", "Deployment", "deployments", "deployment", &["deploy"], true, true, true, &["all"]),
+    row(Kind::Job, "batch", "v1", "Job", "jobs", "job", &[], true, true, true, &["all"]),
+    row(Kind::EndpointSlice, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice", &[], true, false, true, &[]),
+    row(Kind::Lease, "coordination.k8s.io", "v1", "Lease", "leases", "lease", &[], true, false, false, &[]),
+    row(Kind::Event, "", "v1", "Event", "events", "event", &["ev"], true, false, false, &[]),
+    row(Kind::Source, "podbay.dev", "v1", "Source", "sources", "source", &["src"], false, true, true, &[]),
+];
+
+#[allow(clippy::too_many_arguments)] // a table row, not a call
+const fn row(
+    kind: Kind,
+    group: &'static str,
+    version: &'static str,
+    name: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short: &'static [&'static str],
+    namespaced: bool,
+    has_status: bool,
+    counts_generation: bool,
+    categories: &'static [&'static str],
+) -> KindInfo {
+    KindInfo { kind, group, version, name, plural, singular, short, namespaced, has_status, counts_generation, categories }
+}
+
+impl Kind {
+    /// The table, in the order of the enum.
+    pub fn all() -> &'static [KindInfo] {
+        TABLE
+    }
+
+    /// The kind's row.
+    pub fn info(self) -> &'static KindInfo {
+        &TABLE[self as usize]
+    }
+
+    pub fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    /// `v1` or `group/version`.
+    pub fn api_version(self) -> String {
+        let info = self.info();
+        if info.group.is_empty() { info.version.to_owned() } else { format!("{}/{}", info.group, info.version) }
+    }
+
+    /// The kind of a manifest's `apiVersion` and `kind`, if it is served.
+    pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
+        TABLE.iter().find(|row| row.name == kind && row.kind.api_version() == api_version).map(|row| row.kind)
+    }
+
+    /// The kind of a REST path's group, version and plural.
+    pub fn of_resource(group: &str, version: &str, plural: &str) -> Option<Kind> {
+        TABLE.iter().find(|row| row.group == group && row.version == version && row.plural == plural).map(|row| row.kind)
+    }
+
+    /// The kind a person means on the command line: `po`, `pod`, `Pods`, `deployments.apps`.
+    pub fn of_word(word: &str) -> Option<Kind> {
+        let word = word.to_lowercase();
+        let (name, group) = match word.split_once('.') {
+            Some((name, group)) => (name.to_owned(), Some(group.to_owned())),
+            None => (word, None),
+        };
+        TABLE
+            .iter()
+            .find(|row| {
+                let named = row.plural == name || row.singular == name || row.short.contains(&name.as_str());
+                named && group.as_deref().is_none_or(|group| group == row.group)
+            })
+            .map(|row| row.kind)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_in_the_order_of_the_enum() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.kind as usize, index, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn words_find_their_kind() {
+        for (word, kind) in [("po", Kind::Pod), ("Deployments.apps", Kind::Deployment), ("svc", Kind::Service), ("source", Kind::Source)] {
+            assert_eq!(Kind::of_word(word), Some(kind), "{word}");
+        }
+        assert_eq!(Kind::of_word("deployments.batch"), None);
+        assert_eq!(Kind::of("apps/v1", "Deployment"), Some(Kind::Deployment));
+        assert_eq!(Kind::of("v1", "Deployment"), None);
+    }
+}

@@ -1,0 +1,22 @@
+//! The objects: what a kind is, what an object is called, what it holds. PURE.
+//!
+//! - `kind`, `key`, `object`: the registry, the identity, the value
+//! - `source`: our own kind
+//! - `manifest`: YAML, JSON and TOML text to positioned values
+//! - `schema`: the walk that finds unknown fields and duplicate keys
+//! - `defaults`, `validate`, `fields`: Kubernetes' rules, written once
+//! - `quantity`, `selector`: the two small languages inside objects
+//! - `ownership`: who owns which field (server-side apply's field sets)
+
+mod key;
+mod kind;
+mod object;
+mod source;
+
+pub use key::Key;
+pub use kind::{Kind, KindInfo};
+pub use object::{ApiType, DecodeError, Object, Typed};
+pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus};
+
+/// A point in time. Pure code gets it as data; only `clock` reads one.
+pub type Timestamp = jiff::Timestamp;

@@ -1,0 +1,152 @@
+//! `podbay.dev/v1 Source`: what is synchronised from where, and how that goes.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A git repository or a directory whose manifests are applied. Its name is its identity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    #[serde(default = "api_version")]
+    pub api_version: String,
+    #[serde(default = "kind")]
+    pub kind: String,
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: SourceSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<SourceStatus>,
+}
+
+fn api_version() -> String {
+    "podbay.dev/v1".to_owned()
+}
+fn kind() -> String {
+    "Source".to_owned()
+}
+
+impl Source {
+    pub fn new(name: &str, spec: SourceSpec) -> Self {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        Self { api_version: api_version(), kind: kind(), metadata, spec, status: None }
+    }
+}
+
+/// Where the manifests are. Exactly one of `directory` and `git`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceSpec {
+    /// A directory on the server's host (absolute path).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitSource>,
+    /// Path below the directory or the repository's root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Namespace of objects that name none; `default` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Seconds between looks, jittered by a tenth. Default 60 for git, 30 for a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_seconds: Option<i32>,
+    /// `refuse` (default) or `skip`: what to do with kinds that are not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsupported: Option<String>,
+    /// Nothing is fetched or applied while true; objects stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Update live objects that Podbay did not create.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<PruneBudget>,
+}
+
+/// A branch, tag or commit of a repository.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitSource {
+    /// `/path`, `file://`, `https://` or `ssh://`/scp-like.
+    pub url: String,
+    /// Branch, tag or full commit id; the remote's HEAD where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// File with a token for https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
+    /// File with a private key for ssh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_key_file: Option<String>,
+    /// OpenSSH `known_hosts` file; required for ssh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_hosts_file: Option<String>,
+}
+
+/// How much a commit may delete without approval: it stops when BOTH are exceeded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneBudget {
+    /// Default 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<i32>,
+    /// Percent of the source's objects. Default 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<i32>,
+}
+
+/// What was last seen and done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// The revision last fetched (commit id or tree hash).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_revision: Option<String>,
+    /// The revision last accepted: what runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_revision: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_at: Option<Time>,
+    /// Id of the plan that waits for approval, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_plan: Option<String>,
+    /// One-line sum of the last plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_plan: Option<String>,
+    /// Why the newest revision is not accepted: one message an error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+    /// `unsupported: skip` left these out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Plan ids a person approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_plan: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inventory: Vec<InventoryEntry>,
+}
+
+/// One object of the source's inventory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InventoryEntry {
+    pub api_version: String,
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    pub name: String,
+    /// UID of the object this entry speaks of.
+    pub uid: String,
+    /// Podbay created it; an adopted object is never pruned.
+    pub created: bool,
+    /// File it came from, relative to the source's root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub file: String,
+    /// `Prune=false` at the time it was accepted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep: bool,
+}

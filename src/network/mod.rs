@@ -1,0 +1,140 @@
+//! Addresses, links, routes and Services of one node. SEAM.
+//!
+//! Two faces: `PodNetwork` gives a sandbox its interface (the runtime uses it, as it would CNI);
+//! `NodeNetwork` makes the host look as wanted (the agent uses it, as kube-proxy and a CNI daemon
+//! would).
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use async_trait::async_trait;
+
+/// One pod's interface.
+#[async_trait]
+pub trait PodNetwork: Send + Sync {
+    /// Puts `eth0` with an address into the network namespace. The same pod again: the same answer.
+    async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Attachment, NetworkError>;
+    /// Takes interface and address away. No error when there is none.
+    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError>;
+}
+
+/// What a pod got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    pub address: Ipv4Addr,
+    pub gateway: Ipv4Addr,
+}
+
+/// The host's side: bridge, routes to other nodes, Services.
+#[async_trait]
+pub trait NodeNetwork: Send + Sync {
+    /// Makes it so; a no-op the second time. Returns whether anything changed.
+    async fn sync(&self, wanted: &Wanted) -> Result<bool, NetworkError>;
+    /// What is missing on this host or defeats us; one sentence each.
+    async fn problems(&self) -> Vec<String>;
+    /// Takes everything of ours away.
+    async fn remove_all(&self) -> Result<(), NetworkError>;
+}
+
+/// What the node's network must be, computed from the store's objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// This node's pod range, `10.80.3.0/24`; `None` until the server gave one.
+    pub pod_range: Option<Range>,
+    /// The whole cluster's pod range: not masqueraded.
+    pub cluster_range: Option<Range>,
+    /// Other nodes: their pod range by their address.
+    pub routes: Vec<Route>,
+    /// ClusterIP addresses live here.
+    pub service_range: Option<Range>,
+    pub services: Vec<ServicePort>,
+}
+
+/// An IPv4 prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    pub base: Ipv4Addr,
+    pub prefix: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    pub range: Range,
+    pub via: Ipv4Addr,
+}
+
+/// One port of one Service and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    pub namespace: String,
+    pub name: String,
+    pub port_name: String,
+    pub address: Ipv4Addr,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    pub port: u16,
+    pub node_port: Option<u16>,
+    /// Ready endpoints; none: connections are refused.
+    pub endpoints: Vec<(Ipv4Addr, u16)>,
+    /// `sessionAffinity: ClientIP` with its timeout in seconds.
+    pub affinity_seconds: Option<u32>,
+}
+
+/// What a Range is written as and read from.
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl std::str::FromStr for Range {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not an IPv4 range like 10.80.0.0/16");
+        let (base, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let base: Ipv4Addr = base.parse().map_err(|_| wrong())?;
+        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
+        if prefix > 32 {
+            return Err(wrong());
+        }
+        let range = Self { base, prefix };
+        if u32::from(base) & !range.mask() != 0 {
+            return Err(format!("{text:?} has bits set behind its prefix"));
+        }
+        Ok(range)
+    }
+}
+
+impl Range {
+    pub fn mask(&self) -> u32 {
+        if self.prefix == 0 { 0 } else { u32::MAX << (32 - u32::from(self.prefix)) }
+    }
+    pub fn contains(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(v4) if u32::from(v4) & self.mask() == u32::from(self.base))
+    }
+    /// The `index`-th address of the range.
+    pub fn nth(&self, index: u32) -> Option<Ipv4Addr> {
+        let size = 1u64 << (32 - u32::from(self.prefix));
+        (u64::from(index) < size).then(|| Ipv4Addr::from(u32::from(self.base) + index))
+    }
+}
+
+/// Why the network is not as wanted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NetworkError {
+    #[error("{attempt}: {cause}")]
+    Failed { attempt: String, cause: String },
+    #[error("no free address left in {0}")]
+    Exhausted(String),
+    #[error("this node has no pod range yet")]
+    NoRange,
+    #[error("`nft` is missing: install the package nftables")]
+    NoNft,
+}
+
+impl NetworkError {
+    pub fn failed(attempt: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self::Failed { attempt: attempt.into(), cause: cause.to_string() }
+    }
+}

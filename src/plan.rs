@@ -1,0 +1,134 @@
+//! What a planner decides: a value that prints, diffs, applies and can be thrown away. PURE.
+
+use std::fmt;
+
+use crate::model::{Key, Object, Timestamp};
+use crate::store::snapshot::Snapshot;
+use crate::store::transaction::{Precondition, Transaction, Write};
+
+/// One change of one object, conditional on what was seen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    Create(Object),
+    Update { before: Object, after: Object },
+    UpdateStatus { before: Object, after: Object },
+    Delete { before: Object, grace_seconds: Option<i64> },
+}
+
+impl Op {
+    pub fn key(&self) -> &Key {
+        match self {
+            Op::Create(object) => object.key(),
+            Op::Update { before, .. } | Op::UpdateStatus { before, .. } | Op::Delete { before, .. } => before.key(),
+        }
+    }
+
+    /// The write that carries it out, refused when the object is no longer the one seen.
+    pub fn write(&self) -> Write {
+        match self {
+            Op::Create(object) => Write::Create(object.clone()),
+            Op::Update { before, after } => Write::Update(after.clone(), Precondition::seen(before)),
+            Op::UpdateStatus { before, after } => Write::UpdateStatus(after.clone(), Precondition::seen(before)),
+            Op::Delete { before, grace_seconds } => {
+                Write::Delete { key: before.key().clone(), precondition: Precondition::seen(before), grace_seconds: *grace_seconds }
+            }
+        }
+    }
+}
+
+/// `+ Pod web/a`, `~ Deployment web/a`, `- Pod web/a`.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::Create(object) => write!(f, "+ {}", object.key()),
+            Op::Update { before, .. } => write!(f, "~ {}", before.key()),
+            Op::UpdateStatus { before, .. } => write!(f, "~ {} status", before.key()),
+            Op::Delete { before, .. } => write!(f, "- {}", before.key()),
+        }
+    }
+}
+
+/// Why something is not (yet) so, for a person and for `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reason {
+    /// CamelCase, as in conditions and events: `Unschedulable`, `ImagePullBackOff`.
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl Reason {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// What a plan waits for before it goes on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wait {
+    pub subject: Key,
+    pub reason: Reason,
+}
+
+/// Something to tell people; becomes a Kubernetes Event about `subject`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub subject: Key,
+    pub warning: bool,
+    pub reason: Reason,
+}
+
+/// A decision. The same input gives the same plan; planning again after it was applied gives an
+/// empty one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub ops: Vec<Op>,
+    pub waits: Vec<Wait>,
+    pub notes: Vec<Note>,
+    /// Look again at this time even if nothing changes.
+    pub again_at: Option<Timestamp>,
+}
+
+impl Plan {
+    /// Nothing to do and nothing to wait for.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    pub fn wait(&mut self, subject: &Key, reason: Reason) {
+        self.waits.push(Wait { subject: subject.clone(), reason });
+    }
+
+    pub fn note(&mut self, subject: &Key, warning: bool, reason: Reason) {
+        self.notes.push(Note { subject: subject.clone(), warning, reason });
+    }
+
+    /// Keeps the earlier of two times to look again.
+    pub fn look_again(&mut self, at: Timestamp) {
+        self.again_at = Some(self.again_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// All ops as one transaction.
+    pub fn transaction(&self, writer: &str) -> Transaction {
+        Transaction { writes: self.ops.iter().map(Op::write).collect(), ..Transaction::new(writer) }
+    }
+}
+
+/// A reconciler that decides from the store's state alone: every controller and the scheduler.
+/// `driver` runs it against the store, `simulate` against a copy of a snapshot.
+pub trait Controller: Send + Sync {
+    /// The writer's name: `deployment`, `scheduler`.
+    fn name(&self) -> &'static str;
+
+    /// The keys to look at after this object changed (`state` is the state afterwards). `object` is
+    /// what it is now, or last was.
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key>;
+
+    /// Decides for one key. A key whose object is gone is a valid question.
+    fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan;
+}

@@ -1,0 +1,61 @@
+//! The reference store: everything in memory, gone at the end of the process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+
+use super::watch::History;
+use super::{Batch, CommitError, Committed, Snapshot, Stamp, Store, TooOld, Transaction, Watch};
+use crate::clock::Clock;
+
+/// Changes kept for watchers.
+pub const HISTORY_CHANGES: usize = 50_000;
+
+pub struct MemoryStore {
+    current: ArcSwap<Snapshot>,
+    writing: Mutex<()>,
+    history: Arc<History>,
+    clock: Arc<dyn Clock>,
+}
+
+impl MemoryStore {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self::starting_with(Snapshot::default(), clock)
+    }
+
+    /// A store whose first state is a snapshot made elsewhere.
+    pub fn starting_with(snapshot: Snapshot, clock: Arc<dyn Clock>) -> Self {
+        let history = History::new(snapshot.revision(), HISTORY_CHANGES);
+        Self { current: ArcSwap::from_pointee(snapshot), writing: Mutex::new(()), history, clock }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::clone(&self.current.load())
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.snapshot();
+        let mut uid = || uuid::Uuid::new_v4().to_string();
+        let mut stamp = Stamp { now: self.clock.now(), uid: &mut uid };
+        let applied = before.apply(&transaction, before.revision() + 1, &mut stamp)?;
+        let revision = applied.snapshot.revision();
+        if !transaction.dry_run && !applied.changes.is_empty() {
+            self.current.store(Arc::new(applied.snapshot.clone()));
+            self.history.publish(Batch { revision, changes: applied.changes });
+        }
+        Ok(Committed { revision, results: applied.results, snapshot: applied.snapshot })
+    }
+
+    fn watch(&self, from: u64) -> Result<Watch, TooOld> {
+        self.history.watch(from)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,224 @@
+//! The immutable state of the cluster and the one function that makes the next one. PURE.
+
+use imbl::{OrdMap, OrdSet};
+
+use super::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
+use crate::admit::{self, Outcome};
+use crate::model::{Key, Kind, Object};
+use k8s_openapi::api::core::v1::Pod;
+
+/// All objects at one revision. Cloning shares everything.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    revision: u64,
+    objects: OrdMap<Key, Object>,
+    /// (owner UID, key) for each owner reference.
+    owners: OrdSet<(String, Key)>,
+    /// (node name, key) for each bound pod.
+    nodes: OrdSet<(String, Key)>,
+    /// (`name=value`, key) for each label.
+    labels: OrdSet<(String, Key)>,
+}
+
+/// One object's step from one revision to the next.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub before: Option<Object>,
+    pub after: Option<Object>,
+}
+
+impl Change {
+    pub fn key(&self) -> &Key {
+        self.newest().key()
+    }
+    /// The object afterwards, or what it last was.
+    pub fn newest(&self) -> &Object {
+        match (&self.after, &self.before) {
+            (Some(object), _) | (None, Some(object)) => object,
+            (None, None) => unreachable!("a change has a before or an after: `Snapshot::apply` makes no other"),
+        }
+    }
+}
+
+/// The outcome of [`Snapshot::apply`].
+#[derive(Clone, Debug)]
+pub struct Applied {
+    pub snapshot: Snapshot,
+    /// What changed; empty when the transaction was a no-op, and then the revision is unchanged.
+    pub changes: Vec<Change>,
+    /// One entry a write: the object afterwards.
+    pub results: Vec<Option<Object>>,
+}
+
+impl Snapshot {
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The same objects under another revision (reserved blocks after a restart).
+    pub fn at_revision(mut self, revision: u64) -> Self {
+        self.revision = revision;
+        self
+    }
+
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter().map(|(_, object)| object)
+    }
+
+    /// Every object of a kind, by namespace and name.
+    pub fn list(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+        self.objects.range(Key::every(kind)..).map(|(_, object)| object).take_while(move |object| object.kind() == kind)
+    }
+
+    /// Every object of a kind in a namespace, by name.
+    pub fn list_in<'a>(&'a self, kind: Kind, namespace: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
+        self.objects
+            .range(Key::new(kind, namespace, "")..)
+            .map(|(_, object)| object)
+            .take_while(move |object| object.kind() == kind && object.key().namespace == namespace)
+    }
+
+    /// Every object with an owner reference to this UID.
+    pub fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
+        self.indexed(&self.owners, uid)
+    }
+
+    /// Every pod bound to a node.
+    pub fn pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
+        self.indexed(&self.nodes, node)
+    }
+
+    /// Every object of any kind and namespace with this label.
+    pub fn labelled<'a>(&'a self, name: &str, value: &str) -> Vec<&'a Object> {
+        let label = format!("{name}={value}");
+        self.indexed(&self.labels, &label).collect()
+    }
+
+    fn indexed<'a, 'b>(&'a self, index: &'a OrdSet<(String, Key)>, word: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
+        let first = (word.to_owned(), Key::every(Kind::Namespace));
+        index.range(first..).take_while(move |(found, _)| found == word).filter_map(|(_, key)| self.objects.get(key))
+    }
+
+    /// Admits and applies a transaction: all of it or nothing.
+    ///
+    /// `revision` is the one the transaction gets if it changes anything.
+    ///
+    /// # Errors
+    /// A precondition that does not hold, or content that admission refuses.
+    pub fn apply(&self, transaction: &Transaction, revision: u64, stamp: &mut Stamp<'_>) -> Result<Applied, super::CommitError> {
+        let mut next = Snapshot { revision, ..self.clone() };
+        let mut applied = Vec::with_capacity(transaction.writes.len());
+        let mut changes = Vec::new();
+        for write in &transaction.writes {
+            let current = next.objects.get(write.key()).cloned();
+            check(write, current.as_ref())?;
+            let outcome = admit::admit(write, current.as_ref(), &next, &transaction.writer, stamp)?;
+            let after = match outcome {
+                Outcome::Unchanged => current,
+                Outcome::Put(object) => {
+                    let object = object.edit_meta(|meta| meta.resource_version = Some(revision.to_string()));
+                    next.put(current.as_ref(), object.clone());
+                    changes.push(Change { before: current, after: Some(object.clone()) });
+                    Some(object)
+                }
+                Outcome::Remove => {
+                    if let Some(before) = current {
+                        next.remove(&before);
+                        changes.push(Change { before: Some(before), after: None });
+                    }
+                    None
+                }
+            };
+            applied.push(after);
+        }
+        if changes.is_empty() {
+            next.revision = self.revision;
+        }
+        Ok(Applied { snapshot: next, changes, results: applied })
+    }
+
+    /// Puts back a stored object as it is, without admission: loading and tests.
+    pub fn insert(&mut self, object: Object) {
+        let current = self.objects.get(object.key()).cloned();
+        self.put(current.as_ref(), object);
+    }
+
+    fn put(&mut self, before: Option<&Object>, after: Object) {
+        if let Some(before) = before {
+            self.unindex(before);
+        }
+        let key = after.key().clone();
+        for owner in after.meta().owner_references.iter().flatten() {
+            self.owners.insert((owner.uid.clone(), key.clone()));
+        }
+        for (name, value) in after.labels() {
+            self.labels.insert((format!("{name}={value}"), key.clone()));
+        }
+        if let Some(node) = node_name(&after) {
+            self.nodes.insert((node.to_owned(), key.clone()));
+        }
+        self.objects.insert(key, after);
+    }
+
+    fn remove(&mut self, before: &Object) {
+        self.unindex(before);
+        self.objects.remove(before.key());
+    }
+
+    fn unindex(&mut self, before: &Object) {
+        let key = before.key();
+        for owner in before.meta().owner_references.iter().flatten() {
+            self.owners.remove(&(owner.uid.clone(), key.clone()));
+        }
+        for (name, value) in before.labels() {
+            self.labels.remove(&(format!("{name}={value}"), key.clone()));
+        }
+        if let Some(node) = node_name(before) {
+            self.nodes.remove(&(node.to_owned(), key.clone()));
+        }
+    }
+}
+
+fn node_name(object: &Object) -> Option<&str> {
+    object.get::<Pod>()?.spec.as_ref()?.node_name.as_deref()
+}
+
+fn check(write: &Write, current: Option<&Object>) -> Result<(), Conflict> {
+    let precondition = match (write, current) {
+        (Write::Create(object), Some(_)) => return Err(Conflict::Exists(object.key().clone())),
+        (Write::Create(_), None) => return Ok(()),
+        (Write::Update(_, precondition) | Write::UpdateStatus(_, precondition) | Write::Delete { precondition, .. }, _) => precondition,
+    };
+    let Some(current) = current else {
+        return Err(Conflict::NotFound(write.key().clone()));
+    };
+    holds(precondition, current)
+}
+
+fn holds(precondition: &Precondition, current: &Object) -> Result<(), Conflict> {
+    let key = || current.key().clone();
+    match (&precondition.uid, precondition.revision) {
+        (Some(uid), _) if uid != current.uid() => Err(Conflict::Uid { key: key(), wanted: uid.clone(), found: current.uid().to_owned() }),
+        (_, Some(revision)) if revision != current.revision() => {
+            Err(Conflict::Revision { key: key(), wanted: revision, found: current.revision() })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Snapshot@{} of {} objects", self.revision, self.objects.len())
+    }
+}

@@ -1,0 +1,97 @@
+//! What a writer asks of the store. PURE.
+
+use std::fmt;
+
+use crate::model::{Key, Object, Timestamp};
+
+/// A set of writes that happen together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    /// Who writes (`admin`, `system:node:n1`, `source:web`, `controller:deployment`): the field manager.
+    pub writer: String,
+    pub writes: Vec<Write>,
+    /// Kept in memory only: leases and heartbeat times.
+    pub volatile: bool,
+    /// Admit and evaluate, change nothing.
+    pub dry_run: bool,
+}
+
+impl Transaction {
+    pub fn new(writer: impl Into<String>) -> Self {
+        Self { writer: writer.into(), ..Self::default() }
+    }
+    pub fn with(mut self, write: Write) -> Self {
+        self.writes.push(write);
+        self
+    }
+}
+
+/// One write. `Update` leaves the status alone and `UpdateStatus` everything but the status, as the
+/// two REST endpoints do.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// Refused with [`Conflict::Exists`] when the key is taken.
+    Create(Object),
+    Update(Object, Precondition),
+    UpdateStatus(Object, Precondition),
+    /// Asks for deletion. Admission decides what that means: a bound pod and an object with
+    /// finalizers are marked first, all others go at once.
+    Delete {
+        key: Key,
+        precondition: Precondition,
+        grace_seconds: Option<i64>,
+    },
+}
+
+impl Write {
+    pub fn key(&self) -> &Key {
+        match self {
+            Write::Create(object) | Write::Update(object, _) | Write::UpdateStatus(object, _) => object.key(),
+            Write::Delete { key, .. } => key,
+        }
+    }
+}
+
+/// What must still be true of the stored object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Precondition {
+    pub uid: Option<String>,
+    pub revision: Option<u64>,
+}
+
+impl Precondition {
+    /// The object may be of any revision, but must exist.
+    pub fn exists() -> Self {
+        Self::default()
+    }
+    /// Exactly the object that was seen.
+    pub fn seen(object: &Object) -> Self {
+        Self { uid: Some(object.uid().to_owned()), revision: Some(object.revision()) }
+    }
+}
+
+/// Why the state is not what the writer believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    #[error("{0} already exists")]
+    Exists(Key),
+    #[error("{0} not found")]
+    NotFound(Key),
+    #[error("{key} was changed: its revision is {found}, not {wanted}")]
+    Revision { key: Key, wanted: u64, found: u64 },
+    #[error("{key} is another object now: its uid is {found}, not {wanted}")]
+    Uid { key: Key, wanted: String, found: String },
+}
+
+/// Time and ids for the objects a transaction creates: data, so that applying stays pure.
+pub struct Stamp<'a> {
+    pub now: Timestamp,
+    /// Yields a fresh UID a call.
+    pub uid: &'a mut dyn FnMut() -> String,
+}
+
+impl fmt::Debug for Stamp<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stamp({})", self.now)
+    }
+}

@@ -1,0 +1,34 @@
+//! Where manifests come from. SEAM.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+/// A place that can be read as a whole at one revision.
+#[async_trait]
+pub trait Fetch: Send + Sync {
+    /// Reads the manifests at the newest revision.
+    async fn fetch(&self) -> Fetched;
+}
+
+/// What came of a look. Unreachable is never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    Tree(Tree),
+    /// Nothing is known, in a sentence: the last good revision stays.
+    Unreachable(String),
+}
+
+/// The manifest files of one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// Commit id, or `sha256:…` over the directory's manifest files.
+    pub revision: String,
+    /// For people: a commit's subject line; empty for a directory.
+    pub subject: String,
+    /// Manifest files only (`*.yaml *.yml *.json *.toml`, not hidden, not ignored), by path relative
+    /// to the source's path.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The source's path exists in this revision. False: everything would be pruned, so it needs approval.
+    pub path_exists: bool,
+}
