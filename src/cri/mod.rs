@@ -6,6 +6,7 @@
 //! - `fake`: the in-memory runtime on which the whole product runs in tests
 //! - `contract`: what every runtime must do
 
+pub mod fake;
 pub mod types;
 
 use std::os::fd::OwnedFd;
