@@ -6,11 +6,15 @@
 //! - `schema`: the walk that finds unknown fields and duplicate keys
 //! - `defaults`, `validate`, `fields`: Kubernetes' rules, written once
 //! - `quantity`, `selector`: the two small languages inside objects
+//! - `pod`: what a pod's fields mean taken together
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
 mod key;
 mod kind;
 mod object;
+pub mod pod;
+pub mod quantity;
+pub mod selector;
 mod source;
 
 pub use key::Key;
