@@ -1,1 +1,451 @@
-//! podbay.toml, flags and environment to one typed value, all errors at once.
+//! podbay.toml, flags and environment to one typed [`Config`]: read once, every error at once.
+//!
+//! Precedence: a flag, then its environment variable (clap reads both), then the file, then the
+//! default. Everything that is global to a host (directories, cgroup root, bridge, nft table,
+//! ports) is here, so that several nodes fit on one machine.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::model::{GitSource, PruneBudget, SourceSpec};
+use crate::network::Range;
+
+/// Read when no `--config` is given and it exists.
+pub const DEFAULT_FILE: &str = "/etc/podbay/podbay.toml";
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/podbay";
+pub const DEFAULT_RUN_DIR: &str = "/run/podbay";
+
+/// The daemon's configuration as written. Unknown keys are errors.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct File {
+    pub data_dir: Option<PathBuf>,
+    pub run_dir: Option<PathBuf>,
+    pub server: ServerFile,
+    pub node: NodeFile,
+    pub images: ImagesFile,
+    pub source: Vec<SourceFile>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ServerFile {
+    pub listen: Option<String>,
+    pub names: Vec<String>,
+    pub service_range: Option<String>,
+    pub pod_range: Option<String>,
+    pub node_prefix: Option<u8>,
+    pub node_grace_seconds: Option<u32>,
+    pub eviction_seconds: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct NodeFile {
+    pub name: Option<String>,
+    pub address: Option<String>,
+    pub api_port: Option<u16>,
+    pub max_pods: Option<u32>,
+    pub bridge: Option<String>,
+    pub nft_table: Option<String>,
+    pub cgroup_root: Option<String>,
+    pub systemd_slice: Option<bool>,
+    pub shim: Option<PathBuf>,
+    pub cluster_dns: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ImagesFile {
+    pub insecure_registries: Vec<String>,
+    pub ca_files: Vec<PathBuf>,
+    pub auth_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SourceFile {
+    pub name: String,
+    pub directory: Option<PathBuf>,
+    pub git: Option<String>,
+    pub reference: Option<String>,
+    pub path: Option<String>,
+    pub namespace: Option<String>,
+    pub interval_seconds: Option<i32>,
+    pub unsupported: Option<String>,
+    pub suspend: Option<bool>,
+    pub adopt: Option<bool>,
+    pub token_file: Option<PathBuf>,
+    pub ssh_key_file: Option<PathBuf>,
+    pub known_hosts_file: Option<PathBuf>,
+    pub budget_objects: Option<i32>,
+    pub budget_percent: Option<i32>,
+}
+
+/// What the flags of a daemon verb say.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    pub run_dir: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub node_name: Option<String>,
+    /// `PATH`, `URL`, or `NAME=PATH|URL`.
+    pub sources: Vec<String>,
+}
+
+/// The typed configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub server: Server,
+    pub node: Node,
+    pub images: Images,
+    /// By name.
+    pub sources: BTreeMap<String, SourceSpec>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: SocketAddr,
+    /// Further names and addresses for the server's certificate.
+    pub names: Vec<String>,
+    pub service_range: Range,
+    pub pod_range: Range,
+    /// Prefix length of one node's pod range.
+    pub node_prefix: u8,
+    /// A node is NotReady when its lease is older than this.
+    pub node_grace_seconds: u32,
+    /// Pods of a NotReady node are replaced after this.
+    pub eviction_seconds: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    /// `None`: the address of the default route's interface.
+    pub address: Option<IpAddr>,
+    pub api_port: u16,
+    pub max_pods: u32,
+    pub bridge: String,
+    pub nft_table: String,
+    /// Relative to each cgroup hierarchy.
+    pub cgroup_root: String,
+    /// Place pods below `podbay-pods.slice`.
+    pub systemd_slice: bool,
+    /// `None`: `podbay-shim` beside this binary.
+    pub shim: Option<PathBuf>,
+    pub cluster_dns: Vec<IpAddr>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Images {
+    /// `host[:port]` of registries reached by plain HTTP.
+    pub insecure_registries: Vec<String>,
+    /// PEM files of private CAs.
+    pub ca_files: Vec<PathBuf>,
+    /// A docker `config.json` with credentials.
+    pub auth_file: Option<PathBuf>,
+}
+
+/// Everything that is wrong, a line each.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("read {file}: {cause}")]
+    Read { file: PathBuf, cause: std::io::Error },
+    #[error("{file}: {message}")]
+    Parse { file: PathBuf, message: String },
+    #[error("{}", .0.join("\n"))]
+    Invalid(Vec<String>),
+}
+
+impl Config {
+    /// Reads the file (the default one only if it exists) and lays the flags over it.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => File::default(),
+        };
+        Self::build(file, flags)
+    }
+
+    /// The pure part of [`Config::load`].
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn build(file: File, flags: &Flags) -> Result<Self, ConfigError> {
+        let mut errors = Vec::new();
+        let server = server(&file.server, flags, &mut errors);
+        let node = node(file.node, flags, &mut errors);
+        let sources = sources(&file.source, &flags.sources, &mut errors);
+        let data_dir = flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let run_dir = flags.run_dir.clone().or(file.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into());
+        let images = Images {
+            insecure_registries: file.images.insecure_registries,
+            ca_files: file.images.ca_files,
+            auth_file: file.images.auth_file,
+        };
+        let config = Self { data_dir: absolute(data_dir), run_dir: absolute(run_dir), server, node, images, sources };
+        if errors.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(errors)) }
+    }
+
+    /// Where the server leaves the administrator's kubeconfig.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("admin.kubeconfig")
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { file: path.into(), cause })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse { file: path.into(), message: error.to_string() })
+}
+
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// Parses an optional text, noting what is wrong with it.
+fn parsed<T>(key: &str, text: Option<&String>, default: &str, errors: &mut Vec<String>) -> T
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    let text = text.map_or(default, String::as_str);
+    match text.parse() {
+        Ok(value) => value,
+        Err(error) => {
+            errors.push(format!("{key}: {text:?}: {error}"));
+            match default.parse() {
+                Ok(value) => value,
+                Err(_) => unreachable!("the default of {key} is well-formed: a test parses every one"),
+            }
+        }
+    }
+}
+
+fn server(file: &ServerFile, flags: &Flags, errors: &mut Vec<String>) -> Server {
+    let listen = flags.listen.clone().or_else(|| file.listen.clone());
+    let server = Server {
+        listen: parsed("server.listen", listen.as_ref(), "0.0.0.0:6443", errors),
+        names: file.names.clone(),
+        service_range: parsed("server.service-range", file.service_range.as_ref(), "10.96.0.0/16", errors),
+        pod_range: parsed("server.pod-range", file.pod_range.as_ref(), "10.80.0.0/16", errors),
+        node_prefix: file.node_prefix.unwrap_or(24),
+        node_grace_seconds: file.node_grace_seconds.unwrap_or(40),
+        eviction_seconds: file.eviction_seconds.unwrap_or(300),
+    };
+    if server.node_prefix <= server.pod_range.prefix || server.node_prefix > 28 {
+        errors.push(format!(
+            "server.node-prefix: {} must be greater than the prefix of pod-range ({}) and at most 28",
+            server.node_prefix, server.pod_range.prefix
+        ));
+    }
+    if server.pod_range.contains(server.service_range.base.into()) || server.service_range.contains(server.pod_range.base.into()) {
+        errors.push(format!("server.service-range: {} overlaps server.pod-range {}", server.service_range, server.pod_range));
+    }
+    server
+}
+
+fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
+    let name = flags.node_name.clone().or(file.name).unwrap_or_else(host_name);
+    if !is_dns_name(&name) {
+        errors.push(format!("node.name: {name:?} is not a DNS name (lower-case letters, digits, '-' and '.')"));
+    }
+    let address = file.address.as_ref().and_then(|text| match text.parse() {
+        Ok(address) => Some(address),
+        Err(error) => {
+            errors.push(format!("node.address: {text:?}: {error}"));
+            None
+        }
+    });
+    let mut cluster_dns = Vec::new();
+    for text in &file.cluster_dns {
+        match text.parse() {
+            Ok(address) => cluster_dns.push(address),
+            Err(error) => errors.push(format!("node.cluster-dns: {text:?}: {error}")),
+        }
+    }
+    let bridge = file.bridge.unwrap_or_else(|| "podbay0".to_owned());
+    if bridge.is_empty() || bridge.len() > 15 {
+        errors.push(format!("node.bridge: {bridge:?} must have 1 to 15 characters (Linux' bound on interface names)"));
+    }
+    let cgroup_root = file.cgroup_root.unwrap_or_else(|| "podbay".to_owned());
+    if cgroup_root.starts_with('/') || cgroup_root.split('/').any(|part| part.is_empty() || part == "..") {
+        errors.push(format!("node.cgroup-root: {cgroup_root:?} must be a relative path like `podbay`"));
+    }
+    Node {
+        name,
+        address,
+        api_port: file.api_port.unwrap_or(10250),
+        max_pods: file.max_pods.unwrap_or(110),
+        bridge,
+        nft_table: file.nft_table.unwrap_or_else(|| "podbay".to_owned()),
+        cgroup_root,
+        systemd_slice: file.systemd_slice.unwrap_or_else(|| Path::new("/run/systemd/system").exists()),
+        shim: file.shim,
+        cluster_dns,
+        labels: file.labels,
+    }
+}
+
+/// The host's name in lower case, as the kubelet takes it.
+fn host_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_else(|_| "localhost".to_owned())
+}
+
+fn is_dns_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        })
+}
+
+fn sources(files: &[SourceFile], flags: &[String], errors: &mut Vec<String>) -> BTreeMap<String, SourceSpec> {
+    let mut sources = BTreeMap::new();
+    for file in files {
+        let subject = format!("source {:?}", file.name);
+        if !is_dns_name(&file.name) {
+            errors.push(format!("{subject}: `name` must be a DNS name: it is the source's identity"));
+        }
+        if file.directory.is_some() == file.git.is_some() {
+            errors.push(format!("{subject}: needs exactly one of `directory` and `git`"));
+        }
+        if sources.insert(file.name.clone(), from_file(file)).is_some() {
+            errors.push(format!("{subject}: is configured twice"));
+        }
+    }
+    for text in flags {
+        let (name, place) = match text.split_once('=') {
+            Some((name, place)) if is_dns_name(name) => (name.to_owned(), place),
+            _ => (name_of(text), text.as_str()),
+        };
+        if sources.insert(name.clone(), from_place(place)).is_some() {
+            errors.push(format!("--source {text}: the name {name:?} is taken: write NAME={place}"));
+        }
+    }
+    sources
+}
+
+/// A source's spec from its place alone: a repository's URL, a repository or a directory.
+pub fn from_place(place: &str) -> SourceSpec {
+    let url = place.contains("://") || (place.contains('@') && place.contains(':') && !Path::new(place).exists());
+    let path = Path::new(place);
+    if url || path.join(".git").exists() || (path.join("HEAD").exists() && path.join("objects").exists()) {
+        let url = if url { place.to_owned() } else { absolute(path.into()).to_string_lossy().into_owned() };
+        return SourceSpec { git: Some(GitSource { url, ..GitSource::default() }), ..SourceSpec::default() };
+    }
+    SourceSpec { directory: Some(absolute(path.into()).to_string_lossy().into_owned()), ..SourceSpec::default() }
+}
+
+/// A name for a source from the last part of its place.
+pub fn name_of(place: &str) -> String {
+    let last = place.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default().trim_end_matches(".git");
+    let name: String = last.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = name.trim_matches('-').to_owned();
+    if name.is_empty() { "manifests".to_owned() } else { name }
+}
+
+fn from_file(file: &SourceFile) -> SourceSpec {
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let git = file.git.as_ref().map(|url| GitSource {
+        url: url.clone(),
+        reference: file.reference.clone(),
+        token_file: text(&file.token_file),
+        ssh_key_file: text(&file.ssh_key_file),
+        known_hosts_file: text(&file.known_hosts_file),
+    });
+    let budget = (file.budget_objects.is_some() || file.budget_percent.is_some())
+        .then_some(PruneBudget { objects: file.budget_objects, percent: file.budget_percent });
+    SourceSpec {
+        directory: file.directory.clone().map(|path| absolute(path).to_string_lossy().into_owned()),
+        git,
+        path: file.path.clone(),
+        namespace: file.namespace.clone(),
+        interval_seconds: file.interval_seconds,
+        unsupported: file.unsupported.clone(),
+        suspend: file.suspend,
+        adopt: file.adopt,
+        budget,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(text: &str) -> Result<Config, ConfigError> {
+        Config::build(toml::from_str(text).unwrap(), &Flags::default())
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = build("").unwrap();
+        assert_eq!(config.data_dir, Path::new(DEFAULT_DATA_DIR));
+        assert_eq!(config.server.listen.port(), 6443);
+        assert_eq!(config.server.service_range.to_string(), "10.96.0.0/16");
+        assert_eq!(config.node.api_port, 10250);
+        assert!(config.sources.is_empty());
+    }
+
+    #[test]
+    fn every_error_is_told_at_once() {
+        let error = build(
+            r#"
+            [server]
+            listen = "nowhere"
+            service-range = "10.80.0.0/20"
+            [node]
+            name = "Not_A_Name"
+            bridge = "much-too-long-for-linux"
+            cgroup-root = "/podbay"
+            [[source]]
+            name = "web"
+            "#,
+        )
+        .unwrap_err()
+        .to_string();
+        for part in ["server.listen", "overlaps", "node.name", "node.bridge", "node.cgroup-root", "exactly one of"] {
+            assert!(error.contains(part), "{part} is missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let error = toml::from_str::<File>("dta-dir = '/x'").unwrap_err().to_string();
+        assert!(error.contains("unknown field `dta-dir`"), "{error}");
+    }
+
+    #[test]
+    fn flags_win_and_name_their_source() {
+        let flags = Flags {
+            listen: Some("127.0.0.1:7443".into()),
+            sources: vec!["https://example.org/team/apps.git".into(), "infra=/srv/infra".into()],
+            ..Flags::default()
+        };
+        let config = Config::build(toml::from_str("[server]\nlisten = '0.0.0.0:1'").unwrap(), &flags).unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:7443");
+        assert_eq!(config.sources["apps"].git.as_ref().unwrap().url, "https://example.org/team/apps.git");
+        assert_eq!(config.sources["infra"].directory.as_deref(), Some("/srv/infra"));
+    }
+
+    #[test]
+    fn names_come_from_the_place() {
+        for (place, name) in [("/srv/My Apps/", "my-apps"), ("git@host:team/infra.git", "infra"), ("/", "manifests")] {
+            assert_eq!(name_of(place), name);
+        }
+    }
+}

@@ -1,1 +1,49 @@
-fn main() {}
+//! argv to one `run` per verb; nothing else.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use podbay::assemble;
+use podbay::cli::args::{Cli, Verb};
+use podbay::cli::{self, error::finish};
+
+fn main() -> ExitCode {
+    let verb = Cli::parse().verb;
+    if let Verb::Completions { shell } = verb {
+        clap_complete::generate(shell, &mut Cli::command(), "podbay", &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    finish(run(verb))
+}
+
+fn run(verb: Verb) -> cli::error::Outcome {
+    match verb {
+        Verb::InternalGitFetch => return assemble::git_fetch_child(),
+        Verb::Up(_) | Verb::Server(_) | Verb::Agent(_) | Verb::Down(_) | Verb::Reset(_) | Verb::Image(_) => return assemble::run(verb),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match verb {
+            Verb::Reconcile(args) => cli::reconcile::run(&args, &assemble::Host).await,
+            Verb::Status(args) => cli::status::run(&args).await,
+            Verb::Get(args) => cli::get::run(&args).await,
+            Verb::Describe(args) => cli::describe::run(&args).await,
+            Verb::Logs(args) => cli::logs::run(&args).await,
+            Verb::Exec(args) => cli::exec::run(&args).await,
+            Verb::Explain(args) => cli::explain::run(&args, &assemble::Host).await,
+            Verb::Source(verb) => cli::source::run(&verb).await,
+            Verb::Node(verb) => cli::node::run(&verb).await,
+            Verb::Token(verb) => cli::token::run(&verb).await,
+            Verb::Snapshot(args) => cli::snapshot::run(&args).await,
+            Verb::Completions { .. }
+            | Verb::InternalGitFetch
+            | Verb::Up(_)
+            | Verb::Server(_)
+            | Verb::Agent(_)
+            | Verb::Down(_)
+            | Verb::Reset(_)
+            | Verb::Image(_) => unreachable!("these verbs are carried out above"),
+        }
+    })
+}

@@ -1,1 +1,27 @@
-//! cli
+//! The verbs a person types: one file a verb, each a thin client of the REST API.
+//!
+//! - `args`: every verb and flag (the source of `--help` and of the completions)
+//! - `client`: kubeconfig to a client, and the REST paths of the kinds
+//! - `output`: tables, JSON, YAML; nothing from outside reaches a terminal unescaped
+//! - `error`: failures to exit codes and hints
+//! - `local`: what a verb needs of this host without a server; `assemble` provides it
+//!
+//! The daemon verbs (`up`, `server`, `agent`, `down`, `reset`, `image`) are carried out by
+//! `assemble`: they need the parts, not the API.
+
+pub mod args;
+pub mod client;
+pub mod describe;
+pub mod error;
+pub mod exec;
+pub mod explain;
+pub mod get;
+pub mod local;
+pub mod logs;
+pub mod node;
+pub mod output;
+pub mod reconcile;
+pub mod snapshot;
+pub mod source;
+pub mod status;
+pub mod token;

@@ -1,0 +1,369 @@
+//! Every verb and flag, for clap: the one description of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+#[derive(Debug, Parser)]
+#[command(name = "podbay", version, about = "Kubernetes manifests straight from git on plain Linux hosts", max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run everything on this host: server, controllers, scheduler, agent
+    Up(DaemonArgs),
+    /// Run the control plane only
+    Server(DaemonArgs),
+    /// Run this host as a node of a server elsewhere
+    Agent(AgentArgs),
+    /// Apply what the sources say now, or preview it with --dry-run
+    Reconcile(ReconcileArgs),
+    /// Sum up nodes, sources and workloads
+    Status(ClientArgs),
+    /// List objects
+    Get(GetArgs),
+    /// Show one object with its events
+    Describe(NamedArgs),
+    /// Print a container's log
+    Logs(LogsArgs),
+    /// Run a command in a container
+    Exec(ExecArgs),
+    /// Answer why something is not as wanted: a pod pending, a source blocked
+    Explain(NamedArgs),
+    /// List, add, suspend, resume or remove sources
+    #[command(subcommand)]
+    Source(SourceVerb),
+    /// List, cordon, drain or remove nodes
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Create, list or revoke the tokens with which agents join
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// List, pull, import or remove images on this host
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Save the cluster's objects (without Secret values) for offline previews
+    Snapshot(SnapshotArgs),
+    /// Stop this host's pods and daemon; the data stays
+    Down(HostArgs),
+    /// Remove everything of Podbay from this host
+    Reset(ResetArgs),
+    /// Print a shell's completion script
+    Completions { shell: clap_complete::Shell },
+    #[command(name = "internal-git-fetch", hide = true)]
+    InternalGitFetch,
+}
+
+/// Where the API is.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClientArgs {
+    /// kubeconfig of the server [default: the daemon on this host]
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Data directory of the daemon on this host, to find its kubeconfig
+    #[arg(long, env = "PODBAY_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Which host state a verb works on.
+#[derive(Debug, Clone, Default, Args)]
+pub struct HostArgs {
+    /// Configuration file [default: /etc/podbay/podbay.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What survives a restart [default: /var/lib/podbay]
+    #[arg(long, env = "PODBAY_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Sockets and mounts of running pods [default: /run/podbay]
+    #[arg(long, env = "PODBAY_RUN_DIR", value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct DaemonArgs {
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// Directory or repository with manifests: PATH, URL or NAME=PATH|URL (repeatable)
+    #[arg(long = "source", value_name = "PATH|URL")]
+    pub sources: Vec<String>,
+    /// Address and port of the API [default: 0.0.0.0:6443]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// URL of the server, as https://10.0.0.1:6443
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// File with a join token (`podbay token create`); needed once
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ReconcileArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// A source's name, or a directory with manifests; all sources where absent
+    pub target: Option<String>,
+    /// Change nothing; print what would happen (exit code 0: nothing, 1: changes)
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Approve the plan with this id: it is computed again and must be the same
+    #[arg(long, value_name = "PLAN_ID")]
+    pub approve: Option<String>,
+    /// Take over live objects that Podbay did not create
+    #[arg(long)]
+    pub adopt: bool,
+    /// Preview without a server, on an empty cluster or on --snapshot
+    #[arg(long, requires = "dry_run")]
+    pub offline: bool,
+    /// Cluster state for --offline, from `podbay snapshot`
+    #[arg(long, value_name = "FILE", requires = "offline")]
+    pub snapshot: Option<PathBuf>,
+    /// Name of the source that the previewed directory stands for
+    #[arg(long = "as", value_name = "SOURCE")]
+    pub as_source: Option<String>,
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: PreviewFormat,
+    /// Give up waiting for the outcome after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PreviewFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct GetArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// KIND, KIND NAME or KIND/NAME
+    #[arg(required = true, num_args = 1..=2)]
+    pub what: Vec<String>,
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Label selector
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: GetFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GetFormat {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NamedArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// KIND NAME or KIND/NAME
+    #[arg(required = true, num_args = 1..=2)]
+    pub what: Vec<String>,
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The pod's name
+    pub pod: String,
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Keep printing what is added
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The log of the container before its last restart
+    #[arg(short, long)]
+    pub previous: bool,
+    /// Only this many last lines
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<u64>,
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The pod's name
+    pub pod: String,
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum SourceVerb {
+    /// List sources and how they are
+    List(ClientArgs),
+    /// Add a source: a directory on the server's host or a repository
+    Add {
+        #[command(flatten)]
+        client: ClientArgs,
+        name: String,
+        /// PATH or URL
+        place: String,
+        /// Branch, tag or commit of a repository
+        #[arg(long)]
+        reference: Option<String>,
+        /// Path of the manifests below the place
+        #[arg(long)]
+        path: Option<String>,
+    },
+    /// Stop applying a source; its objects stay
+    Suspend(SourceName),
+    /// Apply a suspended source again
+    Resume(SourceName),
+    /// Forget a source; its objects stay unless --prune
+    Remove {
+        #[command(flatten)]
+        source: SourceName,
+        /// Delete the objects it created
+        #[arg(long)]
+        prune: bool,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SourceName {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum NodeVerb {
+    /// List nodes
+    List(ClientArgs),
+    /// Place no new pods on a node
+    Cordon(NodeName),
+    /// Place pods on a node again
+    Uncordon(NodeName),
+    /// Cordon a node and move its pods elsewhere
+    Drain {
+        #[command(flatten)]
+        node: NodeName,
+        /// Also delete pods that no controller replaces
+        #[arg(long)]
+        force: bool,
+        /// Give up after this many seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        timeout: u64,
+    },
+    /// Remove a node: its certificate is refused at once and its pod range is free
+    Remove(NodeName),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NodeName {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenVerb {
+    /// Print a new token
+    Create {
+        #[command(flatten)]
+        client: ClientArgs,
+        /// Seconds until it expires
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        ttl: u64,
+    },
+    /// List tokens (not their secrets)
+    List(ClientArgs),
+    /// Make a token worthless
+    Revoke {
+        #[command(flatten)]
+        client: ClientArgs,
+        /// The part before the first dot
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum ImageVerb {
+    /// List images
+    List(HostArgs),
+    /// Fetch an image from its registry
+    Pull {
+        #[command(flatten)]
+        host: HostArgs,
+        reference: String,
+    },
+    /// Take an OCI layout or a docker archive (directory or tar)
+    Import {
+        #[command(flatten)]
+        host: HostArgs,
+        path: PathBuf,
+        /// Name of the image, where the archive has none or another is wanted
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Remove an image
+    Remove {
+        #[command(flatten)]
+        host: HostArgs,
+        reference: String,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SnapshotArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// File to write [default: standard output]
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ResetArgs {
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Leave the data directory (store, images) in place
+    #[arg(long)]
+    pub keep_data: bool,
+}

@@ -1,0 +1,101 @@
+//! `podbay explain`: why something is not as wanted. Every answer is a print of what the planners
+//! decided and of what the node reported; nothing is guessed here.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::args::NamedArgs;
+use super::client::{connect, items, named_target, path};
+use super::error::Outcome;
+use super::local::Local;
+use super::{describe, get, output, snapshot, source, status};
+use crate::model::{Key, Kind};
+
+pub async fn run(args: &NamedArgs, local: &dyn Local) -> Outcome {
+    let (kind, name) = subject(&args.what)?;
+    let client = connect(&args.client).await?;
+    let object = get::object(&client, kind, args.namespace.as_deref(), &name).await?;
+    let mut lines = match kind {
+        Kind::Source => source_lines(&object),
+        Kind::Pod => status::reasons(&object),
+        _ => conditions(&object),
+    };
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    let snapshot = client.request_text(http::Request::get(snapshot::PATH).body(Vec::new())?).await?;
+    let subject = Key::new(kind, namespace, &name).to_string();
+    lines.extend(local.waits(snapshot.as_bytes())?.into_iter().filter(|(about, _)| *about == subject).map(|(_, reason)| reason));
+    if matches!(kind, Kind::Deployment | Kind::ReplicaSet | Kind::Job) {
+        lines.extend(pod_lines(&items(&client, &path(Kind::Pod, Some(namespace), None)).await?, &object));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    lines.retain(|line| seen.insert(line.clone()));
+    if lines.is_empty() {
+        lines.push("nothing stands in its way: it is as wanted".to_owned());
+    }
+    let mut text = format!("{subject}\n");
+    for line in lines {
+        text.push_str(&format!("  {line}\n"));
+    }
+    let events = describe::events_of(&client, &object).await?;
+    let newest = &events[events.len().saturating_sub(5)..];
+    if !newest.is_empty() {
+        text.push_str(&describe::events_table(newest, Timestamp::now()));
+    }
+    output::print(&output::clean(&text));
+    Ok(0)
+}
+
+/// A single word that is no kind is a source's name.
+fn subject(words: &[String]) -> anyhow::Result<(Kind, String)> {
+    match words {
+        [one] if !one.contains('/') && Kind::of_word(one).is_none() => Ok((Kind::Source, one.clone())),
+        _ => named_target(words),
+    }
+}
+
+fn source_lines(object: &Value) -> Vec<String> {
+    let status = &object["status"];
+    let mut lines = vec![source::state(object)];
+    if let (Some(fetched), accepted) = (status["fetchedRevision"].as_str(), status["acceptedRevision"].as_str())
+        && accepted != Some(fetched)
+    {
+        lines.push(format!(
+            "newest revision {} is not accepted; {} runs",
+            source::short(fetched),
+            source::short(accepted.unwrap_or("nothing"))
+        ));
+    }
+    lines.extend(status["errors"].as_array().into_iter().flatten().filter_map(|error| error.as_str().map(str::to_owned)));
+    lines.extend(status["skipped"].as_array().into_iter().flatten().filter_map(|it| it.as_str().map(|it| format!("left out: {it}"))));
+    lines.extend(conditions(object));
+    if let Some(plan) = status["lastPlan"].as_str() {
+        lines.push(format!("last plan: {plan}"));
+    }
+    lines
+}
+
+/// Conditions that carry a message and are not as they should be.
+fn conditions(object: &Value) -> Vec<String> {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let troubled = conditions.filter(|condition| {
+        let failed =
+            matches!(condition["type"].as_str(), Some("Failed" | "ReplicaFailure" | "MemoryPressure" | "DiskPressure" | "PIDPressure"));
+        (condition["status"] == "True") == failed
+    });
+    troubled
+        .filter_map(|condition| {
+            let message = condition["message"].as_str().filter(|message| !message.is_empty())?;
+            Some(format!("{}: {}: {message}", condition["type"].as_str()?, condition["reason"].as_str().unwrap_or_default()))
+        })
+        .collect()
+}
+
+/// What stands in the way of the pods that a workload made.
+fn pod_lines(pods: &[Value], owner: &Value) -> Vec<String> {
+    let labels = match owner["spec"]["selector"]["matchLabels"].as_object() {
+        Some(labels) => labels,
+        None => return Vec::new(),
+    };
+    let ours = pods.iter().filter(|pod| labels.iter().all(|(name, value)| &pod["metadata"]["labels"][name] == value));
+    ours.filter_map(status::trouble).map(|row| format!("Pod {}/{}: {}", row[0], row[1], row[2])).collect()
+}

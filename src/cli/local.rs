@@ -1,0 +1,28 @@
+//! What a verb needs of this host without a server. `assemble` provides it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A preview, both ways it can be printed, and whether it has changes.
+#[derive(Debug, Clone)]
+pub struct Previewed {
+    pub text: String,
+    pub json: serde_json::Value,
+    pub changes: bool,
+}
+
+/// Host-side helpers of the client verbs.
+pub trait Local {
+    /// The manifest files below a directory, as a source would read them.
+    fn read_tree(&self, directory: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>>;
+
+    /// What a commit of this directory would do to the cluster of the snapshot file (none: an empty one).
+    fn preview_offline(&self, source: &str, directory: &Path, snapshot: Option<&Path>) -> anyhow::Result<Previewed>;
+
+    /// The text of a preview that the server computed.
+    fn preview_text(&self, preview: &serde_json::Value) -> anyhow::Result<Previewed>;
+
+    /// What each controller waits for, from a snapshot as `GET /podbay/v1/snapshot` gives it:
+    /// (subject as `Deployment web/a`, reason).
+    fn waits(&self, snapshot: &[u8]) -> anyhow::Result<Vec<(String, String)>>;
+}

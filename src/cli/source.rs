@@ -1,0 +1,115 @@
+//! `podbay source`: list, add, suspend, resume, remove.
+
+use serde_json::{Value, json};
+
+use super::args::{ClientArgs, SourceName, SourceVerb};
+use super::client::{call, connect, items, path};
+use super::error::Outcome;
+use super::output;
+use crate::config::from_place;
+use crate::model::{Kind, Source};
+
+/// Annotation on a Source whose deletion takes its objects along.
+pub const PRUNE: &str = "podbay.dev/prune";
+
+pub async fn run(verb: &SourceVerb) -> Outcome {
+    match verb {
+        SourceVerb::List(client) => list(client).await,
+        SourceVerb::Add { client, name, place, reference, path, .. } => add(client, name, place, reference.clone(), path.clone()).await,
+        SourceVerb::Suspend(source) => suspend(source, true).await,
+        SourceVerb::Resume(source) => suspend(source, false).await,
+        SourceVerb::Remove { source, prune } => remove(source, *prune).await,
+    }
+}
+
+async fn list(client: &ClientArgs) -> Outcome {
+    let client = connect(client).await?;
+    output::print(&table(&items(&client, &path(Kind::Source, None, None)).await?));
+    Ok(0)
+}
+
+/// NAME, REVISION, OBJECTS, STATE of each source.
+pub(super) fn table(sources: &[Value]) -> String {
+    output::table(&["NAME", "REVISION", "OBJECTS", "STATE"], sources.iter().map(row))
+}
+
+fn row(source: &Value) -> Vec<String> {
+    let status = &source["status"];
+    let revision = status["acceptedRevision"].as_str().unwrap_or("<none>");
+    let objects = status["inventory"].as_array().map_or(0, Vec::len);
+    let name = source["metadata"]["name"].as_str().unwrap_or_default();
+    vec![name.to_owned(), short(revision).to_owned(), objects.to_string(), state(source)]
+}
+
+/// The first twelve characters of a commit id or tree hash.
+pub(super) fn short(revision: &str) -> &str {
+    let id = revision.strip_prefix("sha256:").unwrap_or(revision);
+    id.get(..12).unwrap_or(id)
+}
+
+/// One sentence: what a person would want to know first.
+pub(super) fn state(source: &Value) -> String {
+    let status = &source["status"];
+    let errors = status["errors"].as_array().map_or(0, Vec::len);
+    if source["spec"]["suspend"] == true {
+        return "Suspended".to_owned();
+    }
+    if let Some(plan) = status["pendingPlan"].as_str() {
+        return format!("Waits for approval: podbay reconcile --approve {plan}");
+    }
+    if errors > 0 {
+        let first = status["errors"][0].as_str().unwrap_or_default();
+        return if errors == 1 { format!("Refused: {first}") } else { format!("Refused: {first} (and {} more)", errors - 1) };
+    }
+    if status["acceptedRevision"].is_null() {
+        return "Not fetched yet".to_owned();
+    }
+    "Accepted".to_owned()
+}
+
+async fn add(client: &ClientArgs, name: &str, place: &str, reference: Option<String>, below: Option<String>) -> Outcome {
+    let client = connect(client).await?;
+    let mut spec = from_place(place);
+    if let Some(git) = &mut spec.git {
+        git.reference = reference;
+    }
+    spec.path = below;
+    let source = serde_json::to_value(Source::new(name, spec))?;
+    call(&client, "POST", &path(Kind::Source, None, None), Some(&source)).await?;
+    output::print(&format!("source/{} added\n", output::clean(name)));
+    Ok(0)
+}
+
+async fn suspend(source: &SourceName, suspended: bool) -> Outcome {
+    let client = connect(&source.client).await?;
+    let patch = json!({"spec": {"suspend": suspended.then_some(true)}});
+    call(&client, "PATCH", &path(Kind::Source, None, Some(&source.name)), Some(&patch)).await?;
+    output::print(&format!("source/{} {}\n", output::clean(&source.name), if suspended { "suspended" } else { "resumed" }));
+    Ok(0)
+}
+
+async fn remove(source: &SourceName, prune: bool) -> Outcome {
+    let client = connect(&source.client).await?;
+    let at = path(Kind::Source, None, Some(&source.name));
+    if prune {
+        call(&client, "PATCH", &at, Some(&json!({"metadata": {"annotations": {PRUNE: "true"}}}))).await?;
+    }
+    call(&client, "DELETE", &at, None).await?;
+    let what = if prune { "removed; what it created is being deleted" } else { "removed; its objects stay" };
+    output::print(&format!("source/{} {what}\n", output::clean(&source.name)));
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_what_matters_most() {
+        let approve = json!({"status": {"pendingPlan": "ab12", "errors": ["x"]}});
+        assert_eq!(state(&approve), "Waits for approval: podbay reconcile --approve ab12");
+        assert_eq!(state(&json!({"status": {"errors": ["a.yaml:1:1: no", "b"]}})), "Refused: a.yaml:1:1: no (and 1 more)");
+        assert_eq!(state(&json!({"spec": {"suspend": true}})), "Suspended");
+        assert_eq!(state(&json!({})), "Not fetched yet");
+    }
+}

@@ -1,0 +1,132 @@
+//! `podbay status`: the whole cluster on one screen.
+
+use serde_json::Value;
+
+use super::args::ClientArgs;
+use super::client::{connect, items, path};
+use super::error::Outcome;
+use super::{output, source};
+use crate::model::Kind;
+
+pub async fn run(args: &ClientArgs) -> Outcome {
+    let client = connect(args).await?;
+    let nodes = items(&client, &path(Kind::Node, None, None)).await?;
+    let sources = items(&client, &path(Kind::Source, None, None)).await?;
+    let deployments = items(&client, &path(Kind::Deployment, None, None)).await?;
+    let jobs = items(&client, &path(Kind::Job, None, None)).await?;
+    let pods = items(&client, &path(Kind::Pod, None, None)).await?;
+    output::print(&text(&nodes, &sources, &deployments, &jobs, &pods));
+    Ok(0)
+}
+
+fn text(nodes: &[Value], sources: &[Value], deployments: &[Value], jobs: &[Value], pods: &[Value]) -> String {
+    let ready = nodes.iter().filter(|node| condition(node, "Ready")).count();
+    let mut text = format!("nodes: {ready}/{} ready   pods: {}\n", nodes.len(), phases(pods));
+    if !sources.is_empty() {
+        text.push('\n');
+        text.push_str(&source::table(sources));
+    }
+    let workloads: Vec<Vec<String>> = deployments.iter().map(deployment).chain(jobs.iter().map(job)).collect();
+    if !workloads.is_empty() {
+        text.push('\n');
+        text.push_str(&output::table(&["NAMESPACE", "WORKLOAD", "READY"], workloads));
+    }
+    let troubled: Vec<Vec<String>> = pods.iter().filter_map(trouble).collect();
+    if !troubled.is_empty() {
+        text.push('\n');
+        text.push_str(&output::table(&["NAMESPACE", "POD", "NOT READY BECAUSE"], troubled));
+    }
+    text
+}
+
+pub(super) fn condition(object: &Value, kind: &str) -> bool {
+    object["status"]["conditions"]
+        .as_array()
+        .is_some_and(|conditions| conditions.iter().any(|condition| condition["type"] == kind && condition["status"] == "True"))
+}
+
+fn phases(pods: &[Value]) -> String {
+    if pods.is_empty() {
+        return "none".to_owned();
+    }
+    let mut counts = std::collections::BTreeMap::new();
+    for pod in pods {
+        *counts.entry(pod["status"]["phase"].as_str().unwrap_or("Pending")).or_insert(0) += 1;
+    }
+    counts.iter().map(|(phase, count)| format!("{count} {phase}")).collect::<Vec<_>>().join(", ")
+}
+
+fn name(object: &Value) -> (String, String) {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    (text("namespace"), text("name"))
+}
+
+fn deployment(object: &Value) -> Vec<String> {
+    let (namespace, name) = name(object);
+    let ready = object["status"]["readyReplicas"].as_i64().unwrap_or(0);
+    vec![namespace, format!("deployment/{name}"), format!("{ready}/{}", object["spec"]["replicas"].as_i64().unwrap_or(1))]
+}
+
+fn job(object: &Value) -> Vec<String> {
+    let (namespace, name) = name(object);
+    let done = object["status"]["succeeded"].as_i64().unwrap_or(0);
+    let state = if condition(object, "Failed") { " failed" } else { "" };
+    vec![namespace, format!("job/{name}"), format!("{done}/{} done{state}", object["spec"]["completions"].as_i64().unwrap_or(1))]
+}
+
+/// Why a pod that should run does not: the first reason a person can read.
+pub(super) fn trouble(pod: &Value) -> Option<Vec<String>> {
+    if matches!(pod["status"]["phase"].as_str(), Some("Succeeded")) || condition(pod, "Ready") {
+        return None;
+    }
+    let (namespace, name) = name(pod);
+    Some(vec![namespace, name, reasons(pod).into_iter().next().unwrap_or_else(|| "starting".to_owned())])
+}
+
+/// Everything a pod's status says about why it is not ready.
+pub(super) fn reasons(pod: &Value) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(at) = pod["metadata"]["deletionTimestamp"].as_str() {
+        reasons.push(format!("being deleted, at the latest at {at}"));
+    }
+    for field in ["initContainerStatuses", "containerStatuses"] {
+        for container in pod["status"][field].as_array().into_iter().flatten() {
+            let waiting = &container["state"]["waiting"];
+            let name = container["name"].as_str().unwrap_or_default();
+            if let Some(reason) = waiting["reason"].as_str() {
+                let message = waiting["message"].as_str().unwrap_or_default();
+                reasons.push(format!("container {name}: {reason}: {message}").trim_end_matches([':', ' ']).to_owned());
+            }
+            let ended = &container["state"]["terminated"];
+            if ended["exitCode"].as_i64().is_some_and(|code| code != 0) {
+                reasons.push(format!("container {name}: {}: exit code {}", ended["reason"].as_str().unwrap_or("Error"), ended["exitCode"]));
+            }
+        }
+    }
+    for condition in pod["status"]["conditions"].as_array().into_iter().flatten() {
+        if condition["status"] == "False"
+            && let Some(message) = condition["message"].as_str()
+        {
+            reasons.push(format!("{}: {message}", condition["reason"].as_str().unwrap_or_default()));
+        }
+    }
+    if let Some(message) = pod["status"]["message"].as_str() {
+        reasons.push(message.to_owned());
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pending_pod_says_why() {
+        let pod = json!({"metadata": {"namespace": "web", "name": "a"}, "status": {"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu"}]}});
+        let text = text(&[], &[], &[], &[], &[pod]);
+        assert!(text.contains("0/1 nodes are available: 1 Insufficient cpu"), "{text}");
+        assert!(text.starts_with("nodes: 0/0 ready   pods: 1 Pending"), "{text}");
+    }
+}
