@@ -15,6 +15,7 @@ mod object;
 pub mod pod;
 pub mod quantity;
 pub mod selector;
+pub mod ownership;
 mod source;
 
 pub use key::Key;

@@ -1,0 +1,26 @@
+//! Who owns which field: server-side apply's field sets and merges. PURE.
+//!
+//! - `fields`: [`FieldSet`], read from and written as Kubernetes' `FieldsV1`
+//! - `shape`: which lists merge by which keys, which maps are one value (Kubernetes'
+//!   `x-kubernetes-list-type`, `-list-map-keys` and `-map-type`, for the kinds Podbay serves)
+//! - `managed`: `metadata.managedFields` as a value
+//! - `apply`: server-side apply; [`update`] is what a plain write does to ownership
+//! - `strategic`: strategic merge patches, over the same table
+//!
+//! Invariants: applying twice changes nothing the second time; a manager that says less gives up
+//! exactly what it no longer says; nobody's set shrinks but by a conflict that was forced.
+
+mod apply;
+mod fields;
+mod managed;
+mod merge;
+mod shape;
+mod strategic;
+
+pub use apply::{Conflict, apply, update};
+pub use fields::{Element, FieldSet, FieldsError};
+pub use managed::{ManagedFields, Operation, Owner};
+pub use strategic::{PatchError, strategic_merge};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::Kind;
+
+fn deployment(replicas: i64, containers: Value) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": {"app": "a"}},
+        "spec": {"replicas": replicas, "template": {"spec": {"containers": containers}}}})
+}
+
+#[test]
+fn field_sets_are_written_as_kubernetes_writes_them() {
+    let value = json!({"metadata": {"name": "a", "labels": {"app": "a"}, "finalizers": ["x/y"]},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "a"}}, "template": {"spec": {"containers": [
+            {"name": "c", "image": "i", "ports": [{"containerPort": 80}], "env": [{"name": "E", "value": "v"}]}],
+            "tolerations": [{"key": "k"}], "volumes": [{"name": "v", "emptyDir": {}}]}}}});
+    let set = FieldSet::of(Kind::Deployment, &value);
+    let expected = json!({"f:metadata": {"f:labels": {"f:app": {}}, "f:finalizers": {"v:\"x/y\"": {}}},
+        "f:spec": {"f:replicas": {}, "f:selector": {}, "f:template": {"f:spec": {
+            "f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:name": {}, "f:image": {},
+                "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}},
+                "f:env": {"k:{\"name\":\"E\"}": {".": {}, "f:name": {}, "f:value": {}}}}},
+            "f:tolerations": {}, "f:volumes": {"k:{\"name\":\"v\"}": {".": {}, "f:name": {}, "f:emptyDir": {}}}}}}});
+    assert_eq!(set.to_json(), expected);
+    assert_eq!(FieldSet::from_json(&expected), Ok(set));
+    assert!(FieldSet::from_json(&json!({"x:a": {}})).is_err());
+}
+
+#[test]
+fn lists_have_kubernetes_types() {
+    let rows: &[(Kind, Value, &[&str])] = &[
+        (
+            Kind::Service,
+            json!({"spec": {"ports": [{"port": 80, "protocol": "UDP"}]}}),
+            &[
+                ".spec.ports[port=80,protocol=\"UDP\"]",
+                ".spec.ports[port=80,protocol=\"UDP\"].port",
+                ".spec.ports[port=80,protocol=\"UDP\"].protocol",
+            ],
+        ),
+        (Kind::Service, json!({"spec": {"selector": {"a": "b"}}}), &[".spec.selector"]),
+        (Kind::Pod, json!({"spec": {"nodeSelector": {"a": "b"}, "tolerations": []}}), &[".spec.nodeSelector", ".spec.tolerations"]),
+        (Kind::ConfigMap, json!({"data": {"a": "b", "c": "d"}}), &[".data.a", ".data.c"]),
+        (
+            Kind::Pod,
+            json!({"spec": {"hostAliases": [{"ip": "1.1.1.1", "hostnames": ["a"]}]}}),
+            &[".spec.hostAliases[ip=\"1.1.1.1\"]", ".spec.hostAliases[ip=\"1.1.1.1\"].hostnames", ".spec.hostAliases[ip=\"1.1.1.1\"].ip"],
+        ),
+        // A key that is there twice: the list is a whole.
+        (
+            Kind::Pod,
+            json!({"spec": {"containers": [{"name": "c", "env": [{"name": "E"}, {"name": "E"}]}]}}),
+            &[".spec.containers[name=\"c\"]", ".spec.containers[name=\"c\"].env", ".spec.containers[name=\"c\"].name"],
+        ),
+    ];
+    for (kind, value, paths) in rows {
+        let mut found = FieldSet::of(*kind, value).paths();
+        found.sort();
+        let mut expected = paths.to_vec();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{value}");
+    }
+}
+
+#[test]
+fn what_a_manager_no_longer_says_goes() {
+    let none = ManagedFields::default();
+    let first = deployment(2, json!([{"name": "c", "image": "a"}, {"name": "d", "image": "b"}]));
+    let (live, owners) = apply(Kind::Deployment, None, &none, &first, "git", false).unwrap();
+    let second = json!({"spec": {"template": {"spec": {"containers": [{"name": "d", "image": "x"}]}}}});
+    let (live, owners) = apply(Kind::Deployment, Some(&live), &owners, &second, "git", false).unwrap();
+    assert_eq!(live["spec"], json!({"template": {"spec": {"containers": [{"name": "d", "image": "x"}]}}}));
+    assert_eq!(live["metadata"], json!({"name": "a"}));
+    assert_eq!(owners.owners.len(), 1);
+}
+
+#[test]
+fn a_conflict_is_refused_or_taken() {
+    let none = ManagedFields::default();
+    let (live, owners) = apply(Kind::Deployment, None, &none, &deployment(2, json!([])), "git", false).unwrap();
+    let scale = json!({"spec": {"replicas": 5}});
+    let conflicts = apply(Kind::Deployment, Some(&live), &owners, &scale, "hand", false).unwrap_err();
+    assert_eq!(conflicts, [Conflict { manager: "git".to_owned(), path: ".spec.replicas".to_owned() }]);
+    let (live, owners) = apply(Kind::Deployment, Some(&live), &owners, &scale, "hand", true).unwrap();
+    assert_eq!(live["spec"]["replicas"], 5);
+    assert!(!owners.fields("git", Operation::Apply).unwrap().paths().contains(&".spec.replicas".to_owned()));
+    // The same value is shared without a conflict.
+    let (_, owners) = apply(Kind::Deployment, Some(&live), &owners, &scale, "other", false).unwrap();
+    assert!(owners.fields("hand", Operation::Apply).is_some() && owners.fields("other", Operation::Apply).is_some());
+}
+
+#[test]
+fn a_plain_write_moves_ownership() {
+    let none = ManagedFields::default();
+    let (live, owners) = apply(Kind::Deployment, None, &none, &deployment(2, json!([])), "git", false).unwrap();
+    let mut edited = live.clone();
+    edited["spec"]["replicas"] = json!(7);
+    edited["metadata"]["labels"] = json!({});
+    let owners = update(Kind::Deployment, Some(&live), &edited, &owners, "kubectl", "");
+    assert_eq!(owners.fields("kubectl", Operation::Update).unwrap().paths(), [".metadata.labels", ".spec.replicas"]);
+    let left = owners.fields("git", Operation::Apply).unwrap().paths();
+    assert_eq!(left, [".spec.template.spec.containers"]);
+}
+
+#[test]
+fn order_is_the_applied_one_and_strangers_keep_their_place() {
+    let none = ManagedFields::default();
+    let live = json!({"spec": {"containers": [{"name": "s"}, {"name": "a"}, {"name": "t"}, {"name": "b"}]}});
+    let applied = json!({"spec": {"containers": [{"name": "b"}, {"name": "n"}, {"name": "a"}]}});
+    let (merged, _) = apply(Kind::Pod, Some(&live), &none, &applied, "git", false).unwrap();
+    let names: Vec<_> = merged["spec"]["containers"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["s", "b", "n", "a", "t"]);
+}
+
+#[test]
+fn strategic_merge_knows_its_directives() {
+    let live = json!({"metadata": {"finalizers": ["a", "b"]}, "spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}},
+        "template": {"spec": {"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}],
+        "tolerations": [{"key": "k"}]}}}});
+    let rows = [
+        (
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "2"}]}}}}),
+            "/spec/template/spec/containers/0",
+            json!({"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}]}),
+        ),
+        (
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}}}),
+            "/spec/template/spec/containers",
+            json!([{"name": "b"}]),
+        ),
+        (
+            json!({"spec": {"template": {"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}}}}),
+            "/spec/template/spec/containers",
+            json!([{"name": "z"}]),
+        ),
+        (
+            json!({"spec": {"template": {"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "c"}, {"name": "a"}], "containers": [{"name": "c"}]}}}}),
+            "/spec/template/spec/containers/1",
+            json!({"name": "c"}),
+        ),
+        (json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}), "/spec/strategy", json!({"type": "Recreate"})),
+        (json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}), "/metadata/finalizers", json!(["b"])),
+        (json!({"metadata": {"finalizers": ["c"]}}), "/metadata/finalizers", json!(["a", "b", "c"])),
+        (
+            json!({"spec": {"template": {"spec": {"tolerations": [{"key": "q"}]}}}}),
+            "/spec/template/spec/tolerations",
+            json!([{"key": "q"}]),
+        ),
+        (json!({"spec": {"strategy": {"$patch": "replace", "type": "Recreate"}}}), "/spec/strategy", json!({"type": "Recreate"})),
+        (json!({"spec": {"strategy": null}}), "/spec/strategy", Value::Null),
+    ];
+    for (patch, pointer, expected) in rows {
+        let merged = strategic_merge(Kind::Deployment, &live, &patch).unwrap();
+        assert_eq!(merged.pointer(pointer).cloned().unwrap_or(Value::Null), expected, "{patch}");
+    }
+    for wrong in
+        [json!({"$what": 1}), json!({"spec": {"$patch": "x"}}), json!({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}})]
+    {
+        assert!(strategic_merge(Kind::Deployment, &live, &wrong).is_err(), "{wrong}");
+    }
+}
+
+/// A piece of a Deployment's manifest: some labels, some containers with some fields, replicas or not.
+fn manifest() -> impl Strategy<Value = Value> {
+    let label = prop::collection::btree_map("[a-c]", "[xy]", 0..3);
+    let env = prop::collection::btree_map("[A-C]", "[xy]", 0..3);
+    let container = (prop::option::of("[xy]"), env);
+    let containers = prop::collection::btree_map("[a-c]", container, 0..3);
+    (label, containers, prop::option::of(0..3_i64), prop::collection::btree_set("[f-h]", 0..2)).prop_map(
+        |(labels, containers, replicas, finalizers)| {
+            let mut value = json!({"metadata": {"name": "a"}});
+            if !labels.is_empty() {
+                value["metadata"]["labels"] = json!(labels);
+            }
+            if !finalizers.is_empty() {
+                value["metadata"]["finalizers"] = json!(finalizers);
+            }
+            if let Some(replicas) = replicas {
+                value["spec"]["replicas"] = json!(replicas);
+            }
+            let containers: Vec<Value> = containers
+                .into_iter()
+                .map(|(name, (image, env))| {
+                    let mut container = json!({"name": name});
+                    if let Some(image) = image {
+                        container["image"] = json!(image);
+                    }
+                    if !env.is_empty() {
+                        container["env"] = env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+                    }
+                    container
+                })
+                .collect();
+            if !containers.is_empty() {
+                value["spec"]["template"]["spec"]["containers"] = json!(containers);
+            }
+            value
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn applying_twice_changes_nothing(first in manifest(), second in manifest()) {
+        let none = ManagedFields::default();
+        let (live, owners) = apply(Kind::Deployment, None, &none, &first, "a", false).unwrap();
+        let (live, owners) = apply(Kind::Deployment, Some(&live), &owners, &second, "b", true).unwrap();
+        let again = apply(Kind::Deployment, Some(&live), &owners, &second, "b", false).unwrap();
+        prop_assert_eq!(again, (live, owners));
+    }
+
+    /// What a second manager adds and takes back leaves the object as the first one made it,
+    /// wherever the two did not disagree.
+    #[test]
+    fn applying_and_giving_up_restores(first in manifest(), second in manifest()) {
+        let none = ManagedFields::default();
+        let (live, owners) = apply(Kind::Deployment, None, &none, &first, "a", false).unwrap();
+        if let Ok((both, shared)) = apply(Kind::Deployment, Some(&live), &owners, &second, "b", false) {
+            let empty = json!({"metadata": {"name": "a"}});
+            let (after, left) = apply(Kind::Deployment, Some(&both), &shared, &empty, "b", false).unwrap();
+            prop_assert_eq!(FieldSet::of(Kind::Deployment, &after), FieldSet::of(Kind::Deployment, &first));
+            prop_assert_eq!(left.owners, owners.owners);
+        }
+    }
+
+    #[test]
+    fn managers_never_lose_fields_without_a_conflict(first in manifest(), second in manifest(), third in manifest()) {
+        let none = ManagedFields::default();
+        let (live, owners) = apply(Kind::Deployment, None, &none, &first, "a", false).unwrap();
+        if let Ok((live, owners)) = apply(Kind::Deployment, Some(&live), &owners, &second, "b", false)
+            && let Ok((live, owners)) = apply(Kind::Deployment, Some(&live), &owners, &third, "b", false)
+        {
+            let mine = FieldSet::of(Kind::Deployment, &first);
+            prop_assert_eq!(owners.fields("a", Operation::Apply).cloned().unwrap_or_default(), mine.clone());
+            prop_assert!(mine.difference(&FieldSet::of(Kind::Deployment, &live)).is_empty());
+        }
+    }
+
+    #[test]
+    fn sets_obey_the_laws_of_sets(first in manifest(), second in manifest()) {
+        let (a, b) = (FieldSet::of(Kind::Deployment, &first), FieldSet::of(Kind::Deployment, &second));
+        prop_assert_eq!(a.difference(&b).union(&a.intersection(&b)), a.clone());
+        prop_assert!(a.difference(&b).intersection(&b).is_empty());
+        prop_assert_eq!(FieldSet::from_json(&a.to_json()).unwrap(), a);
+    }
+}
