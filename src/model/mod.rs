@@ -12,10 +12,10 @@
 mod key;
 mod kind;
 mod object;
+pub mod ownership;
 pub mod pod;
 pub mod quantity;
 pub mod selector;
-pub mod ownership;
 mod source;
 
 pub use key::Key;
