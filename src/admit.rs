@@ -2,9 +2,8 @@
 //! meaning of a deletion. PURE: the same write on the same state is admitted or refused alike,
 //! whoever asks and wherever it runs (server, sync, controllers, preview).
 
-use std::fmt;
-
-use crate::model::{Key, Object};
+pub use crate::model::{ErrorReason, FieldError};
+use crate::model::{Key, Object, defaults};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Stamp, Write};
 
@@ -15,33 +14,6 @@ pub enum Outcome {
     Unchanged,
     Put(Object),
     Remove,
-}
-
-/// One broken rule.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FieldError {
-    /// Path as Kubernetes prints it: `spec.template.spec.containers[0].name`.
-    pub path: String,
-    pub reason: ErrorReason,
-    pub message: String,
-}
-
-/// The causes of Kubernetes' `Status.details.causes[].reason` that we use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ErrorReason {
-    Required,
-    Invalid,
-    NotSupported,
-    Duplicate,
-    Forbidden,
-    TooLong,
-    Unknown,
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)
-    }
 }
 
 /// Admission's "no".
@@ -74,4 +46,15 @@ pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: 
         Write::Update(object, _) | Write::UpdateStatus(object, _) => Outcome::Put(object.clone()),
         Write::Delete { .. } => Outcome::Remove,
     })
+}
+
+/// What an object means that nobody has admitted yet: its defaults, or every rule it breaks. Needs
+/// no state; admission adds what only the cluster knows.
+///
+/// # Errors
+/// Every broken rule and every field that is not served.
+pub fn normalise(object: &Object) -> Result<Object, Vec<FieldError>> {
+    let mut typed = object.typed().clone();
+    defaults::apply(&mut typed);
+    Ok(Object::from_typed(typed))
 }

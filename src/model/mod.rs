@@ -7,20 +7,24 @@
 //! - `defaults`, `validate`, `fields`: Kubernetes' rules, written once
 //! - `quantity`, `selector`: the two small languages inside objects
 //! - `pod`: what a pod's fields mean taken together
+//! - `rule`: a broken rule and its place, in Kubernetes' words
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
+pub mod defaults;
 mod key;
 mod kind;
 mod object;
 pub mod ownership;
 pub mod pod;
 pub mod quantity;
+mod rule;
 pub mod selector;
 mod source;
 
 pub use key::Key;
 pub use kind::{Kind, KindInfo};
 pub use object::{ApiType, DecodeError, Object, Typed};
+pub use rule::{ErrorReason, Errors, FieldError, Path};
 pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus};
 
 /// A point in time. Pure code gets it as data; only `clock` reads one.

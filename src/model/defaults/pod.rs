@@ -1,0 +1,190 @@
+//! Defaults of pods and pod templates. PURE.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, HTTPGetAction, LifecycleHandler, Pod, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Volume,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+use super::text;
+use crate::model::quantity::Quantity;
+
+/// `0644`
+const FILE_MODE: i32 = 0o644;
+
+/// A pod of its own: what templates get, and requests from limits.
+pub(super) fn pod(it: &mut Pod) {
+    let Some(spec) = &mut it.spec else { return };
+    if spec.host_network == Some(true) {
+        host_ports(spec);
+    }
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        if let Some(resources) = &mut container.resources {
+            requests_from_limits(resources);
+        }
+    }
+    pod_spec(spec);
+}
+
+pub(super) fn template(it: &mut PodTemplateSpec) {
+    if let Some(spec) = &mut it.spec {
+        pod_spec(spec);
+    }
+}
+
+/// With the host's network a container's port is the host's port.
+fn host_ports(spec: &mut PodSpec) {
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        for port in container.ports.iter_mut().flatten() {
+            if port.host_port.is_none_or(|number| number == 0) {
+                port.host_port = Some(port.container_port);
+            }
+        }
+    }
+}
+
+fn requests_from_limits(resources: &mut ResourceRequirements) {
+    for (name, limit) in resources.limits.iter().flatten() {
+        let requests = resources.requests.get_or_insert_default();
+        if !requests.contains_key(name) {
+            requests.insert(name.clone(), limit.clone());
+        }
+    }
+}
+
+fn pod_spec(spec: &mut PodSpec) {
+    spec.enable_service_links.get_or_insert(true);
+    spec.security_context.get_or_insert_default();
+    spec.termination_grace_period_seconds.get_or_insert(30);
+    text(&mut spec.scheduler_name, "default-scheduler");
+    text(&mut spec.dns_policy, "ClusterFirst");
+    text(&mut spec.restart_policy, "Always");
+    if spec.service_account_name.as_deref().is_none_or(str::is_empty) {
+        if let Some(old) = spec.service_account.as_ref().filter(|name| !name.is_empty()) {
+            spec.service_account_name = Some(old.clone());
+        }
+    } else {
+        spec.service_account.clone_from(&spec.service_account_name);
+    }
+    for volume in spec.volumes.iter_mut().flatten() {
+        self::volume(volume);
+    }
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        self::container(container);
+    }
+}
+
+fn volume(it: &mut Volume) {
+    if !has_source(it) {
+        it.empty_dir = Some(EmptyDirVolumeSource::default());
+    }
+    if let Some(empty_dir) = &mut it.empty_dir
+        && let Some(limit) = &mut empty_dir.size_limit
+    {
+        canonical(limit);
+    }
+    if let Some(secret) = &mut it.secret {
+        secret.default_mode.get_or_insert(FILE_MODE);
+    }
+    if let Some(config_map) = &mut it.config_map {
+        config_map.default_mode.get_or_insert(FILE_MODE);
+    }
+    if let Some(projected) = &mut it.projected {
+        projected.default_mode.get_or_insert(FILE_MODE);
+    }
+    if let Some(downward) = &mut it.downward_api {
+        downward.default_mode.get_or_insert(FILE_MODE);
+    }
+    if let Some(host_path) = &mut it.host_path {
+        host_path.type_.get_or_insert_default();
+    }
+}
+
+/// Whether a volume says what it is: anything beside its name.
+pub(crate) fn has_source(volume: &Volume) -> bool {
+    *volume != Volume { name: volume.name.clone(), ..Volume::default() }
+}
+
+fn container(it: &mut Container) {
+    let policy = if image_is_latest(it.image.as_deref().unwrap_or_default()) { "Always" } else { "IfNotPresent" };
+    text(&mut it.image_pull_policy, policy);
+    text(&mut it.termination_message_path, "/dev/termination-log");
+    text(&mut it.termination_message_policy, "File");
+    for port in it.ports.iter_mut().flatten() {
+        text(&mut port.protocol, "TCP");
+    }
+    for probe in [&mut it.liveness_probe, &mut it.readiness_probe, &mut it.startup_probe].into_iter().flatten() {
+        self::probe(probe);
+    }
+    if let Some(lifecycle) = &mut it.lifecycle {
+        for handler in [&mut lifecycle.post_start, &mut lifecycle.pre_stop].into_iter().flatten() {
+            handler_defaults(handler);
+        }
+    }
+    for source in it.env.iter_mut().flatten().filter_map(|env| env.value_from.as_mut()) {
+        if let Some(field) = &mut source.field_ref {
+            text(&mut field.api_version, "v1");
+        }
+        if let Some(resource) = &mut source.resource_field_ref {
+            let divisor = resource.divisor.get_or_insert_with(|| ApiQuantity("0".to_owned()));
+            canonical(divisor);
+        }
+    }
+    it.resources.get_or_insert_default();
+    if let Some(resources) = &mut it.resources {
+        canonical_list(&mut resources.limits);
+        canonical_list(&mut resources.requests);
+    }
+}
+
+/// Whether an image reference names no tag or digest, or the tag `latest`.
+pub(crate) fn image_is_latest(image: &str) -> bool {
+    let (name, digest) = match image.split_once('@') {
+        Some((name, _)) => (name, true),
+        None => (image, false),
+    };
+    let last = name.rsplit('/').next().unwrap_or_default();
+    match last.split_once(':') {
+        Some((_, tag)) => tag == "latest",
+        None => !digest,
+    }
+}
+
+fn probe(it: &mut Probe) {
+    it.timeout_seconds = it.timeout_seconds.filter(|value| *value != 0).or(Some(1));
+    it.period_seconds = it.period_seconds.filter(|value| *value != 0).or(Some(10));
+    it.success_threshold = it.success_threshold.filter(|value| *value != 0).or(Some(1));
+    it.failure_threshold = it.failure_threshold.filter(|value| *value != 0).or(Some(3));
+    if let Some(get) = &mut it.http_get {
+        http_get(get);
+    }
+    if let Some(grpc) = &mut it.grpc {
+        grpc.service.get_or_insert_default();
+    }
+}
+
+fn handler_defaults(it: &mut LifecycleHandler) {
+    if let Some(get) = &mut it.http_get {
+        http_get(get);
+    }
+}
+
+fn http_get(it: &mut HTTPGetAction) {
+    text(&mut it.path, "/");
+    text(&mut it.scheme, "HTTP");
+}
+
+/// Quantities are kept as Kubernetes prints them: `1000m` is `1`. What is no quantity stays, for
+/// validation to name.
+fn canonical(it: &mut ApiQuantity) {
+    if let Ok(quantity) = Quantity::parse(&it.0) {
+        *it = quantity.to_api();
+    }
+}
+
+fn canonical_list(list: &mut Option<BTreeMap<String, ApiQuantity>>) {
+    for quantity in list.iter_mut().flat_map(BTreeMap::values_mut) {
+        canonical(quantity);
+    }
+}
