@@ -65,10 +65,10 @@ fn node(it: &mut Node) {
 /// `stringData` is a way to write, not to keep: it becomes `data`.
 fn secret(it: &mut Secret) {
     text(&mut it.type_, "Opaque");
-    if let Some(plain) = it.string_data.take() {
-        if !plain.is_empty() {
-            it.data.get_or_insert_default().extend(plain.into_iter().map(|(key, value)| (key, ByteString(value.into_bytes()))));
-        }
+    if let Some(plain) = it.string_data.take()
+        && !plain.is_empty()
+    {
+        it.data.get_or_insert_default().extend(plain.into_iter().map(|(key, value)| (key, ByteString(value.into_bytes()))));
     }
 }
 
