@@ -449,3 +449,33 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod example {
+    use super::*;
+
+    /// The documented example says every key with its default: uncommented, it must be the default.
+    #[test]
+    fn the_example_file_is_true() {
+        let text = include_str!("../systemd/podbay.toml");
+        let commented = Config::build(toml::from_str(text).unwrap(), &Flags::default()).unwrap();
+        assert!(commented.sources.is_empty());
+        let bare: String = text
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') && !rest.is_empty() && rest != "directory = \"/srv/manifests\"" => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let full = Config::build(toml::from_str(&bare).unwrap(), &Flags::default()).unwrap();
+        let defaults = Config::build(File::default(), &Flags::default()).unwrap();
+        assert_eq!(full.data_dir, defaults.data_dir);
+        assert_eq!(full.run_dir, defaults.run_dir);
+        assert_eq!(full.server.listen, defaults.server.listen);
+        assert_eq!((full.server.service_range, full.server.pod_range), (defaults.server.service_range, defaults.server.pod_range));
+        assert_eq!((full.server.node_grace_seconds, full.server.eviction_seconds), (40, 300));
+        assert_eq!((full.server.node_prefix, full.node.max_pods, full.node.api_port), (24, 110, 10250));
+        assert_eq!((&full.node.bridge, &full.node.nft_table), (&defaults.node.bridge, &defaults.node.nft_table));
+        assert_eq!(full.sources["apps"].git.as_ref().unwrap().reference.as_deref(), Some("main"));
+    }
+}

@@ -1,0 +1,48 @@
+# What a person types. Each target installs what it needs from Debian's, crates.io's and PyPI's
+# packages; run as root.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+
+setup-build: ## what the build needs
+	@tests/setup build
+
+setup-run: ## what a host needs to run pods
+	@tests/setup run
+
+setup-test: ## what the tests need
+	@tests/setup test
+
+release: setup-build ## build the release binaries
+	cargo build --release --locked --bins
+
+demo: setup-run release ## start Podbay on examples/manifests (CHECK=1: verify, then remove everything)
+	examples/demo $(if $(CHECK),--check)
+
+lint: setup-test ## formatting, clippy (warnings are errors), dependencies
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo deny check bans licenses sources
+
+test: setup-test ## every test, skipping nothing (as root)
+	cargo build --locked --bins
+	cargo test --locked --no-fail-fast
+
+bench: release ## print the figures
+	tests/setup bench
+	cargo bench --locked
+
+test-hosts: release ## units and cgroup v2 on real hosts with systemd (virtual machines)
+	tests/hosts/run
+
+install: release ## install binaries and units into the system
+	install -Dm755 -t $(DESTDIR)/usr/local/bin target/release/podbay target/release/podbay-shim
+	install -Dm644 -t $(DESTDIR)/etc/systemd/system systemd/*.service systemd/*.slice
+	install -d $(DESTDIR)/etc/podbay
+
+.PHONY: help setup-build setup-run setup-test release demo lint test bench test-hosts install
