@@ -1,4 +1,84 @@
-//! Podbay: Kubernetes manifests straight from git on plain Linux hosts.
+//! Podbay: Kubernetes manifests straight from git on plain Linux hosts. **This page is the map.**
+//!
+//! ```text
+//!   git repo / directory                                kubectl · CI · podbay CLI
+//!          │ sync::{git,dir}                                    │
+//!          ▼                                                    ▼
+//!     sync::render ──► sync::plan ──► store.commit ◄──── server (REST, identity, rights)
+//!     files to objects  desired/live    admit, one          one generic handler
+//!                       /inventory      revision
+//!                                         │ watch
+//!            ┌────────────────────────────┼─────────────────────────────┐
+//!            ▼                            ▼                             ▼
+//!     control::<kind>::plan         schedule::plan              agent (one per node)
+//!     Deployment→ReplicaSet→Pod     Pod → Node                  agent::plan ─► cri ─► runtime, shim
+//!            └───► store.commit ◄─────────┘                             │        └──► network
+//!                       ▲                                               │
+//!                       └────────────────── status ────────────────────┘
+//! ```
+//!
+//! One ring, one direction: components meet only in the store and none calls another. The one
+//! exception are logs, exec, attach and port-forward, which the server proxies to the node API.
+//!
+//! # Reading order
+//!
+//! 1. [`model`]: what an object is; kinds, defaults, validation, manifests, field ownership
+//! 2. [`plan`]: what a decision is; [`admit`]: what every write passes
+//! 3. [`store`]: snapshot, transaction, watch; memory and disk
+//! 4. [`driver`] and [`clock`]: the loop, and the only source of `now`
+//! 5. [`control`], [`schedule`]: pure planners over the store's state
+//! 6. [`sync`]: from a commit to objects; [`simulate`]: what a commit would do
+//! 7. [`server`], [`tls`]: the Kubernetes REST API over the store
+//! 8. [`agent`]: from bound pods to [`cri`] verbs; [`network`]: addresses and Services
+//! 9. [`runtime`] and the `podbay-shim` program: images, namespaces, cgroups, processes
+//! 10. [`cli`], [`config`], [`assemble`]: the verbs, the settings, which part stands behind which seam
+//!
+//! # The import rule (a test reads it: `tests/it/tidy.rs`)
+//!
+//! ```text
+//!  model ◄─ plan, admit, store::{snapshot,transaction} ◄─ every */plan.rs      PURE: import only pure files
+//!    ▲
+//!  store · driver · clock · tls · cri (traits) · network (traits) · sync::source (trait)
+//!    ▲
+//!  control  schedule  sync  server  agent  runtime  cli  simulate              never each other, except pure files
+//!    ▲
+//!  assemble, main                                                              know which implementation is which
+//! ```
+//!
+//! A controller cannot know that containers exist, the engine cannot know that a store exists; only
+//! the agent sees both.
+//!
+//! # Four walks through the house
+//!
+//! - **A commit.** `sync::act` fetches a tree, `sync::render` turns it into objects or every error,
+//!   `sync::plan` compares them with what is live and what the inventory says, the store takes the
+//!   result as one transaction.
+//! - **A preview.** `simulate::preview` makes the same plan on a copy of the state, `simulate::settle`
+//!   runs the same controllers and the same scheduler with an ideal kubelet until only time or a
+//!   process' end could change it, and the difference of the two states is printed.
+//! - **A pod.** `control::replica_set` creates it, `schedule` binds it, the agent of that node sees it
+//!   through the REST API; `agent::plan` names the next step, `agent::act` takes it through [`cri`],
+//!   looks again, and writes the status.
+//! - **A container.** [`runtime`] makes a sandbox: a cgroup, a shim process that holds the pod's
+//!   namespaces, an interface from [`network`]. The shim starts containers from prepared steps, is
+//!   their parent, writes their logs and exit records, and outlives the daemon.
+//!
+//! # Who writes what
+//!
+//! | field | writer |
+//! |---|---|
+//! | spec of objects in a source | that source (`sync`) |
+//! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |
+//! | Pod.spec.nodeName, condition PodScheduled | `schedule` |
+//! | Pod.status (all else), Node.status, Lease | the node's agent |
+//! | Node.spec.podCIDR, node taints for health | `control` |
+//! | uid, creationTimestamp, generation, clusterIP, resourceVersion | `admit` and the store |
+//!
+//! # What is deliberately absent
+//!
+//! No informer caches (a snapshot is one), no leader election (one server), no plugin interfaces
+//! inside the scheduler, no second code path for `podbay up`: it uses the same client and handlers
+//! over an in-process connection.
 
 pub mod admit;
 pub mod agent;
