@@ -1,14 +1,30 @@
 //! Where manifests come from. SEAM.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+
+use crate::model::SourceSpec;
 
 /// A place that can be read as a whole at one revision.
 #[async_trait]
 pub trait Fetch: Send + Sync {
     /// Reads the manifests at the newest revision.
     async fn fetch(&self) -> Fetched;
+
+    /// Returns when something may have changed since the last call; never, where that cannot be
+    /// known. Cancel-safe.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+}
+
+/// Opens the place that a Source object names.
+pub trait OpenSource: Send + Sync {
+    /// # Errors
+    /// A sentence: the spec cannot be opened as it is.
+    fn open(&self, name: &str, spec: &SourceSpec) -> Result<Arc<dyn Fetch>, String>;
 }
 
 /// What came of a look. Unreachable is never empty.
@@ -31,4 +47,6 @@ pub struct Tree {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The source's path exists in this revision. False: everything would be pruned, so it needs approval.
     pub path_exists: bool,
+    /// What was left out, loudly: a submodule, a link that was not followed.
+    pub notes: Vec<String>,
 }

@@ -1,0 +1,108 @@
+//! A directory of manifests on the server's host.
+//!
+//! Looked at when `notify` says so and at the loop's interval, since inotify loses events. Taken
+//! only when two looks in a row are equal: an editor or an rsync in the middle is not a revision. A
+//! directory that vanished, or lies on another mount than at first, is unreachable, never empty.
+//!
+//! - `walk`: one look
+//! - `wake`: the watcher
+
+mod wake;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::select::{Limits, digest};
+use super::source::{Fetch, Fetched, Tree};
+use wake::Wake;
+use walk::{Identity, Look, LookError};
+
+/// Looks before a directory that never holds still is called unreachable.
+const LOOKS: usize = 20;
+
+/// A directory source.
+pub struct Directory {
+    root: PathBuf,
+    /// Below the root; empty for the root itself.
+    path: String,
+    limits: Limits,
+    /// Between two looks that must be equal.
+    pause: Duration,
+    known: Mutex<Known>,
+    wake: Wake,
+}
+
+#[derive(Default)]
+struct Known {
+    /// The mount of the first look.
+    identity: Option<Identity>,
+    /// What was returned last: one equal look is enough then.
+    revision: Option<String>,
+}
+
+impl Directory {
+    pub fn new(root: impl Into<PathBuf>, path: &str) -> Self {
+        let root = root.into();
+        let wake = Wake::new(&root);
+        let path = path.trim_matches('/').to_owned();
+        Self { root, path, limits: Limits::default(), pause: Duration::from_millis(60), known: Mutex::default(), wake }
+    }
+
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    async fn look(&self) -> Result<Tree, String> {
+        let (root, path, limits) = (self.root.clone(), self.path.clone(), self.limits);
+        let look = tokio::task::spawn_blocking(move || walk::look(&root, &path, limits)).await;
+        let Look { identity, mut tree } = look.map_err(|error| error.to_string())?.map_err(|error: LookError| error.to_string())?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = *known.identity.get_or_insert(identity);
+        if first != identity {
+            return Err(format!("{} is on another mount than before", self.root.display()));
+        }
+        tree.revision = digest(&tree);
+        Ok(tree)
+    }
+
+    fn is_known(&self, tree: &Tree) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.revision.as_ref() == Some(&tree.revision)
+    }
+}
+
+#[async_trait]
+impl Fetch for Directory {
+    async fn fetch(&self) -> Fetched {
+        let mut last: Option<Tree> = None;
+        for _ in 0..LOOKS {
+            let tree = match self.look().await {
+                Ok(tree) => tree,
+                Err(why) => return Fetched::Unreachable(why),
+            };
+            if self.is_known(&tree) || last.as_ref() == Some(&tree) {
+                self.known.lock().unwrap_or_else(PoisonError::into_inner).revision = Some(tree.revision.clone());
+                return Fetched::Tree(tree);
+            }
+            last = Some(tree);
+            tokio::time::sleep(self.pause).await;
+        }
+        Fetched::Unreachable(format!("{} does not hold still: no two looks were equal", self.root.display()))
+    }
+
+    async fn changed(&self) {
+        self.wake.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

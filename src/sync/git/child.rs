@@ -1,0 +1,73 @@
+//! The fetch process: bounds itself, gives up rights it does not need, answers one request.
+
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+
+use super::url::Place;
+use super::wire::{Answer, Request, WireTree};
+use super::{read, remote};
+use crate::model::GitSource;
+
+/// What `podbay internal-git-fetch` does: one request on stdin, one answer on stdout. Must run before
+/// any thread is started.
+pub fn main() -> ExitCode {
+    let mut question = Vec::new();
+    let read = std::io::stdin().lock().take(1 << 20).read_to_end(&mut question);
+    let answer = match read
+        .map_err(|error| error.to_string())
+        .and_then(|_| serde_json::from_slice::<Request>(&question).map_err(|error| error.to_string()))
+    {
+        Ok(request) => match confine(&request) {
+            Ok(()) => serve(&request),
+            Err(error) => Answer::Failed(format!("confine the fetch process: {error}")),
+        },
+        Err(error) => Answer::Failed(format!("read the request: {error}")),
+    };
+    let written = serde_json::to_vec(&answer).map_err(std::io::Error::other).and_then(|bytes| std::io::stdout().write_all(&bytes));
+    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Limits first, then rights: nothing is read before.
+fn confine(request: &Request) -> nix::Result<()> {
+    let bounds = request.bounds;
+    for (resource, limit) in [
+        (Resource::RLIMIT_AS, bounds.memory_bytes),
+        (Resource::RLIMIT_FSIZE, bounds.file_bytes),
+        (Resource::RLIMIT_CPU, bounds.cpu_seconds),
+        (Resource::RLIMIT_CORE, 0),
+    ] {
+        setrlimit(resource, limit, limit)?;
+    }
+    if let Some((uid, gid)) = request.run_as {
+        setgroups(&[])?;
+        setgid(Gid::from_raw(gid))?;
+        setuid(Uid::from_raw(uid))?;
+    }
+    Ok(())
+}
+
+/// Carries out a request with the rights this process has.
+pub fn serve(request: &Request) -> Answer {
+    let spec = GitSource {
+        url: request.url.clone(),
+        token_file: request.token_file.clone(),
+        ssh_key_file: request.ssh_key_file.clone(),
+        known_hosts_file: request.known_hosts_file.clone(),
+        ..GitSource::default()
+    };
+    let commit = Place::parse(&spec).and_then(|place| match place {
+        Place::Local(path) => read::open(&path, request.reference.as_deref()),
+        Place::Https | Place::Http | Place::Ssh => remote::fetch(request, &place),
+    });
+    match commit {
+        Ok((_, commit)) if request.known_revision.as_deref() == Some(&commit.to_string()) => Answer::Unchanged,
+        Ok((repository, commit)) => match read::tree(&repository, commit, &request.path, request.limits) {
+            Ok(tree) => Answer::Tree(WireTree::new(&tree)),
+            Err(error) => Answer::Failed(error),
+        },
+        Err(error) => Answer::Failed(error),
+    }
+}

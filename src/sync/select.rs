@@ -1,0 +1,218 @@
+//! Which files of a tree are manifests, and how many there may be. PURE.
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use sha2::{Digest as _, Sha256};
+
+use super::source::Tree;
+
+/// The file of gitignore patterns at the root of the source's path.
+pub const IGNORE_FILE: &str = ".podbayignore";
+
+/// Bounds of one tree: a hostile one is refused, never cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Limits {
+    pub files: usize,
+    pub file_bytes: u64,
+    pub total_bytes: u64,
+    pub depth: usize,
+    pub directories: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { files: 20_000, file_bytes: 4 << 20, total_bytes: 128 << 20, depth: 64, directories: 50_000 }
+    }
+}
+
+/// Why a tree cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    #[error("more than {0} manifest files")]
+    TooMany(usize),
+    #[error("{path} is larger than {limit} bytes")]
+    TooLarge { path: String, limit: u64 },
+    #[error("the manifests are larger than {0} bytes together")]
+    TooMuch(u64),
+    #[error("more than {0} directories")]
+    TooManyDirectories(usize),
+    #[error("{path} is deeper than {limit} directories")]
+    TooDeep { path: String, limit: usize },
+    #[error("`{}` is not a name for a file", .0.escape_debug())]
+    BadName(String),
+}
+
+/// The files of one walk, bounded.
+pub struct Selection {
+    limits: Limits,
+    ignore: Gitignore,
+    tree: Tree,
+    bytes: u64,
+    directories: usize,
+}
+
+impl Selection {
+    /// `ignore` is the content of the ignore file, empty where there is none.
+    pub fn new(limits: Limits, ignore: &[u8]) -> Self {
+        let mut builder = GitignoreBuilder::new("");
+        for line in String::from_utf8_lossy(ignore).lines() {
+            // A line that is no pattern is no pattern, as in git.
+            let _ = builder.add_line(None, line);
+        }
+        let ignore = builder.build().unwrap_or_else(|_| Gitignore::empty());
+        Self { limits, ignore, tree: Tree { path_exists: true, ..Tree::default() }, bytes: 0, directories: 0 }
+    }
+
+    /// Whether to walk into a directory, by its path relative to the source's.
+    ///
+    /// # Errors
+    /// A hostile name, too deep, or too many.
+    pub fn enters(&mut self, path: &str) -> Result<bool, TreeError> {
+        check_name(path)?;
+        if path.split('/').count() > self.limits.depth {
+            return Err(TreeError::TooDeep { path: path.to_owned(), limit: self.limits.depth });
+        }
+        self.directories += 1;
+        if self.directories > self.limits.directories {
+            return Err(TreeError::TooManyDirectories(self.limits.directories));
+        }
+        Ok(!is_hidden(path) && !self.ignore.matched_path_or_any_parents(path, true).is_ignore())
+    }
+
+    /// Whether a file is a manifest, by its path relative to the source's.
+    ///
+    /// # Errors
+    /// A hostile name.
+    pub fn takes(&self, path: &str) -> Result<bool, TreeError> {
+        if !is_manifest(path) || is_hidden(path) {
+            return Ok(false);
+        }
+        check_name(path)?;
+        Ok(!self.ignore.matched_path_or_any_parents(path, false).is_ignore())
+    }
+
+    /// Bytes that the next file may have.
+    pub fn room(&self) -> u64 {
+        self.limits.file_bytes
+    }
+
+    /// Takes a file's content.
+    ///
+    /// # Errors
+    /// A bound is exceeded.
+    pub fn add(&mut self, path: &str, content: Vec<u8>) -> Result<(), TreeError> {
+        let size = content.len() as u64;
+        if size > self.limits.file_bytes {
+            return Err(TreeError::TooLarge { path: path.to_owned(), limit: self.limits.file_bytes });
+        }
+        self.bytes += size;
+        if self.bytes > self.limits.total_bytes {
+            return Err(TreeError::TooMuch(self.limits.total_bytes));
+        }
+        self.tree.files.insert(path.to_owned(), content);
+        if self.tree.files.len() > self.limits.files {
+            return Err(TreeError::TooMany(self.limits.files));
+        }
+        Ok(())
+    }
+
+    /// Says aloud that something was left out. Bounded, as everything from a tree.
+    pub fn note(&mut self, note: impl Into<String>) {
+        const NOTES: usize = 100;
+        if self.tree.notes.len() < NOTES {
+            self.tree.notes.push(note.into());
+        }
+    }
+
+    pub fn finish(self) -> Tree {
+        self.tree
+    }
+}
+
+/// `*.yaml *.yml *.json *.toml`
+pub fn is_manifest(path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(_, extension)| matches!(extension, "yaml" | "yml" | "json" | "toml"))
+}
+
+fn is_hidden(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.starts_with('.'))
+}
+
+/// The last part of a path comes from the tree: it may be anything.
+fn check_name(path: &str) -> Result<(), TreeError> {
+    let bad = path.split('/').any(|name| name.is_empty() || name == "." || name == "..");
+    if bad || path.chars().any(char::is_control) || path.len() > 4096 { Err(TreeError::BadName(path.to_owned())) } else { Ok(()) }
+}
+
+/// `sha256:…` over the paths and contents of a tree.
+pub fn digest(tree: &Tree) -> String {
+    let mut hash = Sha256::new();
+    hash.update([u8::from(tree.path_exists)]);
+    for (path, content) in &tree.files {
+        for part in [path.as_bytes(), content] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    format!("sha256:{}", hex::encode(hash.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_are_chosen_by_name_and_ignore_file() {
+        let mut selection = Selection::new(Limits::default(), b"/tests/\n*.tmp.yaml\n!keep.tmp.yaml\n# c\n");
+        let rows = [
+            ("a.yaml", true),
+            ("a.yml", true),
+            ("x/a.json", true),
+            ("a.toml", true),
+            ("README.md", false),
+            ("Makefile", false),
+            (".hidden.yaml", false),
+            ("a.tmp.yaml", false),
+            ("keep.tmp.yaml", true),
+            ("tests/a.yaml", false),
+            ("x/tests/a.yaml", true),
+        ];
+        for (path, taken) in rows {
+            assert_eq!(selection.takes(path), Ok(taken), "{path}");
+        }
+        assert_eq!(selection.enters(".git"), Ok(false));
+        assert_eq!(selection.enters("tests"), Ok(false));
+        for hostile in ["../a.yaml", "a/../b.yaml", "./a.yaml", "a//b.yaml", "a\n.yaml", "\u{1b}[2Ja.yaml"] {
+            assert!(selection.takes(hostile).is_err(), "{hostile:?}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_refusals() {
+        let limits = Limits { files: 2, file_bytes: 10, total_bytes: 15, depth: 2, directories: 3 };
+        let mut selection = Selection::new(limits, b"");
+        assert!(selection.add("a.yaml", vec![0; 11]).is_err());
+        assert!(selection.add("a.yaml", vec![0; 9]).is_ok());
+        assert!(matches!(selection.add("b.yaml", vec![0; 9]), Err(TreeError::TooMuch(15))));
+        let mut selection = Selection::new(limits, b"");
+        for name in ["a", "b"] {
+            assert!(selection.add(name, Vec::new()).is_ok());
+        }
+        assert!(matches!(selection.add("c", Vec::new()), Err(TreeError::TooMany(2))));
+        assert!(matches!(selection.enters("a/b/c"), Err(TreeError::TooDeep { .. })));
+        assert!((0..3).all(|_| selection.enters("a").is_ok()));
+        assert!(matches!(selection.enters("a"), Err(TreeError::TooManyDirectories(3))));
+    }
+
+    #[test]
+    fn the_revision_is_of_paths_and_contents() {
+        let tree = |files: &[(&str, &str)]| Tree {
+            files: files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect(),
+            path_exists: true,
+            ..Tree::default()
+        };
+        let one = digest(&tree(&[("a", "bc"), ("d", "")]));
+        assert_eq!(one, digest(&tree(&[("d", ""), ("a", "bc")])));
+        assert_ne!(one, digest(&tree(&[("ab", "c"), ("d", "")])));
+        assert_ne!(digest(&tree(&[])), digest(&Tree::default()));
+    }
+}
