@@ -65,37 +65,45 @@ pub(super) fn tree(repository: &Repository, commit: Oid, path: &str, limits: Lim
     let mut todo = vec![(String::new(), start)];
     while let Some((prefix, directory)) = todo.pop() {
         for entry in &directory {
-            let Ok(name) = entry.name() else {
-                let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
-                if is_manifest(&name) { return Err(TreeError::BadName(name).to_string()) } else { continue }
-            };
-            if name.contains('/') {
-                return Err(TreeError::BadName(name.to_owned()).to_string());
-            }
-            let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-            match (entry.kind(), entry.filemode()) {
-                (Some(ObjectType::Tree), _) => {
-                    if selection.enters(&path).map_err(|error| error.to_string())? {
-                        todo.push((path, repository.find_tree(entry.id()).map_err(failed)?));
-                    }
-                }
-                (_, SUBMODULE) => selection.note(format!("{}: a submodule, left out", path.escape_debug())),
-                (_, LINK) => {
-                    if selection.takes(&path).map_err(|error| error.to_string())? {
-                        selection.note(format!("{path}: a link, not followed"));
-                    }
-                }
-                (Some(ObjectType::Blob), _) => {
-                    if selection.takes(&path).map_err(|error| error.to_string())? {
-                        let content = blob(repository, entry.id(), &path, selection.room())?;
-                        selection.add(&path, content).map_err(|error| error.to_string())?;
-                    }
-                }
-                _ => {}
+            if let Some((path, id)) = visit(repository, &prefix, &entry, &mut selection)? {
+                todo.push((path, repository.find_tree(id).map_err(failed)?));
             }
         }
     }
     Ok(Tree { revision: commit.to_string(), subject, ..selection.finish() })
+}
+
+/// Takes an entry, leaves it out, or returns the directory to walk into.
+fn visit(
+    repository: &Repository,
+    prefix: &str,
+    entry: &git2::TreeEntry<'_>,
+    selection: &mut Selection,
+) -> Result<Option<(String, Oid)>, String> {
+    let name = match entry.name() {
+        Ok(name) if !name.contains('/') => name.to_owned(),
+        _ => {
+            let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
+            return if is_manifest(&name) { Err(TreeError::BadName(name).to_string()) } else { Ok(None) };
+        }
+    };
+    let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+    let mode = entry.filemode();
+    if entry.kind() == Some(ObjectType::Tree) {
+        let enters = selection.enters(&path).map_err(|error| error.to_string())?;
+        return Ok(enters.then(|| (path, entry.id())));
+    }
+    if mode == SUBMODULE {
+        selection.note(format!("{}: a submodule, left out", path.escape_debug()));
+    } else if selection.takes(&path).map_err(|error| error.to_string())? {
+        if mode == LINK {
+            selection.note(format!("{path}: a link, not followed"));
+        } else if entry.kind() == Some(ObjectType::Blob) {
+            let content = blob(repository, entry.id(), &path, selection.room())?;
+            selection.add(&path, content).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(None)
 }
 
 /// The tree at a path; `None` where there is none.

@@ -234,8 +234,9 @@ fn a_token_is_never_in_a_message() {
 async fn a_misbehaving_fetch_process_is_unreachable() {
     let dir = tempfile::tempdir().unwrap();
     let spec = GitSource { url: dir.path().display().to_string(), ..GitSource::default() };
-    for (script, part) in [("exit 3", "exit status: 3"), ("echo rubbish; echo why >&2", "why"), ("exec sleep 600", "longer than 1 seconds")]
-    {
+    let rows =
+        [("exit 3", "exit status: 3", 120), ("echo rubbish; echo why >&2", "why", 120), ("exec sleep 600", "longer than 1 seconds", 1)];
+    for (script, part, seconds) in rows {
         let options = Options {
             program: "/bin/sh".into(),
             arguments: vec!["-c".to_owned(), script.to_owned()],
