@@ -1,0 +1,132 @@
+//! A container's security context: the pod's and its own in one. PURE.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, SeccompProfile};
+
+use crate::cri::{Image, Seccomp, SecurityContext};
+
+/// Merges both levels; the container's wins. `seccomp_dir` is where Localhost profiles live.
+///
+/// # Errors
+/// `runAsNonRoot` that cannot be kept: the message is the kubelet's.
+pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, seccomp_dir: &Path) -> Result<SecurityContext, String> {
+    let empty = k8s_openapi::api::core::v1::PodSecurityContext::default();
+    let pod = spec.security_context.as_ref().unwrap_or(&empty);
+    let none = k8s_openapi::api::core::v1::SecurityContext::default();
+    let own = container.security_context.as_ref().unwrap_or(&none);
+    let privileged = own.privileged == Some(true);
+    let id = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
+    let run_as_user = id(own.run_as_user.or(pod.run_as_user));
+    let run_as_non_root = own.run_as_non_root.or(pod.run_as_non_root) == Some(true);
+    if run_as_non_root {
+        not_root(run_as_user, image)?;
+    }
+    let groups = pod.supplemental_groups.iter().flatten().copied().chain(pod.fs_group);
+    let capabilities = own.capabilities.clone().unwrap_or_default();
+    let profile = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
+    Ok(SecurityContext {
+        privileged,
+        add_capabilities: capabilities.add.unwrap_or_default(),
+        drop_capabilities: capabilities.drop.unwrap_or_default(),
+        run_as_user,
+        run_as_group: id(own.run_as_group.or(pod.run_as_group)),
+        supplemental_groups: groups.filter_map(|group| u32::try_from(group).ok()).collect(),
+        readonly_rootfs: own.read_only_root_filesystem == Some(true),
+        no_new_privs: own.allow_privilege_escalation == Some(false),
+        seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile, seccomp_dir) },
+        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
+        run_as_non_root,
+    })
+}
+
+fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Seccomp {
+    match profile.map(|profile| (profile.type_.as_str(), profile.localhost_profile.as_deref())) {
+        Some(("Unconfined", _)) => Seccomp::Unconfined,
+        Some(("Localhost", Some(name))) => Seccomp::Localhost(dir.join(PathBuf::from(name.trim_start_matches('/')))),
+        _ => Seccomp::RuntimeDefault,
+    }
+}
+
+fn not_root(run_as_user: Option<u32>, image: Option<&Image>) -> Result<(), String> {
+    let image_user = image.map(|image| image.user.split(':').next().unwrap_or_default()).unwrap_or_default();
+    match run_as_user {
+        Some(0) => Err("container's runAsUser breaks non-root policy".to_owned()),
+        Some(_) => Ok(()),
+        None if image_user.is_empty() => Err("container has runAsNonRoot and image will run as root".to_owned()),
+        None => match image_user.parse::<u32>() {
+            Ok(0) => Err("container has runAsNonRoot and image will run as root".to_owned()),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                Err(format!("container has runAsNonRoot and image has non-numeric user ({image_user}), cannot verify user is non-root"))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{Capabilities, PodSecurityContext, SecurityContext as Own};
+
+    fn image(user: &str) -> Image {
+        Image { id: "i".into(), tags: vec![], digests: vec![], size_bytes: 1, user: user.into() }
+    }
+
+    #[test]
+    fn the_containers_own_wins() {
+        let pod = PodSecurityContext {
+            run_as_user: Some(1000),
+            run_as_group: Some(1001),
+            fs_group: Some(2000),
+            supplemental_groups: Some(vec![3000]),
+            ..PodSecurityContext::default()
+        };
+        let own = Own {
+            run_as_user: Some(7),
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { add: Some(vec!["NET_ADMIN".into()]), drop: Some(vec!["ALL".into()]) }),
+            ..Own::default()
+        };
+        let spec = PodSpec { security_context: Some(pod), ..PodSpec::default() };
+        let c = Container { name: "a".into(), security_context: Some(own), ..Container::default() };
+        let got = context(&spec, &c, None, Path::new("/s")).unwrap();
+        assert_eq!((got.run_as_user, got.run_as_group), (Some(7), Some(1001)));
+        assert_eq!(got.supplemental_groups, [3000, 2000]);
+        assert!(got.no_new_privs && !got.privileged);
+        assert_eq!(got.seccomp, Seccomp::RuntimeDefault);
+        assert_eq!((got.add_capabilities, got.drop_capabilities), (vec!["NET_ADMIN".to_owned()], vec!["ALL".to_owned()]));
+    }
+
+    #[test]
+    fn privileged_is_unconfined_and_profiles_are_found_below_the_directory() {
+        let with = |own: Own| Container { name: "a".into(), security_context: Some(own), ..Container::default() };
+        let spec = PodSpec::default();
+        let privileged = with(Own { privileged: Some(true), ..Own::default() });
+        assert_eq!(context(&spec, &privileged, None, Path::new("/s")).unwrap().seccomp, Seccomp::Unconfined);
+        let profile = SeccompProfile { type_: "Localhost".into(), localhost_profile: Some("p/a.json".into()) };
+        let local = with(Own { seccomp_profile: Some(profile), ..Own::default() });
+        assert_eq!(context(&spec, &local, None, Path::new("/s")).unwrap().seccomp, Seccomp::Localhost("/s/p/a.json".into()));
+    }
+
+    #[test]
+    fn run_as_non_root_is_checked_before_the_container_exists() {
+        let table = [
+            (None, "", Some("image will run as root")),
+            (None, "0:5", Some("image will run as root")),
+            (None, "app", Some("non-numeric user (app)")),
+            (None, "1000:1000", None),
+            (Some(0), "1000", Some("breaks non-root policy")),
+            (Some(5), "", None),
+        ];
+        for (user, image_user, want) in table {
+            let own = Own { run_as_non_root: Some(true), run_as_user: user, ..Own::default() };
+            let c = Container { name: "a".into(), security_context: Some(own), ..Container::default() };
+            let got = context(&PodSpec::default(), &c, Some(&image(image_user)), Path::new("/s"));
+            match want {
+                Some(text) => assert!(got.as_ref().is_err_and(|e| e.contains(text)), "{user:?} {image_user:?}: {got:?}"),
+                None => assert!(got.is_ok(), "{user:?} {image_user:?}: {got:?}"),
+            }
+        }
+    }
+}
