@@ -1,0 +1,344 @@
+//! Images on this host: pulled or imported, verified, unpacked once.
+//!
+//! - `reference`, `manifest`: names, digests, the choice of a platform (pure)
+//! - `disk`: the directory, its index, its locks, what may be deleted
+//! - `tarball`, `unpack`, `stream`: a hostile layer to an overlay lower directory
+//! - `archive`, `import`: OCI layouts, docker archives, root filesystems
+//! - `pull`: registries
+//! - `build`: an image archive out of a directory
+
+mod archive;
+pub mod build;
+mod disk;
+mod error;
+mod import;
+mod manifest;
+mod pull;
+mod reference;
+mod stream;
+mod tarball;
+mod unpack;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oci_spec::image::ImageConfiguration;
+
+pub use error::{ImageError, Refusal};
+pub use manifest::Platform;
+pub use reference::{Digest, Reference};
+
+use crate::cri::{CriError, Image, Images, RegistryAuth};
+use archive::Archive;
+use disk::{Disk, Record};
+
+/// What a hostile image may cost at most.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Entries of one layer.
+    pub entries: u64,
+    /// Bytes of one layer, compressed and unpacked.
+    pub layer_bytes: u64,
+    /// Bytes of an archive to import, unpacked.
+    pub archive_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 1_000_000, layer_bytes: 32 << 30, archive_bytes: 64 << 30 }
+    }
+}
+
+/// How the store behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port` of registries spoken to by plain HTTP. All others: HTTPS.
+    pub insecure_registries: Vec<String>,
+    /// PEM files of private certificate authorities.
+    pub ca_files: Vec<PathBuf>,
+    /// Without credentials given, look into Docker's `config.json`.
+    pub docker_config: bool,
+    /// Layers of one pull fetched at a time.
+    pub parallel: usize,
+    pub limits: Limits,
+    /// What images are run on.
+    pub platform: Platform,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            insecure_registries: Vec::new(),
+            ca_files: Vec::new(),
+            docker_config: false,
+            parallel: 3,
+            limits: Limits::default(),
+            platform: Platform::host(),
+        }
+    }
+}
+
+impl Platform {
+    /// This machine.
+    pub fn host() -> Self {
+        let (architecture, variant) = match std::env::consts::ARCH {
+            "x86_64" => ("amd64", amd64_level()),
+            "aarch64" => ("arm64", "v8"),
+            "arm" => ("arm", "v7"),
+            other => (other, ""),
+        };
+        Self { os: "linux".into(), architecture: architecture.into(), variant: variant.into() }
+    }
+}
+
+fn amd64_level() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("fma") {
+        return "v3";
+    } else if is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("popcnt") {
+        return "v2";
+    }
+    "v1"
+}
+
+/// An image that can be run.
+#[derive(Clone, Debug)]
+pub struct StoredImage {
+    /// Digest of its configuration.
+    pub id: Digest,
+    /// Overlay lower directories, the top one first. May be empty.
+    pub layers: Vec<PathBuf>,
+    pub config: ImageConfiguration,
+    pub summary: Image,
+}
+
+/// A file of the images directory, and the names it gave or why it gave none.
+pub type Imported = (PathBuf, Result<Vec<String>, ImageError>);
+
+/// The images of this host. Cheap to clone; several processes may open the same directory.
+#[derive(Clone)]
+pub struct ImageStore {
+    disk: Arc<Disk>,
+    options: Arc<Options>,
+    /// One pull of a name at a time: the second finds everything there.
+    pulling: Arc<std::sync::Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl ImageStore {
+    /// Opens or makes the store and clears what a crash left.
+    ///
+    /// # Errors
+    /// When the directory cannot be used or its index is not readable.
+    pub fn open(root: &Path, options: Options) -> Result<Self, ImageError> {
+        Ok(Self { disk: Arc::new(Disk::open(root)?), options: Arc::new(options), pulling: Arc::default() })
+    }
+
+    /// The image of a name as in a pod's spec (`nginx`, `repo@sha256:…`) or of an id (`sha256:…`).
+    ///
+    /// # Errors
+    /// When the name makes no sense or the store cannot be read.
+    pub fn find(&self, name: &str) -> Result<Option<StoredImage>, ImageError> {
+        let index = self.disk.index()?;
+        let Some((id, record)) = find(&index, name)? else { return Ok(None) };
+        let bytes = self.disk.read_blob(id)?;
+        let config = serde_json::from_slice(&bytes).map_err(|cause| ImageError::format(format!("configuration of {name}"), cause))?;
+        let layers = record.layers.iter().rev().map(|layer| self.disk.layer_path(layer)).collect();
+        Ok(Some(StoredImage { id: id.clone(), layers, config, summary: summary(id, record) }))
+    }
+
+    /// The overlay lower directories of an image, the top one first.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`] when it is not here.
+    pub fn layers_of(&self, name: &str) -> Result<Vec<PathBuf>, ImageError> {
+        self.find(name)?.map(|image| image.layers).ok_or_else(|| ImageError::NotFound(name.to_owned()))
+    }
+
+    /// Keeps an image's layers while a container needs them, over restarts and whatever becomes of
+    /// the image's names. `holder`: the container's id.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`] when the image is gone.
+    pub fn hold(&self, holder: &str, image: &Digest) -> Result<(), ImageError> {
+        self.disk.hold(holder, image)
+    }
+
+    /// Ends a hold. No error when there is none.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn release(&self, holder: &str) -> Result<(), ImageError> {
+        self.disk.release(holder)
+    }
+
+    /// Ends the holds of all holders that are no more; for the start.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn release_others(&self, alive: impl Fn(&str) -> bool) -> Result<(), ImageError> {
+        for holder in self.disk.holds()?.into_keys().filter(|holder| !alive(holder)) {
+            self.disk.release(&holder)?;
+        }
+        Ok(())
+    }
+
+    /// Imports the images of an OCI layout (directory or tar) or a docker archive, compressed or
+    /// not. `name` replaces the archive's own. Returns their names.
+    ///
+    /// # Errors
+    /// When the archive is not readable, not whole, hostile, or for another platform.
+    pub fn import(&self, path: &Path, name: Option<&str>) -> Result<Vec<String>, ImageError> {
+        self.adding(|| import::import(&self.disk, &self.options, &Archive::open(path, &self.disk, &self.options.limits)?, name))
+    }
+
+    /// As [`ImageStore::import`], from a stream.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn import_stream(&self, stream: impl Read, name: Option<&str>) -> Result<Vec<String>, ImageError> {
+        self.adding(|| import::import(&self.disk, &self.options, &import::archive_of(stream, &self.disk, &self.options)?, name))
+    }
+
+    /// Makes an image out of a root filesystem, a directory or a tar; its command is `/bin/sh`.
+    ///
+    /// # Errors
+    /// When it cannot be read or is hostile.
+    pub fn import_rootfs(&self, path: &Path, name: &str) -> Result<String, ImageError> {
+        self.adding(|| import::import_rootfs(&self.disk, &self.options, path, name))
+    }
+
+    /// Imports every archive of a directory; those that name nothing are called after their file.
+    /// One that fails does not keep the others: each file with its outcome. A directory that is not
+    /// there is empty.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn import_dir(&self, directory: &Path) -> Result<Vec<Imported>, ImageError> {
+        let fail = || ImageError::io(format!("list {}", directory.display()));
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(fail()(error)),
+        };
+        let mut paths = entries.map(|entry| Ok(entry.map_err(fail())?.path())).collect::<Result<Vec<_>, ImageError>>()?;
+        paths.sort();
+        let mut outcomes = Vec::new();
+        for path in paths {
+            let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if file_name.starts_with('.') {
+                continue;
+            }
+            let outcome = match self.import(&path, None) {
+                Err(ImageError::Nameless) => self.import(&path, Some(file_name.split('.').next().unwrap_or(&file_name))),
+                outcome => outcome,
+            };
+            outcomes.push((path, outcome));
+        }
+        Ok(outcomes)
+    }
+
+    /// Removes a name; with its last name, the image, unless a container needs it. By its id: all
+    /// its names. No error when unknown.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn remove_name(&self, name: &str) -> Result<(), ImageError> {
+        let index = self.disk.index()?;
+        let Some((id, _)) = find(&index, name)? else { return Ok(()) };
+        let id = id.clone();
+        let canonical = name.parse::<Reference>().map(|reference| reference.canonical()).unwrap_or_default();
+        self.disk.change(|index| {
+            if let Some(record) = index.images.get_mut(&id) {
+                if !record.tags.remove(&canonical) && !record.digests.remove(&canonical) {
+                    record.tags.clear();
+                }
+                if record.tags.is_empty() {
+                    record.digests.clear();
+                }
+            }
+        })?;
+        self.disk.sweep()
+    }
+
+    /// Adds under the guard against deletion, and deletes afterwards what that was kept for.
+    fn adding<T>(&self, add: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+        let busy = self.disk.busy()?;
+        let outcome = add();
+        drop(busy);
+        self.disk.sweep()?;
+        outcome
+    }
+
+    /// Fetches an image's name from its registry, whether or not it is here.
+    ///
+    /// # Errors
+    /// By class: no such image, denied, or unreachable.
+    pub async fn fetch(&self, reference: &Reference, auth: Option<&RegistryAuth>) -> Result<Digest, ImageError> {
+        let name = reference.canonical();
+        let turn = {
+            let mut pulling = self.pulling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            pulling.retain(|_, turn| Arc::strong_count(turn) > 1);
+            pulling.entry(name.clone()).or_default().clone()
+        };
+        let _turn = turn.lock().await;
+        let id = pull::pull(self, reference, auth).await?;
+        let disk = self.disk.clone();
+        blocking(move || disk.sweep()).await?;
+        tracing::info!(image = %name, %id, "image pulled");
+        Ok(id)
+    }
+}
+
+fn find<'a>(index: &'a disk::Index, name: &str) -> Result<Option<(&'a Digest, &'a Record)>, ImageError> {
+    if name.parse::<Digest>().is_ok() || format!("sha256:{name}").parse::<Digest>().is_ok() {
+        return Ok(index.find(name));
+    }
+    Ok(index.find(&name.parse::<Reference>()?.canonical()))
+}
+
+fn summary(id: &Digest, record: &Record) -> Image {
+    Image {
+        id: id.to_string(),
+        tags: record.tags.iter().cloned().collect(),
+        digests: record.digests.iter().cloned().collect(),
+        size_bytes: record.bytes,
+        user: record.user.clone(),
+    }
+}
+
+/// Runs what blocks on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(ImageError::Io { attempt: "image store".into(), source: std::io::Error::other(error) }),
+    }
+}
+
+#[async_trait]
+impl Images for ImageStore {
+    async fn list(&self) -> Result<Vec<Image>, CriError> {
+        let disk = self.disk.clone();
+        let index = blocking(move || disk.index()).await.map_err(|error| CriError::failed("list images", error))?;
+        Ok(index.images.iter().map(|(id, record)| summary(id, record)).collect())
+    }
+
+    async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError> {
+        let (disk, name) = (self.disk.clone(), reference.to_owned());
+        let found = blocking(move || Ok(find(&disk.index()?, &name)?.map(|(id, record)| summary(id, record)))).await;
+        found.map_err(|error| error.into_cri("look for image", reference))
+    }
+
+    async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<String, CriError> {
+        let parsed: Reference = reference.parse().map_err(|error: ImageError| error.into_cri("pull", reference))?;
+        let id = self.fetch(&parsed, auth).await.map_err(|error| error.into_cri("pull", reference))?;
+        Ok(id.to_string())
+    }
+
+    async fn remove(&self, reference: &str) -> Result<(), CriError> {
+        let (store, name) = (self.clone(), reference.to_owned());
+        blocking(move || store.remove_name(&name)).await.map_err(|error| error.into_cri("remove image", reference))
+    }
+}
