@@ -1,1 +1,62 @@
-//! control
+//! The controllers: each expands or tidies objects of the store, and knows nothing but the store.
+//!
+//! One folder a controller: `mod.rs` names the keys to look at and reads what the decision rests
+//! on, `plan.rs` decides.
+//!
+//! - `deployment`, `replica_set`, `job`: workloads to pods
+//! - `endpoints`: Services to EndpointSlices
+//! - `garbage`, `namespace`, `pod_gc`: what has lost its owner, its namespace, its node
+//! - `node_health`, `node_range`: nodes
+//! - `claim`, `naming` (pure): ownership and names, shared by the workloads
+
+pub mod claim;
+pub mod deployment;
+pub mod endpoints;
+pub mod garbage;
+pub mod job;
+pub mod namespace;
+pub mod naming;
+pub mod node_health;
+pub mod node_range;
+pub mod pod_gc;
+pub mod replica_set;
+
+use std::sync::Arc;
+
+use crate::model::Timestamp;
+use crate::plan::Controller;
+
+/// What can be set about the controllers.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Silence after which a node is unreachable: 40 s.
+    pub node_grace_seconds: i64,
+    /// How long pods stay on an unreachable node: 300 s.
+    pub eviction_seconds: i64,
+    /// Since when this server listens (a preview: its time).
+    pub started_at: Timestamp,
+    /// Finished pods kept: 1000.
+    pub finished_pods: usize,
+}
+
+impl Options {
+    pub fn new(started_at: Timestamp) -> Self {
+        Self { node_grace_seconds: 40, eviction_seconds: 300, started_at, finished_pods: 1000 }
+    }
+}
+
+/// Every controller.
+pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
+    let Options { node_grace_seconds: grace_seconds, eviction_seconds, started_at, finished_pods } = options;
+    vec![
+        Arc::new(deployment::Deployments),
+        Arc::new(replica_set::ReplicaSets),
+        Arc::new(job::Jobs),
+        Arc::new(endpoints::Endpoints),
+        Arc::new(garbage::Garbage),
+        Arc::new(namespace::Namespaces),
+        Arc::new(node_health::NodeHealth { settings: node_health::plan::Settings { grace_seconds, eviction_seconds, started_at } }),
+        Arc::new(node_range::NodeRanges),
+        Arc::new(pod_gc::PodGarbage { finished: finished_pods }),
+    ]
+}

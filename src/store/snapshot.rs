@@ -82,7 +82,7 @@ impl Snapshot {
     }
 
     /// Every object of a kind in a namespace, by name.
-    pub fn list_in<'a>(&'a self, kind: Kind, namespace: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
+    pub fn list_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
         self.objects
             .range(Key::new(kind, namespace, "")..)
             .map(|(_, object)| object)
@@ -103,6 +103,15 @@ impl Snapshot {
     pub fn labelled<'a>(&'a self, name: &str, value: &str) -> Vec<&'a Object> {
         let label = format!("{name}={value}");
         self.indexed(&self.labels, &label).collect()
+    }
+
+    /// Every object of a kind in a namespace with this label, written `name=value`, by name.
+    pub fn labelled_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str, label: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
+        let first = (label.to_owned(), Key::new(kind, namespace, ""));
+        self.labels
+            .range(first..)
+            .take_while(move |(found, key)| found == label && key.kind == kind && key.namespace == namespace)
+            .filter_map(|(_, key)| self.objects.get(key))
     }
 
     fn indexed<'a, 'b>(&'a self, index: &'a OrdSet<(String, Key)>, word: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {

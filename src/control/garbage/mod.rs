@@ -1,0 +1,41 @@
+//! Garbage: objects whose owners are gone go too; owners deleted in the foreground wait for them.
+
+pub mod plan;
+
+use crate::model::{Key, Kind, Object, Timestamp};
+use crate::plan::{Controller, Plan};
+use crate::store::snapshot::Snapshot;
+
+/// See the module.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Garbage;
+
+impl Controller for Garbage {
+    fn name(&self) -> &'static str {
+        "garbage"
+    }
+
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
+        if matches!(object.kind(), Kind::Event | Kind::Lease) {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        let current = state.get(object.key()).filter(|current| current.uid() == object.uid());
+        if current.is_none_or(Object::is_deleting) && !object.uid().is_empty() {
+            keys.extend(state.owned_by(object.uid()).map(|dependent| dependent.key().clone()));
+        }
+        for owner in object.meta().owner_references.iter().flatten() {
+            // A dependent's end may be what its owner waits for.
+            let owner = plan::owner_key(object, owner).and_then(|key| state.get(&key));
+            keys.extend(owner.filter(|owner| owner.is_deleting()).map(|owner| owner.key().clone()));
+        }
+        if current.is_some_and(|it| it.is_deleting() || it.meta().owner_references.as_ref().is_some_and(|owners| !owners.is_empty())) {
+            keys.push(object.key().clone());
+        }
+        keys
+    }
+
+    fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {
+        state.get(key).map(|object| plan::plan(state, object)).unwrap_or_default()
+    }
+}

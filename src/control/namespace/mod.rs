@@ -1,0 +1,36 @@
+//! Namespace: empties one that is being deleted, then lets it go.
+
+pub mod plan;
+
+use crate::model::{Key, Kind, Object, Timestamp};
+use crate::plan::{Controller, Plan};
+use crate::store::snapshot::Snapshot;
+
+/// See the module.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Namespaces;
+
+impl Controller for Namespaces {
+    fn name(&self) -> &'static str {
+        "namespace"
+    }
+
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
+        if object.kind() == Kind::Namespace {
+            return vec![object.key().clone()];
+        }
+        let home = Key::cluster(Kind::Namespace, object.key().namespace.clone());
+        state.get(&home).filter(|namespace| namespace.is_deleting()).map(|namespace| namespace.key().clone()).into_iter().collect()
+    }
+
+    fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {
+        match state.get(key) {
+            Some(namespace) if namespace.is_deleting() => {
+                let kinds = Kind::all().iter().filter(|row| row.namespaced);
+                let content = kinds.flat_map(|row| state.list_in(row.kind, &key.name)).cloned().collect();
+                plan::plan(&plan::Observed { namespace, content })
+            }
+            _ => Plan::default(),
+        }
+    }
+}

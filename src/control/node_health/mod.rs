@@ -1,0 +1,65 @@
+//! Node health: a node whose Lease is not renewed is tainted, and in time its replaceable pods
+//! are given up; when most nodes fall silent at once, it is not they who are ill.
+
+pub mod plan;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+
+use crate::model::{Key, Kind, Object, Timestamp};
+use crate::plan::{Controller, Plan};
+use crate::store::snapshot::Snapshot;
+
+/// Where agents keep their Leases.
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// See the module. The server stamps `spec.renewTime` with its own clock on receipt, so a node's
+/// clock does not matter.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeHealth {
+    pub settings: plan::Settings,
+}
+
+impl Controller for NodeHealth {
+    fn name(&self) -> &'static str {
+        "node-health"
+    }
+
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
+        match object.kind() {
+            Kind::Node => vec![object.key().clone()],
+            // A healthy node's renewal changes nothing: its timer finds the newer time by itself.
+            Kind::Lease => {
+                let node = state.get(&Key::cluster(Kind::Node, object.key().name.clone()));
+                node.filter(|node| is_lease(object) && plan::is_marked(node)).map(|node| node.key().clone()).into_iter().collect()
+            }
+            Kind::Pod => {
+                let node = object.get().and_then(crate::model::pod::node_name).and_then(|name| state.get(&Key::cluster(Kind::Node, name)));
+                node.filter(|node| plan::is_marked(node)).map(|node| node.key().clone()).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
+        let Some(node) = state.get(key).filter(|node| node.get::<Node>().is_some()) else { return Plan::default() };
+        let heard = |node: &Object| plan::heard(renewed(state, &node.key().name), node, &self.settings);
+        let silent = |node: &&Object| plan::is_silent(heard(node), &self.settings, now);
+        let fell_silent = silent(&node);
+        let nodes = || state.list(Kind::Node);
+        let most_silent = fell_silent && plan::is_most(nodes().filter(silent).count(), nodes().count());
+        let pods = if plan::is_marked(node) || fell_silent { state.pods_on(&key.name).cloned().collect() } else { Vec::new() };
+        plan::plan(&plan::Observed { node, received_at: heard(node), most_silent, pods }, &self.settings, now)
+    }
+}
+
+fn is_lease(object: &Object) -> bool {
+    matches!(object.key().namespace.as_str(), LEASE_NAMESPACE | "kube-system")
+}
+
+/// When the node last renewed its Lease.
+fn renewed(state: &Snapshot, node: &str) -> Option<Timestamp> {
+    let lease = |namespace| state.get(&Key::new(Kind::Lease, namespace, node)).and_then(|lease| lease.get::<Lease>());
+    let renewed = |lease: &Lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0);
+    [LEASE_NAMESPACE, "kube-system"].into_iter().filter_map(|namespace| renewed(lease(namespace)?)).max()
+}

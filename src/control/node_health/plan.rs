@@ -1,0 +1,239 @@
+//! When a node counts as lost, and what becomes of its pods.
+
+use jiff::ToSpan;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, Pod, PodCondition, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::model::{Object, Timestamp, pod};
+use crate::plan::{Op, Plan, Reason};
+
+pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// Time limits; tests make them short.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Silence after which a node is unreachable.
+    pub grace_seconds: i64,
+    /// How long pods stay on an unreachable node unless they tolerate it longer or shorter.
+    pub eviction_seconds: i64,
+    /// Since when this server listens: silence before that is not the nodes'.
+    pub started_at: Timestamp,
+}
+
+/// What a node's health is judged by.
+pub struct Observed<'a> {
+    pub node: &'a Object,
+    /// When the node was last heard of, by the server's clock.
+    pub received_at: Timestamp,
+    /// More than 55 % of all nodes are silent.
+    pub most_silent: bool,
+    /// The pods on it, where they matter.
+    pub pods: Vec<Object>,
+}
+
+/// The latest of: the last renewal, the server's start, the node's creation.
+pub fn heard(renewed: Option<Timestamp>, node: &Object, settings: &Settings) -> Timestamp {
+    let created = node.meta().creation_timestamp.as_ref().map(|time| time.0);
+    [renewed, created].into_iter().flatten().fold(settings.started_at, Timestamp::max)
+}
+
+pub fn is_silent(heard: Timestamp, settings: &Settings, now: Timestamp) -> bool {
+    heard.checked_add(settings.grace_seconds.seconds()).is_ok_and(|limit| limit <= now)
+}
+
+/// Kubernetes' threshold. One node of one or two is never "most": it is one.
+pub fn is_most(silent: usize, all: usize) -> bool {
+    silent > 2 && silent * 100 > all * 55 || (all > 1 && silent == all)
+}
+
+fn ready(node: &Node) -> Option<&NodeCondition> {
+    node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "Ready")
+}
+
+fn taints(node: &Node) -> &[Taint] {
+    node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+}
+
+/// Carries a mark of this controller, or needs one.
+pub fn is_marked(object: &Object) -> bool {
+    object.get::<Node>().is_some_and(|node| {
+        let marks = [UNREACHABLE, NOT_READY, OUT_OF_SERVICE];
+        taints(node).iter().any(|taint| marks.contains(&taint.key.as_str())) || ready(node).is_none_or(|ready| ready.status != "True")
+    })
+}
+
+pub fn plan(seen: &Observed<'_>, settings: &Settings, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(node) = seen.node.get::<Node>() else { return plan };
+    let silent = is_silent(seen.received_at, settings, now);
+    if !silent && let Ok(limit) = seen.received_at.checked_add(settings.grace_seconds.seconds()) {
+        plan.look_again(limit);
+    }
+    if silent && let Some(op) = unknown(seen.node, node, now) {
+        plan.note(seen.node.key(), true, Reason::new("NodeNotReady", "the node's agent stopped renewing its lease"));
+        plan.ops.push(op);
+    }
+    if plan.is_empty() {
+        plan.ops.extend(retaint(seen, node, silent, now));
+    }
+    if out_of_service(node) {
+        force(seen, node, &mut plan);
+    } else if silent && !seen.most_silent {
+        unready_pods(seen, now, &mut plan);
+        evict(seen, node, settings, now, &mut plan);
+    } else if silent {
+        plan.wait(seen.node.key(), Reason::new("MostNodesSilent", "most nodes fell silent at once: nothing is evicted"));
+        if let Ok(later) = now.checked_add(settings.grace_seconds.max(1).seconds()) {
+            plan.look_again(later);
+        }
+    }
+    plan
+}
+
+/// Sets the conditions that nobody vouches for any more to Unknown.
+fn unknown(object: &Object, node: &Node, now: Timestamp) -> Option<Op> {
+    if ready(node).is_some_and(|ready| ready.status == "Unknown") {
+        return None;
+    }
+    let mut after = node.clone();
+    let conditions = after.status.get_or_insert_with(Default::default).conditions.get_or_insert_with(Vec::new);
+    if !conditions.iter().any(|condition| condition.type_ == "Ready") {
+        conditions.push(NodeCondition { type_: "Ready".to_owned(), ..NodeCondition::default() });
+    }
+    for condition in conditions.iter_mut().filter(|condition| condition.status != "Unknown") {
+        condition.status = "Unknown".to_owned();
+        condition.reason = Some("NodeStatusUnknown".to_owned());
+        condition.message = Some("Kubelet stopped posting node status.".to_owned());
+        condition.last_transition_time = Some(Time(now));
+    }
+    Some(Op::UpdateStatus { before: object.clone(), after: Object::new(after) })
+}
+
+/// Brings the taints in line with the Ready condition.
+fn retaint(seen: &Observed<'_>, node: &Node, silent: bool, now: Timestamp) -> Option<Op> {
+    let state = ready(node).map_or("Unknown", |ready| ready.status.as_str());
+    let wanted: &[(&str, &str)] = match state {
+        "True" => &[],
+        // An agent that has just joined or come back has yet to say how it is.
+        "Unknown" if silent && !seen.most_silent => &[(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")],
+        "Unknown" if silent => &[(UNREACHABLE, "NoSchedule")],
+        "Unknown" => &[(NOT_READY, "NoSchedule")],
+        _ => &[(NOT_READY, "NoSchedule")],
+    };
+    let mut after: Vec<Taint> = taints(node)
+        .iter()
+        .filter(|taint| {
+            ![UNREACHABLE, NOT_READY].contains(&taint.key.as_str()) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str()))
+        })
+        .cloned()
+        .collect();
+    for (key, effect) in wanted {
+        if !after.iter().any(|taint| taint.key == *key && taint.effect == *effect) {
+            after.push(Taint { key: (*key).to_owned(), effect: (*effect).to_owned(), value: None, time_added: Some(Time(now)) });
+        }
+    }
+    if after == taints(node) {
+        return None;
+    }
+    let mut changed = node.clone();
+    changed.spec.get_or_insert_with(NodeSpec::default).taints = Some(after).filter(|taints| !taints.is_empty());
+    Some(Op::Update { before: seen.node.clone(), after: Object::new(changed) })
+}
+
+fn out_of_service(node: &Node) -> bool {
+    let down = ready(node).is_none_or(|ready| ready.status != "True");
+    down && taints(node).iter().any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+/// A person vouches that the node is off: its pods cannot run any more.
+fn force(seen: &Observed<'_>, node: &Node, plan: &mut Plan) {
+    let Some(taint) = taints(node).iter().find(|taint| taint.key == OUT_OF_SERVICE) else { return };
+    for object in &seen.pods {
+        let Some(pod) = object.get::<Pod>() else { continue };
+        let held = object.is_deleting() && object.meta().deletion_grace_period_seconds == Some(0);
+        if !held && !tolerations(pod).iter().any(|toleration| tolerates(toleration, taint)) {
+            plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: Some(0) });
+        }
+    }
+}
+
+/// Takes the pods of a silent node out of their Services.
+fn unready_pods(seen: &Observed<'_>, now: Timestamp, plan: &mut Plan) {
+    for object in &seen.pods {
+        let Some(pod) = object.get::<Pod>().filter(|pod| pod::is_ready(pod)) else { continue };
+        let mut status = pod.status.clone().unwrap_or_default();
+        let condition = PodCondition {
+            type_: "Ready".to_owned(),
+            status: "False".to_owned(),
+            reason: Some("NodeNotReady".to_owned()),
+            message: Some("the pod's node is unreachable".to_owned()),
+            ..PodCondition::default()
+        };
+        pod::set_condition(&mut status, condition, now);
+        let after = Object::new(Pod { status: Some(status), ..pod.clone() });
+        plan.ops.push(Op::UpdateStatus { before: object.clone(), after });
+    }
+}
+
+/// Gives up the replaceable pods once their time is over. The node's agent ends them when it heals.
+fn evict(seen: &Observed<'_>, node: &Node, settings: &Settings, now: Timestamp, plan: &mut Plan) {
+    let Some(taint) = taints(node).iter().find(|taint| taint.key == UNREACHABLE && taint.effect == "NoExecute") else { return };
+    let since = taint.time_added.as_ref().map_or(now, |time| time.0);
+    let untouched: Vec<&Object> = {
+        let changed: Vec<_> = plan.ops.iter().map(|op| op.key().clone()).collect();
+        seen.pods.iter().filter(|object| !changed.contains(object.key())).collect()
+    };
+    for object in untouched {
+        let Some(pod) = object.get::<Pod>().filter(|pod| pod::is_active(pod)) else { continue };
+        if !object.controller().is_some_and(|owner| matches!(owner.kind.as_str(), "ReplicaSet" | "Job")) {
+            continue;
+        }
+        let seconds = match stay(pod, taint) {
+            Stay::For(seconds) => seconds,
+            Stay::Forever => continue,
+            Stay::Default => settings.eviction_seconds,
+        };
+        match since.checked_add(seconds.max(0).seconds()) {
+            Ok(limit) if limit > now => plan.look_again(limit),
+            Ok(_) => {
+                plan.note(object.key(), true, Reason::new("TaintManagerEviction", format!("the pod's node is unreachable: {UNREACHABLE}")));
+                plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: None });
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+enum Stay {
+    For(i64),
+    Forever,
+    Default,
+}
+
+/// How long the pod tolerates the taint.
+fn stay(pod: &Pod, taint: &Taint) -> Stay {
+    let matching: Vec<&Toleration> = tolerations(pod).iter().filter(|toleration| tolerates(toleration, taint)).collect();
+    match matching.iter().filter_map(|toleration| toleration.toleration_seconds).min() {
+        Some(seconds) => Stay::For(seconds),
+        None if matching.is_empty() => Stay::Default,
+        None => Stay::Forever,
+    }
+}
+
+fn tolerations(pod: &Pod) -> &[Toleration] {
+    pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
+}
+
+/// Kubernetes' rule: key, effect and value, each of which may be left open.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let open = |text: Option<&str>| text.is_none_or(str::is_empty);
+    let effect = open(toleration.effect.as_deref()) || toleration.effect.as_deref() == Some(&taint.effect);
+    let key = open(toleration.key.as_deref()) || toleration.key.as_deref() == Some(&taint.key);
+    let value = match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        _ => !open(toleration.key.as_deref()) && toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""),
+    };
+    effect && key && value
+}

@@ -1,0 +1,51 @@
+//! ReplicaSet: keeps the wanted number of pods.
+
+pub mod plan;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+
+use crate::control::claim;
+use crate::model::selector::Selector;
+use crate::model::{Key, Kind, Object, Timestamp};
+use crate::plan::{Controller, Plan};
+use crate::store::snapshot::Snapshot;
+
+/// See the module.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ReplicaSets;
+
+impl Controller for ReplicaSets {
+    fn name(&self) -> &'static str {
+        "replica-set"
+    }
+
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
+        match (object.kind(), object.controller()) {
+            (Kind::ReplicaSet, _) => vec![object.key().clone()],
+            (Kind::Pod, Some(owner)) if owner.kind == Kind::ReplicaSet.name() => {
+                vec![Key::new(Kind::ReplicaSet, object.key().namespace.clone(), owner.name.clone())]
+            }
+            (Kind::Pod, None) => claim::adopters(state, Kind::ReplicaSet, object, selector),
+            _ => Vec::new(),
+        }
+    }
+
+    fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
+        match state.get(key) {
+            Some(object) => plan::plan(&observe(state, object), now),
+            None => Plan::default(),
+        }
+    }
+}
+
+/// The set's selector; an empty one selects nothing here, as validation would refuse it.
+pub fn selector(object: &Object) -> Option<Selector> {
+    let spec = &object.get::<ReplicaSet>()?.spec;
+    Selector::of(&spec.selector).ok().filter(|selector| !selector.is_everything())
+}
+
+fn observe<'a>(state: &'a Snapshot, set: &'a Object) -> plan::Observed<'a> {
+    let selector = selector(set);
+    let claims = selector.as_ref().map(|selector| claim::claims(state, set, Kind::Pod, selector)).unwrap_or_default();
+    plan::Observed { state, set, selector, claims }
+}
