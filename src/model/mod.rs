@@ -13,11 +13,13 @@
 pub mod defaults;
 mod key;
 mod kind;
+pub mod manifest;
 mod object;
 pub mod ownership;
 pub mod pod;
 pub mod quantity;
 mod rule;
+pub mod schema;
 pub mod selector;
 mod source;
 

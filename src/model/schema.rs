@@ -1,0 +1,471 @@
+//! Which fields a kind has and of what type: Kubernetes' own schemas, walked. PURE.
+//!
+//! The schemas come with the types (`k8s-openapi`, and the derive on our own kind), are flattened
+//! once a kind, and answer three questions: which fields of a value are unknown (and which one was
+//! meant), which values have the wrong type, and which fields there are at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use super::Kind;
+
+/// A field that its kind does not have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnknownField {
+    /// `spec.template.spec.containers[0].imagee`.
+    pub path: String,
+    /// The field of the same object that was probably meant.
+    pub suggestion: Option<String>,
+}
+
+/// One thing wrong with a value's shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Path of the field: `spec.ports[0].port`.
+    pub path: String,
+    pub fault: Fault,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Unknown { field: String, container: String, suggestion: Option<String> },
+    WrongType { wanted: &'static str, found: &'static str, hint: Option<&'static str> },
+}
+
+impl Finding {
+    /// The message without the suggestion; `Deployment.spec` is how it names the place. Never
+    /// shows a value: it may be secret.
+    pub fn message(&self, kind: Kind) -> String {
+        match &self.fault {
+            Fault::Unknown { field, container, .. } => format!("unknown field `{field}` in {}", place(kind, container)),
+            Fault::WrongType { wanted, found, .. } => format!("{} must be {wanted}, not {found}", place(kind, &self.path)),
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match &self.fault {
+            Fault::Unknown { suggestion, .. } => suggestion.as_ref().map(|name| format!("did you mean `{name}`?")),
+            Fault::WrongType { hint, .. } => hint.map(str::to_owned),
+        }
+    }
+}
+
+fn place(kind: Kind, path: &str) -> String {
+    if path.is_empty() { kind.to_string() } else { format!("{kind}.{path}") }
+}
+
+/// The type of a field.
+#[derive(Clone, Debug)]
+enum Type {
+    Object(BTreeMap<String, usize>),
+    Map(usize),
+    List(usize),
+    Text(Format),
+    Integer { bits32: bool },
+    Number,
+    Boolean,
+    IntOrString,
+    Quantity,
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Plain,
+    Base64,
+    Time,
+}
+
+/// A kind's schema: the JSON it came from, and its types by number.
+struct Schema {
+    json: Value,
+    types: Vec<Type>,
+    root: usize,
+}
+
+fn schema(kind: Kind) -> &'static Schema {
+    static ALL: OnceLock<Vec<OnceLock<Schema>>> = OnceLock::new();
+    let all = ALL.get_or_init(|| Kind::all().iter().map(|_| OnceLock::new()).collect());
+    all[kind as usize].get_or_init(|| flatten(generate(kind)))
+}
+
+fn generate(kind: Kind) -> Value {
+    use k8s_openapi::api::{
+        apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+    };
+    let schema = match kind {
+        Kind::Namespace => schemars::schema_for!(core::Namespace),
+        Kind::Node => schemars::schema_for!(core::Node),
+        Kind::ServiceAccount => schemars::schema_for!(core::ServiceAccount),
+        Kind::Secret => schemars::schema_for!(core::Secret),
+        Kind::ConfigMap => schemars::schema_for!(core::ConfigMap),
+        Kind::Service => schemars::schema_for!(core::Service),
+        Kind::Pod => schemars::schema_for!(core::Pod),
+        Kind::ReplicaSet => schemars::schema_for!(apps::ReplicaSet),
+        Kind::Deployment => schemars::schema_for!(apps::Deployment),
+        Kind::Job => schemars::schema_for!(batch::Job),
+        Kind::EndpointSlice => schemars::schema_for!(discovery::EndpointSlice),
+        Kind::Lease => schemars::schema_for!(coordination::Lease),
+        Kind::Event => schemars::schema_for!(core::Event),
+        Kind::Source => schemars::schema_for!(super::Source),
+    };
+    schema.to_value()
+}
+
+fn flatten(json: Value) -> Schema {
+    let mut builder = Builder { definitions: json.get("$defs").cloned().unwrap_or(Value::Null), known: BTreeMap::new(), types: Vec::new() };
+    let root = builder.add(&json);
+    Schema { types: builder.types, json, root }
+}
+
+struct Builder {
+    definitions: Value,
+    known: BTreeMap<String, usize>,
+    types: Vec<Type>,
+}
+
+impl Builder {
+    fn add(&mut self, json: &Value) -> usize {
+        if let Some(name) = json.get("$ref").and_then(Value::as_str) {
+            return self.add_definition(name.trim_start_matches("#/$defs/"));
+        }
+        // An optional value of ours: `anyOf: [T, null]`.
+        if let Some(first) = json.get("anyOf").and_then(Value::as_array).and_then(|any| any.first()) {
+            return self.add(&first.clone());
+        }
+        let at = self.types.len();
+        self.types.push(Type::Any);
+        self.types[at] = self.read(json);
+        at
+    }
+
+    fn add_definition(&mut self, name: &str) -> usize {
+        if let Some(&at) = self.known.get(name) {
+            return at;
+        }
+        let at = self.types.len();
+        self.types.push(Type::Any);
+        self.known.insert(name.to_owned(), at);
+        let json = self.definitions.get(name).cloned().unwrap_or(Value::Null);
+        let read = match name {
+            "io.k8s.apimachinery.pkg.api.resource.Quantity" => Type::Quantity,
+            "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => Type::IntOrString,
+            _ => self.read(&json),
+        };
+        self.types[at] = read;
+        at
+    }
+
+    fn read(&mut self, json: &Value) -> Type {
+        let format = json.get("format").and_then(Value::as_str);
+        let name = match json.get("type") {
+            Some(Value::String(name)) => name.as_str(),
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).find(|name| *name != "null").unwrap_or_default(),
+            _ => "",
+        };
+        match name {
+            "string" if format == Some("byte") => Type::Text(Format::Base64),
+            "string" if format == Some("date-time") => Type::Text(Format::Time),
+            "string" => Type::Text(Format::Plain),
+            "integer" => Type::Integer { bits32: format == Some("int32") },
+            "number" => Type::Number,
+            "boolean" => Type::Boolean,
+            "array" => json.get("items").map_or(Type::Any, |items| Type::List(self.add(items))),
+            "object" => match (json.get("properties").and_then(Value::as_object), json.get("additionalProperties")) {
+                (Some(fields), _) => Type::Object(fields.iter().map(|(name, field)| (name.clone(), self.add(field))).collect()),
+                (None, Some(values)) if values.is_object() => Type::Map(self.add(values)),
+                _ => Type::Any,
+            },
+            _ => Type::Any,
+        }
+    }
+}
+
+/// The JSON schema of a kind, with `$defs`.
+pub fn json_schema(kind: Kind) -> &'static Value {
+    &schema(kind).json
+}
+
+/// Every field of the value that its kind does not have.
+pub fn unknown_fields(kind: Kind, value: &Value) -> Vec<UnknownField> {
+    check(kind, value)
+        .into_iter()
+        .filter_map(|finding| match finding.fault {
+            Fault::Unknown { suggestion, .. } => Some(UnknownField { path: finding.path, suggestion }),
+            Fault::WrongType { .. } => None,
+        })
+        .collect()
+}
+
+/// Everything wrong with the shape of a value: unknown fields and wrong types, in the order of the
+/// value's fields. A null stands for an absent field.
+pub fn check(kind: Kind, value: &Value) -> Vec<Finding> {
+    let schema = schema(kind);
+    let mut walk = Walk { types: &schema.types, path: String::new(), found: Vec::new() };
+    walk.check(schema.root, value);
+    walk.found
+}
+
+struct Walk<'a> {
+    types: &'a [Type],
+    path: String,
+    found: Vec<Finding>,
+}
+
+impl Walk<'_> {
+    fn check(&mut self, at: usize, value: &Value) {
+        let fault = match (&self.types[at], value) {
+            (Type::Any, _) => None,
+            (Type::Object(fields), Value::Object(values)) => return self.check_fields(fields, values),
+            (Type::Map(of), Value::Object(values)) => {
+                let of = *of;
+                return values.iter().filter(|(_, value)| !value.is_null()).for_each(|(key, value)| {
+                    let name = if key.contains(['.', '/', '[']) { format!("[{key}]") } else { key.clone() };
+                    self.below(&name, |walk| walk.check(of, value));
+                });
+            }
+            (Type::List(of), Value::Array(items)) => {
+                let of = *of;
+                return items.iter().enumerate().for_each(|(index, item)| self.below(&format!("[{index}]"), |walk| walk.check(of, item)));
+            }
+            (wanted, value) => wrong(wanted, value),
+        };
+        if let Some(fault) = fault {
+            self.found.push(Finding { path: self.path.clone(), fault });
+        }
+    }
+
+    fn check_fields(&mut self, fields: &BTreeMap<String, usize>, values: &serde_json::Map<String, Value>) {
+        for (name, value) in values {
+            match fields.get(name) {
+                Some(_) if value.is_null() => {}
+                Some(&of) => self.below(name, |walk| walk.check(of, value)),
+                None => {
+                    let fault = Fault::Unknown {
+                        field: name.clone(),
+                        container: self.path.clone(),
+                        suggestion: nearest(name, fields.keys().map(String::as_str)).map(str::to_owned),
+                    };
+                    self.below(name, |walk| walk.found.push(Finding { path: walk.path.clone(), fault }));
+                }
+            }
+        }
+    }
+
+    fn below(&mut self, name: &str, look: impl FnOnce(&mut Self)) {
+        let length = self.path.len();
+        if length > 0 && !name.starts_with('[') {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        look(self);
+        self.path.truncate(length);
+    }
+}
+
+fn wrong(wanted: &Type, value: &Value) -> Option<Fault> {
+    let fault = |wanted, hint| Some(Fault::WrongType { wanted, found: describe(value), hint });
+    let number = |text: &str| text.parse::<f64>().is_ok();
+    match (wanted, value) {
+        (Type::Text(Format::Plain), Value::String(_))
+        | (Type::Boolean, Value::Bool(_))
+        | (Type::Number, Value::Number(_))
+        | (Type::Quantity | Type::IntOrString, Value::String(_)) => None,
+        (Type::Quantity, Value::Number(_)) => None,
+        (Type::IntOrString, Value::Number(it)) if it.as_i64().is_some_and(|it| i32::try_from(it).is_ok()) => None,
+        (Type::Text(Format::Base64), Value::String(text)) => {
+            if is_base64(text) {
+                None
+            } else {
+                Some(Fault::WrongType {
+                    wanted: "base64",
+                    found: "other text",
+                    hint: Some("encode it (`base64 -w0`), or use `stringData` in a Secret"),
+                })
+            }
+        }
+        (Type::Text(Format::Time), Value::String(text)) => {
+            if text.parse::<super::Timestamp>().is_ok() {
+                None
+            } else {
+                Some(Fault::WrongType { wanted: "an RFC 3339 time", found: "other text", hint: None })
+            }
+        }
+        (Type::Integer { bits32 }, Value::Number(it)) => match it.as_i64() {
+            Some(it) if !bits32 || i32::try_from(it).is_ok() => None,
+            Some(_) => Some(Fault::WrongType { wanted: "a 32-bit integer", found: "a larger number", hint: None }),
+            None => fault("an integer", None),
+        },
+        (Type::Text(_), Value::Bool(_)) => {
+            fault("a string", Some("put it in quotes: yes, no, on, off, y, n, true and false are booleans in YAML"))
+        }
+        (Type::Text(_), Value::Number(_)) => fault("a string", Some("put it in quotes")),
+        (Type::Text(_), _) => fault("a string", None),
+        (Type::Boolean, Value::String(text)) if text == "true" || text == "false" => fault("a boolean", Some("remove the quotes")),
+        (Type::Boolean, _) => fault("a boolean", None),
+        (Type::Integer { .. }, Value::String(text)) if number(text) => fault("an integer", Some("remove the quotes")),
+        (Type::Integer { .. }, _) => fault("an integer", None),
+        (Type::Number, Value::String(text)) if number(text) => fault("a number", Some("remove the quotes")),
+        (Type::Number, _) => fault("a number", None),
+        (Type::IntOrString, _) => fault("an integer or a string", None),
+        (Type::Quantity, _) => fault("a quantity such as 500m or 1Gi", None),
+        (Type::List(_), _) => fault("a list", Some("begin each item with `- `")),
+        (Type::Map(_) | Type::Object(_), _) => fault("a mapping", None),
+        (Type::Any, _) => None,
+    }
+}
+
+fn is_base64(text: &str) -> bool {
+    use base64::Engine;
+    let text: String = text.chars().filter(|c| *c != '\n' && *c != '\r').collect();
+    base64::engine::general_purpose::STANDARD.decode(text).is_ok()
+}
+
+fn describe(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(it) if it.is_f64() => "a fraction",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}
+
+/// The word among `words` that was probably meant by `written`.
+pub fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = written.to_lowercase();
+    words
+        .map(|word| (word, strsim::damerau_levenshtein(&lower, &word.to_lowercase())))
+        .filter(|(word, distance)| *distance <= 1 + word.len().min(written.len()) / 5)
+        .min_by_key(|(_, distance)| *distance)
+        .map(|(word, _)| word)
+}
+
+/// Every field path of a kind: `spec.template.spec.containers[].env[].name`; the values of a map
+/// are `data.*`. Containers (objects, lists) are paths too, before what is in them.
+pub fn field_paths(kind: Kind) -> Vec<String> {
+    let schema = schema(kind);
+    let mut found = Vec::new();
+    collect(&schema.types, schema.root, "", &mut Vec::new(), &mut found);
+    found
+}
+
+fn collect(types: &[Type], at: usize, path: &str, above: &mut Vec<usize>, found: &mut Vec<String>) {
+    // A type inside itself (none of our kinds has one today) is walked once.
+    if above.contains(&at) {
+        return;
+    }
+    above.push(at);
+    match &types[at] {
+        Type::Object(fields) => {
+            for (name, &of) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                found.push(path.clone());
+                collect(types, of, &path, above, found);
+            }
+        }
+        Type::List(of) => collect(types, *of, &format!("{path}[]"), above, found),
+        Type::Map(of) => {
+            let path = format!("{path}.*");
+            found.push(path.clone());
+            collect(types, *of, &path, above, found);
+        }
+        _ => {}
+    }
+    above.pop();
+}
+
+impl fmt::Display for UnknownField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown field `{}`", self.path)?;
+        match &self.suggestion {
+            Some(name) => write!(f, ", did you mean `{name}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn said(kind: Kind, value: Value) -> Vec<String> {
+        check(kind, &value)
+            .iter()
+            .map(|finding| match finding.hint() {
+                Some(hint) => format!("{}, {hint}", finding.message(kind)),
+                None => finding.message(kind),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn unknown_fields_name_the_place_and_the_field_that_was_meant() {
+        assert_eq!(
+            said(Kind::Deployment, json!({"spec": {"replica": 3, "template": {"spec": {"containers": [{"Image": "x", "zzzz": 1}]}}}})),
+            [
+                "unknown field `replica` in Deployment.spec, did you mean `replicas`?",
+                "unknown field `Image` in Deployment.spec.template.spec.containers[0], did you mean `image`?",
+                "unknown field `zzzz` in Deployment.spec.template.spec.containers[0]",
+            ]
+        );
+        assert_eq!(
+            said(Kind::Source, json!({"spec": {"git": {"uri": "x"}}})),
+            ["unknown field `uri` in Source.spec.git, did you mean `url`?"]
+        );
+    }
+
+    #[test]
+    fn wrong_types_say_what_is_wanted() {
+        assert_eq!(
+            said(Kind::ConfigMap, json!({"data": {"a": 1, "b.c": true, "d": null}})),
+            [
+                "ConfigMap.data.a must be a string, not a number, put it in quotes",
+                "ConfigMap.data[b.c] must be a string, not a boolean, put it in quotes: yes, no, on, off, y, n, true and false are booleans in YAML",
+            ]
+        );
+        assert_eq!(
+            said(
+                Kind::Service,
+                json!({"spec": {"ports": [{"port": "80", "targetPort": "web"}, {"port": 1.5, "targetPort": 8080}], "selector": []}})
+            ),
+            [
+                "Service.spec.ports[0].port must be an integer, not a string, remove the quotes",
+                "Service.spec.ports[1].port must be an integer, not a fraction",
+                "Service.spec.selector must be a mapping, not a list",
+            ]
+        );
+        assert_eq!(said(Kind::Secret, json!({"data": {"a": "aGk=", "b": "no base64!"}})).len(), 1);
+        assert_eq!(
+            said(Kind::Pod, json!({"metadata": {"creationTimestamp": null}, "spec": {"activeDeadlineSeconds": 5_000_000_000_i64}})),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn quantities_may_be_numbers() {
+        let value = json!({"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": 1, "memory": "1Gi"}, "requests": {"cpu": 0.5}}}]}});
+        assert_eq!(check(Kind::Pod, &value), []);
+        assert!(super::super::Object::from_value(Kind::Pod, value).is_ok());
+    }
+
+    #[test]
+    fn every_kind_has_its_fields() {
+        for row in Kind::all() {
+            let paths = field_paths(row.kind);
+            assert!(paths.contains(&"metadata.labels.*".to_owned()), "{}: {paths:?}", row.name);
+            assert!(paths.len() > 20, "{}: {paths:?}", row.name);
+        }
+        let paths = field_paths(Kind::Deployment);
+        assert!(paths.contains(&"spec.template.spec.containers[].env[].valueFrom.secretKeyRef.name".to_owned()));
+        assert!(paths.contains(&"spec.template.spec.containers[].resources.limits.*".to_owned()));
+    }
+}
