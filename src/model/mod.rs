@@ -22,6 +22,7 @@ mod rule;
 pub mod schema;
 pub mod selector;
 mod source;
+pub mod validate;
 
 pub use key::Key;
 pub use kind::{Kind, KindInfo};

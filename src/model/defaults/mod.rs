@@ -6,6 +6,8 @@
 mod pod;
 mod workload;
 
+pub use workload::JOB_LABELS;
+
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ClientIPConfig, Namespace, Node, Secret, Service, ServiceSpec, SessionAffinityConfig};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

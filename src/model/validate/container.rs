@@ -1,0 +1,245 @@
+//! Containers and init containers: names, ports, environment. PURE.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec};
+
+use super::volume::{Known, mounts};
+use super::{names, one_of, probe, resources, security};
+use crate::model::rule::{Errors, Path};
+
+/// What a pod can tell of itself through `fieldRef`.
+pub const FIELD_PATHS: [&str; 9] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+const RESOURCES: [&str; 6] =
+    ["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
+
+pub(super) fn containers(spec: &PodSpec, path: &Path<'_>, volumes: &Known<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    let mut host_ports = BTreeSet::new();
+    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    let list = path.child("containers");
+    if spec.containers.is_empty() {
+        errors.required(&list, "");
+    }
+    for (index, it) in spec.containers.iter().enumerate() {
+        let at = list.index(index);
+        container(it, &at, volumes, grace, spec, errors);
+        if it.restart_policy.as_deref().is_some_and(|policy| !policy.is_empty()) {
+            errors.forbidden(&at.child("restartPolicy"), "may not be set for non-init containers");
+        }
+        unique(it, &at, &mut seen, errors);
+        unique_host_ports(it, &at, &mut host_ports, errors);
+    }
+    let list = path.child("initContainers");
+    for (index, it) in spec.init_containers.iter().flatten().enumerate() {
+        let at = list.index(index);
+        container(it, &at, volumes, grace, spec, errors);
+        init_container(it, &at, errors);
+        unique(it, &at, &mut seen, errors);
+    }
+}
+
+fn unique<'a>(it: &'a Container, path: &Path<'_>, seen: &mut BTreeSet<&'a str>, errors: &mut Errors) {
+    if !it.name.is_empty() && !seen.insert(&it.name) {
+        errors.duplicate(&path.child("name"), &it.name);
+    }
+}
+
+fn unique_host_ports(it: &Container, path: &Path<'_>, seen: &mut BTreeSet<String>, errors: &mut Errors) {
+    let ports = path.child("ports");
+    for (index, port) in it.ports.iter().flatten().enumerate() {
+        let Some(number) = port.host_port.filter(|it| *it != 0) else { continue };
+        let word = format!("{}/{}/{number}", port.protocol.as_deref().unwrap_or("TCP"), port.host_ip.as_deref().unwrap_or_default());
+        if !seen.insert(word.clone()) {
+            errors.duplicate(&ports.index(index).child("hostPort"), &word);
+        }
+    }
+}
+
+fn init_container(it: &Container, path: &Path<'_>, errors: &mut Errors) {
+    let policy = it.restart_policy.as_deref().unwrap_or_default();
+    one_of(Some(policy), &["Always"], &path.child("restartPolicy"), errors);
+    if policy == "Always" {
+        return;
+    }
+    let only_sidecars = "may not be set for init containers without restartPolicy=Always";
+    for (field, set) in [
+        ("lifecycle", it.lifecycle.is_some()),
+        ("livenessProbe", it.liveness_probe.is_some()),
+        ("readinessProbe", it.readiness_probe.is_some()),
+        ("startupProbe", it.startup_probe.is_some()),
+    ] {
+        if set {
+            errors.forbidden(&path.child(field), only_sidecars);
+        }
+    }
+}
+
+fn container(it: &Container, path: &Path<'_>, volumes: &Known<'_>, grace: i64, spec: &PodSpec, errors: &mut Errors) {
+    if it.name.is_empty() {
+        errors.required(&path.child("name"), "");
+    } else {
+        errors.all(&path.child("name"), &it.name, names::dns_label(&it.name));
+    }
+    if it.image.as_deref().is_none_or(|image| image.trim().is_empty()) {
+        errors.required(&path.child("image"), "");
+    }
+    one_of(it.termination_message_policy.as_deref(), &["FallbackToLogsOnError", "File"], &path.child("terminationMessagePolicy"), errors);
+    one_of(it.image_pull_policy.as_deref(), &["Always", "IfNotPresent", "Never"], &path.child("imagePullPolicy"), errors);
+    probe::lifecycle(it.lifecycle.as_ref(), grace, &path.child("lifecycle"), errors);
+    probe::liveness(it.liveness_probe.as_ref(), &path.child("livenessProbe"), errors);
+    probe::readiness(it.readiness_probe.as_ref(), &path.child("readinessProbe"), errors);
+    probe::liveness(it.startup_probe.as_ref(), &path.child("startupProbe"), errors);
+    ports(it.ports.as_deref().unwrap_or_default(), spec.host_network == Some(true), &path.child("ports"), errors);
+    env(it.env.as_deref().unwrap_or_default(), &path.child("env"), errors);
+    env_from(it.env_from.as_deref().unwrap_or_default(), &path.child("envFrom"), errors);
+    mounts(it, volumes, &path.child("volumeMounts"), errors);
+    if let Some(resources) = &it.resources {
+        resources::requirements(resources, &path.child("resources"), errors);
+    }
+    if let Some(context) = &it.security_context {
+        security::container(context, &path.child("securityContext"), errors);
+    }
+}
+
+fn ports(ports: &[ContainerPort], host_network: bool, path: &Path<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (index, port) in ports.iter().enumerate() {
+        let at = path.index(index);
+        if let Some(name) = port.name.as_deref().filter(|it| !it.is_empty()) {
+            let wrong = names::port_name(name);
+            if wrong.is_empty() && !seen.insert(name) {
+                errors.duplicate(&at.child("name"), name);
+            }
+            errors.all(&at.child("name"), name, wrong);
+        }
+        if port.container_port == 0 {
+            errors.required(&at.child("containerPort"), "");
+        } else {
+            port_number(port.container_port, &at.child("containerPort"), errors);
+        }
+        if let Some(number) = port.host_port.filter(|it| *it != 0) {
+            port_number(number, &at.child("hostPort"), errors);
+            if host_network && number != port.container_port {
+                errors.invalid(&at.child("hostPort"), &number, "must match `containerPort` when `hostNetwork` is true");
+            }
+        }
+        one_of(port.protocol.as_deref(), &["SCTP", "TCP", "UDP"], &at.child("protocol"), errors);
+    }
+}
+
+pub(super) fn port_number(number: i32, path: &Path<'_>, errors: &mut Errors) {
+    for message in names::port_number(number) {
+        errors.invalid(path, &number, &message);
+    }
+}
+
+fn env(variables: &[EnvVar], path: &Path<'_>, errors: &mut Errors) {
+    for (index, variable) in variables.iter().enumerate() {
+        let at = path.index(index);
+        if variable.name.is_empty() {
+            errors.required(&at.child("name"), "");
+        } else {
+            errors.all(&at.child("name"), &variable.name, names::env_name(&variable.name));
+        }
+        if let Some(source) = &variable.value_from {
+            value_from(source, variable.value.as_deref().is_some_and(|it| !it.is_empty()), &at.child("valueFrom"), errors);
+        }
+    }
+}
+
+fn value_from(source: &EnvVarSource, has_value: bool, path: &Path<'_>, errors: &mut Errors) {
+    let mut sources = 0;
+    if let Some(field) = &source.field_ref {
+        sources += 1;
+        field_ref(field, &path.child("fieldRef"), errors);
+    }
+    if let Some(resource) = &source.resource_field_ref {
+        sources += 1;
+        let at = path.child("resourceFieldRef");
+        if resource.resource.is_empty() {
+            errors.required(&at.child("resource"), "");
+        } else if !RESOURCES.contains(&resource.resource.as_str()) && !resource.resource.contains("hugepages-") {
+            errors.unsupported(&at.child("resource"), &resource.resource, &RESOURCES);
+        }
+        if let Some(divisor) = &resource.divisor {
+            resources::quantity(divisor, &at.child("divisor"), errors);
+        }
+    }
+    if let Some(key) = &source.config_map_key_ref {
+        sources += 1;
+        key_ref(&key.name, &key.key, &path.child("configMapKeyRef"), errors);
+    }
+    if let Some(key) = &source.secret_key_ref {
+        sources += 1;
+        key_ref(&key.name, &key.key, &path.child("secretKeyRef"), errors);
+    }
+    sources += usize::from(source.file_key_ref.is_some());
+    if sources == 0 {
+        let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
+        errors.invalid(path, "", detail);
+    } else if has_value {
+        errors.invalid(path, "", "may not be specified when `value` is not empty");
+    } else if sources > 1 {
+        errors.invalid(path, "", "may not have more than one field specified at a time");
+    }
+}
+
+fn key_ref(name: &str, key: &str, path: &Path<'_>, errors: &mut Errors) {
+    if name.is_empty() {
+        errors.required(&path.child("name"), "");
+    }
+    if key.is_empty() {
+        errors.required(&path.child("key"), "");
+    } else {
+        errors.all(&path.child("key"), key, names::config_key(key));
+    }
+}
+
+fn field_ref(field: &ObjectFieldSelector, path: &Path<'_>, errors: &mut Errors) {
+    let at = path.child("fieldPath");
+    let name = field.field_path.as_str();
+    if name.is_empty() {
+        errors.required(&at, "");
+        return;
+    }
+    let subscript = |map: &str| name.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']");
+    match subscript("metadata.labels").or_else(|| subscript("metadata.annotations")) {
+        Some(key) => errors.all(&at, key, names::qualified_name(&key.to_lowercase())),
+        None if FIELD_PATHS.contains(&name) => {}
+        None => errors.unsupported(&at, name, &FIELD_PATHS),
+    }
+}
+
+fn env_from(sources: &[EnvFromSource], path: &Path<'_>, errors: &mut Errors) {
+    for (index, source) in sources.iter().enumerate() {
+        let at = path.index(index);
+        if let Some(prefix) = source.prefix.as_deref().filter(|it| !it.is_empty()) {
+            errors.all(&at.child("prefix"), prefix, names::env_name(prefix));
+        }
+        let references = [
+            ("configMapRef", source.config_map_ref.as_ref().map(|it| &it.name)),
+            ("secretRef", source.secret_ref.as_ref().map(|it| &it.name)),
+        ];
+        for (field, name) in references {
+            if name.is_some_and(String::is_empty) {
+                errors.required(&at.child(field).child("name"), "");
+            }
+        }
+        match references.iter().filter(|(_, name)| name.is_some()).count() {
+            0 => errors.invalid(&at, "", "must specify one of: `configMapRef` or `secretRef`"),
+            1 => {}
+            _ => errors.invalid(&at, "", "may not have more than one field specified at a time"),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What an object must be: Kubernetes' validation rules in Kubernetes' words. PURE.
+//!
+//! Both functions expect defaulted objects and return every broken rule, not the first one.
+
+mod container;
+mod metadata;
+pub mod names;
+mod pod;
+mod probe;
+mod resources;
+mod security;
+mod service;
+mod simple;
+mod source;
+mod update;
+mod volume;
+mod workload;
+
+use super::Typed;
+use super::rule::{Errors, FieldError, Path};
+
+const IMMUTABLE: &str = "field is immutable";
+const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+const SPEC: Path<'static> = Path::root("spec");
+
+/// Every rule an object breaks by itself.
+pub fn validate(object: &Typed) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    metadata::metadata(object, &mut errors);
+    match object {
+        Typed::Namespace(_) | Typed::ServiceAccount(_) => {}
+        Typed::Node(it) => simple::node(it, &mut errors),
+        Typed::Secret(it) => simple::secret(it, &mut errors),
+        Typed::ConfigMap(it) => simple::config_map(it, &mut errors),
+        Typed::Service(it) => service::service(it, &mut errors),
+        Typed::Pod(it) => pod::pod(it, &mut errors),
+        Typed::ReplicaSet(it) => workload::replica_set(it, &mut errors),
+        Typed::Deployment(it) => workload::deployment(it, &mut errors),
+        Typed::Job(it) => workload::job(it, &mut errors),
+        Typed::EndpointSlice(it) => service::endpoint_slice(it, &mut errors),
+        Typed::Lease(it) => simple::lease(it, &mut errors),
+        Typed::Event(it) => simple::event(it, &mut errors),
+        Typed::Source(it) => source::source(it, &mut errors),
+    }
+    errors.into_vec()
+}
+
+/// Every rule the step from `old` to `new` breaks: immutable fields.
+pub fn validate_update(new: &Typed, old: &Typed) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    metadata::metadata_update(new.meta(), old.meta(), &mut errors);
+    update::update(new, old, &mut errors);
+    errors.into_vec()
+}
+
+/// A number that must not be negative.
+fn not_negative(value: Option<impl Into<i64>>, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(value) = value.map(Into::into).filter(|it| *it < 0) {
+        errors.invalid(path, &value, NOT_NEGATIVE);
+    }
+}
+
+/// A text of a fixed set; absent is fine.
+fn one_of(value: Option<&str>, supported: &[&str], path: &Path<'_>, errors: &mut Errors) {
+    if let Some(value) = value.filter(|it| !it.is_empty() && !supported.contains(it)) {
+        errors.unsupported(path, value, supported);
+    }
+}
+
+#[cfg(test)]
+mod tests;

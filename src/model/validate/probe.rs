@@ -1,0 +1,141 @@
+//! Probes and lifecycle hooks. PURE.
+
+use k8s_openapi::api::core::v1::{ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::container::port_number;
+use super::{names, not_negative, one_of};
+use crate::model::rule::{Errors, Path};
+
+const ONE_HANDLER: &str = "may not specify more than 1 handler type";
+
+/// A liveness or startup probe.
+pub(super) fn liveness(probe: Option<&Probe>, path: &Path<'_>, errors: &mut Errors) {
+    let Some(it) = probe else { return };
+    self::probe(it, path, errors);
+    if let Some(threshold) = it.success_threshold.filter(|it| *it != 1) {
+        errors.invalid(&path.child("successThreshold"), &threshold, "must be 1");
+    }
+    if let Some(seconds) = it.termination_grace_period_seconds.filter(|it| *it <= 0) {
+        errors.invalid(&path.child("terminationGracePeriodSeconds"), &seconds, "must be greater than 0");
+    }
+}
+
+pub(super) fn readiness(probe: Option<&Probe>, path: &Path<'_>, errors: &mut Errors) {
+    let Some(it) = probe else { return };
+    self::probe(it, path, errors);
+    if let Some(seconds) = it.termination_grace_period_seconds {
+        errors.invalid(&path.child("terminationGracePeriodSeconds"), &seconds, "must not be set for readinessProbes");
+    }
+}
+
+fn probe(it: &Probe, path: &Path<'_>, errors: &mut Errors) {
+    let mut count = Count::default();
+    if let Some(exec) = &it.exec {
+        count.exec(exec, &path.child("exec"), errors);
+    }
+    if let Some(get) = &it.http_get {
+        count.http_get(get, &path.child("httpGet"), errors);
+    }
+    if let Some(tcp) = &it.tcp_socket {
+        let at = path.child("tcpSocket");
+        if count.is_first(&at, errors) {
+            port(&tcp.port, &at.child("port"), errors);
+        }
+    }
+    if let Some(grpc) = &it.grpc {
+        let at = path.child("grpc");
+        if count.is_first(&at, errors) {
+            port_number(grpc.port, &at.child("port"), errors);
+        }
+    }
+    if count.0 == 0 {
+        errors.required(path, "must specify a handler type");
+    }
+    for (field, value) in [
+        ("initialDelaySeconds", it.initial_delay_seconds),
+        ("timeoutSeconds", it.timeout_seconds),
+        ("periodSeconds", it.period_seconds),
+        ("successThreshold", it.success_threshold),
+        ("failureThreshold", it.failure_threshold),
+    ] {
+        not_negative(value, &path.child(field), errors);
+    }
+}
+
+pub(super) fn lifecycle(lifecycle: Option<&Lifecycle>, grace: i64, path: &Path<'_>, errors: &mut Errors) {
+    let Some(it) = lifecycle else { return };
+    for (field, handler) in [("postStart", &it.post_start), ("preStop", &it.pre_stop)] {
+        if let Some(handler) = handler {
+            hook(handler, grace, &path.child(field), errors);
+        }
+    }
+}
+
+fn hook(it: &LifecycleHandler, grace: i64, path: &Path<'_>, errors: &mut Errors) {
+    let mut count = Count::default();
+    if let Some(exec) = &it.exec {
+        count.exec(exec, &path.child("exec"), errors);
+    }
+    if let Some(get) = &it.http_get {
+        count.http_get(get, &path.child("httpGet"), errors);
+    }
+    if let Some(tcp) = &it.tcp_socket {
+        let at = path.child("tcpSocket");
+        if count.is_first(&at, errors) {
+            port(&tcp.port, &at.child("port"), errors);
+        }
+    }
+    if let Some(sleep) = &it.sleep {
+        let at = path.child("sleep");
+        if count.is_first(&at, errors) && !(0..=grace).contains(&sleep.seconds) {
+            let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+            errors.invalid(&at, &sleep.seconds, &detail);
+        }
+    }
+    if count.0 == 0 {
+        errors.required(path, "must specify a handler type");
+    }
+}
+
+/// Handlers seen so far: there may be one.
+#[derive(Default)]
+struct Count(usize);
+
+impl Count {
+    fn is_first(&mut self, path: &Path<'_>, errors: &mut Errors) -> bool {
+        self.0 += 1;
+        if self.0 > 1 {
+            errors.forbidden(path, ONE_HANDLER);
+        }
+        self.0 == 1
+    }
+
+    fn exec(&mut self, it: &ExecAction, path: &Path<'_>, errors: &mut Errors) {
+        if self.is_first(path, errors) && it.command.as_ref().is_none_or(Vec::is_empty) {
+            errors.required(&path.child("command"), "");
+        }
+    }
+
+    fn http_get(&mut self, it: &HTTPGetAction, path: &Path<'_>, errors: &mut Errors) {
+        if !self.is_first(path, errors) {
+            return;
+        }
+        if it.path.as_deref().is_none_or(str::is_empty) {
+            errors.required(&path.child("path"), "");
+        }
+        port(&it.port, &path.child("port"), errors);
+        one_of(it.scheme.as_deref(), &["HTTP", "HTTPS"], &path.child("scheme"), errors);
+        let headers = path.child("httpHeaders");
+        for (index, header) in it.http_headers.iter().flatten().enumerate() {
+            errors.all(&headers.index(index).child("name"), &header.name, names::http_header(&header.name));
+        }
+    }
+}
+
+fn port(port: &IntOrString, path: &Path<'_>, errors: &mut Errors) {
+    match port {
+        IntOrString::Int(number) => port_number(*number, path, errors),
+        IntOrString::String(name) => errors.all(path, name, names::port_name(name)),
+    }
+}

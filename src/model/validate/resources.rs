@@ -1,0 +1,61 @@
+//! Resource requests and limits. PURE.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+use super::names;
+use crate::model::quantity::Quantity;
+use crate::model::rule::{Errors, Path};
+
+/// Reads a quantity or names what is wrong with it.
+pub(super) fn quantity(field: &ApiQuantity, path: &Path<'_>, errors: &mut Errors) -> Option<Quantity> {
+    match Quantity::parse(&field.0) {
+        Ok(quantity) => Some(quantity),
+        Err(_) => {
+            let detail = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+            errors.invalid(path, &field.0, detail);
+            None
+        }
+    }
+}
+
+pub(super) fn requirements(it: &ResourceRequirements, path: &Path<'_>, errors: &mut Errors) {
+    let limits = list(it.limits.as_ref(), &path.child("limits"), errors);
+    let at = path.child("requests");
+    for (name, request) in list(it.requests.as_ref(), &at, errors) {
+        if let Some(limit) = limits.get(name)
+            && request > *limit
+        {
+            let detail = format!("must be less than or equal to {name} limit of {limit}");
+            errors.invalid(&at, &request.to_string(), &detail);
+        }
+    }
+}
+
+/// A map of amounts, as far as they can be read.
+pub(super) fn list<'a>(
+    list: Option<&'a BTreeMap<String, ApiQuantity>>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) -> BTreeMap<&'a str, Quantity> {
+    let mut amounts = BTreeMap::new();
+    for (name, amount) in list.into_iter().flatten() {
+        let at = path.key(name);
+        errors.all(&at, name, names::qualified_name(name));
+        if !name.contains('/') && !is_standard(name) {
+            errors.invalid(&at, name, "must be a standard resource for containers");
+        }
+        let Some(amount) = quantity(amount, &at, errors) else { continue };
+        if amount.is_negative() {
+            errors.invalid(&at, &amount.to_string(), super::NOT_NEGATIVE);
+        }
+        amounts.insert(name.as_str(), amount);
+    }
+    amounts
+}
+
+fn is_standard(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
+}

@@ -1,0 +1,159 @@
+//! Kinds with few rules: Node, Secret, ConfigMap, Lease, Event. PURE.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Secret, Taint};
+
+use super::{SPEC, names, one_of, resources};
+use crate::model::rule::{Errors, Path};
+
+/// What a ConfigMap or Secret may hold.
+const CONTENT_LIMIT: usize = 1024 * 1024;
+const ROOT: Path<'static> = Path::root("");
+
+pub(super) fn node(it: &Node, errors: &mut Errors) {
+    if let Some(spec) = &it.spec {
+        taints(spec.taints.as_deref().unwrap_or_default(), errors);
+        let ranges = SPEC.child("podCIDRs");
+        for (index, range) in spec.pod_cidrs.iter().flatten().enumerate() {
+            if !is_range(range) {
+                errors.invalid(&ranges.index(index), range, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+            }
+        }
+    }
+    let Some(status) = &it.status else { return };
+    let path = Path::root("status");
+    for (field, list) in [("capacity", &status.capacity), ("allocatable", &status.allocatable)] {
+        let at = path.child(field);
+        for (name, amount) in list.iter().flatten() {
+            let at = at.key(name);
+            if resources::quantity(amount, &at, errors).is_some_and(|it| it.is_negative()) {
+                errors.invalid(&at, &amount.0, super::NOT_NEGATIVE);
+            }
+        }
+    }
+}
+
+fn is_range(text: &str) -> bool {
+    let Some((address, prefix)) = text.split_once('/') else { return false };
+    match (address.parse::<std::net::IpAddr>(), prefix.parse::<u8>()) {
+        (Ok(std::net::IpAddr::V4(_)), Ok(prefix)) => prefix <= 32,
+        (Ok(std::net::IpAddr::V6(_)), Ok(prefix)) => prefix <= 128,
+        _ => false,
+    }
+}
+
+fn taints(taints: &[Taint], errors: &mut Errors) {
+    let path = SPEC.child("taints");
+    let mut seen = BTreeSet::new();
+    for (index, taint) in taints.iter().enumerate() {
+        let at = path.index(index);
+        errors.all(&at.child("key"), &taint.key, names::qualified_name(&taint.key));
+        if let Some(value) = &taint.value {
+            errors.all(&at.child("value"), value, names::label_value(value));
+        }
+        if taint.effect.is_empty() {
+            errors.required(&at.child("effect"), "");
+        }
+        one_of(Some(&taint.effect), &["NoSchedule", "PreferNoSchedule", "NoExecute"], &at.child("effect"), errors);
+        if !seen.insert((&taint.key, &taint.effect)) {
+            errors.duplicate(&at, taint);
+        }
+    }
+}
+
+pub(super) fn config_map(it: &ConfigMap, errors: &mut Errors) {
+    let mut size = 0;
+    let data = ROOT.child("data");
+    for (key, value) in it.data.iter().flatten() {
+        let at = data.key(key);
+        errors.all(&at, key, names::config_key(key));
+        if it.binary_data.as_ref().is_some_and(|binary| binary.contains_key(key)) {
+            errors.invalid(&at, key, "duplicate of key present in binaryData");
+        }
+        size += value.len();
+    }
+    let binary = ROOT.child("binaryData");
+    for (key, value) in it.binary_data.iter().flatten() {
+        errors.all(&binary.key(key), key, names::config_key(key));
+        size += value.0.len();
+    }
+    if size > CONTENT_LIMIT {
+        errors.too_long(&data, CONTENT_LIMIT);
+    }
+}
+
+/// No message shows a value: it is secret.
+pub(super) fn secret(it: &Secret, errors: &mut Errors) {
+    let data = ROOT.child("data");
+    let mut size = 0;
+    for (key, ByteString(value)) in it.data.iter().flatten() {
+        errors.all(&data.key(key), key, names::config_key(key));
+        size += value.len();
+    }
+    if size > CONTENT_LIMIT {
+        errors.too_long(&data, CONTENT_LIMIT);
+    }
+    let content = |key: &str| it.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
+    let needs = |key: &str, errors: &mut Errors| {
+        if content(key).is_none() {
+            errors.required(&data.key(key), "");
+        }
+    };
+    match it.type_.as_deref().unwrap_or_default() {
+        "kubernetes.io/dockerconfigjson" => json(content(".dockerconfigjson"), ".dockerconfigjson", errors),
+        "kubernetes.io/dockercfg" => json(content(".dockercfg"), ".dockercfg", errors),
+        "kubernetes.io/basic-auth" => {
+            if content("username").is_none() && content("password").is_none() {
+                needs("username", errors);
+                needs("password", errors);
+            }
+        }
+        "kubernetes.io/ssh-auth" => {
+            if content("ssh-privatekey").is_none_or(<[u8]>::is_empty) {
+                errors.required(&data.key("ssh-privatekey"), "");
+            }
+        }
+        "kubernetes.io/tls" => {
+            needs("tls.crt", errors);
+            needs("tls.key", errors);
+        }
+        _ => {}
+    }
+}
+
+fn json(content: Option<&[u8]>, key: &str, errors: &mut Errors) {
+    let data = ROOT.child("data");
+    match content {
+        None => errors.required(&data.key(key), ""),
+        // A snapshot without secret values keeps keys only.
+        Some([]) => {}
+        Some(text) => {
+            if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err() {
+                errors.invalid(&data.key(key), "<secret contents redacted>", "invalid character in JSON");
+            }
+        }
+    }
+}
+
+pub(super) fn lease(it: &Lease, errors: &mut Errors) {
+    let Some(spec) = &it.spec else { return };
+    if let Some(seconds) = spec.lease_duration_seconds.filter(|it| *it <= 0) {
+        errors.invalid(&SPEC.child("leaseDurationSeconds"), &seconds, "must be greater than 0");
+    }
+    if let Some(count) = spec.lease_transitions.filter(|it| *it < 0) {
+        errors.invalid(&SPEC.child("leaseTransitions"), &count, super::NOT_NEGATIVE);
+    }
+}
+
+pub(super) fn event(it: &Event, errors: &mut Errors) {
+    let own = it.metadata.namespace.as_deref().unwrap_or_default();
+    let about = it.involved_object.namespace.as_deref().unwrap_or_default();
+    // Events about cluster-scoped objects live in `default`.
+    let fits = if about.is_empty() { matches!(own, "" | "default") } else { about == own };
+    if !fits {
+        errors.invalid(&Path::root("involvedObject.namespace"), about, "does not match event.namespace");
+    }
+}

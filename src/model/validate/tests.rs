@@ -1,0 +1,573 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{validate, validate_update};
+use crate::model::{Kind, Object, Typed, defaults};
+
+fn typed(kind: Kind, value: Value) -> Typed {
+    let mut typed = Object::from_value(kind, value).expect("of its kind").typed().clone();
+    defaults::apply(&mut typed);
+    typed
+}
+
+fn errors(kind: Kind, value: Value) -> Vec<String> {
+    validate(&typed(kind, value)).iter().map(ToString::to_string).collect()
+}
+
+fn update(kind: Kind, old: Value, new: Value) -> Vec<String> {
+    validate_update(&typed(kind, new), &typed(kind, old)).iter().map(ToString::to_string).collect()
+}
+
+/// A copy with the value at a JSON pointer replaced (null: removed).
+fn with(base: &Value, pointer: &str, value: Value) -> Value {
+    let mut copy = base.clone();
+    let (parent, last) = pointer.rsplit_once('/').expect("a pointer");
+    let at = copy.pointer_mut(parent).unwrap_or_else(|| panic!("{parent} exists"));
+    match at {
+        Value::Array(list) => list[last.parse::<usize>().expect("an index")] = value,
+        Value::Object(map) if value.is_null() => {
+            map.remove(last);
+        }
+        Value::Object(map) => {
+            map.insert(last.to_owned(), value);
+        }
+        _ => panic!("{parent} holds nothing"),
+    }
+    copy
+}
+
+fn pod() -> Value {
+    json!({"metadata": {"name": "a", "namespace": "web"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+fn deployment() -> Value {
+    json!({"metadata": {"name": "d", "namespace": "web"}, "spec": {"selector": {"matchLabels": {"app": "x"}},
+        "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+fn job() -> Value {
+    json!({"metadata": {"name": "j", "namespace": "web"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+fn service() -> Value {
+    json!({"metadata": {"name": "s", "namespace": "web"}, "spec": {"ports": [{"port": 80}]}})
+}
+
+#[test]
+fn plain_objects_are_valid() {
+    let namespaced = json!({"metadata": {"name": "a", "namespace": "web"}});
+    let cluster = json!({"metadata": {"name": "a"}});
+    for (kind, value) in [
+        (Kind::Pod, pod()),
+        (Kind::Deployment, deployment()),
+        (Kind::ReplicaSet, deployment()),
+        (Kind::Job, job()),
+        (Kind::Service, service()),
+        (Kind::Namespace, cluster.clone()),
+        (Kind::Node, cluster.clone()),
+        (Kind::ConfigMap, with(&namespaced, "/data", json!({"a.b": "c"}))),
+        (Kind::Secret, with(&namespaced, "/stringData", json!({"a": "b"}))),
+        (Kind::ServiceAccount, namespaced.clone()),
+        (Kind::Lease, with(&namespaced, "/spec", json!({"leaseDurationSeconds": 40}))),
+        (
+            Kind::EndpointSlice,
+            json!({"metadata": {"name": "a", "namespace": "web"}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}),
+        ),
+        (Kind::Event, json!({"metadata": {"name": "a", "namespace": "web"}, "involvedObject": {"namespace": "web"}})),
+        (Kind::Source, json!({"metadata": {"name": "a"}, "spec": {"directory": "/srv"}})),
+    ] {
+        assert_eq!(errors(kind, value), Vec::<String>::new(), "{kind}");
+    }
+}
+
+#[test]
+fn metadata_rules() {
+    let long = "x".repeat(262_145);
+    for (pointer, value, expected) in [
+        ("/metadata/name", json!(null), "metadata.name: Required value: name or generateName is required"),
+        (
+            "/metadata/name",
+            json!("A"),
+            "metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ),
+        ("/metadata/namespace", json!(null), "metadata.namespace: Required value"),
+        (
+            "/metadata/labels",
+            json!({"a": "-"}),
+            "metadata.labels: Invalid value: \"-\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+        ),
+        (
+            "/metadata/labels",
+            json!({"a/": "b"}),
+            "metadata.labels: Invalid value: \"a/\": name part must be non-empty; metadata.labels: Invalid value: \"a/\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+        ),
+        ("/metadata/annotations", json!({"a": long}), "metadata.annotations: Too long: may not be more than 262144 bytes"),
+        (
+            "/metadata/finalizers",
+            json!(["x"]),
+            "metadata.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified",
+        ),
+        (
+            "/metadata/ownerReferences",
+            json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": ""}]),
+            "metadata.ownerReferences[0].uid: Invalid value: \"\": uid must not be empty",
+        ),
+    ] {
+        assert_eq!(errors(Kind::Pod, with(&pod(), pointer, value)).join("; "), expected);
+    }
+    let node = json!({"metadata": {"name": "n", "namespace": "x"}});
+    assert_eq!(errors(Kind::Node, node), ["metadata.namespace: Forbidden: not allowed on this type"]);
+    let generated = json!({"metadata": {"generateName": "a-", "namespace": "web"}, "data": {}});
+    assert_eq!(errors(Kind::ConfigMap, generated), Vec::<String>::new());
+}
+
+#[test]
+fn pod_rules() {
+    let mount = |name: &str, path: &str| json!([{"name": name, "mountPath": path}]);
+    for (pointer, value, expected) in [
+        ("/spec/containers", json!([]), "spec.containers: Required value"),
+        (
+            "/spec/containers/0/name",
+            json!("C"),
+            "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+        ),
+        ("/spec/containers/0/image", json!(null), "spec.containers[0].image: Required value"),
+        (
+            "/spec/containers/0/image",
+            json!(" i"),
+            "spec.containers[0].image: Invalid value: \" i\": must not have leading or trailing whitespace",
+        ),
+        ("/spec/initContainers", json!([{"name": "c", "image": "i"}]), "spec.initContainers[0].name: Duplicate value: \"c\""),
+        (
+            "/spec/initContainers",
+            json!([{"name": "d", "image": "i", "livenessProbe": {"exec": {"command": ["a"]}}}]),
+            "spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
+        ),
+        (
+            "/spec/initContainers",
+            json!([{"name": "d", "image": "i", "restartPolicy": "Never"}]),
+            "spec.initContainers[0].restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+        ),
+        (
+            "/spec/containers/0/restartPolicy",
+            json!("Always"),
+            "spec.containers[0].restartPolicy: Forbidden: may not be set for non-init containers",
+        ),
+        ("/spec/containers/0/volumeMounts", mount("v", "/x"), "spec.containers[0].volumeMounts[0].name: Not found: \"v\""),
+        (
+            "/spec/containers/0/ports",
+            json!([{"containerPort": 70000}]),
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ),
+        (
+            "/spec/containers/0/ports",
+            json!([{"containerPort": 1, "name": "a"}, {"containerPort": 2, "name": "a"}]),
+            "spec.containers[0].ports[1].name: Duplicate value: \"a\"",
+        ),
+        (
+            "/spec/containers/0/ports",
+            json!([{"containerPort": 1, "protocol": "tcp"}]),
+            "spec.containers[0].ports[0].protocol: Unsupported value: \"tcp\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+        ),
+        ("/spec/containers/0/livenessProbe", json!({}), "spec.containers[0].livenessProbe: Required value: must specify a handler type"),
+        (
+            "/spec/containers/0/livenessProbe",
+            json!({"exec": {"command": ["a"]}, "tcpSocket": {"port": 1}}),
+            "spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type",
+        ),
+        (
+            "/spec/containers/0/livenessProbe",
+            json!({"exec": {"command": ["a"]}, "successThreshold": 2}),
+            "spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1",
+        ),
+        (
+            "/spec/containers/0/readinessProbe",
+            json!({"httpGet": {"port": 0}}),
+            "spec.containers[0].readinessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+        (
+            "/spec/containers/0/env",
+            json!([{"name": "A=B"}]),
+            "spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='",
+        ),
+        (
+            "/spec/containers/0/env",
+            json!([{"name": "A", "value": "x", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]),
+            "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
+        ),
+        (
+            "/spec/containers/0/env",
+            json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]),
+            "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.x\": supported values: \"metadata.name\", \"metadata.namespace\", \"metadata.uid\", \"spec.nodeName\", \"spec.serviceAccountName\", \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \"status.podIPs\"",
+        ),
+        (
+            "/spec/containers/0/envFrom",
+            json!([{}]),
+            "spec.containers[0].envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
+        ),
+        (
+            "/spec/containers/0/resources",
+            json!({"limits": {"cpu": "100m"}, "requests": {"cpu": "200m"}}),
+            "spec.containers[0].resources.requests: Invalid value: \"200m\": must be less than or equal to cpu limit of 100m",
+        ),
+        (
+            "/spec/containers/0/resources",
+            json!({"limits": {"cpu": "lots"}, "requests": {"cpu": "1"}}),
+            "spec.containers[0].resources.limits[cpu]: Invalid value: \"lots\": quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            "/spec/containers/0/resources",
+            json!({"requests": {"disk": "1"}}),
+            "spec.containers[0].resources.requests[disk]: Invalid value: \"disk\": must be a standard resource for containers",
+        ),
+        (
+            "/spec/containers/0/imagePullPolicy",
+            json!("Sometimes"),
+            "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+        ),
+        (
+            "/spec/containers/0/securityContext",
+            json!({"runAsUser": -1}),
+            "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+        ),
+        (
+            "/spec/containers/0/securityContext",
+            json!({"privileged": true, "allowPrivilegeEscalation": false}),
+            "spec.containers[0].securityContext: Invalid value: {\"allowPrivilegeEscalation\":false,\"privileged\":true}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        ),
+        (
+            "/spec/containers/0/lifecycle",
+            json!({"preStop": {"sleep": {"seconds": 31}}}),
+            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)",
+        ),
+        (
+            "/spec/restartPolicy",
+            json!("always"),
+            "spec.restartPolicy: Unsupported value: \"always\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+        ),
+        ("/spec/dnsPolicy", json!("None"), "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"),
+        ("/spec/volumes", json!([{"name": "v"}, {"name": "v"}]), "spec.volumes[1].name: Duplicate value: \"v\""),
+        (
+            "/spec/volumes",
+            json!([{"name": "v", "emptyDir": {}, "hostPath": {"path": "/x"}}]),
+            "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
+        ),
+        ("/spec/volumes", json!([{"name": "v", "secret": {}}]), "spec.volumes[0].secret.secretName: Required value"),
+        (
+            "/spec/volumes",
+            json!([{"name": "v", "configMap": {"name": "c", "defaultMode": 644}}]),
+            "spec.volumes[0].configMap.defaultMode: Invalid value: 644: must be a number between 0 and 0777 (octal), both inclusive",
+        ),
+        (
+            "/spec/volumes",
+            json!([{"name": "v", "configMap": {"name": "c", "items": [{"key": "k", "path": "../x"}]}}]),
+            "spec.volumes[0].configMap.items[0].path: Invalid value: \"../x\": must not contain '..'",
+        ),
+        (
+            "/spec/volumes",
+            json!([{"name": "v", "hostPath": {"path": "/a/../b"}}]),
+            "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
+        ),
+        (
+            "/spec/tolerations",
+            json!([{"operator": "Equal", "value": "x"}]),
+            "spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+        ),
+        (
+            "/spec/tolerations",
+            json!([{"key": "k", "operator": "Exists", "value": "x"}]),
+            "spec.tolerations[0].operator: Invalid value: \"x\": value must be empty when `operator` is 'Exists'",
+        ),
+        (
+            "/spec/activeDeadlineSeconds",
+            json!(0),
+            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+        ),
+        (
+            "/spec/terminationGracePeriodSeconds",
+            json!(-1),
+            "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
+        ),
+        (
+            "/spec/hostAliases",
+            json!([{"ip": "x"}]),
+            "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ),
+        (
+            "/spec/securityContext",
+            json!({"seccompProfile": {"type": "Localhost"}}),
+            "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
+        ),
+    ] {
+        assert_eq!(errors(Kind::Pod, with(&pod(), pointer, value.clone())).join("; "), expected, "{pointer} = {value}");
+    }
+    let mounted = with(&pod(), "/spec/volumes", json!([{"name": "v"}]));
+    let twice = json!([{"name": "v", "mountPath": "/x"}, {"name": "v", "mountPath": "/x", "subPath": "/a"}]);
+    assert_eq!(
+        errors(Kind::Pod, with(&mounted, "/spec/containers/0/volumeMounts", twice)),
+        [
+            "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/x\": must be unique",
+            "spec.containers[0].volumeMounts[1].subPath: Invalid value: \"/a\": must be a relative path"
+        ]
+    );
+}
+
+#[test]
+fn workload_rules() {
+    for (pointer, value, expected) in [
+        ("/spec/selector", json!({}), "spec.selector: Required value: empty selector is invalid for deployment"),
+        (
+            "/spec/template/metadata/labels",
+            json!({"app": "y"}),
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"y\"}: `selector` does not match template `labels`",
+        ),
+        ("/spec/replicas", json!(-1), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        (
+            "/spec/strategy",
+            json!({"type": "Recreate", "rollingUpdate": {}}),
+            "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+        ),
+        (
+            "/spec/strategy",
+            json!({"type": "Blue"}),
+            "spec.strategy.type: Unsupported value: \"Blue\": supported values: \"Recreate\", \"RollingUpdate\"",
+        ),
+        (
+            "/spec/strategy",
+            json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}),
+            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
+        ),
+        (
+            "/spec/strategy",
+            json!({"rollingUpdate": {"maxSurge": "x"}}),
+            "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"x\": a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+        ),
+        (
+            "/spec/strategy",
+            json!({"rollingUpdate": {"maxUnavailable": "101%"}}),
+            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%",
+        ),
+        ("/spec/minReadySeconds", json!(600), "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"),
+        (
+            "/spec/template/spec/restartPolicy",
+            json!("Never"),
+            "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+        ),
+        ("/spec/template/spec/containers/0/name", json!(""), "spec.template.spec.containers[0].name: Required value"),
+        (
+            "/spec/template/spec/activeDeadlineSeconds",
+            json!(3),
+            "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported",
+        ),
+    ] {
+        assert_eq!(errors(Kind::Deployment, with(&deployment(), pointer, value)).join("; "), expected);
+    }
+    for (pointer, value, expected) in [
+        (
+            "/spec/template/spec/restartPolicy",
+            json!(null),
+            "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+        ),
+        ("/spec/parallelism", json!(-1), "spec.parallelism: Invalid value: -1: must be greater than or equal to 0"),
+        (
+            "/spec/selector",
+            json!({"matchLabels": {"a": "b"}}),
+            "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\"}}: `selector` not auto-generated",
+        ),
+        (
+            "/spec/completionMode",
+            json!("indexed"),
+            "spec.completionMode: Unsupported value: \"indexed\": supported values: \"Indexed\", \"NonIndexed\"",
+        ),
+    ] {
+        assert_eq!(errors(Kind::Job, with(&job(), pointer, value)).join("; "), expected);
+    }
+}
+
+#[test]
+fn service_rules() {
+    for (pointer, value, expected) in [
+        ("/spec/ports", json!([]), "spec.ports: Required value"),
+        (
+            "/spec/ports",
+            json!([{"port": 0, "targetPort": 1}]),
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+        ("/spec/ports", json!([{"port": 1, "name": "a"}, {"port": 2}]), "spec.ports[1].name: Required value"),
+        (
+            "/spec/ports",
+            json!([{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]),
+            "spec.ports[1]: Duplicate value: {\"port\":1,\"protocol\":\"TCP\"}",
+        ),
+        (
+            "/spec/ports",
+            json!([{"port": 1, "nodePort": 30000}]),
+            "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
+        ),
+        (
+            "/spec/type",
+            json!("Cluster"),
+            "spec.type: Unsupported value: \"Cluster\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
+        ),
+        (
+            "/spec/clusterIP",
+            json!("10.0.0"),
+            "spec.clusterIPs[0]: Invalid value: \"10.0.0\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ),
+        (
+            "/metadata/name",
+            json!("1a"),
+            "metadata.name: Invalid value: \"1a\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+        ),
+    ] {
+        assert_eq!(errors(Kind::Service, with(&service(), pointer, value)).join("; "), expected);
+    }
+    let headless = json!({"metadata": {"name": "s", "namespace": "web"}, "spec": {"clusterIP": "None"}});
+    assert_eq!(errors(Kind::Service, headless), Vec::<String>::new());
+    let slice = json!({"metadata": {"name": "a", "namespace": "web"}, "addressType": "IPv4", "endpoints": [{"addresses": ["x"]}, {"addresses": []}]});
+    assert_eq!(
+        errors(Kind::EndpointSlice, slice),
+        [
+            "endpoints[0].addresses[0]: Invalid value: \"x\": must be a valid IPv4 address",
+            "endpoints[1].addresses: Required value: must contain at least 1 address"
+        ]
+    );
+}
+
+#[test]
+fn rules_of_the_other_kinds() {
+    let secret = |type_: &str, data: Value| json!({"metadata": {"name": "s", "namespace": "web"}, "type": type_, "stringData": data});
+    let source = |spec: Value| json!({"metadata": {"name": "s"}, "spec": spec});
+    let config = json!({"metadata": {"name": "s", "namespace": "web"}, "data": {"a/b": "", "c": ""}, "binaryData": {"c": ""}});
+    for (kind, value, expected) in [
+        (
+            Kind::ConfigMap,
+            config,
+            "data[a/b]: Invalid value: \"a/b\": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+'); data[c]: Invalid value: \"c\": duplicate of key present in binaryData",
+        ),
+        (Kind::Secret, secret("kubernetes.io/tls", json!({"tls.crt": "x"})), "data[tls.key]: Required value"),
+        (
+            Kind::Secret,
+            secret("kubernetes.io/dockerconfigjson", json!({".dockerconfigjson": "geheim"})),
+            "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": invalid character in JSON",
+        ),
+        (
+            Kind::Node,
+            json!({"metadata": {"name": "n"}, "spec": {"taints": [{"key": "k", "effect": "NoWay"}]}}),
+            "spec.taints[0].effect: Unsupported value: \"NoWay\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
+        ),
+        (Kind::Source, source(json!({})), "spec: Required value: must specify one of: `directory` or `git`"),
+        (Kind::Source, source(json!({"directory": "x"})), "spec.directory: Invalid value: \"x\": must be an absolute path"),
+        (
+            Kind::Source,
+            source(json!({"git": {"url": "git@host:a.git"}})),
+            "spec.git.knownHostsFile: Required value: a host is trusted by its key only",
+        ),
+        (
+            Kind::Source,
+            source(json!({"git": {"url": "https://me:geheim@host/a"}})),
+            "spec.git.url: Invalid value: \"<redacted>\": must not contain a password: use `tokenFile` or `sshKeyFile`",
+        ),
+        (
+            Kind::Source,
+            source(json!({"git": {"url": "https://host/a"}, "path": "../x"})),
+            "spec.path: Invalid value: \"../x\": must not contain '..'",
+        ),
+    ] {
+        assert_eq!(errors(kind, value).join("; "), expected, "{kind}");
+    }
+    let big = json!({"metadata": {"name": "c", "namespace": "web"}, "data": {"a": "x".repeat(1_048_577)}});
+    assert_eq!(errors(Kind::ConfigMap, big), ["data: Too long: may not be more than 1048576 bytes"]);
+}
+
+#[test]
+fn updates_keep_what_is_immutable() {
+    let config = json!({"metadata": {"name": "c", "namespace": "web"}, "data": {"a": "b"}, "immutable": true});
+    let secret = json!({"metadata": {"name": "c", "namespace": "web"}, "type": "a/b"});
+    let node = json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.80.1.0/24"}});
+    let fixed = with(&service(), "/spec/clusterIP", json!("10.96.0.7"));
+    let relabelled =
+        with(&with(&deployment(), "/spec/selector/matchLabels/app", json!("y")), "/spec/template/metadata/labels/app", json!("y"));
+    for (kind, old, new, expected) in [
+        (Kind::Deployment, deployment(), relabelled, "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"y\"}}: field is immutable"),
+        (Kind::Job, job(), with(&job(), "/spec/completions", json!(3)), "spec.completions: Invalid value: 3: field is immutable"),
+        (
+            Kind::ConfigMap,
+            config.clone(),
+            with(&config, "/data/a", json!("c")),
+            "data: Forbidden: field is immutable when `immutable` is set",
+        ),
+        (
+            Kind::ConfigMap,
+            config.clone(),
+            with(&config, "/immutable", json!(null)),
+            "immutable: Forbidden: field is immutable when `immutable` is set",
+        ),
+        (Kind::Secret, secret.clone(), with(&secret, "/type", json!("a/c")), "type: Invalid value: \"a/c\": field is immutable"),
+        (
+            Kind::Service,
+            fixed.clone(),
+            with(&fixed, "/spec/clusterIP", json!("10.96.0.8")),
+            "spec.clusterIPs[0]: Invalid value: [\"10.96.0.8\"]: may not change once set",
+        ),
+        (
+            Kind::Node,
+            node.clone(),
+            with(&node, "/spec/podCIDR", json!("10.80.2.0/24")),
+            "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid",
+        ),
+        (
+            Kind::Node,
+            node.clone(),
+            with(&node, "/metadata/uid", json!("other")),
+            "metadata.uid: Invalid value: \"other\": field is immutable",
+        ),
+        (Kind::Pod, pod(), with(&pod(), "/spec/hostNetwork", json!(true)), &format!("spec: Forbidden: {}", super::update::POD)),
+        (
+            Kind::Pod,
+            with(&pod(), "/spec/nodeName", json!("n1")),
+            with(&pod(), "/spec/nodeName", json!("n2")),
+            &format!("spec: Forbidden: {}", super::update::POD),
+        ),
+        (Kind::Pod, pod(), with(&pod(), "/spec/nodeName", json!("n1")), ""),
+        (Kind::Pod, pod(), with(&pod(), "/spec/containers/0/image", json!("j:1")), &format!("spec: Forbidden: {}", super::update::POD)),
+        (Kind::Pod, with(&pod(), "/spec/containers/0/image", json!("i:1")), with(&pod(), "/spec/containers/0/image", json!("i:2")), ""),
+        (Kind::Pod, pod(), with(&pod(), "/spec/tolerations", json!([{"operator": "Exists"}])), ""),
+        (Kind::Pod, pod(), with(&pod(), "/spec/activeDeadlineSeconds", json!(5)), ""),
+        (
+            Kind::Pod,
+            with(&pod(), "/spec/activeDeadlineSeconds", json!(5)),
+            with(&pod(), "/spec/activeDeadlineSeconds", json!(6)),
+            "spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value 5",
+        ),
+        (Kind::Deployment, deployment(), with(&deployment(), "/spec/replicas", json!(5)), ""),
+    ] {
+        assert_eq!(update(kind, old, new).join("; "), expected, "{kind}");
+    }
+    let doomed = json!({"metadata": {"name": "c", "namespace": "web", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"]}});
+    assert_eq!(
+        update(Kind::ConfigMap, doomed.clone(), with(&doomed, "/metadata/finalizers", json!(["a/b", "c/d"]))),
+        ["metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers [\"c/d\"]"]
+    );
+}
+
+proptest! {
+    /// Whatever text stands in a name, validation answers and an object is valid against itself.
+    #[test]
+    fn never_panics(text in "\\PC{0,20}", number in any::<i32>(), other in "[a-z.%/=-]{0,12}") {
+        let mut value = deployment();
+        value["metadata"]["name"] = json!(text);
+        value["metadata"]["labels"] = json!({&text: &other});
+        value["spec"]["replicas"] = json!(number);
+        value["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": other}});
+        value["spec"]["template"]["spec"]["volumes"] = json!([{"name": text, "hostPath": {"path": other}}]);
+        value["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": other, "value": text}]);
+        value["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = json!([{"name": text, "mountPath": other, "subPath": other}]);
+        value["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": other}, "requests": {&other: "1"}});
+        let object = typed(Kind::Deployment, value);
+        let _ = validate(&object);
+        prop_assert_eq!(validate_update(&object, &object), vec![]);
+    }
+}

@@ -1,0 +1,164 @@
+//! What an update may not change. PURE.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::JobSpec;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, Secret, Service};
+
+use super::{IMMUTABLE, SPEC};
+use crate::model::Typed;
+use crate::model::rule::{Errors, Path};
+
+const SET_IMMUTABLE: &str = "field is immutable when `immutable` is set";
+pub(super) const POD: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
+    match (new, old) {
+        (Typed::Pod(new), Typed::Pod(old)) => pod(new, old, errors),
+        (Typed::Deployment(new), Typed::Deployment(old)) => {
+            if new.spec.selector != old.spec.selector {
+                errors.invalid(&SPEC.child("selector"), &new.spec.selector, IMMUTABLE);
+            }
+        }
+        (Typed::ReplicaSet(new), Typed::ReplicaSet(old)) => {
+            if new.spec.selector != old.spec.selector {
+                errors.invalid(&SPEC.child("selector"), &new.spec.selector, IMMUTABLE);
+            }
+        }
+        (Typed::Job(new), Typed::Job(old)) => {
+            if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+                job(new, old, errors);
+            }
+        }
+        (Typed::Service(new), Typed::Service(old)) => service(new, old, errors),
+        (Typed::ConfigMap(new), Typed::ConfigMap(old)) => config_map(new, old, errors),
+        (Typed::Secret(new), Typed::Secret(old)) => secret(new, old, errors),
+        (Typed::Node(new), Typed::Node(old)) => node(new, old, errors),
+        (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) => {
+            if new.address_type != old.address_type {
+                errors.invalid(&Path::root("addressType"), &new.address_type, IMMUTABLE);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn pod(new: &Pod, old: &Pod, errors: &mut Errors) {
+    let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
+    if new == old {
+        return;
+    }
+    deadline(new, old, errors);
+    let kept = old.tolerations.iter().flatten().all(|it| new.tolerations.iter().flatten().any(|other| other == it));
+    if !kept {
+        errors.forbidden(&SPEC.child("tolerations"), "existing toleration can not be modified except its tolerationSeconds");
+    }
+    if *old != munged(new, old) {
+        errors.forbidden(&SPEC, POD);
+    }
+}
+
+fn deadline(new: &PodSpec, old: &PodSpec, errors: &mut Errors) {
+    let at = SPEC.child("activeDeadlineSeconds");
+    match (old.active_deadline_seconds, new.active_deadline_seconds) {
+        (Some(old), Some(new)) if new > old => {
+            errors.invalid(&at, &new, &format!("must be less than or equal to previous value {old}"));
+        }
+        (Some(_), None) => errors.invalid(&at, &new.active_deadline_seconds, "must not update from a positive integer to nil value"),
+        _ => {}
+    }
+}
+
+/// The new spec with everything taken back that may change: then it must be the old one.
+fn munged(new: &PodSpec, old: &PodSpec) -> PodSpec {
+    let mut spec = new.clone();
+    let before = old.init_containers.iter().flatten().chain(&old.containers);
+    if spec.containers.len() == old.containers.len()
+        && spec.init_containers.as_ref().map(Vec::len) == old.init_containers.as_ref().map(Vec::len)
+    {
+        for (container, before) in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers).zip(before) {
+            container.image.clone_from(&before.image);
+        }
+    }
+    spec.active_deadline_seconds = old.active_deadline_seconds;
+    spec.tolerations.clone_from(&old.tolerations);
+    if old.termination_grace_period_seconds.is_some_and(|it| it < 0) && spec.termination_grace_period_seconds == Some(1) {
+        spec.termination_grace_period_seconds = old.termination_grace_period_seconds;
+    }
+    // Binding: once, from no node to one.
+    if old.node_name.as_deref().is_none_or(str::is_empty) {
+        spec.node_name.clone_from(&old.node_name);
+    }
+    spec
+}
+
+fn job(new: &JobSpec, old: &JobSpec, errors: &mut Errors) {
+    if new.selector != old.selector {
+        errors.invalid(&SPEC.child("selector"), &new.selector, IMMUTABLE);
+    }
+    if new.completions != old.completions {
+        errors.invalid(&SPEC.child("completions"), &new.completions, IMMUTABLE);
+    }
+    if new.completion_mode != old.completion_mode {
+        errors.invalid(&SPEC.child("completionMode"), &new.completion_mode, IMMUTABLE);
+    }
+    if new.template != old.template {
+        errors.invalid(&SPEC.child("template"), &new.template, IMMUTABLE);
+    }
+}
+
+fn service(new: &Service, old: &Service, errors: &mut Errors) {
+    let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
+    let type_of = |spec: &k8s_openapi::api::core::v1::ServiceSpec| spec.type_.as_deref() == Some("ExternalName");
+    if type_of(new) || type_of(old) {
+        return;
+    }
+    let before = old.cluster_ip.as_deref().unwrap_or_default();
+    if !before.is_empty() && new.cluster_ip.as_deref().unwrap_or_default() != before {
+        errors.invalid(&SPEC.child("clusterIPs[0]"), &new.cluster_ips, "may not change once set");
+    }
+}
+
+fn config_map(new: &ConfigMap, old: &ConfigMap, errors: &mut Errors) {
+    if old.immutable != Some(true) {
+        return;
+    }
+    if new.immutable != Some(true) {
+        errors.forbidden(&Path::root("immutable"), SET_IMMUTABLE);
+    }
+    if differ(new.data.as_ref(), old.data.as_ref()) {
+        errors.forbidden(&Path::root("data"), SET_IMMUTABLE);
+    }
+    if differ(new.binary_data.as_ref(), old.binary_data.as_ref()) {
+        errors.forbidden(&Path::root("binaryData"), SET_IMMUTABLE);
+    }
+}
+
+fn secret(new: &Secret, old: &Secret, errors: &mut Errors) {
+    if new.type_ != old.type_ {
+        errors.invalid(&Path::root("type"), &new.type_, IMMUTABLE);
+    }
+    if old.immutable != Some(true) {
+        return;
+    }
+    if new.immutable != Some(true) {
+        errors.forbidden(&Path::root("immutable"), SET_IMMUTABLE);
+    }
+    if differ(new.data.as_ref(), old.data.as_ref()) {
+        errors.forbidden(&Path::root("data"), SET_IMMUTABLE);
+    }
+}
+
+/// Maps that hold different things; an empty one is none.
+fn differ<T: PartialEq>(new: Option<&BTreeMap<String, T>>, old: Option<&BTreeMap<String, T>>) -> bool {
+    new.filter(|it| !it.is_empty()) != old.filter(|it| !it.is_empty())
+}
+
+fn node(new: &Node, old: &Node, errors: &mut Errors) {
+    let range = |node: &Node| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|it| !it.is_empty());
+    if let Some(before) = range(old)
+        && range(new).as_ref() != Some(&before)
+    {
+        errors.forbidden(&SPEC.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+    }
+}
