@@ -105,16 +105,12 @@ pub(super) fn secret(it: &Secret, errors: &mut Errors) {
     match it.type_.as_deref().unwrap_or_default() {
         "kubernetes.io/dockerconfigjson" => json(content(".dockerconfigjson"), ".dockerconfigjson", errors),
         "kubernetes.io/dockercfg" => json(content(".dockercfg"), ".dockercfg", errors),
-        "kubernetes.io/basic-auth" => {
-            if content("username").is_none() && content("password").is_none() {
-                needs("username", errors);
-                needs("password", errors);
-            }
+        "kubernetes.io/basic-auth" if content("username").is_none() && content("password").is_none() => {
+            needs("username", errors);
+            needs("password", errors);
         }
-        "kubernetes.io/ssh-auth" => {
-            if content("ssh-privatekey").is_none_or(<[u8]>::is_empty) {
-                errors.required(&data.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if content("ssh-privatekey").is_none_or(<[u8]>::is_empty) => {
+            errors.required(&data.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => {
             needs("tls.crt", errors);

@@ -123,185 +123,188 @@ fn metadata_rules() {
     assert_eq!(errors(Kind::ConfigMap, generated), Vec::<String>::new());
 }
 
+/// A valid pod, one value changed (null: taken away), and what is said of it.
+const POD_RULES: &[(&str, &str, &str)] = &[
+    ("/spec/containers", r#"[]"#, "spec.containers: Required value"),
+    (
+        "/spec/containers/0/name",
+        r#""C""#,
+        "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+    ),
+    ("/spec/containers/0/image", r#"null"#, "spec.containers[0].image: Required value"),
+    (
+        "/spec/containers/0/image",
+        r#"" i""#,
+        "spec.containers[0].image: Invalid value: \" i\": must not have leading or trailing whitespace",
+    ),
+    ("/spec/initContainers", r#"[{"name": "c", "image": "i"}]"#, "spec.initContainers[0].name: Duplicate value: \"c\""),
+    (
+        "/spec/initContainers",
+        r#"[{"name": "d", "image": "i", "livenessProbe": {"exec": {"command": ["a"]}}}]"#,
+        "spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
+    ),
+    (
+        "/spec/initContainers",
+        r#"[{"name": "d", "image": "i", "restartPolicy": "Never"}]"#,
+        "spec.initContainers[0].restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+    ),
+    (
+        "/spec/containers/0/restartPolicy",
+        r#""Always""#,
+        "spec.containers[0].restartPolicy: Forbidden: may not be set for non-init containers",
+    ),
+    (
+        "/spec/containers/0/volumeMounts",
+        r#"[{"name": "v", "mountPath": "/x"}]"#,
+        "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+    ),
+    (
+        "/spec/containers/0/ports",
+        r#"[{"containerPort": 70000}]"#,
+        "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+    ),
+    (
+        "/spec/containers/0/ports",
+        r#"[{"containerPort": 1, "name": "a"}, {"containerPort": 2, "name": "a"}]"#,
+        "spec.containers[0].ports[1].name: Duplicate value: \"a\"",
+    ),
+    (
+        "/spec/containers/0/ports",
+        r#"[{"containerPort": 1, "protocol": "tcp"}]"#,
+        "spec.containers[0].ports[0].protocol: Unsupported value: \"tcp\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+    ),
+    ("/spec/containers/0/livenessProbe", r#"{}"#, "spec.containers[0].livenessProbe: Required value: must specify a handler type"),
+    (
+        "/spec/containers/0/livenessProbe",
+        r#"{"exec": {"command": ["a"]}, "tcpSocket": {"port": 1}}"#,
+        "spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type",
+    ),
+    (
+        "/spec/containers/0/livenessProbe",
+        r#"{"exec": {"command": ["a"]}, "successThreshold": 2}"#,
+        "spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1",
+    ),
+    (
+        "/spec/containers/0/readinessProbe",
+        r#"{"httpGet": {"port": 0}}"#,
+        "spec.containers[0].readinessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive",
+    ),
+    (
+        "/spec/containers/0/env",
+        r#"[{"name": "A=B"}]"#,
+        "spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='",
+    ),
+    (
+        "/spec/containers/0/env",
+        r#"[{"name": "A", "value": "x", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]"#,
+        "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
+    ),
+    (
+        "/spec/containers/0/env",
+        r#"[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]"#,
+        "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.x\": supported values: \"metadata.name\", \"metadata.namespace\", \"metadata.uid\", \"spec.nodeName\", \"spec.serviceAccountName\", \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \"status.podIPs\"",
+    ),
+    (
+        "/spec/containers/0/envFrom",
+        r#"[{}]"#,
+        "spec.containers[0].envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
+    ),
+    (
+        "/spec/containers/0/resources",
+        r#"{"limits": {"cpu": "100m"}, "requests": {"cpu": "200m"}}"#,
+        "spec.containers[0].resources.requests: Invalid value: \"200m\": must be less than or equal to cpu limit of 100m",
+    ),
+    (
+        "/spec/containers/0/resources",
+        r#"{"limits": {"cpu": "lots"}, "requests": {"cpu": "1"}}"#,
+        "spec.containers[0].resources.limits[cpu]: Invalid value: \"lots\": quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+    ),
+    (
+        "/spec/containers/0/resources",
+        r#"{"requests": {"disk": "1"}}"#,
+        "spec.containers[0].resources.requests[disk]: Invalid value: \"disk\": must be a standard resource for containers",
+    ),
+    (
+        "/spec/containers/0/imagePullPolicy",
+        r#""Sometimes""#,
+        "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+    ),
+    (
+        "/spec/containers/0/securityContext",
+        r#"{"runAsUser": -1}"#,
+        "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+    ),
+    (
+        "/spec/containers/0/securityContext",
+        r#"{"privileged": true, "allowPrivilegeEscalation": false}"#,
+        "spec.containers[0].securityContext: Invalid value: {\"allowPrivilegeEscalation\":false,\"privileged\":true}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+    ),
+    (
+        "/spec/containers/0/lifecycle",
+        r#"{"preStop": {"sleep": {"seconds": 31}}}"#,
+        "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)",
+    ),
+    (
+        "/spec/restartPolicy",
+        r#""always""#,
+        "spec.restartPolicy: Unsupported value: \"always\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+    ),
+    ("/spec/dnsPolicy", r#""None""#, "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"),
+    ("/spec/volumes", r#"[{"name": "v"}, {"name": "v"}]"#, "spec.volumes[1].name: Duplicate value: \"v\""),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "emptyDir": {}, "hostPath": {"path": "/x"}}]"#,
+        "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
+    ),
+    ("/spec/volumes", r#"[{"name": "v", "secret": {}}]"#, "spec.volumes[0].secret.secretName: Required value"),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "configMap": {"name": "c", "defaultMode": 644}}]"#,
+        "spec.volumes[0].configMap.defaultMode: Invalid value: 644: must be a number between 0 and 0777 (octal), both inclusive",
+    ),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "configMap": {"name": "c", "items": [{"key": "k", "path": "../x"}]}}]"#,
+        "spec.volumes[0].configMap.items[0].path: Invalid value: \"../x\": must not contain '..'",
+    ),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "hostPath": {"path": "/a/../b"}}]"#,
+        "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
+    ),
+    (
+        "/spec/tolerations",
+        r#"[{"operator": "Equal", "value": "x"}]"#,
+        "spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+    ),
+    (
+        "/spec/tolerations",
+        r#"[{"key": "k", "operator": "Exists", "value": "x"}]"#,
+        "spec.tolerations[0].operator: Invalid value: \"x\": value must be empty when `operator` is 'Exists'",
+    ),
+    ("/spec/activeDeadlineSeconds", r#"0"#, "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"),
+    (
+        "/spec/terminationGracePeriodSeconds",
+        r#"-1"#,
+        "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
+    ),
+    (
+        "/spec/hostAliases",
+        r#"[{"ip": "x"}]"#,
+        "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+    ),
+    (
+        "/spec/securityContext",
+        r#"{"seccompProfile": {"type": "Localhost"}}"#,
+        "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
+    ),
+];
+
 #[test]
 fn pod_rules() {
-    let mount = |name: &str, path: &str| json!([{"name": name, "mountPath": path}]);
-    for (pointer, value, expected) in [
-        ("/spec/containers", json!([]), "spec.containers: Required value"),
-        (
-            "/spec/containers/0/name",
-            json!("C"),
-            "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
-        ),
-        ("/spec/containers/0/image", json!(null), "spec.containers[0].image: Required value"),
-        (
-            "/spec/containers/0/image",
-            json!(" i"),
-            "spec.containers[0].image: Invalid value: \" i\": must not have leading or trailing whitespace",
-        ),
-        ("/spec/initContainers", json!([{"name": "c", "image": "i"}]), "spec.initContainers[0].name: Duplicate value: \"c\""),
-        (
-            "/spec/initContainers",
-            json!([{"name": "d", "image": "i", "livenessProbe": {"exec": {"command": ["a"]}}}]),
-            "spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
-        ),
-        (
-            "/spec/initContainers",
-            json!([{"name": "d", "image": "i", "restartPolicy": "Never"}]),
-            "spec.initContainers[0].restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
-        ),
-        (
-            "/spec/containers/0/restartPolicy",
-            json!("Always"),
-            "spec.containers[0].restartPolicy: Forbidden: may not be set for non-init containers",
-        ),
-        ("/spec/containers/0/volumeMounts", mount("v", "/x"), "spec.containers[0].volumeMounts[0].name: Not found: \"v\""),
-        (
-            "/spec/containers/0/ports",
-            json!([{"containerPort": 70000}]),
-            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
-        ),
-        (
-            "/spec/containers/0/ports",
-            json!([{"containerPort": 1, "name": "a"}, {"containerPort": 2, "name": "a"}]),
-            "spec.containers[0].ports[1].name: Duplicate value: \"a\"",
-        ),
-        (
-            "/spec/containers/0/ports",
-            json!([{"containerPort": 1, "protocol": "tcp"}]),
-            "spec.containers[0].ports[0].protocol: Unsupported value: \"tcp\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
-        ),
-        ("/spec/containers/0/livenessProbe", json!({}), "spec.containers[0].livenessProbe: Required value: must specify a handler type"),
-        (
-            "/spec/containers/0/livenessProbe",
-            json!({"exec": {"command": ["a"]}, "tcpSocket": {"port": 1}}),
-            "spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type",
-        ),
-        (
-            "/spec/containers/0/livenessProbe",
-            json!({"exec": {"command": ["a"]}, "successThreshold": 2}),
-            "spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1",
-        ),
-        (
-            "/spec/containers/0/readinessProbe",
-            json!({"httpGet": {"port": 0}}),
-            "spec.containers[0].readinessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive",
-        ),
-        (
-            "/spec/containers/0/env",
-            json!([{"name": "A=B"}]),
-            "spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='",
-        ),
-        (
-            "/spec/containers/0/env",
-            json!([{"name": "A", "value": "x", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]),
-            "spec.containers[0].env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
-        ),
-        (
-            "/spec/containers/0/env",
-            json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]),
-            "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.x\": supported values: \"metadata.name\", \"metadata.namespace\", \"metadata.uid\", \"spec.nodeName\", \"spec.serviceAccountName\", \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \"status.podIPs\"",
-        ),
-        (
-            "/spec/containers/0/envFrom",
-            json!([{}]),
-            "spec.containers[0].envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`",
-        ),
-        (
-            "/spec/containers/0/resources",
-            json!({"limits": {"cpu": "100m"}, "requests": {"cpu": "200m"}}),
-            "spec.containers[0].resources.requests: Invalid value: \"200m\": must be less than or equal to cpu limit of 100m",
-        ),
-        (
-            "/spec/containers/0/resources",
-            json!({"limits": {"cpu": "lots"}, "requests": {"cpu": "1"}}),
-            "spec.containers[0].resources.limits[cpu]: Invalid value: \"lots\": quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
-        ),
-        (
-            "/spec/containers/0/resources",
-            json!({"requests": {"disk": "1"}}),
-            "spec.containers[0].resources.requests[disk]: Invalid value: \"disk\": must be a standard resource for containers",
-        ),
-        (
-            "/spec/containers/0/imagePullPolicy",
-            json!("Sometimes"),
-            "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
-        ),
-        (
-            "/spec/containers/0/securityContext",
-            json!({"runAsUser": -1}),
-            "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
-        ),
-        (
-            "/spec/containers/0/securityContext",
-            json!({"privileged": true, "allowPrivilegeEscalation": false}),
-            "spec.containers[0].securityContext: Invalid value: {\"allowPrivilegeEscalation\":false,\"privileged\":true}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-        ),
-        (
-            "/spec/containers/0/lifecycle",
-            json!({"preStop": {"sleep": {"seconds": 31}}}),
-            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)",
-        ),
-        (
-            "/spec/restartPolicy",
-            json!("always"),
-            "spec.restartPolicy: Unsupported value: \"always\": supported values: \"Always\", \"OnFailure\", \"Never\"",
-        ),
-        ("/spec/dnsPolicy", json!("None"), "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"),
-        ("/spec/volumes", json!([{"name": "v"}, {"name": "v"}]), "spec.volumes[1].name: Duplicate value: \"v\""),
-        (
-            "/spec/volumes",
-            json!([{"name": "v", "emptyDir": {}, "hostPath": {"path": "/x"}}]),
-            "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
-        ),
-        ("/spec/volumes", json!([{"name": "v", "secret": {}}]), "spec.volumes[0].secret.secretName: Required value"),
-        (
-            "/spec/volumes",
-            json!([{"name": "v", "configMap": {"name": "c", "defaultMode": 644}}]),
-            "spec.volumes[0].configMap.defaultMode: Invalid value: 644: must be a number between 0 and 0777 (octal), both inclusive",
-        ),
-        (
-            "/spec/volumes",
-            json!([{"name": "v", "configMap": {"name": "c", "items": [{"key": "k", "path": "../x"}]}}]),
-            "spec.volumes[0].configMap.items[0].path: Invalid value: \"../x\": must not contain '..'",
-        ),
-        (
-            "/spec/volumes",
-            json!([{"name": "v", "hostPath": {"path": "/a/../b"}}]),
-            "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
-        ),
-        (
-            "/spec/tolerations",
-            json!([{"operator": "Equal", "value": "x"}]),
-            "spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-        ),
-        (
-            "/spec/tolerations",
-            json!([{"key": "k", "operator": "Exists", "value": "x"}]),
-            "spec.tolerations[0].operator: Invalid value: \"x\": value must be empty when `operator` is 'Exists'",
-        ),
-        (
-            "/spec/activeDeadlineSeconds",
-            json!(0),
-            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
-        ),
-        (
-            "/spec/terminationGracePeriodSeconds",
-            json!(-1),
-            "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
-        ),
-        (
-            "/spec/hostAliases",
-            json!([{"ip": "x"}]),
-            "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        ),
-        (
-            "/spec/securityContext",
-            json!({"seccompProfile": {"type": "Localhost"}}),
-            "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
-        ),
-    ] {
-        assert_eq!(errors(Kind::Pod, with(&pod(), pointer, value.clone())).join("; "), expected, "{pointer} = {value}");
+    for (pointer, value, expected) in POD_RULES {
+        let value: Value = serde_json::from_str(value).expect("JSON");
+        assert_eq!(errors(Kind::Pod, with(&pod(), pointer, value.clone())).join("; "), *expected, "{pointer} = {value}");
     }
     let mounted = with(&pod(), "/spec/volumes", json!([{"name": "v"}]));
     let twice = json!([{"name": "v", "mountPath": "/x"}, {"name": "v", "mountPath": "/x", "subPath": "/a"}]);

@@ -15,15 +15,11 @@ pub(super) const POD: &str = "pod updates may not change fields other than `spec
 pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
     match (new, old) {
         (Typed::Pod(new), Typed::Pod(old)) => pod(new, old, errors),
-        (Typed::Deployment(new), Typed::Deployment(old)) => {
-            if new.spec.selector != old.spec.selector {
-                errors.invalid(&SPEC.child("selector"), &new.spec.selector, IMMUTABLE);
-            }
+        (Typed::Deployment(new), Typed::Deployment(old)) if new.spec.selector != old.spec.selector => {
+            errors.invalid(&SPEC.child("selector"), &new.spec.selector, IMMUTABLE);
         }
-        (Typed::ReplicaSet(new), Typed::ReplicaSet(old)) => {
-            if new.spec.selector != old.spec.selector {
-                errors.invalid(&SPEC.child("selector"), &new.spec.selector, IMMUTABLE);
-            }
+        (Typed::ReplicaSet(new), Typed::ReplicaSet(old)) if new.spec.selector != old.spec.selector => {
+            errors.invalid(&SPEC.child("selector"), &new.spec.selector, IMMUTABLE);
         }
         (Typed::Job(new), Typed::Job(old)) => {
             if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
@@ -34,10 +30,8 @@ pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
         (Typed::ConfigMap(new), Typed::ConfigMap(old)) => config_map(new, old, errors),
         (Typed::Secret(new), Typed::Secret(old)) => secret(new, old, errors),
         (Typed::Node(new), Typed::Node(old)) => node(new, old, errors),
-        (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) => {
-            if new.address_type != old.address_type {
-                errors.invalid(&Path::root("addressType"), &new.address_type, IMMUTABLE);
-            }
+        (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) if new.address_type != old.address_type => {
+            errors.invalid(&Path::root("addressType"), &new.address_type, IMMUTABLE);
         }
         _ => {}
     }
