@@ -3,7 +3,7 @@
 //! whoever asks and wherever it runs (server, sync, controllers, preview).
 
 pub use crate::model::{ErrorReason, FieldError};
-use crate::model::{Key, Object, defaults, validate};
+use crate::model::{Key, Object, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Stamp, Write};
 
@@ -56,6 +56,8 @@ pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: 
 pub fn normalise(object: &Object) -> Result<Object, Vec<FieldError>> {
     let mut typed = object.typed().clone();
     defaults::apply(&mut typed);
-    let errors = validate::validate(&typed);
-    if errors.is_empty() { Ok(Object::from_typed(typed)) } else { Err(errors) }
+    let mut errors = validate::validate(&typed);
+    let normal = Object::from_typed(typed);
+    errors.extend(fields::refusals(normal.kind(), &normal.value()));
+    if errors.is_empty() { Ok(normal) } else { Err(errors) }
 }

@@ -11,6 +11,7 @@
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
 pub mod defaults;
+pub mod fields;
 mod key;
 mod kind;
 pub mod manifest;

@@ -1,0 +1,154 @@
+//! The table, kind by kind. PURE.
+
+use serde_json::Value;
+
+use super::Rule::{Acts, Check, Harmless, Only, Refused};
+use super::{Node, Row, pod};
+use crate::model::Kind;
+
+/// The tree of a kind's rows.
+pub(super) fn table(kind: Kind) -> Node {
+    let mut root = Node::default();
+    root.add("", TYPE);
+    root.add("metadata", METADATA);
+    if kind.info().has_status {
+        root.add("", STATUS);
+    }
+    match kind {
+        Kind::Pod => pod::add(&mut root, "spec"),
+        Kind::ReplicaSet => {
+            root.add("spec", REPLICA_SET);
+            with_template(&mut root);
+        }
+        Kind::Deployment => {
+            root.add("spec", DEPLOYMENT);
+            with_template(&mut root);
+        }
+        Kind::Job => {
+            root.add("spec", JOB);
+            with_template(&mut root);
+        }
+        Kind::Namespace => root.add("spec", &[("finalizers", Acts)]),
+        Kind::Node => root.add("spec", NODE),
+        Kind::ServiceAccount => root.add("", SERVICE_ACCOUNT),
+        Kind::Secret => root.add("", SECRET),
+        Kind::ConfigMap => root.add("", &[("data.* binaryData.* immutable", Acts)]),
+        Kind::Service => root.add("spec", SERVICE),
+        Kind::EndpointSlice => root.add("", ENDPOINT_SLICE),
+        Kind::Lease => root.add("spec", LEASE),
+        Kind::Event => root.add("", EVENT),
+        Kind::Source => root.add("spec", SOURCE),
+    }
+    root
+}
+
+/// `spec.selector` and `spec.template`.
+fn with_template(root: &mut Node) {
+    root.add("spec.selector", SELECTOR);
+    root.add("spec.template.metadata", METADATA);
+    pod::add(root, "spec.template.spec");
+}
+
+const TYPE: &[Row] = &[("apiVersion kind", Acts)];
+const STATUS: &[Row] = &[("status", Harmless)];
+
+const METADATA: &[Row] = &[
+    ("name namespace generateName labels.* annotations.* finalizers", Acts),
+    ("ownerReferences[].apiVersion ownerReferences[].kind ownerReferences[].name ownerReferences[].uid", Acts),
+    ("ownerReferences[].controller ownerReferences[].blockOwnerDeletion", Acts),
+    // Written by the system; an exported manifest carries them.
+    ("uid resourceVersion generation creationTimestamp deletionTimestamp deletionGracePeriodSeconds managedFields selfLink", Harmless),
+];
+
+const SELECTOR: &[Row] = &[("matchLabels.* matchExpressions[].key matchExpressions[].operator matchExpressions[].values", Acts)];
+
+const REPLICA_SET: &[Row] = &[("replicas minReadySeconds", Acts)];
+
+const DEPLOYMENT: &[Row] = &[
+    ("replicas minReadySeconds paused progressDeadlineSeconds revisionHistoryLimit", Acts),
+    ("strategy.type strategy.rollingUpdate.maxSurge strategy.rollingUpdate.maxUnavailable", Acts),
+];
+
+const JOB: &[Row] = &[
+    ("activeDeadlineSeconds backoffLimit completions manualSelector parallelism podReplacementPolicy suspend", Acts),
+    ("ttlSecondsAfterFinished", Acts),
+    ("completionMode", Only(&["NonIndexed"], "indexed Jobs are not supported yet")),
+    ("backoffLimitPerIndex maxFailedIndexes successPolicy", Refused("indexed Jobs are not supported yet")),
+    ("podFailurePolicy", Refused("pod failure policies are not supported yet")),
+    ("managedBy", Only(&["kubernetes.io/job-controller"], "there is no other controller for Jobs")),
+    ("scheduling", Refused("gang scheduling is not supported")),
+];
+
+const NODE: &[Row] = &[
+    ("podCIDR podCIDRs unschedulable taints[].key taints[].value taints[].effect taints[].timeAdded", Acts),
+    ("providerID externalID", Harmless),
+    ("configSource", Refused("nodes are configured by their own files")),
+    ("podPreemptionPolicy", Refused("nothing is preempted")),
+];
+
+const SERVICE_ACCOUNT: &[Row] = &[
+    // Accounts are objects only: no pod gets a token of the API.
+    ("automountServiceAccountToken secrets", Harmless),
+    ("imagePullSecrets", Refused("pull secrets of an account are not used yet: name them in the pod's `imagePullSecrets`")),
+];
+
+const SECRET: &[Row] = &[("data.* stringData.* immutable", Acts), ("type", Check(secret_type))];
+
+fn secret_type(type_: &Value, _: &Value) -> Option<String> {
+    match type_.as_str() {
+        Some("kubernetes.io/service-account-token") => Some("tokens of service accounts are not issued".to_owned()),
+        Some("bootstrap.kubernetes.io/token") => Some("nodes join with tokens made by `podbay token create`".to_owned()),
+        _ => None,
+    }
+}
+
+const SERVICE: &[Row] = &[
+    ("type", Check(service_type)),
+    ("clusterIP clusterIPs selector.* publishNotReadyAddresses", Acts),
+    ("sessionAffinity sessionAffinityConfig.clientIP.timeoutSeconds", Acts),
+    ("ports[].name ports[].port ports[].targetPort ports[].nodePort", Acts),
+    ("ports[].protocol", Only(&["TCP", "UDP"], "SCTP is not supported")),
+    // For programs that read Services; it changes nothing in the network.
+    ("ports[].appProtocol trafficDistribution allocateLoadBalancerNodePorts", Harmless),
+    ("externalIPs", Refused("external addresses are not supported yet: use type NodePort")),
+    ("externalName", Refused(NO_EXTERNAL_NAME)),
+    ("externalTrafficPolicy internalTrafficPolicy", Only(&["Cluster"], "only the traffic policy `Cluster` is supported yet")),
+    ("healthCheckNodePort", Only(&["0"], NO_LOAD_BALANCER)),
+    ("loadBalancerClass loadBalancerIP loadBalancerSourceRanges", Refused(NO_LOAD_BALANCER)),
+    ("ipFamilies", Only(&["IPv4"], "IPv6 is not supported yet")),
+    ("ipFamilyPolicy", Only(&["SingleStack", "PreferDualStack"], "IPv6 is not supported yet")),
+];
+
+const NO_LOAD_BALANCER: &str = "load balancers are not supported yet: use type NodePort";
+const NO_EXTERNAL_NAME: &str = "type ExternalName is not supported: there are no cluster DNS names yet";
+
+fn service_type(type_: &Value, _: &Value) -> Option<String> {
+    match type_.as_str() {
+        Some("LoadBalancer") => Some(NO_LOAD_BALANCER.to_owned()),
+        Some("ExternalName") => Some(NO_EXTERNAL_NAME.to_owned()),
+        _ => None,
+    }
+}
+
+const ENDPOINT_SLICE: &[Row] = &[
+    ("addressType", Only(&["IPv4"], "only IPv4 addresses are supported yet")),
+    ("endpoints[].addresses endpoints[].conditions.ready endpoints[].conditions.serving endpoints[].conditions.terminating", Acts),
+    ("endpoints[].targetRef endpoints[].nodeName endpoints[].zone endpoints[].hostname endpoints[].hints", Harmless),
+    ("endpoints[].deprecatedTopology ports[].appProtocol", Harmless),
+    ("ports[].name ports[].port", Acts),
+    ("ports[].protocol", Only(&["TCP", "UDP"], "SCTP is not supported")),
+];
+
+const LEASE: &[Row] =
+    &[("acquireTime holderIdentity leaseDurationSeconds leaseTransitions renewTime", Acts), ("preferredHolder strategy", Harmless)];
+
+/// Events are for people: they are kept as they are.
+const EVENT: &[Row] = &[
+    ("action count eventTime firstTimestamp lastTimestamp message reason type", Acts),
+    ("involvedObject related reportingComponent reportingInstance series source", Harmless),
+];
+
+const SOURCE: &[Row] = &[
+    ("directory path namespace intervalSeconds unsupported suspend adopt budget.objects budget.percent", Acts),
+    ("git.url git.reference git.tokenFile git.sshKeyFile git.knownHostsFile", Acts),
+];

@@ -1,0 +1,186 @@
+//! The table's part for pods and pod templates. PURE.
+
+use serde_json::Value;
+
+use super::Rule::{Acts, Check, Harmless, Only, Refused};
+use super::{Node, Row};
+
+/// Adds the rows of a pod's spec below `at`.
+pub(super) fn add(root: &mut Node, at: &'static str) {
+    let spec = root.reach(at);
+    spec.add("", SPEC);
+    spec.add("securityContext", SECURITY);
+    spec.add("volumes[]", VOLUME);
+    for list in ["containers[]", "initContainers[]"] {
+        let container = spec.reach(list);
+        container.add("", CONTAINER);
+        container.add("securityContext", CONTAINER_SECURITY);
+        for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+            container.add(probe, PROBE);
+        }
+        for hook in ["lifecycle.postStart", "lifecycle.preStop"] {
+            container.add(hook, HOOK);
+        }
+    }
+}
+
+const SPEC: &[Row] = &[
+    ("activeDeadlineSeconds dnsPolicy enableServiceLinks hostIPC hostNetwork hostPID hostname nodeName restartPolicy", Acts),
+    ("shareProcessNamespace terminationGracePeriodSeconds imagePullSecrets[].name nodeSelector.*", Acts),
+    ("dnsConfig.nameservers dnsConfig.searches dnsConfig.options[].name dnsConfig.options[].value", Acts),
+    ("hostAliases[].ip hostAliases[].hostnames", Acts),
+    ("tolerations[].key tolerations[].operator tolerations[].value tolerations[].effect tolerations[].tolerationSeconds", Acts),
+    // No pod gets a token of the API, so the name of an account and the wish for a token change nothing.
+    ("serviceAccountName serviceAccount automountServiceAccountToken", Harmless),
+    // Nothing is preempted.
+    ("preemptionPolicy", Harmless),
+    ("schedulerName", Only(&["default-scheduler"], "there is one scheduler: `default-scheduler`")),
+    ("os.name", Only(&["linux"], "pods run on Linux")),
+    ("priority", Only(&["0"], "pod priorities are not supported yet")),
+    ("priorityClassName", Refused("pod priorities are not supported yet")),
+    ("runtimeClassName", Refused("runtime classes are not supported yet")),
+    ("hostUsers", Only(&["true"], "user namespaces of pods are not supported yet")),
+    ("setHostnameAsFQDN", Only(&["false"], "there are no cluster DNS names yet")),
+    ("subdomain", Refused("there are no cluster DNS names yet")),
+    ("hostnameOverride", Refused("use `hostname`: `hostnameOverride` is not supported yet")),
+    ("affinity", Refused("affinity is not supported yet: use `nodeSelector` and tolerations")),
+    ("topologySpreadConstraints", Refused("topology spread constraints are not supported yet")),
+    ("ephemeralContainers", Refused("ephemeral containers are not supported yet")),
+    ("evictionResponders", Refused("eviction responders are not supported")),
+    ("overhead", Refused("pod overhead comes with runtime classes, which are not supported yet")),
+    ("readinessGates", Refused("readiness gates are not supported yet")),
+    ("resourceClaims", Refused("dynamic resource allocation is not supported")),
+    ("resources", Refused("resources of the pod as a whole are not supported yet: set them on its containers")),
+    ("schedulingGates", Refused("scheduling gates are not supported yet")),
+    ("schedulingGroup", Refused("scheduling groups are not supported")),
+];
+
+const SECURITY: &[Row] = &[
+    ("runAsUser runAsGroup runAsNonRoot fsGroup supplementalGroups", Acts),
+    // When the owner of a volume's files is changed, not whether.
+    ("fsGroupChangePolicy seLinuxChangePolicy", Harmless),
+    ("supplementalGroupsPolicy", Only(&["Merge"], "only the policy `Merge` is supported")),
+    ("sysctls[].name", Check(sysctl)),
+    ("sysctls[].value", Acts),
+    ("seccompProfile.type", Only(&["RuntimeDefault", "Unconfined"], NO_LOCAL_SECCOMP)),
+    ("seccompProfile.localhostProfile", Refused(NO_LOCAL_SECCOMP)),
+    ("appArmorProfile.type", Only(&["Unconfined"], NO_APPARMOR)),
+    ("appArmorProfile.localhostProfile", Refused(NO_APPARMOR)),
+    ("seLinuxOptions", Refused("SELinux labels are not supported yet")),
+    ("windowsOptions", Refused("pods run on Linux")),
+];
+
+const NO_LOCAL_SECCOMP: &str = "seccomp profiles from the node are not supported yet: use `RuntimeDefault` or `Unconfined`";
+const NO_APPARMOR: &str = "AppArmor profiles are not supported yet";
+
+/// What Kubernetes calls safe, and the length of a listen queue: each belongs to the pod's own
+/// namespaces.
+const SYSCTLS: [&str; 13] = [
+    "kernel.shm_rmid_forced",
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+fn sysctl(name: &Value, _: &Value) -> Option<String> {
+    let name = name.as_str().unwrap_or_default().replace('/', ".");
+    (!SYSCTLS.contains(&name.as_str())).then(|| format!("sysctl \"{name}\" is not one of those a pod may set: {}", SYSCTLS.join(", ")))
+}
+
+const VOLUME: &[Row] = &[
+    ("name emptyDir.sizeLimit hostPath.path hostPath.type", Acts),
+    ("emptyDir.medium", Only(&["Memory"], "an emptyDir is on the node's disk or in memory (`Memory`)")),
+    ("emptyDir.mode", Refused("the mode of an emptyDir is not supported yet")),
+    ("configMap.name configMap.optional configMap.defaultMode", Acts),
+    ("configMap.items[].key configMap.items[].path configMap.items[].mode", Acts),
+    ("secret.secretName secret.optional secret.defaultMode", Acts),
+    ("secret.items[].key secret.items[].path secret.items[].mode", Acts),
+    (
+        "configMap.defaultUser configMap.items[].user secret.defaultUser secret.items[].user",
+        Refused("owners of single files are not supported yet"),
+    ),
+    ("persistentVolumeClaim", Refused("persistentVolumeClaim volumes are not supported yet")),
+    ("projected", Refused("projected volumes are not supported yet")),
+    ("downwardAPI", Refused("downwardAPI volumes are not supported yet: use `env` with `fieldRef`")),
+    ("ephemeral", Refused("ephemeral volumes are not supported yet")),
+    ("csi", Refused("csi volumes are not supported yet")),
+    ("image", Refused("image volumes are not supported yet")),
+    ("nfs", Refused("nfs volumes are not supported yet: mount the share on the node and use `hostPath`")),
+    ("iscsi", Refused("iscsi volumes are not supported")),
+    ("fc", Refused("fc volumes are not supported")),
+    ("awsElasticBlockStore azureDisk azureFile cephfs cinder flexVolume flocker gcePersistentDisk", Refused(NO_CLOUD_DISK)),
+    ("gitRepo glusterfs photonPersistentDisk portworxVolume quobyte rbd scaleIO storageos vsphereVolume", Refused(NO_CLOUD_DISK)),
+];
+
+const NO_CLOUD_DISK: &str = "this volume type is not supported: emptyDir, hostPath, configMap and secret are";
+
+const CONTAINER: &[Row] = &[
+    ("name image imagePullPolicy command args workingDir stdin stdinOnce tty", Acts),
+    ("restartPolicy terminationMessagePath terminationMessagePolicy lifecycle.stopSignal", Acts),
+    ("restartPolicyRules", Refused("restart rules of single containers are not supported yet")),
+    ("env[].name env[].value", Acts),
+    ("env[].valueFrom.configMapKeyRef.name env[].valueFrom.configMapKeyRef.key env[].valueFrom.configMapKeyRef.optional", Acts),
+    ("env[].valueFrom.secretKeyRef.name env[].valueFrom.secretKeyRef.key env[].valueFrom.secretKeyRef.optional", Acts),
+    ("env[].valueFrom.fieldRef.fieldPath", Acts),
+    ("env[].valueFrom.fieldRef.apiVersion", Only(&["v1"], "fields are those of `v1`")),
+    ("env[].valueFrom.resourceFieldRef.containerName env[].valueFrom.resourceFieldRef.divisor", Acts),
+    ("env[].valueFrom.resourceFieldRef.resource", Acts),
+    ("env[].valueFrom.fileKeyRef", Refused("variables from files are not supported yet")),
+    ("envFrom[].prefix envFrom[].configMapRef.name envFrom[].configMapRef.optional", Acts),
+    ("envFrom[].secretRef.name envFrom[].secretRef.optional", Acts),
+    ("ports[].name ports[].containerPort ports[].protocol", Acts),
+    ("ports[].hostPort", Check(host_port)),
+    ("ports[].hostIP", Refused("host ports are not supported yet")),
+    ("resources.limits.cpu resources.limits.memory resources.requests.cpu resources.requests.memory", Acts),
+    ("resources.limits.ephemeral-storage resources.requests.ephemeral-storage", Refused("disk space is not limited yet")),
+    ("resources.limits.* resources.requests.*", Refused("only `cpu` and `memory` are supported yet")),
+    ("resources.claims", Refused("dynamic resource allocation is not supported")),
+    // Resources of running containers never change here.
+    ("resizePolicy", Harmless),
+    ("volumeMounts[].name volumeMounts[].mountPath volumeMounts[].readOnly volumeMounts[].subPath volumeMounts[].subPathExpr", Acts),
+    ("volumeMounts[].mountPropagation", Acts),
+    ("volumeMounts[].recursiveReadOnly", Only(&["Disabled", "IfPossible"], "recursive read-only mounts are not supported yet")),
+    ("volumeMounts[].bindMountOptions", Refused("mount options are not supported yet")),
+    ("volumeDevices", Refused("raw block volumes are not supported yet")),
+];
+
+fn host_port(_: &Value, object: &Value) -> Option<String> {
+    let host_network = ["/spec/hostNetwork", "/spec/template/spec/hostNetwork"];
+    let on_host = host_network.iter().any(|path| object.pointer(path) == Some(&Value::Bool(true)));
+    (!on_host).then(|| "host ports are not supported yet: use a Service of type NodePort, or `hostNetwork`".to_owned())
+}
+
+const CONTAINER_SECURITY: &[Row] = &[
+    ("runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged allowPrivilegeEscalation procMount", Acts),
+    ("capabilities.add capabilities.drop", Acts),
+    ("seccompProfile.type", Only(&["RuntimeDefault", "Unconfined"], NO_LOCAL_SECCOMP)),
+    ("seccompProfile.localhostProfile", Refused(NO_LOCAL_SECCOMP)),
+    ("appArmorProfile.type", Only(&["Unconfined"], NO_APPARMOR)),
+    ("appArmorProfile.localhostProfile", Refused(NO_APPARMOR)),
+    ("seLinuxOptions", Refused("SELinux labels are not supported yet")),
+    ("windowsOptions", Refused("pods run on Linux")),
+];
+
+const PROBE: &[Row] = &[
+    ("exec.command tcpSocket.host tcpSocket.port", Acts),
+    ("httpGet.host httpGet.path httpGet.port httpGet.scheme httpGet.httpHeaders[].name httpGet.httpHeaders[].value", Acts),
+    ("httpGet.protocol", Refused("probes speak HTTP/1.1")),
+    ("initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds", Acts),
+    ("grpc", Refused("gRPC probes are not supported yet: use `exec`, `httpGet` or `tcpSocket`")),
+];
+
+const HOOK: &[Row] = &[
+    ("exec.command sleep.seconds", Acts),
+    ("httpGet.host httpGet.path httpGet.port httpGet.scheme httpGet.httpHeaders[].name httpGet.httpHeaders[].value", Acts),
+    ("httpGet.protocol", Refused("hooks speak HTTP/1.1")),
+    ("tcpSocket", Refused("Kubernetes never carries out a tcpSocket hook: use `exec`, `httpGet` or `sleep`")),
+];
