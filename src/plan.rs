@@ -90,6 +90,8 @@ pub struct Plan {
     pub ops: Vec<Op>,
     pub waits: Vec<Wait>,
     pub notes: Vec<Note>,
+    /// Pods whose node another equally good one could have been: the tie was broken by name.
+    pub tied: Vec<Key>,
     /// Look again at this time even if nothing changes.
     pub again_at: Option<Timestamp>,
 }

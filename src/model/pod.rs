@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::ToSpan;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus, ResourceRequirements, Taint, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Timestamp;
@@ -190,6 +192,18 @@ fn raise(peak: &mut Resources, other: &Resources) {
         let entry = peak.entry(name.clone()).or_default();
         *entry = std::cmp::max(*entry, *amount);
     }
+}
+
+/// Whether a toleration covers a taint: key, effect and value, each of which may be left open.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let open = |text: Option<&str>| text.is_none_or(str::is_empty);
+    let effect = open(toleration.effect.as_deref()) || toleration.effect.as_deref() == Some(&taint.effect);
+    let key = open(toleration.key.as_deref()) || toleration.key.as_deref() == Some(&taint.key);
+    let value = match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        _ => !open(toleration.key.as_deref()) && toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""),
+    };
+    effect && key && value
 }
 
 /// Kubernetes' quality-of-service class.

@@ -14,7 +14,7 @@ pub struct Snapshot {
     objects: OrdMap<Key, Object>,
     /// (owner UID, key) for each owner reference.
     owners: OrdSet<(String, Key)>,
-    /// (node name, key) for each bound pod.
+    /// (node name, key) for each pod; the name is empty where it is not bound.
     nodes: OrdSet<(String, Key)>,
     /// (`name=value`, key) for each label.
     labels: OrdSet<(String, Key)>,
@@ -97,6 +97,11 @@ impl Snapshot {
     /// Every pod bound to a node.
     pub fn pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
         self.indexed(&self.nodes, node)
+    }
+
+    /// Every pod that is bound to no node yet.
+    pub fn unbound_pods(&self) -> impl Iterator<Item = &Object> {
+        self.pods_on("")
     }
 
     /// Every object of any kind and namespace with this label.
@@ -200,7 +205,8 @@ impl Snapshot {
 }
 
 fn node_name(object: &Object) -> Option<&str> {
-    object.get::<Pod>()?.spec.as_ref()?.node_name.as_deref()
+    let spec = object.get::<Pod>()?.spec.as_ref();
+    Some(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default())
 }
 
 fn check(write: &Write, current: Option<&Object>) -> Result<(), Conflict> {

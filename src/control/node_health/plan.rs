@@ -153,7 +153,7 @@ fn force(seen: &Observed<'_>, node: &Node, plan: &mut Plan) {
     for object in &seen.pods {
         let Some(pod) = object.get::<Pod>() else { continue };
         let held = object.is_deleting() && object.meta().deletion_grace_period_seconds == Some(0);
-        if !held && !tolerations(pod).iter().any(|toleration| tolerates(toleration, taint)) {
+        if !held && !tolerations(pod).iter().any(|toleration| pod::tolerates(toleration, taint)) {
             plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: Some(0) });
         }
     }
@@ -214,7 +214,7 @@ enum Stay {
 
 /// How long the pod tolerates the taint.
 fn stay(pod: &Pod, taint: &Taint) -> Stay {
-    let matching: Vec<&Toleration> = tolerations(pod).iter().filter(|toleration| tolerates(toleration, taint)).collect();
+    let matching: Vec<&Toleration> = tolerations(pod).iter().filter(|toleration| pod::tolerates(toleration, taint)).collect();
     match matching.iter().filter_map(|toleration| toleration.toleration_seconds).min() {
         Some(seconds) => Stay::For(seconds),
         None if matching.is_empty() => Stay::Default,
@@ -224,16 +224,4 @@ fn stay(pod: &Pod, taint: &Taint) -> Stay {
 
 fn tolerations(pod: &Pod) -> &[Toleration] {
     pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
-}
-
-/// Kubernetes' rule: key, effect and value, each of which may be left open.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let open = |text: Option<&str>| text.is_none_or(str::is_empty);
-    let effect = open(toleration.effect.as_deref()) || toleration.effect.as_deref() == Some(&taint.effect);
-    let key = open(toleration.key.as_deref()) || toleration.key.as_deref() == Some(&taint.key);
-    let value = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        _ => !open(toleration.key.as_deref()) && toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or(""),
-    };
-    effect && key && value
 }

@@ -1,0 +1,98 @@
+//! Why a node cannot take a pod, in kube-scheduler's words. PURE.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+
+use super::table::{Demand, Names, PODS, Row, Table};
+use crate::model::pod::tolerates;
+
+/// The taint a cordoned node counts as having.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// A demand with its tolerations ready for use.
+pub struct Asked<'a> {
+    pub demand: &'a Demand,
+    tolerations: Vec<Toleration>,
+}
+
+impl<'a> Asked<'a> {
+    pub fn new(demand: &'a Demand) -> Self {
+        Self { demand, tolerations: demand.tolerations().collect() }
+    }
+
+    fn tolerates(&self, taint: &Taint) -> bool {
+        self.tolerations.iter().any(|toleration| tolerates(toleration, taint))
+    }
+
+    /// Taints that only advise against the node.
+    pub fn advised_against(&self, row: &Row) -> usize {
+        row.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule" && !self.tolerates(taint)).count()
+    }
+}
+
+/// Whether the node can take the pod.
+pub fn fits(row: &Row, asked: &Asked<'_>) -> bool {
+    standing(row, asked).is_none() && !lacks(row, asked).any(|_| true)
+}
+
+/// The first reason that no freed room would change.
+fn standing(row: &Row, asked: &Asked<'_>) -> Option<String> {
+    if row.unschedulable {
+        let taint = Taint { key: UNSCHEDULABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        if !asked.tolerates(&taint) {
+            return Some("node(s) were unschedulable".to_owned());
+        }
+    }
+    let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !asked.tolerates(taint);
+    if let Some(taint) = row.taints.iter().find(hard) {
+        return Some(format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value.as_deref().unwrap_or_default()));
+    }
+    if !row.ready {
+        return Some("node(s) were not ready".to_owned());
+    }
+    if !asked.demand.selector.iter().all(|(name, value)| row.labels.get(name) == Some(value)) {
+        return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
+    }
+    let taken = |(number, protocol, address): &(i32, String, String)| {
+        row.ports
+            .iter()
+            .any(|(other, of, at)| number == other && protocol == of && (address == at || address == "0.0.0.0" || at == "0.0.0.0"))
+    };
+    asked.demand.ports.iter().any(taken).then(|| "node(s) didn't have free ports for the requested pod ports".to_owned())
+}
+
+/// The resources of which too little is left.
+fn lacks<'a>(row: &'a Row, asked: &'a Asked<'_>) -> impl Iterator<Item = usize> + 'a {
+    asked
+        .demand
+        .amounts
+        .asked()
+        .filter(|(index, amount)| row.used.get(*index).saturating_add(*amount) > row.offered.get(*index))
+        .map(|(index, _)| index)
+}
+
+fn lack(names: &Names, index: usize) -> String {
+    if index == PODS { "Too many pods".to_owned() } else { format!("Insufficient {}", names.name(index)) }
+}
+
+/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
+pub fn refusal(table: &Table, asked: &Asked<'_>) -> String {
+    if table.rows.is_empty() {
+        return "no nodes available to schedule pods".to_owned();
+    }
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for row in &table.rows {
+        match standing(row, asked) {
+            Some(reason) => *counts.entry(reason).or_default() += 1,
+            None => {
+                for index in lacks(row, asked) {
+                    *counts.entry(lack(&table.names, index)).or_default() += 1;
+                }
+            }
+        }
+    }
+    let mut counts: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    counts.sort_unstable();
+    format!("0/{} nodes are available: {}.", table.rows.len(), counts.join(", "))
+}

@@ -1,0 +1,284 @@
+//! All pending pods at once, in order of priority, age and name.
+//!
+//! Pods that ask the same share one heap of the nodes that fit, best first. Placing a pod only
+//! ever makes its node worse, so an entry whose node has changed is evaluated anew when it comes to
+//! the top, and no pod scans all nodes.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
+
+use super::filter::{self, Asked};
+use super::score;
+use super::table::{Demand, Row, Table};
+use crate::model::{Key, Object, Timestamp, pod};
+use crate::plan::{Op, Plan, Reason};
+
+/// Every node with the pods bound to it, and the pods that wait for a node.
+pub struct Observed {
+    pub nodes: Vec<(Object, Vec<Object>)>,
+    pub pending: Vec<Object>,
+}
+
+/// What became of one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    pub pod: Key,
+    /// The node, or why there is none.
+    pub node: Result<String, Reason>,
+    /// Another node was as good: the name decided.
+    pub tied: bool,
+}
+
+/// Waits for a node, and for this scheduler.
+pub fn is_pending(pod: &Pod) -> bool {
+    let ours = |spec: &PodSpec| {
+        spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == "default-scheduler")
+            && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
+    };
+    pod::is_active(pod) && pod::node_name(pod).is_none() && pod.spec.as_ref().is_some_and(ours)
+}
+
+/// The nodes that fit one demand: (score, nearest name, version of the row).
+type Heap = BinaryHeap<(i64, Reverse<usize>, u32)>;
+
+struct Class {
+    demand: Demand,
+    heap: Heap,
+}
+
+/// Chooses a node for each pending pod. The answers are in the order of `pending` after sorting.
+pub fn place(seen: &Observed) -> Vec<Placed> {
+    let mut table = Table::new(&seen.nodes);
+    let mut classes: Vec<Class> = Vec::new();
+    let mut known: BTreeMap<Demand, usize> = BTreeMap::new();
+    let mut placed = Vec::with_capacity(seen.pending.len());
+    let mut refused: Vec<(usize, usize)> = Vec::new();
+    for object in in_order(&seen.pending) {
+        let Some(spec) = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()) else { continue };
+        let demand = table.demand(spec);
+        let class = *known.entry(demand).or_insert_with_key(|demand| {
+            classes.push(Class { demand: demand.clone(), heap: fill(&table, demand) });
+            classes.len() - 1
+        });
+        let Class { demand, heap } = &mut classes[class];
+        let (node, tied) = match choose(&mut table.rows, demand, heap) {
+            Some((at, tied)) => (Ok(table.rows[at].name.clone()), tied),
+            None => {
+                refused.push((placed.len(), class));
+                (Err(Reason::new("Unschedulable", String::new())), false)
+            }
+        };
+        placed.push(Placed { pod: object.key().clone(), node, tied });
+    }
+    // The reasons speak of the state after all placements: what planning again would find.
+    let mut messages: BTreeMap<usize, String> = BTreeMap::new();
+    for (at, class) in refused {
+        let message = messages.entry(class).or_insert_with(|| filter::refusal(&table, &Asked::new(&classes[class].demand)));
+        placed[at].node = Err(Reason::new("Unschedulable", message.clone()));
+    }
+    placed
+}
+
+/// Higher priority first, then the older, then by name.
+fn in_order(pending: &[Object]) -> Vec<&Object> {
+    let mut all: Vec<&Object> = pending.iter().collect();
+    all.sort_by_cached_key(|object| {
+        let priority = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()?.priority).unwrap_or(0);
+        let created = object.meta().creation_timestamp.as_ref().map(|time| time.0);
+        (Reverse(priority), created.is_none(), created, object.key().clone())
+    });
+    all
+}
+
+fn fill(table: &Table, demand: &Demand) -> Heap {
+    let asked = Asked::new(demand);
+    let fitting = table.rows.iter().enumerate().filter(|(_, row)| filter::fits(row, &asked));
+    fitting.map(|(at, row)| (score::score(row, &asked), Reverse(at), row.version)).collect()
+}
+
+/// Takes the best node and counts the pod there.
+fn choose(rows: &mut [Row], demand: &Demand, heap: &mut Heap) -> Option<(usize, bool)> {
+    let asked = Asked::new(demand);
+    refresh(rows, &asked, heap);
+    let (best, Reverse(at), _) = heap.pop()?;
+    refresh(rows, &asked, heap);
+    let tied = heap.peek().is_some_and(|(next, _, _)| *next == best);
+    rows[at].take(&demand.amounts, demand.weighed, &demand.ports);
+    if filter::fits(&rows[at], &asked) {
+        heap.push((score::score(&rows[at], &asked), Reverse(at), rows[at].version));
+    }
+    Some((at, tied))
+}
+
+/// Evaluates stale entries anew until the top is true.
+fn refresh(rows: &[Row], asked: &Asked<'_>, heap: &mut Heap) {
+    while let Some((_, Reverse(at), version)) = heap.peek().copied() {
+        let row = &rows[at];
+        if version == row.version {
+            return;
+        }
+        heap.pop();
+        if filter::fits(row, asked) {
+            heap.push((score::score(row, asked), Reverse(at), row.version));
+        }
+    }
+}
+
+/// Binds what was placed and says of the rest why it waits.
+pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let pending: BTreeMap<&Key, &Object> = seen.pending.iter().map(|object| (object.key(), object)).collect();
+    for Placed { pod: key, node, tied } in place(seen) {
+        let Some((object, pod)) = pending.get(&key).and_then(|object| object.get::<Pod>().map(|pod| (*object, pod))) else { continue };
+        match node {
+            Ok(node) => {
+                let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
+                plan.note(&key, false, Reason::new("Scheduled", message));
+                let mut after = pod.clone();
+                after.spec.get_or_insert_with(PodSpec::default).node_name = Some(node);
+                plan.ops.push(Op::Update { before: object.clone(), after: Object::new(after) });
+                if tied {
+                    plan.tied.push(key);
+                }
+            }
+            Err(reason) => {
+                if let Some(status) = unschedulable(pod, &reason, now) {
+                    plan.note(&key, true, Reason::new("FailedScheduling", reason.message.clone()));
+                    let after = Object::new(Pod { status: Some(status), ..pod.clone() });
+                    plan.ops.push(Op::UpdateStatus { before: object.clone(), after });
+                }
+                plan.wait(&key, reason);
+            }
+        }
+    }
+    plan
+}
+
+/// The status with the PodScheduled condition, where it does not say so already.
+fn unschedulable(pod: &Pod, reason: &Reason, now: Timestamp) -> Option<PodStatus> {
+    let known = pod::condition(pod, "PodScheduled");
+    if known.is_some_and(|known| known.status == "False" && known.message.as_deref() == Some(&reason.message)) {
+        return None;
+    }
+    let mut status = pod.status.clone().unwrap_or_default();
+    let condition = PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some(reason.code.to_owned()),
+        message: Some(reason.message.clone()),
+        ..PodCondition::default()
+    };
+    pod::set_condition(&mut status, condition, now);
+    Some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Kind;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn node(name: &str, cpu: &str, spec: Value) -> (Object, Vec<Object>) {
+        let node = json!({"metadata": {"name": name, "labels": {"zone": name}}, "spec": spec, "status": {
+            "allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"},
+            "conditions": [{"type": "Ready", "status": "True"}]}});
+        (Object::from_value(Kind::Node, node).expect("a node"), Vec::new())
+    }
+
+    fn pod(name: &str, cpu: &str, spec: Value) -> Object {
+        let mut spec = spec;
+        spec["containers"] = json!([{"name": "c", "resources": {"requests": {"cpu": cpu}}}]);
+        Object::from_value(Kind::Pod, json!({"metadata": {"name": name, "namespace": "web"}, "spec": spec})).expect("a pod")
+    }
+
+    fn answers(seen: &Observed) -> Vec<(String, String)> {
+        let answer = |placed: &Placed| match &placed.node {
+            Ok(node) => format!("{node}{}", if placed.tied { "~" } else { "" }),
+            Err(reason) => reason.message.clone(),
+        };
+        place(seen).iter().map(|placed| (placed.pod.name.clone(), answer(placed))).collect()
+    }
+
+    #[test]
+    fn least_allocated_then_name() {
+        let seen = Observed {
+            nodes: vec![node("b", "4", json!({})), node("a", "4", json!({})), node("c", "8", json!({}))],
+            pending: ["1", "2", "3"].map(|name| pod(name, "1", json!({}))).to_vec(),
+        };
+        // c has the largest share left until it runs one; then a and b are equal.
+        let wanted = [("1", "c"), ("2", "a~"), ("3", "b")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(answers(&seen), wanted);
+    }
+
+    #[test]
+    fn every_refusal_has_its_reason() {
+        let taint = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]});
+        let nodes = vec![
+            node("a", "1", json!({})),
+            node("b", "4", taint),
+            node("c", "4", json!({"unschedulable": true})),
+            node("d", "1", json!({})),
+        ];
+        let seen = Observed { nodes: nodes.clone(), pending: vec![pod("1", "2", json!({}))] };
+        assert_eq!(
+            answers(&seen)[0].1,
+            "0/4 nodes are available: 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable, 2 Insufficient cpu."
+        );
+        let tolerant = json!({"tolerations": [{"key": "gpu", "operator": "Exists"}]});
+        let seen = Observed { nodes: nodes.clone(), pending: vec![pod("1", "2", tolerant)] };
+        assert_eq!(answers(&seen)[0].1, "b");
+        let seen = Observed { nodes, pending: vec![pod("1", "1", json!({"nodeSelector": {"zone": "d"}}))] };
+        assert_eq!(answers(&seen)[0].1, "d");
+        let seen = Observed { nodes: vec![], pending: vec![pod("1", "1", json!({}))] };
+        assert_eq!(answers(&seen)[0].1, "no nodes available to schedule pods");
+    }
+
+    #[test]
+    fn priority_goes_first() {
+        let seen = Observed {
+            nodes: vec![node("a", "1", json!({}))],
+            pending: vec![pod("1", "1", json!({})), pod("2", "1", json!({"priority": 10}))],
+        };
+        assert_eq!(answers(&seen)[0], ("2".to_owned(), "a".to_owned()));
+        assert!(answers(&seen)[1].1.contains("Insufficient cpu"));
+    }
+
+    #[test]
+    fn a_host_port_is_taken_once() {
+        let port = |name: &str| {
+            let pod = json!({"metadata": {"name": name, "namespace": "web"},
+                "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}});
+            Object::from_value(Kind::Pod, pod).expect("a pod")
+        };
+        let seen = Observed { nodes: vec![node("a", "1", json!({}))], pending: vec![port("1"), port("2")] };
+        assert_eq!(answers(&seen)[0].1, "a");
+        assert!(answers(&seen)[1].1.contains("free ports"), "{:?}", answers(&seen));
+    }
+
+    proptest! {
+        /// The heap gives what looking at every node for every pod gives.
+        #[test]
+        fn agrees_with_the_plain_search(cpus in prop::collection::vec(1_u32..6, 1..6), asks in prop::collection::vec(1_u32..25, 1..30)) {
+            let nodes: Vec<_> = cpus.iter().enumerate().map(|(i, cpu)| node(&format!("n{i}"), &cpu.to_string(), json!({}))).collect();
+            let pending: Vec<_> = asks.iter().enumerate().map(|(i, ask)| pod(&format!("p{i:02}"), &format!("{}m", ask * 100), json!({}))).collect();
+            let seen = Observed { nodes: nodes.clone(), pending };
+            let mut table = Table::new(&nodes);
+            for placed in place(&seen) {
+                let object = seen.pending.iter().find(|object| *object.key() == placed.pod).expect("pending");
+                let demand = table.demand(object.get::<Pod>().expect("a pod").spec.as_ref().expect("a spec"));
+                let asked = Asked::new(&demand);
+                let best = (0..table.rows.len())
+                    .filter(|at| filter::fits(&table.rows[*at], &asked))
+                    .map(|at| (score::score(&table.rows[at], &asked), Reverse(at)))
+                    .max();
+                prop_assert_eq!(placed.node.clone().ok(), best.map(|(_, Reverse(at))| table.rows[at].name.clone()));
+                if let Some((_, Reverse(at))) = best {
+                    table.rows[at].take(&demand.amounts, demand.weighed, &demand.ports);
+                }
+            }
+        }
+    }
+}
