@@ -20,3 +20,5 @@ pub mod security;
 pub mod status;
 
 pub use options::Options;
+
+pub mod identity;

@@ -1,1 +1,171 @@
-//! server
+//! The Kubernetes REST API over the store.
+//!
+//! - `request`, `select`, `body` (what is asked), `identity`, `authorise` (by whom, and whether)
+//! - `read`, `watch`, `write`, `patch`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
+//! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
+//! - `discovery`, `openapi`: what clients ask before anything else
+//! - `proxy`: logs, exec, attach and port-forward, passed on to the node
+//! - `nodes`, `tokens`: joining, renewing, removing
+//! - `extras`: previews and snapshots; `bootstrap`: what exists from the start
+//! - `local`: a kube client in the same process
+//!
+//! No kind is known by heart: the registry (`model::kind`) drives paths, verbs and discovery.
+
+pub mod age;
+pub mod authorise;
+mod body;
+pub mod bootstrap;
+pub mod columns;
+mod delete;
+mod discovery;
+mod extras;
+pub mod fault;
+mod gate;
+pub mod identity;
+pub mod local;
+pub mod nodes;
+mod openapi;
+mod patch;
+pub mod pod_columns;
+pub mod proxy;
+mod read;
+mod render;
+pub mod request;
+mod scale;
+mod select;
+mod strict;
+pub mod tokens;
+mod watch;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, delete as delete_at, get as get_at, post};
+use http::Request;
+
+use crate::clock::Clock;
+use crate::store::Store;
+use crate::tls::Pki;
+pub use bootstrap::{ClusterSettings, bootstrap};
+use fault::Fault;
+pub use identity::Identity;
+pub use local::local_client;
+pub use proxy::{InProcessNode, NodeConnector, TlsNodes};
+use request::{Call, Target, Verb};
+
+/// Computes what a commit would do. `assemble` puts sync and the simulator behind it.
+#[async_trait]
+pub trait Previews: Send + Sync {
+    /// `source`: a source by name; `files`: a tree to preview instead of what the source has now.
+    async fn preview(&self, source: Option<String>, files: Option<BTreeMap<String, Vec<u8>>>) -> Result<serde_json::Value, String>;
+}
+
+/// What the handlers work with.
+pub struct ServerState {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    /// How logs, exec and the like reach a node.
+    pub nodes: Arc<dyn NodeConnector>,
+    pub previews: Option<Arc<dyn Previews>>,
+    /// Signs certificates; without it nobody can join.
+    pub pki: Option<Arc<Pki>>,
+    pages: read::Pages,
+}
+
+impl ServerState {
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, nodes: Arc<dyn NodeConnector>) -> Self {
+        Self { store, clock, nodes, previews: None, pki: None, pages: read::Pages::default() }
+    }
+
+    pub fn with_previews(mut self, previews: Arc<dyn Previews>) -> Self {
+        self.previews = Some(previews);
+        self
+    }
+
+    pub fn with_pki(mut self, pki: Arc<Pki>) -> Self {
+        self.pki = Some(pki);
+        self
+    }
+}
+
+/// Every path of the server. The caller's identity is a request extension: an [`Identity`] from a
+/// connection in the same process, or a [`crate::tls::Peer`] from a TLS connection.
+pub fn router(state: Arc<ServerState>) -> Router {
+    Router::new()
+        .route("/healthz", get_at(extras::healthy))
+        .route("/livez", get_at(extras::healthy))
+        .route("/readyz", get_at(extras::ready))
+        .route("/version", get_at(discovery::version))
+        .route("/api", get_at(discovery::core))
+        .route("/api/", get_at(discovery::core))
+        .route("/apis", get_at(discovery::groups))
+        .route("/apis/", get_at(discovery::groups))
+        .route("/api/{version}", get_at(discovery::core_resources))
+        .route("/apis/{group}", get_at(discovery::group))
+        .route("/apis/{group}/{version}", get_at(discovery::group_resources))
+        .route("/openapi/v2", get_at(openapi::v2))
+        .route("/openapi/v3", get_at(openapi::index))
+        .route("/openapi/v3/{*path}", get_at(openapi::document))
+        .route("/apis/podbay.dev/v1/previews", post(extras::preview))
+        .route("/podbay/v1/snapshot", get_at(extras::snapshot))
+        .route("/podbay/v1/tokens", post(tokens::create).get(tokens::list))
+        .route("/podbay/v1/tokens/{id}", delete_at(tokens::revoke))
+        .route("/podbay/v1/join", post(nodes::join))
+        .route("/podbay/v1/renew", post(nodes::renew))
+        .route("/podbay/v1/nodes/{name}/remove", post(nodes::remove))
+        .fallback(any(objects))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::gate))
+        .with_state(state)
+}
+
+/// The one handler of every kind.
+async fn objects(State(state): State<Arc<ServerState>>, request: Request<axum::body::Body>) -> Response {
+    match dispatch(&state, request).await {
+        Ok(response) => response,
+        Err(fault) => fault.into_response(),
+    }
+}
+
+async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Result<Response, Fault> {
+    let target = Target::parse(request.uri().path()).ok_or_else(Fault::no_such_path)?;
+    let identity = request.extensions().get::<Identity>().cloned().ok_or_else(|| Fault::unauthorized("Unauthorized"))?;
+    let call = Call::read(identity, target, request.method(), request.uri(), request.headers())?;
+    let selection = select::Selection::parse(call.target.kind, &call.query)?;
+    let attempt = authorise::Attempt {
+        verb: call.verb,
+        kind: call.target.kind,
+        namespace: &call.target.namespace,
+        name: call.target.name.as_deref(),
+        subresource: call.target.subresource.as_deref(),
+        selected_node: selection.field("spec.nodeName"),
+        selected_name: selection.field("metadata.name"),
+    };
+    authorise::authorise(&call.identity, &attempt, &state.store.snapshot()).map_err(Fault::forbidden)?;
+    if let Some(stream) = proxy::Stream::of(&call.target) {
+        return proxy::forward(state, &call, stream, request).await;
+    }
+    let peer = request.extensions().get::<crate::tls::Peer>().cloned();
+    match call.verb {
+        Verb::Get => return read::get(state, &call),
+        Verb::List => return read::list(state, &call),
+        Verb::Watch => return watch::watch(state, &call, peer.as_ref()),
+        _ => {}
+    }
+    let bytes = body::read(request.into_body(), body::OBJECT_LIMIT).await?;
+    match (call.verb, call.target.subresource.as_deref()) {
+        (Verb::Create, None) => write::create(state, &call, &bytes).await,
+        (Verb::Create, Some("binding")) if call.target.kind == crate::model::Kind::Pod => delete::bind(state, &call, &bytes).await,
+        (Verb::Create, Some("eviction")) if call.target.kind == crate::model::Kind::Pod => delete::evict(state, &call, &bytes).await,
+        (Verb::Create, Some(_)) => Err(Fault::no_such_path()),
+        (Verb::Update, _) => write::update(state, &call, &bytes).await,
+        (Verb::Patch, _) => patch::patch(state, &call, &bytes).await,
+        (Verb::Delete, _) => delete::delete(state, &call, &bytes).await,
+        (Verb::DeleteCollection, _) => delete::delete_collection(state, &call, &bytes).await,
+        (Verb::Get | Verb::List | Verb::Watch, _) => Err(Fault::method_not_allowed()),
+    }
+}

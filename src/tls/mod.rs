@@ -1,7 +1,67 @@
-//! tls
+//! Certificates and connections, shared by server and agent.
+//!
+//! - `authority`: the cluster's own CA and what it signs
+//! - `files`: private keys on disk, whole or not at all
+//! - `live`: a key that can be replaced while connections use it
+//! - `peer`: who a client certificate says it is
+//! - `pin`: trusting a CA by its fingerprint alone, for joining
+//! - `pki`: the server's set of certificates, kept fresh
+//! - `serve`: a router over TLS, with bounds
+//! - `connect`: clients, for the agent and for the node API
+//! - `kubeconfig`: what kubectl needs
+
+pub mod authority;
+pub mod connect;
+pub mod files;
+pub mod kubeconfig;
+pub mod live;
+pub mod peer;
+pub mod pin;
+pub mod pki;
+pub mod serve;
+
+pub use authority::{Authority, Issued, Order};
+pub use live::LiveKey;
+pub use peer::Peer;
+pub use pki::Pki;
+
+/// The name every server certificate has, whatever addresses the host goes by: agents and the
+/// kubeconfig verify this one.
+pub const SERVER_NAME: &str = "server.podbay";
+/// The common name of the server's client certificate: node APIs let nobody else in.
+pub const SERVER_CLIENT: &str = "podbay-server";
+
+/// The name a node's certificate is valid for. Not the node's own name: a node that is called like
+/// the server's host must not be able to pass for the server.
+pub fn node_host(node: &str) -> String {
+    format!("{node}.node.podbay")
+}
 
 /// Makes ring the process' one crypto provider. Safe to call again.
 pub fn install_provider() {
     // An error says that one is installed already: ours, there is no other.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Why a key, a certificate or a connection is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{attempt} {path}: {source}")]
+    File { attempt: &'static str, path: std::path::PathBuf, source: std::io::Error },
+    #[error("{path} does not hold {what}")]
+    Content { path: std::path::PathBuf, what: &'static str },
+    #[error("make {subject}: {source}")]
+    Make { subject: String, source: rcgen::Error },
+    #[error("use {subject}: {source}")]
+    Use { subject: String, source: rustls::Error },
+    #[error("{subject} is not a certificate: {cause}")]
+    NotACertificate { subject: String, cause: String },
+    #[error("connect to {address}: {source}")]
+    Connect { address: String, source: std::io::Error },
+    #[error("connect to {0}: no answer in time")]
+    Slow(String),
+    #[error("ask {address}: {source}")]
+    Http { address: String, source: hyper::Error },
+    #[error("{0:?} is not a server's address like https://10.0.0.1:6443")]
+    Address(String),
 }

@@ -1,0 +1,241 @@
+//! Who may do what. PURE.
+//!
+//! Two identities: an admin may do everything; a node may read what the pods bound to it refer to and
+//! write its own Node, Lease and events and those pods' status. Everything else is refused.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Volume};
+
+use super::identity::Identity;
+use super::request::Verb;
+use crate::model::{Key, Kind, Object};
+use crate::store::snapshot::Snapshot;
+
+/// What somebody wants to do.
+#[derive(Clone, Debug)]
+pub struct Attempt<'a> {
+    pub verb: Verb,
+    pub kind: Kind,
+    pub namespace: &'a str,
+    pub name: Option<&'a str>,
+    pub subresource: Option<&'a str>,
+    /// `spec.nodeName=` of the field selector.
+    pub selected_node: Option<&'a str>,
+    /// `metadata.name=` of the field selector.
+    pub selected_name: Option<&'a str>,
+}
+
+/// Where node leases live: Kubernetes' namespace for them, or ours.
+const LEASE_NAMESPACES: [&str; 2] = ["kube-node-lease", "kube-system"];
+/// The cluster's settings, which every node reads.
+const SETTINGS: (&str, &str) = ("kube-system", "podbay-cluster");
+
+/// Whether the request may go on. What a node writes is looked at again by [`content`].
+///
+/// # Errors
+/// The sentence for a 403.
+pub fn authorise(identity: &Identity, attempt: &Attempt<'_>, state: &Snapshot) -> Result<(), String> {
+    let allowed = identity.is_admin() || identity.node_name().is_some_and(|node| node_may(node, attempt, state));
+    if allowed { Ok(()) } else { Err(refusal(identity, attempt)) }
+}
+
+fn refusal(identity: &Identity, attempt: &Attempt<'_>) -> String {
+    let info = attempt.kind.info();
+    let resource = attempt.subresource.map_or_else(|| info.plural.to_owned(), |sub| format!("{}/{sub}", info.plural));
+    let place = match attempt.namespace {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace \"{namespace}\""),
+    };
+    let subject = attempt.name.map(|name| format!("{} \"{name}\"", super::fault::qualified(attempt.kind)));
+    let subject = subject.unwrap_or_else(|| super::fault::qualified(attempt.kind));
+    let (user, verb, group) = (&identity.user, attempt.verb.word(), info.group);
+    format!("{subject} is forbidden: User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}")
+}
+
+fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
+    let reads = !attempt.verb.writes();
+    let is_own = attempt.name.is_none_or(|name| name == node);
+    match (attempt.kind, attempt.subresource) {
+        (Kind::Service | Kind::EndpointSlice | Kind::Node | Kind::Namespace, None) if reads => true,
+        (Kind::Node, None) => matches!(attempt.verb, Verb::Create | Verb::Update | Verb::Patch) && is_own,
+        (Kind::Node, Some("status")) => matches!(attempt.verb, Verb::Get | Verb::Update | Verb::Patch) && attempt.name == Some(node),
+        (Kind::Lease, None) => {
+            let verb = matches!(attempt.verb, Verb::Get | Verb::Create | Verb::Update | Verb::Patch);
+            verb && is_own && LEASE_NAMESPACES.contains(&attempt.namespace)
+        }
+        (Kind::Event, None) => matches!(attempt.verb, Verb::Create | Verb::Update | Verb::Patch),
+        (Kind::Pod, sub) => node_may_pods(node, attempt, sub, state),
+        (Kind::Secret | Kind::ConfigMap | Kind::ServiceAccount, None) if reads => {
+            attempt.name.or(attempt.selected_name).is_some_and(|name| may_read(node, attempt.kind, attempt.namespace, name, state))
+        }
+        _ => false,
+    }
+}
+
+fn node_may_pods(node: &str, attempt: &Attempt<'_>, sub: Option<&str>, state: &Snapshot) -> bool {
+    let bound_here = || {
+        attempt.name.is_some_and(|name| {
+            let key = Key::new(Kind::Pod, attempt.namespace, name);
+            state.get(&key).is_some_and(|pod| node_of(pod) == Some(node))
+        })
+    };
+    match (attempt.verb, sub) {
+        (Verb::List | Verb::Watch, None) => attempt.selected_node == Some(node),
+        (Verb::Get | Verb::Delete, None) => bound_here(),
+        (Verb::Get | Verb::Update | Verb::Patch, Some("status")) => bound_here(),
+        _ => false,
+    }
+}
+
+fn node_of(pod: &Object) -> Option<&str> {
+    pod.get::<Pod>()?.spec.as_ref()?.node_name.as_deref()
+}
+
+fn may_read(node: &str, kind: Kind, namespace: &str, name: &str, state: &Snapshot) -> bool {
+    if kind == Kind::ConfigMap && (namespace, name) == SETTINGS {
+        return true;
+    }
+    let mut pods = state.pods_on(node).filter(|pod| pod.key().namespace == namespace);
+    pods.any(|pod| pod.get::<Pod>().and_then(|pod| pod.spec.as_ref()).is_some_and(|spec| refers(spec, kind, name)))
+}
+
+/// Whether a pod names this object in its namespace.
+fn refers(spec: &PodSpec, kind: Kind, name: &str) -> bool {
+    match kind {
+        Kind::ServiceAccount => spec.service_account_name.as_deref().unwrap_or("default") == name,
+        Kind::Secret => secrets(spec).contains(name),
+        Kind::ConfigMap => config_maps(spec).contains(name),
+        _ => false,
+    }
+}
+
+fn volumes(spec: &PodSpec) -> impl Iterator<Item = &Volume> {
+    spec.volumes.iter().flatten()
+}
+
+/// The three lists of containers; ephemeral ones have the same env in another type.
+fn each_env<'a>(
+    spec: &'a PodSpec,
+    mut see: impl FnMut(Option<&'a k8s_openapi::api::core::v1::EnvVarSource>, &'a Option<Vec<k8s_openapi::api::core::v1::EnvFromSource>>),
+) {
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        for variable in container.env.iter().flatten() {
+            see(variable.value_from.as_ref(), &None);
+        }
+        see(None, &container.env_from);
+    }
+    for container in spec.ephemeral_containers.iter().flatten() {
+        for variable in container.env.iter().flatten() {
+            see(variable.value_from.as_ref(), &None);
+        }
+        see(None, &container.env_from);
+    }
+}
+
+fn secrets(spec: &PodSpec) -> BTreeSet<&str> {
+    let mut names: BTreeSet<&str> = spec.image_pull_secrets.iter().flatten().map(|reference| reference.name.as_str()).collect();
+    for volume in volumes(spec) {
+        names.extend(volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()));
+        for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+            names.extend(source.secret.as_ref().map(|secret| secret.name.as_str()));
+        }
+    }
+    each_env(spec, |variable, from| {
+        names.extend(variable.and_then(|source| source.secret_key_ref.as_ref()).map(|key| key.name.as_str()));
+        names.extend(from.iter().flatten().filter_map(|source| source.secret_ref.as_ref()).map(|secret| secret.name.as_str()));
+    });
+    names
+}
+
+fn config_maps(spec: &PodSpec) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for volume in volumes(spec) {
+        names.extend(volume.config_map.as_ref().map(|map| map.name.as_str()));
+        for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+            names.extend(source.config_map.as_ref().map(|map| map.name.as_str()));
+        }
+    }
+    each_env(spec, |variable, from| {
+        names.extend(variable.and_then(|source| source.config_map_key_ref.as_ref()).map(|key| key.name.as_str()));
+        names.extend(from.iter().flatten().filter_map(|source| source.config_map_ref.as_ref()).map(|map| map.name.as_str()));
+    });
+    names
+}
+
+/// Labels of Kubernetes' own prefixes that a node may say of itself.
+fn own_label(name: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "node.kubernetes.io/instance-type",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+    ];
+    NAMES.contains(&name) || name.starts_with("kubelet.kubernetes.io/") || name.starts_with("node.kubernetes.io/")
+}
+
+/// Labels only an admin gives: they steer where pods go.
+fn reserved_label(name: &str) -> bool {
+    let prefix = name.split_once('/').map_or("", |(prefix, _)| prefix);
+    let kubernetes = ["kubernetes.io", "k8s.io", "podbay.dev"];
+    !own_label(name) && kubernetes.iter().any(|domain| prefix == *domain || prefix.ends_with(&format!(".{domain}")))
+}
+
+/// Whether the object a node wants to write says only what a node may say.
+///
+/// # Errors
+/// The sentence for a 403.
+pub fn content(identity: &Identity, subresource: Option<&str>, current: Option<&Object>, wanted: &Object) -> Result<(), String> {
+    if identity.is_admin() {
+        return Ok(());
+    }
+    let Some(node) = identity.node_name() else {
+        return Ok(()); // nobody else passed `authorise`
+    };
+    let key = wanted.key();
+    match (key.kind, subresource) {
+        (Kind::Node | Kind::Lease, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),
+        (Kind::Node, None) => node_content(node, current, wanted),
+        _ => Ok(()),
+    }
+}
+
+fn node_content(node: &str, current: Option<&Object>, wanted: &Object) -> Result<(), String> {
+    let no = |what: &str| Err(format!("nodes \"{node}\" is forbidden: node \"{node}\" is not allowed to {what}"));
+    let Some(new) = wanted.get::<Node>() else { return Ok(()) };
+    let Some(current) = current else {
+        let spec = new.spec.clone().unwrap_or_default();
+        if spec.pod_cidr.is_some() || spec.pod_cidrs.is_some() {
+            return no("choose its pod range");
+        }
+        return match wanted.labels().keys().find(|name| reserved_label(name)) {
+            Some(label) => no(&format!("set the label {label}")),
+            None => Ok(()),
+        };
+    };
+    let Some(old) = current.get::<Node>() else { return Ok(()) };
+    let names: BTreeSet<&String> = current.labels().keys().chain(wanted.labels().keys()).collect();
+    for name in names {
+        if current.labels().get(name) != wanted.labels().get(name) && !own_label(name) {
+            return no(&format!("change the label {name}"));
+        }
+    }
+    let (before, after) = (old.spec.clone().unwrap_or_default(), new.spec.clone().unwrap_or_default());
+    if before.taints != after.taints {
+        return no("change its taints");
+    }
+    if before != after {
+        return no("change its spec");
+    }
+    if old.metadata.owner_references != new.metadata.owner_references || old.metadata.finalizers != new.metadata.finalizers {
+        return no("change its owners or finalizers");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

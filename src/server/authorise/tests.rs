@@ -1,0 +1,231 @@
+//! One row a right, by name.
+
+use serde_json::json;
+
+use super::*;
+
+fn state() -> Snapshot {
+    let mut state = Snapshot::default();
+    let mine = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine", "namespace": "web"},
+        "spec": {
+            "nodeName": "n1", "serviceAccountName": "runner", "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [
+                {"name": "a", "secret": {"secretName": "volume"}},
+                {"name": "b", "projected": {"sources": [{"secret": {"name": "projected"}}, {"configMap": {"name": "projected"}}]}},
+                {"name": "c", "configMap": {"name": "volume"}},
+            ],
+            "containers": [{"name": "c", "image": "i",
+                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}},
+                        {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "env", "key": "k"}}}],
+                "envFrom": [{"secretRef": {"name": "from"}}, {"configMapRef": {"name": "from"}}]}],
+            "initContainers": [{"name": "i", "image": "i", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "init", "key": "k"}}}]}],
+        },
+    });
+    let other = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": "web"},
+        "spec": {"nodeName": "n2", "volumes": [{"name": "a", "secret": {"secretName": "theirs"}}], "containers": [{"name": "c", "image": "i"}]},
+    });
+    for pod in [mine, other] {
+        state.insert(Object::from_value(Kind::Pod, pod).unwrap());
+    }
+    state
+}
+
+/// `VERB resource[/sub] [namespace/]name [node=N] [name=N]`
+fn attempt(text: &str) -> Attempt<'_> {
+    let mut words = text.split_whitespace();
+    let verb = match words.next().unwrap() {
+        "get" => Verb::Get,
+        "list" => Verb::List,
+        "watch" => Verb::Watch,
+        "create" => Verb::Create,
+        "update" => Verb::Update,
+        "patch" => Verb::Patch,
+        "delete" => Verb::Delete,
+        "deletecollection" => Verb::DeleteCollection,
+        other => panic!("no verb {other}"),
+    };
+    let resource = words.next().unwrap();
+    let (plural, subresource) = resource.split_once('/').map_or((resource, None), |(plural, sub)| (plural, Some(sub)));
+    let kind = Kind::of_word(plural).unwrap();
+    let mut attempt = Attempt { verb, kind, namespace: "", name: None, subresource, selected_node: None, selected_name: None };
+    for word in words {
+        if let Some(node) = word.strip_prefix("node=") {
+            attempt.selected_node = Some(node);
+        } else if let Some(name) = word.strip_prefix("name=") {
+            attempt.selected_name = Some(name);
+        } else if let Some((namespace, name)) = word.split_once('/') {
+            attempt.namespace = namespace;
+            attempt.name = Some(name).filter(|name| !name.is_empty());
+        } else {
+            attempt.name = Some(word);
+        }
+    }
+    attempt
+}
+
+const NODE_MAY: &[&str] = &[
+    "get secrets web/volume",
+    "get secrets web/projected",
+    "get secrets web/env",
+    "get secrets web/from",
+    "get secrets web/init",
+    "get secrets web/pull",
+    "watch secrets web/ name=volume",
+    "get configmaps web/volume",
+    "get configmaps web/projected",
+    "get configmaps web/env",
+    "get configmaps web/from",
+    "get configmaps kube-system/podbay-cluster",
+    "watch configmaps kube-system/ name=podbay-cluster",
+    "get serviceaccounts web/runner",
+    "list services",
+    "watch services",
+    "get services web/x",
+    "list endpointslices",
+    "watch endpointslices",
+    "list nodes",
+    "watch nodes",
+    "get nodes n2",
+    "list pods node=n1",
+    "watch pods node=n1",
+    "get pods web/mine",
+    "delete pods web/mine",
+    "update pods/status web/mine",
+    "patch pods/status web/mine",
+    "create nodes",
+    "update nodes n1",
+    "patch nodes n1",
+    "update nodes/status n1",
+    "patch nodes/status n1",
+    "create leases kube-node-lease/",
+    "get leases kube-node-lease/n1",
+    "update leases kube-node-lease/n1",
+    "patch leases kube-system/n1",
+    "create events web/",
+    "patch events web/x",
+];
+
+const NODE_MAY_NOT: &[&str] = &[
+    "get secrets web/theirs",
+    "get secrets web/none",
+    "get secrets kube-system/volume",
+    "list secrets web/",
+    "list secrets",
+    "watch secrets",
+    "watch secrets web/ name=theirs",
+    "create secrets web/",
+    "update secrets web/volume",
+    "patch secrets web/volume",
+    "delete secrets web/volume",
+    "list configmaps",
+    "list configmaps kube-system/",
+    "update configmaps kube-system/podbay-cluster",
+    "get configmaps web/other",
+    "get serviceaccounts web/default",
+    "list serviceaccounts web/",
+    "list pods",
+    "watch pods",
+    "list pods node=n2",
+    "watch pods web/",
+    "get pods web/other",
+    "get pods web/none",
+    "delete pods web/other",
+    "update pods/status web/other",
+    "patch pods/status web/other",
+    "create pods web/",
+    "update pods web/mine",
+    "patch pods web/mine",
+    "create pods/binding web/mine",
+    "create pods/exec web/mine",
+    "get pods/exec web/mine",
+    "get pods/log web/mine",
+    "get pods/portforward web/mine",
+    "create pods/eviction web/mine",
+    "deletecollection pods web/",
+    "update nodes n2",
+    "patch nodes n2",
+    "update nodes/status n2",
+    "patch nodes/status n2",
+    "delete nodes n1",
+    "delete nodes n2",
+    "update leases kube-node-lease/n2",
+    "patch leases kube-node-lease/n2",
+    "create leases web/",
+    "delete leases kube-node-lease/n1",
+    "list leases",
+    "list events",
+    "delete events web/x",
+    "update services web/x",
+    "create services web/",
+    "update endpointslices web/x",
+    "list deployments",
+    "create deployments web/",
+    "get replicasets web/x",
+    "get jobs web/x",
+    "create namespaces",
+    "delete namespaces web",
+    "list sources",
+    "get sources web",
+    "patch sources web",
+    "create sources",
+];
+
+#[test]
+fn a_node_may_do_exactly_this() {
+    let state = state();
+    let node = Identity::node("n1");
+    for row in NODE_MAY {
+        assert_eq!(authorise(&node, &attempt(row), &state), Ok(()), "{row}");
+    }
+    for row in NODE_MAY_NOT {
+        let refusal = authorise(&node, &attempt(row), &state).expect_err(row);
+        assert!(refusal.contains("is forbidden: User \"system:node:n1\" cannot"), "{row}: {refusal}");
+    }
+}
+
+#[test]
+fn an_admin_may_do_everything_and_nobody_else_anything() {
+    let state = state();
+    let strangers =
+        [Identity::new("someone", &[]), Identity::new("system:node:n1", &[]), Identity::new("someone", &[super::super::identity::NODES])];
+    for row in NODE_MAY.iter().chain(NODE_MAY_NOT) {
+        assert_eq!(authorise(&Identity::admin(), &attempt(row), &state), Ok(()), "{row}");
+        for stranger in &strangers {
+            assert!(authorise(stranger, &attempt(row), &state).is_err(), "{row} as {stranger:?}");
+        }
+    }
+}
+
+fn node(value: serde_json::Value) -> Object {
+    let mut whole = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    json_patch::merge(&mut whole, &value);
+    Object::from_value(Kind::Node, whole).unwrap()
+}
+
+#[test]
+fn a_node_says_of_itself_only_what_a_node_may() {
+    let identity = Identity::node("n1");
+    let current = node(json!({"metadata": {"labels": {"disk": "slow"}}, "spec": {"podCIDR": "10.80.0.0/24"}}));
+    let create = |value| content(&identity, None, None, &node(value));
+    let update = |value| {
+        let mut whole = current.value();
+        json_patch::merge(&mut whole, &value);
+        content(&identity, None, Some(&current), &Object::from_value(Kind::Node, whole).unwrap())
+    };
+    assert_eq!(create(json!({"metadata": {"labels": {"kubernetes.io/hostname": "n1", "disk": "fast"}}})), Ok(()));
+    assert_eq!(create(json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})), Ok(()));
+    assert!(create(json!({"metadata": {"name": "n2"}})).is_err());
+    assert!(create(json!({"spec": {"podCIDR": "10.80.0.0/24"}})).is_err());
+    assert!(create(json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}})).is_err());
+    assert!(create(json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}})).is_err());
+    assert_eq!(update(json!({"metadata": {"labels": {"kubernetes.io/arch": "amd64"}, "annotations": {"a": "b"}}})), Ok(()));
+    assert!(update(json!({"metadata": {"labels": {"disk": "fast"}}})).is_err());
+    assert!(update(json!({"metadata": {"labels": {"disk": null}}})).is_err());
+    assert!(update(json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})).is_err());
+    assert!(update(json!({"spec": {"podCIDR": "10.80.1.0/24"}})).is_err());
+    assert!(update(json!({"spec": {"unschedulable": true}})).is_err());
+    assert!(update(json!({"metadata": {"finalizers": ["a/b"]}})).is_err());
+    assert!(content(&identity, Some("status"), None, &node(json!({"metadata": {"name": "n2"}}))).is_err());
+}

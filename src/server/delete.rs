@@ -1,0 +1,214 @@
+//! Deleting: one object, a collection, an eviction; and binding, the other verb on pods.
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use super::read::{candidates, find};
+use super::render::{ListMeta, Renderer, json_response};
+use super::request::Call;
+use super::select::Selection;
+use super::write::{answer, success};
+use super::{ServerState, body};
+use crate::model::Object;
+use crate::store::{CommitError, Conflict, Precondition, Snapshot, Transaction, Write};
+
+/// `meta/v1 DeleteOptions`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DeleteOptions {
+    grace_period_seconds: Option<i64>,
+    preconditions: Option<Preconditions>,
+    orphan_dependents: Option<bool>,
+    propagation_policy: Option<String>,
+    dry_run: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Preconditions {
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+/// What becomes of the objects that an object owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dependents {
+    /// They go after it.
+    Background,
+    /// It goes after them.
+    Foreground,
+    /// They stay and have no owner.
+    Orphan,
+}
+
+/// The finalizer that lets an object wait for its dependents.
+const FOREGROUND: &str = "foregroundDeletion";
+
+impl DeleteOptions {
+    fn read(call: &Call, bytes: &Bytes) -> Result<Self, Fault> {
+        let mut options = match body::decode(&call.content_type, bytes)? {
+            Some(value) => serde_json::from_value(value).map_err(|error| Fault::bad_request(format!("DeleteOptions: {error}")))?,
+            None => Self::default(),
+        };
+        if let Some(grace) = call.query.number("gracePeriodSeconds")? {
+            options.grace_period_seconds = Some(grace);
+        }
+        if let Some(policy) = call.query.get("propagationPolicy") {
+            options.propagation_policy = Some(policy.to_owned());
+        }
+        if call.query.get("orphanDependents").is_some() {
+            options.orphan_dependents = Some(call.query.flag("orphanDependents"));
+        }
+        Ok(options)
+    }
+
+    fn dependents(&self) -> Result<Dependents, Fault> {
+        match (self.propagation_policy.as_deref(), self.orphan_dependents) {
+            (None | Some("Background"), None | Some(false)) => Ok(Dependents::Background),
+            (Some("Foreground"), None) => Ok(Dependents::Foreground),
+            (Some("Orphan"), None) | (None, Some(true)) => Ok(Dependents::Orphan),
+            (policy, _) => Err(Fault::new(422, "Invalid", format!("propagationPolicy: Invalid value: {policy:?}"))),
+        }
+    }
+
+    fn precondition(&self) -> Result<Precondition, Fault> {
+        let Some(wanted) = &self.preconditions else { return Ok(Precondition::exists()) };
+        let number =
+            |text: &String| text.parse().map_err(|_| Fault::bad_request(format!("{text:?} is not a resourceVersion of this server")));
+        Ok(Precondition { uid: wanted.uid.clone(), revision: wanted.resource_version.as_ref().map(number).transpose()? })
+    }
+}
+
+/// Deletes one object.
+pub async fn delete(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
+    if call.target.subresource.is_some() {
+        return Err(Fault::method_not_allowed());
+    }
+    let options = DeleteOptions::read(call, bytes)?;
+    delete_with(state, call, &options, StatusCode::OK).await
+}
+
+async fn delete_with(state: &ServerState, call: &Call, options: &DeleteOptions, code: StatusCode) -> Result<Response, Fault> {
+    let snapshot = state.store.snapshot();
+    let current = find(state, call)?;
+    let mut transaction = Transaction::new(&call.identity.user);
+    transaction.dry_run = call.dry_run || options.dry_run.iter().any(|mode| mode == "All");
+    transaction.writes = writes(&snapshot, &current, options)?;
+    let mut committed = state.store.commit(transaction).await?;
+    let outcome = committed.results.pop().flatten();
+    let uid = json!(current.uid());
+    match outcome {
+        Some(marked) => {
+            let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+            Ok(json_response(code, renderer.one(&marked)))
+        }
+        None => Ok(json_response(code, success(call, &uid))),
+    }
+}
+
+/// The object's deletion comes last; before it, what its dependents need.
+fn writes(snapshot: &Snapshot, current: &Object, options: &DeleteOptions) -> Result<Vec<Write>, Fault> {
+    let mut writes = Vec::new();
+    let mut precondition = options.precondition()?;
+    match options.dependents()? {
+        Dependents::Background => {}
+        Dependents::Orphan => {
+            for dependent in snapshot.owned_by(current.uid()) {
+                let freed = dependent.clone().edit_meta(|meta| {
+                    meta.owner_references.iter_mut().for_each(|owners| owners.retain(|owner| owner.uid != current.uid()));
+                });
+                writes.push(Write::Update(freed, Precondition::seen(dependent)));
+            }
+        }
+        Dependents::Foreground => {
+            if snapshot.owned_by(current.uid()).next().is_some() {
+                let held = current.clone().edit_meta(|meta| {
+                    let finalizers = meta.finalizers.get_or_insert_default();
+                    if !finalizers.iter().any(|finalizer| finalizer == FOREGROUND) {
+                        finalizers.push(FOREGROUND.to_owned());
+                    }
+                });
+                writes.push(Write::Update(held, precondition.clone()));
+                precondition.revision = None;
+            }
+        }
+    }
+    writes.push(Write::Delete { key: current.key().clone(), precondition, grace_seconds: options.grace_period_seconds });
+    Ok(writes)
+}
+
+/// Deletes what a selection finds, as one transaction.
+pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
+    let options = DeleteOptions::read(call, bytes)?;
+    let selection = Selection::parse(call.target.kind, &call.query)?;
+    for attempt in 0.. {
+        let snapshot = state.store.snapshot();
+        let found = candidates(&snapshot, call.target.kind, &call.target.namespace, &selection);
+        let objects: Vec<Object> = found.filter(|object| selection.matches(object)).cloned().collect();
+        let mut transaction = Transaction::new(&call.identity.user);
+        transaction.dry_run = call.dry_run;
+        for object in &objects {
+            transaction.writes.extend(writes(&snapshot, object, &options)?);
+        }
+        match state.store.commit(transaction).await {
+            Err(CommitError::Conflict(Conflict::NotFound(_) | Conflict::Revision { .. })) if attempt < 5 => {}
+            Err(error) => return Err(error.into()),
+            Ok(committed) => {
+                let meta = ListMeta { revision: committed.revision, ..ListMeta::default() };
+                let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+                return Ok(json_response(StatusCode::OK, renderer.list(call.target.kind, &meta, &objects)));
+            }
+        }
+    }
+    unreachable!("the loop ends with an answer")
+}
+
+/// `pods/eviction`: a deletion; there are no disruption budgets to ask.
+pub async fn evict(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
+    let eviction = body::decode(&call.content_type, bytes)?.unwrap_or(Value::Null);
+    let options = match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
+        Some(options) => serde_json::from_value(options.clone()).map_err(|error| Fault::bad_request(format!("deleteOptions: {error}")))?,
+        None => DeleteOptions::default(),
+    };
+    delete_with(state, call, &options, StatusCode::CREATED).await.map(|_| json_response(StatusCode::CREATED, success(call, &Value::Null)))
+}
+
+/// `pods/binding`: the pod goes to a node.
+pub async fn bind(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
+    let binding = body::decode(&call.content_type, bytes)?.unwrap_or(Value::Null);
+    let node = binding["target"]["name"].as_str().filter(|name| !name.is_empty());
+    let node = node.ok_or_else(|| Fault::new(422, "Invalid", "target.name: Required value"))?;
+    let current = find(state, call)?;
+    if let Some(taken) = current.get::<Pod>().and_then(|pod| pod.spec.as_ref()?.node_name.clone()).filter(|node| !node.is_empty()) {
+        let why = format!("pod {} is already assigned to node \"{taken}\"", current.key().name);
+        return Err(Fault::conflict(call.target.kind, &current.key().name, why));
+    }
+    let now = Time(state.clock.now());
+    let bound = current.edit::<Pod>(|pod| pod.spec.get_or_insert_default().node_name = Some(node.to_owned()));
+    let scheduled = bound.as_ref().and_then(|bound| bound.edit::<Pod>(|pod| mark_scheduled(pod, now)));
+    let (Some(bound), Some(scheduled)) = (bound, scheduled) else { return Err(Fault::no_such_path()) };
+    let transaction = Transaction {
+        writes: vec![Write::Update(bound, Precondition::seen(&current)), Write::UpdateStatus(scheduled, Precondition::exists())],
+        dry_run: call.dry_run,
+        ..Transaction::new(&call.identity.user)
+    };
+    let committed = state.store.commit(transaction).await?;
+    answer(state, call, StatusCode::CREATED, &committed, &[]).map(|_| json_response(StatusCode::CREATED, success(call, &Value::Null)))
+}
+
+fn mark_scheduled(pod: &mut Pod, now: Time) {
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != "PodScheduled");
+    conditions.push(PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(now),
+        ..PodCondition::default()
+    });
+}

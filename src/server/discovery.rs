@@ -1,0 +1,208 @@
+//! What is served: groups, resources and verbs, from the kind registry.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::ServerState;
+use super::fault::Fault;
+use super::render::json_response;
+use super::request::Form;
+use crate::model::{Kind, KindInfo};
+
+/// The Kubernetes whose API this is.
+const VERSION: (&str, &str) = ("1", "37");
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// `GET /version`
+pub async fn version() -> Response {
+    let (major, minor) = VERSION;
+    let version = json!({
+        "major": major, "minor": minor,
+        "gitVersion": format!("v{major}.{minor}.0+podbay{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none", "compiler": "rustc",
+        "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+    });
+    json_response(StatusCode::OK, version.to_string())
+}
+
+/// A subresource: name, the kind it speaks (with group and version where they are not the parent's), verbs.
+struct Sub {
+    name: &'static str,
+    kind: &'static str,
+    group_version: Option<(&'static str, &'static str)>,
+    verbs: &'static [&'static str],
+}
+
+const fn sub(
+    name: &'static str,
+    kind: &'static str,
+    group_version: Option<(&'static str, &'static str)>,
+    verbs: &'static [&'static str],
+) -> Sub {
+    Sub { name, kind, group_version, verbs }
+}
+
+fn subresources(info: &KindInfo) -> Vec<Sub> {
+    let mut subs = Vec::new();
+    if info.has_status {
+        subs.push(sub("status", info.name, None, &["get", "patch", "update"]));
+    }
+    match info.kind {
+        Kind::Pod => subs.extend([
+            sub("attach", "PodAttachOptions", None, &["create", "get"]),
+            sub("binding", "Binding", None, &["create"]),
+            sub("eviction", "Eviction", Some(("policy", "v1")), &["create"]),
+            sub("exec", "PodExecOptions", None, &["create", "get"]),
+            sub("log", "Pod", None, &["get"]),
+            sub("portforward", "PodPortForwardOptions", None, &["create", "get"]),
+        ]),
+        Kind::Deployment | Kind::ReplicaSet => {
+            subs.push(sub("scale", "Scale", Some(("autoscaling", "v1")), &["get", "patch", "update"]));
+        }
+        Kind::Namespace => subs.push(sub("finalize", "Namespace", None, &["update"])),
+        _ => {}
+    }
+    subs
+}
+
+/// Each group with its one version, the core group first.
+pub(super) fn group_versions() -> Vec<(&'static str, &'static str)> {
+    let mut all: Vec<(&str, &str)> = Vec::new();
+    for info in Kind::all() {
+        if !all.contains(&(info.group, info.version)) {
+            all.push((info.group, info.version));
+        }
+    }
+    all
+}
+
+fn kinds_of(group: &str, version: &str) -> Vec<&'static KindInfo> {
+    Kind::all().iter().filter(|info| info.group == group && info.version == version).collect()
+}
+
+fn form(headers: &HeaderMap) -> Form {
+    Form::negotiate(headers).unwrap_or(Form::Object)
+}
+
+/// `GET /api`
+pub async fn core(State(_): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
+    if form(&headers) == Form::Discovery {
+        return aggregated(&group_versions().into_iter().filter(|(group, _)| group.is_empty()).collect::<Vec<_>>());
+    }
+    let versions = json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []});
+    json_response(StatusCode::OK, versions.to_string())
+}
+
+/// `GET /apis`
+pub async fn groups(State(_): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
+    let named: Vec<(&str, &str)> = group_versions().into_iter().filter(|(group, _)| !group.is_empty()).collect();
+    if form(&headers) == Form::Discovery {
+        return aggregated(&named);
+    }
+    let groups: Vec<Value> = named.iter().map(|(group, version)| group_value(group, version)).collect();
+    json_response(StatusCode::OK, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}).to_string())
+}
+
+fn group_value(group: &str, version: &str) -> Value {
+    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    json!({"name": group, "versions": [version], "preferredVersion": version})
+}
+
+/// `GET /apis/{group}`
+pub async fn group(Path(group): Path<String>) -> Response {
+    match group_versions().into_iter().find(|(name, _)| !name.is_empty() && *name == group) {
+        Some((group, version)) => {
+            let mut value = group_value(group, version);
+            value["kind"] = json!("APIGroup");
+            value["apiVersion"] = json!("v1");
+            json_response(StatusCode::OK, value.to_string())
+        }
+        None => Fault::no_such_path().into_response(),
+    }
+}
+
+/// `GET /api/v1`
+pub async fn core_resources(Path(version): Path<String>) -> Response {
+    resources("", &version)
+}
+
+/// `GET /apis/{group}/{version}`
+pub async fn group_resources(Path((group, version)): Path<(String, String)>) -> Response {
+    resources(&group, &version)
+}
+
+fn resources(group: &str, version: &str) -> Response {
+    let kinds = kinds_of(group, version);
+    if kinds.is_empty() {
+        return Fault::no_such_path().into_response();
+    }
+    let mut list = Vec::new();
+    for info in kinds {
+        let mut resource = json!({
+            "name": info.plural, "singularName": info.singular, "namespaced": info.namespaced, "kind": info.name, "verbs": VERBS,
+        });
+        if !info.short.is_empty() {
+            resource["shortNames"] = json!(info.short);
+        }
+        if !info.categories.is_empty() {
+            resource["categories"] = json!(info.categories);
+        }
+        list.push(resource);
+        for sub in subresources(info) {
+            let name = format!("{}/{}", info.plural, sub.name);
+            let mut resource =
+                json!({"name": name, "singularName": "", "namespaced": info.namespaced, "kind": sub.kind, "verbs": sub.verbs});
+            if let Some((group, version)) = sub.group_version {
+                resource["group"] = json!(group);
+                resource["version"] = json!(version);
+            }
+            list.push(resource);
+        }
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list});
+    json_response(StatusCode::OK, list.to_string())
+}
+
+/// Every group in one answer, as clients since 1.27 ask for it.
+fn aggregated(groups: &[(&str, &str)]) -> Response {
+    let items: Vec<Value> = groups.iter().map(|(group, version)| aggregated_group(group, version)).collect();
+    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
+    let mut response = json_response(StatusCode::OK, list.to_string());
+    let content = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    response.headers_mut().insert(header::CONTENT_TYPE, content);
+    response
+}
+
+fn aggregated_group(group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = kinds_of(group, version)
+        .into_iter()
+        .map(|info| {
+            let subs: Vec<Value> = subresources(info)
+                .into_iter()
+                .map(|sub| {
+                    let (group, version) = sub.group_version.unwrap_or((info.group, info.version));
+                    json!({
+                        "subresource": sub.name, "verbs": sub.verbs,
+                        "responseKind": {"group": group, "version": version, "kind": sub.kind},
+                    })
+                })
+                .collect();
+            json!({
+                "resource": info.plural, "singularResource": info.singular, "verbs": VERBS,
+                "responseKind": {"group": info.group, "version": info.version, "kind": info.name},
+                "scope": if info.namespaced { "Namespaced" } else { "Cluster" },
+                "shortNames": info.short, "categories": info.categories, "subresources": subs,
+            })
+        })
+        .collect();
+    json!({
+        "metadata": {"name": group, "creationTimestamp": null},
+        "versions": [{"version": version, "freshness": "Current", "resources": resources}],
+    })
+}

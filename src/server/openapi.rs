@@ -1,0 +1,132 @@
+//! OpenAPI: schemas for `kubectl explain`, and the paths by which clients find out that the server
+//! validates fields itself. Made anew for each request: clients keep it by its hash.
+
+use std::collections::BTreeMap;
+
+use axum::extract::Path;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::discovery::group_versions;
+use super::fault::Fault;
+use super::render::json_response;
+use crate::model::{Kind, KindInfo, Source};
+
+/// Changes with every release: clients keep documents by it.
+const HASH: &str = concat!("podbay-", env!("CARGO_PKG_VERSION"));
+
+fn path_of(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// `GET /openapi/v3`
+pub async fn index() -> Response {
+    let paths: BTreeMap<String, Value> = group_versions()
+        .into_iter()
+        .map(|(group, version)| path_of(group, version))
+        .map(|path| {
+            let url = format!("/openapi/v3/{path}?hash={HASH}");
+            (path, json!({"serverRelativeURL": url}))
+        })
+        .collect();
+    json_response(StatusCode::OK, json!({ "paths": paths }).to_string())
+}
+
+/// `GET /openapi/v3/apis/{group}/{version}`
+pub async fn document(Path(path): Path<String>) -> Response {
+    let found = group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
+    let Some((group, version)) = found else { return Fault::no_such_path().into_response() };
+    let mut response = json_response(StatusCode::OK, describe(group, version).to_string());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response.headers_mut().insert(header::ETAG, HeaderValue::from_static(concat!("\"podbay-", env!("CARGO_PKG_VERSION"), "\"")));
+    response
+}
+
+/// `GET /openapi/v2`: clients older than 1.27 validate by it; nothing here contradicts them.
+pub async fn v2(headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    if !accept.contains("json") && !accept.contains("*/*") {
+        return Fault::not_acceptable(accept).into_response();
+    }
+    let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": {}});
+    json_response(StatusCode::OK, document.to_string())
+}
+
+fn info() -> Value {
+    json!({"title": "Podbay", "version": env!("CARGO_PKG_VERSION")})
+}
+
+fn describe(group: &str, version: &str) -> Value {
+    let mut generator = SchemaSettings::openapi3().into_generator();
+    let mut paths = Map::new();
+    let mut names = Vec::new();
+    for info in Kind::all().iter().filter(|info| info.group == group && info.version == version) {
+        let name = schema(&mut generator, info.kind);
+        add_paths(&mut paths, info, &name);
+        names.push((name, info));
+    }
+    let mut schemas = generator.take_definitions(true);
+    for (name, info) in names {
+        if let Some(schema) = schemas.get_mut(&name) {
+            schema["x-kubernetes-group-version-kind"] = json!([gvk(info)]);
+        }
+    }
+    json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}})
+}
+
+fn gvk(info: &KindInfo) -> Value {
+    json!({"group": info.group, "version": info.version, "kind": info.name})
+}
+
+/// Adds a kind's schema and says under which name.
+fn schema(generator: &mut SchemaGenerator, kind: Kind) -> String {
+    let reference = match kind {
+        Kind::Namespace => generator.subschema_for::<Namespace>(),
+        Kind::Node => generator.subschema_for::<Node>(),
+        Kind::ServiceAccount => generator.subschema_for::<ServiceAccount>(),
+        Kind::Secret => generator.subschema_for::<Secret>(),
+        Kind::ConfigMap => generator.subschema_for::<ConfigMap>(),
+        Kind::Service => generator.subschema_for::<Service>(),
+        Kind::Pod => generator.subschema_for::<Pod>(),
+        Kind::ReplicaSet => generator.subschema_for::<ReplicaSet>(),
+        Kind::Deployment => generator.subschema_for::<Deployment>(),
+        Kind::Job => generator.subschema_for::<Job>(),
+        Kind::EndpointSlice => generator.subschema_for::<EndpointSlice>(),
+        Kind::Lease => generator.subschema_for::<Lease>(),
+        Kind::Event => generator.subschema_for::<Event>(),
+        Kind::Source => generator.subschema_for::<Source>(),
+    };
+    let reference = reference.get("$ref").and_then(Value::as_str).unwrap_or_default();
+    reference.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// The operations of a kind, with the parameters that clients look for.
+fn add_paths(paths: &mut Map<String, Value>, info: &KindInfo, schema: &str) {
+    let scope = if info.namespaced { "/namespaces/{namespace}" } else { "" };
+    let collection = format!("/{}{scope}/{}", path_of(info.group, info.version), info.plural);
+    let content = json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}});
+    let query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    let operation = |action: &str, writes: bool| {
+        let mut operation = json!({
+            "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind": gvk(info),
+            "responses": {"200": {"description": "OK", "content": content}},
+        });
+        if writes {
+            operation["parameters"] = json!([query("dryRun"), query("fieldManager"), query("fieldValidation")]);
+        }
+        operation
+    };
+    let named = json!({"get": operation("get", false), "put": operation("put", true), "patch": operation("patch", true),
+        "delete": operation("delete", false)});
+    paths.insert(format!("{collection}/{{name}}"), named);
+    paths.insert(collection, json!({"get": operation("list", false), "post": operation("post", true)}));
+}

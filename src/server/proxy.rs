@@ -1,0 +1,259 @@
+//! Logs, exec, attach and port-forward: passed on to the node's API, which is the kubelet's.
+//!
+//! Upgrades are proxied raw: what WebSocket or SPDY says inside is between the client and the node.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::ServerState;
+use super::fault::Fault;
+use super::read::find;
+use super::request::{Call, Query, Target};
+use crate::model::{Key, Kind};
+use crate::tls::{TlsError, connect, node_host, serve::serve_stream};
+
+/// A connection to a node API.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// How the server reaches a node. SEAM.
+#[async_trait]
+pub trait NodeConnector: Send + Sync {
+    /// Opens a connection to the node's API.
+    async fn connect(&self, node: &Node) -> Result<Box<dyn Wire>, TlsError>;
+}
+
+/// Nodes on other hosts, over TLS.
+pub struct TlsNodes {
+    config: Arc<ClientConfig>,
+}
+
+impl TlsNodes {
+    /// `config` shows the server's client certificate: [`crate::tls::Pki::node_client_config`].
+    pub fn new(config: Arc<ClientConfig>) -> Self {
+        Self { config }
+    }
+}
+
+/// Where a node's API listens when its status does not say.
+const NODE_PORT: i32 = 10250;
+
+#[async_trait]
+impl NodeConnector for TlsNodes {
+    async fn connect(&self, node: &Node) -> Result<Box<dyn Wire>, TlsError> {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let status = node.status.clone().unwrap_or_default();
+        let addresses = status.addresses.unwrap_or_default();
+        let address = ["InternalIP", "Hostname", "ExternalIP"].iter().find_map(|kind| addresses.iter().find(|it| it.type_ == *kind));
+        let address = address.map_or(name.as_str(), |address| address.address.as_str());
+        let port = status.daemon_endpoints.and_then(|endpoints| endpoints.kubelet_endpoint).map_or(NODE_PORT, |endpoint| endpoint.port);
+        let address = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+        // The certificate must be this node's, so a false address leads nowhere.
+        Ok(Box::new(connect::open(&address, &node_host(&name), Arc::clone(&self.config)).await?))
+    }
+}
+
+/// The node in this process; all others over `elsewhere`.
+pub struct InProcessNode {
+    name: String,
+    router: OnceLock<Router>,
+    elsewhere: Option<Arc<dyn NodeConnector>>,
+}
+
+impl InProcessNode {
+    pub fn new(name: impl Into<String>, elsewhere: Option<Arc<dyn NodeConnector>>) -> Self {
+        Self { name: name.into(), router: OnceLock::new(), elsewhere }
+    }
+
+    /// The node API, once there is one: it comes after the server whose client it uses. The first counts.
+    pub fn attach(&self, router: Router) {
+        let _ = self.router.set(router);
+    }
+}
+
+#[async_trait]
+impl NodeConnector for InProcessNode {
+    async fn connect(&self, node: &Node) -> Result<Box<dyn Wire>, TlsError> {
+        if node.metadata.name.as_deref() != Some(self.name.as_str()) {
+            return match &self.elsewhere {
+                Some(elsewhere) => elsewhere.connect(node).await,
+                None => Err(TlsError::Address(node.metadata.name.clone().unwrap_or_default())),
+            };
+        }
+        let router = self.router.get().cloned().ok_or_else(|| TlsError::Slow(format!("node {}, which is starting", self.name)))?;
+        let (near, far) = tokio::io::duplex(256 * 1024);
+        tokio::spawn(serve_stream(far, router, Duration::from_secs(10), CancellationToken::new(), |_| {}));
+        Ok(Box::new(near))
+    }
+}
+
+/// The four streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Logs,
+    Exec,
+    Attach,
+    PortForward,
+}
+
+impl Stream {
+    pub fn of(target: &Target) -> Option<Self> {
+        match (target.kind, target.subresource.as_deref()) {
+            (Kind::Pod, Some("log")) => Some(Self::Logs),
+            (Kind::Pod, Some("exec")) => Some(Self::Exec),
+            (Kind::Pod, Some("attach")) => Some(Self::Attach),
+            (Kind::Pod, Some("portforward")) => Some(Self::PortForward),
+            _ => None,
+        }
+    }
+}
+
+/// Passes a request on to the node of its pod and the answer back.
+pub async fn forward(state: &ServerState, call: &Call, stream: Stream, mut request: Request<Body>) -> Result<Response, Fault> {
+    let pod = find(state, call)?;
+    let pod = pod.get::<Pod>().ok_or_else(Fault::no_such_path)?;
+    let node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
+    let name = call.target.name.clone().unwrap_or_default();
+    let node_name = node_name.ok_or_else(|| Fault::bad_request(format!("pod {name} does not have a host assigned")))?;
+    let node = state.store.snapshot().get(&Key::cluster(Kind::Node, &*node_name)).cloned();
+    let node = node.ok_or_else(|| Fault::not_found(Kind::Node, &node_name))?;
+    let node = node.get::<Node>().ok_or_else(Fault::no_such_path)?;
+    let path = node_path(call, stream, pod)?;
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+    if stream != Stream::Logs && !wants_upgrade {
+        return Err(Fault::bad_request("Upgrade request required"));
+    }
+    let mut outbound = Request::builder()
+        .method(request.method().clone())
+        .uri(path)
+        .body(Body::empty())
+        .map_err(|error| Fault::internal(error.to_string()))?;
+    *outbound.headers_mut() = passed_on(request.headers(), wants_upgrade);
+    outbound.headers_mut().insert(header::HOST, HeaderValue::from_str(&node_host(&node_name)).unwrap_or(HeaderValue::from_static("node")));
+    let refused = |error: String| Fault::new(502, "InternalError", format!("error dialing backend: node {node_name}: {error}"));
+    let wire = state.nodes.connect(node).await.map_err(|error| refused(error.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(wire)).await.map_err(|error| refused(error.to_string()))?;
+    tokio::spawn(connection.with_upgrades());
+    let mut answer = sender.send_request(outbound).await.map_err(|error| refused(error.to_string()))?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = upgrade else { return Err(Fault::bad_request("this connection cannot be upgraded")) };
+        let node = hyper::upgrade::on(&mut answer);
+        tokio::spawn(join(client, node));
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = answer.headers().clone();
+        return Ok(response);
+    }
+    let mut response = answer.map(Body::new);
+    response.headers_mut().remove(header::TRANSFER_ENCODING);
+    Ok(response)
+}
+
+/// The node API's path for a stream.
+fn node_path(call: &Call, stream: Stream, pod: &Pod) -> Result<String, Fault> {
+    let (namespace, name) = (&call.target.namespace, call.target.name.as_deref().unwrap_or_default());
+    let query = |pairs: Vec<(&str, String)>| {
+        let text: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
+        if text.is_empty() { String::new() } else { format!("?{}", text.join("&")) }
+    };
+    match stream {
+        Stream::PortForward => {
+            let ports = call.query.all("ports").map(|port| ("port", port.to_owned())).collect();
+            Ok(format!("/portForward/{namespace}/{name}{}", query(ports)))
+        }
+        Stream::Logs => {
+            let container = container(call, pod)?;
+            let known = ["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"];
+            let pairs = known.iter().filter_map(|name| call.query.get(name).map(|value| (*name, value.to_owned()))).collect();
+            Ok(format!("/containerLogs/{namespace}/{name}/{container}{}", query(pairs)))
+        }
+        Stream::Exec | Stream::Attach => {
+            let container = container(call, pod)?;
+            let word = if stream == Stream::Exec { "exec" } else { "attach" };
+            Ok(format!("/{word}/{namespace}/{name}/{container}{}", query(streams(&call.query))))
+        }
+    }
+}
+
+/// The kubelet's names for the streams.
+fn streams(query: &Query) -> Vec<(&'static str, String)> {
+    let mut pairs: Vec<(&'static str, String)> = query.all("command").map(|word| ("command", word.to_owned())).collect();
+    for (theirs, kubelets) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+        if query.flag(theirs) {
+            pairs.push((kubelets, "1".to_owned()));
+        }
+    }
+    pairs
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+/// kubectl's annotation for pods with several containers.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// The container that is meant: named, the only one, or the annotated one.
+fn container(call: &Call, pod: &Pod) -> Result<String, Fault> {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let name = call.target.name.as_deref().unwrap_or_default();
+    let main: Vec<&str> = spec.containers.iter().map(|container| container.name.as_str()).collect();
+    let init: Vec<&str> = spec.init_containers.iter().flatten().map(|container| container.name.as_str()).collect();
+    if let Some(wanted) = call.query.get("container") {
+        let known = main.iter().chain(&init).any(|name| *name == wanted);
+        return if known {
+            Ok(wanted.to_owned())
+        } else {
+            Err(Fault::bad_request(format!("container {wanted} is not valid for pod {name}")))
+        };
+    }
+    let annotated = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DEFAULT_CONTAINER));
+    match (main.as_slice(), annotated) {
+        (_, Some(wanted)) if main.contains(&wanted.as_str()) => Ok(wanted.clone()),
+        ([only], _) => Ok((*only).to_owned()),
+        _ => Err(Fault::bad_request(format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" ")))),
+    }
+}
+
+/// Headers that mean something to the node.
+fn passed_on(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
+    let mut passed = HeaderMap::new();
+    for (name, value) in headers {
+        let text = name.as_str();
+        let upgrades =
+            upgrade && (text == "connection" || text == "upgrade" || text.starts_with("sec-websocket-") || text.starts_with("x-stream-"));
+        if upgrades || text == "user-agent" {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    passed
+}
+
+/// Copies both ways until one side ends.
+async fn join(client: OnUpgrade, node: OnUpgrade) {
+    let (Ok(client), Ok(node)) = tokio::join!(client, node) else { return };
+    let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
+    // However it ends, both connections are closed by dropping them.
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
+}

@@ -1,0 +1,137 @@
+//! Get and list.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use axum::response::Response;
+use base64::Engine as _;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use super::render::{ListMeta, Renderer, json_response};
+use super::request::Call;
+use super::select::Selection;
+use super::{ServerState, scale};
+use crate::model::{Key, Kind, Object};
+use crate::store::Snapshot;
+
+/// The states that half-read lists go on from. Sharing makes each cheap to keep.
+#[derive(Default)]
+pub struct Pages(Mutex<VecDeque<Snapshot>>);
+
+/// How many half-read lists may be open at once.
+const OPEN_LISTS: usize = 32;
+
+impl Pages {
+    fn keep(&self, snapshot: &Snapshot) {
+        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.iter().any(|kept| kept.revision() == snapshot.revision()) {
+            return;
+        }
+        if pages.len() == OPEN_LISTS {
+            pages.pop_front();
+        }
+        pages.push_back(snapshot.clone());
+    }
+
+    fn find(&self, revision: u64) -> Option<Snapshot> {
+        let pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.iter().find(|kept| kept.revision() == revision).cloned()
+    }
+}
+
+/// One object, or its scale.
+pub fn get(state: &ServerState, call: &Call) -> Result<Response, Fault> {
+    let object = find(state, call)?;
+    match call.target.subresource.as_deref() {
+        None | Some("status") => {}
+        Some("scale") => return Ok(json_response(StatusCode::OK, scale::read(&object)?.to_string())),
+        Some(_) => return Err(Fault::no_such_path()),
+    }
+    let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+    Ok(json_response(StatusCode::OK, renderer.one(&object)))
+}
+
+/// The object a call names.
+pub fn find(state: &ServerState, call: &Call) -> Result<Object, Fault> {
+    let key = call.target.key().ok_or_else(Fault::no_such_path)?;
+    let found = state.store.snapshot().get(&key).cloned();
+    found.ok_or_else(|| Fault::not_found(key.kind, &key.name))
+}
+
+/// A list, whole or page by page.
+pub fn list(state: &ServerState, call: &Call) -> Result<Response, Fault> {
+    let kind = call.target.kind;
+    let selection = Selection::parse(kind, &call.query)?;
+    let limit = call.query.number::<usize>("limit")?.filter(|&limit| limit > 0);
+    let (snapshot, after) = match call.query.get("continue") {
+        Some(token) => resume(state, token)?,
+        None => (at_revision(state, call)?, None),
+    };
+    let mut objects: Vec<Object> = candidates(&snapshot, kind, &call.target.namespace, &selection)
+        .filter(|object| after.as_ref().is_none_or(|after| object.key() > after))
+        .filter(|object| selection.matches(object))
+        .cloned()
+        .collect();
+    let mut meta = ListMeta { revision: snapshot.revision(), ..ListMeta::default() };
+    if let Some(limit) = limit.filter(|&limit| objects.len() > limit) {
+        meta.remaining = Some(objects.len() - limit);
+        objects.truncate(limit);
+        meta.next = objects.last().map(|last| token(snapshot.revision(), last.key()));
+        state.pages.keep(&snapshot);
+    }
+    let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+    Ok(json_response(StatusCode::OK, renderer.list(kind, &meta, &objects)))
+}
+
+/// The objects an index leaves over; the selection still has to match.
+pub fn candidates<'a>(
+    snapshot: &'a Snapshot,
+    kind: Kind,
+    namespace: &'a str,
+    selection: &'a Selection,
+) -> Box<dyn Iterator<Item = &'a Object> + 'a> {
+    if kind == Kind::Pod
+        && let Some(node) = selection.field("spec.nodeName").filter(|node| !node.is_empty())
+    {
+        return Box::new(snapshot.pods_on(node).filter(move |pod| namespace.is_empty() || pod.key().namespace == namespace));
+    }
+    if namespace.is_empty() { Box::new(snapshot.list(kind)) } else { Box::new(snapshot.list_in(kind, namespace)) }
+}
+
+fn at_revision(state: &ServerState, call: &Call) -> Result<Snapshot, Fault> {
+    let snapshot = state.store.snapshot();
+    let Some(wanted) = call.query.number::<u64>("resourceVersion")? else { return Ok(snapshot) };
+    let newest = snapshot.revision();
+    match call.query.get("resourceVersionMatch") {
+        Some("Exact") if wanted < newest => {
+            state.pages.find(wanted).ok_or_else(|| Fault::expired(format!("The provided resource version is too old: {wanted} ({newest})")))
+        }
+        None | Some("Exact" | "NotOlderThan") if wanted > newest => {
+            Err(Fault::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {newest}")))
+        }
+        None | Some("Exact" | "NotOlderThan") => Ok(snapshot),
+        Some(other) => Err(Fault::bad_request(format!("resourceVersionMatch: Unsupported value: {other:?}"))),
+    }
+}
+
+fn token(revision: u64, last: &Key) -> String {
+    let token =
+        json!({"rv": revision, "namespace": last.namespace, "name": last.name, "kind": last.kind.name(), "of": last.kind.api_version()});
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token.to_string())
+}
+
+fn resume(state: &ServerState, token: &str) -> Result<(Snapshot, Option<Key>), Fault> {
+    let wrong = || Fault::bad_request("continue key is not valid");
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
+    let text = |field: &str| value[field].as_str().ok_or_else(wrong);
+    let kind = Kind::of(text("of")?, text("kind")?).ok_or_else(wrong)?;
+    let after = Key::new(kind, text("namespace")?, text("name")?);
+    let revision = value["rv"].as_u64().ok_or_else(wrong)?;
+    let current = state.store.snapshot();
+    let snapshot = if current.revision() == revision { Some(current) } else { state.pages.find(revision) };
+    let too_old = "The provided continue parameter is too old to display a consistent list result. Start a new list without it.";
+    Ok((snapshot.ok_or_else(|| Fault::expired(too_old))?, Some(after)))
+}

@@ -1,0 +1,207 @@
+//! Objects to bytes in the form the caller asked for. PURE.
+//!
+//! An object's own JSON is copied as it is stored; only tables and bare metadata are encoded anew.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::columns::{cells, columns};
+use super::request::{Form, Query};
+use crate::model::{Kind, Object, Timestamp};
+
+/// How objects are shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Renderer {
+    form: Form,
+    include: Include,
+    now: Timestamp,
+}
+
+/// `includeObject`: what a table's rows carry besides their cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+/// The metadata of a list.
+#[derive(Clone, Debug, Default)]
+pub struct ListMeta {
+    pub revision: u64,
+    pub next: Option<String>,
+    pub remaining: Option<usize>,
+}
+
+impl ListMeta {
+    fn value(&self) -> Value {
+        let mut meta = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(next) = &self.next {
+            meta["continue"] = json!(next);
+        }
+        if let Some(remaining) = self.remaining {
+            meta["remainingItemCount"] = json!(remaining);
+        }
+        meta
+    }
+}
+
+impl Renderer {
+    pub fn new(form: Form, query: &Query, now: Timestamp) -> Self {
+        let include = match query.get("includeObject") {
+            Some("None") => Include::None,
+            Some("Object") => Include::Object,
+            _ => Include::Metadata,
+        };
+        Self { form, include, now }
+    }
+
+    /// One object.
+    pub fn one(&self, object: &Object) -> Bytes {
+        match self.form {
+            Form::Table => self.table(
+                object.kind(),
+                &ListMeta { revision: object.revision(), ..ListMeta::default() },
+                std::slice::from_ref(object),
+                true,
+            ),
+            Form::Metadata => bare(object).to_string().into(),
+            Form::Object | Form::Discovery => object.json(),
+        }
+    }
+
+    /// A list of one kind.
+    pub fn list(&self, kind: Kind, meta: &ListMeta, objects: &[Object]) -> Bytes {
+        if self.form == Form::Table {
+            return self.table(kind, meta, objects, true);
+        }
+        let metadata = self.form == Form::Metadata;
+        let (list, version) = if metadata {
+            ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
+        } else {
+            (format!("{}List", kind.name()), kind.api_version())
+        };
+        let mut out = Vec::with_capacity(256 + objects.len() * 1024);
+        out.extend_from_slice(format!(r#"{{"kind":"{list}","apiVersion":"{version}","metadata":{},"items":["#, meta.value()).as_bytes());
+        for (index, object) in objects.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            if metadata { out.extend_from_slice(bare(object).to_string().as_bytes()) } else { out.extend_from_slice(&object.json()) }
+        }
+        out.extend_from_slice(b"]}");
+        out.into()
+    }
+
+    /// One line of a watch. `first`: a table names its columns only once.
+    pub fn event(&self, word: &str, object: &Object, first: bool) -> Vec<u8> {
+        let bytes = match self.form {
+            Form::Table => {
+                let meta = ListMeta { revision: object.revision(), ..ListMeta::default() };
+                self.table(object.kind(), &meta, std::slice::from_ref(object), first)
+            }
+            Form::Metadata => bare(object).to_string().into(),
+            Form::Object | Form::Discovery => object.json(),
+        };
+        line(word, &bytes)
+    }
+
+    /// Says up to which revision a watch has seen everything.
+    pub fn bookmark(&self, kind: Kind, revision: u64, initial_end: bool) -> Vec<u8> {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.form {
+            Form::Table => {
+                let row =
+                    json!({"cells": [], "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}});
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()},
+                    "columnDefinitions": null, "rows": [row]})
+            }
+            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            Form::Object | Form::Discovery => skeleton(kind, metadata),
+        };
+        line("BOOKMARK", object.to_string().as_bytes())
+    }
+
+    fn table(&self, kind: Kind, meta: &ListMeta, objects: &[Object], headed: bool) -> Bytes {
+        let definitions = if headed { columns(kind).split(", ").map(definition).collect() } else { Value::Null };
+        let mut out = format!(
+            r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":{definitions},"rows":["#,
+            meta.value()
+        )
+        .into_bytes();
+        for (index, object) in objects.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            let cells = Value::from(cells(object, self.now));
+            out.extend_from_slice(format!(r#"{{"cells":{cells},"object":"#).as_bytes());
+            match self.include {
+                Include::None => out.extend_from_slice(b"null"),
+                Include::Metadata => out.extend_from_slice(bare(object).to_string().as_bytes()),
+                Include::Object => out.extend_from_slice(&object.json()),
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+        out.into()
+    }
+}
+
+fn definition(column: &str) -> Value {
+    let name = column.trim_end_matches('*');
+    let format = if name == "Name" { "name" } else { "" };
+    let number = matches!(name, "Data" | "Secrets" | "Desired" | "Current" | "Up-to-date" | "Available" | "Count" | "Objects");
+    let kind = if number { "integer" } else { "string" };
+    json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(column.ends_with('*'))})
+}
+
+fn bare(object: &Object) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.meta()})
+}
+
+/// An object of a kind with nothing but metadata and what its type requires.
+fn skeleton(kind: Kind, metadata: Value) -> Value {
+    let mut object = json!({"kind": kind.name(), "apiVersion": kind.api_version(), "metadata": metadata});
+    match kind {
+        Kind::Pod => object["spec"] = json!({"containers": null}),
+        Kind::Deployment | Kind::ReplicaSet => {
+            object["spec"] = json!({"selector": null, "template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": null}}});
+        }
+        Kind::Job => object["spec"] = json!({"template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": null}}}),
+        Kind::EndpointSlice => {
+            object["addressType"] = json!("");
+            object["endpoints"] = Value::Null;
+            object["ports"] = Value::Null;
+        }
+        Kind::Event => {
+            object["involvedObject"] = json!({});
+        }
+        _ => {}
+    }
+    object
+}
+
+/// `{"type":…,"object":…}` and a line feed.
+pub fn line(word: &str, object: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(object.len() + 40);
+    out.extend_from_slice(br#"{"type":""#);
+    out.extend_from_slice(word.as_bytes());
+    out.extend_from_slice(br#"","object":"#);
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    out
+}
+
+/// A JSON answer.
+pub fn json_response(code: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

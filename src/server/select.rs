@@ -1,0 +1,35 @@
+//! Label and field selectors of lists and watches. PURE.
+
+use super::fault::Fault;
+use super::request::Query;
+use crate::model::selector::{FieldSelector, Selector};
+use crate::model::{Kind, Object};
+
+/// Which objects of a kind are wanted.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    labels: Selector,
+    fields: Option<FieldSelector>,
+}
+
+impl Selection {
+    /// Reads `labelSelector` and `fieldSelector`.
+    ///
+    /// # Errors
+    /// Text that is no selector, or a field that cannot be selected by.
+    pub fn parse(kind: Kind, query: &Query) -> Result<Self, Fault> {
+        let wrong = |error: crate::model::selector::SelectorError| Fault::bad_request(error.to_string());
+        let labels = query.get("labelSelector").map(Selector::parse).transpose().map_err(wrong)?;
+        let fields = query.get("fieldSelector").map(|text| FieldSelector::parse(kind, text)).transpose().map_err(wrong)?;
+        Ok(Self { labels: labels.unwrap_or_else(Selector::everything), fields })
+    }
+
+    /// The value a field must be equal to, if one is demanded.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.as_ref()?.exact(name)
+    }
+
+    pub fn matches(&self, object: &Object) -> bool {
+        self.labels.matches(object.labels()) && self.fields.as_ref().is_none_or(|fields| fields.matches(object))
+    }
+}

@@ -1,0 +1,318 @@
+//! Create and update, and what every write has in common: its identity, its strictness, its owner.
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use super::render::{Renderer, json_response};
+use super::request::{Call, FieldValidation};
+use super::{ServerState, authorise, body, scale};
+use crate::model::ownership::{self, ManagedFields};
+use crate::model::{Kind, Object};
+use crate::store::{CommitError, Committed, Conflict, Precondition, Transaction, Write};
+
+/// What a write is about to store, and what to tell the caller besides.
+pub struct Draft {
+    pub object: Object,
+    pub warnings: Vec<String>,
+}
+
+/// Stores a new object.
+pub async fn create(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
+    let mut value = body::decode(&call.content_type, bytes)?.ok_or_else(|| Fault::bad_request("the request has no body"))?;
+    fill_identity(call, &mut value)?;
+    let metadata = &mut value["metadata"];
+    if metadata["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
+        return Err(Fault::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    if let Some(metadata) = metadata.as_object_mut() {
+        for stamped in
+            ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"]
+        {
+            metadata.remove(stamped);
+        }
+    }
+    let prefix = metadata["generateName"].as_str().filter(|prefix| !prefix.is_empty()).map(str::to_owned);
+    let generates = prefix.filter(|_| metadata["name"].as_str().unwrap_or_default().is_empty());
+    for attempt in 0.. {
+        if let Some(prefix) = &generates {
+            value["metadata"]["name"] = generated(prefix).into();
+        }
+        let draft = finish(state, call, None, value.clone(), None)?;
+        match commit(state, call, Write::Create(draft.object.clone()), false).await {
+            Err(CommitError::Conflict(Conflict::Exists(_))) if generates.is_some() && attempt < 8 => {}
+            Err(error) => return Err(error.into()),
+            Ok(committed) => return answer(state, call, StatusCode::CREATED, &committed, &draft.warnings),
+        }
+    }
+    unreachable!("the loop ends with an answer")
+}
+
+fn generated(prefix: &str) -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let prefix: String = prefix.chars().take(58).collect();
+    let suffix: String = (0..5).map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())])).collect();
+    format!("{prefix}{suffix}")
+}
+
+/// Replaces an object, its status, or its scale.
+pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
+    let mut value = body::decode(&call.content_type, bytes)?.ok_or_else(|| Fault::bad_request("the request has no body"))?;
+    let current = super::read::find(state, call)?;
+    if call.target.subresource.as_deref() == Some("scale") {
+        return rescale(state, call, &current, &value).await;
+    }
+    fill_identity(call, &mut value)?;
+    let precondition = precondition(call, &value["metadata"])?;
+    let draft = finish(state, call, Some(&current), value, None)?;
+    let write = write_of(call, draft.object.clone(), precondition)?;
+    let volatile = is_heartbeat(call, &current, &draft.object);
+    let committed = commit(state, call, write, volatile).await?;
+    answer(state, call, StatusCode::OK, &committed, &draft.warnings)
+}
+
+/// Sets the number of replicas.
+pub async fn rescale(state: &ServerState, call: &Call, current: &Object, wanted: &Value) -> Result<Response, Fault> {
+    let precondition = precondition(call, &wanted["metadata"])?;
+    let scaled = scale::write(current, wanted)?;
+    let owned = own(state, call, Some(current), scaled, None);
+    let committed = commit(state, call, Write::Update(owned, precondition), false).await?;
+    let object = committed.results.into_iter().flatten().next().ok_or_else(|| Fault::internal("the scaled object is gone"))?;
+    Ok(json_response(StatusCode::OK, scale::read(&object)?.to_string()))
+}
+
+/// The write for the object or the subresource a call names.
+pub fn write_of(call: &Call, object: Object, precondition: Precondition) -> Result<Write, Fault> {
+    match call.target.subresource.as_deref() {
+        None => Ok(Write::Update(object, precondition)),
+        Some("finalize") if call.target.kind == Kind::Namespace => Ok(Write::Update(object, precondition)),
+        Some("status") if call.target.kind.info().has_status => Ok(Write::UpdateStatus(object, precondition)),
+        Some(_) => Err(Fault::no_such_path()),
+    }
+}
+
+/// What the body says must still be so.
+fn precondition(call: &Call, metadata: &Value) -> Result<Precondition, Fault> {
+    let text = |field: &str| metadata[field].as_str().filter(|text| !text.is_empty());
+    let revision = match text("resourceVersion") {
+        Some(version) => {
+            let name = call.target.name.as_deref().unwrap_or_default();
+            let wrong = || Fault::conflict(call.target.kind, name, format!("{version:?} is not a resourceVersion of this server"));
+            Some(version.parse().map_err(|_| wrong())?)
+        }
+        None => None,
+    };
+    Ok(Precondition { uid: text("uid").map(str::to_owned), revision })
+}
+
+/// Kind, name and namespace: the path's where the body says none, a 400 where they differ.
+pub fn fill_identity(call: &Call, value: &mut Value) -> Result<(), Fault> {
+    let (kind, target) = (call.target.kind, &call.target);
+    if !value.is_object() {
+        return Err(Fault::bad_request("the body is not an object"));
+    }
+    for (field, wanted) in [("apiVersion", kind.api_version()), ("kind", kind.name().to_owned())] {
+        match value[field].as_str() {
+            None | Some("") => value[field] = wanted.into(),
+            Some(found) if found == wanted => {}
+            Some(found) => {
+                return Err(Fault::bad_request(format!("the {field} in the data ({found}) does not match the expected one ({wanted})")));
+            }
+        }
+    }
+    if !value["metadata"].is_object() {
+        value["metadata"] = json!({});
+    }
+    let metadata = &mut value["metadata"];
+    if kind.info().namespaced {
+        match metadata["namespace"].as_str().filter(|namespace| !namespace.is_empty()) {
+            Some(namespace) if namespace == target.namespace => {}
+            Some(_) => {
+                return Err(Fault::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+            }
+            None if target.namespace.is_empty() => return Err(Fault::method_not_allowed()),
+            None => metadata["namespace"] = target.namespace.clone().into(),
+        }
+    } else if let Some(metadata) = metadata.as_object_mut() {
+        metadata.remove("namespace");
+    }
+    if let Some(wanted) = &target.name {
+        match metadata["name"].as_str().filter(|name| !name.is_empty()) {
+            Some(name) if name == wanted => {}
+            Some(name) => {
+                return Err(Fault::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({wanted})")));
+            }
+            None => metadata["name"] = wanted.clone().into(),
+        }
+    }
+    Ok(())
+}
+
+/// From a value to the object that is stored: strictness, decoding, rights, ownership.
+///
+/// `owners` is what an apply made of ownership; `None`: a plain write.
+pub fn finish(
+    state: &ServerState,
+    call: &Call,
+    current: Option<&Object>,
+    mut value: Value,
+    owners: Option<ManagedFields>,
+) -> Result<Draft, Fault> {
+    let kind = call.target.kind;
+    let warnings = check_fields(call, &value)?;
+    let subresource = call.target.subresource.as_deref();
+    if let Some(current) = current {
+        keep_other_part(current, &mut value, subresource == Some("status"));
+    } else if kind.info().has_status
+        && let Some(object) = value.as_object_mut()
+    {
+        object.remove("status");
+    }
+    let object = Object::from_value(kind, value).map_err(|error| {
+        let version = kind.info().version;
+        Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", error.source))
+    })?;
+    authorise::content(&call.identity, subresource, current, &object).map_err(Fault::forbidden)?;
+    let object = restamp(state, current, own(state, call, current, object, owners));
+    Ok(Draft { object, warnings })
+}
+
+/// A status write changes the status only, any other write everything else.
+fn keep_other_part(current: &Object, value: &mut Value, status_only: bool) {
+    let stored = current.value();
+    if !current.kind().info().has_status {
+        return;
+    }
+    if status_only {
+        let status = value["status"].take();
+        let revision = value["metadata"]["resourceVersion"].take();
+        let managed = value["metadata"]["managedFields"].take();
+        *value = stored;
+        value["status"] = status;
+        value["metadata"]["resourceVersion"] = revision;
+        if !managed.is_null() {
+            value["metadata"]["managedFields"] = managed;
+        }
+    } else if let Some(object) = value.as_object_mut() {
+        match stored.get("status") {
+            Some(status) => object.insert("status".to_owned(), status.clone()),
+            None => object.remove("status"),
+        };
+    }
+}
+
+fn check_fields(call: &Call, value: &Value) -> Result<Vec<String>, Fault> {
+    if call.field_validation == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    let kind = call.target.kind;
+    let unknown = super::strict::unknown_fields(kind, value);
+    if unknown.is_empty() || call.field_validation == FieldValidation::Warn {
+        return Ok(unknown);
+    }
+    let version = kind.info().version;
+    let listed = unknown.join(", ");
+    Err(Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {listed}")))
+}
+
+/// Kinds nobody shares: keeping track of who owns what would only make them larger.
+fn is_shared(kind: Kind) -> bool {
+    !matches!(kind, Kind::Lease | Kind::Event | Kind::EndpointSlice)
+}
+
+/// Writes down who owns what the object says now.
+fn own(state: &ServerState, call: &Call, current: Option<&Object>, object: Object, applied: Option<ManagedFields>) -> Object {
+    let kind = call.target.kind;
+    if !is_shared(kind) || call.identity.node_name().is_some() {
+        return object;
+    }
+    let managed = applied.unwrap_or_else(|| {
+        let base = object.meta().managed_fields.as_ref().map(|_| object.meta()).or_else(|| current.map(Object::meta));
+        let base = base.map(ManagedFields::of).unwrap_or_default();
+        let before = current.map(Object::value);
+        let subresource = call.target.subresource.as_deref().unwrap_or_default();
+        ownership::update(kind, before.as_ref(), &object.value(), &base, &call.manager, subresource)
+    });
+    let mut entries = managed.to_entries();
+    for entry in entries.iter_mut().flatten() {
+        entry.time.get_or_insert_with(|| Time(seconds(state)));
+    }
+    object.edit_meta(|meta| meta.managed_fields = entries)
+}
+
+/// `now`, as Kubernetes' times have it: whole seconds.
+fn seconds(state: &ServerState) -> crate::model::Timestamp {
+    let now = state.clock.now();
+    crate::model::Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// A lease that was renewed was renewed when it got here, whatever the node's clock says.
+fn restamp(state: &ServerState, current: Option<&Object>, object: Object) -> Object {
+    let renewed = |object: &Object| object.get::<Lease>().and_then(|lease| lease.spec.as_ref()?.renew_time.clone());
+    let Some(time) = renewed(&object) else { return object };
+    if current.and_then(renewed) == Some(time) {
+        return object;
+    }
+    let now = state.clock.now();
+    let stamped = object.edit::<Lease>(|lease| lease.spec.get_or_insert_default().renew_time = Some(MicroTime(now)));
+    stamped.unwrap_or(object)
+}
+
+/// Whether a write may be lost at a restart: a lease, or a node's status with new times only.
+pub fn is_heartbeat(call: &Call, current: &Object, wanted: &Object) -> bool {
+    match call.target.kind {
+        Kind::Lease => true,
+        Kind::Node if call.target.subresource.as_deref() == Some("status") => timeless(current) == timeless(wanted),
+        _ => false,
+    }
+}
+
+fn timeless(node: &Object) -> Option<k8s_openapi::api::core::v1::NodeStatus> {
+    let mut status = node.get::<Node>()?.status.clone().unwrap_or_default();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = None;
+    }
+    Some(status)
+}
+
+/// Commits one write.
+pub async fn commit(state: &ServerState, call: &Call, write: Write, volatile: bool) -> Result<Committed, CommitError> {
+    let transaction = Transaction { writes: vec![write], volatile, dry_run: call.dry_run, writer: call.identity.user.clone() };
+    state.store.commit(transaction).await
+}
+
+/// The written object.
+pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Committed, warnings: &[String]) -> Result<Response, Fault> {
+    let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+    let written = committed.results.iter().flatten().next();
+    let mut response = match written {
+        Some(object) => json_response(code, renderer.one(object)),
+        // An update that took the last finalizer of an object that was being deleted.
+        None => json_response(code, success(call, &Value::Null)),
+    };
+    for warning in warnings {
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    Ok(response)
+}
+
+/// `Status` of a success without an object.
+pub fn success(call: &Call, uid: &Value) -> String {
+    let info = call.target.kind.info();
+    let mut details = json!({"name": call.target.name, "kind": info.plural});
+    if !info.group.is_empty() {
+        details["group"] = info.group.into();
+    }
+    if !uid.is_null() {
+        details["uid"] = uid.clone();
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}).to_string()
+}

@@ -1,0 +1,175 @@
+//! Clients over TLS: a kube client whose certificate can be renewed under it, and single requests.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt as _;
+use hyper::rt::ReadBufCursor;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{LiveKey, TlsError};
+
+/// For the connection and the handshake.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Until the head of an answer; bodies (watches) take as long as they take.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Finds out that the other side is gone within half a minute, so that no watch waits for ever.
+pub fn keep_alive(stream: &TcpStream) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    // None of these can fail on a TCP socket of Linux; a connection without them still works.
+    let _ = setsockopt(stream, sockopt::KeepAlive, &true);
+    let _ = setsockopt(stream, sockopt::TcpKeepIdle, &10);
+    let _ = setsockopt(stream, sockopt::TcpKeepInterval, &5);
+    let _ = setsockopt(stream, sockopt::TcpKeepCount, &3);
+    let _ = setsockopt(stream, sockopt::TcpUserTimeout, &25_000);
+    let _ = stream.set_nodelay(true);
+}
+
+/// Trusts one CA and shows a certificate.
+///
+/// # Errors
+/// A CA that rustls does not take.
+pub fn client_config(authority: &CertificateDer<'static>, key: Arc<LiveKey>) -> Result<Arc<ClientConfig>, TlsError> {
+    super::install_provider();
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone()).map_err(|source| TlsError::Use { subject: "the CA's certificate".to_owned(), source })?;
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_client_cert_resolver(key);
+    // A session would go on with the certificate it began with.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// Host and port of `https://HOST:PORT`.
+///
+/// # Errors
+/// Text that is no such address.
+pub fn authority_of(url: &str) -> Result<Authority, TlsError> {
+    let wrong = || TlsError::Address(url.to_owned());
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let https = uri.scheme().is_none_or(|scheme| *scheme == Scheme::HTTPS);
+    let authority = uri.authority().filter(|_| https && matches!(uri.path(), "" | "/")).ok_or_else(wrong)?;
+    if authority.port_u16().is_some() {
+        return Ok(authority.clone());
+    }
+    format!("{authority}:6443").parse().map_err(|_| wrong())
+}
+
+/// Opens a TLS connection to `address` (`HOST:PORT`) and expects a certificate for `name`.
+///
+/// # Errors
+/// No connection, or the wrong peer.
+pub async fn open(address: &str, name: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, TlsError> {
+    let failed = |source| TlsError::Connect { address: address.to_owned(), source };
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Address(name.to_owned()))?;
+    let connect = async {
+        let stream = TcpStream::connect(address).await?;
+        keep_alive(&stream);
+        TlsConnector::from(config).connect(name, stream).await
+    };
+    match tokio::time::timeout(PATIENCE, connect).await {
+        Ok(stream) => stream.map_err(failed),
+        Err(_) => Err(TlsError::Slow(address.to_owned())),
+    }
+}
+
+/// One request on a connection of its own; the whole answer.
+///
+/// # Errors
+/// No connection, or an answer that breaks off.
+pub async fn ask(address: &str, name: &str, config: Arc<ClientConfig>, request: Request<Body>) -> Result<Response<Bytes>, TlsError> {
+    let failed = |source| TlsError::Http { address: address.to_owned(), source };
+    let stream = open(address, name, config).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let connection = tokio::spawn(connection);
+    let answer = async {
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        Ok(Response::from_parts(parts, body.collect().await?.to_bytes()))
+    };
+    let answer = tokio::time::timeout(ANSWER, answer).await;
+    connection.abort();
+    answer.map_err(|_| TlsError::Slow(address.to_owned()))?.map_err(failed)
+}
+
+/// A kube client for a server whose certificate names `name`, at any address.
+pub fn kube_client(authority: Authority, name: &'static str, config: Arc<ClientConfig>) -> kube::Client {
+    let connector = Connector { address: authority.to_string(), name, config };
+    let pool: Pool<Connector, kube::client::Body> =
+        Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(60)).build(connector);
+    let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
+        let pool = pool.clone();
+        let authority = authority.clone();
+        async move {
+            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            parts.scheme = Some(Scheme::HTTPS);
+            parts.authority = Some(authority);
+            *request.uri_mut() = Uri::from_parts(parts)?;
+            let answer = tokio::time::timeout(ANSWER, pool.request(request)).await;
+            Ok::<_, tower::BoxError>(answer.map_err(|_| "the server does not answer")??)
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+/// Opens connections to one server, whatever the URI says.
+#[derive(Clone)]
+struct Connector {
+    address: String,
+    name: &'static str,
+    config: Arc<ClientConfig>,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = Open;
+    type Error = TlsError;
+    type Future = futures::future::BoxFuture<'static, Result<Open, TlsError>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), TlsError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        let Self { address, name, config } = self.clone();
+        Box::pin(async move { open(&address, name, config).await.map(|stream| Open(TokioIo::new(stream))) })
+    }
+}
+
+/// A connection of the pool.
+struct Open(TokioIo<TlsStream<TcpStream>>);
+
+impl Connection for Open {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Open {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Open {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,53 @@
+//! Who the other side's certificate says it is.
+
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::TlsError;
+use crate::model::Timestamp;
+
+/// The verified client certificate of a connection, as a request extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub common_name: String,
+    pub organisations: Vec<String>,
+    /// Hexadecimal.
+    pub serial: String,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+}
+
+impl Peer {
+    /// # Errors
+    /// Bytes that are not a certificate.
+    pub fn read(der: &[u8]) -> Result<Self, TlsError> {
+        let wrong = |cause: String| TlsError::NotACertificate { subject: "the peer's certificate".to_owned(), cause };
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| wrong(error.to_string()))?;
+        let subject = certificate.subject();
+        let name = subject.iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned();
+        let organisations = subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect();
+        let time = |seconds: i64| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
+        let validity = certificate.validity();
+        Ok(Self {
+            common_name: name,
+            organisations,
+            serial: hex::encode(certificate.raw_serial()),
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+        })
+    }
+
+    /// # Errors
+    /// Text that is not a certificate.
+    pub fn read_pem(pem: &str) -> Result<Self, TlsError> {
+        let wrong = |cause: String| TlsError::NotACertificate { subject: "the PEM text".to_owned(), cause };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        Self::read(&der)
+    }
+
+    /// Two thirds of its life are over.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let life = self.not_after.as_second() - self.not_before.as_second();
+        now.as_second() >= self.not_before.as_second() + life * 2 / 3
+    }
+}

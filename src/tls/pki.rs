@@ -1,0 +1,144 @@
+//! The server's own certificates: made at the first start, kept on disk, renewed in time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConfig, ServerConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::authority::{Authority, Order, Pair, certificate_block, key_block};
+use super::{LiveKey, Peer, SERVER_CLIENT, SERVER_NAME, TlsError, connect, files, kubeconfig, serve};
+use crate::clock::Clock;
+use crate::model::Timestamp;
+
+/// Of the server's own certificates.
+const LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Between looks whether one is due.
+const LOOK: Duration = Duration::from_secs(3600);
+
+/// CA, server certificate, the client certificate for node APIs, and the admin's.
+pub struct Pki {
+    directory: PathBuf,
+    names: Vec<String>,
+    authority: Authority,
+    server: Arc<LiveKey>,
+    node_client: Arc<LiveKey>,
+}
+
+impl Pki {
+    /// The certificates of `directory` (`DATA_DIR/pki`). `names`: addresses and host names under
+    /// which clients reach this server.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written.
+    pub fn open(directory: &Path, names: &[String], now: Timestamp) -> Result<Arc<Self>, TlsError> {
+        let authority = Authority::open(directory, now)?;
+        let mut all: Vec<String> = [SERVER_NAME, "localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+        all.extend(names.iter().cloned());
+        let server = stored(directory, &authority, &server_order(&all), "server", now)?;
+        let node_client = stored(directory, &authority, &node_client_order(), "node-client", now)?;
+        Ok(Arc::new(Self {
+            directory: directory.to_owned(),
+            names: all,
+            server: LiveKey::new(&server, authority.pem())?,
+            node_client: LiveKey::new(&node_client, authority.pem())?,
+            authority,
+        }))
+    }
+
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// For serving the API.
+    ///
+    /// # Errors
+    /// A CA that rustls does not take.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        serve::server_config(self.authority.der(), Arc::clone(&self.server))
+    }
+
+    /// For connecting to node APIs.
+    ///
+    /// # Errors
+    /// A CA that rustls does not take.
+    pub fn node_client_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        connect::client_config(self.authority.der(), Arc::clone(&self.node_client))
+    }
+
+    /// Writes the admin's kubeconfig, atomically and with mode 0600.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written.
+    pub fn write_kubeconfig(&self, path: &Path, server: &str, now: Timestamp) -> Result<(), TlsError> {
+        let admin = stored(&self.directory, &self.authority, &admin_order(), "admin", now)?;
+        kubeconfig::write(path, server, self.authority.pem(), &admin)
+    }
+
+    /// Renews what is due. New connections use it; nobody has to be told.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written; the old certificates stay in use then.
+    pub fn renew(&self, now: Timestamp) -> Result<(), TlsError> {
+        let server = stored(&self.directory, &self.authority, &server_order(&self.names), "server", now)?;
+        self.server.replace(&server, self.authority.pem())?;
+        let client = stored(&self.directory, &self.authority, &node_client_order(), "node-client", now)?;
+        self.node_client.replace(&client, self.authority.pem())
+    }
+
+    /// Renews for as long as the server runs. The kubeconfig is written anew with its certificate.
+    pub async fn keep_fresh(self: Arc<Self>, kubeconfig: PathBuf, server: String, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let now = clock.now();
+            if let Err(error) = self.renew(now).and_then(|()| self.write_kubeconfig(&kubeconfig, &server, now)) {
+                tracing::warn!(%error, "renew the server's certificates");
+            }
+        }
+    }
+}
+
+fn server_order(names: &[String]) -> Order {
+    Order { common_name: "podbay-api".to_owned(), organisation: None, names: names.to_vec(), life: LIFE }
+}
+
+fn node_client_order() -> Order {
+    Order { common_name: SERVER_CLIENT.to_owned(), organisation: None, names: Vec::new(), life: LIFE }
+}
+
+fn admin_order() -> Order {
+    Order { common_name: "podbay-admin".to_owned(), organisation: Some("system:masters".to_owned()), names: Vec::new(), life: LIFE }
+}
+
+/// The certificate on disk, or a new one where there is none, it is due, or it says other names.
+fn stored(directory: &Path, authority: &Authority, order: &Order, name: &str, now: Timestamp) -> Result<Pair, TlsError> {
+    let path = directory.join(format!("{name}.pem"));
+    // What it is valid for stands in the file's first line: a comment to PEM readers.
+    let mark = format!("# for {} by {}\n", order.names.join(" "), authority.fingerprint());
+    if let Some(text) = files::read(&path)? {
+        let fresh = Peer::read_pem(&text).is_ok_and(|peer| !peer.is_due(now));
+        if fresh && text.starts_with(&mark) {
+            return Ok(Pair { certificate: certificate_block(&text).to_owned(), key: key_block(&text).to_owned() });
+        }
+    }
+    let (pair, _) = authority.issue(order, now)?;
+    files::write_private(&path, format!("{mark}{}{}", pair.certificate, pair.key).as_bytes())?;
+    Ok(pair)
+}
+
+/// The names this host goes by: its host name and the addresses of its interfaces.
+pub fn host_names() -> Vec<String> {
+    let mut names: Vec<String> = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).into_iter().collect();
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let address = interface.address;
+        let ipv4 = address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|address| address.ip().to_string());
+        names.extend(ipv4);
+    }
+    names.sort();
+    names.dedup();
+    names
+}
