@@ -1,9 +1,22 @@
 //! What every write passes before it is applied: defaults, validation, immutable fields, the
 //! meaning of a deletion. PURE: the same write on the same state is admitted or refused alike,
 //! whoever asks and wherever it runs (server, sync, controllers, preview).
+//!
+//! - `create`, `update`, `delete`: one file a verb; a status is written by `update` too
+//! - `service`, `job`: what the cluster gives to a Service (addresses, ports) and a Job (selector)
+//! - `status`: the status field of any kind
+
+mod create;
+mod delete;
+mod job;
+mod service;
+mod status;
+mod update;
 
 pub use crate::model::{ErrorReason, FieldError};
-use crate::model::{Key, Object, defaults, fields, validate};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::model::{Key, Object, Timestamp, Typed, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Stamp, Write};
 
@@ -30,6 +43,9 @@ pub enum Refused {
     NoNamespace(String),
 }
 
+/// Namespaces that are there from the start and never go.
+pub const LASTING_NAMESPACES: [&str; 2] = ["default", "kube-system"];
+
 /// Decides what a write makes of an object.
 ///
 /// `current` is the stored object, on which the preconditions already hold; `state` is the snapshot
@@ -38,14 +54,14 @@ pub enum Refused {
 /// # Errors
 /// [`Refused`] with every broken rule.
 pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: &str, stamp: &mut Stamp<'_>) -> Result<Outcome, Refused> {
-    let _ = (state, writer, current);
-    Ok(match write {
-        Write::Create(object) => Outcome::Put(object.clone().edit_meta(|meta| {
-            meta.uid.get_or_insert_with(|| (stamp.uid)());
-        })),
-        Write::Update(object, _) | Write::UpdateStatus(object, _) => Outcome::Put(object.clone()),
-        Write::Delete { .. } => Outcome::Remove,
-    })
+    match (write, current) {
+        (Write::Create(object), _) => create::create(object, state, writer, stamp),
+        (Write::Update(object, _), Some(current)) => update::update(object, current, state, writer),
+        (Write::UpdateStatus(object, _), Some(current)) => status::update(object, current),
+        (Write::Delete { grace_seconds, .. }, Some(current)) => delete::delete(current, *grace_seconds, stamp.now),
+        // `Snapshot::apply` reports a missing object as a conflict before it asks here.
+        (Write::Update(..) | Write::UpdateStatus(..) | Write::Delete { .. }, None) => Ok(Outcome::Unchanged),
+    }
 }
 
 /// What an object means that nobody has admitted yet: its defaults, or every rule it breaks. Needs
@@ -61,3 +77,31 @@ pub fn normalise(object: &Object) -> Result<Object, Vec<FieldError>> {
     errors.extend(fields::refusals(normal.kind(), &normal.value()));
     if errors.is_empty() { Ok(normal) } else { Err(errors) }
 }
+
+/// Controllers and the scheduler make objects from others that were admitted: what they write holds
+/// no field that is not served.
+fn is_controller(writer: &str) -> bool {
+    writer.starts_with("controller:") || writer.starts_with("scheduler")
+}
+
+fn invalid(object: &Typed, mut errors: Vec<FieldError>) -> Refused {
+    errors.sort();
+    errors.dedup();
+    Refused::Invalid { key: Object::from_typed(object.clone()).key().clone(), errors }
+}
+
+/// Times are kept to the second, as they are written.
+fn seconds(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+/// FNV-1a: the same on every machine and in every version.
+fn hash(parts: &[&[u8]]) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.iter().copied().chain(std::iter::once(0xff)));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    // Its low bits alone are weak.
+    hash ^ (hash >> 32)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use imbl::{OrdMap, OrdSet};
 use super::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
 use crate::admit::{self, Outcome};
 use crate::model::{Key, Kind, Object};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 
 /// All objects at one revision. Cloning shares everything.
 #[derive(Clone, Default)]
@@ -18,6 +18,8 @@ pub struct Snapshot {
     nodes: OrdSet<(String, Key)>,
     /// (`name=value`, key) for each label.
     labels: OrdSet<(String, Key)>,
+    /// (address or port, key) for each thing a Service has for itself.
+    claims: OrdSet<(String, Key)>,
 }
 
 /// One object's step from one revision to the next.
@@ -119,6 +121,12 @@ impl Snapshot {
             .filter_map(|(_, key)| self.objects.get(key))
     }
 
+    /// The Service that has this address (`10.96.0.7`) or node port (`:30080`).
+    pub fn claimed(&self, word: &str) -> Option<&Key> {
+        let first = (word.to_owned(), Key::every(Kind::Namespace));
+        self.claims.range(first..).next().filter(|(found, _)| found == word).map(|(_, key)| key)
+    }
+
     fn indexed<'a, 'b>(&'a self, index: &'a OrdSet<(String, Key)>, word: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
         let first = (word.to_owned(), Key::every(Kind::Namespace));
         index.range(first..).take_while(move |(found, _)| found == word).filter_map(|(_, key)| self.objects.get(key))
@@ -182,6 +190,9 @@ impl Snapshot {
         if let Some(node) = node_name(&after) {
             self.nodes.insert((node.to_owned(), key.clone()));
         }
+        for claim in claims(&after) {
+            self.claims.insert((claim, key.clone()));
+        }
         self.objects.insert(key, after);
     }
 
@@ -201,12 +212,23 @@ impl Snapshot {
         if let Some(node) = node_name(before) {
             self.nodes.remove(&(node.to_owned(), key.clone()));
         }
+        for claim in claims(before) {
+            self.claims.remove(&(claim, key.clone()));
+        }
     }
 }
 
 fn node_name(object: &Object) -> Option<&str> {
     let spec = object.get::<Pod>()?.spec.as_ref();
     Some(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default())
+}
+
+/// What no two Services may have.
+fn claims(object: &Object) -> Vec<String> {
+    let Some(spec) = object.get::<Service>().and_then(|service| service.spec.as_ref()) else { return Vec::new() };
+    let addresses = spec.cluster_ips.iter().flatten().filter(|address| *address != "None").cloned();
+    let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port).filter(|port| *port != 0).map(|port| format!(":{port}"));
+    addresses.chain(ports).collect()
 }
 
 fn check(write: &Write, current: Option<&Object>) -> Result<(), Conflict> {

@@ -1,0 +1,111 @@
+//! A new object: what the system gives it, and whether it may be. PURE.
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+
+use super::{LASTING_NAMESPACES, Outcome, Refused, invalid, is_controller, job, seconds, service, status};
+use crate::model::{Key, Kind, Object, Typed, defaults, fields, pod, validate};
+use crate::store::snapshot::Snapshot;
+use crate::store::transaction::Stamp;
+
+/// What generated names end with: no vowels, no lookalikes.
+const SAFE: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_LENGTH: usize = 5;
+/// What is kept of `generateName` before the suffix.
+const PREFIX_LENGTH: usize = 63 - SUFFIX_LENGTH;
+
+pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mut Stamp<'_>) -> Result<Outcome, Refused> {
+    let mut typed = object.typed().clone();
+    let uid = (stamp.uid)();
+    generate_name(&mut typed, &uid, state);
+    home(object.kind(), &typed, state)?;
+    let kind = typed.kind();
+    let meta = typed.meta_mut();
+    meta.uid = Some(uid);
+    meta.creation_timestamp = Some(seconds(stamp.now));
+    meta.generation = kind.info().counts_generation.then_some(1);
+    meta.resource_version = None;
+    meta.deletion_timestamp = None;
+    meta.deletion_grace_period_seconds = None;
+    meta.self_link = None;
+    defaults::apply(&mut typed);
+    // An agent registers its Node together with what it found.
+    if kind != Kind::Node {
+        status::reset(&mut typed);
+    }
+    match &mut typed {
+        Typed::Namespace(it) => namespace(it),
+        Typed::Pod(it) => self::pod(it),
+        Typed::Job(it) => job::generate(it),
+        _ => {}
+    }
+    let mut errors = validate::validate(&typed);
+    if errors.is_empty()
+        && let Typed::Service(it) = &mut typed
+    {
+        errors = service::allocate(it, state);
+    }
+    if !is_controller(writer) {
+        errors.extend(fields::refusals(kind, &Object::from_typed(typed.clone()).value()));
+    }
+    if errors.is_empty() { Ok(Outcome::Put(Object::from_typed(typed))) } else { Err(invalid(&typed, errors)) }
+}
+
+/// `generateName` plus a suffix that follows from the UID.
+fn generate_name(typed: &mut Typed, uid: &str, state: &Snapshot) {
+    let kind = typed.kind();
+    let meta = typed.meta_mut();
+    let prefix = meta.generate_name.as_deref().unwrap_or_default();
+    if prefix.is_empty() || !meta.name.as_deref().unwrap_or_default().is_empty() {
+        return;
+    }
+    let end = prefix.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= PREFIX_LENGTH).last().unwrap_or(0);
+    let namespace = meta.namespace.clone().unwrap_or_default();
+    let names = (0_u64..).map(|attempt| format!("{}{}", &prefix[..end], suffix(uid, attempt)));
+    let free = |name: &String| state.get(&Key::new(kind, namespace.clone(), name.as_str())).is_none();
+    meta.name = names.take(1000).find(free);
+}
+
+fn suffix(uid: &str, attempt: u64) -> String {
+    let mut hash = super::hash(&[uid.as_bytes(), &attempt.to_be_bytes()]);
+    let base = SAFE.len() as u64;
+    (0..SUFFIX_LENGTH)
+        .map(|_| {
+            let index = usize::try_from(hash % base).unwrap_or(0);
+            hash /= base;
+            char::from(SAFE[index])
+        })
+        .collect()
+}
+
+/// The namespace the object would live in is there and stays.
+fn home(kind: Kind, typed: &Typed, state: &Snapshot) -> Result<(), Refused> {
+    let name = typed.meta().namespace.as_deref().unwrap_or_default();
+    if !kind.info().namespaced || name.is_empty() {
+        return Ok(());
+    }
+    match state.get(&Key::cluster(Kind::Namespace, name)) {
+        None if LASTING_NAMESPACES.contains(&name) => Ok(()),
+        None => Err(Refused::NoNamespace(name.to_owned())),
+        Some(namespace) if namespace.is_deleting() => {
+            let message = format!("unable to create new content in namespace {name} because it is being terminated");
+            Err(Refused::Forbidden { key: Object::from_typed(typed.clone()).key().clone(), message })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// A namespace is emptied before it goes.
+fn namespace(it: &mut Namespace) {
+    it.status.get_or_insert_default().phase = Some("Active".to_owned());
+    let finalizers = it.spec.get_or_insert_default().finalizers.get_or_insert_default();
+    if !finalizers.iter().any(|name| name == "kubernetes") {
+        finalizers.push("kubernetes".to_owned());
+    }
+}
+
+fn pod(it: &mut Pod) {
+    let class = it.spec.as_ref().map(|spec| pod::qos_class(spec).name().to_owned());
+    let status = it.status.get_or_insert_default();
+    status.phase = Some("Pending".to_owned());
+    status.qos_class = class;
+}

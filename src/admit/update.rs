@@ -1,0 +1,146 @@
+//! A changed object: what stays, what may change, and when it is gone. PURE.
+
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+
+use super::{Outcome, Refused, invalid, is_controller, job, service, status};
+use crate::model::{Kind, Object, Typed, defaults, fields, validate};
+use crate::store::snapshot::Snapshot;
+
+pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str) -> Result<Outcome, Refused> {
+    let old = current.typed();
+    if object == current {
+        return Ok(Outcome::Unchanged);
+    }
+    let mut new = object.typed().clone();
+    system_fields(new.meta_mut(), old.meta());
+    status::copy(&mut new, old);
+    inherit(&mut new, old, state);
+    defaults::apply(&mut new);
+    if let Typed::Job(job) = &mut new {
+        job::generate(job);
+    }
+    if new == *old {
+        return Ok(Outcome::Unchanged);
+    }
+    if !same_spec(&new, old) {
+        let meta = new.meta_mut();
+        meta.generation = meta.generation.map(|it| it + 1);
+    }
+    let mut errors = validate::validate_update(&new, old);
+    errors.extend(validate::validate(&new));
+    if errors.is_empty()
+        && let Typed::Service(it) = &mut new
+    {
+        errors = service::allocate(it, state);
+    }
+    if !is_controller(writer) {
+        errors.extend(fields::refusals(new.kind(), &Object::from_typed(new.clone()).value()));
+    }
+    if !errors.is_empty() {
+        return Err(invalid(&new, errors));
+    }
+    if is_gone(&new) { Ok(Outcome::Remove) } else { Ok(Outcome::Put(Object::from_typed(new))) }
+}
+
+/// What the system wrote stays as it is, whatever the writer sends back.
+fn system_fields(new: &mut ObjectMeta, old: &ObjectMeta) {
+    if new.uid.as_deref().is_none_or(str::is_empty) {
+        new.uid.clone_from(&old.uid);
+    }
+    new.creation_timestamp.clone_from(&old.creation_timestamp);
+    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    new.generation = old.generation;
+    new.generate_name.clone_from(&old.generate_name);
+    new.resource_version.clone_from(&old.resource_version);
+    new.self_link.clone_from(&old.self_link);
+    let unsaid = new.managed_fields.is_none();
+    if unsaid || same_ownership(new.managed_fields.as_deref(), old.managed_fields.as_deref()) {
+        new.managed_fields.clone_from(&old.managed_fields);
+    }
+    // Empty maps and lists are none.
+    same_nothing(&mut new.labels, old.labels.as_ref(), std::collections::BTreeMap::is_empty);
+    same_nothing(&mut new.annotations, old.annotations.as_ref(), std::collections::BTreeMap::is_empty);
+    same_nothing(&mut new.finalizers, old.finalizers.as_ref(), Vec::is_empty);
+    same_nothing(&mut new.owner_references, old.owner_references.as_ref(), Vec::is_empty);
+}
+
+/// Where both say nothing, they say it alike.
+fn same_nothing<T: Clone>(new: &mut Option<T>, old: Option<&T>, is_empty: impl Fn(&T) -> bool) {
+    if new.as_ref().is_none_or(&is_empty) && old.is_none_or(&is_empty) {
+        *new = old.cloned();
+    }
+}
+
+/// Who owns what, apart from when it was last written.
+fn same_ownership(new: Option<&[ManagedFieldsEntry]>, old: Option<&[ManagedFieldsEntry]>) -> bool {
+    let (new, old) = (new.unwrap_or_default(), old.unwrap_or_default());
+    let timeless = |it: &ManagedFieldsEntry| ManagedFieldsEntry { time: None, ..it.clone() };
+    new.len() == old.len() && new.iter().zip(old).all(|(new, old)| timeless(new) == timeless(old))
+}
+
+fn inherit(new: &mut Typed, old: &Typed, state: &Snapshot) {
+    match (new, old) {
+        (Typed::Service(new), Typed::Service(old)) => service::inherit(new, old),
+        (Typed::Namespace(new), Typed::Namespace(old)) => finalizers(new, old, state),
+        (Typed::Node(new), Typed::Node(old)) => {
+            // A kubelet's update never takes its range away.
+            let spec = new.spec.get_or_insert_default();
+            let before = old.spec.clone().unwrap_or_default();
+            if spec.pod_cidr.as_deref().is_none_or(str::is_empty) {
+                spec.pod_cidr = before.pod_cidr;
+                spec.pod_cidrs = before.pod_cidrs;
+            }
+            if old.spec.is_none() && new.spec == Some(Default::default()) {
+                new.spec = None;
+            }
+        }
+        (Typed::Pod(new), Typed::Pod(old)) => {
+            // What binding decided stays when a manifest without it is written again.
+            if let (Some(new), Some(old)) = (&mut new.spec, &old.spec)
+                && new.node_name.as_deref().is_none_or(str::is_empty)
+            {
+                new.node_name.clone_from(&old.node_name);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A namespace lets go of its finalizers only when it is on its way out and nothing is left in it.
+fn finalizers(new: &mut Namespace, old: &Namespace, state: &Snapshot) {
+    let name = old.metadata.name.as_deref().unwrap_or_default();
+    let is_empty = || Kind::all().iter().filter(|row| row.namespaced).all(|row| state.list_in(row.kind, name).next().is_none());
+    if old.metadata.deletion_timestamp.is_none() || !is_empty() {
+        new.spec.clone_from(&old.spec);
+    }
+}
+
+/// Marked for deletion, and nothing holds it any longer.
+fn is_gone(object: &Typed) -> bool {
+    let meta = object.meta();
+    let namespace_held = match object {
+        Typed::Namespace(it) => it.spec.as_ref().and_then(|spec| spec.finalizers.as_ref()).is_some_and(|names| !names.is_empty()),
+        _ => false,
+    };
+    meta.deletion_timestamp.is_some()
+        && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+        && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
+        && !namespace_held
+}
+
+/// Whether the part that `generation` counts is the same.
+fn same_spec(new: &Typed, old: &Typed) -> bool {
+    match (new, old) {
+        (Typed::Pod(new), Typed::Pod(old)) => new.spec == old.spec,
+        (Typed::ReplicaSet(new), Typed::ReplicaSet(old)) => new.spec == old.spec,
+        (Typed::Deployment(new), Typed::Deployment(old)) => new.spec == old.spec,
+        (Typed::Job(new), Typed::Job(old)) => new.spec == old.spec,
+        (Typed::Source(new), Typed::Source(old)) => new.spec == old.spec,
+        (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) => {
+            new.address_type == old.address_type && new.endpoints == old.endpoints && new.ports == old.ports
+        }
+        _ => true,
+    }
+}
