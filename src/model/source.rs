@@ -107,6 +107,10 @@ pub struct SourceStatus {
     /// The revision last accepted: what runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted_revision: Option<String>,
+    /// Digest of the whole set that was accepted; later waves of it are still to come while it is
+    /// being applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_set: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted_at: Option<Time>,
     /// Id of the plan that waits for approval, if one does.
@@ -131,6 +135,9 @@ pub struct SourceStatus {
     pub approved_plan: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inventory: Vec<InventoryEntry>,
+    /// Objects this source wants and another source holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contested: Vec<InventoryEntry>,
 }
 
 /// One object of the source's inventory.

@@ -6,13 +6,32 @@
 //! - `plan` (pure): desired against live against inventory
 //! - `inventory`, `budget`, `health` (pure): what a source holds, what a deletion takes with it, how
 //!   an object fares
-//! - `act`: the loop of one source
+//! - `look`, `status`, `removal` (pure): the transaction a look calls for, what it writes to the
+//!   Source's status, the end of a Source
+//! - `act`: the loop, one worker a Source object
 //!
 //! Invariants: unreachable is never empty; a bad revision changes nothing; only what the inventory
 //! says Podbay created is ever pruned.
 
+pub mod act;
+pub mod budget;
 pub mod dir;
+pub mod fake;
 pub mod git;
+pub mod health;
+pub mod identity;
+pub mod inventory;
+pub mod look;
+pub mod names;
 pub mod open;
+pub mod plan;
+pub mod removal;
+pub mod render;
 pub mod select;
 pub mod source;
+pub mod status;
+
+pub use act::run;
+
+#[cfg(test)]
+mod tests;

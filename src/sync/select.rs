@@ -20,7 +20,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { files: 20_000, file_bytes: 4 << 20, total_bytes: 128 << 20, depth: 64, directories: 50_000 }
+        Self { files: 20_000, file_bytes: 8 << 20, total_bytes: 64 << 20, depth: 64, directories: 50_000 }
     }
 }
 

@@ -145,7 +145,7 @@ fn hostile_names_are_refused() {
 fn huge_blobs_and_deep_trees_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let repository = new_repository(dir.path());
-    let big = "a".repeat(5 << 20);
+    let big = "a".repeat(9 << 20);
     commit(&repository, "big", &[(FILE, "big.yaml", &big)]);
     assert!(ask(&repository, Some("big"), "").unwrap_err().contains("big.yaml is larger"));
     // Not a manifest: nobody reads it.

@@ -1,0 +1,341 @@
+//! The loop: one worker a Source object, woken by its place, its interval, a request, and changes
+//! of what it holds.
+//!
+//! ```text
+//! Source object ─► open ─► fetch ─► render ─► plan ─► one transaction: status + this step's ops
+//!                            ▲                  ▲
+//!             interval, notify, request    a live object of the source changed
+//! ```
+//!
+//! Level-triggered: an event says only "look". The transaction is conditional on everything it was
+//! planned from; a conflict means "plan again". A revision that is refused changes nothing, and the
+//! last good one is still put back where somebody changes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::look::{Look, Memory, Step, decide};
+use super::names::REQUESTED_AT;
+use super::removal;
+use super::source::{Fetch, Fetched, OpenSource};
+use crate::clock::Clock;
+use crate::model::{Key, Kind, Object, Source, SourceSpec};
+use crate::store::{Change, CommitError, Store};
+
+/// Seconds between looks.
+const GIT_INTERVAL: i32 = 60;
+const DIRECTORY_INTERVAL: i32 = 30;
+/// Events come in flocks; one plan is enough for each.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// After the store failed, or somebody else kept winning.
+const RETRY: Duration = Duration::from_secs(2);
+/// Plans in a row that lost to another writer.
+const CONFLICTS: usize = 20;
+
+/// What the workers share.
+#[derive(Clone)]
+struct Context {
+    store: Arc<dyn Store>,
+    places: Arc<dyn OpenSource>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Keeps every Source object of the store in step with its place, until `shutdown`.
+pub async fn run(store: Arc<dyn Store>, places: Arc<dyn OpenSource>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    let mut crew = Crew { context: Context { store, places, clock }, shutdown: shutdown.child_token(), workers: BTreeMap::new() };
+    while !shutdown.is_cancelled() {
+        crew.follow(&shutdown).await;
+    }
+    crew.stop().await;
+}
+
+struct Crew {
+    context: Context,
+    shutdown: CancellationToken,
+    workers: BTreeMap<String, Worker>,
+}
+
+struct Worker {
+    wake: Arc<Wake>,
+    task: JoinHandle<()>,
+}
+
+impl Crew {
+    /// Lists, then follows the watch until it is too old.
+    async fn follow(&mut self, shutdown: &CancellationToken) {
+        let snapshot = self.context.store.snapshot();
+        let Ok(mut watch) = self.context.store.watch(snapshot.revision()) else { return };
+        for source in snapshot.list(Kind::Source) {
+            self.wake(&source.key().name);
+        }
+        loop {
+            let batch = tokio::select! {
+                () = shutdown.cancelled() => return,
+                batch = watch.next() => batch,
+            };
+            let Ok(batch) = batch else { return };
+            for change in &batch.changes {
+                self.route(change);
+            }
+        }
+    }
+
+    fn route(&mut self, change: &Change) {
+        if change.key().kind == Kind::Source {
+            self.wake(&change.key().name);
+            if holdings_differ(change) {
+                self.workers.values().for_each(|worker| worker.wake.poke());
+            }
+        }
+        for object in [&change.before, &change.after].into_iter().flatten() {
+            for entry in object.meta().managed_fields.iter().flatten() {
+                if let Some(name) = entry.manager.as_deref().and_then(|manager| manager.strip_prefix("podbay:"))
+                    && let Some(worker) = self.workers.get(name)
+                {
+                    worker.wake.poke();
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, name: &str) {
+        if let Some(worker) = self.workers.get(name).filter(|worker| !worker.task.is_finished()) {
+            return worker.wake.poke();
+        }
+        let wake = Arc::new(Wake::default());
+        let (context, stop, mine) = (self.context.clone(), self.shutdown.clone(), Arc::clone(&wake));
+        let source = name.to_owned();
+        let task = tokio::spawn(async move {
+            let work = Work { name: source, context, wake: mine, opened: None, look: None, memory: Memory::default(), due: Instant::now() };
+            stop.run_until_cancelled(work.run()).await;
+        });
+        wake.poke();
+        self.workers.insert(name.to_owned(), Worker { wake, task });
+    }
+
+    async fn stop(&mut self) {
+        for worker in std::mem::take(&mut self.workers).into_values() {
+            // Cancelled by the token; a panic was already reported.
+            let _ = worker.task.await;
+        }
+    }
+}
+
+/// Another source may now be free, or be in the way.
+fn holdings_differ(change: &Change) -> bool {
+    let holds = |object: &Option<Object>| {
+        let status = object.as_ref()?.get::<Source>()?.status.clone()?;
+        Some((status.inventory, status.contested))
+    };
+    holds(&change.before) != holds(&change.after)
+}
+
+#[derive(Default)]
+struct Wake {
+    notify: Notify,
+    poked: AtomicBool,
+}
+
+impl Wake {
+    fn poke(&self) {
+        if !self.poked.swap(true, Ordering::AcqRel) {
+            self.notify.notify_one();
+        }
+    }
+
+    async fn wait(&self) {
+        self.notify.notified().await;
+        tokio::time::sleep(DEBOUNCE).await;
+        self.poked.store(false, Ordering::Release);
+    }
+}
+
+/// One source's worker.
+struct Work {
+    name: String,
+    context: Context,
+    wake: Arc<Wake>,
+    opened: Option<(SourceSpec, Arc<dyn Fetch>)>,
+    /// The newest look.
+    look: Option<Look>,
+    memory: Memory,
+    due: Instant,
+}
+
+impl Work {
+    async fn run(mut self) {
+        loop {
+            let Some(source) = self.source() else { return };
+            if source.metadata.deletion_timestamp.is_some() {
+                self.remove().await;
+            } else if source.spec.suspend != Some(true) {
+                self.pass(&source).await;
+            }
+            self.wait(&source).await;
+        }
+    }
+
+    fn source(&self) -> Option<Source> {
+        self.context.store.snapshot().get(&Key::cluster(Kind::Source, self.name.clone()))?.get::<Source>().cloned()
+    }
+
+    /// Sleeps until there is a reason to look again.
+    async fn wait(&mut self, source: &Source) {
+        let idle = source.spec.suspend == Some(true);
+        let opened = self.opened.as_ref().filter(|_| !idle).map(|(_, fetch)| Arc::clone(fetch));
+        let changed = async move {
+            match opened {
+                Some(fetch) => fetch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let due = self.due;
+        let timer = async move { if idle { std::future::pending().await } else { tokio::time::sleep_until(due).await } };
+        tokio::select! {
+            () = self.wake.wait() => {}
+            () = changed => self.due = Instant::now(),
+            () = timer => {}
+        }
+    }
+
+    /// Fetches if it is time, then plans and commits until nothing is left to do now.
+    async fn pass(&mut self, source: &Source) {
+        let request = source.metadata.annotations.as_ref().and_then(|all| all.get(REQUESTED_AT)).cloned();
+        let asked = request.is_some() && request != source.status.as_ref().and_then(|status| status.handled_request.clone());
+        if self.opened.as_ref().is_none_or(|(spec, _)| !same_place(spec, &source.spec)) || asked {
+            self.opened = None;
+            self.due = Instant::now();
+        }
+        if self.due <= Instant::now() {
+            self.look = Some(self.fetch(source).await);
+            self.due = Instant::now() + interval(&source.spec);
+        }
+        let mut lost = 0;
+        while let Some(look) = self.look.clone() {
+            match self.step(look, request.clone()).await {
+                Ok(true) => lost = 0,
+                Ok(false) => return,
+                Err(CommitError::Conflict(conflict)) if lost < CONFLICTS => {
+                    tracing::debug!(source = %self.name, %conflict, "planned from an older state, planning again");
+                    lost += 1;
+                }
+                Err(error) => {
+                    tracing::warn!(source = %self.name, %error, "cannot write what was planned, trying again");
+                    self.due = self.due.min(Instant::now() + RETRY);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn fetch(&mut self, source: &Source) -> Look {
+        let fetch = match &self.opened {
+            Some((_, fetch)) => Arc::clone(fetch),
+            None => match self.context.places.open(&self.name, &source.spec) {
+                Ok(fetch) => {
+                    self.opened = Some((source.spec.clone(), Arc::clone(&fetch)));
+                    fetch
+                }
+                Err(why) => {
+                    // Told once: the same spec is opened again only when it changes or on request.
+                    let nowhere: Arc<dyn Fetch> = Arc::new(Nowhere(why.clone()));
+                    self.opened = Some((source.spec.clone(), nowhere));
+                    return Look::unreachable(why);
+                }
+            },
+        };
+        match fetch.fetch().await {
+            Fetched::Unreachable(why) => Look::unreachable(why),
+            Fetched::Tree(tree) => {
+                let (mut memory, spec) = (std::mem::take(&mut self.memory), source.spec.clone());
+                // Pure, but of a tree of any size: not on a thread that serves others.
+                let rendered = tokio::task::spawn_blocking(move || {
+                    let look = Look::of(tree, &spec, &mut memory);
+                    (look, memory)
+                });
+                match rendered.await {
+                    Ok((look, memory)) => {
+                        self.memory = memory;
+                        look
+                    }
+                    Err(error) => Look::unreachable(format!("reading the manifests failed: {error}")),
+                }
+            }
+        }
+    }
+
+    /// Plans and commits once. True when something was committed that calls for another plan.
+    async fn step(&mut self, look: Look, request: Option<String>) -> Result<bool, CommitError> {
+        let snapshot = self.context.store.snapshot();
+        let (mut memory, name, now) = (std::mem::take(&mut self.memory), self.name.clone(), self.context.clock.now());
+        let decided = tokio::task::spawn_blocking(move || {
+            let mut uid = || uuid::Uuid::new_v4().to_string();
+            let step = decide(&snapshot, &name, &look, request.as_deref(), &mut memory, &mut uid, now);
+            (step, memory)
+        });
+        let step = match decided.await {
+            Ok((step, memory)) => {
+                self.memory = memory;
+                step
+            }
+            Err(error) => return Err(CommitError::Io(format!("planning failed: {error}"))),
+        };
+        let Step { transaction, ops, again, message } = step;
+        if transaction.writes.is_empty() {
+            return Ok(false);
+        }
+        self.context.store.commit(transaction).await?;
+        if ops > 0 {
+            tracing::info!(source = %self.name, "{message}");
+        }
+        Ok(again)
+    }
+
+    /// The Source object is being deleted: prune if it says so, then let it go.
+    async fn remove(&mut self) {
+        for _ in 0..CONFLICTS {
+            let snapshot = self.context.store.snapshot();
+            let Some(transaction) = removal::plan(&snapshot, &self.name) else { return };
+            match self.context.store.commit(transaction).await {
+                Ok(_) => return tracing::info!(source = %self.name, "removed"),
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => {
+                    tracing::warn!(source = %self.name, %error, "cannot remove the source, trying again");
+                    break;
+                }
+            }
+        }
+        self.due = Instant::now() + RETRY;
+    }
+}
+
+/// A spec that cannot be opened.
+struct Nowhere(String);
+
+#[async_trait::async_trait]
+impl Fetch for Nowhere {
+    async fn fetch(&self) -> Fetched {
+        Fetched::Unreachable(self.0.clone())
+    }
+}
+
+/// Whether two specs name the same place and read it alike.
+fn same_place(one: &SourceSpec, other: &SourceSpec) -> bool {
+    let place =
+        |spec: &SourceSpec| (spec.directory.clone(), spec.git.clone(), spec.path.clone(), spec.namespace.clone(), spec.unsupported.clone());
+    place(one) == place(other)
+}
+
+/// The source's interval, more or less a tenth.
+fn interval(spec: &SourceSpec) -> Duration {
+    let usual = if spec.git.is_some() { GIT_INTERVAL } else { DIRECTORY_INTERVAL };
+    let seconds = spec.interval_seconds.filter(|seconds| *seconds > 0).unwrap_or(usual);
+    Duration::from_secs_f64(f64::from(seconds) * (0.9 + 0.2 * rand::random::<f64>()))
+}

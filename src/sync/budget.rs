@@ -1,0 +1,100 @@
+//! How much a plan deletes, and when a person has to agree. PURE.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Key, Kind, Object, PruneBudget};
+use crate::plan::Reason;
+use crate::store::snapshot::Snapshot;
+
+/// Objects beyond which a deletion may need approval.
+const OBJECTS: i32 = 5;
+/// Percent of what the source holds.
+const PERCENT: i32 = 30;
+
+/// Everything that goes with an object: what it owns, and theirs; for a Namespace, all that lives
+/// in it. Without the object itself and without what merely records (Events).
+pub fn taken(state: &Snapshot, object: &Object) -> BTreeSet<Key> {
+    let mut found = BTreeSet::new();
+    let mut todo = vec![object.clone()];
+    while let Some(next) = todo.pop() {
+        let in_namespace = (next.kind() == Kind::Namespace).then(|| living_in(state, &next.key().name)).into_iter().flatten();
+        let owned = if next.uid().is_empty() { Vec::new() } else { state.owned_by(next.uid()).collect() };
+        for child in in_namespace.chain(owned) {
+            if child.kind() != Kind::Event && child.key() != object.key() && found.insert(child.key().clone()) {
+                todo.push(child.clone());
+            }
+        }
+    }
+    found
+}
+
+/// What is live in a namespace.
+pub fn living_in<'a>(state: &'a Snapshot, namespace: &'a str) -> Vec<&'a Object> {
+    let kinds = Kind::all().iter().filter(|row| row.namespaced && row.kind != Kind::Event);
+    kinds.flat_map(|row| state.list_in(row.kind, namespace)).collect()
+}
+
+/// What a deletion comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The pruned objects and everything that goes with them.
+    pub going: BTreeSet<Key>,
+    /// Everything the source holds, with all that goes with it.
+    pub held: BTreeSet<Key>,
+}
+
+/// The reasons for which a person must agree to a deletion.
+pub fn approvals(
+    state: &Snapshot,
+    pruned: &[&Object],
+    held: &[&Object],
+    becomes_empty: bool,
+    path_exists: bool,
+    budget: &PruneBudget,
+) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if !path_exists && !held.is_empty() {
+        reasons.push(Reason::new(
+            "PathGone",
+            format!("the source's path no longer exists: everything it holds would go ({})", objects(held.len())),
+        ));
+    } else if becomes_empty && !held.is_empty() {
+        reasons.push(Reason::new("BecomesEmpty", format!("the source would become empty: it holds {}", objects(held.len()))));
+    }
+    for object in pruned.iter().filter(|object| object.kind() == Kind::Namespace) {
+        let alive = living_in(state, &object.key().name);
+        if let Some(one) = alive.first() {
+            let rest = if alive.len() > 1 { format!(" and {} more", alive.len() - 1) } else { String::new() };
+            let message = format!("{} would go with everything in it: {}{rest}", object.key(), one.key());
+            reasons.push(Reason::new("NamespaceInUse", message));
+        }
+    }
+    if pruned.is_empty() {
+        return reasons;
+    }
+    let extent = Extent { going: with_taken(state, pruned), held: with_taken(state, held) };
+    let (objects_limit, percent) = (budget.objects.unwrap_or(OBJECTS).max(0), budget.percent.unwrap_or(PERCENT).max(0));
+    let (going, all) = (extent.going.len(), extent.held.len().max(1));
+    // In whole numbers: more than P percent of N.
+    if going > objects_limit.unsigned_abs() as usize && going * 100 > percent.unsigned_abs() as usize * all {
+        let message = format!(
+            "{} of {all} would go ({} %), counting what they take with them: more than {objects_limit} and more than {percent} % need approval",
+            objects(going),
+            going * 100 / all
+        );
+        reasons.push(Reason::new("BeyondBudget", message));
+    }
+    reasons
+}
+
+fn with_taken(state: &Snapshot, of: &[&Object]) -> BTreeSet<Key> {
+    let mut all: BTreeSet<Key> = of.iter().map(|object| object.key().clone()).collect();
+    for object in of {
+        all.extend(taken(state, object));
+    }
+    all
+}
+
+fn objects(count: usize) -> String {
+    if count == 1 { "1 object".to_owned() } else { format!("{count} objects") }
+}

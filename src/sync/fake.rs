@@ -1,0 +1,60 @@
+//! A place in memory: what a test, or a demonstration, says it holds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::source::{Fetch, Fetched, OpenSource, Tree};
+use crate::model::SourceSpec;
+
+/// One place.
+pub struct FakeSource {
+    now: Mutex<Fetched>,
+    changed: Notify,
+}
+
+impl FakeSource {
+    fn new() -> Self {
+        Self { now: Mutex::new(Fetched::Unreachable("nothing was put here yet".to_owned())), changed: Notify::new() }
+    }
+
+    /// Makes the place hold these files, and says so.
+    pub fn put(&self, revision: &str, files: &[(&str, &str)]) {
+        let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
+        self.set(Fetched::Tree(Tree { revision: revision.to_owned(), files, path_exists: true, ..Tree::default() }));
+    }
+
+    pub fn set(&self, fetched: Fetched) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = fetched;
+        self.changed.notify_one();
+    }
+}
+
+#[async_trait]
+impl Fetch for FakeSource {
+    async fn fetch(&self) -> Fetched {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// Places by the name of their source, made when first asked for.
+#[derive(Default)]
+pub struct FakePlaces(Mutex<BTreeMap<String, Arc<FakeSource>>>);
+
+impl FakePlaces {
+    pub fn place(&self, name: &str) -> Arc<FakeSource> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(places.entry(name.to_owned()).or_insert_with(|| Arc::new(FakeSource::new())))
+    }
+}
+
+impl OpenSource for FakePlaces {
+    fn open(&self, name: &str, _spec: &SourceSpec) -> Result<Arc<dyn Fetch>, String> {
+        Ok(self.place(name))
+    }
+}

@@ -1,0 +1,57 @@
+//! What a source holds: the objects it created or adopted, by key. PURE.
+
+use std::collections::BTreeMap;
+
+use crate::model::{InventoryEntry, Key, Kind, Object, Source};
+
+/// The entries of a source by the key of their object. Entries of kinds this binary does not serve
+/// (an older one) are kept aside: nobody may forget them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inventory {
+    pub entries: BTreeMap<Key, InventoryEntry>,
+    pub unknown: Vec<InventoryEntry>,
+}
+
+impl Inventory {
+    pub fn of(source: &Source) -> Self {
+        let mut inventory = Self::default();
+        for entry in source.status.iter().flat_map(|status| &status.inventory) {
+            match key_of(entry) {
+                Some(key) => {
+                    inventory.entries.insert(key, entry.clone());
+                }
+                None => inventory.unknown.push(entry.clone()),
+            }
+        }
+        inventory
+    }
+
+    pub fn to_entries(&self) -> Vec<InventoryEntry> {
+        self.entries.values().chain(&self.unknown).cloned().collect()
+    }
+
+    /// The live object of an entry: one of another UID is not it.
+    pub fn is_of(entry: &InventoryEntry, live: &Object) -> bool {
+        !entry.uid.is_empty() && entry.uid == live.uid()
+    }
+}
+
+/// The key an entry speaks of.
+pub fn key_of(entry: &InventoryEntry) -> Option<Key> {
+    let kind = Kind::of(&entry.api_version, &entry.kind)?;
+    Some(Key::new(kind, entry.namespace.clone(), entry.name.clone()))
+}
+
+/// An entry for an object.
+pub fn entry(key: &Key, uid: &str, created: bool, file: &str, keep: bool) -> InventoryEntry {
+    InventoryEntry {
+        api_version: key.kind.api_version(),
+        kind: key.kind.name().to_owned(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        uid: uid.to_owned(),
+        created,
+        file: file.to_owned(),
+        keep,
+    }
+}

@@ -1,0 +1,166 @@
+//! One look at a source and the transaction it calls for. PURE.
+
+use std::sync::Arc;
+
+use super::names::{APPROVE, FINALIZER};
+use super::plan::{self, Action, Input, Known, SyncPlan};
+use super::render::{self, Cache, Options, Rendered};
+use super::source::Tree;
+use super::status::{self, Outcome};
+use crate::model::{Key, Kind, Object, Source, SourceSpec, SourceStatus, Timestamp};
+use crate::store::snapshot::Snapshot;
+use crate::store::transaction::{Precondition, Transaction, Write};
+
+/// What a fetch found, read.
+#[derive(Clone)]
+pub enum Look {
+    Unreachable(String),
+    Invalid { revision: String, errors: Vec<String> },
+    Read(Arc<Revision>),
+}
+
+/// A revision that reads well.
+pub struct Revision {
+    pub id: String,
+    pub path_exists: bool,
+    pub rendered: Rendered,
+}
+
+/// What a worker remembers between looks: all of it can be lost.
+#[derive(Default)]
+pub struct Memory {
+    cache: Cache,
+    known: Known,
+    /// The last revision that was accepted: put back while a newer one is refused.
+    good: Option<Arc<Revision>>,
+}
+
+impl Look {
+    pub fn unreachable(why: String) -> Self {
+        Look::Unreachable(why)
+    }
+
+    /// Reads a tree.
+    pub fn of(tree: Tree, spec: &SourceSpec, memory: &mut Memory) -> Self {
+        match render::render(&tree, &Options::of(spec), &mut memory.cache) {
+            Ok(rendered) => Look::Read(Arc::new(Revision { id: tree.revision, path_exists: tree.path_exists, rendered })),
+            Err(problems) => Look::Invalid { revision: tree.revision, errors: problems.iter().map(ToString::to_string).collect() },
+        }
+    }
+}
+
+/// A transaction and what it means.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Without writes: nothing to do.
+    pub transaction: Transaction,
+    pub ops: usize,
+    /// Plan again right after it.
+    pub again: bool,
+    /// For the log.
+    pub message: String,
+}
+
+/// What a look at a source calls for now. Deciding again after it was committed calls for nothing.
+pub fn decide(
+    state: &Snapshot,
+    name: &str,
+    look: &Look,
+    request: Option<&str>,
+    memory: &mut Memory,
+    uid: &mut dyn FnMut() -> String,
+    now: Timestamp,
+) -> Step {
+    let Some(object) = state.get(&Key::cluster(Kind::Source, name)) else { return Step::default() };
+    let Some(source) = object.get::<Source>() else { return Step::default() };
+    let mut step = Step { transaction: Transaction::new(plan::writer(name)), ..Step::default() };
+    if !source.metadata.finalizers.iter().flatten().any(|it| it == FINALIZER) {
+        // Deleting the object must leave time to prune.
+        let held = object.clone().edit_meta(|meta| meta.finalizers.get_or_insert_default().push(FINALIZER.to_owned()));
+        step.transaction.writes.push(Write::Update(held, Precondition::seen(object)));
+        return Step { again: true, ..step };
+    }
+    let (mut status, plan) = newest(state, source, look, memory, now);
+    let mut carried = plan.filter(SyncPlan::is_free);
+    match (&carried, look) {
+        (Some(_), Look::Read(revision)) => memory.good = Some(Arc::clone(revision)),
+        _ => carried = put_back(state, source, look, memory, &mut status, now),
+    }
+    if let Some(request) = request {
+        status.handled_request = Some(request.to_owned());
+    }
+    let mut writes = Vec::new();
+    if let Some(plan) = &carried {
+        for op in plan.step() {
+            let mut op = op.clone();
+            if op.action != Action::Update
+                && let Some(after) = op.after.take()
+            {
+                let fresh = uid();
+                let key = after.key();
+                let entry = status.inventory.iter_mut().find(|entry| super::inventory::key_of(entry).as_ref() == Some(key));
+                if let Some(entry) = entry {
+                    entry.uid.clone_from(&fresh);
+                    entry.created = true;
+                }
+                op.after = Some(after.edit_meta(|meta| meta.uid = Some(fresh)));
+            }
+            writes.extend(op.writes());
+        }
+        step.ops = plan.step().len();
+        step.message = format!("revision {}: {}", plan.revision, plan.sum);
+    }
+    if source.status.as_ref() != Some(&status) {
+        let changed = Object::new(Source { status: Some(status), ..source.clone() });
+        step.transaction.writes.push(Write::UpdateStatus(changed, Precondition::seen(object)));
+    }
+    step.transaction.writes.extend(writes);
+    step.again = step.ops > 0;
+    step
+}
+
+fn newest(state: &Snapshot, source: &Source, look: &Look, memory: &mut Memory, now: Timestamp) -> (SourceStatus, Option<SyncPlan>) {
+    match look {
+        Look::Unreachable(why) => (status::next(source, &Outcome::Unreachable(why), now), None),
+        Look::Invalid { revision, errors } => (status::next(source, &Outcome::Invalid { revision, errors }, now), None),
+        Look::Read(revision) => {
+            let approved = source.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE)).map(String::as_str);
+            let plan = plan_of(state, source, revision, approved, memory, now);
+            (status::next(source, &Outcome::Planned(&plan), now), Some(plan))
+        }
+    }
+}
+
+fn plan_of(
+    state: &Snapshot,
+    source: &Source,
+    revision: &Revision,
+    approved: Option<&str>,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> SyncPlan {
+    let input =
+        Input { state, source, revision: &revision.id, path_exists: revision.path_exists, rendered: &revision.rendered, now, approved };
+    plan::plan(&input, &mut memory.known)
+}
+
+/// While the newest revision is refused, the accepted one is still held in place.
+fn put_back(
+    state: &Snapshot,
+    source: &Source,
+    look: &Look,
+    memory: &mut Memory,
+    status: &mut SourceStatus,
+    now: Timestamp,
+) -> Option<SyncPlan> {
+    let good = memory.good.clone()?;
+    if matches!(look, Look::Read(revision) if Arc::ptr_eq(revision, &good)) {
+        return None;
+    }
+    let plan = plan_of(state, source, &good, None, memory, now);
+    if !plan.accepted || !plan.is_free() || plan.step().is_empty() {
+        return None;
+    }
+    status.inventory = plan.inventory.to_entries();
+    Some(plan)
+}

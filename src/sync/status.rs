@@ -1,0 +1,115 @@
+//! What a look at a source writes to its status. PURE.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::plan::SyncPlan;
+use crate::model::{Source, SourceStatus, Timestamp};
+
+/// Errors shown of one look.
+const ERRORS: usize = 200;
+
+/// What came of a look.
+pub enum Outcome<'a> {
+    /// Nothing is known of the place.
+    Unreachable(&'a str),
+    /// The revision cannot be read.
+    Invalid { revision: &'a str, errors: &'a [String] },
+    /// The revision was planned, and its step is in the same transaction if it is free.
+    Planned(&'a SyncPlan),
+}
+
+/// The next status; the same as before where nothing is new.
+pub fn next(source: &Source, outcome: &Outcome<'_>, now: Timestamp) -> SourceStatus {
+    let mut status = source.status.clone().unwrap_or_default();
+    let ready = match outcome {
+        Outcome::Unreachable(why) => {
+            status.errors = vec![format!("unreachable: {why}")];
+            ("False", "Unreachable", (*why).to_owned())
+        }
+        Outcome::Invalid { revision, errors } => {
+            status.fetched_revision = Some((*revision).to_owned());
+            status.errors = bounded(errors.iter().cloned());
+            status.pending_plan = None;
+            status.contested = Vec::new();
+            ("False", "Invalid", format!("the newest revision has {} errors and changes nothing", errors.len()))
+        }
+        Outcome::Planned(plan) if plan.is_free() => accepted(&mut status, plan, now),
+        Outcome::Planned(plan) => refused(&mut status, plan),
+    };
+    let generation = source.metadata.generation;
+    condition(&mut status.conditions, "Ready", ready, generation, now);
+    let fetched = match outcome {
+        Outcome::Unreachable(why) => ("False", "Unreachable", (*why).to_owned()),
+        _ => ("True", "Fetched", String::new()),
+    };
+    condition(&mut status.conditions, "Fetched", fetched, generation, now);
+    status
+}
+
+type Ready = (&'static str, &'static str, String);
+
+fn accepted(status: &mut SourceStatus, plan: &SyncPlan, now: Timestamp) -> Ready {
+    if status.accepted_revision.as_deref() != Some(&plan.revision) || !plan.accepted {
+        status.accepted_at = Some(Time(now));
+    }
+    if !plan.accepted || status.last_plan.is_none() {
+        status.last_plan = Some(plan.sum.to_string());
+    }
+    if !plan.approvals.is_empty() {
+        status.approved_plan = Some(plan.id.clone());
+    }
+    status.fetched_revision = Some(plan.revision.clone());
+    status.accepted_revision = Some(plan.revision.clone());
+    status.accepted_set = Some(plan.set_digest.clone());
+    status.pending_plan = None;
+    status.skipped = bounded(plan.skipped.iter().cloned());
+    status.contested = Vec::new();
+    status.inventory = plan.inventory.to_entries();
+    let failed = plan.waits.iter().filter(|wait| wait.reason.code == "WaveFailed");
+    status.errors = bounded(failed.map(|wait| format!("{}: {}", wait.subject, wait.reason.message)));
+    match plan.waits.iter().find(|wait| wait.reason.code == "WaveFailed").or(plan.waits.first()) {
+        Some(wait) if wait.reason.code == "WaveFailed" => ("False", "WaveFailed", format!("{}: {}", wait.subject, wait.reason.message)),
+        Some(wait) => ("False", "Progressing", format!("{}: {}", wait.subject, wait.reason.message)),
+        None if plan.now < plan.ops.len() => ("False", "Progressing", "later waves are to come".to_owned()),
+        None => ("True", "Synced", String::new()),
+    }
+}
+
+fn refused(status: &mut SourceStatus, plan: &SyncPlan) -> Ready {
+    status.fetched_revision = Some(plan.revision.clone());
+    status.errors = bounded(plan.refusals().map(|reason| reason.message.clone()));
+    status.skipped = bounded(plan.skipped.iter().cloned());
+    status.contested = plan.contested.clone();
+    status.last_plan = Some(plan.sum.to_string());
+    status.pending_plan = plan.blocked.is_empty().then(|| plan.id.clone());
+    let first = plan.refusals().next().map(|reason| reason.message.clone()).unwrap_or_default();
+    if plan.blocked.is_empty() { ("False", "NeedsApproval", first) } else { ("False", "Refused", first) }
+}
+
+fn bounded(messages: impl Iterator<Item = String>) -> Vec<String> {
+    let mut all: Vec<String> = messages.collect();
+    if all.len() > ERRORS {
+        let more = all.len() - ERRORS;
+        all.truncate(ERRORS);
+        all.push(format!("and {more} more"));
+    }
+    all
+}
+
+/// Sets a condition; its time moves only when its status does.
+fn condition(all: &mut Vec<Condition>, kind: &str, (state, reason, message): Ready, generation: Option<i64>, now: Timestamp) {
+    let old = all.iter().position(|condition| condition.type_ == kind);
+    let since = old.map(|index| &all[index]).filter(|old| old.status == state).map_or(Time(now), |old| old.last_transition_time.clone());
+    let new = Condition {
+        last_transition_time: since,
+        message,
+        observed_generation: generation,
+        reason: reason.to_owned(),
+        status: state.to_owned(),
+        type_: kind.to_owned(),
+    };
+    match old {
+        Some(index) => all[index] = new,
+        None => all.push(new),
+    }
+}
