@@ -18,7 +18,6 @@ use super::render::{Desired, Rendered, may_prune};
 use crate::model::ownership::{ManagedFields, apply};
 use crate::model::{InventoryEntry, Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Reason, Wait};
-use crate::store::CommitError;
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
 
@@ -412,8 +411,7 @@ impl Planner<'_> {
                 self.probe = applied.snapshot;
                 Ok(applied.changes.len())
             }
-            Err(CommitError::Refused(refused)) => Err(refused.to_string()),
-            Err(other) => Err(other.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -507,7 +505,7 @@ fn step(plan: &mut SyncPlan, input: &Input<'_>) {
     // What this step deletes is gone after it; what a later one does stays in the inventory.
     for op in &plan.ops[..plan.now] {
         let done = op.action == Action::Delete && op.after.is_none() && !input.rendered.desired.contains_key(op.key());
-        let marked = done && op.before.as_ref().is_some_and(|before| stays_marked(before));
+        let marked = done && op.before.as_ref().is_some_and(stays_marked);
         if done && !marked {
             plan.inventory.entries.remove(op.key());
         }
