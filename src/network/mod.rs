@@ -3,6 +3,22 @@
 //! Two faces: `PodNetwork` gives a sandbox its interface (the runtime uses it, as it would CNI);
 //! `NodeNetwork` makes the host look as wanted (the agent uses it, as kube-proxy and a CNI daemon
 //! would).
+//!
+//! - `plan`: names, addresses, routes and rules, and the steps to them (pure)
+//! - `linux`: the kernel's network, by `link` (netlink), `nft` (nftables), `ipam` (addresses), `host` (settings)
+//! - `fake`: a network in memory
+//! - `contract`: what both must do
+
+pub mod contract;
+pub mod fake;
+mod host;
+mod ipam;
+mod link;
+mod linux;
+mod nft;
+pub mod plan;
+
+pub use linux::{Linux, Options};
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -19,7 +35,7 @@ pub trait PodNetwork: Send + Sync {
 }
 
 /// What a pod got.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attachment {
     pub address: Ipv4Addr,
     pub gateway: Ipv4Addr,

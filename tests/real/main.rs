@@ -2,4 +2,5 @@
 
 mod image;
 mod layer;
+mod network;
 mod registry;

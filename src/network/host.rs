@@ -1,0 +1,66 @@
+//! Kernel settings of the host that decide whether packets get anywhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::NetworkError;
+
+const FORWARD: &str = "net/ipv4/ip_forward";
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name)
+}
+
+fn read(name: &str) -> Option<String> {
+    fs::read_to_string(path(name)).ok().map(|text| text.trim().to_owned())
+}
+
+/// Turns forwarding on, and writes down once that it was off. Returns whether it had to.
+pub(super) fn forward(state: &Path) -> Result<bool, NetworkError> {
+    if read(FORWARD).as_deref() == Some("1") {
+        return Ok(false);
+    }
+    let record = state.join("ip_forward");
+    if !record.exists() {
+        fs::write(&record, "0").map_err(|cause| NetworkError::failed(format!("write {}", record.display()), cause))?;
+    }
+    fs::write(path(FORWARD), "1").map_err(|cause| NetworkError::failed("set net.ipv4.ip_forward to 1", cause))?;
+    Ok(true)
+}
+
+/// Turns forwarding off again if we turned it on.
+pub(super) fn forward_as_before(state: &Path) -> Result<(), NetworkError> {
+    let record = state.join("ip_forward");
+    if !record.exists() {
+        return Ok(());
+    }
+    fs::write(path(FORWARD), "0").map_err(|cause| NetworkError::failed("set net.ipv4.ip_forward back to 0", cause))?;
+    fs::remove_file(&record).map_err(|cause| NetworkError::failed(format!("remove {}", record.display()), cause))
+}
+
+/// A pod must not become the host's IPv6 router by announcing itself.
+pub(super) fn ignore_router_advertisements(link: &str) {
+    let _ = fs::write(path(&format!("net/ipv6/conf/{link}/accept_ra")), "0");
+}
+
+/// What of the host's settings is against us.
+pub(super) fn problems() -> Vec<String> {
+    let mut problems = Vec::new();
+    if read(FORWARD).as_deref() != Some("1")
+        && let Err(cause) = fs::OpenOptions::new().write(true).open(path(FORWARD))
+    {
+        problems.push(format!("net.ipv4.ip_forward is off and cannot be set ({cause}): pods reach nothing beyond this node"));
+    }
+    if read("net/ipv4/conf/all/rp_filter").as_deref() == Some("1") {
+        problems.push(
+            "net.ipv4.conf.all.rp_filter is 1 (strict): answers that come in by another interface than the request left by are dropped; set it to 2"
+                .to_owned(),
+        );
+    }
+    problems
+}
+
+/// Whether bridged frames pass the host's IP filters.
+pub(super) fn filters_bridged_frames() -> bool {
+    read("net/bridge/bridge-nf-call-iptables").as_deref() == Some("1")
+}

@@ -1,0 +1,434 @@
+//! The kernel's network: one thread of its own does everything, in one network namespace.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rtnetlink::packet_route::link::InfoKind;
+use rustix::thread::LinkNameSpaceType;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ipam::Ipam;
+use super::link::{Link, Netlink};
+use super::nft::{self, Table};
+use super::{Attachment, NetworkError, NodeNetwork, PodNetwork, Range, Wanted, host, plan};
+
+/// What is this node's own on the host.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub bridge: String,
+    /// Name of the nftables table (family `ip`).
+    pub table: String,
+    /// Kept over restarts.
+    pub state_dir: PathBuf,
+    /// Of the pods' links; `None`: that of the link of the default route, at most 1500.
+    pub mtu: Option<u32>,
+    /// Work in this network namespace rather than in the caller's.
+    pub netns: Option<PathBuf>,
+}
+
+impl Options {
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self { bridge: "podbay0".into(), table: "podbay".into(), state_dir: state_dir.into(), mtu: None, netns: None }
+    }
+}
+
+enum Job {
+    Attach { pod: String, netns: PathBuf, answer: oneshot::Sender<Result<Attachment, NetworkError>> },
+    Detach { pod: String, answer: oneshot::Sender<Result<(), NetworkError>> },
+    Sync { wanted: Box<Wanted>, answer: oneshot::Sender<Result<bool, NetworkError>> },
+    Problems { answer: oneshot::Sender<Vec<String>> },
+    RemoveAll { answer: oneshot::Sender<Result<(), NetworkError>> },
+}
+
+/// The node's network. Cheap to clone; one a node.
+#[derive(Clone)]
+pub struct Linux {
+    jobs: Arc<mpsc::UnboundedSender<Job>>,
+}
+
+impl Linux {
+    /// Starts the thread, in the network namespace of the calling thread (or [`Options::netns`]).
+    /// Changes nothing on the host.
+    ///
+    /// # Errors
+    /// When the state directory, the namespace or netlink cannot be used.
+    pub fn open(options: Options) -> Result<Self, NetworkError> {
+        let fail = |cause: std::io::Error| NetworkError::failed("start the network thread", cause);
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let work = move || {
+            let setup = || -> Result<_, NetworkError> {
+                if let Some(path) = &options.netns {
+                    enter(path)?;
+                }
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+                let _inside = runtime.enter();
+                let netlink = Netlink::open()?;
+                let worker = Worker::new(options, netlink)?;
+                drop(_inside);
+                Ok((runtime, worker))
+            };
+            match setup() {
+                Ok((runtime, worker)) => {
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(worker.run(inbox));
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        };
+        std::thread::Builder::new().name("network".into()).spawn(work).map_err(fail)?;
+        started.recv().map_err(|cause| NetworkError::failed("start the network thread", cause))??;
+        Ok(Self { jobs: Arc::new(jobs) })
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, NetworkError> {
+        let (answer, result) = oneshot::channel();
+        let ended = || NetworkError::failed("ask the network thread", "it has ended");
+        self.jobs.send(job(answer)).map_err(|_| ended())?;
+        result.await.map_err(|_| ended())
+    }
+}
+
+#[async_trait]
+impl PodNetwork for Linux {
+    async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Attachment, NetworkError> {
+        self.ask(|answer| Job::Attach { pod: pod_uid.to_owned(), netns: netns.to_owned(), answer }).await?
+    }
+
+    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
+        self.ask(|answer| Job::Detach { pod: pod_uid.to_owned(), answer }).await?
+    }
+}
+
+#[async_trait]
+impl NodeNetwork for Linux {
+    async fn sync(&self, wanted: &Wanted) -> Result<bool, NetworkError> {
+        self.ask(|answer| Job::Sync { wanted: Box::new(wanted.clone()), answer }).await?
+    }
+
+    async fn problems(&self) -> Vec<String> {
+        self.ask(|answer| Job::Problems { answer }).await.unwrap_or_else(|error| vec![error.to_string()])
+    }
+
+    async fn remove_all(&self) -> Result<(), NetworkError> {
+        self.ask(|answer| Job::RemoveAll { answer }).await?
+    }
+}
+
+/// The thread's own.
+struct Worker {
+    options: Options,
+    netlink: Netlink,
+    table: Table,
+    ipam: Ipam,
+    wanted: Wanted,
+    /// Of the last sync.
+    complaint: Option<String>,
+    settled: bool,
+}
+
+impl Worker {
+    fn new(options: Options, netlink: Netlink) -> Result<Self, NetworkError> {
+        let ipam = Ipam::open(&options.state_dir.join("addresses"))?;
+        let table = Table::new(options.table.clone());
+        Ok(Self { options, netlink, table, ipam, wanted: Wanted::default(), complaint: None, settled: false })
+    }
+
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = inbox.recv().await {
+            // Whoever asked may be gone; the work is done all the same.
+            match job {
+                Job::Attach { pod, netns, answer } => drop(answer.send(self.attach(&pod, &netns).await)),
+                Job::Detach { pod, answer } => drop(answer.send(self.detach(&pod).await)),
+                Job::Sync { wanted, answer } => {
+                    self.wanted = *wanted;
+                    let outcome = self.sync().await;
+                    self.complaint = outcome.as_ref().err().map(ToString::to_string);
+                    drop(answer.send(outcome));
+                }
+                Job::Problems { answer } => drop(answer.send(self.problems().await)),
+                Job::RemoveAll { answer } => drop(answer.send(self.remove_all().await)),
+            }
+        }
+    }
+
+    /// After a start: addresses whose link is gone (a reboot, a crash half way) are free.
+    async fn settle(&mut self) -> Result<(), NetworkError> {
+        if !self.settled {
+            let links = self.netlink.links().await?;
+            self.ipam.free_others(|pod| links.contains_key(&plan::host_link(pod)))?;
+            self.settled = true;
+        }
+        Ok(())
+    }
+
+    async fn attach(&mut self, pod: &str, netns_path: &Path) -> Result<Attachment, NetworkError> {
+        self.settle().await?;
+        let range = self.wanted.pod_range.ok_or(NetworkError::NoRange)?;
+        let gateway = plan::gateway(range).ok_or_else(|| NetworkError::Exhausted(range.to_string()))?;
+        let netns = File::open(netns_path).map_err(|cause| NetworkError::failed(format!("open {}", netns_path.display()), cause))?;
+        let mut links = self.netlink.links().await?;
+        if !links.get(&self.options.bridge).is_some_and(|bridge| bridge.kind == Some(InfoKind::Bridge)) {
+            self.sync_bridge(range).await?;
+            links = self.netlink.links().await?;
+        }
+        let missing = || NetworkError::failed("attach a pod", format!("bridge {} is gone", self.options.bridge));
+        let bridge = links.get(&self.options.bridge).ok_or_else(missing)?.clone();
+        let address = match self.ipam.take(pod, range) {
+            Err(NetworkError::Exhausted(_)) => {
+                self.ipam.free_others(|other| links.contains_key(&plan::host_link(other)))?;
+                self.ipam.take(pod, range)?
+            }
+            outcome => outcome?,
+        };
+        let attachment = Attachment { address, gateway };
+        let name = plan::host_link(pod);
+        if let Some(old) = links.get(&name) {
+            if in_netns(&netns, move |inside| async move { is_attached(&inside, attachment).await }).await? {
+                return Ok(attachment);
+            }
+            // Of an earlier sandbox, or half made.
+            self.netlink.delete(old).await?;
+        }
+        let made = self.make_pair(&name, &bridge, &netns, attachment).await;
+        if made.is_err() {
+            if let Some(half) = self.netlink.links().await?.get(&name) {
+                self.netlink.delete(half).await?;
+            }
+            self.ipam.free(pod)?;
+        }
+        made.map(|()| attachment)
+    }
+
+    async fn make_pair(&self, name: &str, bridge: &Link, netns: &File, attachment: Attachment) -> Result<(), NetworkError> {
+        self.netlink.add_pair(name, bridge, netns, bridge.mtu).await?;
+        if let Some(link) = self.netlink.links().await?.get(name) {
+            self.netlink.set_hairpin(link).await?;
+        }
+        in_netns(netns, move |inside| async move { configure_pod(&inside, attachment).await }).await
+    }
+
+    async fn detach(&mut self, pod: &str) -> Result<(), NetworkError> {
+        if let Some(link) = self.netlink.links().await?.get(&plan::host_link(pod)) {
+            self.netlink.delete(link).await?;
+        }
+        self.ipam.free(pod)
+    }
+
+    async fn sync(&mut self) -> Result<bool, NetworkError> {
+        self.settle().await?;
+        let mut changed = false;
+        if let Some(range) = self.wanted.pod_range {
+            changed |= host::forward(&self.options.state_dir)?;
+            changed |= self.sync_bridge(range).await?;
+            changed |= self.sync_ports().await?;
+        }
+        // Services first: one node that cannot be reached must not keep them from the others.
+        changed |= self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
+        changed |= self.sync_routes().await?;
+        Ok(changed)
+    }
+
+    async fn mtu(&self, links: &BTreeMap<String, Link>) -> Result<u32, NetworkError> {
+        if let Some(mtu) = self.options.mtu {
+            return Ok(mtu);
+        }
+        let uplink = self.netlink.default_link().await?;
+        let mtu = links.values().find(|link| Some(link.index) == uplink).map_or(1500, |link| link.mtu);
+        Ok(mtu.min(1500))
+    }
+
+    async fn sync_bridge(&self, range: Range) -> Result<bool, NetworkError> {
+        let name = &self.options.bridge;
+        let gateway = plan::gateway(range).ok_or_else(|| NetworkError::Exhausted(range.to_string()))?;
+        let mac = plan::bridge_mac(gateway);
+        let links = self.netlink.links().await?;
+        let mtu = self.mtu(&links).await?;
+        let mut changed = false;
+        let bridge = match links.get(name) {
+            Some(link) if link.kind == Some(InfoKind::Bridge) => link.clone(),
+            Some(_) => return Err(NetworkError::failed(format!("make bridge {name}"), "there is another link of that name")),
+            None => {
+                self.netlink.add_bridge(name, mac, mtu).await?;
+                host::ignore_router_advertisements(name);
+                changed = true;
+                let missing = || NetworkError::failed(format!("make bridge {name}"), "it is gone again");
+                self.netlink.links().await?.remove(name).ok_or_else(missing)?
+            }
+        };
+        if !bridge.up {
+            self.netlink.set_up(&bridge).await?;
+            changed = true;
+        }
+        let addresses = self.netlink.addresses().await?;
+        let own = addresses.iter().filter(|(index, ..)| *index == bridge.index);
+        let mut there = false;
+        for (_, address, prefix) in own {
+            if (*address, *prefix) == (gateway, range.prefix) {
+                there = true;
+            } else {
+                self.netlink.delete_address(&bridge, *address, *prefix).await?;
+                changed = true;
+            }
+        }
+        if !there {
+            self.netlink.set_mac(&bridge, mac).await?;
+            self.netlink.add_address(&bridge, gateway, range.prefix).await?;
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// Puts pods' links back into the bridge if somebody took it away and it was made anew.
+    async fn sync_ports(&self) -> Result<bool, NetworkError> {
+        let links = self.netlink.links().await?;
+        let Some(bridge) = links.get(&self.options.bridge) else { return Ok(false) };
+        let mut changed = false;
+        for (pod, _) in self.ipam.pods() {
+            if let Some(link) = links.get(&plan::host_link(pod))
+                && link.master != Some(bridge.index)
+            {
+                self.netlink.set_master(link, bridge).await?;
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    async fn sync_routes(&self) -> Result<bool, NetworkError> {
+        let seen = self.netlink.own_routes().await?;
+        let (remove, put) = plan::route_steps(&seen, &plan::routes(&self.wanted));
+        let changed = !remove.is_empty() || !put.is_empty();
+        for range in remove {
+            self.netlink.delete_route(range).await?;
+        }
+        let links = self.netlink.links().await?;
+        let mut failed = Vec::new();
+        for (range, hop) in put {
+            let outcome = match (hop, links.get(&self.options.bridge)) {
+                (plan::Hop::Bridge(_), None) => continue,
+                (hop, bridge) => self.netlink.put_route(range, hop, bridge.map_or(0, |bridge| bridge.index)).await,
+            };
+            failed.extend(outcome.err().map(|error| error.to_string()));
+        }
+        if failed.is_empty() { Ok(changed) } else { Err(NetworkError::failed("set routes to other nodes", failed.join("; "))) }
+    }
+
+    async fn problems(&self) -> Vec<String> {
+        let mut problems = host::problems();
+        if nft::is_there() {
+            let bridge = &self.options.bridge;
+            for chain in nft::foreign_forward_drops(&self.options.table).unwrap_or_default() {
+                let how = if host::filters_bridged_frames() { " (bridge-nf-call-iptables is on: bridged frames too)" } else { "" };
+                problems.push(format!(
+                    "{chain} drops by default what this host forwards{how}: unless a rule there accepts {bridge}, pods reach nothing and nobody reaches them"
+                ));
+            }
+        } else {
+            problems.push(NetworkError::NoNft.to_string());
+        }
+        match self.overlaps().await {
+            Ok(overlaps) => problems.extend(overlaps),
+            Err(error) => problems.push(error.to_string()),
+        }
+        problems.extend(self.complaint.clone());
+        problems
+    }
+
+    /// Addresses of the host inside ranges that are ours.
+    async fn overlaps(&self) -> Result<Vec<String>, NetworkError> {
+        let links = self.netlink.links().await?;
+        let own = links.get(&self.options.bridge).map(|bridge| bridge.index);
+        let mut overlaps = Vec::new();
+        for (index, address, prefix) in self.netlink.addresses().await? {
+            let ranges = [("pod", self.wanted.cluster_range), ("service", self.wanted.service_range)];
+            for (what, range) in ranges.into_iter().filter_map(|(what, range)| Some((what, range?))) {
+                if Some(index) != own && range.contains(address.into()) {
+                    overlaps.push(format!(
+                        "this host's address {address}/{prefix} is inside the {what} range {range}: choose another {what} range"
+                    ));
+                }
+            }
+        }
+        Ok(overlaps)
+    }
+
+    async fn remove_all(&mut self) -> Result<(), NetworkError> {
+        if nft::is_there() {
+            self.table.remove()?;
+        }
+        for range in self.netlink.own_routes().await?.into_keys() {
+            self.netlink.delete_route(range).await?;
+        }
+        let links = self.netlink.links().await?;
+        let bridge = links.get(&self.options.bridge).filter(|link| link.kind == Some(InfoKind::Bridge));
+        let known: Vec<String> = self.ipam.pods().map(|(pod, _)| plan::host_link(pod)).collect();
+        for link in links.values().filter(|link| link.kind == Some(InfoKind::Veth) && link.name.starts_with(plan::LINK_PREFIX)) {
+            let ours = bridge.is_some_and(|bridge| link.master == Some(bridge.index)) || known.contains(&link.name);
+            if ours {
+                self.netlink.delete(link).await?;
+            }
+        }
+        if let Some(bridge) = bridge {
+            self.netlink.delete(bridge).await?;
+        }
+        self.ipam.free_others(|_| false)?;
+        host::forward_as_before(&self.options.state_dir)?;
+        self.wanted = Wanted::default();
+        Ok(())
+    }
+}
+
+/// Whether the pod's end is as it should be.
+async fn is_attached(inside: &Netlink, attachment: Attachment) -> Result<bool, NetworkError> {
+    let Some(link) = inside.links().await?.remove("eth0") else { return Ok(false) };
+    let addresses = inside.addresses().await?;
+    let there = addresses.contains(&(link.index, attachment.address, 32));
+    Ok(there && link.up && inside.default_link().await? == Some(link.index))
+}
+
+async fn configure_pod(inside: &Netlink, attachment: Attachment) -> Result<(), NetworkError> {
+    let links = inside.links().await?;
+    if let Some(lo) = links.get("lo") {
+        inside.set_up(lo).await?;
+    }
+    let eth0 = links.get("eth0").ok_or_else(|| NetworkError::failed("set up the pod's network", "eth0 is not there"))?;
+    inside.add_address(eth0, attachment.address, 32).await?;
+    inside.set_up(eth0).await?;
+    inside.set_pod_routes(eth0, attachment.gateway).await
+}
+
+/// Runs with a netlink socket of another network namespace, on a thread that goes there and ends
+/// there: no thread of a pool is ever in a pod's namespace.
+async fn in_netns<T, W>(netns: &File, work: impl FnOnce(Netlink) -> W + Send + 'static) -> Result<T, NetworkError>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, NetworkError>>,
+{
+    let fail = |cause: std::io::Error| NetworkError::failed("enter the pod's network namespace", cause);
+    let netns = netns.try_clone().map_err(fail)?;
+    let (answer, result) = oneshot::channel();
+    let run = move || {
+        let inside = || -> Result<T, NetworkError> {
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&netns), Some(LinkNameSpaceType::Network))
+                .map_err(|errno| fail(errno.into()))?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+            runtime.block_on(async { work(Netlink::open()?).await })
+        };
+        let _ = answer.send(inside());
+    };
+    std::thread::Builder::new().name("pod-network".into()).spawn(run).map_err(fail)?;
+    result.await.map_err(|cause| NetworkError::failed("enter the pod's network namespace", cause))?
+}
+
+fn enter(path: &Path) -> Result<(), NetworkError> {
+    let fail = |cause: std::io::Error| NetworkError::failed(format!("enter network namespace {}", path.display()), cause);
+    let netns = File::open(path).map_err(fail)?;
+    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&netns), Some(LinkNameSpaceType::Network))
+        .map_err(|errno| fail(errno.into()))
+}

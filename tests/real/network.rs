@@ -1,0 +1,474 @@
+//! Nodes as network namespaces of this process: bridge, routes, Services, with real packets.
+//!
+//! A namespace lives as long as its file: nothing is mounted, nothing is left behind.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podbay::network::{Attachment, Linux, NodeNetwork, Options, PodNetwork, Range, Route, ServicePort, Wanted, contract};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rustix::thread::LinkNameSpaceType;
+
+/// Long enough for a busy machine; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Clone)]
+struct Netns(Arc<File>);
+
+impl Netns {
+    fn new() -> Self {
+        let make = || {
+            unshare_network();
+            File::open("/proc/thread-self/ns/net").expect("open the new namespace")
+        };
+        let netns = Self(Arc::new(std::thread::spawn(make).join().expect("make a network namespace (as root)")));
+        netns.ip("link set lo up");
+        netns
+    }
+
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+
+    /// Runs on a thread inside; sockets made there stay there.
+    fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let file = self.0.clone();
+        let run = move || {
+            rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter the namespace");
+            work()
+        };
+        match std::thread::spawn(run).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    fn run(&self, program: &'static str, arguments: &str) -> String {
+        let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+        self.inside(move || {
+            let output = Command::new(program).args(&arguments).output().expect(program);
+            assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        })
+    }
+
+    fn ip(&self, arguments: &str) -> String {
+        self.run("/usr/sbin/ip", arguments)
+    }
+
+    fn nft(&self, arguments: &str) -> String {
+        self.run("/usr/sbin/nft", arguments)
+    }
+
+    fn sysctl(&self, name: &'static str, value: &'static str) {
+        self.inside(move || fs::write(format!("/proc/sys/{name}"), value).expect(name));
+    }
+
+    /// What remove_all must put back.
+    fn state(&self) -> String {
+        let forward = self.inside(|| fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("read"));
+        // Without counters and times.
+        format!("{}{}{}{forward}", self.ip("-br address"), self.ip("route show table all type unicast"), self.nft("list ruleset"))
+    }
+
+    /// A cable to another namespace: same link name at both ends, with these addresses.
+    fn cable(&self, name: &'static str, address: &str, other: &Netns, other_address: &str) {
+        let peer = other.0.clone();
+        self.inside(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(async {
+                let (connection, handle, _) = rtnetlink::new_connection().expect("netlink");
+                tokio::spawn(connection);
+                let end = LinkMessageBuilder::<LinkUnspec>::new().name(name).setns_by_fd(peer.as_raw_fd()).build();
+                let pair = LinkVeth::new(name, name).set_info_data(InfoData::Veth(InfoVeth::Peer(end))).build();
+                handle.link().add(pair).execute().await.expect("make a cable");
+            });
+        });
+        for (netns, address) in [(self, address), (other, other_address)] {
+            netns.ip(&format!("address add {address} dev {name}"));
+            netns.ip(&format!("link set {name} up"));
+        }
+    }
+}
+
+fn unshare_network() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("unshare the network");
+}
+
+/// Answers every connection with its name and the client's address.
+struct Server {
+    listener: Arc<TcpListener>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(netns: &Netns, name: &'static str, port: u16) -> Self {
+        let listener = Arc::new(netns.inside(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("listen")));
+        let accepting = listener.clone();
+        let serve = move || {
+            while let Ok((mut stream, peer)) = accepting.accept() {
+                let _ = stream.write_all(format!("{name} {}", peer.ip()).as_bytes());
+            }
+        };
+        Self { listener, thread: Some(std::thread::spawn(serve)) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = rustix::net::shutdown(self.listener.as_fd(), rustix::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a server says to a connection from inside a namespace.
+fn ask(from: &Netns, address: Ipv4Addr, port: u16) -> std::io::Result<String> {
+    from.inside(move || {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(IpAddr::V4(address), port), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+fn refused(outcome: &std::io::Result<String>) -> bool {
+    matches!(outcome, Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+struct Node {
+    netns: Netns,
+    network: Linux,
+    state: tempfile::TempDir,
+    wanted: Wanted,
+}
+
+struct Pod {
+    netns: Netns,
+    at: Attachment,
+}
+
+fn range(text: &str) -> Range {
+    text.parse().expect("a range")
+}
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+impl Node {
+    async fn new(pod_range: &str) -> Self {
+        let netns = Netns::new();
+        let state = tempfile::tempdir().expect("make a directory");
+        let wanted = Wanted {
+            pod_range: Some(range(pod_range)),
+            cluster_range: Some(range("10.80.0.0/16")),
+            service_range: Some(range("10.96.0.0/16")),
+            ..Wanted::default()
+        };
+        let network = open(&netns, &state);
+        let mut node = Self { netns, network, state, wanted };
+        assert!(node.sync().await);
+        node
+    }
+
+    async fn sync(&mut self) -> bool {
+        let changed = self.network.sync(&self.wanted).await.expect("sync");
+        assert!(!self.network.sync(&self.wanted).await.expect("sync again"), "the second sync changes nothing");
+        changed
+    }
+
+    async fn pod(&self, uid: &str) -> Pod {
+        let netns = Netns::new();
+        let at = self.network.attach(uid, &netns.path()).await.expect("attach");
+        Pod { netns, at }
+    }
+
+    async fn serve(&mut self, services: Vec<ServicePort>) {
+        self.wanted.services = services;
+        self.sync().await;
+    }
+}
+
+fn open(netns: &Netns, state: &tempfile::TempDir) -> Linux {
+    Linux::open(Options { netns: Some(netns.path()), ..Options::new(state.path()) }).expect("open")
+}
+
+fn service(endpoints: &[(Ipv4Addr, u16)]) -> ServicePort {
+    ServicePort {
+        namespace: "default".into(),
+        name: "web".into(),
+        port_name: "http".into(),
+        address: VIP,
+        protocol: "TCP".into(),
+        port: 80,
+        node_port: None,
+        endpoints: endpoints.to_vec(),
+        affinity_seconds: None,
+    }
+}
+
+#[tokio::test]
+async fn the_kernels_network_keeps_the_contract() {
+    let (node, one, two) = (Netns::new(), Netns::new(), Netns::new());
+    let before = node.state();
+    let state = tempfile::tempdir().expect("make a directory");
+    contract::check(&open(&node, &state), &[one.path(), two.path()]).await;
+    assert_eq!(node.state(), before);
+    assert_eq!(fs::read_dir(state.path().join("addresses")).expect("list").count(), 0);
+}
+
+#[tokio::test]
+async fn pods_reach_each_other_and_their_host() {
+    let node = Node::new("10.80.1.0/24").await;
+    let (one, two) = (node.pod("one").await, node.pod("two").await);
+    assert_eq!(one.at.gateway, Ipv4Addr::new(10, 80, 1, 1));
+    let _servers = [Server::start(&two.netns, "two", 8080), Server::start(&node.netns, "host", 8081)];
+    assert_eq!(ask(&one.netns, two.at.address, 8080).expect("pod to pod"), format!("two {}", one.at.address));
+    assert_eq!(ask(&node.netns, two.at.address, 8080).expect("host to pod"), format!("two {}", one.at.gateway));
+    assert_eq!(ask(&one.netns, one.at.gateway, 8081).expect("pod to host"), format!("host {}", one.at.address));
+    assert!(one.netns.ip("-br link show lo").contains("UNKNOWN"), "lo is up");
+}
+
+#[tokio::test]
+async fn a_service_is_reached_from_pods_from_the_host_and_from_itself() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let (one, two, client) = (node.pod("one").await, node.pod("two").await, node.pod("client").await);
+    let _servers = [Server::start(&one.netns, "one", 8080), Server::start(&two.netns, "two", 8080)];
+    for filter_bridged in ["0", "1"] {
+        node.netns.sysctl("net/bridge/bridge-nf-call-iptables", filter_bridged);
+        node.serve(vec![service(&[(one.at.address, 8080), (two.at.address, 8080)])]).await;
+        let mut seen = BTreeSet::new();
+        for _ in 0..200 {
+            seen.insert(ask(&client.netns, VIP, 80).expect("pod to service"));
+        }
+        let expected = ["one", "two"].map(|name| format!("{name} {}", client.at.address));
+        assert_eq!(seen, BTreeSet::from(expected), "both endpoints answer, and see the client");
+        node.serve(vec![service(&[(one.at.address, 8080)])]).await;
+        assert_eq!(ask(&client.netns, VIP, 80).expect("only one now"), format!("one {}", client.at.address));
+        assert_eq!(ask(&node.netns, VIP, 80).expect("host to service"), format!("one {}", one.at.gateway));
+        assert_eq!(ask(&one.netns, VIP, 80).expect("hairpin"), format!("one {}", one.at.gateway));
+    }
+}
+
+#[tokio::test]
+async fn what_no_endpoint_answers_is_refused_at_once() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let client = node.pod("client").await;
+    let mut closed = service(&[]);
+    closed.node_port = Some(30080);
+    node.serve(vec![closed]).await;
+    for from in [&client.netns, &node.netns] {
+        let outcome = ask(from, VIP, 80);
+        assert!(refused(&outcome), "a Service without endpoints: {outcome:?}");
+        let outcome = ask(from, Ipv4Addr::new(10, 96, 200, 1), 443);
+        assert!(refused(&outcome), "an address of no Service: {outcome:?}");
+    }
+    assert!(refused(&ask(&client.netns, client.at.gateway, 30080)), "a node port without endpoints");
+    node.serve(vec![]).await;
+    assert!(refused(&ask(&client.netns, VIP, 80)));
+}
+
+#[tokio::test]
+async fn udp_services_work() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let (server, client) = (node.pod("server").await, node.pod("client").await);
+    let socket = server.netns.inside(|| UdpSocket::bind("0.0.0.0:5353").expect("bind"));
+    socket.set_read_timeout(Some(PATIENCE)).expect("limit");
+    let mut dns = service(&[(server.at.address, 5353)]);
+    (dns.protocol, dns.port) = ("UDP".into(), 53);
+    // TCP on the same port is another Service port.
+    let mut tcp = service(&[]);
+    (tcp.port, tcp.port_name) = (53, "tcp".into());
+    node.serve(vec![dns, tcp]).await;
+    let asking = client.netns.inside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+        socket.set_read_timeout(Some(PATIENCE)).expect("limit");
+        socket.connect((VIP, 53)).expect("connect");
+        socket
+    });
+    asking.send(b"question").expect("send");
+    let mut buffer = [0; 64];
+    let (length, peer) = socket.recv_from(&mut buffer).expect("the question");
+    assert_eq!((&buffer[..length], peer.ip()), (&b"question"[..], IpAddr::V4(client.at.address)));
+    socket.send_to(b"answer", peer).expect("answer");
+    let length = asking.recv(&mut buffer).expect("the answer, from the Service's address");
+    assert_eq!(&buffer[..length], b"answer");
+    assert!(refused(&ask(&client.netns, VIP, 53)));
+}
+
+#[tokio::test]
+async fn a_client_with_affinity_stays_and_is_remembered_over_changes() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let client = node.pod("client").await;
+    let pods = [node.pod("a").await, node.pod("b").await, node.pod("c").await];
+    let _servers = [("a", &pods[0]), ("b", &pods[1]), ("c", &pods[2])].map(|(name, pod)| Server::start(&pod.netns, name, 8080));
+    let mut sticky = service(&pods.iter().map(|pod| (pod.at.address, 8080)).collect::<Vec<_>>());
+    sticky.affinity_seconds = Some(10800);
+    node.serve(vec![sticky.clone()]).await;
+    let first = ask(&client.netns, VIP, 80).expect("ask");
+    for _ in 0..30 {
+        assert_eq!(ask(&client.netns, VIP, 80).expect("ask again"), first);
+    }
+    // Another endpoint goes, another Service comes: the client stays where it was.
+    let other = pods.iter().zip(["a", "b", "c"]).find(|(_, name)| !first.starts_with(name)).expect("one of the others").0;
+    sticky.endpoints.retain(|(address, _)| *address != other.at.address);
+    let mut more = service(&[]);
+    (more.name, more.port) = ("more".into(), 81);
+    node.serve(vec![sticky, more]).await;
+    for _ in 0..30 {
+        assert_eq!(ask(&client.netns, VIP, 80).expect("ask again"), first);
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_are_one_network() {
+    let (mut left, mut right) = (Node::new("10.80.1.0/24").await, Node::new("10.80.2.0/24").await);
+    left.netns.cable("wire", "192.0.2.1/24", &right.netns, "192.0.2.2/24");
+    let route = |range_text: &str, via: [u8; 4]| Route { range: range(range_text), via: via.into() };
+    let both = [route("10.80.1.0/24", [192, 0, 2, 1]), route("10.80.2.0/24", [192, 0, 2, 2])];
+    left.wanted.routes = vec![both[1].clone()];
+    right.wanted.routes = vec![both[0].clone()];
+    let (client, server) = (left.pod("client").await, right.pod("server").await);
+    let _servers = [Server::start(&server.netns, "server", 8080), Server::start(&right.netns, "node", 10250)];
+    let mut web = service(&[(server.at.address, 8080)]);
+    web.node_port = Some(30080);
+    left.serve(vec![web.clone()]).await;
+    right.serve(vec![web]).await;
+    assert_eq!(ask(&client.netns, server.at.address, 8080).expect("pod to pod"), format!("server {}", client.at.address));
+    assert_eq!(ask(&client.netns, VIP, 80).expect("pod to service"), format!("server {}", client.at.address));
+    assert_eq!(ask(&left.netns, VIP, 80).expect("host to service"), format!("server {}", client.at.gateway));
+    assert_eq!(ask(&client.netns, Ipv4Addr::new(192, 0, 2, 2), 10250).expect("pod to node"), "node 192.0.2.1", "masqueraded");
+
+    // Somebody outside, by the port of the node that has no endpoint.
+    let outside = Netns::new();
+    left.netns.cable("out", "198.51.100.1/24", &outside, "198.51.100.9/24");
+    let _outer = Server::start(&outside, "outside", 443);
+    let answer = ask(&outside, Ipv4Addr::new(198, 51, 100, 1), 30080).expect("node port");
+    assert!(answer.starts_with("server "), "{answer}");
+    let answer = ask(&client.netns, Ipv4Addr::new(198, 51, 100, 9), 443).expect("pod to the world");
+    assert_eq!(answer, "outside 198.51.100.1", "masqueraded");
+
+    // A node goes, its route too; the others' stay.
+    left.wanted.routes = vec![];
+    assert!(left.sync().await);
+    assert!(!left.netns.ip("route").contains("10.80.2.0/24"));
+    // One that cannot be reached is named and does not stand in the way of the rest.
+    left.wanted.routes = vec![route("10.80.9.0/24", [203, 0, 113, 7]), both[1].clone()];
+    let error = left.network.sync(&left.wanted).await.expect_err("a node behind a router").to_string();
+    assert!(error.contains("203.0.113.7"), "{error}");
+    assert_eq!(ask(&client.netns, VIP, 80).expect("the rest works"), format!("server {}", client.at.address));
+    assert!(left.network.problems().await.iter().any(|problem| problem.contains("203.0.113.7")));
+}
+
+#[tokio::test]
+async fn everything_goes_and_nothing_else_does() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    node.network.remove_all().await.expect("remove everything");
+    node.netns.nft("add table ip other");
+    node.netns.ip("link add br-other type bridge");
+    node.netns.ip("link add pbnotours type veth peer name peer");
+    node.netns.ip("route add 192.0.2.0/24 dev lo");
+    let before = node.netns.state();
+    node.serve(vec![service(&[(Ipv4Addr::new(10, 80, 1, 2), 8080)])]).await;
+    let pod = node.pod("one").await;
+    let _gone = node.pod("two").await;
+    assert_ne!(node.netns.state(), before);
+    node.network.detach("one").await.expect("detach");
+    assert!(!pod.netns.ip("-br link").contains("eth0"));
+    // As reset does it: by somebody who remembers nothing.
+    open(&node.netns, &node.state).remove_all().await.expect("remove everything");
+    assert_eq!(node.netns.state(), before);
+    node.network.remove_all().await.expect("remove nothing");
+    assert_eq!(node.netns.state(), before);
+}
+
+#[tokio::test]
+async fn what_somebody_broke_is_mended() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let (one, two) = (node.pod("one").await, node.pod("two").await);
+    let _server = Server::start(&two.netns, "two", 8080);
+    node.serve(vec![service(&[(two.at.address, 8080)])]).await;
+    let works = |node: &Node| {
+        assert_eq!(ask(&one.netns, VIP, 80).expect("pod to service"), format!("two {}", one.at.address));
+        assert_eq!(ask(&node.netns, VIP, 80).expect("host to service"), format!("two {}", one.at.gateway));
+    };
+    works(&node);
+    for (program, breaking) in [
+        ("nft", "flush ruleset"),
+        ("ip", "link delete podbay0"),
+        ("ip", "link set podbay0 down"),
+        ("ip", "address flush dev podbay0"),
+        ("ip", "route delete 10.96.0.0/16"),
+    ] {
+        if program == "nft" {
+            node.netns.nft(breaking)
+        } else {
+            node.netns.ip(breaking)
+        };
+        assert!(node.sync().await, "{breaking}");
+        works(&node);
+    }
+    node.netns.sysctl("net/ipv4/ip_forward", "0");
+    assert!(node.sync().await);
+    works(&node);
+}
+
+#[tokio::test]
+async fn a_restart_finds_its_pods_and_forgets_the_dead() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let (one, dead) = (node.pod("one").await, node.pod("dead").await);
+    let links = node.netns.ip("-br link");
+    node.network = open(&node.netns, &node.state);
+    node.wanted.services = vec![];
+    assert!(!node.sync().await, "it is as the one before left it");
+    assert_eq!(node.network.attach("one", &one.netns.path()).await.expect("attach"), one.at);
+    assert_eq!(node.netns.ip("-br link"), links, "nothing was made anew");
+    // A pod's namespace goes, and with it the link; nobody says so.
+    drop(dead.netns);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while node.netns.ip("-br link").lines().count() == links.lines().count() {
+        assert!(std::time::Instant::now() < deadline, "the link of a dead namespace stays");
+    }
+    node.network = open(&node.netns, &node.state);
+    node.sync().await;
+    assert_eq!(fs::read_dir(node.state.path().join("addresses")).expect("list").count(), 1);
+    // The same pod in a new sandbox, while the old one is still there.
+    let again = Netns::new();
+    let at = node.network.attach("one", &again.path()).await.expect("attach");
+    assert_eq!(at, one.at, "it keeps its address");
+    let _server = Server::start(&again, "again", 8080);
+    assert_eq!(ask(&node.netns, at.address, 8080).expect("the new one"), format!("again {}", at.gateway));
+    assert!(!one.netns.ip("-br link").contains("eth0"), "the old one is cut off");
+    // A namespace that is not one: no address is lost.
+    node.network.attach("nowhere", "/proc/self/ns/pid".as_ref()).await.expect_err("not a network namespace");
+    assert_eq!(fs::read_dir(node.state.path().join("addresses")).expect("list").count(), 1);
+}
+
+#[tokio::test]
+async fn problems_are_named() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    node.netns.sysctl("net/ipv4/conf/all/rp_filter", "0");
+    assert_eq!(node.network.problems().await, Vec::<String>::new());
+    node.netns.sysctl("net/ipv4/conf/all/rp_filter", "1");
+    node.netns.nft("add table ip filter");
+    node.netns.inside(|| {
+        let chain = "{ type filter hook forward priority 0; policy drop; }";
+        assert!(Command::new("nft").args(["add", "chain", "ip", "filter", "FORWARD", chain]).status().expect("nft").success());
+    });
+    node.netns.ip("address add 10.96.3.4/24 dev lo");
+    node.sync().await;
+    let problems = node.network.problems().await;
+    for word in ["rp_filter", "chain FORWARD of table ip filter", "10.96.3.4/24"] {
+        assert!(problems.iter().any(|problem| problem.contains(word)), "{word}: {problems:?}");
+    }
+    assert_eq!(problems.len(), 3, "{problems:?}");
+}
