@@ -115,6 +115,44 @@ impl Plan {
         self.again_at = Some(self.again_at.map_or(at, |earlier| earlier.min(at)));
     }
 
+    /// What every plan must satisfy, whoever made it; empty when it does. `state` is the one it was
+    /// planned from.
+    pub fn violations(&self, state: &Snapshot) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut keys = std::collections::BTreeSet::new();
+        for op in &self.ops {
+            if !keys.insert(op.key()) {
+                found.push(format!("{op}: a second op on one object, whose precondition cannot hold"));
+            }
+            match op {
+                Op::Create(object) if state.get(object.key()).is_some() => found.push(format!("{op}: exists already")),
+                Op::Create(object) if object.revision() != 0 => found.push(format!("{op}: has a revision before it is stored")),
+                Op::Create(_) => {}
+                Op::Update { before, after } | Op::UpdateStatus { before, after } => {
+                    if before == after {
+                        found.push(format!("{op}: changes nothing"));
+                    }
+                    if before.key() != after.key() {
+                        found.push(format!("{op}: becomes {}", after.key()));
+                    }
+                }
+                Op::Delete { before, .. } if before.key().name.is_empty() => found.push(format!("{op}: names nothing")),
+                Op::Delete { .. } => {}
+            }
+            if let Op::Update { before, .. } | Op::UpdateStatus { before, .. } | Op::Delete { before, .. } = op
+                && state.get(before.key()).is_none_or(|stored| stored.revision() != before.revision())
+            {
+                found.push(format!("{op}: is conditional on something that was not seen"));
+            }
+        }
+        for wait in &self.waits {
+            if wait.reason.message.is_empty() {
+                found.push(format!("{}: waits without a reason", wait.subject));
+            }
+        }
+        found
+    }
+
     /// All ops as one transaction.
     pub fn transaction(&self, writer: &str) -> Transaction {
         Transaction { writes: self.ops.iter().map(Op::write).collect(), ..Transaction::new(writer) }

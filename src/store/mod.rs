@@ -17,10 +17,8 @@ pub mod watch;
 use async_trait::async_trait;
 
 pub use snapshot::{Applied, Change, Snapshot};
-pub use transaction::{Conflict, Precondition, Stamp, Transaction, Write};
+pub use transaction::{CommitError, Conflict, Precondition, Stamp, Transaction, Write};
 pub use watch::{Batch, TooOld, Watch};
-
-use crate::admit::Refused;
 
 /// The database. One per server; everything that writes goes through `commit`.
 #[async_trait]
@@ -58,21 +56,4 @@ pub struct Committed {
     pub results: Vec<Option<crate::model::Object>>,
     /// The state right after this transaction.
     pub snapshot: Snapshot,
-}
-
-/// Why a transaction changed nothing.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CommitError {
-    /// A precondition does not hold: observe again.
-    #[error(transparent)]
-    Conflict(#[from] Conflict),
-    /// Admission refuses the content.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The reserve is touched: only deletes and status are taken (HTTP 507).
-    #[error("store is short of space: {0}")]
-    Full(String),
-    /// The backend failed; whether the transaction is durable is unknown until a restart.
-    #[error("write to the store: {0}")]
-    Io(String),
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::admit::Refused;
 use crate::model::{Key, Object, Timestamp};
 
 /// A set of writes that happen together or not at all.
@@ -81,6 +82,23 @@ pub enum Conflict {
     Revision { key: Key, wanted: u64, found: u64 },
     #[error("{key} is another object now: its uid is {found}, not {wanted}")]
     Uid { key: Key, wanted: String, found: String },
+}
+
+/// Why a transaction changed nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// A precondition does not hold: observe again.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Admission refuses the content.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The reserve is touched: only deletes and status are taken (HTTP 507).
+    #[error("store is short of space: {0}")]
+    Full(String),
+    /// The backend failed; whether the transaction is durable is unknown until a restart.
+    #[error("write to the store: {0}")]
+    Io(String),
 }
 
 /// Time and ids for the objects a transaction creates: data, so that applying stays pure.

@@ -1,0 +1,106 @@
+//! The ideal node: what is bound to it runs and is ready at once, what is deleted is gone. PURE.
+
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStatus, HostIP, Node, Pod, PodCondition, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sha2::{Digest, Sha256};
+
+use crate::model::{Key, Kind, Object, Timestamp, pod};
+use crate::plan::{Controller, Op, Plan};
+use crate::store::snapshot::Snapshot;
+
+/// See the module. Pods that a real node has reported on keep what it reported.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Kubelet;
+
+impl Controller for Kubelet {
+    fn name(&self) -> &'static str {
+        "kubelet"
+    }
+
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
+        match object.get::<Pod>() {
+            Some(pod) => pod::node_name(pod).map(|_| object.key().clone()).into_iter().collect(),
+            None if object.kind() == Kind::Node => state.pods_on(&object.key().name).map(|pod| pod.key().clone()).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
+        let mut plan = Plan::default();
+        let Some((object, pod)) = state.get(key).and_then(|object| object.get::<Pod>().map(|pod| (object, pod))) else { return plan };
+        let Some(node) = pod::node_name(pod).and_then(|name| state.get(&Key::cluster(Kind::Node, name))?.get::<Node>()) else {
+            return plan;
+        };
+        if !is_ready(node) {
+            return plan;
+        }
+        if pod::is_deleting(pod) {
+            if pod.metadata.deletion_grace_period_seconds != Some(0) {
+                plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: Some(0) });
+            }
+        } else if !is_observed(pod) {
+            let after = Pod { status: Some(running(object, pod, node, now)), ..pod.clone() };
+            plan.ops.push(Op::UpdateStatus { before: object.clone(), after: Object::new(after) });
+        }
+        plan
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Some node has said something of it.
+fn is_observed(pod: &Pod) -> bool {
+    pod::phase(pod) != "Pending"
+        || pod.status.as_ref().is_some_and(|status| {
+            status.start_time.is_some()
+                || status.container_statuses.as_ref().is_some_and(|all| !all.is_empty())
+                || status.init_container_statuses.as_ref().is_some_and(|all| !all.is_empty())
+        })
+}
+
+/// A pod whose containers all run and are ready.
+pub fn running(object: &Object, pod: &Pod, node: &Node, now: Timestamp) -> PodStatus {
+    let mut status = pod.status.clone().unwrap_or_default();
+    let spec = pod.spec.clone().unwrap_or_default();
+    let host = host_address(node);
+    let address = if spec.host_network == Some(true) { host.clone() } else { placeholder(object.key()).to_string() };
+    status.phase = Some("Running".to_owned());
+    status.start_time = Some(Time(now));
+    status.host_ip = Some(host.clone());
+    status.host_ips = Some(vec![HostIP { ip: host }]);
+    status.pod_ip = Some(address.clone());
+    status.pod_ips = Some(vec![PodIP { ip: address }]);
+    for type_ in ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"] {
+        let condition = PodCondition { type_: type_.to_owned(), status: "True".to_owned(), ..PodCondition::default() };
+        pod::set_condition(&mut status, condition, now);
+    }
+    let container = |container: &k8s_openapi::api::core::v1::Container| ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        ready: true,
+        started: Some(true),
+        state: Some(ContainerState { running: Some(ContainerStateRunning { started_at: Some(Time(now)) }), ..ContainerState::default() }),
+        ..ContainerStatus::default()
+    };
+    status.container_statuses = Some(spec.containers.iter().map(container).collect());
+    status
+}
+
+fn host_address(node: &Node) -> String {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let internal = addresses.iter().find(|address| address.type_ == "InternalIP");
+    internal.map_or_else(|| "192.0.2.1".to_owned(), |address| address.address.clone())
+}
+
+/// An address of the range kept for benchmarks (198.18.0.0/15): no real pod has it.
+fn placeholder(key: &Key) -> Ipv4Addr {
+    let hash = Sha256::digest(format!("{}/{}", key.namespace, key.name));
+    Ipv4Addr::new(198, 18 | (hash[0] & 1), hash[1], hash[2])
+}

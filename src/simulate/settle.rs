@@ -1,0 +1,84 @@
+//! What becomes of a state when only time or a process exit can change it any more. PURE.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::kubelet::Kubelet;
+use super::world::World;
+use crate::admit::Refused;
+use crate::model::{Key, Kind, Object, Timestamp};
+use crate::plan::{Controller, Note, Wait};
+use crate::store::snapshot::Snapshot;
+
+/// Plans after which a simulation counts as stuck: a base and a share for each object.
+const PASSES: usize = 100_000;
+const PASSES_PER_OBJECT: usize = 200;
+
+/// The end of a simulation.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    pub state: Snapshot,
+    /// What is still waited for: time, a process's exit, room on a node.
+    pub waits: Vec<Wait>,
+    /// What controllers wanted to write and admission refused.
+    pub refused: Vec<(Key, Refused)>,
+    pub notes: Vec<Note>,
+    /// Pods that another, equally good node could have got.
+    pub tied: BTreeSet<Key>,
+    /// When somebody would look again although nothing changed.
+    pub again_at: Option<Timestamp>,
+    /// Plans made.
+    pub passes: usize,
+    /// The controllers did not come to rest: a fault of theirs, and the state is not the end.
+    pub stuck: bool,
+}
+
+impl Settled {
+    /// Pods that are there and were not before.
+    pub fn starts<'a>(&'a self, before: &'a Snapshot) -> impl Iterator<Item = &'a Object> {
+        self.state.list(Kind::Pod).filter(|pod| before.get(pod.key()).is_none_or(|old| old.uid() != pod.uid()))
+    }
+
+    /// Pods that were there and are gone, or were told to go.
+    pub fn stops<'a>(&'a self, before: &'a Snapshot) -> impl Iterator<Item = &'a Object> {
+        before.list(Kind::Pod).filter(|pod| {
+            let now = self.state.get(pod.key()).filter(|now| now.uid() == pod.uid());
+            !pod.is_deleting() && now.is_none_or(Object::is_deleting)
+        })
+    }
+}
+
+/// Runs the controllers on a copy of the state, with ideal nodes and a clock that stands still,
+/// until nothing is left to do. The scheduler, where it is among the controllers, and the nodes act
+/// only when the others rest, so that pods made together are placed together.
+pub fn settle(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timestamp) -> Settled {
+    let (mut ordered, last): (Vec<_>, Vec<_>) = controllers.iter().cloned().partition(|it| it.name() != "scheduler");
+    ordered.extend(last);
+    ordered.push(Arc::new(Kubelet));
+    let mut world = World::new(state, &ordered, now);
+    let stuck = !rest(&mut world);
+    Settled {
+        waits: world.waits(),
+        refused: world.refused(),
+        again_at: world.next_timer(),
+        state: world.state,
+        notes: world.notes,
+        tied: world.tied,
+        passes: world.passes,
+        stuck,
+    }
+}
+
+/// Runs the first busy controller's keys until none is busy. False when the bound was reached.
+pub fn rest(world: &mut World) -> bool {
+    let start = world.passes;
+    while let Some(at) = world.busy().first().copied() {
+        while let Some(key) = world.pop(at) {
+            world.step(at, &key);
+            if world.passes - start > PASSES + PASSES_PER_OBJECT * world.state.len() {
+                return false;
+            }
+        }
+    }
+    true
+}

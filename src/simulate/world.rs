@@ -1,0 +1,190 @@
+//! A copy of the cluster's state with the controllers' work queues: the simulator's driver. PURE.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::admit::Refused;
+use crate::model::{Key, Object, Timestamp};
+use crate::plan::{Controller, Note, Plan, Wait};
+use crate::store::snapshot::{Change, Snapshot};
+use crate::store::transaction::{CommitError, Stamp, Transaction};
+
+/// State, queues and what was said so far.
+pub struct World {
+    pub state: Snapshot,
+    pub now: Timestamp,
+    controllers: Vec<Arc<dyn Controller>>,
+    queues: Vec<BTreeSet<Key>>,
+    waits: BTreeMap<(usize, Key), Vec<Wait>>,
+    timers: BTreeMap<(usize, Key), Timestamp>,
+    refused: BTreeMap<(usize, Key), Refused>,
+    pub notes: Vec<Note>,
+    pub tied: BTreeSet<Key>,
+    uids: u64,
+    /// Plans made.
+    pub passes: usize,
+}
+
+impl World {
+    /// A world in which every object has just been seen.
+    pub fn new(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timestamp) -> Self {
+        let uids = state.iter().filter_map(|object| object.uid().strip_prefix("sim-")?.parse().ok()).max().unwrap_or(0);
+        let mut world = Self {
+            state,
+            now,
+            controllers: controllers.to_vec(),
+            queues: vec![BTreeSet::new(); controllers.len()],
+            waits: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            notes: Vec::new(),
+            tied: BTreeSet::new(),
+            uids,
+            passes: 0,
+        };
+        world.look_at_everything();
+        world
+    }
+
+    /// Queues the keys of every object.
+    pub fn look_at_everything(&mut self) {
+        let state = self.state.clone();
+        for object in state.iter() {
+            self.enqueue(object);
+        }
+    }
+
+    fn enqueue(&mut self, object: &Object) {
+        for (controller, queue) in self.controllers.iter().zip(&mut self.queues) {
+            queue.extend(controller.keys(&self.state, object));
+        }
+    }
+
+    pub fn controllers(&self) -> usize {
+        self.controllers.len()
+    }
+
+    pub fn controller(&self, at: usize) -> &Arc<dyn Controller> {
+        &self.controllers[at]
+    }
+
+    /// The controllers that have something to look at.
+    pub fn busy(&self) -> Vec<usize> {
+        (0..self.queues.len()).filter(|at| !self.queues[*at].is_empty()).collect()
+    }
+
+    /// Takes a controller's first key.
+    pub fn pop(&mut self, at: usize) -> Option<Key> {
+        self.queues[at].pop_first()
+    }
+
+    /// Takes a controller's key number `index`.
+    pub fn pop_nth(&mut self, at: usize, index: usize) -> Option<Key> {
+        let key = self.queues[at].iter().nth(index % self.queues[at].len().max(1)).cloned()?;
+        self.queues[at].remove(&key);
+        Some(key)
+    }
+
+    pub fn push(&mut self, at: usize, key: Key) {
+        self.queues[at].insert(key);
+    }
+
+    /// Plans for one key on a state that may be an older one.
+    pub fn plan(&mut self, at: usize, key: &Key, state: &Snapshot) -> Plan {
+        self.passes += 1;
+        let plan = self.controllers[at].plan(state, key, self.now);
+        let place = (at, key.clone());
+        self.refused.remove(&place);
+        match plan.again_at {
+            Some(time) => self.timers.insert(place.clone(), time),
+            None => self.timers.remove(&place),
+        };
+        if plan.waits.is_empty() {
+            self.waits.remove(&place);
+        } else {
+            self.waits.insert(place, plan.waits.clone());
+        }
+        plan
+    }
+
+    /// Plans for one key and carries it out. True when the state changed.
+    pub fn step(&mut self, at: usize, key: &Key) -> bool {
+        let state = self.state.clone();
+        let plan = self.plan(at, key, &state);
+        self.carry_out(at, key, plan)
+    }
+
+    /// Commits a plan; a conflict queues the key again.
+    pub fn carry_out(&mut self, at: usize, key: &Key, plan: Plan) -> bool {
+        let changed = if plan.ops.is_empty() {
+            Ok(false)
+        } else {
+            let writer = format!("controller:{}", self.controllers[at].name());
+            self.commit(&plan.transaction(&writer))
+        };
+        match changed {
+            Ok(changed) => {
+                self.notes.extend(plan.notes);
+                self.tied.extend(plan.tied);
+                changed
+            }
+            Err(CommitError::Refused(refused)) => {
+                self.refused.insert((at, key.clone()), refused);
+                false
+            }
+            Err(_) => {
+                self.push(at, key.clone());
+                false
+            }
+        }
+    }
+
+    /// Applies a transaction and queues what it concerns. True when the state changed.
+    ///
+    /// # Errors
+    /// As [`Snapshot::apply`]; nothing is changed then.
+    pub fn commit(&mut self, transaction: &Transaction) -> Result<bool, CommitError> {
+        let uids = &mut self.uids;
+        let mut uid = || {
+            *uids += 1;
+            format!("sim-{uids}")
+        };
+        let mut stamp = Stamp { now: self.now, uid: &mut uid };
+        let applied = self.state.apply(transaction, self.state.revision() + 1, &mut stamp)?;
+        self.state = applied.snapshot;
+        for Change { before, after } in &applied.changes {
+            for object in before.iter().chain(after) {
+                self.enqueue(object);
+            }
+        }
+        Ok(!applied.changes.is_empty())
+    }
+
+    /// What the last plans wait for, by subject.
+    pub fn waits(&self) -> Vec<Wait> {
+        let mut waits: Vec<Wait> = self.waits.values().flatten().cloned().collect();
+        waits.sort();
+        waits.dedup();
+        waits
+    }
+
+    /// What admission refused and nothing has changed since.
+    pub fn refused(&self) -> Vec<(Key, Refused)> {
+        self.refused.iter().map(|((_, key), refused)| (key.clone(), refused.clone())).collect()
+    }
+
+    /// The earliest time somebody wants to look again.
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.values().min().copied()
+    }
+
+    /// Moves the clock and queues what is due.
+    pub fn advance_to(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        let due: Vec<(usize, Key)> = self.timers.iter().filter(|(_, at)| **at <= self.now).map(|(place, _)| place.clone()).collect();
+        for place in due {
+            self.timers.remove(&place);
+            self.push(place.0, place.1);
+        }
+    }
+}
