@@ -15,7 +15,9 @@ const PREFIX_LENGTH: usize = 63 - SUFFIX_LENGTH;
 
 pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mut Stamp<'_>) -> Result<Outcome, Refused> {
     let mut typed = object.typed().clone();
-    let uid = (stamp.uid)();
+    // A source records in the same transaction what it creates: it brings the UID along.
+    let brought = object.meta().uid.clone().filter(|uid| writer.starts_with("source:") && !uid.is_empty());
+    let uid = brought.unwrap_or_else(|| (stamp.uid)());
     generate_name(&mut typed, &uid, state);
     home(object.kind(), &typed, state)?;
     let kind = typed.kind();
