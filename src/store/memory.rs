@@ -59,3 +59,15 @@ impl Store for MemoryStore {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::contract;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn memory_keeps_the_contract() {
+        contract::check(|| Arc::new(MemoryStore::new(Arc::new(SystemClock)))).await;
+    }
+}

@@ -9,6 +9,9 @@
 //! Invariants: a transaction of any size gets one revision; revisions never go back or repeat; a
 //! watcher sees every revision once and in order, or is told "too old".
 
+#[cfg(test)]
+mod contract;
+pub mod disk;
 pub mod memory;
 pub mod snapshot;
 pub mod transaction;
