@@ -1,1 +1,203 @@
-//! The one loop that runs every reconciler.
+//! The loop: observe, plan, commit, look again. One for every reconciler.
+//!
+//! - [`run`] drives the controllers that decide from the store alone
+//! - [`Queue`] and [`work`] serve reconcilers that act on more than the store
+//! - `events`: what plans say becomes Events
+//!
+//! Level-triggered: a change says only "look at this key". A conflict only means "observe again".
+
+mod events;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+pub use events::Recorder;
+pub use queue::{Next, Queue, Reconciler, work};
+
+use crate::clock::Clock;
+use crate::model::{Key, Object, Timestamp};
+use crate::plan::{Controller, Plan};
+use crate::store::{Batch, CommitError, Snapshot, Store, TooOld, Watch};
+
+/// Keys of one controller that are planned on one snapshot and committed together.
+const AT_ONCE: usize = 128;
+/// The clock may be set: nobody sleeps longer without looking at it.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// How long to wait after so many failures in a row: doubled from 50 ms to a minute, with jitter.
+pub fn backoff(failures: u32) -> Duration {
+    let base = Duration::from_millis(50).saturating_mul(1 << failures.min(12)).min(Duration::from_secs(60));
+    base.mul_f64(rand::random_range(0.75..1.25))
+}
+
+/// Runs the controllers on the store until `shutdown`. The scheduler acts when the others rest, so
+/// that pods made together are placed together.
+pub async fn run(store: Arc<dyn Store>, controllers: Vec<Arc<dyn Controller>>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    let (mut ordered, last): (Vec<_>, Vec<_>) = controllers.into_iter().partition(|it| it.name() != "scheduler");
+    ordered.extend(last);
+    let recorder = Recorder::start(Arc::clone(&store), Arc::clone(&clock), shutdown.clone());
+    let works = ordered.into_iter().map(Work::new).collect();
+    let mut driver = Driver { store, clock, recorder, works };
+    let mut watch = driver.resync();
+    while !shutdown.is_cancelled() {
+        driver.take_changes(&mut watch);
+        driver.wake_due();
+        match driver.works.iter().position(|work| !work.ready.is_empty()) {
+            Some(at) => driver.pass(at).await,
+            None => tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(driver.until_next()) => {}
+                batch = watch.next() => driver.changed(batch, &mut watch),
+            },
+        }
+    }
+}
+
+/// One controller and its keys.
+struct Work {
+    controller: Arc<dyn Controller>,
+    ready: BTreeSet<Key>,
+    /// When to look again at a key.
+    timers: BTreeMap<Key, Timestamp>,
+    failures: BTreeMap<Key, u32>,
+}
+
+impl Work {
+    fn new(controller: Arc<dyn Controller>) -> Self {
+        Self { controller, ready: BTreeSet::new(), timers: BTreeMap::new(), failures: BTreeMap::new() }
+    }
+}
+
+struct Driver {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    recorder: Recorder,
+    works: Vec<Work>,
+}
+
+impl Driver {
+    /// Looks at everything and follows from there.
+    fn resync(&mut self) -> Watch {
+        loop {
+            let state = self.store.snapshot();
+            // Too old only if the history's bound is passed between these two lines.
+            if let Ok(watch) = self.store.watch(state.revision()) {
+                state.iter().for_each(|object| self.enqueue(&state, object));
+                return watch;
+            }
+        }
+    }
+
+    fn enqueue(&mut self, state: &Snapshot, object: &Object) {
+        for work in &mut self.works {
+            work.ready.extend(work.controller.keys(state, object));
+        }
+    }
+
+    /// Takes what was published so far, without waiting.
+    fn take_changes(&mut self, watch: &mut Watch) {
+        while let Some(batch) = watch.next().now_or_never() {
+            self.changed(batch, watch);
+        }
+    }
+
+    fn changed(&mut self, batch: Result<Arc<Batch>, TooOld>, watch: &mut Watch) {
+        match batch {
+            Ok(batch) => {
+                let state = self.store.snapshot();
+                for object in batch.changes.iter().flat_map(|change| change.before.iter().chain(&change.after)) {
+                    self.enqueue(&state, object);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the controllers fell behind and look at everything");
+                *watch = self.resync();
+            }
+        }
+    }
+
+    fn wake_due(&mut self) {
+        let now = self.clock.now();
+        for work in &mut self.works {
+            let due: Vec<Key> = work.timers.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+            for key in due {
+                work.timers.remove(&key);
+                work.ready.insert(key);
+            }
+        }
+    }
+
+    fn until_next(&self) -> Duration {
+        let now = self.clock.now();
+        let next = self.works.iter().flat_map(|work| work.timers.values()).min();
+        let until = next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO));
+        until.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+    }
+
+    /// Plans a controller's next keys on one snapshot and commits the plans side by side.
+    async fn pass(&mut self, at: usize) {
+        let now = self.clock.now();
+        let state = self.store.snapshot();
+        let work = &mut self.works[at];
+        let name = work.controller.name();
+        let mut commits = Vec::new();
+        for _ in 0..AT_ONCE {
+            let Some(key) = work.ready.pop_first() else { break };
+            let span = tracing::debug_span!("pass", controller = name, %key);
+            let plan = span.in_scope(|| work.controller.plan(&state, &key, now));
+            match plan.again_at {
+                Some(time) => work.timers.insert(key.clone(), time),
+                None => work.timers.remove(&key),
+            };
+            if plan.ops.is_empty() {
+                work.failures.remove(&key);
+                self.recorder.record(name, &plan.notes);
+            } else {
+                commits.push(commit(Arc::clone(&self.store), name, key, plan).instrument(span));
+            }
+        }
+        for (key, plan, outcome) in join_all(commits).await {
+            match outcome {
+                Ok(()) => {
+                    work.failures.remove(&key);
+                    self.recorder.record(name, &plan.notes);
+                }
+                Err(error) => failed(work, key, &error, now),
+            }
+        }
+    }
+}
+
+async fn commit(store: Arc<dyn Store>, name: &'static str, key: Key, plan: Plan) -> (Key, Plan, Result<(), CommitError>) {
+    for op in &plan.ops {
+        tracing::debug!(%op, "decided");
+    }
+    let outcome = store.commit(plan.transaction(&format!("controller:{name}"))).await.map(|_| ());
+    (key, plan, outcome)
+}
+
+/// Tries again: after a conflict at once for the first times, after anything else later and later.
+fn failed(work: &mut Work, key: Key, error: &CommitError, now: Timestamp) {
+    let failures = work.failures.entry(key.clone()).or_default();
+    *failures += 1;
+    let conflict = matches!(error, CommitError::Conflict(_));
+    if conflict && *failures <= 5 {
+        tracing::debug!(controller = work.controller.name(), %key, %error, "observes again");
+        work.ready.insert(key);
+        return;
+    }
+    if !conflict {
+        tracing::warn!(controller = work.controller.name(), %key, %error, failures = *failures, "cannot carry out its plan");
+    }
+    let later = now.checked_add(backoff(*failures)).unwrap_or(now);
+    work.timers.entry(key).and_modify(|at| *at = (*at).min(later)).or_insert(later);
+}

@@ -7,11 +7,13 @@
 //! - `endpoints`: Services to EndpointSlices
 //! - `garbage`, `namespace`, `pod_gc`: what has lost its owner, its namespace, its node
 //! - `node_health`, `node_range`: nodes
+//! - `event_bounds`: what is said is not kept for ever
 //! - `claim`, `naming` (pure): ownership and names, shared by the workloads
 
 pub mod claim;
 pub mod deployment;
 pub mod endpoints;
+pub mod event_bounds;
 pub mod garbage;
 pub mod job;
 pub mod namespace;
@@ -37,17 +39,21 @@ pub struct Options {
     pub started_at: Timestamp,
     /// Finished pods kept: 1000.
     pub finished_pods: usize,
+    /// How long events are kept: an hour.
+    pub event_seconds: i64,
+    /// Events kept: 10,000.
+    pub events: usize,
 }
 
 impl Options {
     pub fn new(started_at: Timestamp) -> Self {
-        Self { node_grace_seconds: 40, eviction_seconds: 300, started_at, finished_pods: 1000 }
+        Self { node_grace_seconds: 40, eviction_seconds: 300, started_at, finished_pods: 1000, event_seconds: 3600, events: 10_000 }
     }
 }
 
 /// Every controller.
 pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
-    let Options { node_grace_seconds: grace_seconds, eviction_seconds, started_at, finished_pods } = options;
+    let Options { node_grace_seconds: grace_seconds, eviction_seconds, started_at, finished_pods, event_seconds, events } = options;
     vec![
         Arc::new(deployment::Deployments),
         Arc::new(replica_set::ReplicaSets),
@@ -58,5 +64,6 @@ pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(node_health::NodeHealth { settings: node_health::plan::Settings { grace_seconds, eviction_seconds, started_at } }),
         Arc::new(node_range::NodeRanges),
         Arc::new(pod_gc::PodGarbage { finished: finished_pods }),
+        Arc::new(event_bounds::EventBounds { seconds: event_seconds, count: events }),
     ]
 }

@@ -7,10 +7,12 @@
 //! - `defaults`, `validate`, `fields`: Kubernetes' rules, written once
 //! - `quantity`, `selector`: the two small languages inside objects
 //! - `pod`: what a pod's fields mean taken together
+//! - `event`: occurrences of the same thing as one object
 //! - `rule`: a broken rule and its place, in Kubernetes' words
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
 pub mod defaults;
+pub mod event;
 pub mod fields;
 mod key;
 mod kind;

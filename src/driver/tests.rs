@@ -1,0 +1,135 @@
+//! The loop on the memory store, and the queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::model::Kind;
+use crate::plan::{Op, Reason};
+use crate::store::Transaction;
+use crate::store::memory::MemoryStore;
+use crate::store::transaction::Write;
+
+/// Gives every ConfigMap `a` a copy named `b`, and says so.
+struct Copies;
+
+impl Controller for Copies {
+    fn name(&self) -> &'static str {
+        "copies"
+    }
+    fn keys(&self, _state: &Snapshot, object: &Object) -> Vec<Key> {
+        (object.kind() == Kind::ConfigMap).then(|| Key::new(Kind::ConfigMap, object.key().namespace.clone(), "a")).into_iter().collect()
+    }
+    fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {
+        let mut plan = Plan::default();
+        let copy = Key { name: "b".to_owned(), ..key.clone() };
+        if let Some(found) = state.get(key)
+            && state.get(&copy).is_none()
+        {
+            let made = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b", "namespace": key.namespace},
+                "data": found.get::<ConfigMap>().and_then(|it| it.data.clone())});
+            plan.ops.push(Op::Create(Object::from_value(Kind::ConfigMap, made).expect("a config map")));
+            plan.note(key, false, Reason::new("Copied", "made b"));
+        }
+        plan
+    }
+}
+
+fn config_map(name: &str) -> Object {
+    let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": {"k": "v"}});
+    Object::from_value(Kind::ConfigMap, value).expect("a config map")
+}
+
+fn namespace() -> Object {
+    let value = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
+    Object::from_value(Kind::Namespace, value).expect("a namespace")
+}
+
+async fn until(store: &Arc<dyn Store>, what: impl Fn(&Snapshot) -> bool) {
+    let look = async {
+        let mut watch = store.watch(0).expect("a watch");
+        while !what(&store.snapshot()) {
+            watch.next().await.expect("a change");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), look).await.expect("it comes true");
+}
+
+#[tokio::test]
+async fn changes_are_planned_committed_and_told() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let shutdown = CancellationToken::new();
+    let driver = tokio::spawn(run(Arc::clone(&store), vec![Arc::new(Copies)], Arc::new(SystemClock), shutdown.clone()));
+    let writes = [namespace(), config_map("a")].map(Write::Create).to_vec();
+    store.commit(Transaction { writes, ..Transaction::new("admin") }).await.expect("a commit");
+    let copy = Key::new(Kind::ConfigMap, "default", "b");
+    until(&store, |state| state.get(&copy).is_some()).await;
+    until(&store, |state| state.list(Kind::Event).filter_map(Object::get::<Event>).any(|it| it.reason.as_deref() == Some("Copied"))).await;
+    // What was deleted comes back, and the same event is counted again.
+    let delete = Write::Delete { key: copy.clone(), precondition: crate::store::Precondition::exists(), grace_seconds: None };
+    store.commit(Transaction::new("admin").with(delete)).await.expect("a commit");
+    until(&store, |state| state.list(Kind::Event).filter_map(Object::get::<Event>).any(|it| it.count == Some(2))).await;
+    assert!(store.snapshot().get(&copy).is_some());
+    shutdown.cancel();
+    driver.await.expect("it stops");
+}
+
+/// Fails twice for each key.
+struct Reluctant {
+    tries: AtomicUsize,
+    done: tokio::sync::mpsc::UnboundedSender<String>,
+}
+
+#[async_trait]
+impl Reconciler for Reluctant {
+    type Key = String;
+    type Error = String;
+    fn name(&self) -> &'static str {
+        "reluctant"
+    }
+    async fn reconcile(&self, key: &String) -> Result<Next, String> {
+        if self.tries.fetch_add(1, Ordering::SeqCst) < 2 {
+            return Err("not yet".to_owned());
+        }
+        self.done.send(key.clone()).map_err(|error| error.to_string())?;
+        Ok(Next::Change)
+    }
+}
+
+#[tokio::test]
+async fn failures_are_tried_again() {
+    let queue = Arc::new(Queue::new());
+    let (done, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let shutdown = CancellationToken::new();
+    let reconciler = Arc::new(Reluctant { tries: AtomicUsize::new(0), done });
+    let worker = tokio::spawn(work(Arc::clone(&queue), reconciler, 2, shutdown.clone()));
+    queue.add("a".to_owned());
+    queue.add("a".to_owned());
+    assert_eq!(seen.recv().await.as_deref(), Some("a"));
+    queue.add_after("b".to_owned(), Duration::from_millis(20));
+    assert_eq!(seen.recv().await.as_deref(), Some("b"));
+    shutdown.cancel();
+    worker.await.expect("it stops");
+    assert!(queue.is_idle());
+}
+
+#[tokio::test]
+async fn a_key_is_worked_on_once_at_a_time() {
+    let queue = Queue::new();
+    queue.add(1);
+    queue.add(1);
+    let key = queue.next().await;
+    queue.add(1);
+    assert!(queue.next().now_or_never().is_none(), "it is in work");
+    queue.done(&key);
+    assert_eq!(queue.next().now_or_never(), Some(1), "it was added meanwhile");
+    queue.done(&1);
+    assert!(queue.next().now_or_never().is_none());
+}
