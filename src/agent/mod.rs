@@ -7,17 +7,25 @@
 //! - `network_plan` (pure): the cluster's objects as this node's network
 //! - `options` (pure): everything host-global
 
+pub mod auth;
 pub mod backoff;
 pub mod config;
 pub mod dns;
 pub mod env;
+pub mod events;
+pub mod machine;
 pub mod network_plan;
+pub mod node_plan;
 pub mod observed;
 pub mod options;
 pub mod plan;
+pub mod probe;
+pub mod record;
+pub mod references;
 pub mod resources;
 pub mod security;
 pub mod status;
+pub mod volume;
 
 pub use options::Options;
 

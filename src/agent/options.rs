@@ -33,14 +33,15 @@ pub struct Options {
     pub reserved: BTreeMap<String, String>,
     pub lease_interval: Duration,
     pub lease_duration: Duration,
-    /// How often the Node's status is written though nothing changed.
-    pub heartbeat_interval: Duration,
     /// How often everything is looked at though nothing was heard.
     pub resync_interval: Duration,
     /// How old a mounted ConfigMap or Secret may be.
     pub refresh_interval: Duration,
-    /// Pods whose images are pulled at once.
+    /// Images pulled at once.
     pub parallel_pulls: usize,
+    /// How long new pods wait at the start for the server's word and the network before the last known
+    /// state is acted on.
+    pub start_grace: Duration,
 }
 
 impl Options {
@@ -62,10 +63,10 @@ impl Options {
             reserved: BTreeMap::new(),
             lease_interval: Duration::from_secs(10),
             lease_duration: Duration::from_secs(40),
-            heartbeat_interval: Duration::from_secs(300),
             resync_interval: Duration::from_secs(60),
             refresh_interval: Duration::from_secs(45),
             parallel_pulls: 4,
+            start_grace: Duration::from_secs(10),
         }
     }
 

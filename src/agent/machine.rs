@@ -1,0 +1,92 @@
+//! Measures this host.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::node_plan::{Facts, Pressure};
+use super::resources::Machine;
+use crate::cri::Runtime;
+use crate::network::NodeNetwork;
+
+/// Less free memory than this is pressure.
+const LEAST_MEMORY_BYTES: i64 = 100 << 20;
+/// Less free disk than this share is pressure: one tenth.
+const LEAST_DISK_SHARE: i64 = 10;
+
+/// The size of this host.
+pub fn machine(data_dir: &Path) -> Machine {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Machine {
+        cpu_millis: i64::try_from(cpus).unwrap_or(1) * 1000,
+        memory_bytes: memory("MemTotal:").unwrap_or(0),
+        storage_bytes: disk(data_dir).map_or(0, |(total, _)| total),
+    }
+}
+
+/// Everything about this host that the Node says.
+pub async fn facts(data_dir: &Path, runtime: &Arc<dyn Runtime>, network: &Arc<dyn NodeNetwork>) -> Facts {
+    Facts {
+        machine: machine(data_dir),
+        machine_id: line("/etc/machine-id"),
+        boot_id: line("/proc/sys/kernel/random/boot_id"),
+        kernel_version: line("/proc/sys/kernel/osrelease"),
+        os_image: os_image(),
+        architecture: match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+        .to_owned(),
+        runtime_version: runtime.version(),
+        runtime: runtime.status().await,
+        network_problems: network.problems().await,
+        pressure: pressure(data_dir),
+    }
+}
+
+fn line(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn os_image() -> String {
+    let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release")).unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+/// A line of /proc/meminfo in bytes.
+fn memory(name: &str) -> Option<i64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse::<i64>().ok().map(|kib| kib << 10)
+}
+
+/// Total and available bytes of the filesystem.
+fn disk(path: &Path) -> Option<(i64, i64)> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).unwrap_or(i64::MAX);
+    Some((bytes(stat.f_blocks), bytes(stat.f_bavail)))
+}
+
+fn pressure(data_dir: &Path) -> Pressure {
+    let threads = line("/proc/loadavg").split(['/', ' ']).nth(4).and_then(|count| count.parse::<i64>().ok());
+    let most = line("/proc/sys/kernel/pid_max").parse::<i64>().ok();
+    Pressure {
+        memory: memory("MemAvailable:").is_some_and(|free| free < LEAST_MEMORY_BYTES),
+        disk: disk(data_dir).is_some_and(|(total, free)| free < total / LEAST_DISK_SHARE),
+        pids: threads.zip(most).is_some_and(|(threads, most)| threads > most / 10 * 9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_has_a_size() {
+        let machine = machine(Path::new("/"));
+        assert!(machine.cpu_millis >= 1000 && machine.memory_bytes > 1 << 20 && machine.storage_bytes > 1 << 20, "{machine:?}");
+        assert!(!os_image().is_empty());
+    }
+}

@@ -1,0 +1,304 @@
+//! This host as a Node object: labels, capacity, conditions. PURE.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+
+use super::Options;
+use super::resources::Machine;
+use crate::cri::RuntimeCondition;
+use crate::model::Timestamp;
+use crate::model::quantity::Quantity;
+
+/// The namespace of node leases.
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// What was measured on this host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    pub machine: Machine,
+    pub machine_id: String,
+    pub boot_id: String,
+    pub kernel_version: String,
+    pub os_image: String,
+    /// `amd64`, as Go names it.
+    pub architecture: String,
+    pub runtime_version: String,
+    pub runtime: Vec<RuntimeCondition>,
+    pub network_problems: Vec<String>,
+    pub pressure: Pressure,
+}
+
+/// What is short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    pub memory: bool,
+    pub disk: bool,
+    pub pids: bool,
+}
+
+/// Labels every node has, over those configured.
+pub fn labels(options: &Options, facts: &Facts) -> BTreeMap<String, String> {
+    let mut labels = options.labels.clone();
+    labels.insert("kubernetes.io/hostname".to_owned(), options.hostname().to_owned());
+    labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
+    labels.insert("kubernetes.io/arch".to_owned(), facts.architecture.clone());
+    labels
+}
+
+/// The Node as it is first created.
+pub fn fresh(options: &Options, facts: &Facts, now: Timestamp) -> Node {
+    Node {
+        metadata: ObjectMeta { name: Some(options.node_name.clone()), labels: Some(labels(options, facts)), ..ObjectMeta::default() },
+        spec: Some(NodeSpec { taints: Some(options.taints.clone()).filter(|taints| !taints.is_empty()), ..NodeSpec::default() }),
+        status: Some(status(options, facts, None, now)),
+    }
+}
+
+/// The Node's status, keeping from the old one what is not the agent's and times that did not move.
+pub fn status(options: &Options, facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    let capacity = capacity(options, facts);
+    let mut status = old.cloned().unwrap_or_default();
+    status.allocatable = Some(less(&capacity, &options.reserved));
+    status.capacity = Some(capacity);
+    status.addresses = Some(addresses(options));
+    status.daemon_endpoints =
+        Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(options.node_api_port) }) });
+    status.node_info = Some(NodeSystemInfo {
+        architecture: facts.architecture.clone(),
+        boot_id: facts.boot_id.clone(),
+        container_runtime_version: facts.runtime_version.clone(),
+        kernel_version: facts.kernel_version.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: concat!("v", env!("CARGO_PKG_VERSION"), "+podbay").to_owned(),
+        machine_id: facts.machine_id.clone(),
+        operating_system: "linux".to_owned(),
+        os_image: facts.os_image.clone(),
+        system_uuid: facts.machine_id.clone(),
+        ..NodeSystemInfo::default()
+    });
+    let old_conditions = status.conditions.take().unwrap_or_default();
+    let mut conditions: Vec<NodeCondition> = conditions(facts).into_iter().map(|fresh| keep_times(fresh, &old_conditions, now)).collect();
+    let foreign = |old: &&NodeCondition| !conditions.iter().any(|own| own.type_ == old.type_) && !old.type_.starts_with(WARNING);
+    let rest: Vec<NodeCondition> = old_conditions.iter().filter(foreign).cloned().collect();
+    conditions.extend(rest);
+    status.conditions = Some(conditions);
+    status
+}
+
+/// Conditions that are there only while there is something to say.
+const WARNING: &str = "podbay.dev/";
+
+fn keep_times(mut fresh: NodeCondition, old: &[NodeCondition], now: Timestamp) -> NodeCondition {
+    let before = old.iter().find(|condition| condition.type_ == fresh.type_);
+    let same_status = before.filter(|before| before.status == fresh.status);
+    fresh.last_transition_time = same_status.and_then(|before| before.last_transition_time.clone()).or(Some(Time(now)));
+    // The lease is the heartbeat: this time moves only with the condition, so an idle node writes nothing.
+    let same = same_status.filter(|before| before.reason == fresh.reason && before.message == fresh.message);
+    fresh.last_heartbeat_time = same.and_then(|before| before.last_heartbeat_time.clone()).or(Some(Time(now)));
+    fresh
+}
+
+fn addresses(options: &Options) -> Vec<NodeAddress> {
+    let of = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
+    let internal = options.node_addresses.iter().map(|address| of("InternalIP", address.to_string()));
+    internal.chain([of("Hostname", options.hostname().to_owned())]).collect()
+}
+
+fn capacity(options: &Options, facts: &Facts) -> BTreeMap<String, ApiQuantity> {
+    let machine = &facts.machine;
+    let mut all = BTreeMap::from([
+        ("cpu".to_owned(), Quantity::from_millis(machine.cpu_millis).to_api()),
+        ("memory".to_owned(), Quantity::from_bytes(machine.memory_bytes).to_api()),
+        ("ephemeral-storage".to_owned(), Quantity::from_bytes(machine.storage_bytes).to_api()),
+        ("pods".to_owned(), Quantity::from_units(i64::from(options.max_pods)).to_api()),
+    ]);
+    all.extend(options.capacity.iter().map(|(name, text)| (name.clone(), ApiQuantity(text.clone()))));
+    all
+}
+
+fn less(capacity: &BTreeMap<String, ApiQuantity>, reserved: &BTreeMap<String, String>) -> BTreeMap<String, ApiQuantity> {
+    let rest = |name: &String, whole: &ApiQuantity| match reserved.get(name).and_then(|text| Quantity::parse(text).ok()) {
+        Some(held) if name == "cpu" => Quantity::from_millis((Quantity::of(whole).millis() - held.millis()).max(0)).to_api(),
+        Some(held) => Quantity::from_bytes((Quantity::of(whole).units() - held.units()).max(0)).to_api(),
+        None => whole.clone(),
+    };
+    capacity.iter().map(|(name, whole)| (name.clone(), rest(name, whole))).collect()
+}
+
+fn conditions(facts: &Facts) -> Vec<NodeCondition> {
+    let make = |type_: &str, status: bool, reason: &str, message: String| NodeCondition {
+        type_: type_.to_owned(),
+        status: if status { "True" } else { "False" }.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..NodeCondition::default()
+    };
+    let pressure = |type_: &str, short: bool, (bad, good): (&str, &str), what: &str| {
+        let message = if short { format!("the node is short of {what}") } else { format!("the node has enough {what}") };
+        make(type_, short, if short { bad } else { good }, message)
+    };
+    let broken: Vec<String> = facts
+        .runtime
+        .iter()
+        .filter(|condition| !condition.ok && matches!(condition.kind.as_str(), "RuntimeReady" | "NetworkReady"))
+        .map(|condition| format!("{} is not so: {} {}", condition.kind, condition.reason, condition.message).trim_end().to_owned())
+        .collect();
+    let ready = match broken.is_empty() {
+        true => make("Ready", true, "KubeletReady", "the agent is posting ready status".to_owned()),
+        false => make("Ready", false, "KubeletNotReady", broken.join("; ")),
+    };
+    let network = match facts.network_problems.is_empty() {
+        true => make("NetworkUnavailable", false, "NetworkReady", "the node's network is as wanted".to_owned()),
+        false => make("NetworkUnavailable", true, "NetworkProblems", facts.network_problems.join("; ")),
+    };
+    let warnings = facts
+        .runtime
+        .iter()
+        .filter(|condition| !condition.ok && !matches!(condition.kind.as_str(), "RuntimeReady" | "NetworkReady"))
+        .map(|condition| make(&format!("{WARNING}{}", condition.kind), true, &condition.reason, condition.message.clone()));
+    let mut all = vec![
+        pressure("MemoryPressure", facts.pressure.memory, ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"), "memory"),
+        pressure("DiskPressure", facts.pressure.disk, ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"), "disk space"),
+        pressure("PIDPressure", facts.pressure.pids, ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"), "process ids"),
+        network,
+        ready,
+    ];
+    all.extend(warnings);
+    all
+}
+
+/// The node's lease, renewed now.
+pub fn lease(options: &Options, node_uid: Option<&str>, old: Option<&Lease>, now: Timestamp) -> Lease {
+    let owner = node_uid.map(|uid| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: options.node_name.clone(),
+        uid: uid.to_owned(),
+        ..OwnerReference::default()
+    });
+    let mut lease = old.cloned().unwrap_or_else(|| Lease {
+        metadata: ObjectMeta {
+            name: Some(options.node_name.clone()),
+            namespace: Some(LEASE_NAMESPACE.to_owned()),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    });
+    let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
+    spec.holder_identity = Some(options.node_name.clone());
+    spec.lease_duration_seconds = i32::try_from(options.lease_duration.as_secs()).ok();
+    spec.renew_time = Some(MicroTime(now));
+    lease
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+
+    fn options() -> Options {
+        let mut options = Options::new("n1", "/d");
+        options.node_addresses = vec!["192.0.2.1".parse().unwrap()];
+        options.hostname = "host-1".into();
+        options
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            machine: Machine { cpu_millis: 2000, memory_bytes: 4 << 30, storage_bytes: 100 << 30 },
+            architecture: "amd64".into(),
+            runtime: vec![RuntimeCondition { kind: "RuntimeReady".into(), ok: true, reason: String::new(), message: String::new() }],
+            ..Facts::default()
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_800_000_000 + seconds)
+    }
+
+    fn find<'a>(status: &'a NodeStatus, type_: &str) -> Option<&'a NodeCondition> {
+        status.conditions.as_ref().unwrap().iter().find(|condition| condition.type_ == type_)
+    }
+
+    #[test]
+    fn a_new_node_says_what_it_is() {
+        let node = fresh(&options(), &facts(), at(0));
+        let labels = node.metadata.labels.unwrap();
+        assert_eq!(labels["kubernetes.io/hostname"], "host-1");
+        assert_eq!(labels["kubernetes.io/arch"], "amd64");
+        let status = node.status.unwrap();
+        let capacity = status.capacity.as_ref().unwrap();
+        assert_eq!((capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()), ("2", "4Gi", "110"));
+        assert_eq!(status.daemon_endpoints.as_ref().unwrap().kubelet_endpoint.as_ref().unwrap().port, 10250);
+        assert_eq!(find(&status, "Ready").unwrap().status, "True");
+        assert_eq!(status.addresses.unwrap()[0].address, "192.0.2.1");
+    }
+
+    #[test]
+    fn reserved_and_overridden_amounts() {
+        let mut options = options();
+        options.capacity = [("cpu".to_owned(), "8".to_owned())].into();
+        options.reserved = [("cpu".to_owned(), "500m".to_owned()), ("memory".to_owned(), "1Gi".to_owned())].into();
+        let status = status(&options, &facts(), None, at(0));
+        let (capacity, allocatable) = (status.capacity.unwrap(), status.allocatable.unwrap());
+        assert_eq!((capacity["cpu"].0.as_str(), allocatable["cpu"].0.as_str()), ("8", "7500m"));
+        assert_eq!(allocatable["memory"].0, "3Gi");
+    }
+
+    #[test]
+    fn nothing_changes_while_nothing_happens() {
+        let first = status(&options(), &facts(), None, at(0));
+        assert_eq!(status(&options(), &facts(), Some(&first), at(900)), first);
+    }
+
+    #[test]
+    fn a_condition_moves_with_what_it_says() {
+        let first = status(&options(), &facts(), None, at(0));
+        let mut worse = facts();
+        worse.runtime[0].ok = false;
+        worse.runtime[0].message = "no shim".into();
+        worse.runtime.push(RuntimeCondition { kind: "Seccomp".into(), ok: false, reason: "NoSeccomp".into(), message: "kernel".into() });
+        worse.network_problems = vec!["`nft` is missing".into()];
+        worse.pressure.disk = true;
+        let second = status(&options(), &worse, Some(&first), at(60));
+        let ready = find(&second, "Ready").unwrap();
+        assert_eq!((ready.status.as_str(), ready.last_transition_time.as_ref().unwrap().0), ("False", at(60)));
+        assert!(ready.message.as_deref().unwrap().contains("no shim"));
+        assert_eq!(find(&second, "NetworkUnavailable").unwrap().message.as_deref(), Some("`nft` is missing"));
+        assert_eq!(find(&second, "DiskPressure").unwrap().status, "True");
+        assert_eq!(find(&second, "MemoryPressure").unwrap().last_transition_time.as_ref().unwrap().0, at(0));
+        assert_eq!(find(&second, "podbay.dev/Seccomp").unwrap().reason.as_deref(), Some("NoSeccomp"));
+        let third = status(&options(), &facts(), Some(&second), at(90));
+        assert_eq!(find(&third, "podbay.dev/Seccomp"), None, "a warning goes with its cause");
+    }
+
+    #[test]
+    fn conditions_of_others_stay() {
+        let mut first = status(&options(), &facts(), None, at(0));
+        let other = NodeCondition { type_: "example.com/Fan".into(), status: "True".into(), ..NodeCondition::default() };
+        first.conditions.as_mut().unwrap().push(other.clone());
+        // The server marked a silent node: the agent's word replaces it.
+        first.conditions.as_mut().unwrap()[4].status = "Unknown".into();
+        let second = status(&options(), &facts(), Some(&first), at(5));
+        assert_eq!(find(&second, "example.com/Fan"), Some(&other));
+        assert_eq!(find(&second, "Ready").unwrap().status, "True");
+    }
+
+    #[test]
+    fn a_lease_is_renewed_in_place() {
+        let first = lease(&options(), Some("uid"), None, at(0));
+        assert_eq!(first.metadata.owner_references.as_ref().unwrap()[0].uid, "uid");
+        let mut stored = first.clone();
+        stored.metadata.resource_version = Some("7".into());
+        let second = lease(&options(), Some("uid"), Some(&stored), at(10));
+        assert_eq!(second.metadata, stored.metadata);
+        assert_eq!(second.spec.unwrap().renew_time, Some(MicroTime(at(10))));
+    }
+}

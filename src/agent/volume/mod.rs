@@ -1,0 +1,364 @@
+//! Volumes on this host: made before a pod's sandbox, taken away whole after it.
+//!
+//! - `plan` (pure): a pod's volumes as what has to be on disk
+//! - `files`: the atomic writer for ConfigMaps and Secrets
+//!
+//! Everything lies below `DATA_DIR/pods/<uid>`; tmpfs and subPath mounts are made in the agent's own mount
+//! namespace, which is the host's. Nothing is ever deleted below a path on which something is mounted.
+
+pub mod files;
+pub mod plan;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+
+use self::plan::{Check, Content, Volume, VolumeError};
+use super::config::Layout;
+use super::env;
+use super::observed::uid;
+
+/// Why a volume is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error(transparent)]
+    Plan(#[from] VolumeError),
+    #[error("volume {volume}: {attempt}: {source}")]
+    Io {
+        volume: String,
+        attempt: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("volume {volume}: {path} {problem}")]
+    HostPath { volume: String, path: String, problem: &'static str },
+    #[error("subPath {0:?} is not valid")]
+    SubPath(String),
+    #[error("{0} is still a mount point")]
+    StillMounted(PathBuf),
+}
+
+fn io_error(volume: &str, attempt: impl Into<String>) -> impl FnOnce(io::Error) -> MountError {
+    let (volume, attempt) = (volume.to_owned(), attempt.into());
+    move |source| MountError::Io { volume, attempt, source }
+}
+
+/// Makes every volume of a pod, or brings its files up to date. Again: nothing changes.
+///
+/// # Errors
+/// The first volume that cannot be made.
+pub fn prepare(pod: &Pod, volumes: &[Volume], layout: &Layout) -> Result<(), MountError> {
+    let uid = uid(pod);
+    fs::create_dir_all(layout.volumes(uid)).map_err(io_error("-", "create the pod's directory"))?;
+    fs::set_permissions(layout.pod(uid), fs::Permissions::from_mode(0o750)).map_err(io_error("-", "set the pod's directory's mode"))?;
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+    volumes.iter().try_for_each(|volume| make(volume, &layout.volume(uid, &volume.name), group))
+}
+
+fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountError> {
+    let name = volume.name.as_str();
+    match &volume.content {
+        Content::Host { path, check } => host_path(name, path, *check),
+        Content::Empty { memory, size_bytes } => {
+            let fresh = directory(name, dir)?;
+            if *memory && !is_mount_point(dir).map_err(io_error(name, "read the mount table"))? {
+                tmpfs(name, dir, *size_bytes)?;
+            } else if !fresh {
+                return Ok(());
+            }
+            let mode = if group.is_some() { 0o2777 } else { 0o777 };
+            chown(dir, None, group).map_err(io_error(name, "set its group"))?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(io_error(name, "set its mode"))
+        }
+        Content::Files { secret, files } => {
+            directory(name, dir)?;
+            if *secret && !is_mount_point(dir).map_err(io_error(name, "read the mount table"))? {
+                tmpfs(name, dir, None)?;
+            }
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(io_error(name, "set its mode"))?;
+            if files::write(dir, files, group).map_err(io_error(name, "write its files"))? {
+                tracing::debug!(volume = name, "wrote files");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn directory(volume: &str, dir: &Path) -> Result<bool, MountError> {
+    match fs::create_dir(dir) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(io_error(volume, "create its directory")(error)),
+    }
+}
+
+fn tmpfs(volume: &str, dir: &Path, size_bytes: Option<u64>) -> Result<(), MountError> {
+    let options = size_bytes.map(|size| format!("size={size}")).unwrap_or_default();
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount("tmpfs", dir, "tmpfs", flags, options.as_c_str()).map_err(|errno| io_error(volume, "mount a tmpfs")(errno.into()))
+}
+
+fn host_path(volume: &str, path: &Path, check: Check) -> Result<(), MountError> {
+    let wrong = |problem| Err(MountError::HostPath { volume: volume.to_owned(), path: path.display().to_string(), problem });
+    let found = fs::metadata(path).ok();
+    let is = |test: fn(&fs::FileType) -> bool| found.as_ref().is_some_and(|meta| test(&meta.file_type()));
+    match check {
+        // As the kubelet's runtime: what is bound must exist, a directory is made where nothing is.
+        Check::None | Check::DirectoryOrCreate if found.is_none() => {
+            fs::create_dir_all(path).map_err(io_error(volume, format!("create {}", path.display())))
+        }
+        Check::FileOrCreate if found.is_none() => {
+            fs::File::create_new(path).map(drop).map_err(io_error(volume, format!("create {}", path.display())))
+        }
+        Check::Directory | Check::DirectoryOrCreate if !is(fs::FileType::is_dir) => wrong("is not a directory"),
+        Check::File | Check::FileOrCreate if !is(fs::FileType::is_file) => wrong("is not a file"),
+        Check::Socket if !is(fs::FileType::is_socket) => wrong("is not a socket"),
+        Check::CharDevice if !is(fs::FileType::is_char_device) => wrong("is not a character device"),
+        Check::BlockDevice if !is(fs::FileType::is_block_device) => wrong("is not a block device"),
+        _ => Ok(()),
+    }
+}
+
+/// Host paths of a container's volume mounts, in their order; subPaths are resolved inside their volume.
+///
+/// # Errors
+/// A mount of no volume, or a subPath that leads out of it.
+pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], layout: &Layout) -> Result<Vec<PathBuf>, MountError> {
+    let uid = uid(pod);
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let sources: std::collections::BTreeMap<&str, PathBuf> = volumes
+        .map(|volume| {
+            let host = volume.host_path.as_ref().map(|source| Path::new("/").join(&source.path));
+            (volume.name.as_str(), host.unwrap_or_else(|| layout.volume(uid, &volume.name)))
+        })
+        .collect();
+    let mounts = container.volume_mounts.iter().flatten().enumerate();
+    mounts
+        .map(|(index, mount)| {
+            let source = sources.get(mount.name.as_str()).ok_or_else(|| VolumeError::Unsupported(mount.name.clone()))?;
+            let sub = match (&mount.sub_path, &mount.sub_path_expr) {
+                (_, Some(expression)) if !expression.is_empty() => env::expand_all(std::slice::from_ref(expression), envs).concat(),
+                (Some(path), _) => path.clone(),
+                _ => String::new(),
+            };
+            if sub.is_empty() {
+                return Ok(source.clone());
+            }
+            bind_sub_path(&mount.name, source, &sub, &layout.sub_paths(uid).join(&container.name).join(index.to_string()))
+        })
+        .collect()
+}
+
+/// Binds what `sub` is inside `volume` to `target`, by descriptor: nothing a container does to the path
+/// meanwhile leads elsewhere.
+fn bind_sub_path(volume: &str, source: &Path, sub: &str, target: &Path) -> Result<PathBuf, MountError> {
+    let found = open_beneath(source, sub).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::XDEV.raw_os_error() || code == rustix::io::Errno::LOOP.raw_os_error() => {
+            MountError::SubPath(sub.to_owned())
+        }
+        _ => io_error(volume, format!("open subPath {sub:?}"))(error),
+    })?;
+    unmount_below(target)?;
+    let kind = rustix::fs::fstat(&found).map_err(|errno| io_error(volume, "look at its subPath")(errno.into()))?;
+    let is_dir = rustix::fs::FileType::from_raw_mode(kind.st_mode).is_dir();
+    let prepare = || -> io::Result<()> {
+        fs::create_dir_all(target.parent().unwrap_or(target))?;
+        match target.symlink_metadata() {
+            Ok(meta) if meta.is_dir() == is_dir => Ok(()),
+            Ok(meta) if meta.is_dir() => fs::remove_dir(target).and_then(|()| fs::File::create_new(target).map(drop)),
+            Ok(_) => fs::remove_file(target).and_then(|()| fs::create_dir(target)),
+            Err(_) if is_dir => fs::create_dir(target),
+            Err(_) => fs::File::create_new(target).map(drop),
+        }
+    };
+    prepare().map_err(io_error(volume, "make a place for its subPath"))?;
+    let mount = || -> rustix::io::Result<()> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = rustix::mount::open_tree(found.as_fd(), "", flags)?;
+        rustix::mount::move_mount(tree.as_fd(), "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    };
+    mount().map_err(|errno| io_error(volume, "bind its subPath")(errno.into()))?;
+    Ok(target.to_owned())
+}
+
+/// Opens `sub` inside `root`, making directories that are missing. Never leaves `root`.
+fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
+    let plain = Path::new(sub).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    if !plain {
+        return Err(rustix::io::Errno::XDEV.into());
+    }
+    let top = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let open = |path: &Path| rustix::fs::openat2(&top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let mut so_far = PathBuf::new();
+    for part in Path::new(sub) {
+        let parent = if so_far.as_os_str().is_empty() { top.try_clone()? } else { open(&so_far)? };
+        so_far.push(part);
+        match open(&so_far) {
+            Err(rustix::io::Errno::NOENT) => match rustix::fs::mkdirat(&parent, part, Mode::from_raw_mode(0o750)) {
+                Err(errno) if errno != rustix::io::Errno::EXIST => return Err(errno.into()),
+                _ => {}
+            },
+            Err(errno) => return Err(errno.into()),
+            Ok(_) => {}
+        }
+    }
+    Ok(open(&so_far)?)
+}
+
+/// Whether anything of the pod's volumes is on disk.
+pub fn exist(layout: &Layout, uid: &str) -> bool {
+    layout.pod(uid).symlink_metadata().is_ok()
+}
+
+/// Takes a pod's volumes away: mounts, then files. No error when there are none.
+///
+/// # Errors
+/// Something is still mounted below, and then nothing is deleted.
+pub fn tear_down(layout: &Layout, uid: &str) -> Result<(), MountError> {
+    let dir = layout.pod(uid);
+    unmount_below(&dir)?;
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("-", format!("delete {}", dir.display()))(error)),
+        _ => Ok(()),
+    }
+}
+
+/// UIDs with something on disk.
+pub fn known_uids(layout: &Layout) -> Vec<String> {
+    let entries = fs::read_dir(layout.data_dir.join("pods")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn unmount_below(path: &Path) -> Result<(), MountError> {
+    let of = |path: &Path| mounts_below(path).map_err(io_error("-", "read the mount table"));
+    let mut mounts = of(path)?;
+    mounts.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
+    for mount in &mounts {
+        match rustix::mount::unmount(mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(errno) => return Err(io_error("-", format!("unmount {}", mount.display()))(errno.into())),
+        }
+    }
+    match of(path)?.into_iter().next() {
+        Some(left) => Err(MountError::StillMounted(left)),
+        None => Ok(()),
+    }
+}
+
+fn is_mount_point(path: &Path) -> io::Result<bool> {
+    Ok(mounts_below(path)?.iter().any(|mount| mount == path))
+}
+
+/// Mount points at or below a path, as the kernel names them.
+fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let path = match fs::canonicalize(path) {
+        Ok(path) => path,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescape(point)));
+    Ok(points.filter(|point| point.starts_with(&path)).collect())
+}
+
+/// The kernel writes space, tab, newline and backslash as octal.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::os::unix::fs::symlink;
+
+    fn pod() -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "ns", "uid": "u1"},
+            "spec": {"containers": [{"name": "main", "volumeMounts": [
+                {"name": "scratch", "mountPath": "/a"}, {"name": "host", "mountPath": "/b"}
+            ]}], "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "host", "hostPath": {"path": "/srv"}}]}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_directory_is_made_once_and_keeps_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { data_dir: dir.path().to_owned() };
+        let volumes = [Volume { name: "scratch".into(), content: Content::Empty { memory: false, size_bytes: None } }];
+        prepare(&pod(), &volumes, &layout).unwrap();
+        let made = layout.volume("u1", "scratch");
+        fs::write(made.join("kept"), "x").unwrap();
+        prepare(&pod(), &volumes, &layout).unwrap();
+        assert_eq!(fs::read_to_string(made.join("kept")).unwrap(), "x");
+        assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o7777, 0o777);
+        assert!(exist(&layout, "u1"));
+        tear_down(&layout, "u1").unwrap();
+        tear_down(&layout, "u1").unwrap();
+        assert!(!exist(&layout, "u1"));
+    }
+
+    #[test]
+    fn mounts_find_their_volumes() {
+        let layout = Layout { data_dir: "/d".into() };
+        let container = &pod().spec.unwrap().containers[0];
+        let paths = mount_paths(&pod(), container, &[], &layout).unwrap();
+        assert_eq!(paths, [PathBuf::from("/d/pods/u1/volumes/scratch"), PathBuf::from("/srv")]);
+    }
+
+    #[test]
+    fn host_paths_are_what_they_must_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, sub) = (dir.path().join("f"), dir.path().join("d"));
+        fs::write(&file, "").unwrap();
+        let table = [
+            (&file, Check::File, true),
+            (&file, Check::Directory, false),
+            (&file, Check::Socket, false),
+            (&sub, Check::Directory, false),
+            (&sub, Check::DirectoryOrCreate, true),
+            (&sub, Check::Directory, true),
+            (&sub, Check::FileOrCreate, false),
+        ];
+        for (path, check, want) in table {
+            assert_eq!(host_path("v", path, check).is_ok(), want, "{path:?} {check:?}");
+        }
+    }
+
+    #[test]
+    fn a_sub_path_never_leaves_its_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("v");
+        fs::create_dir_all(volume.join("real")).unwrap();
+        fs::write(dir.path().join("outside"), "x").unwrap();
+        symlink("../outside", volume.join("up")).unwrap();
+        symlink("/etc", volume.join("abs")).unwrap();
+        symlink("real", volume.join("inner")).unwrap();
+        for bad in ["../outside", "up", "abs/passwd", "/etc", "real/../../outside", "abs"] {
+            assert!(open_beneath(&volume, bad).is_err(), "{bad}");
+        }
+        for good in ["real", "inner", "new/deep", "inner/made"] {
+            assert!(open_beneath(&volume, good).is_ok(), "{good}");
+        }
+        assert!(volume.join("real/made").is_dir(), "made inside, through the link");
+        let made = fs::symlink_metadata(volume.join("new/deep")).unwrap();
+        assert_eq!(made.permissions().mode() & 0o777, 0o750);
+    }
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        assert_eq!(unescape("/a\\040b\\134c"), "/a b\\c");
+    }
+}

@@ -1,0 +1,321 @@
+//! A pod's volumes as what has to be on disk. PURE.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, KeyToPath, PodSpec, SecretVolumeSource, Volume as ApiVolume};
+
+use crate::agent::env::References;
+use crate::model::quantity::Quantity;
+
+/// One volume of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub name: String,
+    pub content: Content,
+}
+
+/// What it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A directory of the pod's own, in memory if asked for.
+    Empty { memory: bool, size_bytes: Option<u64> },
+    /// A path of the host.
+    Host { path: PathBuf, check: Check },
+    /// Files from a ConfigMap or a Secret, by relative path. Secrets only ever in memory.
+    Files { secret: bool, files: BTreeMap<PathBuf, File> },
+}
+
+/// `hostPath.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    None,
+    DirectoryOrCreate,
+    Directory,
+    FileOrCreate,
+    File,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct File {
+    pub bytes: Vec<u8>,
+    pub mode: u32,
+}
+
+/// Never shows what it holds.
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({} bytes, {:o})", self.bytes.len(), self.mode)
+    }
+}
+
+/// Why a volume cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VolumeError {
+    #[error("volume {volume}: {kind} \"{name}\" not found")]
+    NoObject { volume: String, kind: &'static str, name: String },
+    #[error("volume {volume}: {kind} \"{name}\" has no key {key}")]
+    NoKey { volume: String, kind: &'static str, name: String, key: String },
+    #[error("volume {volume}: path {path:?} leads out of the volume")]
+    Path { volume: String, path: String },
+    #[error("volume {0}: this kind of volume is not supported")]
+    Unsupported(String),
+}
+
+/// Every volume of the pod.
+///
+/// # Errors
+/// What a volume refers to is not there (and not optional).
+pub fn volumes(spec: &PodSpec, references: &References) -> Result<Vec<Volume>, VolumeError> {
+    spec.volumes.iter().flatten().map(|volume| Ok(Volume { name: volume.name.clone(), content: content(volume, references)? })).collect()
+}
+
+fn content(volume: &ApiVolume, references: &References) -> Result<Content, VolumeError> {
+    if let Some(source) = &volume.empty_dir {
+        let limit = source.size_limit.as_ref().map(Quantity::of).filter(|limit| !limit.is_zero());
+        return Ok(Content::Empty {
+            memory: source.medium.as_deref() == Some("Memory"),
+            size_bytes: limit.map(|q| q.bytes().unsigned_abs()),
+        });
+    }
+    if let Some(source) = &volume.host_path {
+        return Ok(Content::Host { path: Path::new("/").join(&source.path), check: check(source.type_.as_deref().unwrap_or_default()) });
+    }
+    if let Some(source) = &volume.config_map {
+        return config_map(&volume.name, source, references);
+    }
+    if let Some(source) = &volume.secret {
+        return secret(&volume.name, source, references);
+    }
+    // A volume without a source is an emptyDir.
+    let value = serde_json::to_value(volume).unwrap_or_default();
+    if value.as_object().is_none_or(|fields| fields.len() <= 1) {
+        return Ok(Content::Empty { memory: false, size_bytes: None });
+    }
+    Err(VolumeError::Unsupported(volume.name.clone()))
+}
+
+fn check(type_: &str) -> Check {
+    match type_ {
+        "DirectoryOrCreate" => Check::DirectoryOrCreate,
+        "Directory" => Check::Directory,
+        "FileOrCreate" => Check::FileOrCreate,
+        "File" => Check::File,
+        "Socket" => Check::Socket,
+        "CharDevice" => Check::CharDevice,
+        "BlockDevice" => Check::BlockDevice,
+        _ => Check::None,
+    }
+}
+
+fn config_map(volume: &str, source: &ConfigMapVolumeSource, references: &References) -> Result<Content, VolumeError> {
+    let found = references.config_maps.get(&source.name);
+    let data = found.map(|map| {
+        let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+        let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
+        text.chain(binary).collect::<BTreeMap<String, Vec<u8>>>()
+    });
+    let of = Selection {
+        volume,
+        kind: "configmap",
+        name: &source.name,
+        items: source.items.as_deref(),
+        optional: source.optional == Some(true),
+    };
+    Ok(Content::Files { secret: false, files: of.files(data, mode(source.default_mode, 0o644))? })
+}
+
+fn secret(volume: &str, source: &SecretVolumeSource, references: &References) -> Result<Content, VolumeError> {
+    let name = source.secret_name.as_deref().unwrap_or_default();
+    let data = references.secrets.get(name).map(|secret| {
+        let data = secret.data.iter().flatten();
+        data.map(|(key, value)| (key.clone(), value.0.clone())).collect::<BTreeMap<String, Vec<u8>>>()
+    });
+    let of = Selection { volume, kind: "secret", name, items: source.items.as_deref(), optional: source.optional == Some(true) };
+    Ok(Content::Files { secret: true, files: of.files(data, mode(source.default_mode, 0o644))? })
+}
+
+fn mode(mode: Option<i32>, default: u32) -> u32 {
+    mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(default) & 0o777
+}
+
+struct Selection<'a> {
+    volume: &'a str,
+    kind: &'static str,
+    name: &'a str,
+    items: Option<&'a [KeyToPath]>,
+    optional: bool,
+}
+
+impl Selection<'_> {
+    fn files(&self, data: Option<BTreeMap<String, Vec<u8>>>, default: u32) -> Result<BTreeMap<PathBuf, File>, VolumeError> {
+        let Some(data) = data else {
+            if self.optional {
+                return Ok(BTreeMap::new());
+            }
+            return Err(VolumeError::NoObject { volume: self.volume.to_owned(), kind: self.kind, name: self.name.to_owned() });
+        };
+        let Some(items) = self.items.filter(|items| !items.is_empty()) else {
+            return data.into_iter().map(|(key, bytes)| Ok((self.inside(&key)?, File { bytes, mode: default }))).collect();
+        };
+        let mut files = BTreeMap::new();
+        for item in items {
+            let Some(bytes) = data.get(&item.key) else {
+                if self.optional {
+                    continue;
+                }
+                let (volume, name) = (self.volume.to_owned(), self.name.to_owned());
+                return Err(VolumeError::NoKey { volume, kind: self.kind, name, key: item.key.clone() });
+            };
+            let file = File { bytes: bytes.clone(), mode: item.mode.map_or(default, |own| mode(Some(own), default)) };
+            files.insert(self.inside(&item.path)?, file);
+        }
+        Ok(files)
+    }
+
+    /// A relative path without `..`, and not one of the writer's own names.
+    fn inside(&self, path: &str) -> Result<PathBuf, VolumeError> {
+        let normal = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        if path.is_empty() || !normal || path.starts_with("..") {
+            return Err(VolumeError::Path { volume: self.volume.to_owned(), path: path.to_owned() });
+        }
+        Ok(PathBuf::from(path))
+    }
+}
+
+/// Names of the ConfigMaps and Secrets something needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    pub config_maps: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
+}
+
+impl Names {
+    pub fn is_empty(&self) -> bool {
+        self.config_maps.is_empty() && self.secrets.is_empty()
+    }
+
+    /// What the pod's volumes are made of.
+    pub fn of_volumes(spec: &PodSpec) -> Self {
+        let volumes = || spec.volumes.iter().flatten();
+        Self {
+            config_maps: volumes().filter_map(|volume| Some(volume.config_map.as_ref()?.name.clone())).collect(),
+            secrets: volumes().filter_map(|volume| volume.secret.as_ref()?.secret_name.clone()).collect(),
+        }
+    }
+
+    /// What a container's environment is made of.
+    pub fn of_environment(container: &k8s_openapi::api::core::v1::Container) -> Self {
+        let mut names = Self::default();
+        for from in container.env_from.iter().flatten() {
+            names.config_maps.extend(from.config_map_ref.as_ref().map(|source| source.name.clone()));
+            names.secrets.extend(from.secret_ref.as_ref().map(|source| source.name.clone()));
+        }
+        for from in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+            names.config_maps.extend(from.config_map_key_ref.as_ref().map(|source| source.name.clone()));
+            names.secrets.extend(from.secret_key_ref.as_ref().map(|source| source.name.clone()));
+        }
+        names
+    }
+
+    /// Credentials for the pod's images.
+    pub fn of_pulls(spec: &PodSpec) -> Self {
+        Self { secrets: spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect(), ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn references() -> References {
+        let config = json!({"metadata": {"name": "conf"}, "data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}});
+        let secret = json!({"metadata": {"name": "cred"}, "data": {"key": "c2VjcmV0"}});
+        References {
+            config_maps: [("conf".to_owned(), serde_json::from_value(config).unwrap())].into(),
+            secrets: [("cred".to_owned(), serde_json::from_value(secret).unwrap())].into(),
+        }
+    }
+
+    fn one(volume: Value) -> Result<Content, VolumeError> {
+        let mut volume = volume;
+        volume["name"] = json!("v");
+        let spec: PodSpec = serde_json::from_value(json!({"containers": [], "volumes": [volume]})).unwrap();
+        Ok(volumes(&spec, &references())?.remove(0).content)
+    }
+
+    fn listing(content: Content) -> Vec<(String, usize, u32)> {
+        let Content::Files { files, .. } = content else { panic!("not files") };
+        files.into_iter().map(|(path, file)| (path.display().to_string(), file.bytes.len(), file.mode)).collect()
+    }
+
+    #[test]
+    fn sources_become_contents() {
+        assert_eq!(one(json!({})), Ok(Content::Empty { memory: false, size_bytes: None }));
+        let memory = one(json!({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}));
+        assert_eq!(memory, Ok(Content::Empty { memory: true, size_bytes: Some(1 << 20) }));
+        let host = one(json!({"hostPath": {"path": "/srv", "type": "Directory"}}));
+        assert_eq!(host, Ok(Content::Host { path: "/srv".into(), check: Check::Directory }));
+        assert_eq!(one(json!({"nfs": {"server": "s", "path": "/"}})), Err(VolumeError::Unsupported("v".into())));
+    }
+
+    #[test]
+    fn keys_become_files() {
+        let all = listing(one(json!({"configMap": {"name": "conf"}})).unwrap());
+        assert_eq!(all, [("a".into(), 1, 0o644), ("b".into(), 1, 0o644), ("c".into(), 2, 0o644)]);
+        let items = json!([{"key": "a", "path": "x/y"}, {"key": "b", "path": "z", "mode": 0o400}]);
+        let some = listing(one(json!({"configMap": {"name": "conf", "items": items, "defaultMode": 0o600}})).unwrap());
+        assert_eq!(some, [("x/y".into(), 1, 0o600), ("z".into(), 1, 0o400)]);
+        let secret = one(json!({"secret": {"secretName": "cred", "defaultMode": 0o400}})).unwrap();
+        assert!(matches!(secret, Content::Files { secret: true, .. }));
+        assert!(!format!("{secret:?}").contains("secret\""), "{secret:?}");
+        assert_eq!(listing(secret), [("key".into(), 6, 0o400)]);
+    }
+
+    #[test]
+    fn what_is_missing_is_an_error_unless_optional() {
+        let table = [
+            (json!({"configMap": {"name": "no"}}), Some("volume v: configmap \"no\" not found")),
+            (json!({"configMap": {"name": "no", "optional": true}}), None),
+            (json!({"secret": {"secretName": "no"}}), Some("volume v: secret \"no\" not found")),
+            (
+                json!({"secret": {"secretName": "cred", "items": [{"key": "x", "path": "x"}]}}),
+                Some("volume v: secret \"cred\" has no key x"),
+            ),
+            (json!({"secret": {"secretName": "cred", "optional": true, "items": [{"key": "x", "path": "x"}]}}), None),
+        ];
+        for (volume, want) in table {
+            let got = one(volume.clone()).err().map(|error| error.to_string());
+            assert_eq!(got.as_deref(), want, "{volume}");
+        }
+    }
+
+    #[test]
+    fn paths_stay_in_the_volume() {
+        for path in ["../x", "/x", "a/../../x", "..data", "", "a/.."] {
+            let items = json!([{"key": "a", "path": path}]);
+            let got = one(json!({"configMap": {"name": "conf", "items": items}}));
+            assert!(matches!(got, Err(VolumeError::Path { .. })), "{path}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_collected() {
+        let spec: PodSpec = serde_json::from_value(json!({
+            "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [{"name": "a", "configMap": {"name": "c1"}}, {"name": "b", "secret": {"secretName": "s1"}}, {"name": "c", "emptyDir": {}}],
+            "containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "s2"}}, {"configMapRef": {"name": "c2"}}],
+                "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "k"}}}, {"name": "Y", "valueFrom": {"configMapKeyRef": {"name": "c3", "key": "k"}}}]}]
+        }))
+        .unwrap();
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
+        assert_eq!(Names::of_volumes(&spec), Names { config_maps: set(&["c1"]), secrets: set(&["s1"]) });
+        assert_eq!(Names::of_environment(&spec.containers[0]), Names { config_maps: set(&["c2", "c3"]), secrets: set(&["s2", "s3"]) });
+        assert_eq!(Names::of_pulls(&spec).secrets, set(&["pull"]));
+    }
+}
