@@ -3,30 +3,119 @@
 //!
 //! - `plan` (pure): one pod, what is seen of it, the next steps and the status; `observed` is its input,
 //!   `backoff` and `status` its parts
-//! - `config`, `env`, `resources`, `security`, `dns` (pure): what the runtime is asked for
-//! - `network_plan` (pure): the cluster's objects as this node's network
-//! - `options` (pure): everything host-global
+//! - `config`, `env`, `resources`, `security`, `dns`, `auth` (pure): what the runtime is asked for
+//! - `network_plan`, `node_plan` (pure): the cluster's objects as this node's network; this host as a Node
+//! - `options` (pure), `context`: everything host-global; what all parts share
+//! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
+//! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server
+//! - `record`: the last known pods on disk, for a start without the server
+//! - `volume`, `probe`, `machine`: this host
+//! - `node_api`: the kubelet's own API: logs, exec, port-forward
+//!
+//! Absent on purpose: eviction under pressure, image garbage collection, device plugins, static pods.
+//!
+//! Invariants: a pod whose UID the server no longer has is stopped before any other is started; while the
+//! server is away pods go on and are restarted by their policy, and none is deleted; the end of the agent
+//! is no end of a pod.
 
+pub mod act;
 pub mod auth;
 pub mod backoff;
 pub mod config;
+pub mod context;
 pub mod dns;
 pub mod env;
 pub mod events;
+pub mod follow;
 pub mod machine;
 pub mod network_plan;
+pub mod node_api;
 pub mod node_plan;
+pub mod observe;
 pub mod observed;
 pub mod options;
 pub mod plan;
+pub mod pods;
 pub mod probe;
 pub mod record;
 pub mod references;
+pub mod registration;
 pub mod resources;
 pub mod security;
 pub mod status;
+pub mod status_writer;
 pub mod volume;
+pub mod worker;
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 pub use options::Options;
 
-pub mod identity;
+use crate::clock::{Clock, SystemClock};
+use crate::cri::{Images, Runtime};
+use crate::network::NodeNetwork;
+
+/// Runs a node until `shutdown`. Pods outlive it.
+pub async fn run(
+    client: Client,
+    runtime: Arc<dyn Runtime>,
+    images: Arc<dyn Images>,
+    network: Arc<dyn NodeNetwork>,
+    options: Options,
+    shutdown: CancellationToken,
+) {
+    run_with_clock(client, (runtime, images, network), Arc::new(SystemClock), options, shutdown).await;
+}
+
+/// The same on another clock.
+pub async fn run_with_clock(
+    client: Client,
+    (runtime, images, network): (Arc<dyn Runtime>, Arc<dyn Images>, Arc<dyn NodeNetwork>),
+    clock: Arc<dyn Clock>,
+    options: Options,
+    shutdown: CancellationToken,
+) {
+    let (recorder, write_events) = events::Recorder::new(client.clone(), options.node_name.clone());
+    let resolv_conf = std::fs::read_to_string(&options.resolv_conf).unwrap_or_default();
+    let context = Arc::new(context::Context {
+        dns: dns::NodeDns {
+            cluster_servers: options.cluster_dns.clone(),
+            cluster_domain: options.cluster_domain.clone(),
+            host: dns::parse(&resolv_conf),
+        },
+        layout: config::Layout { data_dir: options.data_dir.clone() },
+        machine: machine::machine(&options.data_dir),
+        references: references::Fetcher::new(client.clone()),
+        events: recorder,
+        cluster: context::Cluster::default(),
+        gate: context::Gate::default(),
+        pulls: Semaphore::new(options.parallel_pulls.max(1)),
+        client,
+        runtime,
+        images,
+        network,
+        clock,
+        options,
+    });
+    let (tell, hear) = mpsc::channel(64);
+    let reconnected = Arc::new(registration::Reconnected::default());
+    let node_changed = Arc::new(Notify::new());
+    let pods = pods::Pods::adopt(context.clone(), shutdown.clone()).await;
+    let talk = async {
+        tokio::join!(
+            registration::run(context.clone(), node_changed.clone(), reconnected.clone()),
+            follow::pods(context.clone(), reconnected.clone(), tell),
+            follow::network(context.clone(), reconnected.clone(), node_changed.clone()),
+            write_events,
+        )
+    };
+    tokio::select! {
+        _ = talk => {}
+        () = pods.run(hear) => {}
+    }
+    tracing::info!("the agent ends; its pods go on");
+}

@@ -35,6 +35,15 @@ pub struct Fetcher {
     secrets: Cache<Secret>,
 }
 
+fn keep<T>(cache: &Cache<T>, namespace: &str, names: &std::collections::BTreeSet<String>) {
+    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+    for name in names {
+        if let Some(entry) = cache.get_mut(&(namespace.to_owned(), name.clone())) {
+            entry.used = Instant::now();
+        }
+    }
+}
+
 type Cache<T> = Mutex<BTreeMap<(String, String), Entry<T>>>;
 
 struct Entry<T> {
@@ -66,6 +75,12 @@ impl Fetcher {
             }
         }
         Ok(found)
+    }
+
+    /// Remembers what these names hold for as long as somebody says so.
+    pub fn keep(&self, namespace: &str, names: &Names) {
+        keep(&self.config_maps, namespace, &names.config_maps);
+        keep(&self.secrets, namespace, &names.secrets);
     }
 
     async fn one<T>(&self, cache: &Cache<T>, namespace: &str, name: &str, kind: &'static str) -> Result<Option<T>, FetchError>

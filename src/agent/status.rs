@@ -401,7 +401,7 @@ fn set_condition(status: &mut PodStatus, mut condition: PodCondition, now: Times
     }
 }
 
-/// Whether a status is worth a write: everything but probe times counts.
+/// Whether a status is worth a write: times count to the second, as the API keeps them.
 pub fn differs(old: &PodStatus, new: &PodStatus) -> bool {
-    old != new
+    old != new && serde_json::to_value(old).ok() != serde_json::to_value(new).ok()
 }

@@ -1,0 +1,343 @@
+//! Carries out one step and says what came of it. Chooses nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use kube::api::{Api, DeleteParams, Preconditions};
+
+use super::config;
+use super::context::Context;
+use super::env::Surroundings;
+use super::observed::{Hook, ProbeView, Subject, full_name, uid};
+use super::plan::{Grace, Step};
+use super::probe::{self, Target};
+use super::status_writer::still_there;
+use super::volume::plan::Names;
+use super::{auth, record, security, volume};
+use crate::cri::CriError;
+use crate::model::pod as model;
+
+/// What a step changes in the worker's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// It worked: earlier failures are forgotten.
+    Clear(Subject),
+    Fail {
+        subject: Subject,
+        reason: String,
+        message: String,
+    },
+    Pulled(String, u32),
+    Hook(String, Hook),
+    VolumesReady,
+    VolumesGone,
+    /// The server has no such pod any more.
+    Gone,
+    /// Nothing is left of it.
+    Forgotten,
+}
+
+/// What a step needs to know besides itself.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    pub pod: Arc<Pod>,
+    pub pod_ips: Vec<String>,
+}
+
+type Outcome = Result<Vec<Effect>, String>;
+
+/// Carries it out. The error is of a step that the plan does not back off by itself.
+pub async fn act(context: &Context, scene: &Scene, step: &Step) -> Outcome {
+    match step {
+        Step::PrepareVolumes => Ok(prepare_volumes(context, scene).await),
+        Step::TearDownVolumes => tear_down(context, scene).await,
+        Step::RunSandbox { attempt, after } => Ok(run_sandbox(context, scene, *attempt, after.as_deref()).await),
+        Step::PullImage { container, image, attempt } => Ok(pull(context, scene, container, image, *attempt).await),
+        Step::CreateContainer { name, attempt, sandbox, delay } => Ok(create(context, scene, name, (*attempt, *delay), sandbox).await),
+        Step::StartContainer { name, id } => Ok(start(context, scene, name, id).await),
+        Step::RunHook { name, id } => Ok(post_start(context, scene, name, id).await),
+        Step::StopContainer { name, id, grace, reason } => stop(context, scene, name, id, *grace, &reason.message).await,
+        Step::RemoveContainer { id } => plain(context.runtime.remove_container(id).await),
+        Step::StopSandbox { id } => plain(context.runtime.stop_pod_sandbox(id).await),
+        Step::RemoveSandbox { id } => plain(context.runtime.remove_pod_sandbox(id).await),
+        Step::FinishDeletion => finish(context, scene).await,
+        Step::Forget => forget(context, scene),
+    }
+}
+
+fn plain(result: Result<(), CriError>) -> Outcome {
+    result.map(|()| Vec::new()).map_err(|error| error.to_string())
+}
+
+fn failure(subject: Subject, reason: &str, message: impl Into<String>) -> Vec<Effect> {
+    vec![Effect::Fail { subject, reason: reason.to_owned(), message: message.into() }]
+}
+
+async fn prepare_volumes(context: &Context, scene: &Scene) -> Vec<Effect> {
+    match refresh_volumes(context, &scene.pod).await {
+        Ok(()) => vec![Effect::Clear(Subject::Volumes), Effect::VolumesReady],
+        Err(Refresh::Away(cause)) if volume::exist(&context.layout, uid(&scene.pod)) => {
+            // The server is away and the files are there from before: go on with them.
+            tracing::warn!(pod = full_name(&scene.pod), cause, "volumes are used as they were left");
+            vec![Effect::Clear(Subject::Volumes), Effect::VolumesReady]
+        }
+        Err(Refresh::Away(cause) | Refresh::Broken(cause)) => {
+            context.events.pod(&scene.pod, None, true, "FailedMount", cause.clone());
+            failure(Subject::Volumes, "FailedMount", cause)
+        }
+    }
+}
+
+/// Why volumes could not be brought up to date.
+pub enum Refresh {
+    /// It is not known what they should hold.
+    Away(String),
+    Broken(String),
+}
+
+/// Makes volumes be as the server's objects say.
+pub async fn refresh_volumes(context: &Context, pod: &Arc<Pod>) -> Result<(), Refresh> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let references = context.references.fetch(namespace, &Names::of_volumes(spec)).await;
+    let references = references.map_err(|error| Refresh::Away(error.to_string()))?;
+    let volumes = volume::plan::volumes(spec, &references).map_err(|error| Refresh::Broken(error.to_string()))?;
+    let (pod, layout) = (pod.clone(), context.layout.clone());
+    let prepared = tokio::task::spawn_blocking(move || volume::prepare(&pod, &volumes, &layout)).await;
+    match prepared {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Refresh::Broken(error.to_string())),
+        Err(panic) => Err(Refresh::Broken(panic.to_string())),
+    }
+}
+
+async fn tear_down(context: &Context, scene: &Scene) -> Outcome {
+    let (layout, uid) = (context.layout.clone(), uid(&scene.pod).to_owned());
+    let done = tokio::task::spawn_blocking(move || volume::tear_down(&layout, &uid)).await;
+    match done {
+        Ok(Ok(())) => Ok(vec![Effect::VolumesGone]),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => Err(panic.to_string()),
+    }
+}
+
+async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Option<&str>) -> Vec<Effect> {
+    let config = config::sandbox(&scene.pod, attempt, &context.layout, &context.dns, &context.options.node_name);
+    let run = async {
+        if let Some(dead) = after {
+            context.runtime.stop_pod_sandbox(dead).await?;
+        }
+        context.runtime.run_pod_sandbox(&config).await
+    };
+    match run.await {
+        Ok(id) => {
+            tracing::info!(pod = full_name(&scene.pod), sandbox = id, attempt, "sandbox runs");
+            vec![Effect::Clear(Subject::Sandbox)]
+        }
+        Err(error) => {
+            context.events.pod(&scene.pod, None, true, "FailedCreatePodSandBox", error.to_string());
+            failure(Subject::Sandbox, "FailedCreatePodSandBox", error.to_string())
+        }
+    }
+}
+
+async fn pull(context: &Context, scene: &Scene, container: &str, image: &str, attempt: u32) -> Vec<Effect> {
+    let subject = Subject::Image(container.to_owned());
+    let tell = |warning, reason: &str, message: String| context.events.pod(&scene.pod, Some(container), warning, reason, message);
+    let namespace = scene.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let names = scene.pod.spec.as_ref().map(Names::of_pulls).unwrap_or_default();
+    // Missing credentials are no reason not to try: the registry says if it needs some.
+    let secrets = context.references.fetch(namespace, &names).await.map(|found| found.secrets).unwrap_or_default();
+    let auth = auth::find(image, names.secrets.iter().filter_map(|name| secrets.get(name)));
+    let Ok(_turn) = context.pulls.acquire().await else { return Vec::new() };
+    tell(false, "Pulling", format!("Pulling image \"{image}\""));
+    match context.images.pull(image, auth.as_ref()).await {
+        Ok(_) => {
+            tell(false, "Pulled", format!("Successfully pulled image \"{image}\""));
+            vec![Effect::Clear(subject), Effect::Pulled(container.to_owned(), attempt)]
+        }
+        Err(error) => {
+            let reason = if matches!(error, CriError::Invalid(_)) { "InvalidImageName" } else { "ErrImagePull" };
+            tell(true, "Failed", format!("Failed to pull image \"{image}\": {error}"));
+            failure(subject, reason, error.to_string())
+        }
+    }
+}
+
+async fn create(context: &Context, scene: &Scene, name: &str, (attempt, delay): (u32, u32), sandbox: &str) -> Vec<Effect> {
+    let subject = || Subject::Container(name.to_owned());
+    let config = match container_config(context, scene, name, attempt, delay).await {
+        Ok(config) => config,
+        Err(cause) => {
+            context.events.pod(&scene.pod, Some(name), true, "Failed", format!("Error: {cause}"));
+            return failure(subject(), "CreateContainerConfigError", cause);
+        }
+    };
+    let id = match context.runtime.create_container(sandbox, &config).await {
+        Ok(id) => id,
+        Err(error) => {
+            context.events.pod(&scene.pod, Some(name), true, "Failed", format!("Error: {error}"));
+            return failure(subject(), "CreateContainerError", error.to_string());
+        }
+    };
+    context.events.pod(&scene.pod, Some(name), false, "Created", format!("Created container: {name}"));
+    start(context, scene, name, &id).await
+}
+
+/// The container's configuration.
+///
+/// # Errors
+/// What it refers to is not there; the text is for a person and holds no values.
+async fn container_config(
+    context: &Context,
+    scene: &Scene,
+    name: &str,
+    attempt: u32,
+    delay: u32,
+) -> Result<crate::cri::ContainerConfig, String> {
+    let pod = &scene.pod;
+    let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
+    let container = model::container(spec, name).ok_or_else(|| format!("the pod has no container {name}"))?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let references = context.references.fetch(namespace, &Names::of_environment(container)).await.map_err(|error| error.to_string())?;
+    let image = container.image.as_deref().unwrap_or_default();
+    let image = context.images.image_status(image).await.map_err(|error| error.to_string())?;
+    let security = security::context(spec, container, image.as_ref(), &context.layout.seccomp())?;
+    let services = context.cluster.read(|view| view.services.clone());
+    let host_ips = context.host_ips();
+    let around = Surroundings {
+        pod,
+        references: &references,
+        services: &services,
+        pod_ips: &scene.pod_ips,
+        host_ips: &host_ips,
+        allocatable: &context.machine,
+    };
+    let envs = super::env::environment(container, &around).map_err(|error| error.to_string())?;
+    let (shared, of, layout) = (pod.clone(), container.clone(), context.layout.clone());
+    let mounts = tokio::task::spawn_blocking(move || volume::mount_paths(&shared, &of, &envs, &layout)).await;
+    let mounts = mounts.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())?;
+    let parts = config::Parts { attempt, delay, mounts: &mounts, security, around: &around, machine: &context.machine };
+    config::container(pod, container, &parts).map_err(|error| error.to_string())
+}
+
+async fn start(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<Effect> {
+    let subject = Subject::Container(name.to_owned());
+    let has_hook = lifecycle(&scene.pod, name, |lifecycle| lifecycle.post_start.clone()).is_some();
+    match context.runtime.start_container(id).await {
+        Ok(()) => {
+            tracing::info!(pod = full_name(&scene.pod), container = name, id, "container started");
+            context.events.pod(&scene.pod, Some(name), false, "Started", format!("Started container {name}"));
+            let hook = if has_hook { Hook::Pending } else { Hook::Done };
+            vec![Effect::Clear(subject), Effect::Hook(id.to_owned(), hook)]
+        }
+        Err(error) => {
+            context.events.pod(&scene.pod, Some(name), true, "Failed", format!("Error: {error}"));
+            failure(subject, "RunContainerError", error.to_string())
+        }
+    }
+}
+
+fn lifecycle<T>(pod: &Pod, name: &str, pick: impl FnOnce(&k8s_openapi::api::core::v1::Lifecycle) -> Option<T>) -> Option<T> {
+    pick(model::container(pod.spec.as_ref()?, name)?.lifecycle.as_ref()?)
+}
+
+fn target(context: &Context, scene: &Scene, container: &Container, id: &str) -> Target {
+    let host_network = scene.pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    let own = if host_network { None } else { scene.pod_ips.first().cloned() };
+    Target {
+        container: container.clone(),
+        id: id.to_owned(),
+        address: own.unwrap_or_else(|| "127.0.0.1".to_owned()),
+        started_at: context.clock.now(),
+        known: ProbeView::default(),
+    }
+}
+
+async fn run_hook(
+    context: &Context,
+    scene: &Scene,
+    name: &str,
+    id: &str,
+    handler: &LifecycleHandler,
+    limit: Duration,
+) -> Result<(), String> {
+    let spec = scene.pod.spec.as_ref();
+    let container = spec.and_then(|spec| model::container(spec, name)).ok_or("the pod has no such container")?;
+    probe::hook(&*context.runtime, &target(context, scene, container, id), handler, limit).await
+}
+
+/// postStart has no limit of its own in Kubernetes; an hour bounds what is plainly stuck.
+const LONGEST_HOOK: Duration = Duration::from_secs(3600);
+
+async fn post_start(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<Effect> {
+    let Some(handler) = lifecycle(&scene.pod, name, |lifecycle| lifecycle.post_start.clone()) else {
+        return vec![Effect::Hook(id.to_owned(), Hook::Done)];
+    };
+    match run_hook(context, scene, name, id, &handler, LONGEST_HOOK).await {
+        Ok(()) => vec![Effect::Hook(id.to_owned(), Hook::Done)],
+        Err(cause) => {
+            let message = format!("PostStartHook failed: {cause}");
+            context.events.pod(&scene.pod, Some(name), true, "FailedPostStartHook", message.clone());
+            vec![Effect::Hook(id.to_owned(), Hook::Failed(message))]
+        }
+    }
+}
+
+/// Even a deadline that has passed leaves the container this long after its hook.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+async fn stop(context: &Context, scene: &Scene, name: &str, id: &str, grace: Grace, why: &str) -> Outcome {
+    let left = |began: crate::model::Timestamp| match grace {
+        Grace::Until(at) => Duration::try_from(at.duration_since(context.clock.now())).unwrap_or_default(),
+        Grace::Seconds(seconds) => {
+            let spent = Duration::try_from(context.clock.now().duration_since(began)).unwrap_or_default();
+            Duration::from_secs(u64::from(seconds)).saturating_sub(spent)
+        }
+    };
+    let began = context.clock.now();
+    tracing::info!(pod = full_name(&scene.pod), container = name, id, why, "stopping container");
+    context.events.pod(&scene.pod, Some(name), false, "Killing", format!("Stopping container {name}: {why}"));
+    let first = left(began);
+    let hook = lifecycle(&scene.pod, name, |lifecycle| lifecycle.pre_stop.clone());
+    if let Some(handler) = hook.filter(|_| !first.is_zero()) {
+        if let Err(cause) = run_hook(context, scene, name, id, &handler, first).await {
+            context.events.pod(&scene.pod, Some(name), true, "FailedPreStopHook", format!("PreStopHook failed: {cause}"));
+        }
+        let rest = left(began).max(LEAST_GRACE);
+        return plain(context.runtime.stop_container(id, rest).await);
+    }
+    plain(context.runtime.stop_container(id, first).await)
+}
+
+async fn finish(context: &Context, scene: &Scene) -> Outcome {
+    let meta = &scene.pod.metadata;
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: None };
+    let params = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
+        Ok(_) => {
+            tracing::info!(pod = full_name(&scene.pod), "pod is deleted");
+            Ok(vec![Effect::Gone])
+        }
+        // Gone, or another pod has the name now.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) && matches!(still_there(&api, &scene.pod).await, Ok(None)) => {
+            Ok(vec![Effect::Gone])
+        }
+        Err(cause) => Err(format!("delete pod {}: {cause}", full_name(&scene.pod))),
+    }
+}
+
+fn forget(context: &Context, scene: &Scene) -> Outcome {
+    let meta = &scene.pod.metadata;
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let logs = context.layout.logs(&text(&meta.namespace), &text(&meta.name), &text(&meta.uid));
+    if let Err(error) = std::fs::remove_dir_all(&logs)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(format!("delete {}: {error}", logs.display()));
+    }
+    record::forget(&context.layout.records(), uid(&scene.pod)).map_err(|error| error.to_string())?;
+    Ok(vec![Effect::Forgotten])
+}

@@ -1,0 +1,108 @@
+//! What every part of the agent shares: the seams, the options, the gate before new pods.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Node as ApiNode, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use tokio::sync::{Semaphore, watch};
+
+use super::Options;
+use super::config::Layout;
+use super::dns::NodeDns;
+use super::events::Recorder;
+use super::references::Fetcher;
+use super::resources::Machine;
+use crate::clock::Clock;
+use crate::cri::{Images, Runtime};
+use crate::network::NodeNetwork;
+
+/// Shared by every task of one agent.
+pub struct Context {
+    pub client: Client,
+    pub runtime: Arc<dyn Runtime>,
+    pub images: Arc<dyn Images>,
+    pub network: Arc<dyn NodeNetwork>,
+    pub clock: Arc<dyn Clock>,
+    pub options: Options,
+    pub layout: Layout,
+    pub machine: Machine,
+    pub dns: NodeDns,
+    pub references: Fetcher,
+    pub events: Recorder,
+    pub cluster: Cluster,
+    pub gate: Gate,
+    pub pulls: Semaphore,
+}
+
+impl Context {
+    /// The node's addresses as text.
+    pub fn host_ips(&self) -> Vec<String> {
+        self.options.node_addresses.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// The cluster's objects as far as the agent follows them.
+#[derive(Default)]
+pub struct Cluster(RwLock<View>);
+
+/// One look at them.
+#[derive(Clone, Default)]
+pub struct View {
+    pub nodes: Vec<ApiNode>,
+    pub services: Vec<Service>,
+    pub slices: Vec<EndpointSlice>,
+    pub settings: Option<ConfigMap>,
+}
+
+impl Cluster {
+    pub fn read<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// What new pods wait for: the server's word on which pods are lost, the Services, the network.
+pub struct Gate(watch::Sender<Waiting>);
+
+/// What is still open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub pods: bool,
+    pub services: bool,
+    pub network: bool,
+    /// UIDs that the server no longer has and that are still being stopped.
+    pub lost: BTreeSet<String>,
+}
+
+impl Waiting {
+    /// Whether this pod has to wait.
+    pub fn holds(&self, uid: &str) -> bool {
+        self.pods || self.services || self.network || self.lost.iter().any(|lost| lost != uid)
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(watch::Sender::new(Waiting { pods: true, services: true, network: true, lost: BTreeSet::new() }))
+    }
+}
+
+impl Gate {
+    pub fn subscribe(&self) -> watch::Receiver<Waiting> {
+        self.0.subscribe()
+    }
+
+    /// Changes what is waited for; wakes those who wait when that is a change.
+    pub fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        self.0.send_if_modified(|waiting| {
+            let before = waiting.clone();
+            change(waiting);
+            *waiting != before
+        });
+    }
+}

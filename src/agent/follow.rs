@@ -1,0 +1,217 @@
+//! Follows the server's objects: this node's pods, and what the node's network is made of.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::Api;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, mpsc};
+
+use super::context::{Context, View};
+use super::network_plan;
+use super::registration::Reconnected;
+
+/// From 200 ms to 5 s: an agent is back soon after its server is.
+#[derive(Default)]
+struct Patience(u32);
+
+impl Iterator for Patience {
+    type Item = Duration;
+    fn next(&mut self) -> Option<Duration> {
+        let wait = Duration::from_millis(200 << self.0.min(5)).min(Duration::from_secs(5));
+        self.0 += 1;
+        Some(wait)
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// What the server says of this node's pods.
+#[derive(Debug)]
+pub enum PodEvent {
+    /// All of them: any other is gone.
+    All(Vec<Pod>),
+    Changed(Box<Pod>),
+    Gone(Box<Pod>),
+    /// The server does not answer.
+    Away,
+}
+
+/// Follows the pods of this node; lists them anew when the server was away.
+pub async fn pods(context: Arc<Context>, reconnected: Arc<Reconnected>, tell: mpsc::Sender<PodEvent>) {
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", context.options.node_name));
+    loop {
+        let api: Api<Pod> = Api::all(context.client.clone());
+        let mut stream = pin!(watch(api, config.clone()).backoff(Patience::default()));
+        let mut list = Vec::new();
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                () = reconnected.next() => break,
+            };
+            let event = match event {
+                None => break,
+                Some(Ok(Event::Init)) => {
+                    list.clear();
+                    continue;
+                }
+                Some(Ok(Event::InitApply(pod))) => {
+                    list.push(pod);
+                    continue;
+                }
+                Some(Ok(Event::InitDone)) => PodEvent::All(std::mem::take(&mut list)),
+                Some(Ok(Event::Apply(pod))) => PodEvent::Changed(Box::new(pod)),
+                Some(Ok(Event::Delete(pod))) => PodEvent::Gone(Box::new(pod)),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "the watch of pods broke");
+                    PodEvent::Away
+                }
+            };
+            if tell.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Follows nodes, Services, their endpoints and the cluster's settings, and keeps the network as they say.
+pub async fn network(context: Arc<Context>, reconnected: Arc<Reconnected>, node_changed: Arc<Notify>) {
+    let changed = Arc::new(Notify::new());
+    let client = || context.client.clone();
+    let settings = watcher::Config::default().fields("metadata.name=podbay-cluster");
+    let all = watcher::Config::default;
+    let ready = Arc::new(tokio::sync::Semaphore::new(0));
+    let follow = Follow { context: &context, changed: &changed, reconnected: &reconnected, ready: &ready };
+    let own = context.options.node_name.clone();
+    tokio::join!(
+        follow.kind(Api::<Node>::all(client()), all(), |view, list| {
+            let status = |nodes: &[Node]| {
+                let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(own.as_str()));
+                own.map(|node| (node.status.clone(), node.metadata.labels.clone()))
+            };
+            if status(&view.nodes) != status(&list) {
+                node_changed.notify_one();
+            }
+            view.nodes = list;
+        }),
+        follow.kind(Api::<Service>::all(client()), all(), |view, list| {
+            view.services = list;
+            context.gate.change(|waiting| waiting.services = false);
+        }),
+        follow.kind(Api::<EndpointSlice>::all(client()), all(), |view, list| view.slices = list),
+        follow.kind(Api::<ConfigMap>::namespaced(client(), "kube-system"), settings, |view, list| view.settings = list.into_iter().next()),
+        sync(&context, &changed, &ready, &node_changed),
+    );
+}
+
+const FOLLOWED: usize = 4;
+
+struct Follow<'a> {
+    context: &'a Context,
+    changed: &'a Notify,
+    reconnected: &'a Reconnected,
+    /// One permit for each kind that was listed.
+    ready: &'a tokio::sync::Semaphore,
+}
+
+impl Follow<'_> {
+    async fn kind<T>(&self, api: Api<T>, config: watcher::Config, put: impl Fn(&mut View, Vec<T>))
+    where
+        T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let mut listed = false;
+        loop {
+            let mut stream = pin!(watch(api.clone(), config.clone()).backoff(Patience::default()));
+            let mut known: BTreeMap<(String, String), T> = BTreeMap::new();
+            let key = |object: &T| (object.namespace().unwrap_or_default(), object.name_any());
+            loop {
+                let event = tokio::select! {
+                    event = stream.try_next() => event,
+                    () = self.reconnected.next() => break,
+                };
+                match event {
+                    Ok(Some(Event::Init)) => {
+                        known.clear();
+                        continue;
+                    }
+                    Ok(Some(Event::InitApply(object))) => {
+                        known.insert(key(&object), object);
+                        continue;
+                    }
+                    Ok(Some(Event::InitDone)) => {
+                        if !listed {
+                            self.ready.add_permits(1);
+                        }
+                        listed = true;
+                    }
+                    Ok(Some(Event::Apply(object))) => {
+                        known.insert(key(&object), object);
+                    }
+                    Ok(Some(Event::Delete(object))) => {
+                        known.remove(&key(&object));
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, kind = T::kind(&()).as_ref(), "a watch broke");
+                        continue;
+                    }
+                }
+                self.context.cluster.change(|view| put(view, known.values().cloned().collect()));
+                self.changed.notify_one();
+            }
+        }
+    }
+}
+
+/// Brings the network up to date after every change; nothing is touched before everything was listed.
+async fn sync(context: &Context, changed: &Notify, ready: &tokio::sync::Semaphore, node_changed: &Notify) {
+    if let Ok(all) = ready.acquire_many(u32::try_from(FOLLOWED).unwrap_or(u32::MAX)).await {
+        all.forget();
+    }
+    let mut failed = false;
+    loop {
+        let name = &context.options.node_name;
+        let wanted =
+            context.cluster.read(|view| network_plan::wanted(name, &view.nodes, &view.services, &view.slices, view.settings.as_ref()));
+        match context.network.sync(&wanted).await {
+            Ok(done) => {
+                if done {
+                    tracing::debug!("the network was brought up to date");
+                }
+                if failed {
+                    node_changed.notify_one();
+                }
+                failed = false;
+                if wanted.pod_range.is_some() {
+                    context.gate.change(|waiting| waiting.network = false);
+                }
+            }
+            Err(error) => {
+                if !failed {
+                    tracing::warn!(%error, "the network is not as wanted");
+                    node_changed.notify_one();
+                }
+                failed = true;
+            }
+        }
+        let again = if failed { Duration::from_secs(5) } else { context.options.resync_interval };
+        tokio::select! {
+            () = changed.notified() => tokio::time::sleep(Duration::from_millis(10)).await,
+            () = tokio::time::sleep(again) => {}
+        }
+    }
+}

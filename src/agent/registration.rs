@@ -1,0 +1,173 @@
+//! Keeps this host's Node and Lease on the server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use tokio::sync::Notify;
+
+use super::context::Context;
+use super::machine;
+use super::node_plan::{self, Facts, LEASE_NAMESPACE};
+
+/// Told when the server answers again after it did not: everything is listed anew.
+#[derive(Default)]
+pub struct Reconnected {
+    count: AtomicU64,
+    notify: Notify,
+}
+
+impl Reconnected {
+    pub async fn next(&self) {
+        self.notify.notified().await;
+    }
+    fn tell(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.notify.notify_waiters();
+    }
+}
+
+/// Measures are taken anew after this many renewals of the lease.
+const LOOK_EVERY: u32 = 3;
+
+/// Registers and renews for ever.
+pub async fn run(context: Arc<Context>, changed: Arc<Notify>, reconnected: Arc<Reconnected>) {
+    let mut keeper = Keeper { context, lease: None, node_uid: None, facts: Facts::default() };
+    let mut round = 0;
+    let mut away = false;
+    loop {
+        if round % LOOK_EVERY == 0 {
+            let context = &keeper.context;
+            keeper.facts = machine::facts(&context.options.data_dir, &context.runtime, &context.network).await;
+        }
+        let interval = keeper.context.options.lease_interval;
+        let renewed = tokio::time::timeout(interval, keeper.renew()).await.unwrap_or_else(|_| Err("no answer".to_owned()));
+        match renewed {
+            Ok(()) if away => {
+                away = false;
+                tracing::info!("the server answers again");
+                reconnected.tell();
+            }
+            Ok(()) => {}
+            Err(cause) => {
+                if !away {
+                    tracing::warn!(cause, "the server does not take the node's word; pods go on");
+                }
+                away = true;
+            }
+        }
+        let pause = if away { interval.min(std::time::Duration::from_secs(2)) } else { interval };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => round += 1,
+            // Somebody changed the Node, or the network's state changed.
+            () = changed.notified() => round = 0,
+        }
+    }
+}
+
+struct Keeper {
+    context: Arc<Context>,
+    lease: Option<Lease>,
+    node_uid: Option<String>,
+    facts: Facts,
+}
+
+impl Keeper {
+    async fn renew(&mut self) -> Result<(), String> {
+        self.node().await?;
+        self.renew_lease().await
+    }
+
+    /// Creates the Node, or corrects its labels and status where they differ.
+    async fn node(&mut self) -> Result<(), String> {
+        let (options, now) = (&self.context.options, self.context.clock.now());
+        let api: Api<Node> = Api::all(self.context.client.clone());
+        let known = self
+            .context
+            .cluster
+            .read(|view| view.nodes.iter().find(|node| node.metadata.name.as_deref() == Some(options.node_name.as_str())).cloned());
+        let current = match known {
+            Some(node) => Some(node),
+            None => api.get_opt(&options.node_name).await.map_err(|cause| format!("get the Node: {cause}"))?,
+        };
+        let Some(mut current) = current else {
+            let fresh = node_plan::fresh(options, &self.facts, now);
+            let created = api.create(&PostParams::default(), &fresh).await.map_err(|cause| format!("create the Node: {cause}"))?;
+            tracing::info!(node = options.node_name, "registered");
+            self.node_uid = created.metadata.uid.clone();
+            if created.status.as_ref().is_none_or(|status| status.capacity.is_none()) {
+                return self.write_status(&api, created).await;
+            }
+            return Ok(());
+        };
+        self.node_uid = current.metadata.uid.clone();
+        let wanted = node_plan::labels(options, &self.facts);
+        let has = |name: &String, value: &String| current.metadata.labels.as_ref().is_some_and(|labels| labels.get(name) == Some(value));
+        if !wanted.iter().all(|(name, value)| has(name, value)) {
+            let patch = Patch::Merge(serde_json::json!({"metadata": {"labels": wanted}}));
+            let patched = api.patch(&options.node_name, &PatchParams::default(), &patch).await;
+            current = patched.map_err(|cause| format!("label the Node: {cause}"))?;
+        }
+        self.write_status(&api, current).await
+    }
+
+    async fn write_status(&self, api: &Api<Node>, mut current: Node) -> Result<(), String> {
+        let (options, now) = (&self.context.options, self.context.clock.now());
+        for _ in 0..4 {
+            let status = node_plan::status(options, &self.facts, current.status.as_ref(), now);
+            if current.status.as_ref() == Some(&status) {
+                return Ok(());
+            }
+            current.status = Some(status);
+            match api.replace_status(&options.node_name, &PostParams::default(), &current).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(refusal)) if refusal.code == 409 => {
+                    current = api.get(&options.node_name).await.map_err(|cause| format!("get the Node: {cause}"))?;
+                }
+                Err(cause) => return Err(format!("write the Node's status: {cause}")),
+            }
+        }
+        Err("write the Node's status: it changes all the time".to_owned())
+    }
+
+    async fn renew_lease(&mut self) -> Result<(), String> {
+        let options = &self.context.options;
+        let api: Api<Lease> = Api::namespaced(self.context.client.clone(), LEASE_NAMESPACE);
+        let failed = |cause: kube::Error| format!("renew the node's lease: {cause}");
+        for _ in 0..3 {
+            let old = match self.lease.take() {
+                Some(lease) => Some(lease),
+                None => api.get_opt(&options.node_name).await.map_err(failed)?,
+            };
+            let next = node_plan::lease(options, self.node_uid.as_deref(), old.as_ref(), self.context.clock.now());
+            let written = match &old {
+                Some(_) => api.replace(&options.node_name, &PostParams::default(), &next).await,
+                None => api.create(&PostParams::default(), &next).await,
+            };
+            match written {
+                Ok(lease) => {
+                    self.lease = Some(lease);
+                    return Ok(());
+                }
+                Err(kube::Error::Api(refusal)) if refusal.code == 409 => {}
+                Err(kube::Error::Api(refusal)) if refusal.code == 404 => self.lease_namespace().await?,
+                Err(cause) => return Err(failed(cause)),
+            }
+        }
+        Err("renew the node's lease: it changes all the time".to_owned())
+    }
+
+    /// A server that has not made the leases' namespace yet.
+    async fn lease_namespace(&self) -> Result<(), String> {
+        let api: Api<Namespace> = Api::all(self.context.client.clone());
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(LEASE_NAMESPACE.to_owned());
+        match api.create(&PostParams::default(), &namespace).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(refusal)) if refusal.code == 409 => Ok(()),
+            Err(cause) => Err(format!("create namespace {LEASE_NAMESPACE}: {cause}")),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Writes a pod's status to the server: only when it changed, again after a conflict, never for another
+//! pod of the same name.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Api, PostParams};
+
+use super::act::Effect;
+use super::context::Context;
+use super::observed::{full_name, uid};
+
+/// What the server has, as far as is known.
+#[derive(Default)]
+pub struct Written {
+    /// The status the server has.
+    pub status: Option<PodStatus>,
+    pub begun: bool,
+    /// Where a write leaves what it wrote.
+    pub shared: Arc<Mutex<Option<PodStatus>>>,
+}
+
+impl Written {
+    /// Takes in what was written meanwhile.
+    pub fn take(&mut self) {
+        if let Some(status) = self.shared.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.status = Some(status);
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Writes it.
+///
+/// # Errors
+/// The server does not answer, or refuses.
+pub async fn write(context: &Context, pod: &Pod, status: &PodStatus, written: &Mutex<Option<PodStatus>>) -> Result<Vec<Effect>, String> {
+    let meta = &pod.metadata;
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let name = meta.name.as_deref().unwrap_or_default();
+    let failed = |cause: String| format!("write the status of pod {}: {cause}", full_name(pod));
+    let mut next = pod.clone();
+    for _ in 0..4 {
+        next.status = Some(status.clone());
+        let answer = tokio::time::timeout(PATIENCE, api.replace_status(name, &PostParams::default(), &next)).await;
+        match answer.map_err(|_| failed("no answer".to_owned()))? {
+            Ok(_) => {
+                *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
+                return Ok(Vec::new());
+            }
+            Err(kube::Error::Api(refusal)) if refusal.code == 404 || refusal.code == 409 => {
+                match still_there(&api, pod).await.map_err(failed)? {
+                    Some(current) => next = current,
+                    None => return Ok(vec![Effect::Gone]),
+                }
+            }
+            Err(cause) => return Err(failed(cause.to_string())),
+        }
+    }
+    Err(failed("it changes all the time".to_owned()))
+}
+
+/// The pod as the server has it now; `None`: it has none of this UID. No refusal but this answer is taken
+/// as the end of a pod.
+///
+/// # Errors
+/// The server does not say.
+pub async fn still_there(api: &Api<Pod>, pod: &Pod) -> Result<Option<Pod>, String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let current = tokio::time::timeout(PATIENCE, api.get_opt(name)).await.map_err(|_| "no answer".to_owned())?;
+    Ok(current.map_err(|cause| cause.to_string())?.filter(|current| uid(current) == uid(pod)))
+}

@@ -1,0 +1,397 @@
+//! One pod's own loop: observe, plan, start the steps that are not under way, wait.
+//!
+//! The worker decides nothing. Steps run as tasks beside it, so that a container that takes its time to
+//! end holds up neither the status nor a deletion with a shorter grace. What a step changed in memory is
+//! taken in before the next look; what ends during a look counts as under way until then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::act::{self, Effect, Scene};
+use super::context::{Context, Waiting};
+use super::observe;
+use super::observed::{Memory, ObservedPod, ProbeView, full_name, is_running, record_failure, uid};
+use super::plan::{self, PodPlan, Step};
+use super::probe::{Prober, Target};
+use super::status_writer::{self, Written};
+use super::volume::plan::Names;
+use super::{record, status};
+use crate::model::{Timestamp, pod as model};
+
+/// What the server last said of a pod.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    pub pod: Arc<Pod>,
+    /// False: only a sandbox of it was found; nothing is done until the server has spoken.
+    pub known: bool,
+    /// The server has no such UID any more.
+    pub gone: bool,
+    /// Counts the server's complete lists: after each the status is compared with the server's again.
+    pub list: u64,
+}
+
+/// A running worker.
+pub struct Handle {
+    pub desired: watch::Sender<Desired>,
+    pub wake: Arc<Notify>,
+    pub task: AbortHandle,
+}
+
+struct Finished {
+    subject: String,
+    outcome: Result<Vec<Effect>, String>,
+}
+
+struct Worker {
+    context: Arc<Context>,
+    desired: watch::Receiver<Desired>,
+    gate: watch::Receiver<Waiting>,
+    wake: Arc<Notify>,
+    memory: Memory,
+    prober: Prober,
+    volumes_ready: bool,
+    refreshed_at: Timestamp,
+    own_status: Option<PodStatus>,
+    written: Written,
+    list: u64,
+    /// Resource version of the pod that is on record.
+    kept: Option<String>,
+    under_way: BTreeMap<String, bool>,
+    steps: JoinSet<()>,
+    finished: mpsc::UnboundedReceiver<Finished>,
+    finish: mpsc::UnboundedSender<Finished>,
+    /// Steps that failed and when they may be tried again.
+    resting: BTreeMap<String, (u32, Timestamp)>,
+    gone: bool,
+    told_back_off: BTreeSet<String>,
+}
+
+/// Starts a worker for a pod.
+pub fn spawn(context: &Arc<Context>, desired: Desired, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Handle {
+    let wake = Arc::new(Notify::new());
+    let (sender, receiver) = watch::channel(desired.clone());
+    let (finish, finished) = mpsc::unbounded_channel();
+    let tell = {
+        let (context, pod) = (context.clone(), desired.pod.clone());
+        Arc::new(move |container: &str, message: String| context.events.pod(&pod, Some(container), true, "Unhealthy", message))
+    };
+    let worker = Worker {
+        prober: Prober::new(context.runtime.clone(), context.clock.clone(), wake.clone(), tell),
+        context: context.clone(),
+        desired: receiver,
+        gate: context.gate.subscribe(),
+        wake: wake.clone(),
+        memory: Memory::default(),
+        volumes_ready: false,
+        refreshed_at: context.clock.now(),
+        own_status: None,
+        written: Written::default(),
+        list: desired.list,
+        kept: None,
+        under_way: BTreeMap::new(),
+        steps: JoinSet::new(),
+        finished,
+        finish,
+        resting: BTreeMap::new(),
+        gone: false,
+        told_back_off: BTreeSet::new(),
+    };
+    let task = tasks.spawn(worker.run(stop.clone()));
+    Handle { desired: sender, wake, task }
+}
+
+impl Worker {
+    async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let again = self.look().await;
+            let Some(pause) = again else { break };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => {}
+                changed = self.desired.changed() => if changed.is_err() { break },
+                changed = self.gate.changed() => if changed.is_err() { break },
+                done = self.finished.recv() => if let Some(done) = done { self.take(done) },
+            }
+        }
+    }
+
+    /// One pass. How long to wait at most; `None`: nothing is left of the pod.
+    async fn look(&mut self) -> Option<Duration> {
+        while let Ok(done) = self.finished.try_recv() {
+            self.take(done);
+        }
+        while self.steps.try_join_next().is_some() {}
+        let desired = self.desired.borrow_and_update().clone();
+        let waiting = self.gate.borrow_and_update().clone();
+        self.gone |= desired.gone;
+        if self.under_way.is_empty() && self.memory_says_forgotten() {
+            self.context.gate.change(|waiting| {
+                waiting.lost.remove(uid(&desired.pod));
+            });
+            return None;
+        }
+        if !desired.known && !self.gone {
+            return Some(self.context.options.resync_interval);
+        }
+        let seen = match self.observe(&desired, &waiting).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::warn!(pod = full_name(&desired.pod), %error, "cannot look at the pod");
+                return Some(Duration::from_secs(2));
+            }
+        };
+        let now = self.context.clock.now();
+        let decided = plan::plan(&desired.pod, self.gone, &seen, now);
+        self.ask(&desired.pod, &seen);
+        self.tell_back_off(&desired.pod, &decided);
+        self.keep(&desired, &decided.status);
+        self.write_status(&desired, &decided.status);
+        self.start(&desired, &seen, &decided);
+        self.refresh(&desired, &seen, now);
+        if self.gone && !seen.containers.iter().any(is_running) && !seen.starting {
+            self.context.gate.change(|waiting| {
+                waiting.lost.remove(uid(&desired.pod));
+            });
+        }
+        Some(self.pause(&decided, now))
+    }
+
+    fn memory_says_forgotten(&self) -> bool {
+        self.resting.contains_key(FORGOTTEN)
+    }
+
+    async fn observe(&mut self, desired: &Desired, waiting: &Waiting) -> Result<ObservedPod, crate::cri::CriError> {
+        let mut seen = observe::observe(&self.context, &desired.pod, self.volumes_ready).await?;
+        let present: BTreeSet<&str> = seen.containers.iter().map(|container| container.id.as_str()).collect();
+        self.memory.hooks.retain(|id, _| present.contains(id.as_str()));
+        self.memory.probes = self.prober.views();
+        seen.memory = self.memory.clone();
+        seen.last_status = observe::merge(self.own_status.as_ref(), desired.pod.status.as_ref());
+        seen.starting = self.under_way.values().any(|makes| *makes);
+        seen.hold = waiting.holds(uid(&desired.pod));
+        Ok(seen)
+    }
+
+    /// Takes in what a step did.
+    fn take(&mut self, done: Finished) {
+        self.under_way.remove(&done.subject);
+        let effects = match done.outcome {
+            Ok(effects) => {
+                self.resting.remove(&done.subject);
+                effects
+            }
+            Err(cause) => {
+                let now = self.context.clock.now();
+                let count = self.resting.get(&done.subject).map_or(0, |(count, _)| *count) + 1;
+                let rest = Duration::from_secs(1 << count.min(6));
+                tracing::warn!(step = done.subject, cause, "a step failed");
+                self.resting.insert(done.subject, (count, now.saturating_add(rest).unwrap_or(now)));
+                Vec::new()
+            }
+        };
+        for effect in effects {
+            match effect {
+                Effect::Clear(subject) => {
+                    self.memory.failures.remove(&subject);
+                }
+                Effect::Fail { subject, reason, message } => {
+                    record_failure(&mut self.memory, subject, self.context.clock.now(), &reason, message);
+                }
+                Effect::Pulled(container, attempt) => {
+                    self.memory.pulled.retain(|(name, _)| *name != container);
+                    self.memory.pulled.insert((container, attempt));
+                }
+                Effect::Hook(id, hook) => {
+                    self.memory.hooks.insert(id, hook);
+                }
+                Effect::VolumesReady => {
+                    self.volumes_ready = true;
+                    self.refreshed_at = self.context.clock.now();
+                }
+                Effect::VolumesGone => self.volumes_ready = false,
+                Effect::Gone => self.gone = true,
+                Effect::Forgotten => {
+                    self.resting.insert(FORGOTTEN.to_owned(), (0, self.context.clock.now()));
+                }
+            }
+        }
+    }
+
+    /// Probes what runs.
+    fn ask(&mut self, pod: &Pod, seen: &ObservedPod) {
+        let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let own = seen.ready_sandbox().and_then(|sandbox| sandbox.ips.first().cloned());
+        let address = own.filter(|_| !host_network).unwrap_or_else(|| "127.0.0.1".to_owned());
+        let containers = pod.spec.iter().flat_map(model::all_containers);
+        let targets: Vec<Target> = containers
+            .filter_map(|container| {
+                let found = seen.current(&container.name).filter(|found| is_running(found))?;
+                Some(Target {
+                    container: container.clone(),
+                    id: found.id.clone(),
+                    address: address.clone(),
+                    started_at: found.started_at.unwrap_or(found.created_at),
+                    known: known(seen, &container.name, &found.id),
+                })
+            })
+            .collect();
+        self.prober.sync(&targets);
+    }
+
+    /// One event for each wait after a crash.
+    fn tell_back_off(&mut self, pod: &Pod, decided: &PodPlan) {
+        let statuses = decided.status.init_container_statuses.iter().chain(&decided.status.container_statuses).flatten();
+        for status in statuses {
+            let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+            let Some(waiting) = waiting.filter(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff")) else { continue };
+            let id = status.container_id.clone().unwrap_or_default();
+            if self.told_back_off.insert(id) {
+                let message = format!("Back-off restarting failed container {}", status.name);
+                self.context.events.pod(pod, Some(&status.name), true, "BackOff", message);
+                tracing::info!(pod = full_name(pod), container = status.name, wait = waiting.message, "container backs off");
+            }
+        }
+        if self.told_back_off.len() > 64 {
+            self.told_back_off.clear();
+        }
+    }
+
+    /// Keeps the last known pod for a start without the server.
+    fn keep(&mut self, desired: &Desired, status: &PodStatus) {
+        let changed = self.own_status.as_ref() != Some(status);
+        self.own_status = Some(status.clone());
+        if (!changed && self.kept == desired.pod.metadata.resource_version) || self.gone {
+            return;
+        }
+        let mut pod = (*desired.pod).clone();
+        pod.status = Some(status.clone());
+        if let Err(error) = record::save(&self.context.layout.records(), &pod) {
+            tracing::warn!(%error, "the pod's record is not kept");
+        }
+        self.kept = desired.pod.metadata.resource_version.clone();
+    }
+
+    fn write_status(&mut self, desired: &Desired, status: &PodStatus) {
+        if self.gone {
+            return;
+        }
+        if self.list != desired.list || !self.written.begun {
+            // The server's own word is the base after each complete list.
+            self.list = desired.list;
+            self.written.begun = true;
+            self.written.status = desired.pod.status.clone();
+        }
+        self.written.take();
+        let subject = "status".to_owned();
+        let same = self.written.status.as_ref().is_some_and(|old| !status::differs(old, status));
+        if same || self.under_way.contains_key(&subject) || self.rests(&subject) {
+            return;
+        }
+        let (context, pod, status, finish) = (self.context.clone(), desired.pod.clone(), status.clone(), self.finish.clone());
+        let written = self.written.shared.clone();
+        self.under_way.insert(subject.clone(), false);
+        self.steps.spawn(async move {
+            let outcome = status_writer::write(&context, &pod, &status, &written).await;
+            // The worker is gone: nobody needs the outcome.
+            finish.send(Finished { subject, outcome }).ok();
+        });
+    }
+
+    fn rests(&self, subject: &str) -> bool {
+        self.resting.get(subject).is_some_and(|(_, until)| *until > self.context.clock.now())
+    }
+
+    /// Starts the steps that are not under way.
+    fn start(&mut self, desired: &Desired, seen: &ObservedPod, decided: &PodPlan) {
+        let pod_ips = decided.status.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+        let scene = Scene { pod: desired.pod.clone(), pod_ips };
+        for step in &decided.steps {
+            let subject = step.subject();
+            if self.under_way.contains_key(&subject) || self.rests(&subject) {
+                continue;
+            }
+            if *step == Step::FinishDeletion && !self.status_is_written(&decided.status) {
+                continue;
+            }
+            if matches!(step, Step::RunSandbox { .. }) && seen.starting {
+                continue;
+            }
+            self.under_way.insert(subject.clone(), step.makes());
+            let (context, scene, step, finish) = (self.context.clone(), scene.clone(), step.clone(), self.finish.clone());
+            self.steps.spawn(async move {
+                tracing::debug!(pod = full_name(&scene.pod), ?step, "step");
+                let outcome = act::act(&context, &scene, &step).await;
+                finish.send(Finished { subject, outcome }).ok();
+            });
+        }
+    }
+
+    /// The last status reaches the server before the pod is deleted there; a server that refuses it does
+    /// not hold up the deletion for ever.
+    fn status_is_written(&self, status: &PodStatus) -> bool {
+        let tried = self.resting.get("status").is_some_and(|(count, _)| *count >= 3);
+        tried || self.written.status.as_ref().is_some_and(|old| !status::differs(old, status))
+    }
+
+    /// Mounted ConfigMaps and Secrets are looked at now and then.
+    fn refresh(&mut self, desired: &Desired, seen: &ObservedPod, now: Timestamp) {
+        let Some(spec) = &desired.pod.spec else { return };
+        let namespace = desired.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let names = Names::of_volumes(spec);
+        let subject = "refresh".to_owned();
+        let due = now.duration_since(self.refreshed_at)
+            >= jiff::SignedDuration::try_from(self.refresh_interval(&desired.pod)).unwrap_or_default();
+        let idle = !self.volumes_ready || seen.ready_sandbox().is_none() || self.gone || self.under_way.contains_key("volumes");
+        if !due || idle || self.under_way.contains_key(&subject) {
+            return;
+        }
+        for container in model::all_containers(spec) {
+            self.context.references.keep(namespace, &Names::of_environment(container));
+        }
+        self.refreshed_at = now;
+        if names.is_empty() {
+            return;
+        }
+        let (context, pod, finish) = (self.context.clone(), desired.pod.clone(), self.finish.clone());
+        self.under_way.insert(subject.clone(), true);
+        self.steps.spawn(async move {
+            if let Err(act::Refresh::Broken(cause)) = act::refresh_volumes(&context, &pod).await {
+                tracing::warn!(pod = full_name(&pod), cause, "volumes are not brought up to date");
+            }
+            finish.send(Finished { subject, outcome: Ok(Vec::new()) }).ok();
+        });
+    }
+
+    /// Spread by UID, so that pods of one node do not ask together.
+    fn refresh_interval(&self, pod: &Pod) -> Duration {
+        let spread = uid(pod).bytes().map(u64::from).sum::<u64>() % 16;
+        self.context.options.refresh_interval.mul_f64(1.0 + f64::from(u32::try_from(spread).unwrap_or(0)) / 64.0)
+    }
+
+    fn pause(&self, decided: &PodPlan, now: Timestamp) -> Duration {
+        let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(Duration::from_millis(5));
+        let rests = self.resting.iter().filter(|(subject, _)| *subject != FORGOTTEN).map(|(_, (_, at))| *at).filter(|at| *at > now);
+        let next = rests.chain(decided.again_at).min().map(until);
+        next.unwrap_or(self.context.options.resync_interval).min(self.context.options.resync_interval)
+    }
+}
+
+const FORGOTTEN: &str = "forgotten";
+
+/// What was known of a container before this process: it stays ready until a probe says otherwise.
+fn known(seen: &ObservedPod, name: &str, id: &str) -> ProbeView {
+    let all = seen.last_status.init_container_statuses.iter().chain(&seen.last_status.container_statuses).flatten();
+    let own = format!("{}://{id}", status::RUNTIME);
+    let last = all.into_iter().find(|status| status.name == name && status.container_id.as_deref() == Some(own.as_str()));
+    match last {
+        Some(last) => ProbeView { startup: last.started.filter(|started| *started), live: None, ready: last.ready.then_some(true) },
+        None => ProbeView::default(),
+    }
+}
