@@ -1,2 +1,326 @@
-//! The node API: the kubelet's paths for logs, exec and the rest.
+//! The node API: the kubelet's paths for logs, exec, attach, port-forward, health and figures.
+//!
+//! Who may call it is the TLS layer's work: only the server's client certificate gets here. Pods and
+//! containers are found in the runtime, so it answers while the server is away.
+//!
+//! - `logs`: reading and following log files
+//! - `exec`: streams over a WebSocket, `v5.channel.k8s.io` and `v4.channel.k8s.io`
+//! - `forward`: ports over a WebSocket, `v4.channel.k8s.io` and SPDY in a WebSocket (`spdy`)
+
+mod exec;
+mod forward;
 pub mod logs;
+mod spdy;
+mod spdy_dictionary;
+mod tunnel;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::config::Layout;
+use super::observed::{has_ended, is_running};
+use super::record;
+use crate::cri::{ContainerState, ContainerStatus, CriError, PodSandbox, Runtime, SandboxState};
+use crate::model::Timestamp;
+
+/// What the handlers work with.
+pub struct NodeApi {
+    pub runtime: Arc<dyn Runtime>,
+    pub layout: Layout,
+    pub node_name: String,
+}
+
+/// Every path of the node API.
+pub fn router(runtime: Arc<dyn Runtime>, options: &super::Options) -> Router {
+    let layout = Layout { data_dir: options.data_dir.clone() };
+    let api = Arc::new(NodeApi { runtime, layout, node_name: options.node_name.clone() });
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/pods", get(pods))
+        .route("/stats/summary", get(summary))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
+        .route("/portForward/{namespace}/{pod}", any(forward::forward))
+        .with_state(api)
+}
+
+/// An answer that is not what was asked for.
+#[derive(Debug)]
+pub struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self(status, message.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, self.1 + "\n").into_response()
+    }
+}
+
+impl From<CriError> for Refusal {
+    fn from(error: CriError) -> Self {
+        let status = match &error {
+            CriError::NotFound(_) => StatusCode::NOT_FOUND,
+            CriError::Invalid(_) => StatusCode::BAD_REQUEST,
+            CriError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl NodeApi {
+    /// The newest sandbox of that name and all sandboxes of the same pod.
+    async fn sandboxes(&self, namespace: &str, pod: &str) -> Result<Vec<PodSandbox>, Refusal> {
+        let mut all = self.runtime.list_pod_sandboxes().await?;
+        all.retain(|sandbox| sandbox.metadata.namespace == namespace && sandbox.metadata.name == pod);
+        all.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created_at, sandbox.metadata.attempt)));
+        let Some(uid) = all.first().map(|sandbox| sandbox.metadata.uid.clone()) else {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} is not on this node or has not started")));
+        };
+        all.retain(|sandbox| sandbox.metadata.uid == uid);
+        Ok(all)
+    }
+
+    /// Containers of that name from the newest to the oldest.
+    async fn containers(&self, namespace: &str, pod: &str, name: &str) -> Result<Vec<ContainerStatus>, Refusal> {
+        let sandboxes = self.sandboxes(namespace, pod).await?;
+        let mut all = self.runtime.list_containers().await?;
+        all.retain(|c| c.metadata.name == name && sandboxes.iter().any(|sandbox| sandbox.id == c.sandbox_id));
+        all.sort_by_key(|c| std::cmp::Reverse((c.metadata.attempt, c.created_at)));
+        Ok(all)
+    }
+
+    async fn running(&self, namespace: &str, pod: &str, name: &str) -> Result<ContainerStatus, Refusal> {
+        let found = self.containers(namespace, pod, name).await?.into_iter().next();
+        match found {
+            Some(found) if is_running(&found) => Ok(found),
+            Some(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("container {name} of pod {namespace}/{pod} is not running"))),
+            None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("container {name} of pod {namespace}/{pod} has not started"))),
+        }
+    }
+
+    async fn ready_sandbox(&self, namespace: &str, pod: &str) -> Result<String, Refusal> {
+        let all = self.sandboxes(namespace, pod).await?;
+        let ready = all.into_iter().find(|sandbox| sandbox.state == SandboxState::Ready);
+        let ready = ready.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, format!("pod {namespace}/{pod} is not running")))?;
+        Ok(ready.id)
+    }
+}
+
+async fn healthz(State(api): State<Arc<NodeApi>>) -> Response {
+    let broken: Vec<String> = api
+        .runtime
+        .status()
+        .await
+        .into_iter()
+        .filter(|condition| !condition.ok && condition.kind.ends_with("Ready"))
+        .map(|condition| format!("{}: {}", condition.kind, condition.message))
+        .collect();
+    match broken.is_empty() {
+        true => "ok".into_response(),
+        false => (StatusCode::INTERNAL_SERVER_ERROR, broken.join("\n")).into_response(),
+    }
+}
+
+async fn pods(State(api): State<Arc<NodeApi>>) -> axum::Json<Value> {
+    let items = record::load(&api.layout.records());
+    axum::Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+}
+
+/// CPU and memory of containers and pods, in the kubelet's form.
+async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, Refusal> {
+    let stats = api.runtime.container_stats().await?;
+    let mut sandboxes = api.runtime.list_pod_sandboxes().await?;
+    sandboxes.sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name, &a.id).cmp(&(&b.metadata.namespace, &b.metadata.name, &b.id)));
+    let time = Timestamp::now().to_string();
+    let figures = |cpu: u64, memory: u64| json!({"cpu": {"time": time, "usageCoreNanoSeconds": cpu}, "memory": {"time": time, "workingSetBytes": memory}});
+    let pods: Vec<Value> = sandboxes
+        .iter()
+        .filter(|sandbox| sandbox.state == SandboxState::Ready)
+        .map(|sandbox| {
+            let own: Vec<_> = stats.iter().filter(|stats| stats.sandbox_id == sandbox.id).collect();
+            let containers: Vec<Value> = own
+                .iter()
+                .map(|stats| {
+                    let mut value = figures(stats.cpu_nanos, stats.memory_working_set_bytes);
+                    value["name"] = json!(stats.name);
+                    value
+                })
+                .collect();
+            let (cpu, memory) = own.iter().fold((0, 0), |(cpu, memory), s| (cpu + s.cpu_nanos, memory + s.memory_working_set_bytes));
+            let meta = &sandbox.metadata;
+            let mut pod = figures(cpu, memory);
+            pod["podRef"] = json!({"name": meta.name, "namespace": meta.namespace, "uid": meta.uid});
+            pod["startTime"] = json!(sandbox.created_at.to_string());
+            pod["containers"] = json!(containers);
+            pod
+        })
+        .collect();
+    Ok(axum::Json(json!({"node": {"nodeName": api.node_name}, "pods": pods})))
+}
+
+/// `GET /containerLogs/…`: the query as the API server passes it on.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct LogQuery {
+    follow: Option<String>,
+    previous: Option<String>,
+    timestamps: Option<String>,
+    tail_lines: Option<usize>,
+    since_seconds: Option<i64>,
+    since_time: Option<String>,
+    limit_bytes: Option<u64>,
+}
+
+fn flag(value: &Option<String>) -> bool {
+    matches!(value.as_deref(), Some("" | "1" | "t" | "T" | "true" | "True" | "TRUE"))
+}
+
+impl LogQuery {
+    fn wanted(&self) -> Result<logs::Wanted, Refusal> {
+        let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
+        let since = match (&self.since_time, self.since_seconds) {
+            (Some(text), _) => Some(text.parse().map_err(|_| bad(format!("sinceTime {text:?} is not a time")))?),
+            (None, Some(seconds)) => Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(seconds)).ok(),
+            (None, None) => None,
+        };
+        Ok(logs::Wanted {
+            follow: flag(&self.follow),
+            tail_lines: self.tail_lines,
+            since,
+            timestamps: flag(&self.timestamps),
+            limit_bytes: self.limit_bytes,
+        })
+    }
+}
+
+async fn container_logs(
+    State(api): State<Arc<NodeApi>>,
+    Path((namespace, pod, name)): Path<(String, String, String)>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Refusal> {
+    let wanted = query.wanted()?;
+    let mut all = api.containers(&namespace, &pod, &name).await?.into_iter().filter(|c| c.state != ContainerState::Created);
+    let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
+    let newest = all.next();
+    let container = if flag(&query.previous) {
+        let older = all.next();
+        // Waiting for its restart, the newest one is the previous one.
+        older
+            .or(newest.filter(has_ended))
+            .ok_or_else(|| bad(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")))?
+    } else {
+        newest.ok_or_else(|| bad(format!("container \"{name}\" in pod \"{pod}\" is waiting to start")))?
+    };
+    let (path, limits) = (container.log_path.clone(), wanted.clone());
+    let reader = tokio::task::spawn_blocking(move || logs::Reader::open(&path, limits)).await;
+    let failed = |cause: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("read the log of container {name}: {cause}"));
+    let reader = reader.map_err(|panic| failed(panic.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    let follow = wanted.follow.then(|| (api.runtime.clone(), container.id.clone()));
+    let body = Body::from_stream(stream(reader, follow));
+    Ok(([(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
+}
+
+/// How often a followed log is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The log in pieces; with `follow` until the container has ended and all is read.
+fn stream(
+    reader: logs::Reader,
+    follow: Option<(Arc<dyn Runtime>, String)>,
+) -> impl futures::Stream<Item = Result<bytes::Bytes, std::io::Error>> + Send {
+    futures::stream::try_unfold((reader, follow, false), |(mut reader, follow, mut last)| async move {
+        loop {
+            let (back, piece) = tokio::task::spawn_blocking(move || {
+                let piece = reader.read();
+                (reader, piece)
+            })
+            .await
+            .map_err(std::io::Error::other)?;
+            reader = back;
+            match (piece?, &follow) {
+                (None, _) => return Ok(None),
+                (Some(piece), _) if !piece.is_empty() => return Ok(Some((piece.into(), (reader, follow, last)))),
+                (Some(_), None) => return Ok(None),
+                (Some(_), Some(_)) if last => return Ok(None),
+                (Some(_), Some((runtime, id))) => {
+                    // Once it has ended, one more look finds what it wrote last.
+                    last = runtime.container_status(id).await.map_or(true, |found| !is_running(&found));
+                    if !last {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// All values of a query parameter, and flags as the kubelet reads them.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn of(RawQuery(query): RawQuery) -> Self {
+        let query = query.unwrap_or_default();
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (unescape(name), unescape(value))
+        });
+        Self(pairs.collect())
+    }
+    fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect()
+    }
+    fn flag(&self, names: [&str; 2]) -> bool {
+        self.0.iter().any(|(known, value)| names.contains(&known.as_str()) && matches!(value.as_str(), "1" | "true"))
+    }
+}
+
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hex = (first == b'%').then(|| after.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()));
+        match (first, hex.flatten()) {
+            (_, Some(byte)) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            (b'+', None) => {
+                bytes.push(b' ');
+                rest = after;
+            }
+            (other, None) => {
+                bytes.push(other);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read_as_the_kubelet_does() {
+        let query = Parameters::of(RawQuery(Some("command=sh&command=-c&command=echo%20a%2Bb+c&input=1&tty=0&output=true".into())));
+        assert_eq!(query.all("command"), ["sh", "-c", "echo a+b c"]);
+        assert!(query.flag(["input", "stdin"]) && query.flag(["output", "stdout"]) && !query.flag(["tty", "tty"]));
+        assert_eq!(unescape("%zz%"), "%zz%");
+    }
+}
