@@ -27,6 +27,20 @@ pub fn qualified(kind: Kind) -> String {
     if info.group.is_empty() { info.plural.to_owned() } else { format!("{}.{}", info.plural, info.group) }
 }
 
+/// Fields in conflict, under the managers that own them.
+fn by_manager(conflicts: &[(String, String)]) -> String {
+    let mut text = String::new();
+    let mut before = "";
+    for (manager, field) in conflicts {
+        if before != manager {
+            text.push_str(&format!(" conflicts with \"{manager}\":"));
+        }
+        text.push_str(&format!("\n- {field}"));
+        before = manager;
+    }
+    text
+}
+
 fn details(kind: Kind, name: &str) -> Value {
     let info = kind.info();
     let mut details = json!({"name": name, "kind": info.plural});
@@ -82,11 +96,9 @@ impl Fault {
             .iter()
             .map(|(manager, field)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with \"{manager}\""), "field": field}))
             .collect();
-        let listed =
-            conflicts.iter().map(|(manager, field)| format!("conflict with \"{manager}\": {field}")).collect::<Vec<_>>().join("\n");
-        let message = match conflicts.len() {
-            1 => format!("Apply failed with 1 conflict: {listed}"),
-            count => format!("Apply failed with {count} conflicts: {listed}"),
+        let message = match conflicts {
+            [(manager, field)] => format!("Apply failed with 1 conflict: conflict with \"{manager}\": {field}"),
+            _ => format!("Apply failed with {} conflicts:{}", conflicts.len(), by_manager(conflicts)),
         };
         Self { details: json!({ "causes": causes }), ..Self::new(409, "Conflict", message) }
     }

@@ -289,8 +289,9 @@ pub async fn commit(state: &ServerState, call: &Call, write: Write, volatile: bo
 /// The written object.
 pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Committed, warnings: &[String]) -> Result<Response, Fault> {
     let renderer = Renderer::new(call.form, &call.query, state.clock.now());
-    let written = committed.results.iter().flatten().next();
+    let written = committed.results.iter().flatten().next_back();
     let mut response = match written {
+        Some(object) if call.dry_run => json_response(code, renderer.one(&as_stored(state, object))),
         Some(object) => json_response(code, renderer.one(object)),
         // An update that took the last finalizer of an object that was being deleted.
         None => json_response(code, success(call, &Value::Null)),
@@ -302,6 +303,12 @@ pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Co
         }
     }
     Ok(response)
+}
+
+/// A dry run gives no new version: the object shows the one that is stored, or none.
+fn as_stored(state: &ServerState, object: &Object) -> Object {
+    let version = state.store.snapshot().get(object.key()).and_then(|stored| stored.meta().resource_version.clone());
+    object.clone().edit_meta(|meta| meta.resource_version = version)
 }
 
 /// `Status` of a success without an object.

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+mod api;
+mod join;
 mod manifest;
+mod rig;
 mod tidy;
