@@ -439,3 +439,15 @@ fn an_image_is_built_from_a_directory_and_found_in_the_images_directory() {
     assert!(scene.store.layers_of("plain:1").expect("layers")[0].join("bin/ls").exists());
     assert!(scene.store.import_dir(&scene.path("nowhere")).expect("no directory").is_empty());
 }
+
+#[test]
+fn the_demos_image_is_one() {
+    let scene = Scene::new();
+    let archive = scene.path("busybox.tar");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/build-image");
+    let status = std::process::Command::new(script).arg("podbay.local/busybox:demo").arg(&archive).status().expect("run build-image");
+    assert!(status.success());
+    assert_eq!(scene.store.import(&archive, None).expect("import"), ["podbay.local/busybox:demo"]);
+    let root = scene.store.layers_of("podbay.local/busybox:demo").expect("layers").remove(0);
+    assert_eq!(fs::read_link(root.join("bin/sh")).expect("applet"), Path::new("busybox"));
+}

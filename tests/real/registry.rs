@@ -188,6 +188,12 @@ async fn a_password_is_asked_for_and_used() {
     let auth = RegistryAuth { username: "user".into(), password: "secret".into(), ..RegistryAuth::default() };
     store.pull(&name, Some(&auth)).await.expect("pull");
     store.pull(&name, None).await.expect_err("credentials of one pull are not kept for the next");
+    // By a docker config.json.
+    let file = registry.directory.path().join("config.json");
+    fs::write(&file, json!({"auths": {&registry.address: {"auth": "dXNlcjpzZWNyZXQ="}}}).to_string()).expect("write");
+    let options = Options { insecure_registries: vec![registry.address.clone()], auth_file: Some(file), ..Options::default() };
+    let store = ImageStore::open(&registry.directory.path().join("by-file"), options).expect("open");
+    store.pull(&name, None).await.expect("pull");
 }
 
 #[tokio::test]
@@ -237,6 +243,14 @@ struct Liar {
 async fn serve(parts: &ImageParts, replaced: Option<(String, Vec<u8>)>, token: bool, cut: u32) -> (String, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let address = listener.local_addr().expect("address").to_string();
+    let router = registry_router(parts, replaced, token, cut, &address);
+    let task = tokio::spawn(async move {
+        let _ = axum::serve(listener, router).await;
+    });
+    (address, task)
+}
+
+fn registry_router(parts: &ImageParts, replaced: Option<(String, Vec<u8>)>, token: bool, cut: u32, address: &str) -> axum::Router {
     let mut blobs: Vec<(String, Vec<u8>)> = parts
         .layers
         .iter()
@@ -248,16 +262,12 @@ async fn serve(parts: &ImageParts, replaced: Option<(String, Vec<u8>)>, token: b
         blobs.retain(|(name, _)| *name != digest);
         blobs.push((digest, content));
     }
-    let liar = Liar { blobs, manifest: parts.manifest.clone().into_bytes(), token, address: address.clone(), cut: Mutex::new(cut) };
-    let router = axum::Router::new()
+    let liar = Liar { blobs, manifest: parts.manifest.clone().into_bytes(), token, address: address.to_owned(), cut: Mutex::new(cut) };
+    axum::Router::new()
         .route("/token", get(|| async { axum::Json(json!({"token": "the-token"})) }))
         .route("/v2/{*path}", get(answer))
         .route("/v2/", get(|state: State<Arc<Liar>>, headers: HeaderMap| answer(state, UrlPath(String::new()), headers)))
-        .with_state(Arc::new(liar));
-    let task = tokio::spawn(async move {
-        let _ = axum::serve(listener, router).await;
-    });
-    (address, task)
+        .with_state(Arc::new(liar))
 }
 
 async fn answer(State(liar): State<Arc<Liar>>, UrlPath(path): UrlPath<String>, headers: HeaderMap) -> Response {
@@ -335,4 +345,47 @@ async fn a_registry_that_lies_is_not_believed() {
             assert_eq!(fs::read_dir(directory.path().join("store").join(left)).expect("list").count(), 0, "{left}");
         }
     }
+}
+
+#[tokio::test]
+async fn https_is_trusted_by_a_private_authority_only_where_it_is_configured() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let key = rcgen::KeyPair::generate().expect("key");
+    let mut names = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
+    names.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::Issuer::from_params(&names, &key);
+    let leaf_key = rcgen::KeyPair::generate().expect("key");
+    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names").signed_by(&leaf_key, &authority).expect("sign");
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], rustls::pki_types::PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into()))
+        .expect("config");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listen");
+    let address = listener.local_addr().expect("address").to_string();
+    let parts = two_layers("https");
+    let router = registry_router(&parts, None, false, 0, &address);
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, router) = (acceptor.clone(), router.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let service = hyper_util::service::TowerToHyperService::new(router);
+                let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+                let _ = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    let directory = tempfile::tempdir().expect("make a directory");
+    let file = directory.path().join("ca.pem");
+    fs::write(&file, names.self_signed(&key).expect("sign").pem()).expect("write");
+    let name = format!("{address}/app:1");
+    let trusting = Options { ca_files: vec![file], ..Options::default() };
+    let store = ImageStore::open(&directory.path().join("trusting"), trusting).expect("open");
+    let outcome = store.pull(&name, None).await;
+    assert_eq!(outcome.expect("pull"), Digest::of(parts.config.as_bytes()).to_string());
+    let store = ImageStore::open(&directory.path().join("strict"), Options::default()).expect("open");
+    let error = store.pull(&name, None).await.expect_err("an authority nobody knows").to_string();
+    task.abort();
+    assert!(error.contains("certificate"), "{error}");
 }

@@ -59,8 +59,8 @@ pub struct Options {
     pub insecure_registries: Vec<String>,
     /// PEM files of private certificate authorities.
     pub ca_files: Vec<PathBuf>,
-    /// Without credentials given, look into Docker's `config.json`.
-    pub docker_config: bool,
+    /// A docker `config.json` to look into when no credentials are given.
+    pub auth_file: Option<PathBuf>,
     /// Layers of one pull fetched at a time.
     pub parallel: usize,
     pub limits: Limits,
@@ -73,7 +73,7 @@ impl Default for Options {
         Self {
             insecure_registries: Vec::new(),
             ca_files: Vec::new(),
-            docker_config: false,
+            auth_file: None,
             parallel: 3,
             limits: Limits::default(),
             platform: Platform::host(),

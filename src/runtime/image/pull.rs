@@ -1,6 +1,7 @@
 //! From a registry into the store.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -77,16 +78,34 @@ async fn credentials(options: &Options, reference: &Reference, auth: Option<&Reg
             return Credentials::Basic(auth.username.clone(), auth.password.clone());
         }
     }
-    if options.docker_config {
+    if let Some(path) = options.auth_file.clone() {
         // Docker keeps its own registry under an old name.
         let server = if reference.registry() == "docker.io" { "https://index.docker.io/v1/" } else { reference.registry() }.to_owned();
         // May run a credential helper.
-        let found = tokio::task::spawn_blocking(move || docker_credential::get_credential(&server)).await;
-        if let Ok(Ok(docker_credential::DockerCredential::UsernamePassword(username, password))) = found {
-            return Credentials::Basic(username, password);
+        let found = tokio::task::spawn_blocking(move || from_file(&path, &server)).await;
+        if let Ok(Some(credentials)) = found {
+            return credentials;
         }
     }
     Credentials::Anonymous
+}
+
+/// Without an entry for the registry: anonymous, as docker does it.
+fn from_file(path: &Path, server: &str) -> Option<Credentials> {
+    let file = std::fs::File::open(path)
+        .inspect_err(|cause| tracing::warn!(file = %path.display(), %cause, "cannot read registry credentials"))
+        .ok()?;
+    match docker_credential::get_credential_from_reader(std::io::BufReader::new(file), server) {
+        Ok(docker_credential::DockerCredential::UsernamePassword(username, password)) => Some(Credentials::Basic(username, password)),
+        Ok(docker_credential::DockerCredential::IdentityToken(_)) => {
+            tracing::warn!(registry = server, "identity tokens of a docker config.json are not supported");
+            None
+        }
+        Err(cause) => {
+            tracing::debug!(registry = server, %cause, "no credentials for this registry");
+            None
+        }
+    }
 }
 
 impl Pull<'_> {
@@ -191,7 +210,7 @@ impl Pull<'_> {
     }
 
     /// Writes a blob to a file, verified: neither longer nor other than announced.
-    async fn download(&self, path: &std::path::Path, blob: &Digest, size: u64) -> Result<(), ImageError> {
+    async fn download(&self, path: &Path, blob: &Digest, size: u64) -> Result<(), ImageError> {
         let what = format!("layer {blob} of {}", self.name);
         let mut stream = self.open(blob, size).await?;
         let file = std::fs::File::create(path).map_err(ImageError::io(format!("make {}", path.display())))?;
@@ -249,7 +268,7 @@ impl Pull<'_> {
     }
 }
 
-fn unpack_blob(disk: &Disk, path: &std::path::Path, layer: &Digest, limits: &super::Limits) -> Result<(), ImageError> {
+fn unpack_blob(disk: &Disk, path: &Path, layer: &Digest, limits: &super::Limits) -> Result<(), ImageError> {
     let file = std::fs::File::open(path).map_err(ImageError::io(format!("open {}", path.display())))?;
     disk.add_layer(file, Some(layer), None, limits).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Names and digests of images, as Docker normalises them. PURE.
+//! Names and digests of images, as Docker normalises them.
 
 use std::fmt;
 use std::str::FromStr;
