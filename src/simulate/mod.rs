@@ -3,14 +3,17 @@
 //! - `world`: a copy of the state, a virtual clock, the controllers' queues
 //! - `kubelet`: the ideal node
 //! - `settle`: runs until only time or a process exit can change anything
+//! - `preview`: what a source's revision will do: the plan, settled, and the difference
 //! - `faults` (tests): crashes, silence, stale views and lost writes by seed
 
 #[cfg(test)]
 mod faults;
 pub mod kubelet;
+pub mod preview;
 pub mod settle;
 #[cfg(test)]
 mod tests;
 pub mod world;
 
+pub use preview::{Preview, preview};
 pub use settle::{Settled, settle};

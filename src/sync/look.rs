@@ -22,6 +22,8 @@ pub enum Look {
 /// A revision that reads well.
 pub struct Revision {
     pub id: String,
+    /// A commit's subject line.
+    pub subject: String,
     pub path_exists: bool,
     pub rendered: Rendered,
 }
@@ -43,7 +45,9 @@ impl Look {
     /// Reads a tree.
     pub fn of(tree: Tree, spec: &SourceSpec, memory: &mut Memory) -> Self {
         match render::render(&tree, &Options::of(spec), &mut memory.cache) {
-            Ok(rendered) => Look::Read(Arc::new(Revision { id: tree.revision, path_exists: tree.path_exists, rendered })),
+            Ok(rendered) => {
+                Look::Read(Arc::new(Revision { id: tree.revision, subject: tree.subject, path_exists: tree.path_exists, rendered }))
+            }
             Err(problems) => Look::Invalid { revision: tree.revision, errors: problems.iter().map(ToString::to_string).collect() },
         }
     }

@@ -5,12 +5,14 @@
 //!   `x-kubernetes-list-type`, `-list-map-keys` and `-map-type`, for the kinds Podbay serves)
 //! - `managed`: `metadata.managedFields` as a value
 //! - `apply`: server-side apply; [`update`] is what a plain write does to ownership
+//! - `changes`: what differs between two values, field by field
 //! - `strategic`: strategic merge patches, over the same table
 //!
 //! Invariants: applying twice changes nothing the second time; a manager that says less gives up
 //! exactly what it no longer says; nobody's set shrinks but by a conflict that was forced.
 
 mod apply;
+mod changes;
 mod fields;
 mod managed;
 mod merge;
@@ -18,6 +20,7 @@ mod shape;
 mod strategic;
 
 pub use apply::{Conflict, apply, update};
+pub use changes::{FieldChange, changes};
 pub use fields::{Element, FieldSet, FieldsError};
 pub use managed::{ManagedFields, Operation, Owner};
 pub use strategic::{PatchError, strategic_merge};

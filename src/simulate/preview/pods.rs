@@ -1,0 +1,114 @@
+//! Which pods start and stop, and on which nodes. PURE.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+
+use super::fields::printable;
+use crate::model::{Key, Kind, Object};
+use crate::store::snapshot::Snapshot;
+
+/// The pods of a preview.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pods {
+    pub starts: Vec<PodPreview>,
+    pub stops: Vec<PodPreview>,
+    /// New or not: what has no node at the end.
+    pub pending: Vec<PodPreview>,
+}
+
+/// Pods that fare alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodPreview {
+    /// `web/shop-7c9f-*` where the end of the name depends on a UID that is not given yet.
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Another node was equally good.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tied: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub count: usize,
+}
+
+/// Every pod that differs between two states, and every one that waits for a node in the second.
+pub(super) fn pods(before: &Snapshot, after: &Snapshot, tied: &BTreeSet<Key>) -> Pods {
+    let same = |state: &Snapshot, pod: &Object| state.get(pod.key()).filter(|other| other.uid() == pod.uid()).cloned();
+    let (mut starts, mut stops, mut pending) = (Vec::new(), Vec::new(), Vec::new());
+    for pod in after.list(Kind::Pod).filter(|pod| !pod.is_deleting()) {
+        let Some(view) = pod.get::<Pod>() else { continue };
+        let node = view.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let was_placed = same(before, pod).is_some_and(|old| node_of(&old).is_some());
+        match node {
+            None if !is_finished(pod) => {
+                pending.push(PodPreview { name: name(after, pod), reason: Some(why_pending(view)), count: 1, ..PodPreview::default() });
+            }
+            Some(node) if !was_placed => {
+                let tied = tied.contains(pod.key());
+                starts.push(PodPreview { name: name(after, pod), node: Some(printable(&node)), tied, reason: None, count: 1 });
+            }
+            _ => {}
+        }
+    }
+    for pod in before.list(Kind::Pod).filter(|pod| !pod.is_deleting() && !is_finished(pod) && node_of(pod).is_some()) {
+        if same(after, pod).is_none_or(|now| now.is_deleting()) {
+            stops.push(PodPreview {
+                name: name(before, pod),
+                node: node_of(pod).map(|node| printable(&node)),
+                count: 1,
+                ..PodPreview::default()
+            });
+        }
+    }
+    Pods { starts: grouped(starts), stops: grouped(stops), pending: grouped(pending) }
+}
+
+/// How many pods.
+pub(super) fn count(pods: &[PodPreview]) -> String {
+    let sum: usize = pods.iter().map(|pod| pod.count).sum();
+    if sum == 1 { "1 pod".to_owned() } else { format!("{sum} pods") }
+}
+
+fn grouped(pods: Vec<PodPreview>) -> Vec<PodPreview> {
+    let mut groups: BTreeMap<PodPreview, usize> = BTreeMap::new();
+    for pod in pods {
+        *groups.entry(pod).or_default() += 1;
+    }
+    groups.into_iter().map(|(pod, count)| PodPreview { count, ..pod }).collect()
+}
+
+fn node_of(pod: &Object) -> Option<String> {
+    pod.get::<Pod>()?.spec.as_ref()?.node_name.clone().filter(|node| !node.is_empty())
+}
+
+fn is_finished(pod: &Object) -> bool {
+    let phase = pod.get::<Pod>().and_then(|pod| pod.status.as_ref()?.phase.clone());
+    matches!(phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+fn why_pending(pod: &Pod) -> String {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let scheduled =
+        conditions.into_iter().find(|condition| condition.type_ == "PodScheduled").and_then(|condition| condition.message.clone());
+    printable(&scheduled.unwrap_or_else(|| "no node was found yet".to_owned()))
+}
+
+/// A pod's name; with a star for the part that depends on UIDs which the simulation made up.
+fn name(state: &Snapshot, pod: &Object) -> String {
+    let (mut known, mut next) = (None, pod.clone());
+    while let Some(owner) = next.controller().filter(|owner| owner.uid.starts_with("sim-")) {
+        known = Some(owner.name.clone());
+        let found = Kind::of(&owner.api_version, &owner.kind)
+            .and_then(|kind| state.get(&Key::new(kind, pod.key().namespace.clone(), owner.name.clone())));
+        match found {
+            Some(object) => next = object.clone(),
+            None => break,
+        }
+    }
+    let name = known.map_or_else(|| pod.key().name.clone(), |known| format!("{known}-*"));
+    printable(&format!("{}/{name}", pod.key().namespace))
+}

@@ -1,0 +1,108 @@
+//! A preview for a person: terraform's marks, one line a field, the sum at the end. PURE.
+
+use std::fmt;
+
+use super::{FieldPreview, ObjectPreview, PodPreview, Preview};
+
+/// What goes with a deleted object is named up to here.
+const NAMED: usize = 10;
+
+impl fmt::Display for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)?;
+        if !self.revision.is_empty() {
+            write!(f, " at {}", short(&self.revision))?;
+        }
+        if !self.subject.is_empty() {
+            write!(f, " ({})", self.subject)?;
+        }
+        writeln!(f)?;
+        for object in &self.objects {
+            writeln!(f)?;
+            write!(f, "{object}")?;
+        }
+        let pods = &self.pods;
+        section(f, "Pods", pods.starts.iter().map(|pod| format!("+ {pod}")).chain(pods.stops.iter().map(|pod| format!("- {pod}"))))?;
+        section(f, "Pending", pods.pending.iter().map(|pod| format!("? {pod}")))?;
+        section(f, "Left out", self.skipped.iter().cloned())?;
+        section(f, "Then waits for", self.waits.iter().cloned())?;
+        section(f, "Errors", self.errors.iter().cloned())?;
+        section(f, "Refused", self.refusals.iter().cloned())?;
+        section(f, "Needs approval", self.approvals.iter().cloned())?;
+        writeln!(f, "\n{}", self.sum)?;
+        if !self.plan_id.is_empty() {
+            writeln!(f, "plan {}", self.plan_id)?;
+        }
+        Ok(())
+    }
+}
+
+fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = String>) -> fmt::Result {
+    for (index, line) in lines.enumerate() {
+        if index == 0 {
+            writeln!(f, "\n{title}:")?;
+        }
+        writeln!(f, "  {line}")?;
+    }
+    Ok(())
+}
+
+/// A commit as git abbreviates it, a digest without its algorithm.
+fn short(revision: &str) -> &str {
+    let id = revision.strip_prefix("sha256:").unwrap_or(revision);
+    if id.len() >= 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) { &id[..12] } else { id }
+}
+
+impl fmt::Display for ObjectPreview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slash = if self.namespace.is_empty() { "" } else { "/" };
+        write!(f, "{} {} {}{slash}{}", self.mark, self.kind, self.namespace, self.name)?;
+        if !self.file.is_empty() {
+            write!(f, "  ({}", self.file)?;
+            if let Some(wave) = self.wave {
+                write!(f, ", wave {wave}")?;
+            }
+            write!(f, ")")?;
+        }
+        writeln!(f)?;
+        for field in &self.fields {
+            write!(f, "{field}")?;
+        }
+        if !self.takes.is_empty() {
+            write!(f, "    with {}", self.takes[..self.takes.len().min(NAMED)].join(", "))?;
+            if self.takes.len() > NAMED {
+                write!(f, " and {} more", self.takes.len() - NAMED)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for FieldPreview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mark, path, before, after, diff } = self;
+        match (before, after) {
+            (Some(before), Some(after)) => writeln!(f, "    {mark} {path}: {before} -> {after}")?,
+            (Some(one), None) | (None, Some(one)) => writeln!(f, "    {mark} {path}: {one}")?,
+            (None, None) => writeln!(f, "    {mark} {path}:")?,
+        }
+        diff.iter().try_for_each(|line| writeln!(f, "        {line}"))
+    }
+}
+
+impl fmt::Display for PodPreview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.count > 1 {
+            write!(f, " × {}", self.count)?;
+        }
+        if let Some(node) = &self.node {
+            write!(f, "  on {node}{}", if self.tied { "~" } else { "" })?;
+        }
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
