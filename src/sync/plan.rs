@@ -50,6 +50,8 @@ pub struct SyncOp {
     pub before: Option<Object>,
     /// What is written, before admission.
     pub after: Option<Object>,
+    /// What admission makes of it.
+    pub result: Option<Object>,
     pub wave: i32,
     /// Where the manifest is; where it was, for a deletion.
     pub file: String,
@@ -423,7 +425,9 @@ impl Planner<'_> {
             Action::Update => self.plan.sum.update += 1,
             Action::Replace | Action::Delete => self.plan.sum.replace += 1,
         }
-        self.plan.ops.push(SyncOp { action, before: before.cloned(), after, wave: desired.wave, file: desired.file.clone(), takes });
+        let result = after.as_ref().and_then(|after| self.probe.get(after.key()).cloned());
+        let file = desired.file.clone();
+        self.plan.ops.push(SyncOp { action, before: before.cloned(), after, result, wave: desired.wave, file, takes });
     }
 
     fn block(&mut self, desired: &Desired, why: &str) {
@@ -468,6 +472,7 @@ impl Planner<'_> {
                 action: Action::Delete,
                 before: Some(object.clone()),
                 after: None,
+                result: None,
                 wave: i32::MAX,
                 file: entry.file.clone(),
                 takes,

@@ -76,12 +76,32 @@ impl<'a> Walk<'a> {
             }
             let find = |value| items(value).find(|item| Element::of_item(keys, item) == element);
             let (left, right) = (find(before), find(after));
+            let first = self.found.len();
             self.below(&element, left, right);
+            if left.is_none() || right.is_none() {
+                self.drop_keys(keys, &element, first, left.or(right), right.is_some());
+            }
             seen.push(element);
         }
         if seen.is_empty() {
             self.leaf(before, after);
         }
+    }
+
+    /// The keys of an item that is new or gone are in its path already; an item of keys alone is said
+    /// as a whole.
+    fn drop_keys(&mut self, keys: &[&str], element: &Element, first: usize, item: Option<&Value>, is_new: bool) {
+        let prefix = format!("{}{element}", self.printed);
+        let prefix = prefix.trim_start_matches('.');
+        let fields = self.found.split_off(first);
+        let rest: Vec<FieldChange> =
+            fields.into_iter().filter(|change| !keys.iter().any(|key| change.path == format!("{prefix}.{key}"))).collect();
+        if rest.is_empty() {
+            let value = item.cloned();
+            let (before, after) = if is_new { (None, value) } else { (value, None) };
+            self.found.push(FieldChange { path: prefix.to_owned(), before, after });
+        }
+        self.found.extend(rest);
     }
 
     fn below(&mut self, element: &Element, before: Option<&'a Value>, after: Option<&'a Value>) {

@@ -38,13 +38,13 @@ pub struct FieldPreview {
 pub(super) fn of_op(op: &SyncOp) -> Vec<FieldPreview> {
     let nothing = || Value::Object(serde_json::Map::new());
     let kind = op.key().kind;
-    let after = op.after.as_ref().map_or_else(nothing, said);
-    let before = match op.action {
-        Action::Create => nothing(),
+    let of = |object: &Option<crate::model::Object>| object.as_ref().map_or_else(nothing, said);
+    let (before, after) = match op.action {
+        Action::Create => (nothing(), of(&op.after)),
         Action::Delete => return Vec::new(),
-        Action::Update => op.before.as_ref().map_or_else(nothing, said),
-        // Against what git said before, not against what admission filled in.
-        Action::Replace => op.before.as_ref().map(|before| only(&said(before), &after)).unwrap_or_else(nothing),
+        Action::Update => (of(&op.before), of(&op.result)),
+        // Against the fields that git says now, not against what admission filled in.
+        Action::Replace => (only(&of(&op.before), &of(&op.after)), of(&op.after)),
     };
     changes(kind, &before, &after).iter().filter(|change| !is_identity(&change.path)).map(|change| field(kind, change)).collect()
 }

@@ -124,7 +124,12 @@ pub fn preview(state: &Snapshot, source: &Source, look: &Look, controllers: &[Ar
         approvals: plan.approvals.iter().map(|reason| printable(&reason.message)).collect(),
         objects: objects(&plan),
         skipped: plan.skipped.iter().map(|line| printable(line)).collect(),
-        waits: shown.waits.iter().map(|wait| printable(&format!("{}: {}", wait.subject, wait.reason.message))).collect(),
+        waits: shown
+            .waits
+            .iter()
+            .filter(|wait| !pods::is_pending(&shown.state, &wait.subject))
+            .map(|wait| printable(&format!("{}: {}", wait.subject, wait.reason.message)))
+            .collect(),
         pods,
         ..Preview::default()
     };

@@ -67,6 +67,11 @@ pub(super) fn pods(before: &Snapshot, after: &Snapshot, tied: &BTreeSet<Key>) ->
     Pods { starts: grouped(starts), stops: grouped(stops), pending: grouped(pending) }
 }
 
+/// A pod without a node: it is told among the pods.
+pub(super) fn is_pending(state: &Snapshot, key: &Key) -> bool {
+    state.get(key).is_some_and(|object| object.kind() == Kind::Pod && node_of(object).is_none())
+}
+
 /// How many pods.
 pub(super) fn count(pods: &[PodPreview]) -> String {
     let sum: usize = pods.iter().map(|pod| pod.count).sum();

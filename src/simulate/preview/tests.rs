@@ -1,1 +1,314 @@
+//! Golden previews, and the promise: what a preview foretells is what then happens.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{InventoryEntry, PruneBudget, SourceSpec};
+use crate::simulate::tests::{cluster, controllers, start};
+use crate::store::transaction::{Precondition, Transaction, Write};
+use crate::sync::source::Tree;
+
+fn source() -> Source {
+    let spec = SourceSpec { directory: Some("/srv".to_owned()), namespace: Some("web".to_owned()), ..SourceSpec::default() };
+    Source::new("shop", spec)
+}
+
+fn read(source: &Source, revision: &str, files: &[(&str, String)]) -> Look {
+    let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.clone().into_bytes())).collect();
+    let tree = Tree { revision: revision.to_owned(), files, path_exists: true, ..Tree::default() };
+    Look::of(tree, &source.spec, &mut Memory::default())
+}
+
+fn current(state: &Snapshot) -> Source {
+    state.get(&Key::cluster(Kind::Source, "shop")).and_then(|object| object.get::<Source>()).cloned().unwrap_or_else(source)
+}
+
+fn foresee(state: &Snapshot, revision: &str, files: &[(&str, String)]) -> Preview {
+    let source = current(state);
+    preview(state, &source, &read(&source, revision, files), &controllers(), start())
+}
+
+/// What happens when the source's worker and everybody else go on by themselves.
+fn happen(state: &Snapshot, revision: &str, files: &[(&str, String)], approve: Option<&str>) -> Snapshot {
+    let mut state = state.clone();
+    if state.get(&Key::cluster(Kind::Source, "shop")).is_none() {
+        commit(&mut state, &Transaction::new("admin").with(Write::Create(Object::new(source()))), "src");
+    }
+    if let Some(id) = approve {
+        let object = state.get(&Key::cluster(Kind::Source, "shop")).unwrap().clone();
+        let approved = object.edit_meta(|meta| drop(meta.annotations.get_or_insert_default().insert(APPROVE.to_owned(), id.to_owned())));
+        commit(&mut state, &Transaction::new("admin").with(Write::Update(approved, Precondition::exists())), "src");
+    }
+    let look = read(&current(&state), revision, files);
+    let mut memory = Memory::default();
+    for round in 0..100 {
+        let mut number = 0;
+        let mut uid = || {
+            number += 1;
+            format!("real-{revision}-{round}-{number}")
+        };
+        let step = decide(&state, "shop", &look, None, &mut memory, &mut uid, start());
+        let done = step.transaction.writes.is_empty();
+        commit(&mut state, &step.transaction, &format!("other-{revision}-{round}"));
+        let settled = settle(state, &controllers(), start());
+        assert!(!settled.stuck);
+        state = settled.state;
+        if done {
+            return state;
+        }
+    }
+    panic!("it never comes to rest");
+}
+
+fn commit(state: &mut Snapshot, transaction: &Transaction, prefix: &str) {
+    let mut number = 0;
+    let mut uid = || {
+        number += 1;
+        format!("{prefix}-{number}")
+    };
+    *state = state.apply(transaction, state.revision() + 1, &mut Stamp { now: start(), uid: &mut uid }).unwrap().snapshot;
+}
+
+/// Who a pod belongs to in the end: the workload that a manifest names.
+fn workload(state: &Snapshot, pod: &Object) -> Key {
+    let mut next = pod.clone();
+    while let Some(owner) = next.controller().cloned() {
+        let key = Kind::of(&owner.api_version, &owner.kind).map(|kind| Key::new(kind, next.key().namespace.clone(), owner.name));
+        match key.and_then(|key| state.get(&key)) {
+            Some(object) => next = object.clone(),
+            None => break,
+        }
+    }
+    next.key().clone()
+}
+
+/// Starts and stops by workload.
+fn by_workload(before: &Snapshot, after: &Snapshot) -> BTreeMap<(Key, &'static str), usize> {
+    let mut all = BTreeMap::new();
+    let placed = |pod: &Object| {
+        pod.get::<k8s_openapi::api::core::v1::Pod>().is_some_and(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()))
+    };
+    let same = |state: &Snapshot, pod: &Object| state.get(pod.key()).is_some_and(|other| other.uid() == pod.uid() && !other.is_deleting());
+    for pod in after.list(Kind::Pod).filter(|pod| !pod.is_deleting() && !same(before, pod)) {
+        *all.entry((workload(after, pod), if placed(pod) { "start" } else { "pending" })).or_default() += 1;
+    }
+    for pod in before.list(Kind::Pod).filter(|pod| !same(after, pod) && placed(pod)) {
+        *all.entry((workload(before, pod), "stop")).or_default() += 1;
+    }
+    all
+}
+
+/// Everything that a manifest or a person says, and what it says.
+fn everything_said(state: &Snapshot) -> BTreeMap<Key, serde_json::Value> {
+    let made = [Kind::Pod, Kind::ReplicaSet, Kind::EndpointSlice, Kind::Event, Kind::Source];
+    let said = |object: &Object| {
+        let mut value = crate::sync::identity::said(object);
+        // A Job's labels and selector carry its UID.
+        if object.kind() == Kind::Job {
+            value["spec"]["selector"].take();
+            value["spec"]["template"]["metadata"].take();
+        }
+        value
+    };
+    state.iter().filter(|object| !made.contains(&object.kind())).map(|object| (object.key().clone(), said(object))).collect()
+}
+
+fn deployment(name: &str, replicas: i32, image: &str, cpu: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      containers:\n      - {{name: c, image: \"{image}\", env: [{{name: A, value: \"1\"}}], resources: {{requests: {{cpu: {cpu}}}}}}}\n---\n"
+    )
+}
+
+fn config(name: &str, value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n  conf: |\n    one\n    two\n    {value}\n    four\n    five\n---\n"
+    )
+}
+
+fn secret(value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: keys, annotations: {{kubectl.kubernetes.io/last-applied-configuration: \"{value}\"}}}}\nstringData: {{password: {value}}}\n---\n"
+    )
+}
+
+fn job(name: &str, extra: &str) -> String {
+    format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}{extra}}}\nspec:\n  template:\n    spec: {{restartPolicy: Never, containers: [{{name: c, image: \"i:1\"}}]}}\n---\n"
+    )
+}
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n---\n";
+
+#[test]
+fn a_first_commit() {
+    let files = [
+        ("app/web.yaml", deployment("web", 3, "nginx:1", "100m") + SERVICE),
+        ("app/conf.yaml", config("conf", "three") + &secret("hunter2")),
+    ];
+    let preview = foresee(&cluster(2, Vec::new()), "0123456789abcdef0123456789abcdef01234567", &files);
+    insta::assert_snapshot!(preview.to_string());
+    assert_eq!(preview.exit_code(), 1);
+}
+
+#[test]
+fn a_rollout_a_prune_and_a_secret() {
+    let files = [
+        ("web.yaml", deployment("web", 2, "nginx:1", "100m")),
+        ("conf.yaml", config("conf", "three") + &secret("hunter2")),
+        ("old.yaml", job("old", "")),
+    ];
+    let base = happen(&cluster(2, Vec::new()), "r1", &files, None);
+    let files = [("web.yaml", deployment("web", 3, "nginx:2", "100m")), ("conf.yaml", config("conf", "3") + &secret("hunter3"))];
+    let preview = foresee(&base, "r2", &files);
+    insta::assert_snapshot!(preview.to_string());
+    assert!(!serde_json::to_string(&preview).unwrap().contains("hunter"));
+    // Once it has happened there is nothing to foresee.
+    let after = happen(&base, "r2", &files, None);
+    let again = foresee(&after, "r2", &files);
+    insta::assert_snapshot!(again.to_string());
+    assert_eq!(again.exit_code(), 0);
+}
+
+#[test]
+fn what_does_not_fit_stays_pending() {
+    let preview = foresee(&cluster(1, Vec::new()), "r1", &[("web.yaml", deployment("web", 3, "nginx:1", "2"))]);
+    insta::assert_snapshot!(preview.to_string());
+}
+
+#[test]
+fn a_change_that_cannot_be_made_in_place() {
+    let base = happen(&cluster(1, Vec::new()), "r1", &[("job.yaml", job("once", "") + &config("conf", "1"))], None);
+    let changed = |extra: &str| job("once", extra).replace("i:1", "i:2") + &config("conf", "1");
+    let refused = foresee(&base, "r2", &[("job.yaml", changed(""))]);
+    insta::assert_snapshot!("immutable_refused", refused.to_string());
+    assert_eq!(refused.exit_code(), 2);
+    let replaced = foresee(&base, "r2", &[("job.yaml", changed(", annotations: {podbay.dev/replace: \"true\"}"))]);
+    insta::assert_snapshot!("immutable_replaced", replaced.to_string());
+}
+
+#[test]
+fn a_deletion_that_needs_approval() {
+    let many = |count: usize| (0..count).map(|index| config(&format!("c{index:02}"), "x")).collect::<String>();
+    let base = happen(&cluster(1, Vec::new()), "r1", &[("a.yaml", many(12))], None);
+    let preview = foresee(&base, "r2", &[("a.yaml", many(5))]);
+    insta::assert_snapshot!(preview.to_string());
+    let after = happen(&base, "r2", &[("a.yaml", many(5))], Some(&preview.plan_id));
+    assert_eq!(foresee(&after, "r2", &[("a.yaml", many(5))]).exit_code(), 0);
+}
+
+#[test]
+fn a_broken_commit() {
+    let broken = deployment("web", 3, "nginx:1", "100m").replace("replicas:", "replica:");
+    let preview = foresee(&cluster(1, Vec::new()), "r1", &[("web.yaml", broken)]);
+    insta::assert_snapshot!(preview.to_string());
+    assert_eq!(preview.exit_code(), 2);
+}
+
+#[test]
+fn nothing_in_a_manifest_moves_the_cursor() {
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {key: \"a\\u001b[2Jb\\u202ec\", \"long\": \"x\\n\\u001b]0;title\\u0007\\n\"}\n";
+    let preview = foresee(&cluster(1, Vec::new()), "r1", &[("a.yaml", text.to_owned())]);
+    for shown in [preview.to_string(), serde_json::to_string(&preview).unwrap()] {
+        assert!(!shown.chars().any(|letter| (letter.is_control() && letter != '\n') || letter == '\u{202e}'), "{shown:?}");
+    }
+    let base = happen(&cluster(1, Vec::new()), "r1", &[("a.yaml", text.to_owned())], None);
+    let changed = foresee(&base, "r2", &[("a.yaml", text.replace("title", "other"))]).to_string();
+    assert!(changed.contains("\\u{1b}]0;other") && !changed.contains('\u{1b}'), "{changed}");
+}
+
+#[test]
+fn json_and_back_is_the_same_preview() {
+    let files = [("web.yaml", deployment("web", 3, "nginx:1", "2") + &secret("x")), ("conf.yaml", config("conf", "three"))];
+    let preview = foresee(&cluster(2, Vec::new()), "r1", &files);
+    let json = serde_json::to_value(&preview).unwrap();
+    assert_eq!(serde_json::from_value::<Preview>(json).unwrap(), preview);
+}
+
+#[test]
+fn a_previewed_path_needs_no_source_object() {
+    let state = cluster(1, Vec::new());
+    assert!(state.get(&Key::cluster(Kind::Source, "shop")).is_none());
+    assert_eq!(foresee(&state, "r1", &[("a.yaml", config("a", "1"))]).counts.create, 1);
+    let foreign = current(&happen(&state, "r1", &[("a.yaml", config("a", "1"))], None));
+    assert!(foreign.status.unwrap().inventory.iter().all(|entry: &InventoryEntry| entry.created));
+}
+
+/// One commit: workloads by name with replicas, image and size, and the rest.
+#[derive(Clone, Debug)]
+struct Commit {
+    deployments: BTreeMap<u8, (i32, u8, u8)>,
+    configs: BTreeMap<u8, u8>,
+    jobs: BTreeMap<u8, u8>,
+    namespace: bool,
+    waves: bool,
+}
+
+fn a_commit() -> impl Strategy<Value = Commit> {
+    let deployments = prop::collection::btree_map(0..4_u8, (0..4_i32, 0..3_u8, 0..3_u8), 0..4);
+    let configs = prop::collection::btree_map(0..5_u8, 0..3_u8, 0..5);
+    let jobs = prop::collection::btree_map(0..2_u8, 0..2_u8, 0..2);
+    (deployments, configs, jobs, any::<bool>(), any::<bool>()).prop_map(|(deployments, configs, jobs, namespace, waves)| Commit {
+        deployments,
+        configs,
+        jobs,
+        namespace,
+        waves,
+    })
+}
+
+impl Commit {
+    fn files(&self) -> Vec<(&'static str, String)> {
+        let mut text = String::new();
+        for (name, (replicas, image, size)) in &self.deployments {
+            let cpu = ["100m", "1500m", "3"][usize::from(*size)];
+            let one = deployment(&format!("d{name}"), *replicas, &format!("i:{image}"), cpu);
+            let annotated = format!("{{name: d{name}, annotations: {{argocd.argoproj.io/sync-wave: \"{name}\"}}}}");
+            text += &if self.waves { one.replacen(&format!("{{name: d{name}}}"), &annotated, 1) } else { one };
+        }
+        for (name, value) in &self.configs {
+            text += &config(&format!("c{name}"), &value.to_string());
+        }
+        for (name, version) in &self.jobs {
+            text += &job(&format!("j{name}"), ", annotations: {podbay.dev/replace: \"true\"}").replace("i:1", &format!("i:{version}"));
+        }
+        let mut files = vec![("a.yaml", text)];
+        if self.namespace {
+            let inside = deployment("in", 2, "i:1", "100m").replace("{name: in}", "{name: in, namespace: shop}");
+            files.push(("shop.yaml", format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop}}\n---\n{inside}")));
+        }
+        files
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_foretold_is_what_happens(commits in prop::collection::vec(a_commit(), 1..5)) {
+        let mut state = cluster(2, Vec::new());
+        for (index, commit) in commits.iter().enumerate() {
+            let (revision, files) = (format!("r{index}"), commit.files());
+            let mut source = current(&state);
+            if index % 2 == 1 {
+                source.spec.budget = Some(PruneBudget { objects: Some(1000), percent: None });
+            }
+            let look = read(&source, &revision, &files);
+            let Look::Read(read) = &look else { panic!("{commit:?}") };
+            let base = with_source(&state, &source);
+            let plan = plan_of(&base, &source, read, start());
+            let told = preview(&state, &source, &look, &controllers(), start());
+            let foretold = foretell(&base, "shop", &look, &plan, &controllers(), start()).state;
+            let happened = happen(&state, &revision, &files, Some(&told.plan_id));
+            prop_assert_eq!(everything_said(&foretold), everything_said(&happened));
+            prop_assert_eq!(by_workload(&state, &foretold), by_workload(&state, &happened));
+            let numbers = |pods: &[PodPreview]| pods.iter().map(|pod| pod.count).sum::<usize>();
+            let count = |word: &str| by_workload(&state, &happened).iter().filter(|((_, what), _)| *what == word).map(|(_, count)| count).sum::<usize>();
+            prop_assert_eq!((numbers(&told.pods.starts), numbers(&told.pods.stops)), (count("start"), count("stop")));
+            // Planning again after it has happened gives nothing.
+            prop_assert!(plan_of(&happened, &current(&happened), read, start()).step().is_empty());
+            state = happened;
+        }
+    }
+}

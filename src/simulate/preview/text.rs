@@ -17,9 +17,14 @@ impl fmt::Display for Preview {
             write!(f, " ({})", self.subject)?;
         }
         writeln!(f)?;
+        let mut spaced = true;
         for object in &self.objects {
-            writeln!(f)?;
+            let has_body = !object.fields.is_empty() || !object.takes.is_empty();
+            if spaced || has_body {
+                writeln!(f)?;
+            }
             write!(f, "{object}")?;
+            spaced = has_body;
         }
         let pods = &self.pods;
         section(f, "Pods", pods.starts.iter().map(|pod| format!("+ {pod}")).chain(pods.stops.iter().map(|pod| format!("- {pod}"))))?;
@@ -30,7 +35,7 @@ impl fmt::Display for Preview {
         section(f, "Refused", self.refusals.iter().cloned())?;
         section(f, "Needs approval", self.approvals.iter().cloned())?;
         writeln!(f, "\n{}", self.sum)?;
-        if !self.plan_id.is_empty() {
+        if !self.plan_id.is_empty() && !self.objects.is_empty() {
             writeln!(f, "plan {}", self.plan_id)?;
         }
         Ok(())
