@@ -27,6 +27,7 @@ pub mod dns;
 pub mod env;
 pub mod events;
 pub mod follow;
+pub mod identity;
 pub mod machine;
 pub mod network_plan;
 pub mod node_api;
