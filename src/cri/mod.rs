@@ -6,6 +6,7 @@
 //! - `fake`: the in-memory runtime on which the whole product runs in tests
 //! - `contract`: what every runtime must do
 
+pub mod contract;
 pub mod fake;
 pub mod types;
 

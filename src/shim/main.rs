@@ -1,1 +1,172 @@
-fn main() {}
+//! `podbay-shim`: one small process a pod.
+//!
+//! It holds the pod's namespaces (no pause container), is the parent of the pod's containers and of what they
+//! leave behind, writes their logs and exit records, and outlives the agent, which finds it again by its
+//! socket. When it dies its containers die.
+//!
+//! ```text
+//!  engine ──stdin: Init──► podbay-shim ──fork──► the shim (session of its own, pod's cgroup and namespaces)
+//!                             │ exits             │ shim.sock: Run, Exec, Kill, List, Watch, Forget, Shutdown
+//!                             ▼                   ├─ log writer      (may block on the disk)
+//!                      stdout: Hello│Failed       ├─ pod's init      (shared PID namespace only)
+//!                                                 └─ containers      (launch: fork, steps, exec)
+//! ```
+//!
+//! One thread, so that fork is safe at any moment. Not linked with the engine: they share `wire` and `socket`.
+
+mod launch;
+mod log;
+mod process;
+mod serve;
+mod socket;
+mod step;
+mod sys;
+#[allow(dead_code, reason = "the engine uses the rest")]
+mod wire;
+mod writer;
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::fs::{Mode, OFlags};
+
+use crate::serve::{Shim, State};
+use crate::step::{Attempt, refuse};
+use crate::wire::{Failed, Hello, Init, Response, VERSION, Wire};
+
+fn main() {
+    sys::close_from(3);
+    let result = start();
+    let code = match result {
+        Ok(()) => 0,
+        Err(failure) => {
+            reply(&failure.into());
+            1
+        }
+    };
+    sys::exit_now(code);
+}
+
+/// Answers the engine that started us; it may be gone.
+fn reply(response: &Response) {
+    let mut bytes = vec![0; 4];
+    response.put(&mut bytes);
+    let length = u32::try_from(bytes.len() - 4).unwrap_or(0);
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    rustix::io::write(rustix::stdio::stdout(), &bytes).ok();
+}
+
+/// Returns in the process the engine started, and when the shim's work is over.
+fn start() -> Result<(), Failed> {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).attempt(|| "read what to do")?;
+    let init = Init::from_bytes(&bytes).map_err(|error| refuse("read what to do", error.to_string()))?;
+    drop(bytes);
+    // The shim proper is nobody's child: it is to be there when the engine is not.
+    if let sys::Side::Parent { .. } = sys::fork(0, None).attempt(|| "fork")? {
+        return Ok(());
+    }
+    let shim = prepare(&init)?;
+    reply(&Hello { version: VERSION, pid: rustix::process::getpid().as_raw_pid() }.into());
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open /dev/null")?;
+    for target in 0..3 {
+        sys::install_standard(null.as_fd(), target).attempt(|| "let go of the standard streams")?;
+    }
+    drop(null);
+    drop(init);
+    shim.serve()
+}
+
+fn prepare(init: &Init) -> Result<Shim, Failed> {
+    rustix::process::setsid().attempt(|| "start a session")?;
+    rustix::process::chdir("/").attempt(|| "change to /")?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    launch::enter_cgroup(&init.cgroup)?;
+    if !init.cgroup.unified.is_empty() {
+        let path = format!("{}/cgroup.procs", init.cgroup.unified);
+        std::fs::write(&path, "0").attempt(|| format!("enter the cgroup {}", init.cgroup.unified))?;
+    }
+    // Better than ours is denied without CAP_SYS_RESOURCE: then it stays as it is.
+    std::fs::write("/proc/self/oom_score_adj", init.oom_score_adj.to_string()).ok();
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).attempt(|| "become a subreaper")?;
+    let signals = catch_signals()?;
+    let listener = listen(&init.directory)?;
+    namespaces(init)?;
+    let shared_pid = if init.shared_pid { Some(pod_init()?) } else { None };
+    // Our own memory and files are no business of a container that shares our user; children inherit it.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).attempt(|| "become not dumpable")?;
+    Ok(Shim { listener, signals, shared_pid, state: State::default() })
+}
+
+fn catch_signals() -> Result<SignalFd, Failed> {
+    let what = || "catch signals";
+    // A shim ends by a command only: a person's `killall -TERM` must not take pods down.
+    let mut ignored = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGCHLD] {
+        ignored.add(signal);
+    }
+    ignored.thread_block().attempt(what)?;
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).attempt(what)
+}
+
+fn listen(directory: &str) -> Result<UnixListener, Failed> {
+    let what = || format!("listen in {directory}");
+    // Through a descriptor: the directory's path may be longer than a socket's may be.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, Mode::empty()).attempt(what)?;
+    let path = format!("/proc/self/fd/{}/shim.sock", std::os::fd::AsRawFd::as_raw_fd(&opened));
+    UnixListener::bind(path).attempt(what)
+}
+
+fn namespaces(init: &Init) -> Result<(), Failed> {
+    let mut flags = CloneFlags::empty();
+    if init.new_network {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    if init.new_ipc {
+        flags |= CloneFlags::CLONE_NEWIPC;
+    }
+    if !init.hostname.is_empty() {
+        flags |= CloneFlags::CLONE_NEWUTS;
+    }
+    unshare(flags).attempt(|| "make the pod's namespaces")?;
+    if !init.hostname.is_empty() {
+        nix::unistd::sethostname(&init.hostname).attempt(|| format!("set the host name {}", init.hostname))?;
+    }
+    if init.new_network {
+        let what = || "bring the loopback interface up";
+        let kind = rustix::net::SocketType::DGRAM;
+        let socket =
+            rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, rustix::net::SocketFlags::CLOEXEC, None).attempt(what)?;
+        sys::loopback_up(socket.as_fd()).attempt(what)?;
+    }
+    for (name, value) in &init.sysctls {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        std::fs::write(path, value).attempt(|| format!("set {name}={value}"))?;
+    }
+    Ok(())
+}
+
+/// The first process of a shared PID namespace: does nothing but reap.
+fn pod_init() -> Result<(i32, OwnedFd), Failed> {
+    match sys::fork(nix::libc::CLONE_NEWPID as u64, None).attempt(|| "make the pod's PID namespace")? {
+        sys::Side::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        sys::Side::Child => {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
+            rustix::thread::set_name(c"podbay-init").ok();
+            sys::close_from(3);
+            let mut children = SigSet::empty();
+            children.add(Signal::SIGCHLD);
+            loop {
+                children.wait().ok();
+                while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+            }
+        }
+    }
+}

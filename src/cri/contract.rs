@@ -1,0 +1,246 @@
+//! What every runtime must do: the suite the fake, the engine and any other implementation pass.
+//!
+//! Commands are those every implementation understands: `sh -c "exit N"`, `echo`, `true`, and `sleep`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, CriError, ExecRequest, PodSandboxConfig, PodSandboxMetadata,
+    Runtime, SandboxState,
+};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A runtime under test.
+pub struct Subject {
+    pub runtime: Arc<dyn Runtime>,
+    /// An image with a shell that is present.
+    pub image: String,
+    /// An existing directory for logs.
+    pub logs: std::path::PathBuf,
+    /// Pods are made in the host's network where the runtime has no network of its own to give.
+    pub host_network: bool,
+}
+
+impl Subject {
+    pub fn pod(&self, name: &str) -> PodSandboxConfig {
+        PodSandboxConfig {
+            metadata: PodSandboxMetadata { namespace: "default".into(), name: name.into(), uid: format!("uid-{name}"), attempt: 0 },
+            hostname: name.into(),
+            log_directory: self.logs.join(name),
+            host_network: self.host_network,
+            cgroup_parent: format!("burstable/poduid-{name}"),
+            labels: [("app".to_owned(), name.to_owned())].into(),
+            ..PodSandboxConfig::default()
+        }
+    }
+
+    pub fn container(&self, name: &str, command: &[&str]) -> ContainerConfig {
+        ContainerConfig {
+            metadata: ContainerMetadata { name: name.into(), attempt: 0 },
+            image: self.image.clone(),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            log_path: Path::new(name).join("0.log"),
+            ..ContainerConfig::default()
+        }
+    }
+
+    /// Creates and starts.
+    pub async fn start(&self, sandbox: &str, config: &ContainerConfig) -> Result<String, CriError> {
+        let id = self.runtime.create_container(sandbox, config).await?;
+        self.runtime.start_container(&id).await?;
+        Ok(id)
+    }
+
+    /// Waits until the container is as wanted.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn until(&self, id: &str, wanted: impl Fn(&ContainerStatus) -> bool) -> ContainerStatus {
+        let start = Instant::now();
+        loop {
+            let status = self.runtime.container_status(id).await;
+            match &status {
+                Ok(status) if wanted(status) => return status.clone(),
+                _ => assert!(start.elapsed() < PATIENCE, "container {id} is {status:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub async fn until_exited(&self, id: &str) -> ContainerStatus {
+        self.until(id, |status| status.state == ContainerState::Exited).await
+    }
+}
+
+/// Runs every case. Leaves no sandbox behind.
+///
+/// # Panics
+/// When the runtime does not do what it must.
+pub async fn suite(subject: &Subject) {
+    sandboxes_come_and_go(subject).await;
+    a_container_lives_and_ends(subject).await;
+    stopping_and_removing_again_is_no_error(subject).await;
+    what_is_not_there_is_not_found(subject).await;
+    commands_run_inside(subject).await;
+    events_say_where_to_look(subject).await;
+    assert_eq!(subject.runtime.list_pod_sandboxes().await.map(|all| all.len()).ok(), Some(0));
+    assert_eq!(subject.runtime.list_containers().await.map(|all| all.len()).ok(), Some(0));
+}
+
+fn must<T>(result: Result<T, CriError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn sandboxes_come_and_go(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let config = subject.pod("come-and-go");
+    let id = must(runtime.run_pod_sandbox(&config).await);
+    let status = must(runtime.pod_sandbox_status(&id).await);
+    assert_eq!(status.state, SandboxState::Ready);
+    assert_eq!(status.metadata, config.metadata);
+    assert_eq!(status.labels, config.labels);
+    assert_eq!(must(runtime.list_pod_sandboxes().await), [status]);
+    must(runtime.stop_pod_sandbox(&id).await);
+    let status = must(runtime.pod_sandbox_status(&id).await);
+    assert_eq!((status.state, status.ips.len()), (SandboxState::NotReady, 0));
+    let refused = runtime.create_container(&id, &subject.container("late", &["true"])).await;
+    assert!(refused.is_err(), "a container in a stopped sandbox");
+    must(runtime.remove_pod_sandbox(&id).await);
+    assert_eq!(must(runtime.list_pod_sandboxes().await), []);
+}
+
+async fn a_container_lives_and_ends(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("lives")).await);
+    let config = subject.container("three", &["sh", "-c", "exit 3"]);
+    let id = must(runtime.create_container(&sandbox, &config).await);
+    let created = must(runtime.container_status(&id).await);
+    assert_eq!(created.state, ContainerState::Created);
+    assert_eq!((created.started_at, created.finished_at), (None, None));
+    assert_eq!((&created.sandbox_id, &created.metadata), (&sandbox, &config.metadata));
+    must(runtime.start_container(&id).await);
+    let ended = subject.until_exited(&id).await;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (3, "Error"));
+    assert!(ended.started_at >= Some(ended.created_at) && ended.finished_at >= ended.started_at, "{ended:?}");
+    assert!(runtime.start_container(&id).await.is_err(), "a second start");
+    let good = must(subject.start(&sandbox, &subject.container("good", &["true"])).await);
+    let ended = subject.until_exited(&good).await;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (0, "Completed"));
+    let long = must(subject.start(&sandbox, &subject.container("long", &["sleep", "100000"])).await);
+    assert_eq!(must(runtime.container_status(&long).await).state, ContainerState::Running);
+    assert!(runtime.remove_container(&long).await.is_err(), "removal of a running container");
+    must(runtime.stop_container(&long, Duration::ZERO).await);
+    let ended = must(runtime.container_status(&long).await);
+    assert_eq!(ended.state, ContainerState::Exited);
+    assert!(ended.exit_code == 137 || ended.exit_code == 143, "{ended:?}");
+    must(runtime.remove_container(&long).await);
+    assert!(matches!(runtime.container_status(&long).await, Err(CriError::NotFound(_))));
+    let last = must(subject.start(&sandbox, &subject.container("last", &["sleep", "100000"])).await);
+    must(runtime.stop_pod_sandbox(&sandbox).await);
+    assert_eq!(must(runtime.container_status(&last).await).state, ContainerState::Exited);
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+    assert_eq!(must(runtime.list_containers().await), []);
+}
+
+async fn stopping_and_removing_again_is_no_error(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("again")).await);
+    let id = must(subject.start(&sandbox, &subject.container("one", &["sleep", "100000"])).await);
+    for _ in 0..2 {
+        must(runtime.stop_container(&id, Duration::ZERO).await);
+    }
+    for _ in 0..2 {
+        must(runtime.remove_container(&id).await);
+    }
+    for _ in 0..2 {
+        must(runtime.stop_pod_sandbox(&sandbox).await);
+    }
+    for _ in 0..2 {
+        must(runtime.remove_pod_sandbox(&sandbox).await);
+    }
+    must(runtime.stop_container("nobody", Duration::from_secs(1)).await);
+    must(runtime.stop_pod_sandbox("nobody").await);
+}
+
+async fn what_is_not_there_is_not_found(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let not_found = |error: &CriError| matches!(error, CriError::NotFound(_));
+    assert!(runtime.pod_sandbox_status("nobody").await.is_err_and(|error| not_found(&error)));
+    assert!(runtime.container_status("nobody").await.is_err_and(|error| not_found(&error)));
+    assert!(runtime.start_container("nobody").await.is_err_and(|error| not_found(&error)));
+    let config = subject.container("lost", &["true"]);
+    assert!(runtime.create_container("nobody", &config).await.is_err_and(|error| not_found(&error)));
+    assert!(runtime.exec_sync("nobody", &["true".into()], PATIENCE).await.is_err_and(|error| not_found(&error)));
+}
+
+async fn commands_run_inside(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("inside")).await);
+    let id = must(subject.start(&sandbox, &subject.container("host", &["sleep", "100000"])).await);
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let output = must(runtime.exec_sync(&id, &words("echo hello there"), PATIENCE).await);
+    assert_eq!((output.stdout.as_slice(), output.exit_code), (b"hello there\n".as_slice(), 0));
+    let seven = ["sh", "-c", "exit 7"].map(str::to_owned);
+    assert_eq!(must(runtime.exec_sync(&id, &seven, PATIENCE).await).exit_code, 7);
+    let slow = runtime.exec_sync(&id, &words("sleep 100000"), Duration::from_millis(200)).await;
+    assert!(matches!(slow, Err(CriError::Timeout(_))), "{slow:?}");
+    let request = ExecRequest { command: words("cat"), stdin: true, stdout: true, ..ExecRequest::default() };
+    let session = must(runtime.exec(&id, &request).await);
+    let (Some(stdin), Some(stdout)) = (session.stdin, session.stdout) else { panic!("streams that were asked for") };
+    let echoed = tokio::task::spawn_blocking(move || {
+        use std::io::{Read, Write};
+        let mut stdin = std::fs::File::from(stdin);
+        stdin.write_all(b"to and fro")?;
+        drop(stdin);
+        let mut text = String::new();
+        std::fs::File::from(stdout).read_to_string(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    });
+    let echoed = tokio::time::timeout(PATIENCE, echoed).await;
+    assert!(matches!(echoed, Ok(Ok(Ok(ref text))) if text == "to and fro"), "{echoed:?}");
+    assert_eq!(tokio::time::timeout(PATIENCE, session.exit).await.ok().and_then(Result::ok), Some(0));
+    must(runtime.stop_container(&id, Duration::ZERO).await);
+    assert!(runtime.exec_sync(&id, &words("true"), PATIENCE).await.is_err(), "exec in an ended container");
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn events_say_where_to_look(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let mut events = runtime.events();
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("events")).await);
+    let id = must(subject.start(&sandbox, &subject.container("short", &["true"])).await);
+    subject.until_exited(&id).await;
+    let heard = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match events.recv().await {
+                Ok(event) if event.container_id == id => return event,
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    let event = heard.await;
+    assert!(event.as_ref().is_ok_and(|event| event.sandbox_id == sandbox && event.pod_uid == "uid-events"), "{event:?}");
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::FakeRuntime;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_fake_keeps_the_contract() {
+        let logs = tempfile::tempdir().unwrap();
+        let subject =
+            Subject { runtime: Arc::new(FakeRuntime::default()), image: "busybox".into(), logs: logs.path().into(), host_network: false };
+        suite(&subject).await;
+    }
+}

@@ -1,0 +1,419 @@
+//! The pods' control groups: a tree of ours in every hierarchy of the host.
+//!
+//! ```text
+//!  ROOT/                      the runtime's own; never below the daemon's unit
+//!  ├─ besteffort/pod<uid>/    ┬─ shim-<sandbox>     the shim, its log writer
+//!  ├─ burstable/pod<uid>/     └─ <container>        limits of one container
+//!  └─ pod<uid>/               guaranteed pods
+//! ```
+//!
+//! Written through `cgroups-rs`, which can say yes and do nothing: every limit is read back. v1 and hybrid hosts
+//! have a directory in each controller's hierarchy, v2 hosts one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cgroups_rs::fs::cpu::CpuController;
+use cgroups_rs::fs::hierarchies;
+use cgroups_rs::fs::memory::MemController;
+use cgroups_rs::fs::pid::PidController;
+use cgroups_rs::fs::{Cgroup, MaxValue};
+
+use super::wire;
+use crate::cri::Resources;
+
+const PAGE: u64 = 4096;
+/// Dying processes keep a cgroup busy for a moment.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A cgroup is not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("no cgroup hierarchy with a controller we use is mounted")]
+    NoHierarchy,
+    #[error("create cgroup {path}: {cause}")]
+    Create { path: String, cause: String },
+    #[error("set {limit} of cgroup {path}: {cause}")]
+    Limit { path: String, limit: &'static str, cause: String },
+    #[error("remove cgroup {path}: {cause}")]
+    Remove { path: String, cause: io::Error },
+}
+
+/// The hierarchies of this host and our root in them.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    root: String,
+    unified: bool,
+    /// (controller, where its hierarchy is mounted), in the order they are entered.
+    mounts: Vec<(String, PathBuf)>,
+}
+
+/// What a container has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu_nanos: u64,
+    pub memory_working_set_bytes: u64,
+    pub pids: u64,
+}
+
+impl Tree {
+    /// Finds the hierarchies. `root` is relative: `podbay` or `podbay-pods.slice/podbay`.
+    pub fn detect(root: &str) -> Result<Self, CgroupError> {
+        let unified = hierarchies::is_cgroup2_unified_mode();
+        let mounts = if unified {
+            vec![(String::new(), PathBuf::from(hierarchies::UNIFIED_MOUNTPOINT))]
+        } else {
+            let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            v1_mounts(&info)
+        };
+        if mounts.is_empty() {
+            return Err(CgroupError::NoHierarchy);
+        }
+        Ok(Self { root: root.trim_matches('/').to_owned(), unified, mounts })
+    }
+
+    pub fn is_unified(&self) -> bool {
+        self.unified
+    }
+
+    /// The controllers of a v1 host that a container is to see; empty on v2.
+    pub fn v1_controllers(&self) -> Vec<String> {
+        if self.unified { Vec::new() } else { self.mounts.iter().map(|(controller, _)| controller.clone()).collect() }
+    }
+
+    /// Below each hierarchy's mount point.
+    pub fn full(&self, path: &str) -> String {
+        if path.is_empty() { self.root.clone() } else { format!("{}/{path}", self.root) }
+    }
+
+    fn directories(&self, path: &str) -> Vec<PathBuf> {
+        let full = self.full(path);
+        let mut all: Vec<PathBuf> = self.mounts.iter().map(|(_, mount)| mount.join(&full)).collect();
+        // cpu and cpuacct are often one hierarchy.
+        all.dedup();
+        all
+    }
+
+    fn directory(&self, controller: &str, path: &str) -> Option<PathBuf> {
+        let wanted = if self.unified { "" } else { controller };
+        let (_, mount) = self.mounts.iter().find(|(name, _)| name == wanted)?;
+        Some(mount.join(self.full(path)))
+    }
+
+    /// Makes a cgroup with these limits, or sets them on the one that is there. Returns which could not be had
+    /// because the host lacks the controller.
+    pub fn create(&self, path: &str, limits: &Resources) -> Result<Vec<&'static str>, CgroupError> {
+        let full = self.full(path);
+        let create = |cause: String| CgroupError::Create { path: full.clone(), cause };
+        let controllers: Vec<String> = if self.unified {
+            let present = std::fs::read_to_string(self.mounts[0].1.join("cgroup.controllers")).unwrap_or_default();
+            let present = present.split_whitespace().map(str::to_owned);
+            present.filter(|name| ["cpu", "memory", "pids"].contains(&name.as_str())).collect()
+        } else {
+            self.mounts.iter().map(|(controller, _)| controller.clone()).collect()
+        };
+        let cgroup = Cgroup::new_with_specified_controllers(hierarchies::auto(), &full, Some(controllers))
+            .map_err(|error| create(describe(&error)))?;
+        for directory in self.directories(path) {
+            if !directory.is_dir() {
+                return Err(create(format!("{} is not there", directory.display())));
+            }
+        }
+        let mut missing = Vec::new();
+        self.set_cpu(&cgroup, path, limits, &mut missing)?;
+        self.set_memory(&cgroup, path, limits, &mut missing)?;
+        self.set_pids(&cgroup, path, limits, &mut missing)?;
+        Ok(missing)
+    }
+
+    /// Whether the kernel offers this file for the cgroup.
+    fn offers(&self, controller: &str, path: &str, file: &str) -> bool {
+        self.directory(controller, path).is_some_and(|directory| directory.join(file).exists())
+    }
+
+    fn set_cpu(&self, cgroup: &Cgroup, path: &str, limits: &Resources, missing: &mut Vec<&'static str>) -> Result<(), CgroupError> {
+        let fail = |limit, cause: String| CgroupError::Limit { path: self.full(path), limit, cause };
+        if limits.cpu_shares == 0 && limits.cpu_quota <= 0 {
+            return Ok(());
+        }
+        let file = if self.unified { "cpu.max" } else { "cpu.cfs_quota_us" };
+        let Some(cpu) = cgroup.controller_of::<CpuController>().filter(|_| self.offers("cpu", path, file)) else {
+            missing.push("cpu");
+            return Ok(());
+        };
+        if limits.cpu_shares > 0 {
+            let wanted = if self.unified { weight(limits.cpu_shares) } else { limits.cpu_shares.clamp(2, 262_144) };
+            let got = cpu.set_shares(wanted).and_then(|()| cpu.shares());
+            check("cpu share", got, wanted, &fail)?;
+        }
+        if limits.cpu_quota > 0 {
+            let period = if limits.cpu_period > 0 { limits.cpu_period } else { 100_000 };
+            if self.unified {
+                let set = cpu.set_cfs_quota_and_period(Some(limits.cpu_quota), Some(period));
+                check("cpu quota", set.and_then(|()| cpu.cfs_quota()), limits.cpu_quota, &fail)?;
+            } else {
+                // In this order: the quota is checked against the period.
+                check("cpu period", cpu.set_cfs_period(period).and_then(|()| cpu.cfs_period()), period, &fail)?;
+                let set = cpu.set_cfs_quota(limits.cpu_quota);
+                check("cpu quota", set.and_then(|()| cpu.cfs_quota()), limits.cpu_quota, &fail)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_memory(&self, cgroup: &Cgroup, path: &str, limits: &Resources, missing: &mut Vec<&'static str>) -> Result<(), CgroupError> {
+        let fail = |limit, cause: String| CgroupError::Limit { path: self.full(path), limit, cause };
+        if limits.memory_limit_bytes == 0 {
+            return Ok(());
+        }
+        let file = if self.unified { "memory.max" } else { "memory.limit_in_bytes" };
+        let Some(memory) = cgroup.controller_of::<MemController>().filter(|_| self.offers("memory", path, file)) else {
+            missing.push("memory");
+            return Ok(());
+        };
+        let wanted = i64::try_from(limits.memory_limit_bytes).unwrap_or(i64::MAX);
+        let directory = self.directory("memory", path).unwrap_or_default();
+        let read = |name: &str| std::fs::read_to_string(directory.join(name)).map(|text| text.trim().to_owned());
+        let pages = |text: &str| text.parse::<u64>().ok().map(|bytes| bytes / PAGE);
+        memory.set_limit(wanted).map_err(|error| fail("memory limit", describe(&error)))?;
+        let got = read(file).map_err(|error| fail("memory limit", error.to_string()))?;
+        if pages(&got) != Some(limits.memory_limit_bytes / PAGE) {
+            return Err(fail("memory limit", format!("it is {got} after {wanted} was set")));
+        }
+        // No swap beyond it, as with Kubernetes; where swap is not accounted there is no such file.
+        if self.unified {
+            if self.offers("memory", path, "memory.swap.max") {
+                memory.set_memswap_limit(0).map_err(|error| fail("swap limit", describe(&error)))?;
+            }
+            // One process out of memory takes the container down, rather than leaving half of it.
+            std::fs::write(directory.join("memory.oom.group"), "1").map_err(|error| fail("memory.oom.group", error.to_string()))?;
+        } else if self.offers("memory", path, "memory.memsw.limit_in_bytes") {
+            memory.set_memswap_limit(wanted).map_err(|error| fail("swap limit", describe(&error)))?;
+        }
+        Ok(())
+    }
+
+    fn set_pids(&self, cgroup: &Cgroup, path: &str, limits: &Resources, missing: &mut Vec<&'static str>) -> Result<(), CgroupError> {
+        let fail = |limit, cause: String| CgroupError::Limit { path: self.full(path), limit, cause };
+        if limits.pids_limit == 0 {
+            return Ok(());
+        }
+        let Some(pids) = cgroup.controller_of::<PidController>().filter(|_| self.offers("pids", path, "pids.max")) else {
+            missing.push("pids");
+            return Ok(());
+        };
+        let wanted = MaxValue::Value(i64::try_from(limits.pids_limit).unwrap_or(i64::MAX));
+        check("pids limit", pids.set_pid_max(wanted).and_then(|()| pids.get_pid_max()), wanted, &fail)
+    }
+
+    /// How a process enters.
+    pub fn entrance(&self, path: &str) -> wire::Cgroup {
+        let directories = self.directories(path);
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        if self.unified {
+            wire::Cgroup { unified: directories.into_iter().next().map(text).unwrap_or_default(), tasks: Vec::new() }
+        } else {
+            let tasks = directories.into_iter().map(|directory| text(directory.join("tasks"))).collect();
+            wire::Cgroup { unified: String::new(), tasks }
+        }
+    }
+
+    /// The file that counts out-of-memory kills; empty without a memory controller.
+    pub fn oom_file(&self, path: &str) -> String {
+        let file = if self.unified { "memory.events" } else { "memory.oom_control" };
+        let directory = self.directory("memory", path);
+        directory.map(|directory| directory.join(file).to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Every process in it and below.
+    pub fn processes(&self, path: &str) -> Vec<i32> {
+        let mut all = Vec::new();
+        for directory in self.directories(path) {
+            walk(&directory, &mut |directory| {
+                let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+                all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            });
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Kills every process in it and below, and waits until they are gone.
+    pub fn kill(&self, path: &str) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + BUSY_LIMIT;
+        loop {
+            if self.unified {
+                // All at once, forking ones too. Older kernels have no such file.
+                std::fs::write(self.directories(path)[0].join("cgroup.kill"), "1").ok();
+            }
+            let all = self.processes(path);
+            // What we cannot see (0: of another PID namespace) we cannot kill.
+            let seen: Vec<i32> = all.into_iter().filter(|pid| *pid > 0).collect();
+            if seen.is_empty() {
+                return Ok(());
+            }
+            for pid in seen.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+            }
+            if Instant::now() > deadline {
+                let cause = io::Error::other(format!("processes {seen:?} do not die"));
+                return Err(CgroupError::Remove { path: self.full(path), cause });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Removes it and what is below. No error when it is not there.
+    pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + BUSY_LIMIT;
+        for directory in self.directories(path) {
+            let mut all = Vec::new();
+            walk(&directory, &mut |directory| all.push(directory.to_owned()));
+            for directory in all.iter().rev() {
+                while let Err(cause) = std::fs::remove_dir(directory) {
+                    match cause.raw_os_error() {
+                        Some(nix::libc::ENOENT) => break,
+                        Some(nix::libc::EBUSY) if Instant::now() < deadline => {
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                        _ => return Err(CgroupError::Remove { path: self.full(path), cause }),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes it if it is empty: the pod's own, which two sandboxes may share for a moment.
+    pub fn remove_if_empty(&self, path: &str) {
+        for directory in self.directories(path) {
+            std::fs::remove_dir(directory).ok();
+        }
+    }
+
+    /// Whether our root is there in any hierarchy.
+    pub fn exists(&self) -> bool {
+        self.directories("").iter().any(|directory| directory.exists())
+    }
+
+    /// What it has used until now.
+    pub fn usage(&self, path: &str) -> Usage {
+        let read = |controller: &str, file: &str| {
+            let path = self.directory(controller, path)?.join(file);
+            std::fs::read_to_string(path).ok()
+        };
+        let number = |text: Option<String>| text.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+        let keyed = |text: Option<String>, key: &str| {
+            let text = text.unwrap_or_default();
+            text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        let (cpu_nanos, memory, inactive) = if self.unified {
+            (
+                keyed(read("cpu", "cpu.stat"), "usage_usec ") * 1000,
+                number(read("memory", "memory.current")),
+                keyed(read("memory", "memory.stat"), "inactive_file "),
+            )
+        } else {
+            (
+                number(read("cpuacct", "cpuacct.usage")),
+                number(read("memory", "memory.usage_in_bytes")),
+                keyed(read("memory", "memory.stat"), "total_inactive_file "),
+            )
+        };
+        Usage { cpu_nanos, memory_working_set_bytes: memory.saturating_sub(inactive), pids: number(read("pids", "pids.current")) }
+    }
+
+    /// What this host lacks; one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let has = |controller: &str| {
+            if self.unified {
+                let present = std::fs::read_to_string(self.mounts[0].1.join("cgroup.controllers")).unwrap_or_default();
+                present.split_whitespace().any(|name| name == controller)
+            } else {
+                self.mounts.iter().any(|(name, _)| name == controller)
+            }
+        };
+        ["cpu", "memory", "pids"]
+            .into_iter()
+            .filter(|controller| !has(controller))
+            .map(|controller| format!("cgroup controller {controller} is not available: its limits have no effect"))
+            .collect()
+    }
+}
+
+/// Calls `visit` for a directory and everything below, parents first. Nothing if it is not there.
+fn walk(directory: &Path, visit: &mut dyn FnMut(&Path)) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    visit(directory);
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&entry.path(), visit);
+        }
+    }
+}
+
+fn check<T: PartialEq + std::fmt::Debug>(
+    limit: &'static str,
+    got: Result<T, cgroups_rs::fs::error::Error>,
+    wanted: T,
+    fail: &dyn Fn(&'static str, String) -> CgroupError,
+) -> Result<(), CgroupError> {
+    match got {
+        Ok(got) if got == wanted => Ok(()),
+        Ok(got) => Err(fail(limit, format!("it is {got:?} after {wanted:?} was set"))),
+        Err(error) => Err(fail(limit, describe(&error))),
+    }
+}
+
+fn describe(error: &cgroups_rs::fs::error::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// v2's cpu.weight for v1's cpu.shares, as the kubelet converts it.
+fn weight(shares: u64) -> u64 {
+    1 + ((shares.clamp(2, 262_144) - 2) * 9999) / 262_142
+}
+
+/// (controller, mount point) of the v1 hierarchies we use.
+fn v1_mounts(info: &str) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for controller in ["memory", "pids", "cpu", "cpuacct"] {
+        for line in info.lines() {
+            let Some((mount, source)) = line.split_once(" - ") else { continue };
+            let mut source = source.split(' ');
+            let is_v1 = source.next() == Some("cgroup");
+            if is_v1 && source.nth(1).is_some_and(|options| options.split(',').any(|option| option == controller)) {
+                if let Some(point) = mount.split(' ').nth(4) {
+                    found.push((controller.to_owned(), PathBuf::from(point)));
+                }
+                break;
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_found_in_mountinfo() {
+        let info = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+                    32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
+                    35 31 0:32 /docker/x /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n\
+                    41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
+        let names: Vec<String> = v1_mounts(info).into_iter().map(|(name, at)| format!("{name} {}", at.display())).collect();
+        assert_eq!(names, ["memory /sys/fs/cgroup/memory", "cpu /sys/fs/cgroup/cpu,cpuacct", "cpuacct /sys/fs/cgroup/cpu,cpuacct"]);
+    }
+
+    #[test]
+    fn shares_become_weights() {
+        assert_eq!([weight(2), weight(1024), weight(262_144), weight(0)], [1, 39, 10_000, 1]);
+    }
+}

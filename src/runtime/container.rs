@@ -1,0 +1,451 @@
+//! Containers: made, started, stopped and removed in a sandbox.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::engine::{Inner, Table, blocking, until_ended};
+use super::launch::plan::{Place, plan};
+use super::record::{self, ContainerRecord};
+use super::sandbox::Sandbox;
+use super::shim::ShimError;
+use super::spec::Surroundings;
+use super::wire::{Exit, Forget, Kill, LogFile, Response, Run, User};
+use super::{ImageRoot, RuntimeError, capability, seccomp, shim, signal, spec};
+use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, PodSandboxConfig, Seccomp};
+use crate::model::Timestamp;
+
+/// As much of a termination message as Kubernetes keeps.
+const MESSAGE_LIMIT_BYTES: u64 = 4096;
+/// SIGKILL works at once, unless the kernel itself hangs.
+const KILL_LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) struct Container {
+    pub record: ContainerRecord,
+    pub started_at_ns: Option<i64>,
+    pub lost_in_reboot: bool,
+    exit: Option<Exit>,
+    message: String,
+    ended: watch::Sender<bool>,
+}
+
+impl Container {
+    pub fn new(record: ContainerRecord) -> Self {
+        let ended = watch::Sender::new(record.start_error.is_some());
+        Self { record, started_at_ns: None, lost_in_reboot: false, exit: None, message: String::new(), ended }
+    }
+
+    pub fn end(&mut self, exit: Exit, message: String) {
+        if self.exit.is_none() {
+            self.exit = Some(exit);
+            self.message = message;
+        }
+        self.ended.send_replace(true);
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.record.started && self.record.start_error.is_none() && self.exit.is_none()
+    }
+
+    pub fn status(&self, table: &Table) -> ContainerStatus {
+        let record = &self.record;
+        let config = &record.config;
+        let at = |ns: i64| Timestamp::from_nanosecond(i128::from(ns)).ok();
+        let logs = table.sandboxes.get(&record.sandbox_id).map(|s| s.record.config.log_directory.clone());
+        let mut status = ContainerStatus {
+            id: record.id.clone(),
+            sandbox_id: record.sandbox_id.clone(),
+            metadata: config.metadata.clone(),
+            state: if record.started { ContainerState::Running } else { ContainerState::Created },
+            created_at: record.created_at,
+            started_at: self.started_at_ns.filter(|ns| *ns > 0).and_then(at),
+            finished_at: None,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image: config.image.clone(),
+            image_id: record.image_id.clone(),
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            log_path: logs.unwrap_or_default().join(&config.log_path),
+        };
+        if let Some((message, when)) = &record.start_error {
+            status.state = ContainerState::Exited;
+            status.finished_at = Some(*when);
+            status.exit_code = 128;
+            status.reason = "StartError".into();
+            status.message.clone_from(message);
+        } else if let Some(exit) = &self.exit {
+            status.state = ContainerState::Exited;
+            status.started_at = Some(exit.started_at_ns).filter(|ns| *ns > 0).and_then(at).or(status.started_at);
+            status.finished_at = Some(exit.finished_at_ns).filter(|ns| *ns > 0).and_then(at);
+            status.exit_code = exit.code;
+            status.reason = match exit.code {
+                _ if exit.oom_killed => "OOMKilled",
+                0 => "Completed",
+                _ => "Error",
+            }
+            .into();
+            status.message.clone_from(&self.message);
+            if self.lost_in_reboot && exit.finished_at_ns == 0 {
+                status.message = "it ran when the host went down".into();
+            }
+        }
+        status
+    }
+}
+
+impl Inner {
+    fn ready_sandbox(&self, id: &str) -> Result<(PodSandboxConfig, i32), RuntimeError> {
+        let table = self.table();
+        let sandbox = table.sandboxes.get(id).ok_or_else(|| CriError::NotFound(format!("sandbox {id}")))?;
+        if !sandbox.ready {
+            return Err(CriError::failed(format!("use sandbox {id}"), "it is not ready").into());
+        }
+        Ok((sandbox.record.config.clone(), sandbox.record.shim_pid))
+    }
+
+    /// Returns the sandbox's and the container's id.
+    pub fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<(String, String), RuntimeError> {
+        self.ready_sandbox(sandbox_id)?;
+        let image = self.rootfs.prepare(&config.image)?;
+        let from_image = image.config.config().clone().unwrap_or_default();
+        let record = ContainerRecord {
+            version: record::VERSION,
+            id: uuid::Uuid::new_v4().simple().to_string(),
+            sandbox_id: sandbox_id.to_owned(),
+            config: config.clone(),
+            image_id: image.id.clone(),
+            created_at: Timestamp::now(),
+            image_user: from_image.user().clone().unwrap_or_default(),
+            image_stop_signal: from_image.stop_signal().clone().unwrap_or_default(),
+            layers: image.layers.clone(),
+            started: false,
+            start_error: None,
+        };
+        self.rootfs.hold(&record.id, &image.id)?;
+        let made = self.make_container(&record, &image);
+        if made.is_err() {
+            self.discard(&record);
+        }
+        made?;
+        let id = record.id.clone();
+        self.table().containers.insert(id.clone(), Container::new(record));
+        Ok((sandbox_id.to_owned(), id))
+    }
+
+    fn make_container(&self, record: &ContainerRecord, image: &ImageRoot) -> Result<(), RuntimeError> {
+        let dir = self.dir_of(record);
+        for name in ["upper", "work", "root"] {
+            let path = dir.join(name);
+            std::fs::create_dir_all(&path).map_err(RuntimeError::file("make the directory", &path))?;
+        }
+        let upper = dir.join("upper");
+        let like = image.layers.first().and_then(|layer| std::fs::metadata(layer).ok());
+        // The upper directory's own mode and owner are those of the container's root.
+        let mode = like.as_ref().map_or(0o755, |like| like.mode() & 0o7777);
+        std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(mode)).map_err(RuntimeError::file("set the mode of", &upper))?;
+        if let Some(like) = like {
+            std::os::unix::fs::chown(&upper, Some(like.uid()), Some(like.gid())).map_err(RuntimeError::file("set the owner of", &upper))?;
+        }
+        if !record.config.termination_message_path.is_empty() {
+            let path = dir.join("termination-log");
+            std::fs::write(&path, "").map_err(RuntimeError::file("make the file", &path))?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
+                .map_err(RuntimeError::file("set the mode of", &path))?;
+        }
+        let (pod, shim_pid) = self.ready_sandbox(&record.sandbox_id)?;
+        let around = self.surroundings(record, &pod, shim_pid);
+        let profile = self.profile(&record.config)?;
+        let spec = spec::spec(&record.config, &image.config, &around, profile)?;
+        let path = dir.join("config.json");
+        let text = serde_json::to_vec(&spec).map_err(std::io::Error::other);
+        text.and_then(|text| std::fs::write(&path, text)).map_err(RuntimeError::file("write", &path))?;
+        let missing = self.cgroups.create(&cgroup_of(&pod, &record.id), &record.config.resources)?;
+        if !missing.is_empty() {
+            tracing::warn!(container = record.config.metadata.name, ?missing, "limits without effect on this host");
+        }
+        self.write_container(record)
+    }
+
+    fn write_container(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
+        let path = self.dir_of(record).join("container.json");
+        record::write(&path, record).map_err(RuntimeError::file("write", &path))
+    }
+
+    fn surroundings(&self, record: &ContainerRecord, pod: &PodSandboxConfig, shim_pid: i32) -> Surroundings {
+        let dir = self.dir_of(record);
+        Surroundings {
+            hostname: pod.hostname.clone(),
+            host_network: pod.host_network,
+            host_pid: pod.host_pid,
+            host_ipc: pod.host_ipc,
+            shared_pid: pod.share_process_namespace && !pod.host_pid,
+            shim_pid,
+            files: self.options.sandbox_dir(&record.sandbox_id),
+            shm: if pod.host_ipc { "/dev/shm".into() } else { self.options.sandbox_run_dir(&record.sandbox_id).join("shm") },
+            cgroup: self.cgroups.full(&cgroup_of(pod, &record.id)),
+            termination_log: dir.join("termination-log"),
+            root: dir.join("root"),
+        }
+    }
+
+    /// The profile for the spec; `None`: no filter.
+    fn profile(&self, config: &ContainerConfig) -> Result<Option<oci_spec::runtime::LinuxSeccomp>, RuntimeError> {
+        let security = &config.security;
+        match &security.seccomp {
+            _ if security.privileged => Ok(None),
+            Seccomp::Unconfined => Ok(None),
+            Seccomp::RuntimeDefault => Ok(Some(seccomp::default_profile(bounding(config)?)?)),
+            Seccomp::Localhost(path) => {
+                let text = std::fs::read(path).map_err(RuntimeError::file("read the seccomp profile", path))?;
+                let profile = serde_json::from_slice(&text);
+                Ok(Some(profile.map_err(|cause| CriError::failed(format!("read the seccomp profile {}", path.display()), cause))?))
+            }
+        }
+    }
+
+    /// The filter's instructions: the default one is compiled once for each set of capabilities.
+    pub fn filter(&self, config: &ContainerConfig, spec: &oci_spec::runtime::Spec) -> Result<Arc<Vec<u8>>, RuntimeError> {
+        let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
+            return Ok(Arc::default());
+        };
+        if config.security.seccomp != Seccomp::RuntimeDefault {
+            return Ok(Arc::new(seccomp::compile(profile)?));
+        }
+        let key = bounding(config)?;
+        let mut known = self.seccomp.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(filter) = known.get(&key) {
+            return Ok(filter.clone());
+        }
+        let filter = Arc::new(seccomp::compile(profile)?);
+        known.insert(key, filter.clone());
+        Ok(filter)
+    }
+
+    pub fn read_spec(&self, record: &ContainerRecord) -> Result<oci_spec::runtime::Spec, RuntimeError> {
+        let path = self.dir_of(record).join("config.json");
+        record::read(&path).map_err(RuntimeError::file("read", &path))
+    }
+
+    pub fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut record = {
+            let mut table = self.table();
+            let container = table.containers.get_mut(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
+            if container.record.started {
+                return Err(CriError::failed(format!("start container {id}"), "it was started before").into());
+            }
+            container.record.started = true;
+            container.record.clone()
+        };
+        let started = self.launch(&record);
+        if let Err(error) = &started {
+            record.start_error = Some((error.to_string(), Timestamp::now()));
+        }
+        if let Err(cause) = self.write_container(&record) {
+            tracing::warn!(container = id, %cause, "write a container's record");
+        }
+        let mut table = self.table();
+        if let Some(container) = table.containers.get_mut(id) {
+            container.record = record;
+            match &started {
+                Ok(at_ns) => container.started_at_ns = Some(*at_ns),
+                Err(_) => {
+                    container.ended.send_replace(true);
+                }
+            }
+        }
+        started.map(drop)
+    }
+
+    fn launch(&self, record: &ContainerRecord) -> Result<i64, RuntimeError> {
+        let (pod, _) = self.ready_sandbox(&record.sandbox_id)?;
+        self.write_container(record)?;
+        let spec = self.read_spec(record)?;
+        let dir = self.dir_of(record);
+        let cgroup = cgroup_of(&pod, &record.id);
+        let config = &record.config;
+        let mut layers = record.layers.clone();
+        if layers.is_empty() {
+            let empty = dir.join("empty");
+            std::fs::create_dir_all(&empty).map_err(RuntimeError::file("make the directory", &empty))?;
+            layers.push(empty);
+        }
+        let logged = !config.log_path.as_os_str().is_empty() && !pod.log_directory.as_os_str().is_empty();
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let log = LogFile {
+            directory: text(&pod.log_directory),
+            path: if logged { text(&config.log_path) } else { String::new() },
+            max_bytes: self.options.log_max_bytes,
+            max_files: self.options.log_max_files,
+        };
+        let place = Place {
+            layers,
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            record: dir.join("exit"),
+            log,
+            cgroup: self.cgroups.entrance(&cgroup),
+            oom_file: self.cgroups.oom_file(&cgroup),
+            controllers: self.cgroups.v1_controllers(),
+            user: user_of(record),
+            seccomp: self.filter(config, &spec)?.to_vec(),
+            privileged: config.security.privileged,
+            devices: if config.security.privileged { host_devices() } else { Vec::new() },
+            stdin: config.stdin,
+        };
+        let run = Run { id: record.id.clone(), launch: plan(&spec, &place) };
+        let directory = self.options.sandbox_run_dir(&record.sandbox_id);
+        match shim::ask(&directory, &run.into(), &[])?.response {
+            Response::Started(started) => Ok(started.at_ns),
+            _ => Err(ShimError::Confused(directory).into()),
+        }
+    }
+
+    pub async fn stop_container(self: &Arc<Self>, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        let (record, ended) = {
+            let table = self.table();
+            let Some(container) = table.containers.get(id).filter(|container| container.is_running()) else {
+                return Ok(());
+            };
+            (container.record.clone(), container.ended.subscribe())
+        };
+        let names = [record.config.stop_signal.as_str(), record.image_stop_signal.as_str()];
+        let stop = names.into_iter().find(|name| !name.is_empty()).and_then(signal::number).unwrap_or(signal::TERM);
+        if !grace.is_zero() {
+            self.signal(&record, stop).await?;
+            if tokio::time::timeout(grace, until_ended(ended.clone())).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.signal(&record, signal::KILL).await?;
+        if tokio::time::timeout(KILL_LIMIT, until_ended(ended)).await.is_err() {
+            return Err(CriError::Timeout(format!("kill container {id}")).into());
+        }
+        Ok(())
+    }
+
+    async fn signal(self: &Arc<Self>, record: &ContainerRecord, signal: i32) -> Result<(), RuntimeError> {
+        let directory = self.options.sandbox_run_dir(&record.sandbox_id);
+        let kill = Kill { container: record.id.clone(), exec: 0, signal };
+        blocking(self, move |_| match shim::ask(&directory, &kill.into(), &[]) {
+            // A dead shim's containers are dead: its end will be, or was, noticed.
+            Err(error) if error.is_gone() => Ok(()),
+            result => result.map(drop).map_err(Into::into),
+        })
+        .await
+    }
+
+    /// Returns the sandbox's id, if there was such a container.
+    pub fn remove_container(&self, id: &str) -> Result<Option<String>, RuntimeError> {
+        let record = {
+            let table = self.table();
+            let Some(container) = table.containers.get(id) else { return Ok(None) };
+            if container.is_running() {
+                return Err(CriError::failed(format!("remove container {id}"), "it is running").into());
+            }
+            container.record.clone()
+        };
+        let directory = self.options.sandbox_run_dir(&record.sandbox_id);
+        let ready = self.table().sandboxes.get(&record.sandbox_id).is_some_and(|sandbox| sandbox.ready);
+        if ready && record.started {
+            shim::ask(&directory, &Forget { id: id.to_owned() }.into(), &[])?;
+        }
+        if let Some(path) = self.container_cgroup(&record) {
+            self.cgroups.remove(&path)?;
+        }
+        self.remove_files(&record)?;
+        self.rootfs.release(id)?;
+        self.table().containers.remove(id);
+        Ok(Some(record.sandbox_id))
+    }
+
+    /// Takes a half-made container away.
+    fn discard(&self, record: &ContainerRecord) {
+        let cgroup = self.container_cgroup(record).map_or(Ok(()), |path| self.cgroups.remove(&path));
+        let files = self.remove_files(record);
+        let released = self.rootfs.release(&record.id).map_err(RuntimeError::from);
+        for cause in [cgroup.map_err(RuntimeError::from), files, released].into_iter().filter_map(Result::err) {
+            tracing::warn!(container = record.id, %cause, "undo a half-made container");
+        }
+    }
+
+    fn remove_files(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
+        let dir = self.dir_of(record);
+        match std::fs::remove_dir_all(&dir) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::file("remove", &dir)(cause)),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn container_cgroup(&self, record: &ContainerRecord) -> Option<String> {
+        let table = self.table();
+        let sandbox: &Sandbox = table.sandboxes.get(&record.sandbox_id)?;
+        Some(cgroup_of(&sandbox.record.config, &record.id))
+    }
+
+    /// What the container left at its termination message path.
+    pub fn termination_message(&self, record: &ContainerRecord) -> String {
+        if record.config.termination_message_path.is_empty() {
+            return String::new();
+        }
+        let Ok(file) = std::fs::File::open(self.dir_of(record).join("termination-log")) else { return String::new() };
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, MESSAGE_LIMIT_BYTES), &mut bytes).ok();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub fn stats(&self) -> Vec<ContainerStats> {
+        let running: Vec<ContainerRecord> = {
+            let table = self.table();
+            table.containers.values().filter(|c| c.is_running()).map(|c| c.record.clone()).collect()
+        };
+        let stats = running.into_iter().filter_map(|record| {
+            let usage = self.cgroups.usage(&self.container_cgroup(&record)?);
+            Some(ContainerStats {
+                id: record.id,
+                sandbox_id: record.sandbox_id,
+                name: record.config.metadata.name,
+                cpu_nanos: usage.cpu_nanos,
+                memory_working_set_bytes: usage.memory_working_set_bytes,
+                pids: usage.pids,
+            })
+        });
+        stats.collect()
+    }
+}
+
+pub(super) fn cgroup_of(pod: &PodSandboxConfig, id: &str) -> String {
+    format!("{}/{id}", pod.cgroup_parent)
+}
+
+fn bounding(config: &ContainerConfig) -> Result<u64, RuntimeError> {
+    let security = &config.security;
+    capability::wanted(security.privileged, &security.add_capabilities, &security.drop_capabilities)
+        .map_err(|cause| CriError::Invalid(cause).into())
+}
+
+/// Who the container runs as, from its record alone.
+pub(super) fn user_of(record: &ContainerRecord) -> User {
+    let security = &record.config.security;
+    User {
+        uid: security.run_as_user,
+        gid: security.run_as_group,
+        name: if security.run_as_user.is_some() { String::new() } else { record.image_user.clone() },
+        groups: security.supplemental_groups.clone(),
+        non_root: security.run_as_non_root,
+    }
+}
+
+/// The device nodes directly in the host's /dev.
+fn host_devices() -> Vec<PathBuf> {
+    use std::os::unix::fs::FileTypeExt;
+    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let nodes = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_char_device() || kind.is_block_device()));
+    let mut all: Vec<PathBuf> = nodes.map(|entry| entry.path()).filter(|path| !path.ends_with("ptmx")).collect();
+    all.sort_unstable();
+    all
+}

@@ -1,0 +1,447 @@
+//! The engine itself: what it knows, how it finds it again, how it hears of ends.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+
+use super::cgroup::Tree;
+use super::container::Container;
+use super::record::{self, ContainerRecord, Phase, SandboxRecord};
+use super::sandbox::Sandbox;
+use super::shim::{self, Program, ShimError};
+use super::wire::{Exit, Exited, List, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire, parse_record};
+use super::{Options, Rootfs, RuntimeError};
+use crate::cri::{
+    ContainerConfig, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, PodSandbox, PodSandboxConfig,
+    Runtime, RuntimeCondition, RuntimeEvent,
+};
+use crate::network::PodNetwork;
+
+/// Our container runtime. Dropping it leaves everything running.
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What verbs and listeners share.
+pub(super) struct Inner {
+    pub options: Options,
+    pub cgroups: Tree,
+    pub rootfs: Arc<dyn Rootfs>,
+    pub network: Arc<dyn PodNetwork>,
+    pub program: Program,
+    pub boot_id: String,
+    pub seccomp: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
+    table: Mutex<Table>,
+    events: broadcast::Sender<RuntimeEvent>,
+    /// Ended with the engine.
+    listeners: Mutex<JoinSet<()>>,
+}
+
+/// Every sandbox and container, by id.
+#[derive(Default)]
+pub(super) struct Table {
+    pub sandboxes: BTreeMap<String, Sandbox>,
+    pub containers: BTreeMap<String, Container>,
+}
+
+/// Runs what blocks where it may.
+pub(super) async fn blocking<T: Send + 'static>(
+    inner: &Arc<Inner>,
+    work: impl FnOnce(&Inner) -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    let inner = inner.clone();
+    let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+    done.unwrap_or_else(|error| Err(CriError::failed("run a step of the engine", error).into()))
+}
+
+impl Engine {
+    /// Opens the engine on what earlier ones left: live shims are taken over, dead ones are seen as such,
+    /// half-made sandboxes and containers are undone.
+    pub async fn open(options: Options, rootfs: Arc<dyn Rootfs>, network: Arc<dyn PodNetwork>) -> Result<Self, RuntimeError> {
+        for dir in [options.root_dir.join("sandboxes"), options.run_dir.join("sandboxes")] {
+            std::fs::create_dir_all(&dir).map_err(RuntimeError::file("make the directory", &dir))?;
+            private(&dir)?;
+        }
+        let inner = Arc::new(Inner {
+            cgroups: Tree::detect(&options.cgroup_root)?,
+            program: Program::load(&options.shim_path)?,
+            boot_id: record::boot_id(),
+            rootfs,
+            network,
+            options,
+            seccomp: Mutex::default(),
+            table: Mutex::default(),
+            events: broadcast::channel(4096).0,
+            listeners: Mutex::default(),
+        });
+        inner.clone().find_again().await?;
+        {
+            let table = inner.table();
+            inner.rootfs.release_others(&|id| table.containers.contains_key(id))?;
+        }
+        Ok(Self { inner })
+    }
+
+    /// Stops and removes every sandbox this engine knows, one after the other.
+    pub async fn remove_all(&self) -> Result<(), CriError> {
+        let ids: Vec<String> = self.inner.table().sandboxes.keys().cloned().collect();
+        for id in ids {
+            self.remove_pod_sandbox(&id).await?;
+        }
+        Ok(())
+    }
+}
+
+fn private(dir: &std::path::Path) -> Result<(), RuntimeError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(dir, mode).map_err(RuntimeError::file("close to others", dir))
+}
+
+impl Inner {
+    pub fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells listeners about a sandbox, or one of its containers.
+    pub fn say(&self, sandbox_id: &str, container_id: &str) {
+        let pod_uid = {
+            let table = self.table();
+            table.sandboxes.get(sandbox_id).map(|s| s.record.config.metadata.uid.clone()).unwrap_or_default()
+        };
+        self.tell(RuntimeEvent { sandbox_id: sandbox_id.into(), pod_uid, container_id: container_id.into() });
+    }
+
+    pub fn tell(&self, event: RuntimeEvent) {
+        // Nobody listening is fine.
+        self.events.send(event).ok();
+    }
+
+    /// Reads the records and takes over what lives.
+    async fn find_again(self: Arc<Self>) -> Result<(), RuntimeError> {
+        let dir = self.options.root_dir.join("sandboxes");
+        let entries = std::fs::read_dir(&dir).map_err(RuntimeError::file("read", &dir))?;
+        for entry in entries.flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            match record::read::<SandboxRecord>(&entry.path().join("sandbox.json")) {
+                Ok(found) if found.phase != Phase::Creating => self.adopt(found).await?,
+                Ok(half) => self.undo(&half).await,
+                Err(cause) => {
+                    tracing::warn!(sandbox = id, %cause, "remove a sandbox without a readable record");
+                    self.undo(&unknown(&id, &self.boot_id)).await;
+                }
+            }
+        }
+        self.clone().sweep_run_dir();
+        Ok(())
+    }
+
+    async fn undo(self: &Arc<Self>, half: &SandboxRecord) {
+        if let Err(cause) = self.clone().take_down(half.clone(), true).await {
+            tracing::warn!(sandbox = half.id, %cause, "undo a half-made sandbox");
+        }
+    }
+
+    /// Run directories without a record.
+    fn sweep_run_dir(self: Arc<Self>) {
+        let known: Vec<String> = self.table().sandboxes.keys().cloned().collect();
+        let entries = std::fs::read_dir(self.options.run_dir.join("sandboxes")).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| !known.iter().any(|id| entry.file_name() == id.as_str())) {
+            super::sandbox::remove_run_dir(&entry.path());
+        }
+    }
+
+    async fn adopt(self: &Arc<Self>, mut found: SandboxRecord) -> Result<(), RuntimeError> {
+        let id = found.id.clone();
+        let rebooted = found.boot_id != self.boot_id;
+        let connected = if found.phase == Phase::Ready && !rebooted { self.watch_connection(&id).ok() } else { None };
+        let ready = connected.is_some();
+        if !ready && found.phase == Phase::Ready {
+            tracing::info!(sandbox = id, pod = found.config.metadata.name, rebooted, "a sandbox's shim is gone");
+            found.phase = Phase::Stopped;
+        }
+        let running = if ready { self.list(&id)? } else { BTreeMap::new() };
+        let containers = self.read_containers(&id, rebooted, &running);
+        {
+            let mut table = self.table();
+            table.sandboxes.insert(id.clone(), Sandbox { record: found.clone(), ready });
+            table.containers.extend(containers);
+        }
+        match connected {
+            Some(connection) => self.listen(&id, connection)?,
+            // What the dead shim left: processes (if any), mounts, the network.
+            None => {
+                if let Err(cause) = self.clone().take_down(found, false).await {
+                    tracing::warn!(sandbox = id, %cause, "clean up behind a dead shim");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, id: &str) -> Result<BTreeMap<String, super::wire::Running>, RuntimeError> {
+        match shim::ask(&self.options.sandbox_run_dir(id), &List {}.into(), &[])?.response {
+            Response::Containers(all) => Ok(all.all.into_iter().map(|one| (one.id.clone(), one)).collect()),
+            _ => Err(ShimError::Confused(self.options.sandbox_run_dir(id)).into()),
+        }
+    }
+
+    fn read_containers(
+        &self,
+        sandbox_id: &str,
+        rebooted: bool,
+        running: &BTreeMap<String, super::wire::Running>,
+    ) -> Vec<(String, Container)> {
+        let dir = self.options.sandbox_dir(sandbox_id).join("containers");
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let Ok(record) = record::read::<ContainerRecord>(&entry.path().join("container.json")) else {
+                // Half made, or torn by a power cut: it never ran or does not run any more.
+                tracing::warn!(container = id, "remove a container without a readable record");
+                std::fs::remove_dir_all(entry.path()).ok();
+                continue;
+            };
+            let exit = std::fs::read_to_string(entry.path().join("exit")).ok().and_then(|text| parse_record(&text));
+            let live = running.get(&id);
+            let exit = exit.or_else(|| live.and_then(|live| live.exit.clone())).or_else(|| {
+                let lost = record.started && record.start_error.is_none() && live.is_none();
+                lost.then(|| Exit { code: 137, signal: 9, ..Exit::default() })
+            });
+            let mut container = Container::new(record);
+            container.started_at_ns = live.map(|live| live.started_at_ns).or(exit.as_ref().map(|e| e.started_at_ns));
+            container.lost_in_reboot = rebooted;
+            if let Some(exit) = exit {
+                let message = self.termination_message(&container.record);
+                container.end(exit, message);
+            }
+            found.push((id, container));
+        }
+        found
+    }
+
+    /// A connection on which the shim tells ends. Before anything is asked, so that none is missed.
+    pub fn watch_connection(&self, id: &str) -> Result<UnixStream, RuntimeError> {
+        let request = Request::from(Watch {});
+        Ok(shim::ask(&self.options.sandbox_run_dir(id), &request, &[])?.socket)
+    }
+
+    /// Hears the shim of a sandbox until it is gone.
+    pub fn listen(self: &Arc<Self>, id: &str, connection: UnixStream) -> Result<(), RuntimeError> {
+        let fail = |cause: io::Error| CriError::failed(format!("listen to the shim of sandbox {id}"), cause);
+        connection.set_nonblocking(true).map_err(fail)?;
+        let stream = tokio::net::UnixStream::from_std(connection).map_err(fail)?;
+        let (weak, id) = (Arc::downgrade(self), id.to_owned());
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended.
+        while listeners.try_join_next().is_some() {}
+        listeners.spawn(hear(weak, id, stream));
+        Ok(())
+    }
+
+    /// A container has ended.
+    pub fn ended(&self, sandbox_id: &str, id: &str, exit: Exit) {
+        let record = self.table().containers.get(id).map(|container| container.record.clone());
+        let Some(record) = record else { return };
+        let message = self.termination_message(&record);
+        let shares_pids = {
+            let mut table = self.table();
+            if let Some(container) = table.containers.get_mut(id) {
+                container.end(exit, message);
+            }
+            let sandbox = table.sandboxes.get(sandbox_id).map(|sandbox| &sandbox.record.config);
+            sandbox.is_some_and(|config| config.host_pid || config.share_process_namespace)
+        };
+        if shares_pids
+            && let Some(path) = self.container_cgroup(&record)
+            && let Err(cause) = self.cgroups.kill(&path)
+        {
+            // Elsewhere the end of the PID namespace has killed them.
+            tracing::warn!(container = id, %cause, "kill what a container left behind");
+        }
+        self.say(sandbox_id, id);
+    }
+
+    /// The shim is not there any more: nor are its containers.
+    async fn shim_gone(self: Arc<Self>, id: String) {
+        let record = {
+            let mut table = self.table();
+            let Some(sandbox) = table.sandboxes.get_mut(&id) else { return };
+            if !sandbox.ready {
+                return;
+            }
+            sandbox.ready = false;
+            sandbox.record.phase = Phase::Stopped;
+            sandbox.record.clone()
+        };
+        tracing::warn!(sandbox = id, pod = record.config.metadata.name, "the shim has died, and its containers with it");
+        if let Err(cause) = self.clone().take_down(record, false).await {
+            tracing::warn!(sandbox = id, %cause, "clean up behind a dead shim");
+        }
+        self.say(&id, "");
+    }
+}
+
+/// A record for a sandbox that has none, to take it down by its id.
+fn unknown(id: &str, boot_id: &str) -> SandboxRecord {
+    SandboxRecord {
+        version: record::VERSION,
+        id: id.into(),
+        config: PodSandboxConfig::default(),
+        created_at: crate::model::Timestamp::UNIX_EPOCH,
+        boot_id: boot_id.into(),
+        phase: Phase::Creating,
+        shim_pid: 0,
+        address: None,
+    }
+}
+
+async fn hear(weak: Weak<Inner>, id: String, mut stream: tokio::net::UnixStream) {
+    while let Ok(response) = receive(&mut stream).await {
+        let Some(inner) = weak.upgrade() else { return };
+        if let Response::Exited(Exited { id: container, exit }) = response {
+            let sandbox = id.clone();
+            let done = blocking(&inner, move |inner| {
+                inner.ended(&sandbox, &container, exit);
+                Ok(())
+            });
+            done.await.ok();
+        }
+    }
+    if let Some(inner) = weak.upgrade() {
+        inner.shim_gone(id).await;
+    }
+}
+
+/// One message of a shim.
+pub(super) async fn receive(stream: &mut tokio::net::UnixStream) -> io::Result<Response> {
+    let length = stream.read_u32_le().await? as usize;
+    if length > MESSAGE_LIMIT_BYTES {
+        return Err(io::Error::other("message is too long"));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await?;
+    Response::from_bytes(&bytes).map_err(io::Error::other)
+}
+
+/// Waits until it holds an exit.
+pub(super) async fn until_ended(mut ended: watch::Receiver<bool>) {
+    // The sender is gone with the container: that is an end, too.
+    ended.wait_for(|ended| *ended).await.ok();
+}
+
+#[async_trait]
+impl Runtime for Engine {
+    fn version(&self) -> String {
+        concat!("podbay://", env!("CARGO_PKG_VERSION")).into()
+    }
+
+    async fn status(&self) -> Vec<RuntimeCondition> {
+        let condition =
+            |kind: &str, ok, reason: &str, message: String| RuntimeCondition { kind: kind.into(), ok, reason: reason.into(), message };
+        let mut all = vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", true, "", String::new())];
+        let problems = self.inner.cgroups.problems();
+        all.extend(problems.into_iter().map(|text| condition("CgroupsComplete", false, "ControllerMissing", text)));
+        all
+    }
+
+    async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {
+        let attempt = || format!("run sandbox of pod {}/{}", config.metadata.namespace, config.metadata.name);
+        self.inner.clone().run_sandbox(config).await.map_err(|error| error.about(attempt()))
+    }
+
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), CriError> {
+        self.inner.clone().stop_sandbox(id).await.map_err(|error| error.about(format!("stop sandbox {id}")))
+    }
+
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), CriError> {
+        self.inner.clone().remove_sandbox(id).await.map_err(|error| error.about(format!("remove sandbox {id}")))
+    }
+
+    async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandbox, CriError> {
+        let table = self.inner.table();
+        let sandbox = table.sandboxes.get(id).ok_or_else(|| CriError::NotFound(format!("sandbox {id}")))?;
+        Ok(sandbox.status())
+    }
+
+    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandbox>, CriError> {
+        Ok(self.inner.table().sandboxes.values().map(Sandbox::status).collect())
+    }
+
+    async fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<String, CriError> {
+        let attempt = format!("create container {}", config.metadata.name);
+        let (sandbox_id, config) = (sandbox_id.to_owned(), config.clone());
+        let created = blocking(&self.inner, move |inner| inner.create_container(&sandbox_id, &config)).await;
+        let (sandbox_id, id) = created.map_err(|error| error.about(attempt))?;
+        self.inner.say(&sandbox_id, &id);
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &str) -> Result<(), CriError> {
+        let owned = id.to_owned();
+        let started = blocking(&self.inner, move |inner| inner.start_container(&owned)).await;
+        let sandbox = self.inner.table().containers.get(id).map(|container| container.record.sandbox_id.clone());
+        self.inner.say(&sandbox.unwrap_or_default(), id);
+        started.map_err(|error| error.about(format!("start container {id}")))
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), CriError> {
+        self.inner.stop_container(id, grace).await.map_err(|error| error.about(format!("stop container {id}")))
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), CriError> {
+        let owned = id.to_owned();
+        let removed = blocking(&self.inner, move |inner| inner.remove_container(&owned)).await;
+        let sandbox = removed.map_err(|error| error.about(format!("remove container {id}")))?;
+        if let Some(sandbox) = sandbox {
+            self.inner.say(&sandbox, id);
+        }
+        Ok(())
+    }
+
+    async fn list_containers(&self) -> Result<Vec<ContainerStatus>, CriError> {
+        let table = self.inner.table();
+        Ok(table.containers.values().map(|container| container.status(&table)).collect())
+    }
+
+    async fn container_status(&self, id: &str) -> Result<ContainerStatus, CriError> {
+        let table = self.inner.table();
+        let container = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
+        Ok(container.status(&table))
+    }
+
+    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError> {
+        self.inner.exec_sync(id, command, timeout).await
+    }
+
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecSession, CriError> {
+        self.inner.exec(id, request).await
+    }
+
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError> {
+        self.inner.port_forward(sandbox_id, port).await
+    }
+
+    async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError> {
+        blocking(&self.inner, |inner| Ok(inner.stats())).await.map_err(|error| error.about("read usage"))
+    }
+
+    fn events(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.inner.events.subscribe()
+    }
+}
+
+/// The directory of a container.
+impl Inner {
+    pub fn dir_of(&self, record: &ContainerRecord) -> PathBuf {
+        self.options.container_dir(&record.sandbox_id, &record.id)
+    }
+}

@@ -1,0 +1,233 @@
+//! Commands in running containers, and connections to their ports.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::pipe::PipeFlags;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::{mpsc, oneshot};
+
+use super::container::{cgroup_of, user_of};
+use super::engine::{Inner, blocking, receive};
+use super::launch::plan;
+use super::shim::{self, ShimError};
+use super::wire::{Exec, Kill, Process, Response};
+use super::{RuntimeError, signal};
+use crate::cri::{CriError, ExecOutput, ExecRequest, ExecSession};
+
+/// Of each stream of `exec_sync`.
+const OUTPUT_LIMIT_BYTES: usize = 16 << 20;
+/// After a command's end its output may still be held open by what it left behind.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// A command that runs.
+struct Running {
+    pid: i32,
+    terminal: Option<OwnedFd>,
+    /// Tells its end.
+    socket: tokio::net::UnixStream,
+}
+
+impl Inner {
+    async fn begin_exec(self: &Arc<Self>, id: &str, command: &[String], tty: bool, fds: Vec<OwnedFd>) -> Result<Running, RuntimeError> {
+        let (owned, command) = (id.to_owned(), command.to_vec());
+        let (answer, directory) = blocking(self, move |inner| {
+            let (exec, directory) = inner.exec_request(&owned, command, tty)?;
+            let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            let answer = shim::ask(&directory, &exec.into(), &borrowed)?;
+            Ok((answer, directory))
+        })
+        .await?;
+        let Response::Started(started) = answer.response else {
+            return Err(ShimError::Confused(directory).into());
+        };
+        let fail = |cause| CriError::failed(format!("exec in container {id}"), cause);
+        answer.socket.set_nonblocking(true).map_err(fail)?;
+        let socket = tokio::net::UnixStream::from_std(answer.socket).map_err(fail)?;
+        Ok(Running { pid: started.pid, terminal: answer.fds.into_iter().next(), socket })
+    }
+
+    fn exec_request(&self, id: &str, command: Vec<String>, tty: bool) -> Result<(Exec, std::path::PathBuf), RuntimeError> {
+        let (record, pod) = {
+            let table = self.table();
+            let container = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
+            if !container.is_running() {
+                return Err(CriError::failed(format!("exec in container {id}"), "it is not running").into());
+            }
+            let sandbox = table.sandboxes.get(&container.record.sandbox_id);
+            let sandbox = sandbox.ok_or_else(|| CriError::NotFound(format!("sandbox of container {id}")))?;
+            (container.record.clone(), sandbox.record.config.clone())
+        };
+        let spec = self.read_spec(&record)?;
+        let filter = self.filter(&record.config, &spec)?;
+        let mut process = Process { args: command, tty, ..plan::process(&spec, &user_of(&record), &filter) };
+        if tty && !process.env.iter().any(|pair| pair.starts_with("TERM=")) {
+            process.env.push("TERM=xterm".into());
+        }
+        let cgroup = self.cgroups.entrance(&cgroup_of(&pod, id));
+        let exec = Exec { container: id.to_owned(), cgroup, process };
+        Ok((exec, self.options.sandbox_run_dir(&record.sandbox_id)))
+    }
+
+    pub async fn exec_sync(self: &Arc<Self>, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError> {
+        let attempt = || format!("exec {command:?} in container {id}");
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|cause| CriError::failed(attempt(), cause));
+        let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
+        let null = std::fs::File::open("/dev/null").map_err(|cause| CriError::failed(attempt(), cause))?;
+        let fds = vec![OwnedFd::from(null), out_end, err_end];
+        let running = self.begin_exec(id, command, false, fds).await.map_err(|error| error.about(attempt()))?;
+        let pid = running.pid;
+        let streams = async {
+            let receiver = |fd| Receiver::from_owned_fd(fd).map_err(|cause| CriError::failed(attempt(), cause));
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            let (out, err) = (receiver(out)?, receiver(err)?);
+            let mut socket = running.socket;
+            let code = {
+                let both = async { tokio::join!(collect(out, &mut stdout), collect(err, &mut stderr)) };
+                tokio::pin!(both);
+                let ended = exit_code(&mut socket);
+                tokio::pin!(ended);
+                tokio::select! {
+                    code = &mut ended => {
+                        // What is in the pipes still belongs to it.
+                        tokio::time::timeout(DRAIN_LIMIT, both).await.ok();
+                        code
+                    }
+                    _ = &mut both => ended.await,
+                }
+            };
+            let exit_code = code.ok_or_else(|| CriError::failed(attempt(), "the shim has died"))?;
+            Ok(ExecOutput { stdout, stderr, exit_code })
+        };
+        if timeout.is_zero() {
+            return streams.await;
+        }
+        match tokio::time::timeout(timeout, streams).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.kill_exec(id, pid).await;
+                Err(CriError::Timeout(attempt()))
+            }
+        }
+    }
+
+    async fn kill_exec(self: &Arc<Self>, id: &str, pid: i32) {
+        let sandbox = self.table().containers.get(id).map(|container| container.record.sandbox_id.clone());
+        let Some(sandbox) = sandbox else { return };
+        let directory = self.options.sandbox_run_dir(&sandbox);
+        let kill = Kill { container: id.to_owned(), exec: pid, signal: signal::KILL };
+        let killed = blocking(self, move |_| shim::ask(&directory, &kill.into(), &[]).map(drop).map_err(Into::into));
+        if let Err(cause) = killed.await {
+            tracing::warn!(container = id, %cause, "kill a command that takes too long");
+        }
+    }
+
+    pub async fn exec(self: &Arc<Self>, id: &str, request: &ExecRequest) -> Result<ExecSession, CriError> {
+        let attempt = || format!("exec {:?} in container {id}", request.command);
+        let fail = |cause: std::io::Error| CriError::failed(attempt(), cause);
+        let null = || {
+            let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+            opened.map(OwnedFd::from).map_err(fail)
+        };
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| fail(errno.into()));
+        let (mut stdin, mut stdout, mut stderr) = (None, None, None);
+        let mut fds = Vec::new();
+        if !request.tty {
+            let input = if request.stdin { pipe().map(|(read, write)| (read, Some(write)))? } else { (null()?, None) };
+            let output = |wanted| if wanted { pipe().map(|(read, write)| (write, Some(read))) } else { Ok((null()?, None)) };
+            let (out, err) = (output(request.stdout)?, output(request.stderr)?);
+            (stdin, stdout, stderr) = (input.1, out.1, err.1);
+            fds = vec![input.0, out.0, err.0];
+        }
+        let running = self.begin_exec(id, &request.command, request.tty, fds).await.map_err(|error| error.about(attempt()))?;
+        let mut window = None;
+        if let Some(master) = running.terminal {
+            stdin = Some(master.try_clone().map_err(fail)?);
+            window = Some(master.try_clone().map_err(fail)?);
+            stdout = Some(master);
+        }
+        let (exit_sender, exit) = oneshot::channel();
+        let (resize, sizes) = mpsc::channel(8);
+        tokio::spawn(attend(running.socket, exit_sender, sizes, window));
+        Ok(ExecSession { stdin, stdout, stderr, exit, resize })
+    }
+
+    pub async fn port_forward(self: &Arc<Self>, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError> {
+        let attempt = || format!("connect to port {port} of sandbox {sandbox_id}");
+        let pid = {
+            let table = self.table();
+            let sandbox = table.sandboxes.get(sandbox_id);
+            let sandbox = sandbox.ok_or_else(|| CriError::NotFound(format!("sandbox {sandbox_id}")))?;
+            if !sandbox.ready {
+                return Err(CriError::failed(attempt(), "it is not ready"));
+            }
+            sandbox.record.shim_pid
+        };
+        let fail = |cause: std::io::Error| CriError::failed(attempt(), cause);
+        // A thread of its own, which ends in the pod's network namespace.
+        let (sender, receiver) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("port-forward".into());
+        thread
+            .spawn(move || {
+                // When nobody waits any more the connection is closed.
+                sender.send(connect_inside(pid, port)).ok();
+            })
+            .map_err(fail)?;
+        let stream = receiver.await.map_err(|_| CriError::failed(attempt(), "the thread died"))?.map_err(fail)?;
+        stream.set_nonblocking(true).map_err(fail)?;
+        tokio::net::TcpStream::from_std(stream).map_err(fail)
+    }
+}
+
+fn connect_inside(pid: i32, port: u16) -> std::io::Result<std::net::TcpStream> {
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))?;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10))
+}
+
+/// Reads to the end, keeps as much as may be kept.
+async fn collect(mut from: Receiver, into: &mut Vec<u8>) {
+    let mut chunk = vec![0; 16 << 10];
+    while let Ok(count) = from.read(&mut chunk).await {
+        if count == 0 {
+            return;
+        }
+        let room = OUTPUT_LIMIT_BYTES - into.len();
+        into.extend_from_slice(&chunk[..count.min(room)]);
+    }
+}
+
+/// `None`: the shim died.
+async fn exit_code(socket: &mut tokio::net::UnixStream) -> Option<i32> {
+    match receive(socket).await {
+        Ok(Response::Exited(exited)) => Some(exited.exit.code),
+        _ => None,
+    }
+}
+
+/// Sees a command to its end and its terminal through its sizes.
+async fn attend(
+    mut socket: tokio::net::UnixStream,
+    exit: oneshot::Sender<i32>,
+    mut sizes: mpsc::Receiver<(u16, u16)>,
+    terminal: Option<OwnedFd>,
+) {
+    let ended = exit_code(&mut socket);
+    tokio::pin!(ended);
+    let code = loop {
+        tokio::select! {
+            code = &mut ended => break code,
+            Some((columns, rows)) = sizes.recv() => {
+                if let Some(terminal) = &terminal {
+                    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+                    rustix::termios::tcsetwinsize(terminal, size).ok();
+                }
+            }
+        }
+    };
+    // Whoever asked may have left; a dead shim has killed the command.
+    exit.send(code.unwrap_or(137)).ok();
+}

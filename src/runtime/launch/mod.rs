@@ -1,0 +1,3 @@
+//! From an OCI spec to a running process: `plan` makes the list of steps, the shim carries it out.
+
+pub mod plan;

@@ -1,0 +1,305 @@
+//! Turns an OCI runtime spec into the ordered list of steps the shim carries out. PURE.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{self as oci, LinuxNamespaceType, Spec};
+
+use super::super::capability;
+use super::super::wire::{
+    Attach, Cgroup, Directory, Filesystem, Launch, LogFile, MakePrivate, Mask, OpenTree, Overlay, Pivot, Process, ReadOnly, Rlimit, Seal,
+    Step, Symlink, User,
+};
+
+const READ_ONLY: u64 = 0x1;
+const NO_SUID: u64 = 0x2;
+const NO_DEVICES: u64 = 0x4;
+const NO_EXEC: u64 = 0x8;
+const PRIVATE: u64 = 1 << 18;
+const SLAVE: u64 = 1 << 19;
+const SHARED: u64 = 1 << 20;
+
+/// Device nodes every container has.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+const LINKS: [(&str, &str); 6] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("pts/ptmx", "/dev/ptmx"),
+    ("/proc/kcore", "/dev/core"),
+];
+
+/// What the spec does not say: where things are on this host.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// The image's layers, topmost first.
+    pub layers: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// The exit record.
+    pub record: PathBuf,
+    pub log: LogFile,
+    pub cgroup: Cgroup,
+    pub oom_file: String,
+    /// v1 controllers to show in the container; none: the unified hierarchy.
+    pub controllers: Vec<String>,
+    pub user: User,
+    /// sock_filter instructions.
+    pub seccomp: Vec<u8>,
+    pub privileged: bool,
+    /// More device nodes of the host (privileged containers).
+    pub devices: Vec<PathBuf>,
+    pub stdin: bool,
+}
+
+/// The launch of the container that `spec` describes.
+pub fn plan(spec: &Spec, place: &Place) -> Launch {
+    let new = |kind| {
+        let linux = spec.linux().as_ref();
+        let all = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+        all.into_iter().any(|namespace| namespace.typ() == kind && namespace.path().is_none())
+    };
+    Launch {
+        record: text(&place.record),
+        log: place.log.clone(),
+        cgroup: place.cgroup.clone(),
+        oom_file: place.oom_file.clone(),
+        new_pid: new(LinuxNamespaceType::Pid),
+        new_cgroup_namespace: new(LinuxNamespaceType::Cgroup),
+        stdin: place.stdin,
+        steps: steps(spec, place),
+        process: process(spec, &place.user, &place.seccomp),
+    }
+}
+
+/// The process of the spec; also the pattern for commands run in the container.
+pub fn process(spec: &Spec, user: &User, seccomp: &[u8]) -> Process {
+    let Some(process) = spec.process() else { return Process::default() };
+    let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
+    let capabilities = bounding.iter().filter_map(|c| capability::bit(&c.to_string())).fold(0, |set, bit| set | 1 << bit);
+    let rlimit = |limit: &oci::PosixRlimit| Rlimit {
+        // The one the spec sets; the numbers are the kernel's.
+        resource: match limit.typ() {
+            oci::PosixRlimitType::RlimitNofile => 7,
+            oci::PosixRlimitType::RlimitCore => 4,
+            oci::PosixRlimitType::RlimitNproc => 6,
+            oci::PosixRlimitType::RlimitMemlock => 8,
+            _ => 7,
+        },
+        soft: limit.soft(),
+        hard: limit.hard(),
+    };
+    Process {
+        args: process.args().clone().unwrap_or_default(),
+        env: process.env().clone().unwrap_or_default(),
+        cwd: text(process.cwd()),
+        user: user.clone(),
+        capabilities,
+        no_new_privs: process.no_new_privileges().unwrap_or(false),
+        seccomp: seccomp.to_vec(),
+        rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        oom_score_adj: process.oom_score_adj(),
+        tty: process.terminal().unwrap_or(false),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+struct Steps<'a> {
+    place: &'a Place,
+    /// Sources of the host, opened before anything is mounted.
+    open: Vec<Step>,
+    /// Everything after that.
+    then: Vec<Step>,
+}
+
+fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
+    let mut all = Steps { place, open: Vec::new(), then: Vec::new() };
+    let root = spec.root().as_ref();
+    let overlay = Overlay {
+        lower: place.layers.iter().map(|layer| text(layer)).collect(),
+        upper: text(&place.upper),
+        work: text(&place.work),
+        at: root.map(|root| text(root.path())).unwrap_or_default(),
+        attributes: if place.privileged { 0 } else { NO_DEVICES },
+    };
+    for mount in spec.mounts().iter().flatten() {
+        all.mount(mount);
+    }
+    let linux = spec.linux().as_ref();
+    for path in linux.and_then(|linux| linux.masked_paths().as_ref()).into_iter().flatten() {
+        all.then.push(Mask { path: path.clone() }.into());
+    }
+    for path in linux.and_then(|linux| linux.readonly_paths().as_ref()).into_iter().flatten() {
+        all.then.push(ReadOnly { path: path.clone() }.into());
+    }
+    if root.and_then(|root| root.readonly()).unwrap_or(false) {
+        all.then.push(Seal {}.into());
+    }
+    all.then.push(Pivot {}.into());
+    let first: [Step; 2] = [MakePrivate {}.into(), overlay.into()];
+    all.open.into_iter().chain(first).chain(all.then).collect()
+}
+
+impl Steps<'_> {
+    fn mount(&mut self, mount: &oci::Mount) {
+        let target = text(mount.destination());
+        let (attributes, propagation, rest) = options(mount.options().as_deref().unwrap_or_default());
+        match mount.typ().as_deref() {
+            Some("bind") => {
+                let recursive = mount.options().iter().flatten().any(|option| option == "rbind");
+                let source = mount.source().as_deref().map(text).unwrap_or_default();
+                self.bind(source, target, recursive, attributes, propagation, true);
+            }
+            Some("cgroup") => self.cgroup(&target, attributes),
+            kind => {
+                let kind = kind.unwrap_or_default().to_owned();
+                let nodes = kind == "tmpfs" && target == "/dev";
+                let attributes = attributes | if nodes && !self.place.privileged { NO_DEVICES } else { 0 };
+                let optional = kind == "mqueue";
+                self.then.push(Filesystem { kind, options: rest, attributes, target, optional }.into());
+                if nodes {
+                    self.devices();
+                }
+            }
+        }
+    }
+
+    fn bind(&mut self, source: String, target: String, recursive: bool, attributes: u64, propagation: u64, follow: bool) {
+        let slot = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+        self.open.push(OpenTree { slot, source, recursive }.into());
+        self.then.push(Attach { slot, target, attributes, propagation, follow }.into());
+    }
+
+    /// The host's nodes, bound one by one: /dev itself and everything else is `nodev`, so nodes made in the
+    /// container open nothing.
+    fn devices(&mut self) {
+        let default = DEVICES.iter().map(|name| PathBuf::from("/dev").join(name));
+        let more = self.place.devices.iter().filter(|path| !DEVICES.iter().any(|name| path.ends_with(name)));
+        for path in default.chain(more.cloned()) {
+            self.bind(text(&path), text(&path), false, 0, PRIVATE, false);
+        }
+        for (content, path) in LINKS {
+            self.then.push(Symlink { content: content.into(), path: path.into() }.into());
+        }
+    }
+
+    fn cgroup(&mut self, target: &str, attributes: u64) {
+        let new = |kind: &str, options: &[(&str, &str)], attributes, target: String| {
+            let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            Filesystem { kind: kind.into(), options, attributes, target, optional: true }.into()
+        };
+        if self.place.controllers.is_empty() {
+            self.then.push(new("cgroup2", &[], attributes, target.to_owned()));
+            return;
+        }
+        self.then.push(new("tmpfs", &[("mode", "755")], attributes & !READ_ONLY, target.to_owned()));
+        for controller in &self.place.controllers {
+            let at = format!("{target}/{controller}");
+            self.then.push(Directory { path: at.clone(), mode: 0o755 }.into());
+            self.then.push(new("cgroup", &[(controller, "")], attributes, at));
+        }
+        if attributes & READ_ONLY != 0 {
+            self.then.push(ReadOnly { path: target.to_owned() }.into());
+        }
+    }
+}
+
+/// Mount attributes, propagation, and what is left for the file system.
+fn options(all: &[String]) -> (u64, u64, Vec<(String, String)>) {
+    let (mut attributes, mut propagation, mut rest) = (0, 0, Vec::new());
+    for option in all {
+        match option.as_str() {
+            "ro" => attributes |= READ_ONLY,
+            "nosuid" => attributes |= NO_SUID,
+            "nodev" => attributes |= NO_DEVICES,
+            "noexec" => attributes |= NO_EXEC,
+            "private" | "rprivate" => propagation = PRIVATE,
+            "slave" | "rslave" => propagation = SLAVE,
+            "shared" | "rshared" => propagation = SHARED,
+            "rw" | "bind" | "rbind" | "newinstance" => {}
+            other => {
+                let (key, value) = other.split_once('=').unwrap_or((other, ""));
+                rest.push((key.to_owned(), value.to_owned()));
+            }
+        }
+    }
+    (attributes, propagation, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::spec::{Surroundings, spec};
+    use super::*;
+    use crate::cri::{ContainerConfig, Mount};
+
+    fn launch(change: impl FnOnce(&mut ContainerConfig)) -> Launch {
+        let mut config = ContainerConfig { command: vec!["sh".into()], ..ContainerConfig::default() };
+        change(&mut config);
+        let around = Surroundings { root: "/r".into(), files: "/f".into(), shm: "/s".into(), ..Surroundings::default() };
+        let spec = spec(
+            &config,
+            &serde_json::from_str(r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#).unwrap(),
+            &around,
+            None,
+        )
+        .unwrap();
+        let place = Place { layers: vec!["/l2".into(), "/l1".into()], privileged: config.security.privileged, ..Place::default() };
+        plan(&spec, &place)
+    }
+
+    #[test]
+    fn sources_are_opened_first_and_the_root_changes_last() {
+        let launch = launch(|_| {});
+        let private = launch.steps.iter().position(|s| matches!(s, Step::MakePrivate(_))).unwrap();
+        for (index, step) in launch.steps.iter().enumerate() {
+            assert_eq!(matches!(step, Step::OpenTree(_)), index < private, "{step:?}");
+        }
+        assert!(matches!(&launch.steps[private + 1], Step::Overlay(o) if o.lower == ["/l2", "/l1"] && o.attributes == NO_DEVICES));
+        assert!(matches!(launch.steps.last(), Some(Step::Pivot(_))));
+        let slots: Vec<u32> = launch
+            .steps
+            .iter()
+            .filter_map(|s| match s {
+                Step::Attach(a) => Some(a.slot),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(slots, (0..u32::try_from(private).unwrap()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_but_nodes_of_the_host_opens_devices() {
+        let launch = launch(|config| {
+            config.mounts =
+                vec![Mount { container_path: "/data".into(), host_path: "/h".into(), readonly: true, propagation: "rslave".into() }];
+        });
+        for step in &launch.steps {
+            match step {
+                Step::Filesystem(fs) if fs.kind != "devpts" => assert!(fs.attributes & NO_DEVICES != 0, "{fs:?}"),
+                Step::Attach(attach) if attach.target == "/data" => {
+                    assert_eq!((attach.attributes, attach.propagation, attach.follow), (READ_ONLY | NO_DEVICES, SLAVE, true));
+                }
+                Step::Attach(attach) if attach.follow => assert!(attach.attributes & NO_DEVICES != 0, "{attach:?}"),
+                Step::Attach(attach) => assert!(attach.target.starts_with("/dev/"), "{attach:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_only_root_is_sealed_after_the_mounts_and_before_the_root_changes() {
+        let launch = launch(|config| config.security.readonly_rootfs = true);
+        let count = launch.steps.len();
+        assert!(matches!(launch.steps[count - 2..], [Step::Seal(_), Step::Pivot(_)]));
+    }
+
+    #[test]
+    fn privileged_masks_nothing_and_keeps_all_capabilities() {
+        let launch = launch(|config| config.security.privileged = true);
+        assert!(!launch.steps.iter().any(|s| matches!(s, Step::Mask(_) | Step::ReadOnly(_))));
+        assert_eq!(launch.process.capabilities, capability::ALL);
+    }
+}

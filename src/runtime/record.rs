@@ -1,0 +1,80 @@
+//! What the engine knows of sandboxes and containers, on disk: JSON with a version, replaced whole.
+//!
+//! Not flushed: it serves a new daemon on the same boot. After a reboot nothing of it runs any more.
+
+use std::io;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::cri::{ContainerConfig, PodSandboxConfig};
+use crate::model::Timestamp;
+
+pub const VERSION: u32 = 1;
+
+/// How far a sandbox got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Half made: undone at the next start.
+    #[default]
+    Creating,
+    Ready,
+    Stopped,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SandboxRecord {
+    pub version: u32,
+    pub id: String,
+    pub config: PodSandboxConfig,
+    pub created_at: Timestamp,
+    /// The boot it was made in.
+    pub boot_id: String,
+    pub phase: Phase,
+    #[serde(default)]
+    pub shim_pid: i32,
+    #[serde(default)]
+    pub address: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    pub version: u32,
+    pub id: String,
+    pub sandbox_id: String,
+    pub config: ContainerConfig,
+    pub image_id: String,
+    pub created_at: Timestamp,
+    /// User of the image's configuration, looked up in the container.
+    #[serde(default)]
+    pub image_user: String,
+    #[serde(default)]
+    pub image_stop_signal: String,
+    /// The image's layers, topmost first.
+    #[serde(default)]
+    pub layers: Vec<std::path::PathBuf>,
+    /// Its start was asked for.
+    #[serde(default)]
+    pub started: bool,
+    /// Why it did not start, and when.
+    #[serde(default)]
+    pub start_error: Option<(String, Timestamp)>,
+}
+
+/// Replaces a record.
+pub fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, serde_json::to_vec(record).map_err(io::Error::other)?)?;
+    std::fs::rename(temporary, path)
+}
+
+/// Reads a record; one that cannot be read is an error, one that is not there too.
+pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    serde_json::from_slice(&std::fs::read(path)?).map_err(io::Error::other)
+}
+
+/// This boot's identity.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}

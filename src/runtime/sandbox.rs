@@ -1,0 +1,300 @@
+//! Sandboxes: a pod's cgroup, files, shim and network, made and taken away.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use super::engine::{Inner, blocking};
+use super::record::{self, Phase, SandboxRecord};
+use super::wire::{Exit, Init, Request, Shutdown, VERSION, parse_record};
+use super::{RuntimeError, files, shim};
+use crate::cri::{CriError, PodSandbox, PodSandboxConfig, Resources, RuntimeEvent, SandboxState};
+use crate::model::Timestamp;
+
+/// The shim is asked first to end; its cgroup is killed after this.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+/// As the kubelet gives a pause container; denied without CAP_SYS_RESOURCE.
+const SHIM_OOM_SCORE: i32 = -998;
+const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=65536k";
+
+pub(super) struct Sandbox {
+    pub record: SandboxRecord,
+    /// Its shim answers.
+    pub ready: bool,
+}
+
+impl Sandbox {
+    pub fn status(&self) -> PodSandbox {
+        let config = &self.record.config;
+        PodSandbox {
+            id: self.record.id.clone(),
+            metadata: config.metadata.clone(),
+            state: if self.ready { SandboxState::Ready } else { SandboxState::NotReady },
+            created_at: self.record.created_at,
+            ips: if self.ready { self.record.address.iter().cloned().collect() } else { Vec::new() },
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+        }
+    }
+}
+
+fn check(config: &PodSandboxConfig) -> Result<(), CriError> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+    if !config.cgroup_parent.split('/').all(plain) {
+        return Err(CriError::Invalid(format!("cgroup parent {:?} is not a relative path", config.cgroup_parent)));
+    }
+    for name in config.sysctls.keys() {
+        if !files::sysctl_is_of_pod(name, config.host_network, config.host_ipc) {
+            return Err(CriError::Invalid(format!("sysctl {name} is not one of the pod's own namespaces")));
+        }
+    }
+    if config.hostname.len() > 64 {
+        return Err(CriError::Invalid(format!("host name {} is longer than 64", config.hostname)));
+    }
+    Ok(())
+}
+
+impl Inner {
+    pub fn shim_cgroup(record: &SandboxRecord) -> String {
+        format!("{}/shim-{}", record.config.cgroup_parent, record.id)
+    }
+
+    fn write_sandbox(&self, record: &SandboxRecord) -> Result<(), RuntimeError> {
+        let path = self.options.sandbox_dir(&record.id).join("sandbox.json");
+        record::write(&path, record).map_err(RuntimeError::file("write", &path))
+    }
+
+    pub async fn run_sandbox(self: Arc<Self>, config: &PodSandboxConfig) -> Result<String, RuntimeError> {
+        check(config)?;
+        let mut record = SandboxRecord {
+            version: record::VERSION,
+            id: uuid::Uuid::new_v4().simple().to_string(),
+            config: config.clone(),
+            created_at: Timestamp::now(),
+            boot_id: self.boot_id.clone(),
+            phase: Phase::Creating,
+            shim_pid: 0,
+            address: None,
+        };
+        match self.build(&mut record).await {
+            Ok(()) => Ok(record.id),
+            Err(error) => {
+                if let Err(cause) = self.clone().take_down(record.clone(), true).await {
+                    tracing::warn!(sandbox = record.id, %cause, "undo a half-made sandbox");
+                }
+                self.table().sandboxes.remove(&record.id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn build(self: &Arc<Self>, record: &mut SandboxRecord) -> Result<(), RuntimeError> {
+        let copy = record.clone();
+        record.shim_pid = blocking(self, move |inner| inner.begin(&copy)).await?;
+        if !record.config.host_network {
+            let netns = format!("/proc/{}/ns/net", record.shim_pid);
+            let attached = self.network.attach(&record.config.metadata.uid, Path::new(&netns)).await?;
+            record.address = Some(attached.address.to_string());
+        }
+        record.phase = Phase::Ready;
+        let hosts = self.options.sandbox_dir(&record.id).join("hosts");
+        let text = files::hosts(&record.config, record.address.as_deref());
+        std::fs::write(&hosts, text).map_err(RuntimeError::file("write", &hosts))?;
+        self.write_sandbox(record)?;
+        let connection = self.watch_connection(&record.id)?;
+        self.table().sandboxes.insert(record.id.clone(), Sandbox { record: record.clone(), ready: true });
+        self.listen(&record.id, connection)?;
+        self.say(&record.id, "");
+        Ok(())
+    }
+
+    /// Everything but the network. Returns the shim's process id.
+    fn begin(&self, record: &SandboxRecord) -> Result<i32, RuntimeError> {
+        let config = &record.config;
+        let (dir, run) = (self.options.sandbox_dir(&record.id), self.options.sandbox_run_dir(&record.id));
+        for path in [&dir.join("containers"), &run.join("shm")] {
+            std::fs::create_dir_all(path).map_err(RuntimeError::file("make the directory", path))?;
+        }
+        self.write_sandbox(record)?;
+        if !config.log_directory.as_os_str().is_empty() {
+            let logs = &config.log_directory;
+            std::fs::create_dir_all(logs).map_err(RuntimeError::file("make the directory", logs))?;
+        }
+        let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let resolv_conf = files::resolv_conf(config.dns.as_ref(), &host);
+        for (name, text) in [("hostname", format!("{}\n", config.hostname)), ("resolv.conf", resolv_conf)] {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(RuntimeError::file("write", &path))?;
+        }
+        if !config.host_ipc {
+            let shm = run.join("shm");
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            rustix::mount::mount("shm", &shm, "tmpfs", flags, SHM_OPTIONS)
+                .map_err(|errno| RuntimeError::file("mount a tmpfs on", &shm)(errno.into()))?;
+        }
+        self.create_cgroups(record)?;
+        Ok(self.program.spawn(&self.init(record, &run))?)
+    }
+
+    fn create_cgroups(&self, record: &SandboxRecord) -> Result<(), RuntimeError> {
+        let parent = &record.config.cgroup_parent;
+        if parent.starts_with("besteffort/") {
+            // Next to nothing where others want the CPU.
+            self.cgroups.create("besteffort", &Resources { cpu_shares: 2, ..Resources::default() })?;
+        }
+        let missing = self.cgroups.create(parent, &record.config.resources)?;
+        if !missing.is_empty() {
+            tracing::warn!(pod = record.config.metadata.name, ?missing, "limits without effect on this host");
+        }
+        self.cgroups.create(&Self::shim_cgroup(record), &Resources::default())?;
+        Ok(())
+    }
+
+    fn init(&self, record: &SandboxRecord, run: &Path) -> Init {
+        let config = &record.config;
+        let mut sysctls = config.sysctls.clone();
+        if !config.host_network {
+            // As every engine: unprivileged ping, and low ports without a capability.
+            for (name, value) in [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")] {
+                sysctls.entry(name.into()).or_insert_with(|| value.into());
+            }
+        }
+        Init {
+            version: VERSION,
+            directory: run.to_string_lossy().into_owned(),
+            new_network: !config.host_network,
+            new_ipc: !config.host_ipc,
+            shared_pid: config.share_process_namespace && !config.host_pid,
+            hostname: if config.host_network { String::new() } else { config.hostname.clone() },
+            sysctls: sysctls.into_iter().collect(),
+            cgroup: self.cgroups.entrance(&Self::shim_cgroup(record)),
+            oom_score_adj: SHIM_OOM_SCORE,
+            title: format!("{}/{}", config.metadata.namespace, config.metadata.name),
+        }
+    }
+
+    pub async fn stop_sandbox(self: Arc<Self>, id: &str) -> Result<(), RuntimeError> {
+        let record = {
+            let mut table = self.table();
+            let Some(sandbox) = table.sandboxes.get_mut(id) else { return Ok(()) };
+            sandbox.ready = false;
+            sandbox.record.phase = Phase::Stopped;
+            sandbox.record.clone()
+        };
+        self.clone().take_down(record, false).await?;
+        self.say(id, "");
+        Ok(())
+    }
+
+    pub async fn remove_sandbox(self: Arc<Self>, id: &str) -> Result<(), RuntimeError> {
+        self.clone().stop_sandbox(id).await?;
+        let Some(record) = self.table().sandboxes.get(id).map(|sandbox| sandbox.record.clone()) else { return Ok(()) };
+        self.clone().take_down(record, true).await?;
+        let (uid, gone) = {
+            let mut table = self.table();
+            let gone: Vec<String> = table.containers.extract_if(.., |_, c| c.record.sandbox_id == id).map(|(id, _)| id).collect();
+            let uid = table.sandboxes.remove(id).map(|sandbox| sandbox.record.config.metadata.uid);
+            (uid, gone)
+        };
+        for container in gone {
+            self.rootfs.release(&container)?;
+        }
+        if let Some(pod_uid) = uid {
+            self.tell(RuntimeEvent { sandbox_id: id.into(), pod_uid, container_id: String::new() });
+        }
+        Ok(())
+    }
+
+    /// Ends what runs and takes away what is on the host; with `all` the records and files as well. Works on
+    /// half-made sandboxes, and again.
+    pub(super) async fn take_down(self: Arc<Self>, record: SandboxRecord, all: bool) -> Result<(), RuntimeError> {
+        let copy = record.clone();
+        blocking(&self, move |inner| inner.end_processes(&copy)).await?;
+        let uid = &record.config.metadata.uid;
+        // A newer sandbox of the same pod has the interface now.
+        let superseded = self
+            .table()
+            .sandboxes
+            .values()
+            .any(|other| other.ready && other.record.id != record.id && other.record.config.metadata.uid == *uid);
+        if !record.config.host_network && !uid.is_empty() && !superseded {
+            self.network.detach(uid).await?;
+        }
+        blocking(&self, move |inner| inner.clear_away(&record, all)).await
+    }
+
+    fn end_processes(&self, record: &SandboxRecord) -> Result<(), RuntimeError> {
+        let run = self.options.sandbox_run_dir(&record.id);
+        if let Ok(connection) = shim::connect(&run) {
+            connection.socket.set_read_timeout(Some(SHUTDOWN_LIMIT)).ok();
+            if super::socket::send(&connection.socket, &Request::from(Shutdown {}), &[]).is_ok() {
+                // Its answer, or its end.
+                super::socket::receive::<super::wire::Response>(&connection.socket).ok();
+            }
+        }
+        // Whoever is left.
+        if !record.config.cgroup_parent.is_empty() {
+            for path in self.sandbox_cgroups(record) {
+                self.cgroups.kill(&path)?;
+            }
+        }
+        self.settle_containers(&record.id);
+        Ok(())
+    }
+
+    /// The cgroups of this sandbox alone.
+    fn sandbox_cgroups(&self, record: &SandboxRecord) -> Vec<String> {
+        let dir = self.options.sandbox_dir(&record.id).join("containers");
+        let containers = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = containers.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let all = names.map(|id| format!("{}/{id}", record.config.cgroup_parent));
+        all.chain([Self::shim_cgroup(record)]).collect()
+    }
+
+    /// Containers that ran have ended now, whether their end was heard of or not.
+    fn settle_containers(&self, sandbox_id: &str) {
+        let open: Vec<_> = {
+            let table = self.table();
+            let of_it = table.containers.values().filter(|container| container.record.sandbox_id == sandbox_id);
+            of_it.filter(|container| container.is_running()).map(|container| container.record.clone()).collect()
+        };
+        for record in open {
+            let path = self.dir_of(&record).join("exit");
+            let exit = std::fs::read_to_string(path).ok().and_then(|text| parse_record(&text));
+            let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
+            let exit = exit.unwrap_or(Exit { code: 137, signal: 9, finished_at_ns: now, ..Exit::default() });
+            self.ended(sandbox_id, &record.id, exit);
+        }
+    }
+
+    fn clear_away(&self, record: &SandboxRecord, all: bool) -> Result<(), RuntimeError> {
+        remove_run_dir(&self.options.sandbox_run_dir(&record.id));
+        if !record.config.cgroup_parent.is_empty() {
+            for path in self.sandbox_cgroups(record) {
+                self.cgroups.remove(&path)?;
+            }
+            self.cgroups.remove_if_empty(&record.config.cgroup_parent);
+        }
+        let dir = self.options.sandbox_dir(&record.id);
+        if !all {
+            return self.write_sandbox(&SandboxRecord { phase: Phase::Stopped, ..record.clone() });
+        }
+        match std::fs::remove_dir_all(&dir) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::file("remove", &dir)(cause)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Unmounts and removes a sandbox's run directory, as far as it is there.
+pub(super) fn remove_run_dir(run: &Path) {
+    // Not mounted (any more) is fine.
+    rustix::mount::unmount(run.join("shm"), UnmountFlags::DETACH).ok();
+    if let Err(cause) = std::fs::remove_dir_all(run)
+        && cause.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %run.display(), %cause, "remove a run directory");
+    }
+}

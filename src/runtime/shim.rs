@@ -1,0 +1,144 @@
+//! The engine's side of the shim: starts one, and talks to one that runs.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+
+use super::socket;
+use super::wire::{Failed, Init, Request, Response, Wire};
+
+/// A shim cannot be started, reached, or says no.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    #[error("read the shim's program {path}: {cause}")]
+    Program { path: PathBuf, cause: io::Error },
+    #[error("start a shim: {0}")]
+    Start(io::Error),
+    #[error("talk to the shim in {directory}: {cause}")]
+    Talk { directory: PathBuf, cause: io::Error },
+    #[error("{}: {}", .0.attempt, .0.cause)]
+    Refused(Failed),
+    #[error("the shim in {0} answered something else")]
+    Confused(PathBuf),
+}
+
+impl ShimError {
+    /// Whether nobody is there (any more).
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Talk { .. })
+    }
+}
+
+/// The shim's program: a sealed copy in memory where possible, so that no container can ever reach a file of the
+/// host through `/proc/PID/exe` of a process on its way in.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    sealed: Option<OwnedFd>,
+}
+
+impl Program {
+    pub fn load(path: &Path) -> Result<Self, ShimError> {
+        let fail = |cause| ShimError::Program { path: path.to_owned(), cause };
+        let bytes = std::fs::read(path).map_err(fail)?;
+        Ok(Self { path: path.to_owned(), sealed: seal(&bytes).ok() })
+    }
+
+    /// Starts a shim; returns its process id when its pod's namespaces are there.
+    pub fn spawn(&self, init: &Init) -> Result<i32, ShimError> {
+        let memory = self.sealed.as_ref().map(|fd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())));
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        // Hosts may forbid programs in memory (vm.memfd_noexec).
+        for program in memory.iter().chain([&self.path]) {
+            match self.spawn_from(program, init) {
+                Err(ShimError::Start(cause)) if cause.kind() == io::ErrorKind::PermissionDenied => last = cause,
+                result => return result,
+            }
+        }
+        Err(ShimError::Start(last))
+    }
+
+    fn spawn_from(&self, program: &Path, init: &Init) -> Result<i32, ShimError> {
+        let mut child = Command::new(program)
+            .arg0("podbay-shim")
+            .arg(&init.title)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(ShimError::Start)?;
+        let write = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&init.to_bytes()));
+        let mut head = [0; 4];
+        let response = write.and_then(|()| {
+            let stdout = child.stdout.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+            stdout.read_exact(&mut head)?;
+            let mut bytes = vec![0; u32::from_le_bytes(head) as usize];
+            stdout.read_exact(&mut bytes)?;
+            Response::from_bytes(&bytes).map_err(io::Error::other)
+        });
+        // The started process ends at once; the shim is its child.
+        child.wait().map_err(ShimError::Start)?;
+        match response.map_err(ShimError::Start)? {
+            Response::Hello(hello) => Ok(hello.pid),
+            Response::Failed(failed) => Err(ShimError::Refused(failed)),
+            _ => Err(ShimError::Confused(PathBuf::from(&init.directory))),
+        }
+    }
+}
+
+fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create("podbay-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes)?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    // Executed through a descriptor that cannot write: else the kernel says "text file busy".
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(format!("/proc/self/fd/{}", file.as_raw_fd()), flags, Mode::empty())?)
+}
+
+/// A connection on which the shim has said hello.
+#[derive(Debug)]
+pub struct Connection {
+    pub socket: UnixStream,
+    pub shim_pid: i32,
+}
+
+/// Connects to the shim of a run directory.
+pub fn connect(directory: &Path) -> Result<Connection, ShimError> {
+    let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
+    // Through a descriptor: the path may be longer than a socket's may be.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
+    let path = format!("/proc/self/fd/{}/shim.sock", opened.as_fd().as_raw_fd());
+    let socket = UnixStream::connect(path).map_err(fail)?;
+    match socket::receive::<Response>(&socket).map_err(fail)? {
+        (Response::Hello(hello), _) => Ok(Connection { socket, shim_pid: hello.pid }),
+        _ => Err(ShimError::Confused(directory.to_owned())),
+    }
+}
+
+/// An answer, what came along it, and the connection for what may follow.
+#[derive(Debug)]
+pub struct Answer {
+    pub response: Response,
+    pub fds: Vec<OwnedFd>,
+    pub socket: UnixStream,
+}
+
+/// Asks the shim of a run directory for something.
+pub fn ask(directory: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, ShimError> {
+    let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
+    let Connection { socket, .. } = connect(directory)?;
+    socket::send(&socket, request, fds).map_err(fail)?;
+    match socket::receive::<Response>(&socket).map_err(fail)? {
+        (Response::Failed(failed), _) => Err(ShimError::Refused(failed)),
+        (response, fds) => Ok(Answer { response, fds, socket }),
+    }
+}

@@ -1,0 +1,189 @@
+//! Starts processes: a container's first, and commands in it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::libc;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::thread::ThreadNameSpaceType;
+
+use crate::step::{Attempt, carry_out, refuse};
+use crate::wire::{Cgroup, Exec, Failed, Launch, Process};
+use crate::{process, socket, sys};
+
+/// A child gets this long from fork to exec: mounts of dead servers hang.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// A container's first process, running.
+pub struct Launched {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// What it writes, read by us.
+    pub stdout: OwnedFd,
+    pub stderr: Option<OwnedFd>,
+    /// Held so that its standard input does not end.
+    pub stdin: Option<OwnedFd>,
+}
+
+/// Starts a container. `shared_pid`: the init of the pod's PID namespace, where it has one.
+pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<Launched, Failed> {
+    let what = || "prepare the standard streams";
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(what);
+    let (null_in, stdin) = if launch.stdin && !launch.process.tty {
+        let (read, write) = pipe()?;
+        (read, Some(write))
+    } else {
+        (rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(what)?, None)
+    };
+    let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+    let mut flags = libc::CLONE_NEWNS;
+    if launch.new_pid {
+        flags |= libc::CLONE_NEWPID;
+    }
+    let join = if launch.new_pid { None } else { shared_pid };
+    let standard = [null_in.as_fd(), out.as_fd(), err.as_fd()];
+    let born = give_birth(flags, &launch.cgroup, join, &launch.process, |sync| {
+        enter_cgroup(&launch.cgroup)?;
+        if launch.new_cgroup_namespace {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).attempt(|| "make a cgroup namespace")?;
+        }
+        process::set_oom_score(&launch.process)?;
+        carry_out(&launch.steps)?;
+        finish(&launch.process, standard, sync)
+    })?;
+    let (stdout, stderr) = match born.terminal {
+        Some(master) => (master, None),
+        None => (stdout, Some(stderr)),
+    };
+    for fd in [Some(&stdout), stderr.as_ref()].into_iter().flatten() {
+        rustix::io::ioctl_fionbio(fd, true).attempt(what)?;
+    }
+    Ok(Launched { pid: born.pid, pidfd: born.pidfd, stdout, stderr, stdin })
+}
+
+/// A command in a running container.
+pub struct Child {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Runs a command in the container whose first process is `init`.
+pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd]) -> Result<Child, Failed> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| "prepare the standard streams")?;
+    let fd = |index: usize| standard.get(index).unwrap_or(&null).as_fd();
+    let streams = [fd(0), fd(1), fd(2)];
+    give_birth(0, &exec.cgroup, Some(init), &exec.process, |sync| {
+        enter_cgroup(&exec.cgroup)?;
+        process::set_oom_score(&exec.process)?;
+        let namespaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
+        rustix::thread::move_into_thread_name_spaces(init, namespaces).attempt(|| "enter the container's namespaces")?;
+        finish(&exec.process, streams, sync)
+    })
+}
+
+/// Forks; the child does `body`, whose failure comes back as ours.
+fn give_birth(
+    flags: i32,
+    cgroup: &Cgroup,
+    pid_namespace_of: Option<BorrowedFd<'_>>,
+    wanted: &Process,
+    body: impl FnOnce(&UnixStream) -> Result<std::convert::Infallible, Failed>,
+) -> Result<Child, Failed> {
+    let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair")?;
+    let directory = if cgroup.unified.is_empty() {
+        None
+    } else {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let what = || format!("open the cgroup {}", cgroup.unified);
+        Some(rustix::fs::openat(CWD, cgroup.unified.as_str(), flags, Mode::empty()).attempt(what)?)
+    };
+    // For the children of this process only; taken back at once.
+    if let Some(of) = pid_namespace_of {
+        rustix::thread::move_into_thread_name_spaces(of, ThreadNameSpaceType::PROCESS_ID).attempt(|| "enter the PID namespace")?;
+    }
+    let side = sys::fork(flags as u64, directory.as_ref().map(AsFd::as_fd)).attempt(|| "fork");
+    match side {
+        Ok(sys::Side::Child) => {
+            drop(ours);
+            let Err(failure) = body(&theirs);
+            // When nobody reads it any more there is nobody to tell.
+            socket::send(&theirs, &failure, &[]).ok();
+            sys::exit_now(127)
+        }
+        Ok(sys::Side::Parent { pid, pidfd }) => {
+            drop(theirs);
+            leave_pid_namespace(pid_namespace_of.is_some())?;
+            let terminal = await_exec(&ours, pid, &pidfd)?;
+            if wanted.tty && terminal.is_none() {
+                return Err(refuse("open a terminal", "the child died"));
+            }
+            Ok(Child { pid, pidfd, terminal })
+        }
+        Err(failure) => {
+            leave_pid_namespace(pid_namespace_of.is_some())?;
+            Err(failure)
+        }
+    }
+}
+
+fn leave_pid_namespace(entered: bool) -> Result<(), Failed> {
+    if !entered {
+        return Ok(());
+    }
+    let what = || "leave the PID namespace";
+    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(what)?;
+    let kind = Some(rustix::thread::LinkNameSpaceType::ProcessID);
+    rustix::thread::move_into_link_name_space(own.as_fd(), kind).attempt(what)
+}
+
+/// Waits for the child's exec, which closes its end; takes its terminal or its failure.
+fn await_exec(sync: &UnixStream, pid: i32, pidfd: &OwnedFd) -> Result<Option<OwnedFd>, Failed> {
+    sync.set_read_timeout(Some(START_LIMIT)).attempt(|| "wait for the child")?;
+    let mut terminal = None;
+    let failure = loop {
+        match socket::receive::<Failed>(sync) {
+            // A terminal comes with an empty failure.
+            Ok((_, mut fds)) if !fds.is_empty() => terminal = fds.pop(),
+            Ok((failure, _)) => break failure,
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(terminal),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(terminal),
+            Err(error) => break Err::<(), _>(error).attempt(|| "wait for the child").err().unwrap_or_default(),
+        }
+    };
+    sys::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).ok();
+    }
+    Err(failure)
+}
+
+/// Enters the cgroups of a v1 host. By thread ("0" into `tasks`), which takes no global lock in the kernel; this
+/// process has one thread.
+pub fn enter_cgroup(cgroup: &Cgroup) -> Result<(), Failed> {
+    cgroup.tasks.iter().try_for_each(|path| {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::open(path.as_str(), flags, Mode::empty())
+            .and_then(|file| rustix::io::write(file, b"0"))
+            .map(drop)
+            .attempt(|| format!("enter the cgroup {path}"))
+    })
+}
+
+fn finish(process: &Process, standard: [BorrowedFd<'_>; 3], sync: &UnixStream) -> Result<std::convert::Infallible, Failed> {
+    rustix::process::setsid().attempt(|| "start a session")?;
+    sys::reset_signals();
+    if process.tty {
+        let (master, peer) = process::open_terminal()?;
+        socket::send(sync, &Failed::default(), &[master.as_fd()]).attempt(|| "hand the terminal over")?;
+        process::take_terminal(peer.as_fd())?;
+    } else {
+        for (target, fd) in (0..).zip(standard) {
+            sys::install_standard(fd, target).attempt(|| "install the standard streams")?;
+        }
+    }
+    sys::close_on_exec_from(3).attempt(|| "close what is ours")?;
+    process::become_program(process)
+}

@@ -1,0 +1,253 @@
+//! From a fresh child to the container's program: who it runs as, what it may do, and exec.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::process::{Gid, Signal, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::step::{Attempt, make_directories, refuse};
+use crate::sys;
+use crate::wire::{Failed, Process, User};
+
+/// An account file of a container is read up to this size.
+const ACCOUNTS_LIMIT: usize = 1 << 20;
+
+/// What the container's own account files say about its user.
+struct Account {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    home: String,
+}
+
+/// Writes `/proc/self/oom_score_adj` of the host's /proc, so before the root changes. A lower score than ours
+/// needs CAP_SYS_RESOURCE: without it the process keeps what it has.
+pub fn set_oom_score(process: &Process) -> Result<(), Failed> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result.attempt(|| "set the OOM score"),
+    }
+}
+
+/// Becomes the program. Inside the container's root. Returns only with the reason why not.
+pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Failed> {
+    let account = account(&process.user)?;
+    if process.user.non_root && account.uid == 0 {
+        return Err(refuse("start the container", "it must not run as root, and its user is uid 0"));
+    }
+    set_limits(process)?;
+    // Without no_new_privs only a privileged process may load a filter, so it comes before the privileges go.
+    if !process.no_new_privs && !process.seccomp.is_empty() {
+        sys::seccomp(&process.seccomp).attempt(|| "load the seccomp filter")?;
+    }
+    let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
+    // Working directories of images are often missing, or closed to the user they name.
+    make_directories(cwd).attempt(|| format!("make the working directory {cwd}"))?;
+    let changed = rustix::process::chdir(cwd);
+    drop_privileges(process, &account)?;
+    if changed.is_err() {
+        rustix::process::chdir(cwd).attempt(|| format!("change to the working directory {cwd}"))?;
+    }
+    if process.no_new_privs {
+        rustix::thread::set_no_new_privs(true).attempt(|| "set no_new_privs")?;
+        if !process.seccomp.is_empty() {
+            sys::seccomp(&process.seccomp).attempt(|| "load the seccomp filter")?;
+        }
+    }
+    Err(execute(process, &account))
+}
+
+fn set_limits(process: &Process) -> Result<(), Failed> {
+    for limit in &process.rlimits {
+        // The hard limit can only be raised with CAP_SYS_RESOURCE.
+        let hard = limit.hard.min(sys::hard_rlimit(limit.resource));
+        sys::set_rlimit(limit.resource, limit.soft.min(hard), hard).attempt(|| format!("set resource limit {}", limit.resource))?;
+    }
+    Ok(())
+}
+
+fn drop_privileges(process: &Process, account: &Account) -> Result<(), Failed> {
+    let have = rustix::thread::capabilities(None).attempt(|| "read the capabilities")?;
+    let want = CapabilitySet::from_bits_retain(process.capabilities);
+    // While CAP_SETPCAP is still there.
+    for bit in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        if want.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel knows no more.
+            Err(rustix::io::Errno::INVAL) => break,
+            result => result.attempt(|| format!("drop capability {bit}"))?,
+        }
+    }
+    let groups: Vec<Gid> = account.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    rustix::thread::set_thread_groups(&groups).attempt(|| "set the supplementary groups")?;
+    let gid = Gid::from_raw(account.gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).attempt(|| format!("become group {}", account.gid))?;
+    let uid = Uid::from_raw(account.uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).attempt(|| format!("become user {}", account.uid))?;
+    let kept = if account.uid == 0 { want & have.permitted } else { CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).attempt(|| "set the capabilities")?;
+    // A change of credentials clears it, so last: the container does not outlive its shim.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).attempt(|| "tie it to its shim")
+}
+
+/// Opens the standard descriptors as a terminal's.
+pub fn take_terminal(peer: BorrowedFd<'_>) -> Result<(), Failed> {
+    for target in 0..3 {
+        sys::install_standard(peer, target).attempt(|| "open the terminal")?;
+    }
+    rustix::process::ioctl_tiocsctty(peer).attempt(|| "make the terminal its own")
+}
+
+/// A terminal of the container's own devpts: (our side, its side).
+pub fn open_terminal() -> Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd), Failed> {
+    let what = || "open a terminal";
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let master = rustix::fs::openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).attempt(what)?;
+    rustix::pty::unlockpt(&master).attempt(what)?;
+    let peer = sys::terminal_peer(master.as_fd()).attempt(what)?;
+    Ok((master, peer))
+}
+
+fn execute(process: &Process, account: &Account) -> Failed {
+    let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
+        return refuse("start the container", "no command is given");
+    };
+    let strings = |all: &[String]| all.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>();
+    let mut env = process.env.clone();
+    if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+        env.push(format!("HOME={}", account.home));
+    }
+    let (Ok(args), Ok(variables)) = (strings(&process.args), strings(&env)) else {
+        return refuse("start the container", "a NUL byte in an argument or variable");
+    };
+    let path = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH="));
+    let path = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program.clone()]
+    } else {
+        path.split(':').map(|dir| format!("{}/{program}", if dir.is_empty() { "." } else { dir })).collect()
+    };
+    let mut failure = io::Error::from_raw_os_error(nix::libc::ENOENT);
+    for candidate in &candidates {
+        let Ok(candidate) = CString::new(candidate.as_str()) else { continue };
+        let error = sys::execve(&candidate, &args, &variables);
+        match error.raw_os_error() {
+            Some(nix::libc::ENOENT | nix::libc::ENOTDIR) => {}
+            // A file that may not be executed: another may still be found.
+            Some(nix::libc::EACCES) => failure = error,
+            _ => {
+                failure = error;
+                break;
+            }
+        }
+    }
+    let what = || format!("execute {program:?}");
+    match failure.raw_os_error() {
+        Some(nix::libc::ENOENT) if !program.contains('/') => {
+            Failed { attempt: what(), cause: "executable file not found in $PATH".into(), errno: nix::libc::ENOENT }
+        }
+        _ => Err::<(), _>(failure).attempt(what).err().unwrap_or_default(),
+    }
+}
+
+/// Reads an account file of the container: a regular file, up to a bound, else nothing.
+fn read_accounts(path: &str) -> String {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let Ok(file) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else { return String::new() };
+    match rustix::fs::fstat(&file) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+        _ => return String::new(),
+    }
+    let mut bytes = Vec::new();
+    let limited = io::Read::take(std::fs::File::from(file), ACCOUNTS_LIMIT as u64);
+    let mut limited = limited;
+    match io::Read::read_to_end(&mut limited, &mut bytes) {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+fn account(user: &User) -> Result<Account, Failed> {
+    let numbers_only = user.uid == Some(0) && user.gid == Some(0) && user.name.is_empty();
+    let (passwd, group) =
+        if numbers_only { (String::new(), String::new()) } else { (read_accounts("/etc/passwd"), read_accounts("/etc/group")) };
+    resolve(user, &passwd, &group)
+}
+
+/// `name:x:uid:gid:…:home:shell` and `name:x:gid:member,member`.
+fn resolve(user: &User, passwd: &str, group: &str) -> Result<Account, Failed> {
+    let (user_name, group_name) = match user.name.split_once(':') {
+        Some((user_name, group_name)) => (user_name, group_name),
+        None => (user.name.as_str(), ""),
+    };
+    let wanted = user.uid.or_else(|| if user_name.is_empty() { Some(0) } else { user_name.parse().ok() });
+    let line = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| match wanted {
+        Some(uid) => fields.get(2).and_then(|field| field.parse().ok()) == Some(uid),
+        None => fields.first() == Some(&user_name),
+    });
+    let field = |index: usize| line.as_ref().and_then(|fields| fields.get(index)).copied();
+    let number = |index: usize| field(index).and_then(|text| text.parse::<u32>().ok());
+    let uid = wanted
+        .or_else(|| number(2))
+        .ok_or_else(|| refuse(format!("find user {user_name:?}"), "the image's /etc/passwd has none of that name"))?;
+    let entries = || group.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let gid = match (user.gid, group_name) {
+        (Some(gid), _) => gid,
+        (None, "") => number(3).unwrap_or(0),
+        (None, name) => match name.parse() {
+            Ok(gid) => gid,
+            Err(_) => entries()
+                .find(|fields| fields.first() == Some(&name))
+                .and_then(|fields| fields.get(2)?.parse().ok())
+                .ok_or_else(|| refuse(format!("find group {name:?}"), "the image's /etc/group has none of that name"))?,
+        },
+    };
+    let mut groups = user.groups.clone();
+    if let Some(login) = field(0) {
+        let member = |fields: &Vec<&str>| fields.get(3).is_some_and(|names| names.split(',').any(|n| n == login));
+        groups.extend(entries().filter(member).filter_map(|fields| fields.get(2)?.parse::<u32>().ok()));
+    }
+    groups.push(gid);
+    groups.sort_unstable();
+    groups.dedup();
+    let home = field(5).filter(|home| !home.is_empty()).unwrap_or(if uid == 0 { "/root" } else { "/" }).to_owned();
+    Ok(Account { uid, gid, groups, home })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/srv/app:/bin/sh\nbroken\n";
+    const GROUP: &str = "root:x:0:\napp:x:1001:\nmedia:x:44:app,other\nbad:x:\n";
+
+    fn who(name: &str, uid: Option<u32>, gid: Option<u32>) -> Result<(u32, u32, Vec<u32>, String), String> {
+        let user = User { uid, gid, name: name.into(), groups: vec![7], non_root: false };
+        resolve(&user, PASSWD, GROUP).map(|a| (a.uid, a.gid, a.groups, a.home)).map_err(|f| f.cause)
+    }
+
+    #[test]
+    fn users_are_found_by_name_and_number() {
+        assert_eq!(who("", None, None), Ok((0, 0, vec![0, 7], "/root".into())));
+        assert_eq!(who("app", None, None), Ok((1000, 1001, vec![7, 44, 1001], "/srv/app".into())));
+        assert_eq!(who("1000", None, None), Ok((1000, 1001, vec![7, 44, 1001], "/srv/app".into())));
+        assert_eq!(who("app:media", None, None), Ok((1000, 44, vec![7, 44], "/srv/app".into())));
+        assert_eq!(who("4711:12", None, None), Ok((4711, 12, vec![7, 12], "/".into())));
+        assert_eq!(who("app", Some(0), None), Ok((0, 0, vec![0, 7], "/root".into())));
+        assert_eq!(who("", Some(5), Some(6)), Ok((5, 6, vec![6, 7], "/".into())));
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        assert!(who("nobody", None, None).is_err());
+        assert!(who("app:nogroup", None, None).is_err());
+    }
+}

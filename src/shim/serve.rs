@@ -1,0 +1,464 @@
+//! The shim's loop: commands from the engine, output of the containers, and ends of children.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::WaitOptions;
+
+use crate::launch::{self, Launched};
+use crate::log::{Pumped, Sink, Stream, now_ns};
+use crate::step::{Attempt, refuse};
+use crate::wire::{
+    Containers, Done, Exec, Exit, Exited, Failed, Forget, Hello, Kill, LogFile, Request, Response, Run, Running, Shutdown, Started,
+    VERSION, record_text,
+};
+use crate::{socket, sys, writer};
+
+/// An end is told after its log is on file, or after this long.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+/// Whoever connects speaks within this time.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// What is read of one stream at a time: fair between containers.
+const CHUNK: usize = 16 << 10;
+
+pub struct Shim {
+    pub listener: UnixListener,
+    pub signals: SignalFd,
+    /// First process of the pod's shared PID namespace: (pid, pidfd).
+    pub shared_pid: Option<(i32, OwnedFd)>,
+    pub state: State,
+}
+
+#[derive(Default)]
+pub struct State {
+    containers: Vec<Container>,
+    execs: Vec<Command>,
+    watchers: Vec<UnixStream>,
+    writer: Option<LogWriter>,
+    /// Set by `Shutdown`: who waits for it.
+    shutdown: Option<UnixStream>,
+}
+
+struct Container {
+    id: String,
+    pid: i32,
+    pidfd: OwnedFd,
+    started_at_ns: i64,
+    record: String,
+    oom_file: String,
+    log: LogFile,
+    streams: Vec<Stream>,
+    sink: Sink,
+    _stdin: Option<OwnedFd>,
+    exit: Option<Exit>,
+    /// The log is on file, or there is none.
+    logged: bool,
+    ended: Option<Instant>,
+    told: bool,
+}
+
+/// A command that runs in a container.
+struct Command {
+    pid: i32,
+    pidfd: OwnedFd,
+    container: String,
+    started_at_ns: i64,
+    caller: UnixStream,
+}
+
+struct LogWriter {
+    pid: i32,
+    control: UnixStream,
+}
+
+/// What a descriptor of the poll set is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Listener,
+    Writer,
+    Stream(usize, usize),
+    Room(usize),
+    Watcher(usize),
+}
+
+impl Shim {
+    /// Serves until told to end.
+    pub fn serve(mut self) -> Result<(), Failed> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let ready = self.wait()?;
+            // Ends first: they make a container's streams end.
+            if ready.contains(&Source::Signals) {
+                self.reap();
+            }
+            let now = now_ns();
+            let mut gone = Vec::new();
+            for source in ready.iter().copied() {
+                match source {
+                    Source::Signals | Source::Listener => {}
+                    Source::Writer => self.state.hear_writer(),
+                    Source::Stream(container, stream) => self.state.pump(container, stream, &mut buffer, now),
+                    Source::Room(container) => self.state.containers[container].sink.flush(now),
+                    Source::Watcher(index) => gone.push(index),
+                }
+            }
+            for index in gone.into_iter().rev() {
+                self.state.watchers.swap_remove(index);
+            }
+            // Last: a command may remove what the numbers above stand for.
+            if ready.contains(&Source::Listener) {
+                self.accept();
+            }
+            self.state.settle(&mut buffer);
+            if self.state.is_finished() {
+                if let Some(caller) = &self.state.shutdown {
+                    socket::send(caller, &Response::from(Done {}), &[]).ok();
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<Vec<Source>, Failed> {
+        let state = &self.state;
+        let mut sources = vec![Source::Signals, Source::Listener];
+        let input = PollFlags::IN;
+        let mut fds = vec![PollFd::new(&self.signals, input), PollFd::new(&self.listener, input)];
+        if let Some(writer) = &state.writer {
+            sources.push(Source::Writer);
+            fds.push(PollFd::new(&writer.control, input));
+        }
+        for (index, container) in state.containers.iter().enumerate() {
+            for (number, stream) in container.streams.iter().enumerate() {
+                sources.push(Source::Stream(index, number));
+                fds.push(PollFd::new(&stream.fd, input));
+            }
+            if let Some(room) = container.sink.waiting() {
+                sources.push(Source::Room(index));
+                fds.push(PollFd::from_borrowed_fd(room, PollFlags::OUT));
+            }
+        }
+        for (index, watcher) in state.watchers.iter().enumerate() {
+            sources.push(Source::Watcher(index));
+            fds.push(PollFd::new(watcher, input));
+        }
+        let patience = state.containers.iter().filter(|c| !c.told).filter_map(|c| c.ended).min();
+        let timeout = patience.map(|ended| {
+            let left = LOG_PATIENCE.saturating_sub(ended.elapsed());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) as _ }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).attempt(|| "wait for something to happen"),
+        }
+        let ready = fds.iter().zip(&sources).filter(|(fd, _)| !fd.revents().is_empty());
+        Ok(ready.map(|(_, source)| *source).collect())
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let pid = pid.as_raw_pid();
+            let signal = status.terminating_signal().unwrap_or(0);
+            let code = status.exit_status().unwrap_or(128 + signal);
+            self.state.child_ended(pid, code, signal);
+            if self.shared_pid.as_ref().is_some_and(|(init, _)| *init == pid) {
+                // The kernel has killed everything in the pod with it.
+                self.shared_pid = None;
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        let hello = Hello { version: VERSION, pid: rustix::process::getpid().as_raw_pid() };
+        if stream.set_read_timeout(Some(REQUEST_LIMIT)).is_err()
+            || stream.set_write_timeout(Some(REQUEST_LIMIT)).is_err()
+            || socket::send(&stream, &Response::from(hello), &[]).is_err()
+        {
+            return;
+        }
+        let (request, fds) = match socket::receive::<Request>(&stream) {
+            Ok(received) => received,
+            Err(error) => {
+                answer(&stream, Err(refuse("read the request", error.to_string())));
+                return;
+            }
+        };
+        match request {
+            Request::Run(run) => answer(&stream, self.run(&run)),
+            Request::Exec(exec) => self.exec(&exec, &fds, stream),
+            Request::Kill(kill) => answer(&stream, self.state.kill(&kill)),
+            Request::List(_) => answer(&stream, Ok(self.state.list().into())),
+            Request::Watch(_) => {
+                answer(&stream, Ok(Done {}.into()));
+                self.state.watchers.push(stream);
+            }
+            Request::Forget(forget) => answer(&stream, self.state.forget(&forget)),
+            Request::Shutdown(Shutdown {}) => {
+                self.state.kill_all();
+                self.state.shutdown = Some(stream);
+            }
+        }
+    }
+
+    fn run(&mut self, run: &Run) -> Result<Response, Failed> {
+        if self.state.containers.iter().any(|container| container.id == run.id) {
+            return Err(refuse(format!("start container {}", run.id), "it was started before"));
+        }
+        let shared = self.shared_pid.as_ref().map(|(_, pidfd)| pidfd.as_fd());
+        self.state.ensure_writer()?;
+        let launched = launch::run(&run.launch, shared)?;
+        let pid = launched.pid;
+        let at_ns = now_ns();
+        self.state.add(run, launched, at_ns);
+        Ok(Started { pid, at_ns }.into())
+    }
+
+    fn exec(&mut self, exec: &Exec, fds: &[OwnedFd], caller: UnixStream) {
+        let started = self.state.live(&exec.container).and_then(|c| launch::exec(exec, c.pidfd.as_fd(), fds));
+        match started {
+            Ok(child) => {
+                let at_ns = now_ns();
+                let started = Response::from(Started { pid: child.pid, at_ns });
+                let terminal: Vec<_> = child.terminal.iter().map(AsFd::as_fd).collect();
+                socket::send(&caller, &started, &terminal).ok();
+                let command =
+                    Command { pid: child.pid, pidfd: child.pidfd, container: exec.container.clone(), started_at_ns: at_ns, caller };
+                self.state.execs.push(command);
+            }
+            Err(failure) => answer(&caller, Err(failure)),
+        }
+    }
+}
+
+fn answer(stream: &UnixStream, result: Result<Response, Failed>) {
+    // Who has left needs no answer.
+    socket::send(stream, &result.unwrap_or_else(Response::Failed), &[]).ok();
+}
+
+impl State {
+    fn add(&mut self, run: &Run, launched: Launched, started_at_ns: i64) {
+        let mut streams = vec![Stream::new(launched.stdout, "stdout")];
+        streams.extend(launched.stderr.map(|fd| Stream::new(fd, "stderr")));
+        let mut container = Container {
+            id: run.id.clone(),
+            pid: launched.pid,
+            pidfd: launched.pidfd,
+            started_at_ns,
+            record: run.launch.record.clone(),
+            oom_file: run.launch.oom_file.clone(),
+            log: run.launch.log.clone(),
+            streams,
+            sink: Sink::default(),
+            _stdin: launched.stdin,
+            exit: None,
+            logged: run.launch.log.path.is_empty(),
+            ended: None,
+            told: false,
+        };
+        if let Some(writer) = &self.writer {
+            connect_log(writer, &mut container);
+        }
+        self.containers.push(container);
+    }
+
+    fn live(&self, id: &str) -> Result<&Container, Failed> {
+        let container = self.containers.iter().find(|container| container.id == id && container.exit.is_none());
+        container.ok_or_else(|| refuse(format!("reach container {id}"), "it is not running"))
+    }
+
+    fn list(&self) -> Containers {
+        let all = self.containers.iter().map(|c| Running {
+            id: c.id.clone(),
+            pid: c.pid,
+            started_at_ns: c.started_at_ns,
+            exit: c.exit.clone().filter(|_| c.told),
+        });
+        Containers { all: all.collect() }
+    }
+
+    fn kill(&self, kill: &Kill) -> Result<Response, Failed> {
+        let sent = if kill.exec == 0 {
+            match self.live(&kill.container) {
+                Ok(container) => sys::send_signal(container.pidfd.as_fd(), kill.signal),
+                Err(_) => return Ok(Done {}.into()),
+            }
+        } else {
+            match self.execs.iter().find(|c| c.pid == kill.exec && c.container == kill.container) {
+                Some(command) => sys::send_signal(command.pidfd.as_fd(), kill.signal),
+                None => return Ok(Done {}.into()),
+            }
+        };
+        match sent {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(Done {}.into()),
+            result => result.attempt(|| format!("send signal {} to {}", kill.signal, kill.container)).map(|()| Done {}.into()),
+        }
+    }
+
+    fn kill_all(&self) {
+        for container in self.containers.iter().filter(|container| container.exit.is_none()) {
+            sys::send_signal(container.pidfd.as_fd(), libc::SIGKILL).ok();
+        }
+    }
+
+    fn forget(&mut self, forget: &Forget) -> Result<Response, Failed> {
+        if self.live(&forget.id).is_ok() {
+            return Err(refuse(format!("forget container {}", forget.id), "it is running"));
+        }
+        self.containers.retain(|container| container.id != forget.id);
+        Ok(Done {}.into())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.shutdown.is_some() && self.containers.iter().all(|container| container.told)
+    }
+
+    fn pump(&mut self, container: usize, stream: usize, buffer: &mut [u8], now: i64) {
+        let container = &mut self.containers[container];
+        // A stream that ended before this one in the same round has moved the rest.
+        let Some(at) = container.streams.get_mut(stream) else { return };
+        if container.sink.pump(at, buffer, now) == Pumped::Ended {
+            container.streams.remove(stream);
+        }
+    }
+
+    fn child_ended(&mut self, pid: i32, code: i32, signal: i32) {
+        let finished_at_ns = now_ns();
+        if let Some(container) = self.containers.iter_mut().find(|c| c.pid == pid && c.exit.is_none()) {
+            let oom_killed = code != 0 && count_oom_kills(&container.oom_file) > 0;
+            let started_at_ns = container.started_at_ns;
+            container.exit = Some(Exit { code, signal, oom_killed, started_at_ns, finished_at_ns });
+            container.ended = Some(Instant::now());
+        } else if let Some(index) = self.execs.iter().position(|command| command.pid == pid) {
+            let command = self.execs.swap_remove(index);
+            let started_at_ns = command.started_at_ns;
+            let exit = Exit { code, signal, oom_killed: false, started_at_ns, finished_at_ns };
+            let exited = Response::from(Exited { id: command.container, exit });
+            socket::send(&command.caller, &exited, &[]).ok();
+        } else if self.writer.as_ref().is_some_and(|writer| writer.pid == pid) {
+            self.replace_writer();
+        }
+    }
+
+    /// Brings what has ended to its end: the rest of the output, the log's end, the record, the news.
+    fn settle(&mut self, buffer: &mut [u8]) {
+        let Self { containers, watchers, .. } = self;
+        for container in containers.iter_mut().filter(|container| !container.told) {
+            let now = now_ns();
+            if container.exit.is_some() {
+                container.streams.retain_mut(|stream| {
+                    loop {
+                        match container.sink.pump(stream, buffer, now) {
+                            Pumped::Some if container.sink.waiting().is_none() => {}
+                            Pumped::Some | Pumped::Nothing => break true,
+                            Pumped::Ended => break false,
+                        }
+                    }
+                });
+                if container.streams.is_empty() && container.sink.waiting().is_none() {
+                    container.sink.close();
+                }
+            }
+            let Some(exit) = &container.exit else { continue };
+            let patient = container.ended.is_some_and(|ended| ended.elapsed() < LOG_PATIENCE);
+            if !container.logged && patient {
+                continue;
+            }
+            container.told = true;
+            let record = write_record(&container.record, &record_text(&container.id, exit));
+            let news = Response::from(Exited { id: container.id.clone(), exit: exit.clone() });
+            watchers.retain(|watcher| socket::send(watcher, &news, &[]).is_ok());
+            // On the disk as well, for the sake of a power cut; nobody has to wait for that.
+            if let Some(record) = record {
+                rustix::fs::fdatasync(&record).ok();
+            }
+        }
+        // What was told and still writes (a process that outlived the first one) goes on being read.
+        for container in containers.iter_mut().filter(|container| container.told && container.streams.is_empty()) {
+            if container.sink.waiting().is_none() {
+                container.sink.close();
+            }
+        }
+    }
+
+    fn ensure_writer(&mut self) -> Result<(), Failed> {
+        if self.writer.is_some() {
+            return Ok(());
+        }
+        let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair")?;
+        match sys::fork(0, None).attempt(|| "start the log writer")? {
+            sys::Side::Child => {
+                // Not the containers' pipes, which must end for it when the shim closes them.
+                writer::run(&sys::keep_only(&theirs))
+            }
+            sys::Side::Parent { pid, .. } => {
+                self.writer = Some(LogWriter { pid, control: ours });
+                Ok(())
+            }
+        }
+    }
+
+    fn replace_writer(&mut self) {
+        self.writer = None;
+        if self.ensure_writer().is_err() {
+            return;
+        }
+        let Some(writer) = &self.writer else { return };
+        for container in self.containers.iter_mut().filter(|c| !c.logged) {
+            connect_log(writer, container);
+        }
+    }
+
+    fn hear_writer(&mut self) {
+        let Some(writer) = &self.writer else { return };
+        match socket::receive::<String>(&writer.control) {
+            Ok((id, _)) => {
+                for container in self.containers.iter_mut().filter(|container| container.id == id) {
+                    container.logged = true;
+                }
+            }
+            // Its end is seen as a child's.
+            Err(_) => self.replace_writer(),
+        }
+    }
+}
+
+fn connect_log(writer: &LogWriter, container: &mut Container) {
+    if container.log.path.is_empty() {
+        return;
+    }
+    let Ok((read, write)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return };
+    // More room for bursts; not given to everybody.
+    rustix::pipe::fcntl_setpipe_size(&write, 256 << 10).ok();
+    if rustix::io::ioctl_fionbio(&write, true).is_err() {
+        return;
+    }
+    let open = (container.id.clone(), container.log.clone());
+    if socket::send(&writer.control, &open, &[read.as_fd()]).is_ok() {
+        container.sink.open(write);
+    }
+}
+
+fn count_oom_kills(path: &str) -> u64 {
+    if path.is_empty() {
+        return 0;
+    }
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Writes a record whole or not at all. Returns it for the flush to disk.
+fn write_record(path: &str, text: &str) -> Option<std::fs::File> {
+    let temporary = format!("{path}.new");
+    let file = std::fs::File::create(&temporary).ok()?;
+    std::io::Write::write_all(&mut &file, text.as_bytes()).ok()?;
+    std::fs::rename(&temporary, path).ok()?;
+    Some(file)
+}

@@ -1,0 +1,280 @@
+//! The way into a container: carries out the steps of a launch, one after the other, and decides nothing.
+//!
+//! Runs in the child, in its own mount namespace. Every path in the container is resolved by the kernel below
+//! the root's descriptor (`openat2`, `RESOLVE_IN_ROOT`) and mounted upon by that descriptor, so neither the
+//! image nor a sibling that shares a volume can lead it elsewhere.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use crate::sys;
+use crate::wire::{Attach, Failed, Filesystem, OpenTree, Overlay, Step};
+
+/// Names what was attempted.
+pub trait Attempt<T> {
+    fn attempt<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T, Failed>;
+}
+
+impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
+    fn attempt<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T, Failed> {
+        self.map_err(|error| {
+            let error: io::Error = error.into();
+            let errno = error.raw_os_error().unwrap_or(0);
+            let text = error.to_string();
+            // "(os error 2)" tells a reader nothing.
+            let cause = text.split(" (os error").next().unwrap_or_default().to_owned();
+            Failed { attempt: what().into(), cause, errno }
+        })
+    }
+}
+
+pub fn refuse(attempt: impl Into<String>, cause: impl Into<String>) -> Failed {
+    Failed { attempt: attempt.into(), cause: cause.into(), errno: 0 }
+}
+
+#[derive(Default)]
+struct Builder {
+    trees: Vec<Option<OwnedFd>>,
+    root: Option<OwnedFd>,
+    /// An empty read-only file system, made once, for directories to hide.
+    empty: Option<OwnedFd>,
+}
+
+/// Carries out every step.
+pub fn carry_out(steps: &[Step]) -> Result<(), Failed> {
+    let mut builder = Builder::default();
+    steps.iter().try_for_each(|step| builder.step(step))
+}
+
+impl Builder {
+    fn step(&mut self, step: &Step) -> Result<(), Failed> {
+        match step {
+            Step::OpenTree(tree) => self.open_tree(tree),
+            Step::MakePrivate(_) => {
+                let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                rustix::mount::mount_change("/", flags).attempt(|| "make mounts private")
+            }
+            Step::Overlay(overlay) => self.overlay(overlay),
+            Step::Filesystem(fs) => self.filesystem(fs),
+            Step::Attach(attach) => self.attach(attach),
+            Step::Symlink(link) => {
+                let (parent, name) = self.parent_of(&link.path)?;
+                match rustix::fs::symlinkat(link.content.as_str(), &parent, name) {
+                    Err(Errno::EXIST) => Ok(()),
+                    result => result.attempt(|| format!("make the link {}", link.path)),
+                }
+            }
+            Step::Directory(dir) => {
+                let (parent, name) = self.parent_of(&dir.path)?;
+                match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(dir.mode)) {
+                    Err(Errno::EXIST) => Ok(()),
+                    result => result.attempt(|| format!("make the directory {}", dir.path)),
+                }
+            }
+            Step::Mask(mask) => self.mask(&mask.path),
+            Step::ReadOnly(step) => self.read_only(&step.path),
+            Step::Pivot(_) => self.pivot(),
+            Step::Seal(_) => sys::mount_setattr(self.root()?.as_fd(), false, u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), 0)
+                .attempt(|| "make the root read-only"),
+        }
+    }
+
+    fn root(&self) -> Result<&OwnedFd, Failed> {
+        self.root.as_ref().ok_or_else(|| refuse("carry out the plan", "it mounts before there is a root"))
+    }
+
+    fn open_tree(&mut self, tree: &OpenTree) -> Result<(), Failed> {
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        if tree.recursive {
+            flags |= OpenTreeFlags::AT_RECURSIVE;
+        }
+        let fd = rustix::mount::open_tree(CWD, tree.source.as_str(), flags).attempt(|| format!("open {} of the host", tree.source))?;
+        let slot = tree.slot as usize;
+        if self.trees.len() <= slot {
+            self.trees.resize_with(slot + 1, || None);
+        }
+        self.trees[slot] = Some(fd);
+        Ok(())
+    }
+
+    fn overlay(&mut self, overlay: &Overlay) -> Result<(), Failed> {
+        let what = || format!("mount the root file system at {}", overlay.at);
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path: &String| rustix::fs::open(path.as_str(), directory, Mode::empty()).attempt(|| format!("open the layer {path}"));
+        // Descriptors instead of paths: short whatever the number of layers, and nothing to escape.
+        let lower = overlay.lower.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let (upper, work) = (open(&overlay.upper)?, open(&overlay.work)?);
+        let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd));
+        let lowers = lower.iter().map(name).collect::<Vec<_>>().join(":");
+        let options = format!("lowerdir={lowers},upperdir={},workdir={}", name(&upper), name(&work));
+        // Nothing here outlives a reboot, so nobody needs its fsyncs.
+        let volatile = std::ffi::CString::new(format!("{options},volatile"));
+        let plain = std::ffi::CString::new(options);
+        let mount = |data: &std::ffi::CString| {
+            rustix::mount::mount("overlay", overlay.at.as_str(), "overlay", MountFlags::empty(), data.as_c_str())
+        };
+        let (volatile, plain) = (volatile.map_err(io::Error::other).attempt(what)?, plain.map_err(io::Error::other).attempt(what)?);
+        match mount(&volatile) {
+            Err(Errno::INVAL) => mount(&plain),
+            result => result,
+        }
+        .attempt(what)?;
+        let root = rustix::fs::open(overlay.at.as_str(), directory, Mode::empty()).attempt(what)?;
+        if overlay.attributes != 0 {
+            sys::mount_setattr(root.as_fd(), false, overlay.attributes, 0).attempt(what)?;
+        }
+        self.root = Some(root);
+        Ok(())
+    }
+
+    fn filesystem(&mut self, fs: &Filesystem) -> Result<(), Failed> {
+        let target = self.make_target(&fs.target, FileType::Directory, false)?;
+        match new_filesystem(&fs.kind, &fs.options, fs.attributes) {
+            Err(_) if fs.optional => Ok(()),
+            result => result.and_then(|mount| mount_on(&mount, &target)).attempt(|| format!("mount {} on {}", fs.kind, fs.target)),
+        }
+    }
+
+    fn attach(&mut self, attach: &Attach) -> Result<(), Failed> {
+        let tree = self.trees.get_mut(attach.slot as usize).and_then(Option::take);
+        let tree = tree.ok_or_else(|| refuse("carry out the plan", format!("{} has no source", attach.target)))?;
+        let what = || format!("mount on {}", attach.target);
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree).attempt(what)?.st_mode);
+        let target = self.make_target(&attach.target, kind, attach.follow)?;
+        if attach.follow {
+            let on = rustix::fs::fstatfs(&target).attempt(what)?.f_type;
+            if on as u64 == rustix::fs::PROC_SUPER_MAGIC as u64 {
+                return Err(refuse(what(), "it leads into /proc"));
+            }
+        }
+        if attach.attributes != 0 || attach.propagation != 0 {
+            sys::mount_setattr(tree.as_fd(), true, attach.attributes, attach.propagation).attempt(what)?;
+        }
+        mount_on(&tree, &target).attempt(what)
+    }
+
+    /// The parent directory, made if missing, and the last component.
+    fn parent_of<'p>(&self, path: &'p str) -> Result<(OwnedFd, &'p str), Failed> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.make_target(parent, FileType::Directory, false)?, name))
+    }
+
+    fn lookup(&self, path: &str, follow: bool) -> Result<Result<OwnedFd, Errno>, Failed> {
+        let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        if !follow {
+            resolve |= ResolveFlags::NO_SYMLINKS;
+        }
+        let path = path.trim_start_matches('/');
+        let path = if path.is_empty() { "." } else { path };
+        Ok(rustix::fs::openat2(self.root()?, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve))
+    }
+
+    /// Opens a place to mount on; makes it and what is missing above it.
+    fn make_target(&self, path: &str, kind: FileType, follow: bool) -> Result<OwnedFd, Failed> {
+        let refused = |error: Errno, at: &str| match error {
+            Errno::LOOP => refuse(format!("mount on {path}"), format!("{at} of the image is a symbolic link")),
+            error => Err::<(), _>(error).attempt(|| format!("open {at} in the container")).err().unwrap_or_default(),
+        };
+        match self.lookup(path, follow)? {
+            Err(Errno::NOENT) => {}
+            result => return result.map_err(|error| refused(error, path)),
+        }
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let mut at = self.lookup("", follow)?.attempt(|| "open the root")?;
+        for (index, part) in parts.iter().enumerate() {
+            let so_far = parts[..=index].join("/");
+            match self.lookup(&so_far, follow)? {
+                Err(Errno::NOENT) => {
+                    if index + 1 == parts.len() && kind != FileType::Directory {
+                        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::WRONLY;
+                        rustix::fs::openat(&at, *part, flags, Mode::from_raw_mode(0o644)).map(drop)
+                    } else {
+                        rustix::fs::mkdirat(&at, *part, Mode::from_raw_mode(0o755))
+                    }
+                    .attempt(|| format!("make /{so_far} in the container"))?;
+                    at = self.lookup(&so_far, follow)?.map_err(|error| refused(error, &so_far))?;
+                }
+                found => at = found.map_err(|error| refused(error, &format!("/{so_far}")))?,
+            }
+        }
+        Ok(at)
+    }
+
+    fn mask(&mut self, path: &str) -> Result<(), Failed> {
+        let Ok(target) = self.lookup(path, false)? else { return Ok(()) };
+        let what = || format!("mask {path}");
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).attempt(what)?.st_mode);
+        if kind != FileType::Directory {
+            // Attached by us a moment ago, below our own /dev.
+            let null = self.lookup("/dev/null", false)?.attempt(what)?;
+            return copy_of(&null).and_then(|tree| mount_on(&tree, &target)).attempt(what);
+        }
+        if let Some(empty) = &self.empty {
+            return copy_of(empty).and_then(|tree| mount_on(&tree, &target)).attempt(what);
+        }
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY.bits();
+        let options = [("size".to_owned(), "0".to_owned()), ("nr_inodes".to_owned(), "2".to_owned())];
+        let empty = new_filesystem("tmpfs", &options, u64::from(attributes)).attempt(what)?;
+        mount_on(&empty, &target).attempt(what)?;
+        // Copied for the next ones: only an attached mount can be copied on every kernel.
+        self.empty = Some(empty);
+        Ok(())
+    }
+
+    fn read_only(&mut self, path: &str) -> Result<(), Failed> {
+        let Ok(target) = self.lookup(path, false)? else { return Ok(()) };
+        let what = || format!("make {path} read-only");
+        let tree = copy_of(&target).attempt(what)?;
+        let attributes = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        sys::mount_setattr(tree.as_fd(), true, attributes, 0).attempt(what)?;
+        mount_on(&tree, &target).attempt(what)
+    }
+
+    fn pivot(&mut self) -> Result<(), Failed> {
+        let what = || "make it the root";
+        rustix::process::fchdir(self.root()?).attempt(what)?;
+        rustix::process::pivot_root(".", ".").attempt(what)?;
+        // The old root lies on top of the new one now.
+        rustix::mount::unmount(".", UnmountFlags::DETACH).attempt(what)?;
+        rustix::process::chdir("/").attempt(what)
+    }
+}
+
+fn copy_of(mount: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
+    Ok(rustix::mount::open_tree(mount, "", flags)?)
+}
+
+fn mount_on(mount: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
+}
+
+fn new_filesystem(kind: &str, options: &[(String, String)], attributes: u64) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        if value.is_empty() {
+            rustix::mount::fsconfig_set_flag(&context, key.as_str())?;
+        } else {
+            rustix::mount::fsconfig_set_string(&context, key.as_str(), value.as_str())?;
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).map_err(io::Error::other)?);
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Whether a path in the current root is a directory; used once inside.
+pub fn make_directories(path: &str) -> io::Result<()> {
+    match rustix::fs::statat(CWD, path, AtFlags::empty()) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(()),
+        _ => std::fs::create_dir_all(path),
+    }
+}

@@ -1,0 +1,186 @@
+//! The log writer: a process of its own beside the shim, because writing to a disk may block.
+//!
+//! Gets a pipe and a file name for each container, appends what comes out of the pipe, rotates by size, and
+//! says the container's id back when the pipe has ended and all is written. Never follows a link: a container
+//! that can write into the log directory must not choose what we write to.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::wire::LogFile;
+use crate::{log, socket, sys};
+
+struct Log {
+    id: String,
+    pipe: OwnedFd,
+    file: Option<OwnedFd>,
+    size_bytes: u64,
+    place: LogFile,
+    /// Between two records.
+    at_line_start: bool,
+    /// Records that could not be written since the last that could.
+    lost: u64,
+}
+
+/// Runs until the shim is gone and everything it wrote is on file.
+pub fn run(control: &UnixStream) -> ! {
+    let mut logs: Vec<Log> = Vec::new();
+    let mut open = true;
+    let mut buffer = vec![0; 32 << 10];
+    while open || !logs.is_empty() {
+        let mut fds: Vec<PollFd<'_>> = logs.iter().map(|log| PollFd::new(&log.pipe, PollFlags::IN)).collect();
+        if open {
+            fds.push(PollFd::new(control, PollFlags::IN));
+        }
+        if !matches!(poll(&mut fds, None), Ok(_) | Err(Errno::INTR)) {
+            break;
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        let count = logs.len();
+        let mut ended = Vec::new();
+        for (index, log) in logs.iter_mut().enumerate().filter(|(index, _)| ready[*index]) {
+            match rustix::io::read(&log.pipe, &mut buffer[..]) {
+                Ok(0) => ended.push(index),
+                Ok(length) => log.append(&buffer[..length]),
+                Err(Errno::INTR) => {}
+                Err(_) => ended.push(index),
+            }
+        }
+        for index in ended.into_iter().rev() {
+            let log = logs.swap_remove(index);
+            socket::send(control, &log.id, &[]).ok();
+        }
+        if open && ready[count] {
+            match socket::receive::<(String, LogFile)>(control) {
+                Ok(((id, place), mut fds)) => {
+                    if let Some(pipe) = fds.pop() {
+                        let mut log = Log { id, pipe, file: None, size_bytes: 0, place, at_line_start: true, lost: 0 };
+                        log.reopen();
+                        logs.push(log);
+                    }
+                }
+                Err(_) => open = false,
+            }
+        }
+    }
+    sys::exit_now(0)
+}
+
+impl Log {
+    fn append(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.place.max_bytes > 0 && self.size_bytes >= self.place.max_bytes {
+                if self.at_line_start {
+                    self.rotate();
+                } else {
+                    // To the end of the record first.
+                    let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
+                    self.write(&bytes[..end]);
+                    bytes = &bytes[end..];
+                    continue;
+                }
+            }
+            let room = usize::try_from(self.place.max_bytes.saturating_sub(self.size_bytes)).unwrap_or(usize::MAX);
+            let length = if self.place.max_bytes == 0 { bytes.len() } else { bytes.len().min(room.max(1)) };
+            self.write(&bytes[..length]);
+            bytes = &bytes[length..];
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.at_line_start = bytes.last() == Some(&b'\n');
+        if self.file.is_none() {
+            self.reopen();
+        }
+        let Some(file) = &self.file else {
+            self.lost += records(bytes);
+            return;
+        };
+        if self.lost > 0 && self.at_line_start {
+            let mut marker = Vec::new();
+            log::put_time(&mut marker, log::now_ns());
+            let text = format!(" stderr F [podbay: {} lines dropped, the log could not be written]\n", self.lost);
+            marker.extend_from_slice(text.as_bytes());
+            if write_all(file, &marker).is_ok() {
+                self.size_bytes += marker.len() as u64;
+                self.lost = 0;
+            }
+        }
+        match write_all(file, bytes) {
+            Ok(()) => self.size_bytes += bytes.len() as u64,
+            Err(_) => self.lost += records(bytes),
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.file = open_log(&self.place).ok();
+        let size = self.file.as_ref().and_then(|file| rustix::fs::fstat(file).ok()).map_or(0, |stat| stat.st_size);
+        self.size_bytes = u64::try_from(size).unwrap_or(0);
+    }
+
+    fn rotate(&mut self) {
+        self.file = None;
+        let (parent, name) = self.place.path.rsplit_once('/').unwrap_or(("", &self.place.path));
+        if let Ok(directory) = open_below(&self.place.directory, parent) {
+            let numbered = |number: u32| if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
+            for number in (0..self.place.max_files.saturating_sub(1)).rev() {
+                rustix::fs::renameat(&directory, numbered(number), &directory, numbered(number + 1)).ok();
+            }
+            if self.place.max_files <= 1 {
+                rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty()).ok();
+            }
+        }
+        self.reopen();
+    }
+}
+
+fn records(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(file, bytes) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+fn open_below(directory: &str, path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let top = rustix::fs::openat(CWD, directory, flags, Mode::empty())?;
+    if path.is_empty() {
+        return Ok(top);
+    }
+    let open = || rustix::fs::openat2(&top, path, flags, Mode::empty(), BENEATH);
+    match open() {
+        Err(Errno::NOENT) => {
+            rustix::fs::mkdirat(&top, path, Mode::from_raw_mode(0o755))?;
+            open()
+        }
+        result => result,
+    }
+}
+
+fn open_log(place: &LogFile) -> Result<OwnedFd, Errno> {
+    let (parent, name) = place.path.rsplit_once('/').unwrap_or(("", &place.path));
+    let directory = open_below(&place.directory, parent)?;
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(&directory, name, flags, Mode::from_raw_mode(0o640), BENEATH)?;
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
+        return Err(Errno::LOOP);
+    }
+    Ok(file)
+}
