@@ -9,16 +9,18 @@ use podbay::cli::{self, error::finish};
 
 fn main() -> ExitCode {
     let verb = Cli::parse().verb;
-    if let Verb::Completions { shell } = verb {
-        clap_complete::generate(shell, &mut Cli::command(), "podbay", &mut std::io::stdout());
-        return ExitCode::SUCCESS;
+    match verb {
+        Verb::InternalGitFetch => assemble::git_fetch_child(),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "podbay", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        verb => finish(run(verb)),
     }
-    finish(run(verb))
 }
 
 fn run(verb: Verb) -> cli::error::Outcome {
     match verb {
-        Verb::InternalGitFetch => return assemble::git_fetch_child(),
         Verb::Up(_) | Verb::Server(_) | Verb::Agent(_) | Verb::Down(_) | Verb::Reset(_) | Verb::Image(_) => return assemble::run(verb),
         _ => {}
     }

@@ -73,8 +73,10 @@ fn print_value(text: &mut String, title: &str, value: &Value, depth: usize) {
             if !title.is_empty() && !map.is_empty() {
                 text.push_str(&format!("{indent}{title}:\n"));
             }
+            let data = ["Labels", "Match Labels", "Annotations", "Data", "Node Selector", "Selector"].contains(&title);
             for (name, value) in map {
-                print_value(text, &words(name), value, inner);
+                let plain = data && !value.is_object();
+                print_value(text, &if plain { name.clone() } else { words(name) }, value, inner);
             }
         }
         Value::Array(items) => {

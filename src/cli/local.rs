@@ -3,21 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A preview, both ways it can be printed, and whether it has changes.
+use async_trait::async_trait;
+
+/// A preview, both ways it can be printed, and what to exit with.
 #[derive(Debug, Clone)]
 pub struct Previewed {
     pub text: String,
     pub json: serde_json::Value,
-    pub changes: bool,
+    /// 0 no change, 1 changes, 2 refused.
+    pub exit_code: u8,
 }
 
 /// Host-side helpers of the client verbs.
-pub trait Local {
+#[async_trait]
+pub trait Local: Sync {
     /// The manifest files below a directory, as a source would read them.
-    fn read_tree(&self, directory: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>>;
+    async fn read_tree(&self, directory: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>>;
 
     /// What a commit of this directory would do to the cluster of the snapshot file (none: an empty one).
-    fn preview_offline(&self, source: &str, directory: &Path, snapshot: Option<&Path>) -> anyhow::Result<Previewed>;
+    async fn preview_offline(&self, source: &str, directory: &Path, snapshot: Option<&Path>) -> anyhow::Result<Previewed>;
 
     /// The text of a preview that the server computed.
     fn preview_text(&self, preview: &serde_json::Value) -> anyhow::Result<Previewed>;

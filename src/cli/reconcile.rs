@@ -16,15 +16,11 @@ use super::local::{Local, Previewed};
 use super::{output, source};
 use crate::config::name_of;
 use crate::model::Kind;
-
-/// Annotation: look at the source now. Its value is the request's time.
-pub const REQUESTED_AT: &str = "podbay.dev/reconcile-requested-at";
-/// Annotation: the plan a person approved.
-pub const APPROVE: &str = "podbay.dev/approve";
+use crate::sync::names::{APPROVE, REQUESTED_AT};
 
 pub async fn run(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     match (args.dry_run, args.offline) {
-        (true, true) => offline(args, local),
+        (true, true) => offline(args, local).await,
         (true, false) => preview(args, local).await,
         (false, _) => apply(args).await,
     }
@@ -36,10 +32,10 @@ fn directory(target: &str) -> Option<&Path> {
     (target.contains('/') || target.starts_with('.') || path.is_dir()).then_some(path)
 }
 
-fn offline(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
+async fn offline(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     let Some(target) = &args.target else { bail!("an offline preview needs a directory: podbay reconcile --dry-run --offline PATH") };
     let name = args.as_source.clone().unwrap_or_else(|| name_of(target));
-    let previewed = local.preview_offline(&name, Path::new(target), args.snapshot.as_deref())?;
+    let previewed = local.preview_offline(&name, Path::new(target), args.snapshot.as_deref()).await?;
     Ok(show(&[previewed], args.output))
 }
 
@@ -48,7 +44,7 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     let mut bodies = Vec::new();
     match args.target.as_deref().map(|target| (target, directory(target))) {
         Some((target, Some(dir))) => {
-            let files = local.read_tree(dir).with_context(|| format!("read {target}"))?;
+            let files = local.read_tree(dir).await.with_context(|| format!("read {target}"))?;
             bodies.push(json!({"source": args.as_source.clone().unwrap_or_else(|| name_of(target)), "files": encoded(&files)}));
         }
         Some((name, None)) => bodies.push(json!({"source": name})),
@@ -73,7 +69,7 @@ fn show(previews: &[Previewed], format: PreviewFormat) -> u8 {
             PreviewFormat::Json => output::print(&output::json(&preview.json)),
         }
     }
-    u8::from(previews.iter().any(|preview| preview.changes))
+    previews.iter().map(|preview| preview.exit_code).max().unwrap_or(0)
 }
 
 async fn source_names(client: &Client) -> anyhow::Result<Vec<String>> {

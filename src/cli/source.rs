@@ -8,9 +8,7 @@ use super::error::Outcome;
 use super::output;
 use crate::config::from_place;
 use crate::model::{Kind, Source};
-
-/// Annotation on a Source whose deletion takes its objects along.
-pub const PRUNE: &str = "podbay.dev/prune";
+use crate::sync::names::PRUNE;
 
 pub async fn run(verb: &SourceVerb) -> Outcome {
     match verb {

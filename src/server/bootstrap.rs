@@ -1,4 +1,4 @@
-//! What exists from the start: two namespaces and the cluster's settings.
+//! What exists from the start: three namespaces and the cluster's settings.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,6 +18,8 @@ pub struct ClusterSettings {
 
 /// The namespace of everything that is Podbay's own.
 pub const SYSTEM: &str = "kube-system";
+/// Where each node's Lease lives.
+pub const NODE_LEASES: &str = "kube-node-lease";
 /// The ConfigMap of the settings.
 pub const SETTINGS: &str = "podbay-cluster";
 
@@ -26,7 +28,7 @@ pub const SETTINGS: &str = "podbay-cluster";
 /// # Errors
 /// Anything the store says, except that somebody else was faster.
 pub async fn bootstrap(store: &dyn Store, settings: &ClusterSettings) -> Result<(), CommitError> {
-    for name in ["default", SYSTEM] {
+    for name in ["default", SYSTEM, NODE_LEASES] {
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
         let namespace = Object::new(Namespace { metadata, ..Namespace::default() });
         if store.snapshot().get(namespace.key()).is_none() {

@@ -3,6 +3,7 @@
 //! - `world`: a copy of the state, a virtual clock, the controllers' queues
 //! - `kubelet`: the ideal node
 //! - `settle`: runs until only time or a process exit can change anything
+//! - `saved`: snapshot files
 //! - `preview`: what a source's revision will do: the plan, settled, and the difference
 //! - `faults` (tests): crashes, silence, stale views and lost writes by seed
 
@@ -10,6 +11,7 @@
 mod faults;
 pub mod kubelet;
 pub mod preview;
+pub mod saved;
 pub mod settle;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@
 //!   an object fares
 //! - `look`, `status`, `removal` (pure): the transaction a look calls for, what it writes to the
 //!   Source's status, the end of a Source
+//! - `configured` (pure): sources named in the daemon's configuration
 //! - `act`: the loop, one worker a Source object
 //!
 //! Invariants: unreachable is never empty; a bad revision changes nothing; only what the inventory
@@ -15,6 +16,7 @@
 
 pub mod act;
 pub mod budget;
+pub mod configured;
 pub mod dir;
 pub mod fake;
 pub mod git;

@@ -1,12 +1,10 @@
 //! One server and three agents in network namespaces of their own, one git repository: what a
 //! commit, a bad commit, crashes, a cut link, a dead agent and a dead node each end in.
 
-mod hosts;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
+use crate::hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
 use serde_json::Value;
 
 const SECRET: &str = "correct-horse-battery-staple";
@@ -153,7 +151,10 @@ impl<'a> Cluster<'a> {
         running
             .map(|pod| {
                 let status = &pod["status"]["containerStatuses"][0];
-                (text(pod, "/metadata/uid").to_owned(), (text(status, "/containerID").to_owned(), status["restartCount"].as_i64().unwrap_or(-1)))
+                (
+                    text(pod, "/metadata/uid").to_owned(),
+                    (text(status, "/containerID").to_owned(), status["restartCount"].as_i64().unwrap_or(-1)),
+                )
             })
             .collect()
     }
@@ -315,7 +316,9 @@ fn a_node_dies(cluster: &mut Cluster<'_>) {
 /// What a power cut does to the processes of a node.
 fn kill_everything_on(cluster: &Cluster<'_>, node: &str) {
     let root = cluster.admin.hosts.cgroup_root(node);
-    sh(&format!("for i in 1 2 3; do find /sys/fs/cgroup -path '*{root}/*' -name cgroup.procs 2>/dev/null | xargs -r cat | sort -u | xargs -r kill -9 2>/dev/null || true; done"));
+    sh(&format!(
+        "for i in 1 2 3; do find /sys/fs/cgroup -path '*{root}/*' -name cgroup.procs 2>/dev/null | xargs -r cat | sort -u | xargs -r kill -9 2>/dev/null || true; done"
+    ));
 }
 
 /// Scales down and up, so that the node that was away has pods again.
@@ -369,10 +372,9 @@ fn the_secret_is_nowhere(cluster: &Cluster<'_>) {
 fn machine_state(hosts: &Hosts) -> String {
     let dir = hosts.dir.display();
     sh(&format!(
-        "awk '{{print $5}}' /proc/self/mountinfo | sort; nft list tables; ip -o link | wc -l
-         find /sys/fs/cgroup -maxdepth 4 -type d -name 'pbc*' | sort; ls /run/netns | sort
+        "grep -F {dir} /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name 'pbc*' | sort
          for ns in srv n1 n2 n3; do nsenter --net=/run/netns/pbc-$ns sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'; done
-         pgrep -af 'podbay|httpd -f -p 8080' | grep -F {dir} || true"
+         pgrep -af 'podbay|httpd -f -p 8080 -h /srv' | grep -F {dir} || true"
     ))
 }
 
@@ -380,13 +382,14 @@ fn reset_leaves_nothing(mut cluster: Cluster<'_>, before: &str) {
     let hosts = cluster.admin.hosts;
     for node in NODES {
         for _ in 0..2 {
-            let out = hosts.command(node, hosts::PODBAY).args(["reset", "--yes", "--config"]).arg(hosts.config(node)).output().unwrap();
+            let out =
+                hosts.command(node, crate::hosts::PODBAY).args(["reset", "--yes", "--config"]).arg(hosts.config(node)).output().unwrap();
             assert!(out.status.success(), "reset of {node}: {}", String::from_utf8_lossy(&out.stderr));
         }
         let agent = cluster.agents.get_mut(node).expect("every agent was started");
         cluster.admin.wait(&format!("the agent of {node} has ended"), || (!agent.is_alive()).then_some(()));
     }
-    let out = hosts.command("srv", hosts::PODBAY).args(["reset", "--yes", "--config"]).arg(hosts.config("srv")).output().unwrap();
+    let out = hosts.command("srv", crate::hosts::PODBAY).args(["reset", "--yes", "--config"]).arg(hosts.config("srv")).output().unwrap();
     assert!(out.status.success(), "reset of the server: {}", String::from_utf8_lossy(&out.stderr));
     drop(cluster);
     assert_eq!(machine_state(hosts), before, "reset leaves nothing behind");

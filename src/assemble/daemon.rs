@@ -1,0 +1,162 @@
+//! A daemon's surroundings: its lock, its log, its signals, its word to systemd.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Says that a daemon of this role works on this run directory, for as long as the process lives.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+fn lock_path(run_dir: &Path, role: &str) -> PathBuf {
+    run_dir.join(format!("{role}.lock"))
+}
+
+impl Lock {
+    /// Takes the role (`server`, `agent`) of a run directory.
+    ///
+    /// # Errors
+    /// When another process has it: its pid is named.
+    pub fn take(run_dir: &Path, role: &str) -> anyhow::Result<Self> {
+        make_private_dir(run_dir)?;
+        let path = lock_path(run_dir, role);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).with_context(|| format!("read {}", path.display()))?;
+            bail!("a podbay {role} (pid {}) already works with {}", pid.trim(), run_dir.display());
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        write!(file, "{}", std::process::id())?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Makes a directory that only root enters.
+pub fn make_private_dir(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("make directory {}", path.display()))
+}
+
+/// The pid of the daemon that holds a role, if one does.
+pub fn holder(run_dir: &Path, role: &str) -> Option<Pid> {
+    let mut file = File::open(lock_path(run_dir, role)).ok()?;
+    if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+        return None;
+    }
+    let mut pid = String::new();
+    file.read_to_string(&mut pid).ok()?;
+    Pid::from_raw(pid.trim().parse().ok()?)
+}
+
+/// Ends the daemons of a run directory: SIGTERM, then after 20 s SIGKILL.
+///
+/// # Errors
+/// When one does not end.
+pub fn stop(run_dir: &Path) -> anyhow::Result<()> {
+    let own = rustix::process::getpid();
+    for role in ["server", "agent"] {
+        let Some(pid) = holder(run_dir, role).filter(|pid| *pid != own) else { continue };
+        let started = Instant::now();
+        let mut killed = false;
+        // A process that is gone already is what is wanted.
+        let _ = kill_process(pid, Signal::TERM);
+        while holder(run_dir, role) == Some(pid) {
+            if !killed && started.elapsed() > Duration::from_secs(20) {
+                let _ = kill_process(pid, Signal::KILL);
+                killed = true;
+            }
+            if started.elapsed() > Duration::from_secs(30) {
+                bail!("the podbay {role} (pid {}) does not end", pid.as_raw_nonzero());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
+}
+
+/// Logs go to standard error, which is the journal under systemd. `PODBAY_LOG` filters them.
+pub fn start_log() {
+    let filter =
+        EnvFilter::try_from_env("PODBAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube=warn,tower=warn,hyper=warn,rustls=warn"));
+    let plain = !std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // Fails only when a test installed its own: then that one is used.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(!plain).with_target(false).try_init();
+}
+
+/// Cancelled by SIGTERM and SIGINT.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn end_on_signals() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        ended.cancel();
+    });
+    Ok(token)
+}
+
+/// Tells systemd that the daemon is ready, and feeds its watchdog until the end.
+pub fn tell_ready(end: CancellationToken) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    tokio::spawn(async move {
+        let mut beat = tokio::time::interval(limit / 3);
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                _ = beat.tick() => { let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); }
+            }
+        }
+    });
+}
+
+/// Tells systemd that the daemon is on its way out.
+pub fn tell_stopping() {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_directory_has_one_daemon_a_role() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(holder(dir.path(), "server"), None);
+        let lock = Lock::take(dir.path(), "server").unwrap();
+        assert_eq!(holder(dir.path(), "server"), Some(rustix::process::getpid()));
+        let refused = Lock::take(dir.path(), "server").unwrap_err().to_string();
+        assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+        Lock::take(dir.path(), "agent").unwrap();
+        drop(lock);
+        Lock::take(dir.path(), "server").unwrap();
+    }
+}

@@ -1,0 +1,173 @@
+//! Verbs on this host's own state, which need no daemon: `down`, `reset`, `image`.
+
+use std::io::{BufRead as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::{daemon, host_config, node};
+use crate::cli::args::{HostArgs, ImageVerb, ResetArgs};
+use crate::cli::error::{FAILED, Outcome};
+use crate::cli::output;
+use crate::config::Config;
+use crate::cri::Images as _;
+use crate::network::NodeNetwork as _;
+
+/// What Podbay keeps in its data directory: `reset` removes these and nothing else.
+const DATA: [&str; 12] =
+    ["store", "pki", "git", "admin.kubeconfig", "images", "images-store", "network", "agent", "pods", "runtime", "logs", "seccomp"];
+/// The same for the run directory.
+const RUN: [&str; 4] = ["server.lock", "agent.lock", "admin.kubeconfig", "pods"];
+/// Further entries of the data directory that hold pods rather than state worth keeping.
+const PODS: [&str; 4] = ["pods", "runtime", "network", "logs"];
+
+/// Stops the daemon and the pods of this host. What a later start needs stays.
+pub async fn down(config: &Config) -> Outcome {
+    daemon::stop(&config.run_dir)?;
+    remove_pods(config).await?;
+    output::print("the pods of this host are stopped; the data stays (`podbay up` starts them again)\n");
+    Ok(0)
+}
+
+/// Removes everything of ours from this host.
+pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
+    if !args.yes && !confirmed(config, args.keep_data)? {
+        anstream::eprintln!("nothing was removed");
+        return Ok(FAILED);
+    }
+    daemon::stop(&config.run_dir)?;
+    remove_pods(config).await?;
+    let data: &[&str] = if args.keep_data { &PODS } else { &DATA };
+    for name in data.iter().chain(&PODS) {
+        remove(&config.data_dir.join(name))?;
+    }
+    for name in RUN {
+        remove(&config.run_dir.join(name))?;
+    }
+    for dir in [&config.data_dir, &config.run_dir] {
+        // Left in place when somebody keeps files of their own in it.
+        let _ = std::fs::remove_dir(dir);
+    }
+    Ok(0)
+}
+
+fn confirmed(config: &Config, keep_data: bool) -> anyhow::Result<bool> {
+    let data = if keep_data { String::new() } else { format!(" and everything in {}", config.data_dir.display()) };
+    anstream::eprint!("This stops the daemon and removes all pods of this host{data}. Go on? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Pods, their network, their cgroups, their mounts. Nothing to remove is no error.
+async fn remove_pods(config: &Config) -> anyhow::Result<()> {
+    node::reset_engine(config).await.context("remove the pods")?;
+    let network = node::open_network(config)?;
+    network.remove_all().await.context("remove the network")?;
+    for dir in [&config.data_dir, &config.run_dir] {
+        unmount_below(dir)?;
+    }
+    for name in PODS {
+        remove(&config.data_dir.join(name))?;
+    }
+    Ok(())
+}
+
+/// Takes away every mount at or below a directory, innermost first.
+fn unmount_below(dir: &Path) -> anyhow::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let mut targets: Vec<PathBuf> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|path| PathBuf::from(unescaped(path)))
+        .filter(|path| path.starts_with(dir))
+        .collect();
+    targets.sort();
+    for target in targets.iter().rev() {
+        match unmount(target, UnmountFlags::DETACH) {
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error).with_context(|| format!("unmount {}", target.display())),
+        }
+    }
+    Ok(())
+}
+
+/// mountinfo writes blanks and backslashes in octal (proc(5)).
+fn unescaped(path: &str) -> String {
+    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let outcome = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("remove {}", path.display())),
+        _ => Ok(()),
+    }
+}
+
+/// `podbay image …` on this host's image store; a running agent sees the change.
+pub async fn image(verb: &ImageVerb) -> Outcome {
+    match verb {
+        ImageVerb::List(host) => {
+            let images = open_images(host)?.list().await?;
+            let rows = images.iter().map(|image| {
+                let name = image.tags.first().or_else(|| image.digests.first()).cloned().unwrap_or_else(|| "<none>".to_owned());
+                let id = image.id.trim_start_matches("sha256:");
+                vec![name, id.get(..12).unwrap_or(id).to_owned(), format!("{:.1} MiB", image.size_bytes as f64 / f64::from(1 << 20))]
+            });
+            output::print(&output::table(&["NAME", "ID", "SIZE"], rows));
+        }
+        ImageVerb::Pull { host, reference } => {
+            let id = open_images(host)?.pull(reference, None).await?;
+            output::print(&output::clean(&format!("{reference}: {id}\n")));
+        }
+        ImageVerb::Import { host, path, name } => {
+            let images = open_images(host)?;
+            let (path, name) = (path.clone(), name.clone());
+            let names = tokio::task::spawn_blocking(move || images.import(&path, name.as_deref())).await??;
+            if names.is_empty() {
+                bail!("the archive holds no image with a name: say --name");
+            }
+            names.iter().for_each(|name| output::print(&output::clean(&format!("{name}\n"))));
+        }
+        ImageVerb::Remove { host, reference } => {
+            open_images(host)?.remove(reference).await?;
+            output::print(&output::clean(&format!("{reference} removed\n")));
+        }
+    }
+    Ok(0)
+}
+
+fn open_images(host: &HostArgs) -> anyhow::Result<crate::runtime::image::ImageStore> {
+    crate::tls::install_provider();
+    node::open_images(&host_config(host, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("store")).unwrap();
+        std::fs::write(dir.path().join("store/file"), "x").unwrap();
+        std::fs::write(dir.path().join("theirs"), "x").unwrap();
+        for name in DATA {
+            remove(&dir.path().join(name)).unwrap();
+        }
+        assert!(!dir.path().join("store").exists());
+        assert!(dir.path().join("theirs").exists());
+    }
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        assert_eq!(unescaped("/a\\040b\\134c"), "/a b\\c");
+    }
+}

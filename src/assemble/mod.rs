@@ -1,0 +1,59 @@
+//! The composition root: which implementation stands behind which seam.
+//!
+//! - `server`: store, API, controllers, scheduler, sync in one process
+//! - `node`: engine, images, network, agent in one process
+//! - `up`: the daemon verbs, made of those two
+//! - `host`: `down`, `reset` and `image`, which need no daemon
+//! - `previews`: sync and the simulator behind the server's and the CLI's previews
+//! - `daemon`: lock, log, signals, systemd
+
+mod daemon;
+mod host;
+mod node;
+mod previews;
+mod server;
+mod up;
+
+use crate::cli::args::{DaemonArgs, HostArgs, Verb};
+use crate::cli::error::Outcome;
+use crate::config::{Config, Flags};
+
+pub use previews::Host;
+
+/// The hidden verb in which git repositories are fetched.
+pub fn git_fetch_child() -> std::process::ExitCode {
+    crate::sync::git::child::main()
+}
+
+/// Carries out a daemon or host verb.
+///
+/// # Errors
+/// What went wrong, for a person.
+pub fn run(verb: Verb) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        match verb {
+            Verb::Up(args) => up::up(&daemon_config(&args)?).await,
+            Verb::Server(args) => up::server(&daemon_config(&args)?).await,
+            Verb::Agent(args) => up::agent(&host_config(&args.host, args.node_name.clone())?, &args).await,
+            Verb::Down(args) => host::down(&host_config(&args, None)?).await,
+            Verb::Reset(args) => host::reset(&host_config(&args.host, None)?, &args).await,
+            Verb::Image(verb) => host::image(&verb).await,
+            _ => unreachable!("main gives only daemon and host verbs to assemble"),
+        }
+    })
+}
+
+fn daemon_config(args: &DaemonArgs) -> anyhow::Result<Config> {
+    let flags =
+        Flags { listen: args.listen.clone(), sources: args.sources.clone(), node_name: args.node_name.clone(), ..flags(&args.host) };
+    Ok(Config::load(&flags)?)
+}
+
+fn host_config(host: &HostArgs, node_name: Option<String>) -> anyhow::Result<Config> {
+    Ok(Config::load(&Flags { node_name, ..flags(host) })?)
+}
+
+fn flags(host: &HostArgs) -> Flags {
+    Flags { config: host.config.clone(), data_dir: host.data_dir.clone(), run_dir: host.run_dir.clone(), ..Flags::default() }
+}

@@ -1,0 +1,124 @@
+//! One node of the cluster in one process: engine, images, network, agent, node API.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+
+use super::daemon::{Lock, make_private_dir};
+use crate::agent;
+use crate::config::Config;
+use crate::cri::{Images, Runtime};
+use crate::network::{self, NodeNetwork};
+use crate::runtime::{self, Engine, image};
+
+/// The parts of a node, opened on this host's state.
+pub struct Node {
+    pub engine: Arc<Engine>,
+    pub images: Arc<image::ImageStore>,
+    pub network: Arc<network::Linux>,
+    pub options: agent::Options,
+    _lock: Lock,
+}
+
+/// Where the images of this host are.
+pub fn open_images(config: &Config) -> anyhow::Result<image::ImageStore> {
+    let mut options = image::Options::default();
+    options.insecure_registries.extend(config.images.insecure_registries.iter().cloned());
+    options.ca_files.extend(config.images.ca_files.iter().cloned());
+    options.auth_file.clone_from(&config.images.auth_file);
+    Ok(image::ImageStore::open(&config.data_dir.join("images-store"), options)?)
+}
+
+/// The network of this host.
+pub fn open_network(config: &Config) -> anyhow::Result<network::Linux> {
+    let mut options = network::Options::new(config.data_dir.join("network"));
+    options.bridge.clone_from(&config.node.bridge);
+    options.table.clone_from(&config.node.nft_table);
+    Ok(network::Linux::open(options)?)
+}
+
+/// The engine's directories and programs on this host.
+pub fn engine_options(config: &Config) -> runtime::Options {
+    let mut options = runtime::Options::new(config.data_dir.join("runtime"), config.run_dir.join("pods"));
+    if let Some(path) = &config.node.shim {
+        options.shim_path.clone_from(path);
+    }
+    options.cgroup_root.clone_from(&config.node.cgroup_root);
+    if config.node.systemd_slice {
+        options.cgroup_root = format!("podbay-pods.slice/{}", config.node.cgroup_root);
+    }
+    options
+}
+
+/// Removes all pods of this host, whatever state they are in. No agent may run.
+pub async fn reset_engine(config: &Config) -> anyhow::Result<()> {
+    let network = open_network(config)?;
+    Ok(runtime::reset(&engine_options(config), &network).await?)
+}
+
+/// Opens everything, finds running pods again, imports image archives.
+pub async fn open(config: &Config) -> anyhow::Result<Node> {
+    let lock = Lock::take(&config.run_dir, "agent")?;
+    make_private_dir(&config.data_dir)?;
+    let images = Arc::new(open_images(config)?);
+    import_archives(config, Arc::clone(&images)).await?;
+    let network = Arc::new(open_network(config)?);
+    let engine =
+        Engine::open(engine_options(config), Arc::clone(&images) as _, Arc::clone(&network) as _).await.context("open the engine")?;
+    let mut options = agent::Options::new(&config.node.name, &config.data_dir);
+    options.node_addresses = vec![address(config)?];
+    options.node_api_port = config.node.api_port;
+    options.max_pods = config.node.max_pods;
+    options.labels.clone_from(&config.node.labels);
+    options.cluster_dns = config.node.cluster_dns.iter().map(ToString::to_string).collect();
+    Ok(Node { engine: Arc::new(engine), images, network, options, _lock: lock })
+}
+
+/// Archives somebody put into `DATA_DIR/images/` before the start. One bad archive stops nothing.
+async fn import_archives(config: &Config, images: Arc<image::ImageStore>) -> anyhow::Result<()> {
+    let directory = config.data_dir.join("images");
+    make_private_dir(&directory)?;
+    let imported = tokio::task::spawn_blocking(move || images.import_dir(&directory)).await??;
+    for (archive, outcome) in imported {
+        match outcome {
+            Ok(names) => tracing::info!(archive = %archive.display(), names = names.join(" "), "imported images"),
+            Err(error) => tracing::warn!(archive = %archive.display(), %error, "image archive is not imported"),
+        }
+    }
+    Ok(())
+}
+
+/// The address other nodes reach this one by: configured, or that of the default route's interface.
+fn address(config: &Config) -> anyhow::Result<IpAddr> {
+    if let Some(address) = config.node.address {
+        return Ok(address);
+    }
+    // Connecting a datagram socket sends nothing; it makes the kernel choose a source address.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    match socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()) {
+        Ok(own) => Ok(own.ip()),
+        // Without a default route a single host still works.
+        Err(_) => Ok(IpAddr::from([127, 0, 0, 1])),
+    }
+}
+
+impl Node {
+    /// The node API over this node's runtime.
+    pub fn api(&self) -> Router {
+        agent::node_api::router(self.runtime(), &self.options)
+    }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.engine) as _
+    }
+
+    /// Runs the agent until the token is cancelled; pods stay.
+    pub async fn run(self, client: kube::Client, end: CancellationToken) {
+        let images: Arc<dyn Images> = Arc::clone(&self.images) as _;
+        let network: Arc<dyn NodeNetwork> = Arc::clone(&self.network) as _;
+        agent::run(client, self.runtime(), images, network, self.options, end).await;
+    }
+}

@@ -1,0 +1,127 @@
+//! Sync and the simulator behind the server's and the CLI's previews: the same code for both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use async_trait::async_trait;
+
+use crate::cli::local::{Local, Previewed};
+use crate::clock::{Clock, SystemClock};
+use crate::control;
+use crate::model::{Key, Kind, Source, SourceSpec};
+use crate::plan::Controller;
+use crate::schedule::Scheduler;
+use crate::server::Previews;
+use crate::simulate::preview::{Preview, preview};
+use crate::simulate::saved;
+use crate::store::{Snapshot, Store};
+use crate::sync::dir::Directory;
+use crate::sync::look::{Look, Memory};
+use crate::sync::select::digest;
+use crate::sync::source::{Fetch as _, Fetched, OpenSource, Tree};
+
+/// The server's previews, on its store and its sources.
+pub struct LivePreviews {
+    store: Arc<dyn Store>,
+    places: Arc<dyn OpenSource>,
+    controllers: Vec<Arc<dyn Controller>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl LivePreviews {
+    pub fn new(store: Arc<dyn Store>, places: Arc<dyn OpenSource>, controllers: Vec<Arc<dyn Controller>>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, places, controllers, clock }
+    }
+}
+
+#[async_trait]
+impl Previews for LivePreviews {
+    async fn preview(&self, source: Option<String>, files: Option<BTreeMap<String, Vec<u8>>>) -> Result<serde_json::Value, String> {
+        let name = source.ok_or("say which source the preview is for")?;
+        let stored = self.store.snapshot().get(&Key::cluster(Kind::Source, &name)).and_then(|object| object.get::<Source>().cloned());
+        let look = match (files, &stored) {
+            (Some(files), stored) => {
+                let spec = stored.as_ref().map(|source| source.spec.clone()).unwrap_or_default();
+                Look::of(tree_of(files), &spec, &mut Memory::default())
+            }
+            (None, Some(source)) => match self.places.open(&name, &source.spec)?.fetch().await {
+                Fetched::Tree(tree) => Look::of(tree, &source.spec, &mut Memory::default()),
+                Fetched::Unreachable(why) => Look::unreachable(why),
+            },
+            (None, None) => return Err(format!("there is no source {name:?}: `podbay source list`")),
+        };
+        let source = stored.unwrap_or_else(|| Source::new(&name, SourceSpec::default()));
+        let (state, controllers, now) = (self.store.snapshot(), self.controllers.clone(), self.clock.now());
+        let made = tokio::task::spawn_blocking(move || preview(&state, &source, &look, &controllers, now));
+        let preview = made.await.map_err(|error| format!("compute the preview: {error}"))?;
+        serde_json::to_value(preview).map_err(|error| error.to_string())
+    }
+}
+
+/// A tree of files that came with a request.
+fn tree_of(files: BTreeMap<String, Vec<u8>>) -> Tree {
+    let mut tree = Tree { files, path_exists: true, ..Tree::default() };
+    tree.revision = digest(&tree);
+    tree
+}
+
+/// This host, for the client verbs.
+pub struct Host;
+
+#[async_trait]
+impl Local for Host {
+    async fn read_tree(&self, directory: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+        Ok(read_directory(directory).await?.files)
+    }
+
+    async fn preview_offline(&self, name: &str, directory: &Path, snapshot: Option<&Path>) -> anyhow::Result<Previewed> {
+        let tree = read_directory(directory).await?;
+        let state = match snapshot {
+            Some(path) => {
+                let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+                saved::read(&bytes).with_context(|| path.display().to_string())?
+            }
+            None => Snapshot::default(),
+        };
+        let stored = state.get(&Key::cluster(Kind::Source, name)).and_then(|object| object.get::<Source>().cloned());
+        let source = stored.unwrap_or_else(|| Source::new(name, SourceSpec::default()));
+        let look = Look::of(tree, &source.spec, &mut Memory::default());
+        let preview = preview(&state, &source, &look, &default_controllers(), SystemClock.now());
+        previewed(preview)
+    }
+
+    fn preview_text(&self, value: &serde_json::Value) -> anyhow::Result<Previewed> {
+        previewed(serde_json::from_value(value.clone()).context("the server's preview has another form: is it of another version?")?)
+    }
+
+    fn waits(&self, snapshot: &[u8]) -> anyhow::Result<Vec<(String, String)>> {
+        let state = saved::read(snapshot)?;
+        let now = SystemClock.now();
+        let mut waits = BTreeSet::new();
+        for controller in default_controllers() {
+            let keys: BTreeSet<Key> = state.iter().flat_map(|object| controller.keys(&state, object)).collect();
+            waits.extend(keys.iter().flat_map(|key| controller.plan(&state, key, now).waits));
+        }
+        Ok(waits.into_iter().map(|wait| (wait.subject.to_string(), wait.reason.to_string())).collect())
+    }
+}
+
+fn previewed(preview: Preview) -> anyhow::Result<Previewed> {
+    Ok(Previewed { text: preview.to_string(), exit_code: preview.exit_code(), json: serde_json::to_value(&preview)? })
+}
+
+fn default_controllers() -> Vec<Arc<dyn Controller>> {
+    let mut all = control::all(control::Options::new(SystemClock.now()));
+    all.push(Arc::new(Scheduler::new()));
+    all
+}
+
+async fn read_directory(directory: &Path) -> anyhow::Result<Tree> {
+    let root = std::fs::canonicalize(directory).with_context(|| format!("read {}", directory.display()))?;
+    match Directory::new(root, "").fetch().await {
+        Fetched::Tree(tree) => Ok(tree),
+        Fetched::Unreachable(why) => bail!("read {}: {why}", directory.display()),
+    }
+}

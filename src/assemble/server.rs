@@ -1,0 +1,150 @@
+//! The control plane of one process: store, API, controllers, scheduler, sync.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::daemon::{Lock, make_private_dir};
+use super::previews::LivePreviews;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::control;
+use crate::driver;
+use crate::plan::Controller;
+use crate::schedule::Scheduler;
+use crate::server::{self, ClusterSettings, NodeConnector, ServerState};
+use crate::store::{CommitError, Store, disk};
+use crate::sync::open::Places;
+use crate::sync::{self, configured};
+use crate::tls::{self, Pki};
+
+/// A running control plane.
+pub struct ControlPlane {
+    pub router: Router,
+    /// Ends when the token is cancelled.
+    pub tasks: JoinSet<()>,
+    _lock: Lock,
+}
+
+/// Every controller and the scheduler.
+pub fn controllers(config: &Config, clock: &dyn Clock) -> Vec<Arc<dyn Controller>> {
+    let mut options = control::Options::new(clock.now());
+    options.node_grace_seconds = i64::from(config.server.node_grace_seconds);
+    options.eviction_seconds = i64::from(config.server.eviction_seconds);
+    let mut all = control::all(options);
+    all.push(Arc::new(Scheduler::new()));
+    all
+}
+
+/// The git clones and directories of the sources.
+pub fn places(data_dir: &Path) -> Arc<Places> {
+    Arc::new(Places { git: sync::git::Options::new(data_dir.join("git")) })
+}
+
+/// Opens the store, serves the API and runs every loop over it.
+///
+/// `nodes` makes the way to the node APIs from the server's certificates.
+pub async fn start(
+    config: &Config,
+    nodes: impl FnOnce(&Pki) -> anyhow::Result<Arc<dyn NodeConnector>>,
+    end: &CancellationToken,
+) -> anyhow::Result<ControlPlane> {
+    let lock = Lock::take(&config.run_dir, "server")?;
+    make_private_dir(&config.data_dir)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store: Arc<dyn Store> =
+        Arc::new(disk::DiskStore::open(config.data_dir.join("store"), disk::Options::default(), Arc::clone(&clock))?);
+    let settings = ClusterSettings {
+        service_range: config.server.service_range,
+        pod_range: config.server.pod_range,
+        node_prefix: config.server.node_prefix,
+    };
+    server::bootstrap(store.as_ref(), &settings).await.context("write the cluster's settings")?;
+    configure_sources(store.as_ref(), config).await?;
+
+    tls::install_provider();
+    let pki = open_pki(config, clock.as_ref())?;
+    let controllers = controllers(config, clock.as_ref());
+    let places = places(&config.data_dir);
+    let previews = LivePreviews::new(Arc::clone(&store), places.clone(), controllers.clone(), Arc::clone(&clock));
+    let state =
+        ServerState::new(Arc::clone(&store), Arc::clone(&clock), nodes(&pki)?).with_previews(Arc::new(previews)).with_pki(Arc::clone(&pki));
+    let router = server::router(Arc::new(state));
+
+    let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("listen on {}", config.server.listen))?;
+    let url = local_url(listener.local_addr()?);
+    let kubeconfig = config.admin_kubeconfig();
+    pki.write_kubeconfig(&kubeconfig, &url, clock.now())?;
+    link_kubeconfig(&kubeconfig, &config.run_dir)?;
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(tls::serve::serve(listener, pki.server_config()?, router.clone(), tls::serve::Bounds::default(), end.clone()));
+    tasks.spawn(pki.keep_fresh(kubeconfig, url.clone(), Arc::clone(&clock), end.clone()));
+    tasks.spawn(driver::run(Arc::clone(&store), controllers, Arc::clone(&clock), end.clone()));
+    tasks.spawn(sync::run(store, places, clock, end.clone()));
+    tracing::info!(%url, "server is ready");
+    Ok(ControlPlane { router, tasks, _lock: lock })
+}
+
+async fn configure_sources(store: &dyn Store, config: &Config) -> anyhow::Result<()> {
+    let transaction = configured::plan(&store.snapshot(), &config.sources);
+    if transaction.writes.is_empty() {
+        return Ok(());
+    }
+    store.commit(transaction).await.map(|_| ()).or_else(|error| match error {
+        // A full disk must not keep the server from starting: deletes free it.
+        CommitError::Full(why) => {
+            tracing::warn!(why, "the configured sources could not be written");
+            Ok(())
+        }
+        other => Err(other),
+    })?;
+    Ok(())
+}
+
+fn open_pki(config: &Config, clock: &dyn Clock) -> anyhow::Result<Arc<Pki>> {
+    let mut names = tls::pki::host_names();
+    names.extend(config.server.names.iter().cloned());
+    if !config.server.listen.ip().is_unspecified() {
+        names.push(config.server.listen.ip().to_string());
+    }
+    names.sort();
+    names.dedup();
+    Ok(Pki::open(&config.data_dir.join("pki"), &names, clock.now())?)
+}
+
+/// How clients on this host reach the server.
+fn local_url(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        ip => ip,
+    };
+    format!("https://{}", SocketAddr::new(ip, listen.port()))
+}
+
+/// Lets the client verbs find this daemon by its run directory.
+fn link_kubeconfig(kubeconfig: &Path, run_dir: &Path) -> anyhow::Result<()> {
+    let link = run_dir.join(crate::cli::client::ADMIN_KUBECONFIG);
+    match std::fs::remove_file(&link) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("remove {}", link.display())),
+        _ => std::os::unix::fs::symlink(kubeconfig, &link).with_context(|| format!("link {}", link.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_on_the_host_use_loopback_where_the_server_listens_everywhere() {
+        assert_eq!(local_url("0.0.0.0:6443".parse().unwrap()), "https://127.0.0.1:6443");
+        assert_eq!(local_url("10.0.0.1:7443".parse().unwrap()), "https://10.0.0.1:7443");
+    }
+}

@@ -1,0 +1,99 @@
+//! The daemon verbs: `up`, `server`, `agent`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{daemon, node, server};
+use crate::agent::identity::{self, Join};
+use crate::cli::args::AgentArgs;
+use crate::cli::error::Outcome;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::server::{Identity, InProcessNode, NodeConnector, TlsNodes, local_client};
+use crate::tls::{self, Pki};
+
+/// Everything on this host. The agent uses the same client and handlers as one elsewhere, over a
+/// connection inside the process.
+pub async fn up(config: &Config) -> Outcome {
+    daemon::start_log();
+    let end = daemon::end_on_signals()?;
+    let here = node::open(config).await?;
+    let mut way = None;
+    let connector = |pki: &Pki| -> anyhow::Result<Arc<dyn NodeConnector>> {
+        let elsewhere = Arc::new(TlsNodes::new(pki.node_client_config()?));
+        let here = Arc::new(InProcessNode::new(&config.node.name, Some(elsewhere)));
+        way = Some(Arc::clone(&here));
+        Ok(here)
+    };
+    let mut plane = server::start(config, connector, &end).await?;
+    if let Some(way) = way {
+        way.attach(here.api());
+    }
+    let client = local_client(plane.router.clone(), Identity::node(&config.node.name));
+    daemon::tell_ready(end.clone());
+    here.run(client, end.clone()).await;
+    end.cancel();
+    daemon::tell_stopping();
+    while plane.tasks.join_next().await.is_some() {}
+    tracing::info!("stopped; the pods run on (`podbay up` finds them again, `podbay down` stops them)");
+    Ok(0)
+}
+
+/// The control plane alone.
+pub async fn server(config: &Config) -> Outcome {
+    daemon::start_log();
+    let end = daemon::end_on_signals()?;
+    let connector = |pki: &Pki| -> anyhow::Result<Arc<dyn NodeConnector>> { Ok(Arc::new(TlsNodes::new(pki.node_client_config()?))) };
+    let mut plane = server::start(config, connector, &end).await?;
+    daemon::tell_ready(end.clone());
+    end.cancelled().await;
+    daemon::tell_stopping();
+    while plane.tasks.join_next().await.is_some() {}
+    tracing::info!("stopped; the nodes' pods run on");
+    Ok(0)
+}
+
+/// A node of a server elsewhere.
+pub async fn agent(config: &Config, args: &AgentArgs) -> Outcome {
+    daemon::start_log();
+    tls::install_provider();
+    let end = daemon::end_on_signals()?;
+    let here = node::open(config).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let token = match &args.token_file {
+        // The file may be gone after the first start: the certificate counts then.
+        Some(path) if path.exists() => std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?,
+        _ => String::new(),
+    };
+    let join = Join {
+        server: args.server.clone(),
+        token,
+        node: config.node.name.clone(),
+        directory: config.data_dir.join("agent"),
+        rejoin: false,
+    };
+    let identity = Arc::new(identity::open_or_join(&join, clock.as_ref()).await?);
+    serve_node_api(config, &here, &identity, &end).await?;
+    tokio::spawn(Arc::clone(&identity).keep_fresh(clock, end.clone()));
+    daemon::tell_ready(end.clone());
+    here.run(identity.client(), end.clone()).await;
+    daemon::tell_stopping();
+    tracing::info!("stopped; the pods run on (the agent finds them again, `podbay down` stops them)");
+    Ok(0)
+}
+
+async fn serve_node_api(
+    config: &Config,
+    here: &node::Node,
+    identity: &identity::NodeIdentity,
+    end: &CancellationToken,
+) -> anyhow::Result<()> {
+    let address = SocketAddr::from(([0, 0, 0, 0], config.node.api_port));
+    let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address} for the node API"))?;
+    tokio::spawn(tls::serve::serve(listener, identity.server_config()?, here.api(), tls::serve::Bounds::default(), end.clone()));
+    Ok(())
+}

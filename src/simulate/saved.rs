@@ -1,0 +1,69 @@
+//! Snapshot files: a cluster's objects for offline previews. PURE.
+//!
+//! `{"version":1,"revision":N,"objects":[…]}`, as `GET /podbay/v1/snapshot` writes it: Secret values
+//! are left out.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::model::{Kind, Object};
+use crate::store::snapshot::Snapshot;
+
+/// The version this program reads and writes.
+pub const VERSION: u32 = 1;
+
+/// Why a file is not a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    #[error("not a snapshot file: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the snapshot file has version {0}, this program reads {VERSION}: save it again with `podbay snapshot`")]
+    Version(u32),
+    #[error("object {index} of the snapshot file: {message}")]
+    Object { index: usize, message: String },
+}
+
+#[derive(Deserialize)]
+struct File {
+    version: u32,
+    revision: u64,
+    objects: Vec<Value>,
+}
+
+/// Reads a snapshot file's content.
+///
+/// # Errors
+/// See [`SavedError`].
+pub fn read(bytes: &[u8]) -> Result<Snapshot, SavedError> {
+    let file: File = serde_json::from_slice(bytes)?;
+    if file.version != VERSION {
+        return Err(SavedError::Version(file.version));
+    }
+    let mut snapshot = Snapshot::default();
+    for (index, value) in file.objects.into_iter().enumerate() {
+        let text = |field: &str| value[field].as_str().unwrap_or_default();
+        let kind = Kind::of(text("apiVersion"), text("kind"));
+        let kind =
+            kind.ok_or_else(|| SavedError::Object { index, message: format!("{} {} is not served", text("apiVersion"), text("kind")) })?;
+        let object = Object::from_value(kind, value).map_err(|error| SavedError::Object { index, message: error.to_string() })?;
+        snapshot.insert(object);
+    }
+    Ok(snapshot.at_revision(file.revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Key;
+
+    #[test]
+    fn a_file_becomes_a_snapshot_or_says_why_not() {
+        let file = br#"{"version":1,"revision":7,"objects":[{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"web"}}]}"#;
+        let snapshot = read(file).unwrap();
+        assert_eq!(snapshot.revision(), 7);
+        assert!(snapshot.get(&Key::cluster(Kind::Namespace, "web")).is_some());
+        assert!(read(br#"{"version":9,"revision":7,"objects":[]}"#).unwrap_err().to_string().contains("version 9"));
+        let odd = read(br#"{"version":1,"revision":1,"objects":[{"apiVersion":"v1","kind":"Pizza"}]}"#).unwrap_err();
+        assert!(odd.to_string().contains("object 0") && odd.to_string().contains("Pizza"), "{odd}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Sources named in the daemon's configuration, as Source objects. PURE.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Key, Kind, Object, Source, SourceSpec};
+use crate::store::snapshot::Snapshot;
+use crate::store::transaction::{Precondition, Transaction, Write};
+
+/// Marks a Source that the configuration made: it is suspended when the configuration drops it.
+pub const CONFIGURED: &str = "podbay.dev/configured";
+
+/// What makes the Source objects say what the configuration says. A source that is no longer
+/// configured is suspended and its objects stay; one that a person added is left alone.
+pub fn plan(state: &Snapshot, configured: &BTreeMap<String, SourceSpec>) -> Transaction {
+    let mut transaction = Transaction::new("podbay-config");
+    for (name, spec) in configured {
+        match state.get(&Key::cluster(Kind::Source, name)) {
+            None => {
+                let mut source = Source::new(name, spec.clone());
+                source.metadata.labels = Some([(CONFIGURED.to_owned(), "true".to_owned())].into());
+                transaction.writes.push(Write::Create(Object::new(source)));
+            }
+            Some(current) => transaction.writes.extend(changed(current, |source| {
+                source.spec = spec.clone();
+                source.metadata.labels.get_or_insert_default().insert(CONFIGURED.to_owned(), "true".to_owned());
+            })),
+        }
+    }
+    for current in state.list(Kind::Source) {
+        let ours = current.labels().get(CONFIGURED).is_some_and(|value| value == "true");
+        if ours && !configured.contains_key(&current.key().name) {
+            transaction.writes.extend(changed(current, |source| source.spec.suspend = Some(true)));
+        }
+    }
+    transaction
+}
+
+fn changed(current: &Object, change: impl FnOnce(&mut Source)) -> Option<Write> {
+    let after = current.edit(change)?;
+    (after != *current).then(|| Write::Update(after, Precondition::seen(current)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(path: &str) -> SourceSpec {
+        SourceSpec { directory: Some(path.to_owned()), ..SourceSpec::default() }
+    }
+
+    fn state(sources: Vec<Source>) -> Snapshot {
+        let mut state = Snapshot::default();
+        sources.into_iter().for_each(|source| state.insert(Object::new(source)));
+        state
+    }
+
+    fn configured(name: &str, spec: SourceSpec) -> Source {
+        let mut source = Source::new(name, spec);
+        source.metadata.labels = Some([(CONFIGURED.to_owned(), "true".to_owned())].into());
+        source
+    }
+
+    #[test]
+    fn what_is_configured_is_made_once() {
+        let wanted = BTreeMap::from([("web".to_owned(), directory("/srv/web"))]);
+        assert_eq!(plan(&Snapshot::default(), &wanted).writes.len(), 1);
+        let there = state(vec![configured("web", directory("/srv/web"))]);
+        assert!(plan(&there, &wanted).writes.is_empty());
+    }
+
+    #[test]
+    fn what_is_dropped_is_suspended_and_what_a_person_added_stays() {
+        let there = state(vec![configured("old", directory("/srv/old")), Source::new("mine", directory("/srv/mine"))]);
+        let writes = plan(&there, &BTreeMap::new()).writes;
+        let [Write::Update(after, _)] = writes.as_slice() else { panic!("{writes:?}") };
+        assert_eq!(after.key().name, "old");
+        assert_eq!(after.get::<Source>().unwrap().spec.suspend, Some(true));
+    }
+
+    #[test]
+    fn what_is_configured_again_goes_on() {
+        let mut suspended = configured("web", directory("/srv/web"));
+        suspended.spec.suspend = Some(true);
+        let writes = plan(&state(vec![suspended]), &BTreeMap::from([("web".to_owned(), directory("/srv/web"))])).writes;
+        let [Write::Update(after, _)] = writes.as_slice() else { panic!("{writes:?}") };
+        assert_eq!(after.get::<Source>().unwrap().spec.suspend, None);
+    }
+}

@@ -1,0 +1,300 @@
+//! One host as a user has it: `podbay up` on a directory, the real kubectl, edits, bad edits,
+//! approval, adoption, restarts, `down` and `reset`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
+
+struct Node<'a> {
+    admin: Admin<'a>,
+    manifests: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+fn config_map(name: &str, value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{value: \"{value}\"}}\n")
+}
+
+const WEB: &str = r#"apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: httpd
+          image: podbay.local/busybox:test
+          command: ["/bin/sh", "-c", "echo started; exec httpd -f -p 8080 -h /etc"]
+          readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+"#;
+
+impl<'a> Node<'a> {
+    fn start(hosts: &'a Hosts) -> Self {
+        let manifests = hosts.dir.join("manifests");
+        std::fs::create_dir_all(&manifests).unwrap();
+        hosts.configure("one", "");
+        sh(&format!("examples/build-image podbay.local/busybox:test {}/one/data/images/busybox.tar", hosts.dir.display()));
+        let mut node = Self { admin: Admin { hosts, server: "one" }, manifests, daemon: None };
+        node.write("web.yaml", WEB);
+        node.configure(&[("apps", "manifests")]);
+        node.up();
+        node
+    }
+
+    fn configure(&self, sources: &[(&str, &str)]) {
+        let mut more = "[server]\nlisten = \"10.99.0.1:6443\"\n".to_owned();
+        for (name, dir) in sources {
+            let dir = self.admin.hosts.dir.join(dir);
+            more.push_str(&format!("[[source]]\nname = \"{name}\"\ndirectory = \"{}\"\ninterval-seconds = 1\n", dir.display()));
+        }
+        self.admin.hosts.configure("one", &more);
+    }
+
+    fn up(&mut self) {
+        self.daemon = Some(self.admin.hosts.start("one", &["up"]));
+        self.admin.wait("the API answers", || self.admin.run(&["get", "nodes"]).status.success().then_some(()));
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        std::fs::write(self.manifests.join(name), content).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_file(self.manifests.join(name)).unwrap();
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> Output {
+        let kubectl = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubectl");
+        assert!(kubectl.exists(), "the real kubectl is missing: run `make setup-test`");
+        let mut command = self.admin.hosts.command("one", kubectl.to_str().unwrap());
+        command.args(arguments).env("KUBECONFIG", self.admin.kubeconfig()).env("HOME", &self.admin.hosts.dir).stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
+    fn kubectl_ok(&self, arguments: &[&str]) -> String {
+        let out = self.kubectl(arguments);
+        assert!(out.status.success(), "kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Waits until the Deployment has so many ready pods and no others; returns them.
+    fn web_pods(&self, count: usize) -> Vec<Value> {
+        self.admin.wait(&format!("{count} pods of web are ready"), || {
+            let pods = self.admin.pods("default", "app=web");
+            (pods.len() == count && pods.iter().all(is_ready)).then_some(pods)
+        })
+    }
+
+    /// Reconciles and returns (exit code, standard output, standard error).
+    fn reconcile(&self, arguments: &[&str]) -> (i32, String, String) {
+        let out = self.admin.run(&[&["reconcile"], arguments].concat());
+        let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (out.status.code().unwrap_or(-1), utf8(&out.stdout), utf8(&out.stderr))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.admin.json(&["configmap", name]).is_some()
+    }
+}
+
+#[test]
+fn one_node_as_a_user_has_it() {
+    let hosts = Hosts::new("pbo", &["one"]);
+    let before = machine_state(&hosts);
+    let mut node = Node::start(&hosts);
+    pods_come_up_and_kubectl_works(&node);
+    a_preview_says_what_then_happens(&node);
+    what_git_says_is_put_back(&node);
+    a_large_deletion_waits_for_approval(&node);
+    strangers_are_adopted_only_when_asked(&node);
+    an_object_has_one_source(&mut node);
+    a_vanished_directory_is_not_empty(&node);
+    restarts_keep_the_pods(&mut node);
+    down_and_reset(&mut node, &before);
+}
+
+fn pods_come_up_and_kubectl_works(node: &Node<'_>) {
+    let pods = node.web_pods(2);
+    let name = text(&pods[0], "/metadata/name");
+    assert!(node.kubectl_ok(&["get", "pods"]).contains("1/1"));
+    assert!(node.kubectl_ok(&["get", "deployment", "web", "-o", "wide"]).contains("2/2"));
+    assert!(node.kubectl_ok(&["describe", "pod", name]).contains("Started"));
+    assert_eq!(node.kubectl_ok(&["logs", name]), "started\n");
+    assert_eq!(node.kubectl_ok(&["exec", name, "--", "sh", "-c", "echo out; echo err >&2; hostname"]), format!("out\n{name}\n"));
+    assert_eq!(node.kubectl(&["exec", name, "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
+    let file = node.admin.hosts.dir.join("applied.yaml");
+    std::fs::write(&file, config_map("by-hand", "1")).unwrap();
+    for _ in 0..2 {
+        node.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
+    }
+    std::fs::write(&file, config_map("by-hand", "2")).unwrap();
+    assert_eq!(node.kubectl(&["diff", "-f", file.to_str().unwrap()]).status.code(), Some(1));
+    node.kubectl_ok(&["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()]);
+    assert_eq!(node.kubectl_ok(&["get", "configmap", "by-hand", "-o", "jsonpath={.data.value}"]), "2");
+    node.kubectl_ok(&["delete", "configmap", "by-hand"]);
+    node.kubectl_ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"]);
+    node.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    isolated(node, &pods);
+}
+
+/// The containers are in namespaces of their own, and their limits are in force.
+fn isolated(node: &Node<'_>, pods: &[Value]) {
+    let first = text(&pods[0], "/metadata/name");
+    let second = text(&pods[1], "/metadata/name");
+    let spaces = |pod: &str| {
+        node.kubectl_ok(&["exec", pod, "--", "sh", "-c", "for n in net pid mnt ipc uts cgroup; do readlink /proc/self/ns/$n; done"])
+    };
+    let own = sh("for n in net pid mnt ipc uts cgroup; do readlink /proc/self/ns/$n; done");
+    for ((a, b), c) in spaces(first).lines().zip(spaces(second).lines()).zip(own.lines()) {
+        assert!(a != b && a != c && b != c, "each pod has namespaces of its own: {a} {b} {c}");
+    }
+    let processes = node.kubectl_ok(&["exec", first, "--", "sh", "-c", "ls -d /proc/[0-9]* | wc -l"]);
+    assert!(processes.trim().parse::<u32>().unwrap() < 8, "a container sees only its own processes: {processes}");
+}
+
+fn a_preview_says_what_then_happens(node: &Node<'_>) {
+    let (code, out, _) = node.reconcile(&["--dry-run", "apps"]);
+    assert_eq!(code, 0, "nothing to change: {out}");
+    node.write("web.yaml", &WEB.replace("replicas: 2", "replicas: 3"));
+    let manifests = node.manifests.to_str().unwrap();
+    let (code, out, err) = node.reconcile(&["--dry-run", manifests, "--as", "apps"]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("replicas") && out.contains("Deployment default/web"), "{out}");
+    let (code, json, _) = node.reconcile(&["--dry-run", manifests, "--as", "apps", "-o", "json"]);
+    assert_eq!(code, 1);
+    serde_json::from_str::<Value>(&json).expect("the preview as JSON");
+    let snapshot = node.admin.hosts.dir.join("snapshot.json");
+    node.admin.ok(&["snapshot", snapshot.to_str().unwrap()]);
+    let (code, offline, err) =
+        node.reconcile(&["--dry-run", "--offline", manifests, "--as", "apps", "--snapshot", snapshot.to_str().unwrap()]);
+    assert_eq!(code, 1, "{err}");
+    assert!(offline.contains("replicas"), "{offline}");
+    let (code, out, err) = node.reconcile(&["apps"]);
+    assert_eq!(code, 0, "{out}{err}");
+    node.web_pods(3);
+    node.write("web.yaml", WEB);
+    node.web_pods(2);
+}
+
+fn what_git_says_is_put_back(node: &Node<'_>) {
+    node.kubectl_ok(&["annotate", "deployment", "web", "example.org/note=mine"]);
+    node.kubectl_ok(&["scale", "deployment", "web", "--replicas=4"]);
+    node.admin.wait("the replicas are put back", || {
+        let web = node.admin.json(&["deployment", "web"])?;
+        (web["spec"]["replicas"] == 2).then_some(())
+    });
+    let web = node.admin.json(&["deployment", "web"]).unwrap();
+    assert_eq!(web["metadata"]["annotations"]["example.org/note"], "mine", "what git does not say is left alone");
+    node.web_pods(2);
+}
+
+fn a_large_deletion_waits_for_approval(node: &Node<'_>) {
+    let names: Vec<String> = (0..8).map(|i| format!("many-{i}")).collect();
+    let all: Vec<String> = names.iter().map(|name| config_map(name, "x")).collect();
+    node.write("many.yaml", &all.join("---\n"));
+    node.admin.wait("eight ConfigMaps are there", || names.iter().all(|name| node.has(name)).then_some(()));
+    node.remove("many.yaml");
+    let (code, _, err) = node.reconcile(&["apps"]);
+    assert!(code > 1 && err.contains("--approve"), "{code} {err}");
+    assert!(names.iter().all(|name| node.has(name)), "nothing is deleted without approval");
+    let (code, _, err) = node.reconcile(&["--approve", "0000"]);
+    assert!(code > 1, "a plan that does not wait cannot be approved: {err}");
+    let source = node.admin.json(&["source", "apps"]).unwrap();
+    let (code, out, err) = node.reconcile(&["--approve", text(&source, "/status/pendingPlan")]);
+    assert_eq!(code, 0, "{out}{err}");
+    node.admin.wait("the ConfigMaps are pruned", || (!names.iter().any(|name| node.has(name))).then_some(()));
+}
+
+fn strangers_are_adopted_only_when_asked(node: &Node<'_>) {
+    node.kubectl_ok(&["create", "configmap", "stranger", "--from-literal=value=theirs"]);
+    node.write("stranger.yaml", &config_map("stranger", "ours"));
+    let (code, _, err) = node.reconcile(&["apps"]);
+    assert!(code > 1 && err.contains("--adopt") && err.contains("stranger"), "{code} {err}");
+    assert_eq!(node.kubectl_ok(&["get", "configmap", "stranger", "-o", "jsonpath={.data.value}"]), "theirs");
+    let (code, out, err) = node.reconcile(&["apps", "--adopt"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(node.kubectl_ok(&["get", "configmap", "stranger", "-o", "jsonpath={.data.value}"]), "ours");
+    node.remove("stranger.yaml");
+    let (code, out, err) = node.reconcile(&["apps"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(node.has("stranger"), "what was adopted is never pruned");
+    node.kubectl_ok(&["delete", "configmap", "stranger"]);
+}
+
+fn an_object_has_one_source(node: &mut Node<'_>) {
+    let other = node.admin.hosts.dir.join("other");
+    std::fs::create_dir_all(&other).unwrap();
+    node.write("shared.yaml", &config_map("shared", "apps"));
+    node.admin.wait("the ConfigMap is there", || node.has("shared").then_some(()));
+    std::fs::write(other.join("same.yaml"), config_map("shared", "other")).unwrap();
+    node.admin.ok(&["source", "add", "other", other.to_str().unwrap()]);
+    let (code, _, err) = node.reconcile(&["other"]);
+    assert!(code > 1 && err.contains("shared.yaml") && err.contains("same.yaml"), "both files are named: {err}");
+    let source = node.admin.json(&["configmap", "shared"]).unwrap();
+    assert_eq!(source["data"]["value"], "apps");
+    node.admin.ok(&["source", "remove", "other"]);
+    std::fs::remove_dir_all(&other).unwrap();
+    node.remove("shared.yaml");
+    node.admin.wait("the ConfigMap is pruned", || (!node.has("shared")).then_some(()));
+}
+
+fn a_vanished_directory_is_not_empty(node: &Node<'_>) {
+    let aside = node.admin.hosts.dir.join("aside");
+    std::fs::rename(&node.manifests, &aside).unwrap();
+    let (code, _, err) = node.reconcile(&["apps"]);
+    assert!(code > 1, "{err}");
+    node.web_pods(2);
+    std::fs::rename(&aside, &node.manifests).unwrap();
+    node.admin.wait("the directory is read again", || (node.reconcile(&["apps"]).0 == 0).then_some(()));
+}
+
+fn restarts_keep_the_pods(node: &mut Node<'_>) {
+    let before: Vec<String> = node.web_pods(2).iter().map(|pod| text(pod, "/status/containerStatuses/0/containerID").to_owned()).collect();
+    let mut daemon = node.daemon.take().unwrap();
+    Command::new("kill").args(["-INT", &daemon.pid().to_string()]).status().unwrap();
+    node.admin.wait("the daemon has ended", || (!daemon.is_alive()).then_some(()));
+    assert!(daemon.log_text().contains("the pods run on"), "Ctrl-C says that the pods stay");
+    drop(daemon);
+    node.configure(&[]);
+    node.up();
+    let after: Vec<String> = node.web_pods(2).iter().map(|pod| text(pod, "/status/containerStatuses/0/containerID").to_owned()).collect();
+    assert_eq!(before, after, "the same containers run on");
+    let source = node.admin.json(&["source", "apps"]).unwrap();
+    assert_eq!(source["spec"]["suspend"], true, "a source that is no longer configured is suspended, and its objects stay");
+    node.configure(&[("apps", "manifests")]);
+}
+
+fn down_and_reset(node: &mut Node<'_>, before: &str) {
+    let hosts = node.admin.hosts;
+    let config = hosts.config("one");
+    let host = |verb: &[&str]| {
+        let out = hosts.command("one", crate::hosts::PODBAY).args(verb).arg("--config").arg(&config).stdin(Stdio::null()).output().unwrap();
+        assert!(out.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    host(&["down"]);
+    assert_eq!(sh("pgrep -f 'httpd -f -p 8080 -h /etc' || true"), "", "down stops the pods");
+    node.daemon = None;
+    node.up();
+    node.web_pods(2);
+    host(&["reset", "--yes"]);
+    host(&["reset", "--yes"]);
+    node.daemon = None;
+    assert!(!hosts.dir.join("one/data").exists() && !hosts.dir.join("one/run").exists());
+    assert_eq!(machine_state(hosts), before, "reset leaves nothing behind");
+}
+
+fn machine_state(hosts: &Hosts) -> String {
+    let dir = hosts.dir.display();
+    sh(&format!(
+        "grep -F {dir} /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name 'pbo*' | sort
+         nsenter --net=/run/netns/pbo-one sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'
+         pgrep -af 'podbay|httpd -f -p 8080 -h /etc' | grep -F {dir} || true"
+    ))
+}
