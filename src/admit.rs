@@ -44,7 +44,7 @@ pub enum Refused {
 }
 
 /// Namespaces that are there from the start and never go.
-pub const LASTING_NAMESPACES: [&str; 2] = ["default", "kube-system"];
+pub const LASTING_NAMESPACES: [&str; 3] = ["default", "kube-node-lease", "kube-system"];
 
 /// Decides what a write makes of an object.
 ///

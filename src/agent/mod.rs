@@ -8,6 +8,7 @@
 //! - `options` (pure), `context`: everything host-global; what all parts share
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server
+//! - `identity`: joining, and renewing the certificate
 //! - `record`: the last known pods on disk, for a start without the server
 //! - `volume`, `probe`, `machine`: this host
 //! - `node_api`: the kubelet's own API: logs, exec, port-forward

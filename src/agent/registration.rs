@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio::sync::Notify;
 
@@ -152,22 +152,9 @@ impl Keeper {
                     return Ok(());
                 }
                 Err(kube::Error::Api(refusal)) if refusal.code == 409 => {}
-                Err(kube::Error::Api(refusal)) if refusal.code == 404 => self.lease_namespace().await?,
                 Err(cause) => return Err(failed(cause)),
             }
         }
         Err("renew the node's lease: it changes all the time".to_owned())
-    }
-
-    /// A server that has not made the leases' namespace yet.
-    async fn lease_namespace(&self) -> Result<(), String> {
-        let api: Api<Namespace> = Api::all(self.context.client.clone());
-        let mut namespace = Namespace::default();
-        namespace.metadata.name = Some(LEASE_NAMESPACE.to_owned());
-        match api.create(&PostParams::default(), &namespace).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(refusal)) if refusal.code == 409 => Ok(()),
-            Err(cause) => Err(format!("create namespace {LEASE_NAMESPACE}: {cause}")),
-        }
     }
 }
