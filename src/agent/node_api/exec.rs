@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -84,8 +84,13 @@ async fn refuse(mut socket: WebSocket, cause: &str) {
     let frame = frame(OUTCOME, status.to_string().as_bytes());
     // The caller may have left already.
     if socket.send(Message::Binary(frame)).await.is_ok() {
-        socket.send(Message::Close(None)).await.ok();
+        socket.send(goodbye()).await.ok();
     }
+}
+
+/// A close without a status reads as a failure to kubectl (RFC 6455, section 7.4.1: 1000 is the normal end).
+pub(super) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))
 }
 
 fn frame(channel: u8, data: &[u8]) -> Bytes {
@@ -122,7 +127,7 @@ async fn serve(socket: WebSocket, session: ExecSession) {
                 return;
             }
         }
-        sender.send(Message::Close(None)).await.ok();
+        sender.send(goodbye()).await.ok();
     };
     let finish = async move {
         let code = exit.await.ok();

@@ -78,7 +78,7 @@ async fn serve(socket: WebSocket, api: Arc<NodeApi>, sandbox: String, ports: Vec
                 return;
             }
         }
-        sender.send(Message::Close(None)).await.ok();
+        sender.send(super::exec::goodbye()).await.ok();
     };
     let take_in = async move {
         while let Some(Ok(message)) = receiver.next().await {
