@@ -162,8 +162,11 @@ fn isolated(node: &Node<'_>, pods: &[Value]) {
 fn a_preview_says_what_then_happens(node: &Node<'_>) {
     let (code, out, _) = node.reconcile(&["--dry-run", "apps"]);
     assert_eq!(code, 0, "nothing to change: {out}");
-    node.write("web.yaml", &WEB.replace("replicas: 2", "replicas: 3"));
-    let manifests = node.manifests.to_str().unwrap();
+    // A copy: the daemon would apply an edit of its own directory before all previews are made.
+    let next = node.admin.hosts.dir.join("next");
+    std::fs::create_dir_all(&next).unwrap();
+    std::fs::write(next.join("web.yaml"), WEB.replace("replicas: 2", "replicas: 3")).unwrap();
+    let manifests = next.to_str().unwrap();
     let (code, out, err) = node.reconcile(&["--dry-run", manifests, "--as", "apps"]);
     assert_eq!(code, 1, "{out}{err}");
     assert!(out.contains("replicas") && out.contains("Deployment default/web"), "{out}");
@@ -176,6 +179,7 @@ fn a_preview_says_what_then_happens(node: &Node<'_>) {
         node.reconcile(&["--dry-run", "--offline", manifests, "--as", "apps", "--snapshot", snapshot.to_str().unwrap()]);
     assert_eq!(code, 1, "{err}");
     assert!(offline.contains("replicas"), "{offline}");
+    node.write("web.yaml", &WEB.replace("replicas: 2", "replicas: 3"));
     let (code, out, err) = node.reconcile(&["apps"]);
     assert_eq!(code, 0, "{out}{err}");
     node.web_pods(3);
@@ -213,7 +217,9 @@ fn a_large_deletion_waits_for_approval(node: &Node<'_>) {
 }
 
 fn strangers_are_adopted_only_when_asked(node: &Node<'_>) {
-    node.kubectl_ok(&["create", "configmap", "stranger", "--from-literal=value=theirs"]);
+    let file = node.admin.hosts.dir.join("stranger.yaml");
+    std::fs::write(&file, config_map("stranger", "theirs")).unwrap();
+    node.kubectl_ok(&["create", "-f", file.to_str().unwrap()]);
     node.write("stranger.yaml", &config_map("stranger", "ours"));
     let (code, _, err) = node.reconcile(&["apps"]);
     assert!(code > 1 && err.contains("--adopt") && err.contains("stranger"), "{code} {err}");
@@ -279,7 +285,7 @@ fn down_and_reset(node: &mut Node<'_>, before: &str) {
         assert!(out.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&out.stderr));
     };
     host(&["down"]);
-    assert_eq!(sh("pgrep -f 'httpd -f -p 8080 -h /etc' || true"), "", "down stops the pods");
+    assert_eq!(sh("pgrep -f '[h]ttpd -f -p 8080 -h /etc' || true"), "", "down stops the pods");
     node.daemon = None;
     node.up();
     node.web_pods(2);
@@ -295,6 +301,6 @@ fn machine_state(hosts: &Hosts) -> String {
     sh(&format!(
         "grep -F {dir} /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name 'pbo*' | sort
          nsenter --net=/run/netns/pbo-one sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'
-         pgrep -af 'podbay|httpd -f -p 8080 -h /etc' | grep -F {dir} || true"
+         pgrep -af '[p]odbay|[h]ttpd -f -p 8080 -h /etc' | grep -F {dir} || true"
     ))
 }

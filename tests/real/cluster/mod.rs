@@ -245,7 +245,7 @@ fn crashes_restart_no_container(cluster: &mut Cluster<'_>) {
         agent.kill_hard();
     }
     cluster.agents.clear();
-    let pids = sh("pgrep -f 'httpd -f -p 8080 -h /srv' | sort");
+    let pids = sh("pgrep -f '[h]ttpd -f -p 8080 -h /srv' | sort");
     cluster.start_server();
     for node in NODES {
         cluster.start_agent(node);
@@ -255,7 +255,7 @@ fn crashes_restart_no_container(cluster: &mut Cluster<'_>) {
     }
     cluster.admin.wait("all pods are ready again", || cluster.exactly_ready("web", 6));
     assert_eq!(cluster.containers(), before, "kill -9 of server and agents restarts no container");
-    assert_eq!(sh("pgrep -f 'httpd -f -p 8080 -h /srv' | sort"), pids, "the very processes go on");
+    assert_eq!(sh("pgrep -f '[h]ttpd -f -p 8080 -h /srv' | sort"), pids, "the very processes go on");
     let near = cluster.pod_on("web", "n1");
     cluster.admin.wait("Services answer after the crash", || cluster.fetch(&near, "far"));
 }
@@ -374,7 +374,7 @@ fn machine_state(hosts: &Hosts) -> String {
     sh(&format!(
         "grep -F {dir} /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name 'pbc*' | sort
          for ns in srv n1 n2 n3; do nsenter --net=/run/netns/pbc-$ns sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'; done
-         pgrep -af 'podbay|httpd -f -p 8080 -h /srv' | grep -F {dir} || true"
+         pgrep -af '[p]odbay|[h]ttpd -f -p 8080 -h /srv' | grep -F {dir} || true"
     ))
 }
 
