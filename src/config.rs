@@ -48,6 +48,7 @@ pub struct NodeFile {
     pub name: Option<String>,
     pub address: Option<String>,
     pub api_port: Option<u16>,
+    pub lease_seconds: Option<u32>,
     pub max_pods: Option<u32>,
     pub bridge: Option<String>,
     pub nft_table: Option<String>,
@@ -131,6 +132,8 @@ pub struct Node {
     /// `None`: the address of the default route's interface.
     pub address: Option<IpAddr>,
     pub api_port: u16,
+    /// How often the node says that it lives.
+    pub lease_seconds: u32,
     pub max_pods: u32,
     pub bridge: String,
     pub nft_table: String,
@@ -287,6 +290,7 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
         name,
         address,
         api_port: file.api_port.unwrap_or(10250),
+        lease_seconds: file.lease_seconds.unwrap_or(10),
         max_pods: file.max_pods.unwrap_or(110),
         bridge,
         nft_table: file.nft_table.unwrap_or_else(|| "podbay".to_owned()),
@@ -474,7 +478,7 @@ mod example {
         assert_eq!(full.server.listen, defaults.server.listen);
         assert_eq!((full.server.service_range, full.server.pod_range), (defaults.server.service_range, defaults.server.pod_range));
         assert_eq!((full.server.node_grace_seconds, full.server.eviction_seconds), (40, 300));
-        assert_eq!((full.server.node_prefix, full.node.max_pods, full.node.api_port), (24, 110, 10250));
+        assert_eq!((full.server.node_prefix, full.node.max_pods, full.node.api_port, full.node.lease_seconds), (24, 110, 10250, 10));
         assert_eq!((&full.node.bridge, &full.node.nft_table), (&defaults.node.bridge, &defaults.node.nft_table));
         assert_eq!(full.sources["apps"].git.as_ref().unwrap().reference.as_deref(), Some("main"));
     }

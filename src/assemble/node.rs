@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -71,6 +72,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Node> {
     let mut options = agent::Options::new(&config.node.name, &config.data_dir);
     options.node_addresses = vec![address(config)?];
     options.node_api_port = config.node.api_port;
+    options.lease_interval = Duration::from_secs(u64::from(config.node.lease_seconds));
     options.max_pods = config.node.max_pods;
     options.labels.clone_from(&config.node.labels);
     options.cluster_dns = config.node.cluster_dns.iter().map(ToString::to_string).collect();

@@ -132,7 +132,7 @@ impl Hosts {
         let dir = self.dir.join(name);
         std::fs::create_dir_all(dir.join("data/images")).expect("make the data directory");
         let text = format!(
-            "data-dir = \"{dir}/data\"\nrun-dir = \"{dir}/run\"\n[node]\nname = \"{name}\"\naddress = \"{address}\"\ncgroup-root = \"{root}\"\nsystemd-slice = false\n{more}",
+            "data-dir = \"{dir}/data\"\nrun-dir = \"{dir}/run\"\n[node]\nname = \"{name}\"\naddress = \"{address}\"\ncgroup-root = \"{root}\"\nsystemd-slice = false\nlease-seconds = 2\n{more}",
             dir = dir.display(),
             address = self.address(name),
             root = self.cgroup_root(name),
