@@ -16,7 +16,7 @@ mod update;
 pub use crate::model::{ErrorReason, FieldError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::model::{Key, Object, Timestamp, Typed, defaults, fields, validate};
+use crate::model::{Key, Object, Timestamp, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Stamp, Write};
 
@@ -84,10 +84,10 @@ fn is_controller(writer: &str) -> bool {
     writer.starts_with("controller:") || writer.starts_with("scheduler")
 }
 
-fn invalid(object: &Typed, mut errors: Vec<FieldError>) -> Refused {
+fn invalid(object: &Object, mut errors: Vec<FieldError>) -> Refused {
     errors.sort();
     errors.dedup();
-    Refused::Invalid { key: Object::from_typed(object.clone()).key().clone(), errors }
+    Refused::Invalid { key: object.key().clone(), errors }
 }
 
 /// Times are kept to the second, as they are written.

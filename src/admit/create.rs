@@ -46,10 +46,11 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
     {
         errors = service::allocate(it, state);
     }
+    let created = Object::from_typed(typed);
     if !is_controller(writer) {
-        errors.extend(fields::refusals(kind, &Object::from_typed(typed.clone()).value()));
+        errors.extend(fields::refusals(kind, &created.value()));
     }
-    if errors.is_empty() { Ok(Outcome::Put(Object::from_typed(typed))) } else { Err(invalid(&typed, errors)) }
+    if errors.is_empty() { Ok(Outcome::Put(created)) } else { Err(invalid(&created, errors)) }
 }
 
 /// `generateName` plus a suffix that follows from the UID.

@@ -47,7 +47,7 @@ pub(super) fn update(object: &Object, current: &Object) -> Result<Outcome, Refus
         crate::model::defaults::apply(&mut after);
         let errors = validate::validate(&after);
         if !errors.is_empty() {
-            return Err(super::invalid(&after, errors));
+            return Err(super::invalid(current, errors));
         }
     }
     Ok(Outcome::Put(Object::from_typed(after)))

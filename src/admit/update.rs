@@ -34,13 +34,15 @@ pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer
     {
         errors = service::allocate(it, state);
     }
+    let after = Object::from_typed(new);
     if !is_controller(writer) {
-        errors.extend(fields::refusals(new.kind(), &Object::from_typed(new.clone()).value()));
+        errors.extend(fields::refusals(after.kind(), &after.value()));
     }
-    if !errors.is_empty() {
-        return Err(invalid(&new, errors));
+    match (errors.is_empty(), is_gone(after.typed())) {
+        (false, _) => Err(invalid(&after, errors)),
+        (true, true) => Ok(Outcome::Remove),
+        (true, false) => Ok(Outcome::Put(after)),
     }
-    if is_gone(&new) { Ok(Outcome::Remove) } else { Ok(Outcome::Put(Object::from_typed(new))) }
 }
 
 /// What the system wrote stays as it is, whatever the writer sends back.

@@ -134,7 +134,8 @@ impl Snapshot {
 
     /// Admits and applies a transaction: all of it or nothing.
     ///
-    /// `revision` is the one the transaction gets if it changes anything.
+    /// `revision` is the one the transaction gets if it changes anything. Preconditions speak of the
+    /// objects as they were before the transaction, so that it may write an object and its status.
     ///
     /// # Errors
     /// A precondition that does not hold, or content that admission refuses.
@@ -144,7 +145,7 @@ impl Snapshot {
         let mut changes = Vec::new();
         for write in &transaction.writes {
             let current = next.objects.get(write.key()).cloned();
-            check(write, current.as_ref())?;
+            check(write, current.as_ref(), self.objects.get(write.key()))?;
             let outcome = admit::admit(write, current.as_ref(), &next, &transaction.writer, stamp)?;
             let after = match outcome {
                 Outcome::Unchanged => current,
@@ -231,7 +232,7 @@ fn claims(object: &Object) -> Vec<String> {
     addresses.chain(ports).collect()
 }
 
-fn check(write: &Write, current: Option<&Object>) -> Result<(), Conflict> {
+fn check(write: &Write, current: Option<&Object>, before: Option<&Object>) -> Result<(), Conflict> {
     let precondition = match (write, current) {
         (Write::Create(object), Some(_)) => return Err(Conflict::Exists(object.key().clone())),
         (Write::Create(_), None) => return Ok(()),
@@ -240,7 +241,7 @@ fn check(write: &Write, current: Option<&Object>) -> Result<(), Conflict> {
     let Some(current) = current else {
         return Err(Conflict::NotFound(write.key().clone()));
     };
-    holds(precondition, current)
+    holds(precondition, before.unwrap_or(current))
 }
 
 fn holds(precondition: &Precondition, current: &Object) -> Result<(), Conflict> {
@@ -259,3 +260,6 @@ impl std::fmt::Debug for Snapshot {
         write!(f, "Snapshot@{} of {} objects", self.revision, self.objects.len())
     }
 }
+
+#[cfg(test)]
+mod tests;
