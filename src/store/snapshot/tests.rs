@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Applied, Snapshot, claims};
+use crate::admit::Refused;
 use crate::model::{Key, Kind, Object, Timestamp};
+use crate::store::CommitError;
 use crate::store::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
-use crate::store::{CommitError, Refused};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const NAMESPACES: [&str; 2] = ["default", "web"];
@@ -57,7 +58,7 @@ impl Choice {
             Kind::Namespace => json!({"metadata": {"name": "web", "labels": {"n": self.variant.to_string()}}}),
             Kind::ConfigMap => json!({"metadata": meta, "data": {"n": self.variant.to_string()}}),
             Kind::Service => {
-                let type_ = if self.variant % 2 == 0 { "NodePort" } else { "ClusterIP" };
+                let type_ = if self.variant < 4 { "NodePort" } else { "ClusterIP" };
                 json!({"metadata": meta, "spec": {"type": type_, "ports": [{"port": 80 + self.variant}], "selector": {"app": owner}}})
             }
             _ => {
