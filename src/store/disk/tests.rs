@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -135,7 +135,8 @@ async fn short_of_space_only_deletes_and_status_are_taken() {
     assert!(matches!(&error, CommitError::Full(reason) if reason.contains("7 MiB free")), "{error}");
     assert!(store.degraded().is_some() && reserve.exists());
     store.commit(delete("a")).await.expect("deletes pass");
-    let status = store.snapshot().get(&key("b")).cloned().expect("b");
+    let home = store.snapshot().get(&Key::cluster(Kind::Namespace, "default")).cloned().expect("a namespace");
+    let status = home.edit(|it: &mut Namespace| it.status.get_or_insert_default().phase = Some("Odd".to_owned())).expect("a namespace");
     store.commit(Transaction::new("test").with(Write::UpdateStatus(status, Precondition::exists()))).await.expect("status passes");
     store.commit(Transaction { volatile: true, ..create([lease("n1", "n1")]) }).await.expect("heartbeats pass");
 
