@@ -168,7 +168,7 @@ impl<'a> Cluster<'a> {
     fn fetch(&self, pod: &Value, service: &str) -> Option<String> {
         let service = self.admin.json(&["service", service, "-n", "shop"])?;
         let url = format!("http://{}/", text(&service, "/spec/clusterIP"));
-        let out = self.admin.run(&["exec", text(pod, "/metadata/name"), "-n", "shop", "--", "wget", "-q", "-T", "5", "-O", "-", &url]);
+        let out = self.admin.run(&["exec", text(pod, "/metadata/name"), "-n", "shop", "--", "timeout", "5", "wget", "-q", "-O", "-", &url]);
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
     }
 }
