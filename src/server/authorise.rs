@@ -26,8 +26,8 @@ pub struct Attempt<'a> {
     pub selected_name: Option<&'a str>,
 }
 
-/// Where node leases live: Kubernetes' namespace for them, or ours.
-const LEASE_NAMESPACES: [&str; 2] = ["kube-node-lease", "kube-system"];
+/// Where node leases live.
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// The cluster's settings, which every node reads.
 const SETTINGS: (&str, &str) = ("kube-system", "podbay-cluster");
 
@@ -62,7 +62,7 @@ fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
         (Kind::Node, Some("status")) => matches!(attempt.verb, Verb::Get | Verb::Update | Verb::Patch) && attempt.name == Some(node),
         (Kind::Lease, None) => {
             let verb = matches!(attempt.verb, Verb::Get | Verb::Create | Verb::Update | Verb::Patch);
-            verb && is_own && LEASE_NAMESPACES.contains(&attempt.namespace)
+            verb && is_own && attempt.namespace == LEASE_NAMESPACE
         }
         (Kind::Event, None) => matches!(attempt.verb, Verb::Create | Verb::Update | Verb::Patch),
         (Kind::Pod, sub) => node_may_pods(node, attempt, sub, state),

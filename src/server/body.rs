@@ -1,4 +1,4 @@
-//! Request bodies: bounded, and JSON or YAML.
+//! Request bodies: bounded, and JSON, YAML or protobuf.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::fault::Fault;
+use super::protobuf;
 use crate::model::manifest;
 
 /// Kubernetes' own limit for an object.
@@ -34,7 +35,13 @@ pub fn decode(content_type: &str, bytes: &Bytes) -> Result<Option<Value>, Fault>
     match content_type {
         "" | "application/json" | "text/json" | "*/*" => json(bytes).map(Some),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(bytes).map(Some),
-        other => Err(Fault::unsupported_media_type(other, "application/json, application/yaml")),
+        "application/vnd.kubernetes.protobuf" => {
+            protobuf::decode(bytes).map(Some).map_err(|error| Fault::bad_request(format!("the body is not an object in protobuf: {error}")))
+        }
+        other => {
+            let taken = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+            Err(Fault::unsupported_media_type(other, taken))
+        }
     }
 }
 

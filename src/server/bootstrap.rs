@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::authorise::LEASE_NAMESPACE;
 use crate::model::{Key, Kind, Object};
 use crate::network::Range;
 use crate::store::{CommitError, Conflict, Precondition, Store, Transaction, Write};
@@ -18,8 +19,6 @@ pub struct ClusterSettings {
 
 /// The namespace of everything that is Podbay's own.
 pub const SYSTEM: &str = "kube-system";
-/// Where each node's Lease lives.
-pub const NODE_LEASES: &str = "kube-node-lease";
 /// The ConfigMap of the settings.
 pub const SETTINGS: &str = "podbay-cluster";
 
@@ -28,7 +27,7 @@ pub const SETTINGS: &str = "podbay-cluster";
 /// # Errors
 /// Anything the store says, except that somebody else was faster.
 pub async fn bootstrap(store: &dyn Store, settings: &ClusterSettings) -> Result<(), CommitError> {
-    for name in ["default", SYSTEM, NODE_LEASES] {
+    for name in ["default", SYSTEM, LEASE_NAMESPACE] {
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
         let namespace = Object::new(Namespace { metadata, ..Namespace::default() });
         if store.snapshot().get(namespace.key()).is_none() {

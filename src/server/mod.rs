@@ -1,6 +1,6 @@
 //! The Kubernetes REST API over the store.
 //!
-//! - `request`, `select`, `body` (what is asked), `identity`, `authorise` (by whom, and whether)
+//! - `request`, `select`, `body`, `protobuf` (what is asked), `identity`, `authorise` (by whom, and whether)
 //! - `read`, `watch`, `write`, `patch`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
 //! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
@@ -27,6 +27,7 @@ pub mod nodes;
 mod openapi;
 mod patch;
 pub mod pod_columns;
+pub mod protobuf;
 pub mod proxy;
 mod read;
 mod render;

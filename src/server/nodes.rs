@@ -19,6 +19,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::authorise::LEASE_NAMESPACE;
 use super::bootstrap::SYSTEM;
 use super::fault::Fault;
 use super::identity::{NODE_PREFIX, NODES};
@@ -35,8 +36,6 @@ pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 const SILENT_AFTER: i64 = 40;
 const PREFIX: &str = "podbay-node-";
 const TYPE: &str = "podbay.dev/node-certificate";
-/// Namespaces of node leases.
-const LEASES: [&str; 2] = ["kube-node-lease", SYSTEM];
 const REQUEST_LIMIT: usize = 64 * 1024;
 
 /// `POST /podbay/v1/join`
@@ -135,11 +134,8 @@ fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp) 
     if snapshot.get(&Key::cluster(Kind::Node, node)).is_none() {
         return Ok(());
     }
-    let renewed = |namespace: &&str| {
-        let lease = snapshot.get(&Key::new(Kind::Lease, *namespace, node))?;
-        lease.get::<Lease>()?.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)
-    };
-    let last = LEASES.iter().filter_map(renewed).max();
+    let lease = snapshot.get(&Key::new(Kind::Lease, LEASE_NAMESPACE, node)).and_then(|lease| lease.get::<Lease>());
+    let last = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0));
     let runs = last.is_some_and(|last| now.as_second() - last.as_second() < SILENT_AFTER);
     let refuse = |message: String| Err(Fault::new(409, "Conflict", message));
     match (runs, rejoin) {
@@ -191,8 +187,7 @@ pub async fn remove(State(state): State<Arc<ServerState>>, Path(name): Path<Stri
 
 async fn removed(state: &ServerState, name: &str) -> Result<Response, Fault> {
     let snapshot = state.store.snapshot();
-    let mut keys = vec![record_key(name), Key::cluster(Kind::Node, name)];
-    keys.extend(LEASES.iter().map(|namespace| Key::new(Kind::Lease, *namespace, name)));
+    let mut keys = vec![record_key(name), Key::cluster(Kind::Node, name), Key::new(Kind::Lease, LEASE_NAMESPACE, name)];
     keys.retain(|key| snapshot.get(key).is_some());
     if keys.is_empty() {
         return Err(Fault::not_found(Kind::Node, name));

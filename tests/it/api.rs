@@ -419,7 +419,7 @@ async fn every_kind_has_its_columns_filled() {
 async fn leases_are_stamped_by_the_server() {
     let rig = Rig::start().await;
     let node = Identity::node("n1");
-    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     let body = json!({"metadata": {"name": "n1"}, "spec": {"holderIdentity": "n1", "renewTime": "2001-01-01T00:00:00.000000Z"}});
     let (status, made) = rig.ask_as(&node, "POST", leases, "application/json", body.clone()).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
@@ -515,6 +515,16 @@ async fn the_real_kubectl_works() {
     assert!(rig.kubectl_ok("api-resources").await.contains("sources"));
     assert_eq!(rig.kubectl_ok("logs p --tail=2").await, "default/p/main tailLines=2\n");
     assert_eq!(rig.kubectl_ok("exec p -- ls -l").await, "command=ls&command=-l&output=1&error=1");
+    rig.kubectl_ok("create configmap made --from-literal=a=1").await;
+    rig.kubectl_ok("create namespace other").await;
+    rig.kubectl_ok("create secret generic hidden --from-literal=a=1").await;
+    rig.kubectl_ok("create deployment made --image=busybox --replicas=2 --port=80").await;
+    rig.kubectl_ok("create service clusterip made --tcp=80:8080").await;
+    rig.kubectl_ok("create job made --image=busybox -- true").await;
+    assert_eq!(rig.kubectl_ok("get configmap made -o jsonpath={.data.a}").await, "1");
+    assert_eq!(rig.kubectl_ok("get secret hidden -o jsonpath={.data.a}").await, "MQ==");
+    assert_eq!(rig.kubectl_ok("get svc made -o jsonpath={.spec.ports[0].targetPort}").await, "8080");
+    assert_eq!(rig.kubectl_ok("get deploy made -o jsonpath={.spec.template.spec.containers[0].ports[0].containerPort}").await, "80");
     rig.kubectl_ok("patch deploy web -p {\"spec\":{\"paused\":true}}").await;
     rig.kubectl_ok("wait --for=jsonpath={.spec.paused}=true deploy/web --timeout=30s").await;
     assert!(rig.kubectl_ok("delete -f web.yaml").await.contains("\"web\" deleted"));

@@ -153,7 +153,7 @@ async fn a_name_in_use_cannot_be_taken() {
     assert!(refusal(&thief, &SystemClock).await.contains("--rejoin"));
     thief.rejoin = true;
     let lease = json!({"metadata": {"name": "n1"}, "spec": {"holderIdentity": "n1", "renewTime": "2001-01-01T00:00:00.000000Z"}});
-    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     let (status, lease) = rig.ask_as(&Identity::node("n1"), "POST", path, "application/json", lease).await;
     assert_eq!(status, StatusCode::CREATED, "{lease}");
     assert!(refusal(&thief, &SystemClock).await.contains("runs"), "its lease is of now, whatever the node said");

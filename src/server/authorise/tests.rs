@@ -102,7 +102,7 @@ const NODE_MAY: &[&str] = &[
     "create leases kube-node-lease/",
     "get leases kube-node-lease/n1",
     "update leases kube-node-lease/n1",
-    "patch leases kube-system/n1",
+    "patch leases kube-node-lease/n1",
     "create events web/",
     "patch events web/x",
 ];
@@ -153,6 +153,7 @@ const NODE_MAY_NOT: &[&str] = &[
     "update leases kube-node-lease/n2",
     "patch leases kube-node-lease/n2",
     "create leases web/",
+    "patch leases kube-system/n1",
     "delete leases kube-node-lease/n1",
     "list leases",
     "list events",
