@@ -74,7 +74,7 @@ pub async fn agent(config: &Config, args: &AgentArgs) -> Outcome {
         token,
         node: config.node.name.clone(),
         directory: config.data_dir.join("agent"),
-        rejoin: false,
+        rejoin: args.rejoin,
     };
     let identity = Arc::new(identity::open_or_join(&join, clock.as_ref()).await?);
     serve_node_api(config, &here, &identity, &end).await?;

@@ -110,6 +110,9 @@ pub struct AgentArgs {
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+    /// Join again in the place of a silent node of the same name
+    #[arg(long)]
+    pub rejoin: bool,
 }
 
 #[derive(Debug, Clone, Args)]

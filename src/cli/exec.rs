@@ -71,8 +71,10 @@ async fn pump(process: &mut AttachedProcess) -> u8 {
         return 0;
     }
     let causes = status.details.and_then(|details| details.causes).unwrap_or_default();
-    let code =
-        causes.iter().find(|cause| cause.reason.as_deref() == Some("ExitCode")).and_then(|cause| cause.message.as_ref()?.parse::<u8>().ok());
+    let code = causes
+        .iter()
+        .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
+        .and_then(|cause| cause.message.as_ref()?.parse::<u8>().ok());
     match code {
         Some(code) => anstream::eprintln!("command terminated with exit code {code}"),
         None => anstream::eprintln!("error: {}", super::output::clean(&status.message.unwrap_or_default())),

@@ -10,6 +10,9 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, Sec
 
 use super::syscalls;
 
+/// The architecture this program was built for, as seccompiler names it.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86_64" };
+
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 /// The CLONE_NEW* flags.
@@ -121,7 +124,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, SeccompError> {
         rules.insert(number, Vec::new());
     }
     let matched = other.unwrap_or(if default == SeccompAction::Allow { SeccompAction::Log } else { SeccompAction::Allow });
-    let arch = std::env::consts::ARCH.try_into().map_err(SeccompError::new)?;
+    let arch = ARCHITECTURE.try_into().map_err(SeccompError::new)?;
     let filter = SeccompFilter::new(rules, default, matched, arch).map_err(SeccompError::new)?;
     let program: BpfProgram = filter.try_into().map_err(SeccompError::new)?;
     Ok(bytes(prelude(&errors).chain(program)))

@@ -15,7 +15,7 @@ use oci_spec::runtime::{
 
 use super::capability;
 use super::wire::User;
-use crate::cri::{self, ContainerConfig, Resources};
+use crate::cri::types::{self as cri, ContainerConfig, Resources};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MASKED: [&str; 11] = [
@@ -290,7 +290,7 @@ fn mounts(config: &ContainerConfig, around: &Surroundings) -> Result<Vec<Mount>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cri::{ContainerMetadata, SecurityContext};
+    use crate::cri::types::{ContainerMetadata, SecurityContext};
 
     fn config(command: &[&str], args: &[&str]) -> ContainerConfig {
         let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();

@@ -278,7 +278,8 @@ fn a_cut_link_heals(cluster: &Cluster<'_>) {
 /// Whether a process of the pod's cgroup lives.
 fn process_runs(cluster: &Cluster<'_>, pod: &Value, node: &str) -> bool {
     let (root, uid) = (cluster.admin.hosts.cgroup_root(node), text(pod, "/metadata/uid"));
-    let script = format!("find /sys/fs/cgroup -path '*{root}*{uid}*' -name cgroup.procs 2>/dev/null | xargs -r cat 2>/dev/null | sort -u || true");
+    let script =
+        format!("find /sys/fs/cgroup -path '*{root}*{uid}*' -name cgroup.procs 2>/dev/null | xargs -r cat 2>/dev/null | sort -u || true");
     let pids = sh(&script);
     pids.lines().any(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("httpd")))
 }
