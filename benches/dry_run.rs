@@ -82,6 +82,10 @@ fn main() {
     let namespace = |name: String| object(Kind::Namespace, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     let mut writes: Vec<Write> = names.map(|name| Write::Create(namespace(name))).collect();
     writes.extend(nodes().into_iter().map(Write::Create));
+    // The default range holds 256 nodes.
+    let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "podbay-cluster", "namespace": "kube-system"},
+        "data": {"podRange": "10.64.0.0/12"}});
+    writes.push(Write::Create(object(Kind::ConfigMap, settings)));
     let mut state = apply(&Snapshot::default(), writes);
     // A new node has no status; its agent reports one.
     for node in nodes() {

@@ -1,5 +1,7 @@
 //! The immutable state of the cluster and the one function that makes the next one. PURE.
 
+use std::sync::Arc;
+
 use imbl::{OrdMap, OrdSet};
 
 use super::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
@@ -7,19 +9,23 @@ use crate::admit::{self, Outcome};
 use crate::model::{Key, Kind, Object};
 use k8s_openapi::api::core::v1::{Pod, Service};
 
+/// (word, key of an object it leads to). A changed set copies whole nodes: its entries are cheap to
+/// clone.
+type Index = OrdSet<(Arc<str>, Arc<Key>)>;
+
 /// All objects at one revision. Cloning shares everything.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     revision: u64,
-    objects: OrdMap<Key, Object>,
+    objects: OrdMap<Arc<Key>, Object>,
     /// (owner UID, key) for each owner reference.
-    owners: OrdSet<(String, Key)>,
+    owners: Index,
     /// (node name, key) for each pod; the name is empty where it is not bound.
-    nodes: OrdSet<(String, Key)>,
+    nodes: Index,
     /// (`name=value`, key) for each label.
-    labels: OrdSet<(String, Key)>,
+    labels: Index,
     /// (address or port, key) for each thing a Service has for itself.
-    claims: OrdSet<(String, Key)>,
+    claims: Index,
 }
 
 /// One object's step from one revision to the next.
@@ -114,22 +120,22 @@ impl Snapshot {
 
     /// Every object of a kind in a namespace with this label, written `name=value`, by name.
     pub fn labelled_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str, label: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        let first = (label.to_owned(), Key::new(kind, namespace, ""));
+        let first = (Arc::from(label), Arc::new(Key::new(kind, namespace, "")));
         self.labels
             .range(first..)
-            .take_while(move |(found, key)| found == label && key.kind == kind && key.namespace == namespace)
+            .take_while(move |(found, key)| **found == *label && key.kind == kind && key.namespace == namespace)
             .filter_map(|(_, key)| self.objects.get(key))
     }
 
     /// The Service that has this address (`10.96.0.7`) or node port (`:30080`).
     pub fn claimed(&self, word: &str) -> Option<&Key> {
-        let first = (word.to_owned(), Key::every(Kind::Namespace));
-        self.claims.range(first..).next().filter(|(found, _)| found == word).map(|(_, key)| key)
+        let first = (Arc::from(word), Arc::new(Key::every(Kind::Namespace)));
+        self.claims.range(first..).next().filter(|(found, _)| **found == *word).map(|(_, key)| &**key)
     }
 
-    fn indexed<'a, 'b>(&'a self, index: &'a OrdSet<(String, Key)>, word: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        let first = (word.to_owned(), Key::every(Kind::Namespace));
-        index.range(first..).take_while(move |(found, _)| found == word).filter_map(|(_, key)| self.objects.get(key))
+    fn indexed<'a, 'b>(&'a self, index: &'a Index, word: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
+        let first = (Arc::from(word), Arc::new(Key::every(Kind::Namespace)));
+        index.range(first..).take_while(move |(found, _)| **found == *word).filter_map(|(_, key)| self.objects.get(key))
     }
 
     /// Admits and applies a transaction: all of it or nothing.
@@ -178,45 +184,48 @@ impl Snapshot {
     }
 
     fn put(&mut self, before: Option<&Object>, after: Object) {
-        if let Some(before) = before {
-            self.unindex(before);
-        }
-        let key = after.key().clone();
-        for owner in after.meta().owner_references.iter().flatten() {
-            self.owners.insert((owner.uid.clone(), key.clone()));
-        }
-        for (name, value) in after.labels() {
-            self.labels.insert((format!("{name}={value}"), key.clone()));
-        }
-        if let Some(node) = node_name(&after) {
-            self.nodes.insert((node.to_owned(), key.clone()));
-        }
-        for claim in claims(&after) {
-            self.claims.insert((claim, key.clone()));
-        }
+        let key = Arc::new(after.key().clone());
+        self.reindex(&key, before, Some(&after));
         self.objects.insert(key, after);
     }
 
     fn remove(&mut self, before: &Object) {
-        self.unindex(before);
+        let key = Arc::new(before.key().clone());
+        self.reindex(&key, Some(before), None);
         self.objects.remove(before.key());
     }
 
-    fn unindex(&mut self, before: &Object) {
-        let key = before.key();
-        for owner in before.meta().owner_references.iter().flatten() {
-            self.owners.remove(&(owner.uid.clone(), key.clone()));
+    /// Most writes change no indexed field: they cost the indexes nothing.
+    fn reindex(&mut self, key: &Arc<Key>, before: Option<&Object>, after: Option<&Object>) {
+        swap(&mut self.owners, key, before, after, owners);
+        if before.map(Object::labels) != after.map(Object::labels) {
+            swap(&mut self.labels, key, before, after, labels);
         }
-        for (name, value) in before.labels() {
-            self.labels.remove(&(format!("{name}={value}"), key.clone()));
-        }
-        if let Some(node) = node_name(before) {
-            self.nodes.remove(&(node.to_owned(), key.clone()));
-        }
-        for claim in claims(before) {
-            self.claims.remove(&(claim, key.clone()));
-        }
+        swap(&mut self.nodes, key, before, after, |object| node_name(object).map(str::to_owned).into_iter().collect());
+        swap(&mut self.claims, key, before, after, claims);
     }
+}
+
+/// Replaces the words of the object before by those of the object after.
+fn swap(index: &mut Index, key: &Arc<Key>, before: Option<&Object>, after: Option<&Object>, words: fn(&Object) -> Vec<String>) {
+    let (old, new) = (before.map(words).unwrap_or_default(), after.map(words).unwrap_or_default());
+    if old == new {
+        return;
+    }
+    for word in old {
+        index.remove(&(Arc::from(word), Arc::clone(key)));
+    }
+    for word in new {
+        index.insert((Arc::from(word), Arc::clone(key)));
+    }
+}
+
+fn owners(object: &Object) -> Vec<String> {
+    object.meta().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect()
+}
+
+fn labels(object: &Object) -> Vec<String> {
+    object.labels().iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn node_name(object: &Object) -> Option<&str> {

@@ -2,6 +2,8 @@
 
 pub mod plan;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Pod, Service};
 
 use crate::control::claim;
@@ -29,7 +31,12 @@ impl Controller for Endpoints {
                 .into_iter()
                 .collect(),
             Kind::Pod if object.get::<Pod>().is_some_and(|pod| plan::address(pod).is_some()) => {
-                claim::adopters(state, Kind::Service, object, |service| service.get::<Service>().and_then(selector))
+                let labels = object.labels();
+                let selects = |service: &&Object| {
+                    let wanted = service.get::<Service>().and_then(selected);
+                    wanted.is_some_and(|wanted| wanted.iter().all(|(name, value)| labels.get(name) == Some(value)))
+                };
+                state.list_in(Kind::Service, &object.key().namespace).filter(selects).map(|service| service.key().clone()).collect()
             }
             _ => Vec::new(),
         }
@@ -39,7 +46,7 @@ impl Controller for Endpoints {
         let label = format!("{}={}", plan::SERVICE_NAME, key.name);
         let slices = state.labelled_in(Kind::EndpointSlice, &key.namespace, &label).filter(|slice| plan::is_ours(slice)).cloned().collect();
         let service = state.get(key).filter(|service| !service.is_deleting());
-        let selector = service.and_then(|service| service.get::<Service>()).and_then(selector);
+        let selector = service.and_then(|service| service.get::<Service>()).and_then(selected).map(Selector::of_labels);
         let pods = selector
             .as_ref()
             .map(|selector| claim::matching(state, Kind::Pod, &key.namespace, selector).into_iter().cloned().collect())
@@ -49,10 +56,10 @@ impl Controller for Endpoints {
 }
 
 /// What the Service selects; `None` where its endpoints are someone else's work.
-fn selector(service: &Service) -> Option<Selector> {
+fn selected(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
-    spec.selector.as_ref().filter(|labels| !labels.is_empty()).map(Selector::of_labels)
+    spec.selector.as_ref().filter(|labels| !labels.is_empty())
 }
