@@ -3,6 +3,7 @@
 // A test fails by panicking; so do the functions it calls.
 #![allow(clippy::unwrap_used)]
 
+mod agent_volumes;
 mod cluster;
 mod engine;
 mod hosts;

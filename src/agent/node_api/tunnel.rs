@@ -213,3 +213,117 @@ impl Tunnel {
         status.map(|_| out).map_err(|_| "a SPDY header block cannot be compressed")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Options;
+    use crate::cri::fake::FakeRuntime;
+    use crate::cri::{PodSandboxConfig, PodSandboxMetadata, Runtime};
+    use tokio_tungstenite::tungstenite::Message as Wire;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+    type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+
+    /// kubectl's side: what it sends, and the frames it gets.
+    struct Kubectl {
+        socket: Socket,
+        compress: Compress,
+        buffer: Vec<u8>,
+    }
+
+    impl Kubectl {
+        async fn open(&mut self, id: u32, headers: &[(&str, &str)]) {
+            let mut block = u32::try_from(headers.len()).unwrap().to_be_bytes().to_vec();
+            for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+                block.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+                block.extend(text.as_bytes());
+            }
+            let mut packed = Vec::with_capacity(1024);
+            self.compress.compress_vec(&block, &mut packed, FlushCompress::Sync).unwrap();
+            let mut frame = vec![0x80, 3, 0, 1, 0];
+            frame.extend(&u32::try_from(packed.len() + 10).unwrap().to_be_bytes()[1..]);
+            frame.extend(id.to_be_bytes());
+            frame.extend([0; 6]);
+            frame.extend(packed);
+            self.send(frame).await;
+        }
+
+        async fn send(&mut self, frame: Vec<u8>) {
+            self.socket.send(Wire::Binary(frame.into())).await.unwrap();
+        }
+
+        /// The next data frame.
+        async fn data(&mut self) -> (u32, bool, Vec<u8>) {
+            loop {
+                match spdy::take(&mut self.buffer).unwrap() {
+                    Some(Frame::Data { id, fin, bytes }) => return (id, fin, bytes),
+                    Some(_) => {}
+                    None => match self.socket.next().await.unwrap().unwrap() {
+                        Wire::Binary(bytes) => self.buffer.extend_from_slice(&bytes),
+                        other => panic!("{other:?}"),
+                    },
+                }
+            }
+        }
+    }
+
+    async fn kubectl() -> Kubectl {
+        let runtime = Arc::new(FakeRuntime::default());
+        let metadata = PodSandboxMetadata { namespace: "ns".into(), name: "p".into(), uid: "u".into(), attempt: 0 };
+        runtime.run_pod_sandbox(&PodSandboxConfig { metadata, ..PodSandboxConfig::default() }).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/portForward/ns/p", listener.local_addr().unwrap());
+        let router = crate::agent::node_api::router(runtime, &Options::new("n1", "/nonexistent"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "SPDY/3.1+portforward.k8s.io".parse().unwrap());
+        let (socket, answer) = tokio_tungstenite::connect_async(request).await.unwrap();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "SPDY/3.1+portforward.k8s.io");
+        let mut compress = Compress::new(Compression::default(), true);
+        compress.set_dictionary(&crate::agent::node_api::spdy_dictionary::dictionary()).unwrap();
+        Kubectl { socket, compress, buffer: Vec::new() }
+    }
+
+    async fn echo() -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    tokio::io::copy(&mut read, &mut write).await
+                });
+            }
+        });
+        port.to_string()
+    }
+
+    #[tokio::test]
+    async fn connections_go_through_the_tunnel() {
+        let (mut kubectl, port) = (kubectl().await, echo().await);
+        for (round, text) in [b"first".as_slice(), b"second"].into_iter().enumerate() {
+            let (error, data) = (u32::try_from(round * 4 + 1).unwrap(), u32::try_from(round * 4 + 3).unwrap());
+            let request = round.to_string();
+            kubectl.open(error, &[("port", &port), ("requestid", &request), ("streamtype", "error")]).await;
+            kubectl.open(data, &[("port", &port), ("requestid", &request), ("streamtype", "data")]).await;
+            kubectl.send(spdy::data(data, false, text)).await;
+            assert_eq!(kubectl.data().await, (data, false, text.to_vec()));
+            // Its end: the answer ends too, then both streams.
+            kubectl.send(spdy::data(data, true, &[])).await;
+            assert_eq!(kubectl.data().await, (data, true, vec![]));
+            assert_eq!(kubectl.data().await, (error, true, vec![]));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_nobody_listens_on_is_an_error_on_the_error_stream() {
+        let mut kubectl = kubectl().await;
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port().to_string();
+        kubectl.open(1, &[("port", &free), ("requestid", "0"), ("streamtype", "error")]).await;
+        kubectl.open(3, &[("port", &free), ("requestid", "0"), ("streamtype", "data")]).await;
+        let (id, _, message) = kubectl.data().await;
+        assert_eq!(id, 1);
+        assert!(String::from_utf8(message).unwrap().contains("error forwarding port"));
+    }
+}
