@@ -7,4 +7,5 @@ mod api;
 mod join;
 mod manifest;
 mod rig;
+mod store_kill;
 mod tidy;

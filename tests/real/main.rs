@@ -12,3 +12,4 @@ mod layer;
 mod network;
 mod one_node;
 mod registry;
+mod store_full;

@@ -16,7 +16,9 @@ pub fn plan<'a>(events: impl Iterator<Item = &'a Object>, seconds: i64, count: u
         events.filter_map(|object| object.get::<Event>().map(|event| (last_seen(event).unwrap_or(now), object))).collect();
     let oldest_kept = now.checked_sub(seconds.seconds()).unwrap_or(Timestamp::MIN);
     let old = all.iter().filter(|(seen, _)| *seen <= oldest_kept).count();
-    let going = old.max(all.len().saturating_sub(count));
+    // Somewhat below the bound, so that the next event does not cause the next write.
+    let surplus = if all.len() > count { all.len() - (count - count / 20) } else { 0 };
+    let going = old.max(surplus);
     if going > 0 {
         all.sort_by(|a, b| (a.0, a.1.key()).cmp(&(b.0, b.1.key())));
         plan.ops.extend(all.drain(..going).map(|(_, object)| Op::Delete { before: object.clone(), grace_seconds: None }));

@@ -28,11 +28,16 @@ const COMPACT_EVERY: u64 = 4096;
 /// Where the database lives; opened again after a failed write.
 pub(super) trait DataFile: Debug + Send {
     fn open(&self) -> Result<redb::Database, redb::DatabaseError>;
+    /// Its length, free pages included.
+    fn bytes(&self) -> u64;
 }
 
 impl DataFile for PathBuf {
     fn open(&self) -> Result<redb::Database, redb::DatabaseError> {
         builder().create(self)
+    }
+    fn bytes(&self) -> u64 {
+        std::fs::metadata(self).map_or(0, |file| file.len())
     }
 }
 
@@ -61,11 +66,13 @@ pub(super) struct Database {
     open: Option<redb::Database>,
     /// Writes that are there.
     writes: u64,
+    /// How many there were at the last look at the file's size.
+    looked_at: u64,
 }
 
 impl Database {
     pub(super) fn open(file: Box<dyn DataFile>) -> Result<Self, (Box<dyn DataFile>, Fault)> {
-        let mut database = Self { file, open: None, writes: 0 };
+        let mut database = Self { file, open: None, writes: 0, looked_at: 0 };
         match database.reopen() {
             Ok(writes) => {
                 database.writes = writes;
@@ -140,25 +147,30 @@ impl Database {
         Ok(there)
     }
 
-    /// Whether it is time to look at the file's size.
-    pub(super) fn compact_is_due(&self) -> bool {
-        self.writes.is_multiple_of(COMPACT_EVERY)
+    /// Whether it is time to look at the file's size: now and then, and when space is short as soon
+    /// as something was written.
+    pub(super) fn compact_is_due(&self, short: bool) -> bool {
+        let since = self.writes - self.looked_at;
+        since >= COMPACT_EVERY || (short && since > 0)
     }
 
-    /// Gives space back when most of the file is free. A failure is harmless: the file stays large.
-    pub(super) fn compact(&mut self) {
+    /// Gives space back when most of a large file is free, or when space is short and the file has
+    /// some. A failure is harmless: the file stays large.
+    pub(super) fn compact(&mut self, short: bool) {
+        self.looked_at = self.writes;
+        let least = if short { 0 } else { COMPACT_BYTES };
+        let bytes = self.file.bytes();
         let Some(open) = &mut self.open else { return };
         let worth = |open: &redb::Database| -> Result<bool, redb::Error> {
             let transaction = open.begin_write()?;
             let stats = transaction.stats()?;
-            let allocated = stats.allocated_pages() * stats.page_size() as u64;
-            let used = stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes();
+            let used = stats.allocated_pages() * stats.page_size() as u64;
             transaction.abort()?;
-            Ok(allocated > COMPACT_BYTES && allocated / 2 > used)
+            Ok(bytes > least && bytes / 2 > used)
         };
         match worth(open) {
             Ok(true) => match open.compact() {
-                Ok(_) => tracing::info!("compacted the store"),
+                Ok(_) => tracing::info!(before = bytes, after = self.file.bytes(), "compacted the store"),
                 Err(error) => tracing::warn!(%error, "compacting the store failed"),
             },
             Ok(false) => {}
@@ -220,6 +232,6 @@ fn fault(error: &redb::Error) -> Fault {
     }
 }
 
-fn is_full(error: &std::io::Error) -> bool {
+pub(super) fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge)
 }

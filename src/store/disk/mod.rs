@@ -102,7 +102,7 @@ impl DiskStore {
     }
 
     fn open_file(path: &Path, data: Box<dyn DataFile>, file: PathBuf, options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let io = |attempt| move |source| OpenError::Io { path: path.to_owned(), attempt, source };
+        let io = |attempt| io_error(path, attempt);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("create the directory"))?;
         let lock = lock(path)?;
         check_format(path)?;
@@ -125,10 +125,19 @@ impl DiskStore {
     }
 }
 
+/// A full disk is a case of its own: it passes.
+fn io_error(path: &Path, attempt: &'static str) -> impl Fn(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| match database::is_full(&source) {
+        true => OpenError::Full(path.clone()),
+        false => OpenError::Io { path: path.clone(), attempt, source },
+    }
+}
+
 /// Held for as long as the file is open.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), attempt: "lock it", source };
-    let file = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(io)?;
+    let io = io_error(path, "lock it");
+    let file = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(&io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
@@ -138,7 +147,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// The format is a file of its own, so that it can be read whatever becomes of the database.
 fn check_format(path: &Path) -> Result<(), OpenError> {
-    let io = |attempt| move |source| OpenError::Io { path: path.to_owned(), attempt, source };
+    let io = |attempt| io_error(path, attempt);
     let file = path.join("format");
     match fs::read_to_string(&file) {
         Ok(text) => match text.trim().parse::<u32>() {
@@ -176,7 +185,7 @@ fn open_database(
     }
     .map_err(|(_, fault)| failed(fault))?;
     let (objects, reserved) = database.load().map_err(failed)?;
-    database.compact();
+    database.compact(false);
     let mut outcome = database.write(&[], Some(reserved + BLOCK));
     if matches!(outcome, Err(Fault::Full | Fault::UnknownFull)) {
         reserve.release();

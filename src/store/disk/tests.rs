@@ -258,6 +258,9 @@ impl DataFile for Handle {
     fn open(&self) -> Result<redb::Database, redb::DatabaseError> {
         builder().create_with_backend(self.clone())
     }
+    fn bytes(&self) -> u64 {
+        self.0.now.lock().expect("lock").len() as u64
+    }
 }
 
 fn open_on(disk: &Arc<Disk>, scratch: &Path) -> DiskStore {

@@ -77,7 +77,13 @@ impl Writer {
                     let group = gather(first, inbox);
                     self.serve(group);
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => self.look_at_space(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    // What was deleted is free in the file; only a smaller file gives it to the disk.
+                    if self.database.compact_is_due(true) {
+                        self.database.compact(true);
+                    }
+                    self.look_at_space();
+                }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -117,8 +123,8 @@ impl Writer {
         let error = match outcome {
             Ok(()) => {
                 self.publish(&mut group);
-                if self.database.compact_is_due() && !group.writes.is_empty() && self.short.is_none() {
-                    self.database.compact();
+                if self.short.is_none() && self.database.compact_is_due(false) {
+                    self.database.compact(false);
                 }
                 return group.answers;
             }
