@@ -70,7 +70,11 @@ const DEPLOYMENT: &[Row] = &[
 ];
 
 const JOB: &[Row] = &[
-    ("activeDeadlineSeconds backoffLimit completions manualSelector parallelism podReplacementPolicy suspend", Acts),
+    ("activeDeadlineSeconds backoffLimit completions manualSelector parallelism suspend", Acts),
+    (
+        "podReplacementPolicy",
+        Only(&["TerminatingOrFailed"], "pods are replaced as soon as they are being deleted: only `TerminatingOrFailed` is supported yet"),
+    ),
     ("ttlSecondsAfterFinished", Acts),
     ("completionMode", Only(&["NonIndexed"], "indexed Jobs are not supported yet")),
     ("backoffLimitPerIndex maxFailedIndexes successPolicy", Refused("indexed Jobs are not supported yet")),

@@ -98,6 +98,7 @@ fn sysctl(name: &Value, _: &Value) -> Option<String> {
 
 const VOLUME: &[Row] = &[
     ("name emptyDir.sizeLimit hostPath.path hostPath.type", Acts),
+    ("emptyDir", Check(size_on_disk)),
     ("emptyDir.medium", Only(&["Memory"], "an emptyDir is on the node's disk or in memory (`Memory`)")),
     ("emptyDir.mode", Refused("the mode of an emptyDir is not supported yet")),
     ("configMap.name configMap.optional configMap.defaultMode", Acts),
@@ -121,10 +122,18 @@ const VOLUME: &[Row] = &[
     ("gitRepo glusterfs photonPersistentDisk portworxVolume quobyte rbd scaleIO storageos vsphereVolume", Refused(NO_CLOUD_DISK)),
 ];
 
+/// Only memory is a file system of its own, with a size.
+fn size_on_disk(empty_dir: &Value, _: &Value) -> Option<String> {
+    let on_disk = empty_dir["medium"].as_str().unwrap_or_default().is_empty();
+    let limited = empty_dir["sizeLimit"].as_str().is_some_and(|limit| limit != "0");
+    (on_disk && limited).then(|| "`sizeLimit` needs `medium: Memory`: disk space is not limited yet".to_owned())
+}
+
 const NO_CLOUD_DISK: &str = "this volume type is not supported: emptyDir, hostPath, configMap and secret are";
 
 const CONTAINER: &[Row] = &[
-    ("name image imagePullPolicy command args workingDir stdin stdinOnce tty", Acts),
+    ("name image imagePullPolicy command args workingDir stdin tty", Acts),
+    ("stdinOnce", Only(&["false"], "nobody can attach to a container's input yet")),
     ("restartPolicy terminationMessagePath terminationMessagePolicy lifecycle.stopSignal", Acts),
     ("restartPolicyRules", Refused("restart rules of single containers are not supported yet")),
     ("env[].name env[].value", Acts),

@@ -158,11 +158,22 @@ fn what_is_not_served_is_refused_with_a_reason() {
     ] {
         assert_eq!(refused(kind, &value).join("; "), expected);
     }
+}
+
+#[test]
+fn some_fields_depend_on_others() {
+    let pod = |spec: Value| json!({"spec": spec});
     let sysctl = refused(Kind::Pod, &pod(json!({"securityContext": {"sysctls": [{"name": "kernel.panic", "value": "1"}]}})));
     assert!(sysctl[0].starts_with("spec.securityContext.sysctls[0].name: Forbidden: sysctl \"kernel.panic\" is not one of"), "{sysctl:?}");
     // With the host's network a port of the container is one of the host.
     let on_host = pod(json!({"hostNetwork": true, "containers": [{"ports": [{"containerPort": 80, "hostPort": 80}]}]}));
     assert_eq!(refused(Kind::Pod, &on_host), Vec::<String>::new());
+    let volume = |source: Value| pod(json!({"volumes": [{"name": "v", "emptyDir": source}]}));
+    assert_eq!(
+        refused(Kind::Pod, &volume(json!({"sizeLimit": "1Gi"}))),
+        ["spec.volumes[0].emptyDir: Forbidden: `sizeLimit` needs `medium: Memory`: disk space is not limited yet"]
+    );
+    assert_eq!(refused(Kind::Pod, &volume(json!({"sizeLimit": "1Gi", "medium": "Memory"}))), Vec::<String>::new());
 }
 
 #[test]
