@@ -13,7 +13,7 @@ use super::record::{self, ContainerRecord};
 use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
-use super::wire::{Exit, Forget, Kill, LogFile, Response, Run, User};
+use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
 use super::{ImageRoot, RuntimeError, capability, seccomp, shim, signal, spec};
 use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, PodSandboxConfig, Seccomp};
 use crate::model::Timestamp;
@@ -30,12 +30,14 @@ pub(super) struct Container {
     exit: Option<Exit>,
     message: String,
     ended: watch::Sender<bool>,
+    /// Planned when it was made; planned again from the spec on disk after a restart of the engine.
+    prepared: Option<Launch>,
 }
 
 impl Container {
     pub fn new(record: ContainerRecord) -> Self {
         let ended = watch::Sender::new(record.start_error.is_some());
-        Self { record, started_at_ns: None, lost_in_reboot: false, exit: None, message: String::new(), ended }
+        Self { record, started_at_ns: None, lost_in_reboot: false, exit: None, message: String::new(), ended, prepared: None }
     }
 
     pub fn end(&mut self, exit: Exit, message: String) {
@@ -127,19 +129,22 @@ impl Inner {
             start_error: None,
         };
         self.rootfs.hold(&record.id, &image.id)?;
-        let made = self.make_container(&record, &image);
-        if made.is_err() {
-            self.discard(&record);
-        }
-        made?;
+        let launch = match self.make_container(&record, &image) {
+            Ok(launch) => launch,
+            Err(error) => {
+                self.discard(&record);
+                return Err(error);
+            }
+        };
         let id = record.id.clone();
-        self.table().containers.insert(id.clone(), Container::new(record));
+        let container = Container { prepared: Some(launch), ..Container::new(record) };
+        self.table().containers.insert(id.clone(), container);
         Ok((sandbox_id.to_owned(), id))
     }
 
-    fn make_container(&self, record: &ContainerRecord, image: &ImageRoot) -> Result<(), RuntimeError> {
+    fn make_container(&self, record: &ContainerRecord, image: &ImageRoot) -> Result<Launch, RuntimeError> {
         let dir = self.dir_of(record);
-        for name in ["upper", "work", "root"] {
+        for name in ["upper", "work"] {
             let path = dir.join(name);
             std::fs::create_dir_all(&path).map_err(RuntimeError::file("make the directory", &path))?;
         }
@@ -168,7 +173,8 @@ impl Inner {
         if !missing.is_empty() {
             tracing::warn!(container = record.config.metadata.name, ?missing, "limits without effect on this host");
         }
-        self.write_container(record)
+        self.write_container(record)?;
+        self.plan_launch(record, &pod, &spec)
     }
 
     fn write_container(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
@@ -189,7 +195,7 @@ impl Inner {
             shm: if pod.host_ipc { "/dev/shm".into() } else { self.options.sandbox_run_dir(&record.sandbox_id).join("shm") },
             cgroup: self.cgroups.full(&cgroup_of(pod, &record.id)),
             termination_log: dir.join("termination-log"),
-            root: dir.join("root"),
+            root: self.options.mount_point(&record.sandbox_id),
         }
     }
 
@@ -232,21 +238,21 @@ impl Inner {
     }
 
     pub fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
-        let mut record = {
+        let (mut record, prepared) = {
             let mut table = self.table();
             let container = table.containers.get_mut(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
             if container.record.started {
                 return Err(CriError::failed(format!("start container {id}"), "it was started before").into());
             }
             container.record.started = true;
-            container.record.clone()
+            (container.record.clone(), container.prepared.take())
         };
-        let started = self.launch(&record);
+        let started = self.launch(&record, prepared);
         if let Err(error) = &started {
             record.start_error = Some((error.to_string(), Timestamp::now()));
-        }
-        if let Err(cause) = self.write_container(&record) {
-            tracing::warn!(container = id, %cause, "write a container's record");
+            if let Err(cause) = self.write_container(&record) {
+                tracing::warn!(container = id, %cause, "write a container's record");
+            }
         }
         let mut table = self.table();
         if let Some(container) = table.containers.get_mut(id) {
@@ -261,12 +267,29 @@ impl Inner {
         started.map(drop)
     }
 
-    fn launch(&self, record: &ContainerRecord) -> Result<i64, RuntimeError> {
+    fn launch(&self, record: &ContainerRecord, prepared: Option<Launch>) -> Result<i64, RuntimeError> {
         let (pod, _) = self.ready_sandbox(&record.sandbox_id)?;
         self.write_container(record)?;
-        let spec = self.read_spec(record)?;
+        let launch = match prepared {
+            Some(launch) => launch,
+            None => self.plan_launch(record, &pod, &self.read_spec(record)?)?,
+        };
+        let directory = self.options.sandbox_run_dir(&record.sandbox_id);
+        let run = Run { id: record.id.clone(), launch };
+        match shim::ask(&directory, &run.into(), &[])?.response {
+            Response::Started(started) => Ok(started.at_ns),
+            _ => Err(ShimError::Confused(directory).into()),
+        }
+    }
+
+    fn plan_launch(
+        &self,
+        record: &ContainerRecord,
+        pod: &PodSandboxConfig,
+        spec: &oci_spec::runtime::Spec,
+    ) -> Result<Launch, RuntimeError> {
         let dir = self.dir_of(record);
-        let cgroup = cgroup_of(&pod, &record.id);
+        let cgroup = cgroup_of(pod, &record.id);
         let config = &record.config;
         let mut layers = record.layers.clone();
         if layers.is_empty() {
@@ -292,17 +315,12 @@ impl Inner {
             oom_file: self.cgroups.oom_file(&cgroup),
             controllers: self.cgroups.v1_controllers(),
             user: user_of(record),
-            seccomp: self.filter(config, &spec)?.to_vec(),
+            seccomp: self.filter(config, spec)?.to_vec(),
             privileged: config.security.privileged,
             devices: if config.security.privileged { host_devices() } else { Vec::new() },
             stdin: config.stdin,
         };
-        let run = Run { id: record.id.clone(), launch: plan(&spec, &place) };
-        let directory = self.options.sandbox_run_dir(&record.sandbox_id);
-        match shim::ask(&directory, &run.into(), &[])?.response {
-            Response::Started(started) => Ok(started.at_ns),
-            _ => Err(ShimError::Confused(directory).into()),
-        }
+        Ok(plan(spec, &place))
     }
 
     pub async fn stop_container(self: &Arc<Self>, id: &str, grace: Duration) -> Result<(), RuntimeError> {
@@ -352,7 +370,8 @@ impl Inner {
         let directory = self.options.sandbox_run_dir(&record.sandbox_id);
         let ready = self.table().sandboxes.get(&record.sandbox_id).is_some_and(|sandbox| sandbox.ready);
         if ready && record.started {
-            shim::ask(&directory, &Forget { id: id.to_owned() }.into(), &[])?;
+            // Nothing waits for it; if the shim is dying, nobody needs it.
+            shim::tell(&directory, &Forget { id: id.to_owned() }.into()).ok();
         }
         if let Some(path) = self.container_cgroup(&record) {
             self.cgroups.remove(&path)?;
@@ -373,11 +392,17 @@ impl Inner {
         }
     }
 
+    /// Out of the way at once; the deletion itself may take its time.
     fn remove_files(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
         let dir = self.dir_of(record);
-        match std::fs::remove_dir_all(&dir) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::file("remove", &dir)(cause)),
-            _ => Ok(()),
+        let trash = self.options.trash_dir().join(&record.id);
+        match std::fs::rename(&dir, &trash) {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(cause) => Err(RuntimeError::file("remove", &dir)(cause)),
+            Ok(()) => {
+                self.delete_later(trash);
+                Ok(())
+            }
         }
     }
 

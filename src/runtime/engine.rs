@@ -66,7 +66,7 @@ impl Engine {
     /// Opens the engine on what earlier ones left: live shims are taken over, dead ones are seen as such,
     /// half-made sandboxes and containers are undone.
     pub async fn open(options: Options, rootfs: Arc<dyn Rootfs>, network: Arc<dyn PodNetwork>) -> Result<Self, RuntimeError> {
-        for dir in [options.root_dir.join("sandboxes"), options.run_dir.join("sandboxes")] {
+        for dir in [options.root_dir.join("sandboxes"), options.run_dir.join("sandboxes"), options.trash_dir()] {
             std::fs::create_dir_all(&dir).map_err(RuntimeError::file("make the directory", &dir))?;
             private(&dir)?;
         }
@@ -82,6 +82,9 @@ impl Engine {
             events: broadcast::channel(4096).0,
             listeners: Mutex::default(),
         });
+        for entry in std::fs::read_dir(inner.options.trash_dir()).into_iter().flatten().flatten() {
+            inner.delete_later(entry.path());
+        }
         inner.clone().find_again().await?;
         {
             let table = inner.table();
@@ -129,15 +132,24 @@ impl Inner {
     async fn find_again(self: Arc<Self>) -> Result<(), RuntimeError> {
         let dir = self.options.root_dir.join("sandboxes");
         let entries = std::fs::read_dir(&dir).map_err(RuntimeError::file("read", &dir))?;
+        let mut dead = Vec::new();
         for entry in entries.flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
             match record::read::<SandboxRecord>(&entry.path().join("sandbox.json")) {
-                Ok(found) if found.phase != Phase::Creating => self.adopt(found).await?,
+                Ok(found) if found.phase != Phase::Creating => dead.extend(self.adopt(found)?),
                 Ok(half) => self.undo(&half).await,
                 Err(cause) => {
                     tracing::warn!(sandbox = id, %cause, "remove a sandbox without a readable record");
                     self.undo(&unknown(&id, &self.boot_id)).await;
                 }
+            }
+        }
+        // What dead shims left: processes (if any), mounts, the network. Last, when it is known which pods have a
+        // newer sandbox.
+        for found in dead {
+            let id = found.id.clone();
+            if let Err(cause) = self.clone().take_down(found, false).await {
+                tracing::warn!(sandbox = id, %cause, "clean up behind a dead shim");
             }
         }
         self.clone().sweep_run_dir();
@@ -159,7 +171,8 @@ impl Inner {
         }
     }
 
-    async fn adopt(self: &Arc<Self>, mut found: SandboxRecord) -> Result<(), RuntimeError> {
+    /// Takes a sandbox over; gives it back when its shim is dead.
+    fn adopt(self: &Arc<Self>, mut found: SandboxRecord) -> Result<Option<SandboxRecord>, RuntimeError> {
         let id = found.id.clone();
         let rebooted = found.boot_id != self.boot_id;
         let connected = if found.phase == Phase::Ready && !rebooted { self.watch_connection(&id).ok() } else { None };
@@ -176,15 +189,9 @@ impl Inner {
             table.containers.extend(containers);
         }
         match connected {
-            Some(connection) => self.listen(&id, connection)?,
-            // What the dead shim left: processes (if any), mounts, the network.
-            None => {
-                if let Err(cause) = self.clone().take_down(found, false).await {
-                    tracing::warn!(sandbox = id, %cause, "clean up behind a dead shim");
-                }
-            }
+            Some(connection) => self.listen(&id, connection).map(|()| None),
+            None => Ok(Some(found)),
         }
-        Ok(())
     }
 
     fn list(&self, id: &str) -> Result<BTreeMap<String, super::wire::Running>, RuntimeError> {
@@ -247,20 +254,22 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether containers of this sandbox have no PID namespace whose end takes everything with it.
+    fn shares_processes(&self, sandbox_id: &str) -> bool {
+        let table = self.table();
+        let config = table.sandboxes.get(sandbox_id).map(|sandbox| &sandbox.record.config);
+        config.is_some_and(|config| config.host_pid || config.share_process_namespace)
+    }
+
     /// A container has ended.
     pub fn ended(&self, sandbox_id: &str, id: &str, exit: Exit) {
         let record = self.table().containers.get(id).map(|container| container.record.clone());
         let Some(record) = record else { return };
         let message = self.termination_message(&record);
-        let shares_pids = {
-            let mut table = self.table();
-            if let Some(container) = table.containers.get_mut(id) {
-                container.end(exit, message);
-            }
-            let sandbox = table.sandboxes.get(sandbox_id).map(|sandbox| &sandbox.record.config);
-            sandbox.is_some_and(|config| config.host_pid || config.share_process_namespace)
-        };
-        if shares_pids
+        if let Some(container) = self.table().containers.get_mut(id) {
+            container.end(exit, message);
+        }
+        if self.shares_processes(sandbox_id)
             && let Some(path) = self.container_cgroup(&record)
             && let Err(cause) = self.cgroups.kill(&path)
         {
@@ -308,6 +317,10 @@ async fn hear(weak: Weak<Inner>, id: String, mut stream: tokio::net::UnixStream)
     while let Ok(response) = receive(&mut stream).await {
         let Some(inner) = weak.upgrade() else { return };
         if let Response::Exited(Exited { id: container, exit }) = response {
+            if !inner.shares_processes(&id) {
+                inner.ended(&id, &container, exit);
+                continue;
+            }
             let sandbox = id.clone();
             let done = blocking(&inner, move |inner| {
                 inner.ended(&sandbox, &container, exit);
@@ -439,8 +452,22 @@ impl Runtime for Engine {
     }
 }
 
-/// The directory of a container.
 impl Inner {
+    /// Deletes a directory that nothing refers to any more, without anybody waiting.
+    pub fn delete_later(&self, path: PathBuf) {
+        // One that fails is tried again at the next start.
+        let delete = move || {
+            if let Err(cause) = std::fs::remove_dir_all(&path) {
+                tracing::warn!(path = %path.display(), %cause, "delete what a container left");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(delete)),
+            Err(_) => delete(),
+        }
+    }
+
+    /// The directory of a container.
     pub fn dir_of(&self, record: &ContainerRecord) -> PathBuf {
         self.options.container_dir(&record.sandbox_id, &record.id)
     }

@@ -88,6 +88,16 @@ impl Options {
         self.run_dir.join("sandboxes").join(id)
     }
 
+    /// Where a container's root is mounted: the same directory for all of them, each in its own mount namespace.
+    fn mount_point(&self, sandbox_id: &str) -> PathBuf {
+        self.sandbox_dir(sandbox_id).join("root")
+    }
+
+    /// What is being deleted.
+    fn trash_dir(&self) -> PathBuf {
+        self.root_dir.join("sandboxes.deleted")
+    }
+
     fn container_dir(&self, sandbox_id: &str, id: &str) -> PathBuf {
         self.sandbox_dir(sandbox_id).join("containers").join(id)
     }

@@ -44,7 +44,7 @@ pub async fn reset(options: &Options, network: &dyn PodNetwork) -> Result<(), Ru
         rustix::mount::unmount(&mount, UnmountFlags::DETACH).map_err(|errno| RuntimeError::file("unmount", &mount)(errno.into()))?;
     }
     cgroups.remove("")?;
-    for dir in [options.run_dir.join("sandboxes"), options.root_dir.join("sandboxes")] {
+    for dir in [options.run_dir.join("sandboxes"), options.root_dir.join("sandboxes"), options.trash_dir()] {
         match std::fs::remove_dir_all(&dir) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(RuntimeError::file("remove", &dir)(cause)),
             _ => {}

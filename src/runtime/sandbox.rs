@@ -114,7 +114,7 @@ impl Inner {
     fn begin(&self, record: &SandboxRecord) -> Result<i32, RuntimeError> {
         let config = &record.config;
         let (dir, run) = (self.options.sandbox_dir(&record.id), self.options.sandbox_run_dir(&record.id));
-        for path in [&dir.join("containers"), &run.join("shm")] {
+        for path in [&dir.join("containers"), &dir.join("root"), &run.join("shm")] {
             std::fs::create_dir_all(path).map_err(RuntimeError::file("make the directory", path))?;
         }
         self.write_sandbox(record)?;
@@ -154,13 +154,9 @@ impl Inner {
 
     fn init(&self, record: &SandboxRecord, run: &Path) -> Init {
         let config = &record.config;
-        let mut sysctls = config.sysctls.clone();
-        if !config.host_network {
-            // As every engine: unprivileged ping, and low ports without a capability.
-            for (name, value) in [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")] {
-                sysctls.entry(name.into()).or_insert_with(|| value.into());
-            }
-        }
+        // As every engine: unprivileged ping, and low ports without a capability.
+        let common = [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")];
+        let optional = common.into_iter().filter(|_| !config.host_network);
         Init {
             version: VERSION,
             directory: run.to_string_lossy().into_owned(),
@@ -168,7 +164,8 @@ impl Inner {
             new_ipc: !config.host_ipc,
             shared_pid: config.share_process_namespace && !config.host_pid,
             hostname: if config.host_network { String::new() } else { config.hostname.clone() },
-            sysctls: sysctls.into_iter().collect(),
+            sysctls: config.sysctls.clone().into_iter().collect(),
+            optional_sysctls: optional.map(|(name, value)| (name.into(), value.into())).collect(),
             cgroup: self.cgroups.entrance(&Self::shim_cgroup(record)),
             oom_score_adj: SHIM_OOM_SCORE,
             title: format!("{}/{}", config.metadata.namespace, config.metadata.name),

@@ -110,18 +110,34 @@ pub struct Connection {
     pub shim_pid: i32,
 }
 
-/// Connects to the shim of a run directory.
-pub fn connect(directory: &Path) -> Result<Connection, ShimError> {
+/// Connects to the shim of a run directory, without waiting for it.
+fn reach(directory: &Path) -> Result<UnixStream, ShimError> {
     let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
     // Through a descriptor: the path may be longer than a socket's may be.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
     let path = format!("/proc/self/fd/{}/shim.sock", opened.as_fd().as_raw_fd());
-    let socket = UnixStream::connect(path).map_err(fail)?;
+    UnixStream::connect(path).map_err(fail)
+}
+
+fn greeted(directory: &Path, socket: UnixStream) -> Result<Connection, ShimError> {
+    let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
     match socket::receive::<Response>(&socket).map_err(fail)? {
         (Response::Hello(hello), _) => Ok(Connection { socket, shim_pid: hello.pid }),
         _ => Err(ShimError::Confused(directory.to_owned())),
     }
+}
+
+/// Connects to the shim of a run directory.
+pub fn connect(directory: &Path) -> Result<Connection, ShimError> {
+    greeted(directory, reach(directory)?)
+}
+
+/// Tells the shim something it need not answer.
+pub fn tell(directory: &Path, request: &Request) -> Result<(), ShimError> {
+    let socket = reach(directory)?;
+    let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
+    socket::send(&socket, request, &[]).map_err(fail)
 }
 
 /// An answer, what came along it, and the connection for what may follow.
@@ -135,8 +151,10 @@ pub struct Answer {
 /// Asks the shim of a run directory for something.
 pub fn ask(directory: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, ShimError> {
     let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
-    let Connection { socket, .. } = connect(directory)?;
+    // Request and greeting cross: the shim wakes up once.
+    let socket = reach(directory)?;
     socket::send(&socket, request, fds).map_err(fail)?;
+    let Connection { socket, .. } = greeted(directory, socket)?;
     match socket::receive::<Response>(&socket).map_err(fail)? {
         (Response::Failed(failed), _) => Err(ShimError::Refused(failed)),
         (response, fds) => Ok(Answer { response, fds, socket }),

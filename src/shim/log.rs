@@ -34,6 +34,8 @@ pub struct Sink {
     pipe: Option<OwnedFd>,
     pending: Vec<u8>,
     dropped: u64,
+    /// Something was written.
+    pub used: bool,
 }
 
 impl Sink {
@@ -104,6 +106,7 @@ impl Sink {
             self.dropped += 1;
             return;
         }
+        self.used = true;
         self.mark_dropped(now_ns);
         put_time(&mut self.pending, now_ns);
         // Writing into memory does not fail.

@@ -99,7 +99,7 @@ fn prepare(init: &Init) -> Result<Shim, Failed> {
     let shared_pid = if init.shared_pid { Some(pod_init()?) } else { None };
     // Our own memory and files are no business of a container that shares our user; children inherit it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).attempt(|| "become not dumpable")?;
-    Ok(Shim { listener, signals, shared_pid, state: State::default() })
+    Ok(Shim { listener, signals, shared_pid, state: State::default(), resting: false })
 }
 
 fn catch_signals() -> Result<SignalFd, Failed> {
@@ -146,9 +146,12 @@ fn namespaces(init: &Init) -> Result<(), Failed> {
             rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, rustix::net::SocketFlags::CLOEXEC, None).attempt(what)?;
         sys::loopback_up(socket.as_fd()).attempt(what)?;
     }
+    let file = |name: &str| format!("/proc/sys/{}", name.replace('.', "/"));
+    for (name, value) in &init.optional_sysctls {
+        std::fs::write(file(name), value).ok();
+    }
     for (name, value) in &init.sysctls {
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        std::fs::write(path, value).attempt(|| format!("set {name}={value}"))?;
+        std::fs::write(file(name), value).attempt(|| format!("set {name}={value}"))?;
     }
     Ok(())
 }

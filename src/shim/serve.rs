@@ -23,6 +23,8 @@ use crate::{socket, sys, writer};
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Whoever connects speaks within this time.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Quiet for so long, it gives memory back.
+pub const REST_AFTER: Duration = Duration::from_secs(1);
 /// What is read of one stream at a time: fair between containers.
 const CHUNK: usize = 16 << 10;
 
@@ -32,6 +34,8 @@ pub struct Shim {
     /// First process of the pod's shared PID namespace: (pid, pidfd).
     pub shared_pid: Option<(i32, OwnedFd)>,
     pub state: State,
+    /// Nothing has happened since memory was given back.
+    pub resting: bool,
 }
 
 #[derive(Default)]
@@ -93,6 +97,10 @@ impl Shim {
         let mut buffer = vec![0; CHUNK];
         loop {
             let ready = self.wait()?;
+            self.resting = ready.is_empty();
+            if self.resting {
+                sys::give_memory_back();
+            }
             // Ends first: they make a container's streams end.
             if ready.contains(&Source::Signals) {
                 self.reap();
@@ -149,10 +157,9 @@ impl Shim {
             fds.push(PollFd::new(watcher, input));
         }
         let patience = state.containers.iter().filter(|c| !c.told).filter_map(|c| c.ended).min();
-        let timeout = patience.map(|ended| {
-            let left = LOG_PATIENCE.saturating_sub(ended.elapsed());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) as _ }
-        });
+        let left = patience.map(|ended| LOG_PATIENCE.saturating_sub(ended.elapsed()));
+        let left = left.or(if self.resting { None } else { Some(REST_AFTER) });
+        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() });
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).attempt(|| "wait for something to happen"),
@@ -292,7 +299,13 @@ impl State {
             }
         } else {
             match self.execs.iter().find(|c| c.pid == kill.exec && c.container == kill.container) {
-                Some(command) => sys::send_signal(command.pidfd.as_fd(), kill.signal),
+                Some(command) => {
+                    // It leads a session: what it started in the foreground goes with it.
+                    if let (libc::SIGKILL, Some(group)) = (kill.signal, rustix::process::Pid::from_raw(command.pid)) {
+                        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
+                    }
+                    sys::send_signal(command.pidfd.as_fd(), kill.signal)
+                }
                 None => return Ok(Done {}.into()),
             }
         };
@@ -349,7 +362,7 @@ impl State {
 
     /// Brings what has ended to its end: the rest of the output, the log's end, the record, the news.
     fn settle(&mut self, buffer: &mut [u8]) {
-        let Self { containers, watchers, .. } = self;
+        let Self { containers, watchers, writer, .. } = self;
         for container in containers.iter_mut().filter(|container| !container.told) {
             let now = now_ns();
             if container.exit.is_some() {
@@ -368,16 +381,17 @@ impl State {
             }
             let Some(exit) = &container.exit else { continue };
             let patient = container.ended.is_some_and(|ended| ended.elapsed() < LOG_PATIENCE);
-            if !container.logged && patient {
+            if !container.logged && container.sink.used && patient {
                 continue;
             }
             container.told = true;
             let record = write_record(&container.record, &record_text(&container.id, exit));
             let news = Response::from(Exited { id: container.id.clone(), exit: exit.clone() });
             watchers.retain(|watcher| socket::send(watcher, &news, &[]).is_ok());
-            // On the disk as well, for the sake of a power cut; nobody has to wait for that.
-            if let Some(record) = record {
-                rustix::fs::fdatasync(&record).ok();
+            // On the disk as well, for the sake of a power cut; nobody has to wait for that but the log writer.
+            if let (Some(record), Some(writer)) = (record, writer.as_ref()) {
+                let flush = (String::new(), LogFile::default());
+                socket::send(&writer.control, &flush, &[record.as_fd()]).ok();
             }
         }
         // What was told and still writes (a process that outlived the first one) goes on being read.

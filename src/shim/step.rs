@@ -44,6 +44,8 @@ struct Builder {
     root: Option<OwnedFd>,
     /// An empty read-only file system, made once, for directories to hide.
     empty: Option<OwnedFd>,
+    /// The directory in which something was made last: most steps stay in one.
+    parent: Option<(String, OwnedFd)>,
 }
 
 /// Carries out every step.
@@ -65,14 +67,14 @@ impl Builder {
             Step::Attach(attach) => self.attach(attach),
             Step::Symlink(link) => {
                 let (parent, name) = self.parent_of(&link.path)?;
-                match rustix::fs::symlinkat(link.content.as_str(), &parent, name) {
+                match rustix::fs::symlinkat(link.content.as_str(), parent, name) {
                     Err(Errno::EXIST) => Ok(()),
                     result => result.attempt(|| format!("make the link {}", link.path)),
                 }
             }
             Step::Directory(dir) => {
                 let (parent, name) = self.parent_of(&dir.path)?;
-                match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(dir.mode)) {
+                match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(dir.mode)) {
                     Err(Errno::EXIST) => Ok(()),
                     result => result.attempt(|| format!("make the directory {}", dir.path)),
                 }
@@ -135,6 +137,8 @@ impl Builder {
 
     fn filesystem(&mut self, fs: &Filesystem) -> Result<(), Failed> {
         let target = self.make_target(&fs.target, FileType::Directory, false)?;
+        // What is mounted hides what was known.
+        self.parent = None;
         match new_filesystem(&fs.kind, &fs.options, fs.attributes) {
             Err(_) if fs.optional => Ok(()),
             result => result.and_then(|mount| mount_on(&mount, &target)).attempt(|| format!("mount {} on {}", fs.kind, fs.target)),
@@ -146,12 +150,20 @@ impl Builder {
         let tree = tree.ok_or_else(|| refuse("carry out the plan", format!("{} has no source", attach.target)))?;
         let what = || format!("mount on {}", attach.target);
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree).attempt(what)?.st_mode);
-        let target = self.make_target(&attach.target, kind, attach.follow)?;
+        let is_plain_file = !attach.follow && kind != FileType::Directory;
+        let made = if is_plain_file { self.make_file(&attach.target)? } else { None };
+        let target = match made {
+            Some(target) => target,
+            None => self.make_target(&attach.target, kind, attach.follow)?,
+        };
         if attach.follow {
             let on = rustix::fs::fstatfs(&target).attempt(what)?.f_type;
             if on as u64 == rustix::fs::PROC_SUPER_MAGIC as u64 {
                 return Err(refuse(what(), "it leads into /proc"));
             }
+        }
+        if kind == FileType::Directory {
+            self.parent = None;
         }
         if attach.attributes != 0 || attach.propagation != 0 {
             sys::mount_setattr(tree.as_fd(), true, attach.attributes, attach.propagation).attempt(what)?;
@@ -159,10 +171,25 @@ impl Builder {
         mount_on(&tree, &target).attempt(what)
     }
 
-    /// The parent directory, made if missing, and the last component.
-    fn parent_of<'p>(&self, path: &'p str) -> Result<(OwnedFd, &'p str), Failed> {
+    /// The parent directory, made if missing, and the last component. No link is followed on the way.
+    fn parent_of<'p>(&mut self, path: &'p str) -> Result<(&OwnedFd, &'p str), Failed> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        Ok((self.make_target(parent, FileType::Directory, false)?, name))
+        if self.parent.as_ref().is_none_or(|(known, _)| known != parent) {
+            let opened = self.make_target(parent, FileType::Directory, false)?;
+            self.parent = Some((parent.to_owned(), opened));
+        }
+        match &self.parent {
+            Some((_, opened)) => Ok((opened, name)),
+            None => Err(refuse(format!("open {parent}"), "it is not there")),
+        }
+    }
+
+    /// Makes a file that is not there yet, in a directory reached without links, and opens it: the short way, taken
+    /// for the nodes in our own /dev.
+    fn make_file(&mut self, path: &str) -> Result<Option<OwnedFd>, Failed> {
+        let (parent, name) = self.parent_of(path)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::WRONLY;
+        Ok(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).ok())
     }
 
     fn lookup(&self, path: &str, follow: bool) -> Result<Result<OwnedFd, Errno>, Failed> {
@@ -233,6 +260,7 @@ impl Builder {
         let tree = copy_of(&target).attempt(what)?;
         let attributes = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
         sys::mount_setattr(tree.as_fd(), true, attributes, 0).attempt(what)?;
+        self.parent = None;
         mount_on(&tree, &target).attempt(what)
     }
 

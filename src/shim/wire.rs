@@ -191,6 +191,8 @@ message! {
         oom_score_adj: i32,
         /// The pod, for people who read process lists.
         title: String,
+        /// Set where the host lets us.
+        optional_sysctls: Vec<(String, String)>,
     }
 
     /// How to enter a cgroup.

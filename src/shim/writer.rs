@@ -1,18 +1,23 @@
 //! The log writer: a process of its own beside the shim, because writing to a disk may block.
 //!
 //! Gets a pipe and a file name for each container, appends what comes out of the pipe, rotates by size, and
-//! says the container's id back when the pipe has ended and all is written. Never follows a link: a container
+//! says the container's id back when the pipe has ended and all is written. Flushes exit records to disk, too. Never follows a link: a container
 //! that can write into the log directory must not choose what we write to.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::serve::REST_AFTER;
 use crate::wire::LogFile;
 use crate::{log, socket, sys};
+
+/// Exit records are flushed together, when nothing has happened for so long, or when there are many.
+const FLUSH_AFTER_NS: i64 = 100_000_000;
+const UNFLUSHED_LIMIT: usize = 16;
 
 struct Log {
     id: String,
@@ -30,14 +35,30 @@ struct Log {
 pub fn run(control: &UnixStream) -> ! {
     let mut logs: Vec<Log> = Vec::new();
     let mut open = true;
+    let mut resting = false;
+    let mut unflushed = Vec::new();
     let mut buffer = vec![0; 32 << 10];
     while open || !logs.is_empty() {
         let mut fds: Vec<PollFd<'_>> = logs.iter().map(|log| PollFd::new(&log.pipe, PollFlags::IN)).collect();
         if open {
             fds.push(PollFd::new(control, PollFlags::IN));
         }
-        if !matches!(poll(&mut fds, None), Ok(_) | Err(Errno::INTR)) {
-            break;
+        let rest = Timespec { tv_sec: REST_AFTER.as_secs() as _, tv_nsec: 0 };
+        let soon = Timespec { tv_sec: 0, tv_nsec: FLUSH_AFTER_NS };
+        let timeout = if unflushed.is_empty() { rest } else { soon };
+        let happened = match poll(&mut fds, if resting { None } else { Some(&timeout) }) {
+            Ok(count) => count > 0,
+            Err(Errno::INTR) => true,
+            Err(_) => break,
+        };
+        if (!happened || unflushed.len() >= UNFLUSHED_LIMIT) && !unflushed.is_empty() {
+            flush(&mut unflushed);
+            continue;
+        }
+        resting = !happened;
+        if resting {
+            sys::give_memory_back();
+            continue;
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
@@ -58,7 +79,11 @@ pub fn run(control: &UnixStream) -> ! {
         if open && ready[count] {
             match socket::receive::<(String, LogFile)>(control) {
                 Ok(((id, place), mut fds)) => {
-                    if let Some(pipe) = fds.pop() {
+                    let Some(pipe) = fds.pop() else { continue };
+                    if place.path.is_empty() {
+                        // Not a log but a record to be flushed.
+                        unflushed.push(pipe);
+                    } else {
                         let mut log = Log { id, pipe, file: None, size_bytes: 0, place, at_line_start: true, lost: 0 };
                         log.reopen();
                         logs.push(log);
@@ -68,7 +93,17 @@ pub fn run(control: &UnixStream) -> ! {
             }
         }
     }
+    flush(&mut unflushed);
     sys::exit_now(0)
+}
+
+/// To the disk, unless they were removed in the meantime.
+fn flush(records: &mut Vec<OwnedFd>) {
+    for record in records.drain(..) {
+        if rustix::fs::fstat(&record).is_ok_and(|stat| stat.st_nlink > 0) {
+            rustix::fs::fdatasync(&record).ok();
+        }
+    }
 }
 
 impl Log {

@@ -109,14 +109,16 @@ fn text(path: &Path) -> String {
 
 struct Steps<'a> {
     place: &'a Place,
-    /// Sources of the host, opened before anything is mounted.
+    /// Sources that propagate, opened while they still do.
     open: Vec<Step>,
+    /// Other sources of the host, opened before anything is mounted.
+    private: Vec<Step>,
     /// Everything after that.
     then: Vec<Step>,
 }
 
 fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
-    let mut all = Steps { place, open: Vec::new(), then: Vec::new() };
+    let mut all = Steps { place, open: Vec::new(), private: Vec::new(), then: Vec::new() };
     let root = spec.root().as_ref();
     let overlay = Overlay {
         lower: place.layers.iter().map(|layer| text(layer)).collect(),
@@ -139,8 +141,8 @@ fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
         all.then.push(Seal {}.into());
     }
     all.then.push(Pivot {}.into());
-    let first: [Step; 2] = [MakePrivate {}.into(), overlay.into()];
-    all.open.into_iter().chain(first).chain(all.then).collect()
+    let private = [MakePrivate {}.into()];
+    all.open.into_iter().chain(private).chain(all.private).chain([overlay.into()]).chain(all.then).collect()
 }
 
 impl Steps<'_> {
@@ -168,8 +170,11 @@ impl Steps<'_> {
     }
 
     fn bind(&mut self, source: String, target: String, recursive: bool, attributes: u64, propagation: u64, follow: bool) {
-        let slot = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
-        self.open.push(OpenTree { slot, source, recursive }.into());
+        let slot = u32::try_from(self.open.len() + self.private.len()).unwrap_or(u32::MAX);
+        let is_private = propagation == 0 || propagation == PRIVATE;
+        let propagation = if is_private { 0 } else { propagation };
+        let opened = if is_private { &mut self.private } else { &mut self.open };
+        opened.push(OpenTree { slot, source, recursive }.into());
         self.then.push(Attach { slot, target, attributes, propagation, follow }.into());
     }
 
@@ -254,10 +259,12 @@ mod tests {
     fn sources_are_opened_first_and_the_root_changes_last() {
         let launch = launch(|_| {});
         let private = launch.steps.iter().position(|s| matches!(s, Step::MakePrivate(_))).unwrap();
+        let root = launch.steps.iter().position(|s| matches!(s, Step::Overlay(_))).unwrap();
+        assert_eq!(private, 0, "nothing here propagates");
         for (index, step) in launch.steps.iter().enumerate() {
-            assert_eq!(matches!(step, Step::OpenTree(_)), index < private, "{step:?}");
+            assert_eq!(matches!(step, Step::OpenTree(_)), (1..root).contains(&index), "{step:?}");
         }
-        assert!(matches!(&launch.steps[private + 1], Step::Overlay(o) if o.lower == ["/l2", "/l1"] && o.attributes == NO_DEVICES));
+        assert!(matches!(&launch.steps[root], Step::Overlay(o) if o.lower == ["/l2", "/l1"] && o.attributes == NO_DEVICES));
         assert!(matches!(launch.steps.last(), Some(Step::Pivot(_))));
         let slots: Vec<u32> = launch
             .steps
@@ -267,7 +274,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(slots, (0..u32::try_from(private).unwrap()).collect::<Vec<_>>());
+        assert_eq!(slots, (0..u32::try_from(root - 1).unwrap()).collect::<Vec<_>>());
     }
 
     #[test]
@@ -287,6 +294,22 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    #[test]
+    fn what_propagates_is_opened_while_it_does() {
+        let launch = launch(|config| {
+            let mount = |path: &str, propagation: &str| Mount {
+                container_path: path.into(),
+                host_path: path.into(),
+                readonly: false,
+                propagation: propagation.into(),
+            };
+            config.mounts = vec![mount("/a", ""), mount("/b", "rshared")];
+        });
+        let at = |path: &str| launch.steps.iter().position(|s| matches!(s, Step::OpenTree(tree) if tree.source == path)).unwrap();
+        let private = launch.steps.iter().position(|s| matches!(s, Step::MakePrivate(_))).unwrap();
+        assert!(at("/b") < private && private < at("/a"));
     }
 
     #[test]
