@@ -13,7 +13,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -63,7 +62,7 @@ struct Crew {
 }
 
 struct Worker {
-    wake: Arc<Wake>,
+    wake: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -91,7 +90,7 @@ impl Crew {
         if change.key().kind == Kind::Source {
             self.wake(&change.key().name);
             if holdings_differ(change) {
-                self.workers.values().for_each(|worker| worker.wake.poke());
+                self.workers.values().for_each(|worker| worker.wake.notify_one());
             }
         }
         for object in [&change.before, &change.after].into_iter().flatten() {
@@ -99,7 +98,7 @@ impl Crew {
                 if let Some(name) = entry.manager.as_deref().and_then(|manager| manager.strip_prefix("podbay:"))
                     && let Some(worker) = self.workers.get(name)
                 {
-                    worker.wake.poke();
+                    worker.wake.notify_one();
                 }
             }
         }
@@ -107,16 +106,16 @@ impl Crew {
 
     fn wake(&mut self, name: &str) {
         if let Some(worker) = self.workers.get(name).filter(|worker| !worker.task.is_finished()) {
-            return worker.wake.poke();
+            return worker.wake.notify_one();
         }
-        let wake = Arc::new(Wake::default());
+        let wake = Arc::new(Notify::new());
         let (context, stop, mine) = (self.context.clone(), self.shutdown.clone(), Arc::clone(&wake));
         let source = name.to_owned();
         let task = tokio::spawn(async move {
             let work = Work { name: source, context, wake: mine, opened: None, look: None, memory: Memory::default(), due: Instant::now() };
             stop.run_until_cancelled(work.run()).await;
         });
-        wake.poke();
+        wake.notify_one();
         self.workers.insert(name.to_owned(), Worker { wake, task });
     }
 
@@ -137,31 +136,11 @@ fn holdings_differ(change: &Change) -> bool {
     holds(&change.before) != holds(&change.after)
 }
 
-#[derive(Default)]
-struct Wake {
-    notify: Notify,
-    poked: AtomicBool,
-}
-
-impl Wake {
-    fn poke(&self) {
-        if !self.poked.swap(true, Ordering::AcqRel) {
-            self.notify.notify_one();
-        }
-    }
-
-    async fn wait(&self) {
-        self.notify.notified().await;
-        tokio::time::sleep(DEBOUNCE).await;
-        self.poked.store(false, Ordering::Release);
-    }
-}
-
 /// One source's worker.
 struct Work {
     name: String,
     context: Context,
-    wake: Arc<Wake>,
+    wake: Arc<Notify>,
     opened: Option<(SourceSpec, Arc<dyn Fetch>)>,
     /// The newest look.
     look: Option<Look>,
@@ -199,7 +178,7 @@ impl Work {
         let due = self.due;
         let timer = async move { if idle { std::future::pending().await } else { tokio::time::sleep_until(due).await } };
         tokio::select! {
-            () = self.wake.wait() => {}
+            () = self.wake.notified() => tokio::time::sleep(DEBOUNCE).await,
             () = changed => self.due = Instant::now(),
             () = timer => {}
         }

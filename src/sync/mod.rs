@@ -37,3 +37,6 @@ pub use act::run;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod act_tests;

@@ -1,0 +1,180 @@
+//! The loop over a store: commits come in, the cluster follows, nothing is written in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::act;
+use super::fake::FakePlaces;
+use super::names::{APPROVE, PRUNE, REQUESTED_AT};
+use crate::clock::SystemClock;
+use crate::model::{Key, Kind, Object, Source, SourceSpec, SourceStatus};
+use crate::store::memory::MemoryStore;
+use crate::store::transaction::{Precondition, Transaction, Write};
+use crate::store::{Snapshot, Store};
+
+struct Running {
+    store: Arc<MemoryStore>,
+    places: Arc<FakePlaces>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// A busy machine may take its time; a broken loop takes for ever.
+const LONG: Duration = Duration::from_secs(60);
+
+impl Running {
+    async fn start() -> Self {
+        let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+        let namespace = serde_json::json!({"metadata": {"name": "default"}});
+        let namespace = Object::from_value(Kind::Namespace, namespace).unwrap();
+        store.commit(Transaction::new("server").with(Write::Create(namespace))).await.unwrap();
+        let (places, stop) = (Arc::new(FakePlaces::default()), CancellationToken::new());
+        let task =
+            tokio::spawn(act::run(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&places) as _, Arc::new(SystemClock), stop.clone()));
+        Self { store, places, stop, task }
+    }
+
+    async fn source(&self, name: &str) {
+        let spec = SourceSpec { directory: Some("/srv".to_owned()), interval_seconds: Some(3600), ..SourceSpec::default() };
+        self.write(Write::Create(Object::new(Source::new(name, spec)))).await;
+    }
+
+    async fn write(&self, write: Write) {
+        self.store.commit(Transaction::new("admin").with(write)).await.unwrap();
+    }
+
+    /// Edits a Source until no other writer is in between.
+    async fn edit_source(&self, name: &str, change: impl Fn(&mut Source)) {
+        loop {
+            let object = self.store.snapshot().get(&Key::cluster(Kind::Source, name)).unwrap().clone();
+            let changed = object.edit::<Source>(&change).unwrap();
+            let write = Write::Update(changed, Precondition::seen(&object));
+            if self.store.commit(Transaction::new("admin").with(write)).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    async fn annotate(&self, name: &str, annotation: &str, value: &str) {
+        self.edit_source(name, |source| {
+            drop(source.metadata.annotations.get_or_insert_default().insert(annotation.to_owned(), value.to_owned()))
+        })
+        .await;
+    }
+
+    /// Waits for a state of the store.
+    async fn until(&self, what: &str, mut holds: impl FnMut(&Snapshot) -> bool) {
+        let look = async {
+            loop {
+                let snapshot = self.store.snapshot();
+                if holds(&snapshot) {
+                    return;
+                }
+                if let Ok(mut watch) = self.store.watch(snapshot.revision()) {
+                    let _ = watch.next().await;
+                }
+            }
+        };
+        if tokio::time::timeout(LONG, look).await.is_err() {
+            panic!("it never came to: {what}: {:?}", self.status("web"));
+        }
+    }
+
+    fn status(&self, name: &str) -> Option<SourceStatus> {
+        status(&self.store.snapshot(), name)
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn status(state: &Snapshot, name: &str) -> Option<SourceStatus> {
+    state.get(&Key::cluster(Kind::Source, name))?.get::<Source>()?.status.clone()
+}
+
+fn accepted(state: &Snapshot, name: &str, revision: &str) -> bool {
+    status(state, name).is_some_and(|status| status.accepted_revision.as_deref() == Some(revision) && status.errors.is_empty())
+}
+
+fn config(name: &str, value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{key: \"{value}\"}}\n---\n")
+}
+
+fn value(state: &Snapshot, name: &str) -> Option<String> {
+    let object = state.get(&Key::new(Kind::ConfigMap, "default", name))?;
+    object.get::<k8s_openapi::api::core::v1::ConfigMap>()?.data.as_ref()?.get("key").cloned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_are_followed_and_hands_are_put_back() {
+    let running = Running::start().await;
+    running.places.place("web").put("r1", &[("a.yaml", &config("a", "1"))]);
+    running.source("web").await;
+    running.until("r1", |state| accepted(state, "web", "r1") && value(state, "a").as_deref() == Some("1")).await;
+    running.places.place("web").put("r2", &[("a.yaml", &config("a", "2"))]);
+    running.until("r2", |state| accepted(state, "web", "r2") && value(state, "a").as_deref() == Some("2")).await;
+    let object = running.store.snapshot().get(&Key::new(Kind::ConfigMap, "default", "a")).unwrap().clone();
+    let edited = object.edit::<k8s_openapi::api::core::v1::ConfigMap>(|it| {
+        drop(it.data.get_or_insert_default().insert("key".to_owned(), "hand".to_owned()))
+    });
+    running.write(Write::Update(edited.unwrap(), Precondition::exists())).await;
+    running.until("put back", |state| value(state, "a").as_deref() == Some("2")).await;
+    running.places.place("web").put("r3", &[("a.yaml", "kind: Rubbish")]);
+    running.until("errors", |state| status(state, "web").is_some_and(|status| !status.errors.is_empty())).await;
+    assert_eq!(value(&running.store.snapshot(), "a").as_deref(), Some("2"));
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_answered_and_approvals_taken() {
+    let running = Running::start().await;
+    running.places.place("web").put("r1", &[("a.yaml", &(config("a", "1") + &config("b", "1")))]);
+    running.source("web").await;
+    running.until("r1", |state| accepted(state, "web", "r1")).await;
+    running.places.place("web").put("r2", &[]);
+    running.annotate("web", REQUESTED_AT, "now").await;
+    running
+        .until("answer", |state| {
+            status(state, "web").is_some_and(|it| it.handled_request.as_deref() == Some("now") && it.pending_plan.is_some())
+        })
+        .await;
+    let plan = running.status("web").unwrap().pending_plan.unwrap();
+    running.annotate("web", APPROVE, &plan).await;
+    running.until("pruned", |state| accepted(state, "web", "r2") && value(state, "a").is_none()).await;
+    // At rest, nothing is written.
+    let revision = running.store.snapshot().revision();
+    running.annotate("web", "a", "b").await;
+    running.places.place("web").put("r2", &[]);
+    running.annotate("web", REQUESTED_AT, "again").await;
+    running.until("second answer", |state| status(state, "web").is_some_and(|it| it.handled_request.as_deref() == Some("again"))).await;
+    assert_eq!(running.store.snapshot().revision(), revision + 3, "two annotations and one answer");
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn suspended_is_left_alone_and_removed_is_pruned_on_demand() {
+    let running = Running::start().await;
+    running.places.place("web").put("r1", &[("a.yaml", &config("a", "1"))]);
+    running.source("web").await;
+    running.until("r1", |state| accepted(state, "web", "r1")).await;
+    running.edit_source("web", |source| source.spec.suspend = Some(true)).await;
+    running.places.place("web").put("r2", &[("a.yaml", &config("a", "2"))]);
+    running.source("other").await;
+    running.places.place("other").put("s1", &[("b.yaml", &config("b", "1"))]);
+    running.until("the other one", |state| accepted(state, "other", "s1")).await;
+    assert_eq!(value(&running.store.snapshot(), "a").as_deref(), Some("1"));
+    running.annotate("web", PRUNE, "true").await;
+    for name in ["web", "other"] {
+        running
+            .write(Write::Delete { key: Key::cluster(Kind::Source, name), precondition: Precondition::exists(), grace_seconds: None })
+            .await;
+        running.until("gone", |state| state.get(&Key::cluster(Kind::Source, name)).is_none()).await;
+    }
+    let state = running.store.snapshot();
+    assert_eq!((value(&state, "a"), value(&state, "b").as_deref()), (None, Some("1")));
+    running.end().await;
+}
