@@ -1,5 +1,7 @@
 //! `podbay.dev/v1 Source`: what is synchronised from where, and how that goes.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -133,15 +135,16 @@ pub struct SourceStatus {
     /// Plan ids a person approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_plan: Option<String>,
+    /// Shared: a source may hold thousands of objects, and most stay as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inventory: Vec<InventoryEntry>,
+    pub inventory: Vec<Arc<InventoryEntry>>,
     /// Objects this source wants and another source holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contested: Vec<InventoryEntry>,
 }
 
 /// One object of the source's inventory.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryEntry {
     pub api_version: String,

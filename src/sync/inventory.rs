@@ -1,6 +1,7 @@
 //! What a source holds: the objects it created or adopted, by key. PURE.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::{InventoryEntry, Key, Kind, Object, Source};
 
@@ -8,8 +9,8 @@ use crate::model::{InventoryEntry, Key, Kind, Object, Source};
 /// (an older one) are kept aside: nobody may forget them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
-    pub entries: BTreeMap<Key, InventoryEntry>,
-    pub unknown: Vec<InventoryEntry>,
+    pub entries: BTreeMap<Key, Arc<InventoryEntry>>,
+    pub unknown: Vec<Arc<InventoryEntry>>,
 }
 
 impl Inventory {
@@ -26,7 +27,7 @@ impl Inventory {
         inventory
     }
 
-    pub fn to_entries(&self) -> Vec<InventoryEntry> {
+    pub fn to_entries(&self) -> Vec<Arc<InventoryEntry>> {
         self.entries.values().chain(&self.unknown).cloned().collect()
     }
 

@@ -1,7 +1,9 @@
 //! One look at a source and the transaction it calls for. PURE.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::inventory;
 use super::names::{APPROVE, FINALIZER};
 use super::plan::{self, Action, Input, Known, SyncPlan};
 use super::render::{self, Cache, Options, Rendered};
@@ -95,22 +97,7 @@ pub fn decide(
     }
     let mut writes = Vec::new();
     if let Some(plan) = &carried {
-        for op in plan.step() {
-            let mut op = op.clone();
-            if op.action != Action::Update
-                && let Some(after) = op.after.take()
-            {
-                let fresh = uid();
-                let key = after.key();
-                let entry = status.inventory.iter_mut().find(|entry| super::inventory::key_of(entry).as_ref() == Some(key));
-                if let Some(entry) = entry {
-                    entry.uid.clone_from(&fresh);
-                    entry.created = true;
-                }
-                op.after = Some(after.edit_meta(|meta| meta.uid = Some(fresh)));
-            }
-            writes.extend(op.writes());
-        }
+        writes = writes_of(plan, &mut status, uid);
         step.ops = plan.step().len();
         step.message = format!("revision {}: {}", plan.revision, plan.sum);
     }
@@ -121,6 +108,34 @@ pub fn decide(
     step.transaction.writes.extend(writes);
     step.again = step.ops > 0;
     step
+}
+
+/// The writes of a plan's step. What is created gets its UID here, so that the inventory in the same
+/// transaction can name it.
+fn writes_of(plan: &SyncPlan, status: &mut SourceStatus, uid: &mut dyn FnMut() -> String) -> Vec<Write> {
+    let mut writes = Vec::new();
+    let mut created: BTreeMap<Key, String> = BTreeMap::new();
+    for op in plan.step() {
+        let mut op = op.clone();
+        if op.action != Action::Update
+            && let Some(after) = op.after.take()
+        {
+            let fresh = uid();
+            created.insert(after.key().clone(), fresh.clone());
+            op.after = Some(after.edit_meta(|meta| meta.uid = Some(fresh)));
+        }
+        writes.extend(op.writes());
+    }
+    if !created.is_empty() {
+        for entry in &mut status.inventory {
+            if let Some(fresh) = inventory::key_of(entry).and_then(|key| created.remove(&key)) {
+                let entry = Arc::make_mut(entry);
+                entry.uid = fresh;
+                entry.created = true;
+            }
+        }
+    }
+    writes
 }
 
 fn newest(state: &Snapshot, source: &Source, look: &Look, memory: &mut Memory, now: Timestamp) -> (SourceStatus, Option<SyncPlan>) {

@@ -4,6 +4,7 @@
 //! - `select` (pure): which files of a tree are manifests, and how many there may be
 //! - `render` (pure): a tree's files to objects, or every error of the tree
 //! - `plan` (pure): desired against live against inventory
+//! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
 //! - `inventory`, `budget`, `health` (pure): what a source holds, what a deletion takes with it, how
 //!   an object fares
 //! - `look`, `status`, `removal` (pure): the transaction a look calls for, what it writes to the
@@ -25,6 +26,7 @@ pub mod identity;
 pub mod inventory;
 pub mod look;
 pub mod names;
+pub mod op;
 pub mod open;
 pub mod plan;
 pub mod removal;
@@ -32,6 +34,8 @@ pub mod render;
 pub mod select;
 pub mod source;
 pub mod status;
+mod walk;
+mod waves;
 
 pub use act::run;
 

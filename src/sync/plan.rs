@@ -8,117 +8,43 @@
 //! - `now` says which ops are this step's transaction: all of them, or those of one wave
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::sync::Arc;
 
 use super::budget;
-use super::health::{Health, health};
 use super::identity::{self, Digest, Sum};
 use super::inventory::{self, Inventory};
+pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
+use super::walk::Cursor;
+use super::waves::step;
 use crate::model::ownership::{ManagedFields, apply};
 use crate::model::{InventoryEntry, Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Reason, Wait};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
 
-/// What happens to one object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
-    Create,
-    Update,
-    /// Deleted and created: a field changes that cannot be changed in place.
-    Replace,
-    Delete,
+/// What a planner remembers, so that what did not change costs nothing. All of it can be lost.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Objects found unchanged: the live revision and the digest of what is wanted.
+    unchanged: BTreeMap<Key, (u64, Digest)>,
+    /// The inventory as the Source has it, and by key.
+    held: Option<(Vec<Arc<InventoryEntry>>, Arc<Inventory>)>,
 }
 
-impl Action {
-    /// Terraform's marks.
-    pub fn mark(self) -> &'static str {
-        match self {
-            Action::Create => "+",
-            Action::Update => "~",
-            Action::Replace => "-/+",
-            Action::Delete => "-",
+impl Known {
+    fn held(&mut self, source: &Source) -> Arc<Inventory> {
+        let now = source.status.as_ref().map_or(&[][..], |status| &status.inventory);
+        match &self.held {
+            Some((then, held)) if then == now => Arc::clone(held),
+            _ => {
+                let held = Arc::new(Inventory::of(source));
+                self.held = Some((now.to_vec(), Arc::clone(&held)));
+                held
+            }
         }
     }
 }
-
-/// One change a source makes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SyncOp {
-    pub action: Action,
-    pub before: Option<Object>,
-    /// What is written, before admission.
-    pub after: Option<Object>,
-    /// What admission makes of it.
-    pub result: Option<Object>,
-    pub wave: i32,
-    /// Where the manifest is; where it was, for a deletion.
-    pub file: String,
-    /// What goes with a deleted object.
-    pub takes: BTreeSet<Key>,
-}
-
-impl SyncOp {
-    pub fn key(&self) -> &Key {
-        match (&self.after, &self.before) {
-            (Some(object), _) | (None, Some(object)) => object.key(),
-            (None, None) => unreachable!("an op has a before or an after: `plan` makes no other"),
-        }
-    }
-
-    /// The writes that carry it out, refused when the object is no longer the one seen.
-    pub fn writes(&self) -> Vec<Write> {
-        let delete =
-            |before: &Object| Write::Delete { key: before.key().clone(), precondition: Precondition::seen(before), grace_seconds: None };
-        match (self.action, &self.before, &self.after) {
-            (Action::Update, Some(before), Some(after)) => vec![Write::Update(after.clone(), Precondition::seen(before))],
-            (Action::Replace, Some(before), Some(after)) => vec![delete(before), Write::Create(after.clone())],
-            (Action::Delete, Some(before), _) => vec![delete(before)],
-            (_, _, Some(after)) => vec![Write::Create(after.clone())],
-            _ => Vec::new(),
-        }
-    }
-}
-
-impl fmt::Display for SyncOp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.action.mark(), self.key())
-    }
-}
-
-/// How many of each: the one-line sum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Counts {
-    pub create: usize,
-    pub update: usize,
-    pub replace: usize,
-    pub delete: usize,
-    /// What goes with the deleted.
-    pub taken: usize,
-    pub unchanged: usize,
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.create + self.update + self.replace + self.delete == 0 {
-            return write!(f, "no change, {} as they should be", self.unchanged);
-        }
-        write!(f, "{} to create, {} to update", self.create, self.update)?;
-        if self.replace > 0 {
-            write!(f, ", {} to replace", self.replace)?;
-        }
-        write!(f, ", {} to delete", self.delete)?;
-        if self.taken > 0 {
-            write!(f, " with {} more", self.taken)?;
-        }
-        write!(f, ", {} unchanged", self.unchanged)
-    }
-}
-
-/// Objects found unchanged before: the live revision and the digest of what was applied.
-pub type Known = BTreeMap<Key, (u64, Digest)>;
 
 /// What a plan is made from.
 pub struct Input<'a> {
@@ -154,7 +80,7 @@ pub struct SyncPlan {
     /// Left out or left alone, each with its reason.
     pub skipped: Vec<String>,
     /// The inventory once this step is done. Objects of later waves have no UID yet.
-    pub inventory: Inventory,
+    pub inventory: Arc<Inventory>,
     /// Objects that another source holds: for its plan to see.
     pub contested: Vec<InventoryEntry>,
     /// The set was accepted before; this plan only goes on with it or puts it back.
@@ -194,8 +120,8 @@ pub fn writer(source: &str) -> String {
 /// Decides what a revision does. Planning again after all of it was applied gives no ops.
 pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     let name = input.source.metadata.name.clone().unwrap_or_default();
-    let status = input.source.status.clone().unwrap_or_default();
-    let held = Inventory::of(input.source);
+    let status = input.source.status.as_ref();
+    let held = known.held(input.source);
     let mut planner = Planner {
         input,
         manager: manager(&name),
@@ -208,9 +134,9 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
             source: name,
             revision: input.revision.to_owned(),
             skipped: input.rendered.skipped.clone(),
-            accepted: status.accepted_set.as_deref() == Some(&input.rendered.set_digest),
+            accepted: status.and_then(|status| status.accepted_set.as_deref()) == Some(&input.rendered.set_digest),
             set_digest: input.rendered.set_digest.clone(),
-            inventory: Inventory { entries: BTreeMap::new(), unknown: held.unknown.clone() },
+            inventory: Arc::clone(&held),
             ..SyncPlan::default()
         },
     };
@@ -220,8 +146,9 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     let mut plan = planner.plan;
     plan.id = plan_id(&plan);
     plan.approved = input.approved == Some(plan.id.as_str());
-    if let Some(other) =
-        input.approved.filter(|id| !plan.approved && !plan.approvals.is_empty() && status.approved_plan.as_deref() != Some(*id))
+    if let Some(other) = input
+        .approved
+        .filter(|id| !plan.approved && !plan.approvals.is_empty() && status.and_then(|status| status.approved_plan.as_deref()) != Some(*id))
     {
         plan.approvals.push(Reason::new("OtherPlan", format!("plan {} was approved, but this one is {}", short(other), short(&plan.id))));
     }
@@ -234,15 +161,15 @@ pub fn short(id: &str) -> String {
     id.chars().filter(|letter| letter.is_ascii_alphanumeric()).take(12).collect()
 }
 
-struct Planner<'a> {
-    input: &'a Input<'a>,
+struct Planner<'p> {
+    input: &'p Input<'p>,
     manager: String,
     adopt: bool,
-    held: &'a Inventory,
+    held: &'p Inventory,
     /// The state as the ops so far leave it.
     probe: Snapshot,
     uids: usize,
-    known: &'a mut Known,
+    known: &'p mut Known,
     plan: SyncPlan,
 }
 
@@ -252,16 +179,15 @@ enum Claim {
     Stranger,
 }
 
-impl Planner<'_> {
+impl<'p> Planner<'p> {
     /// The same object in two sources refuses both changes.
     fn contested(&mut self) {
         let rendered = self.input.rendered;
         for other in self.input.state.list(Kind::Source) {
             let (name, Some(source)) = (&other.key().name, other.get::<Source>()) else { continue };
             let Some(status) = source.status.as_ref().filter(|_| *name != self.plan.source) else { continue };
-            for (entry, holds) in
-                status.inventory.iter().map(|entry| (entry, true)).chain(status.contested.iter().map(|entry| (entry, false)))
-            {
+            let holds = status.inventory.iter().map(|entry| (entry.as_ref(), true));
+            for (entry, holds) in holds.chain(status.contested.iter().map(|entry| (entry, false))) {
                 let Some(desired) = inventory::key_of(entry).and_then(|key| rendered.desired.get(&key)) else { continue };
                 let key = desired.object.key();
                 let message = format!("{key} is in two sources: {} of {}, and {} of {name}", desired.file, self.plan.source, entry.file);
@@ -276,7 +202,7 @@ impl Planner<'_> {
     }
 
     fn wanted(&mut self) {
-        let mut order: Vec<(&Key, &Desired)> = self.input.rendered.desired.iter().map(|(key, desired)| (key, desired.as_ref())).collect();
+        let mut order = self.candidates();
         // Stable: within a wave by kind and key, as the map has them.
         order.sort_by_key(|(_, desired)| desired.wave);
         for (key, desired) in order {
@@ -291,7 +217,7 @@ impl Planner<'_> {
                 self.remember(desired, entry.map_or("", |entry| &entry.uid), entry.is_some_and(|entry| entry.created));
                 continue;
             }
-            match self.claim(entry, live) {
+            match self.claim(entry.map(AsRef::as_ref), live) {
                 Claim::Mine { created } => self.update(desired, live, created),
                 Claim::Stranger => {
                     let message = format!(
@@ -302,6 +228,36 @@ impl Planner<'_> {
                 }
             }
         }
+    }
+
+    /// What is wanted and not known to be so: four sorted walks side by side, since most of a large
+    /// set is always as it was.
+    fn candidates(&mut self) -> Vec<(&'p Key, &'p Desired)> {
+        let input = self.input;
+        let mut known = Cursor::new(self.known.unchanged.iter());
+        let mut held = Cursor::new(self.held.entries.iter());
+        let mut left = Vec::new();
+        let mut live = None;
+        for (key, desired) in &input.rendered.desired {
+            let known = known.seek(key);
+            let entry = held.seek(key);
+            let live = match &mut live {
+                Some((kind, cursor)) if *kind == key.kind => cursor,
+                other => &mut other.insert((key.kind, Cursor::new(input.state.list(key.kind).map(|object| (object.key(), object))))).1,
+            };
+            let same = known.is_some_and(|(revision, digest)| {
+                *digest == desired.digest
+                    && live
+                        .seek(key)
+                        .is_some_and(|live| live.revision() == *revision && entry.is_some_and(|entry| Inventory::is_of(entry, live)))
+            });
+            if same {
+                self.plan.sum.unchanged += 1;
+            } else {
+                left.push((key, desired.as_ref()));
+            }
+        }
+        left
     }
 
     fn claim(&self, entry: Option<&InventoryEntry>, live: &Object) -> Claim {
@@ -315,11 +271,14 @@ impl Planner<'_> {
 
     fn remember(&mut self, desired: &Desired, uid: &str, created: bool) {
         let key = desired.object.key();
-        self.plan.inventory.entries.insert(key.clone(), inventory::entry(key, uid, created, &desired.file, !desired.prune));
+        let entry = inventory::entry(key, uid, created, &desired.file, !desired.prune);
+        if self.plan.inventory.entries.get(key).map(AsRef::as_ref) != Some(&entry) {
+            Arc::make_mut(&mut self.plan.inventory).entries.insert(key.clone(), Arc::new(entry));
+        }
     }
 
     fn create(&mut self, key: &Key, desired: &Desired) {
-        self.known.remove(key);
+        self.known.unchanged.remove(key);
         self.remember(desired, "", true);
         match self.first(desired) {
             Ok(after) => match self.try_writes(&[Write::Create(after.clone())]) {
@@ -350,10 +309,6 @@ impl Planner<'_> {
     fn update(&mut self, desired: &Desired, live: &Object, created: bool) {
         self.remember(desired, live.uid(), created);
         let seen = (live.revision(), desired.digest);
-        if self.known.get(live.key()) == Some(&seen) {
-            self.plan.sum.unchanged += 1;
-            return;
-        }
         let after = match self.applied(desired, Some(live), &ManagedFields::of(live.meta())) {
             Ok((after, true)) => after,
             Ok((_, false)) => return self.unchanged(live, seen),
@@ -368,7 +323,7 @@ impl Planner<'_> {
 
     fn unchanged(&mut self, live: &Object, seen: (u64, Digest)) {
         self.plan.sum.unchanged += 1;
-        self.known.insert(live.key().clone(), seen);
+        self.known.unchanged.insert(live.key().clone(), seen);
     }
 
     /// A change that is refused in place: a delete and a create, where the object says so.
@@ -437,106 +392,72 @@ impl Planner<'_> {
     /// What the inventory holds and the revision no longer wants.
     fn unwanted(&mut self) {
         let (state, rendered) = (self.input.state, self.input.rendered);
+        let mut wanted = Cursor::new(rendered.desired.iter());
+        let unwanted: Vec<_> = self.held.entries.iter().filter(|(key, _)| wanted.seek(key).is_none()).collect();
         let mut pruned: Vec<(&Object, &InventoryEntry)> = Vec::new();
-        for (key, entry) in self.held.entries.iter().rev().filter(|(key, _)| !rendered.desired.contains_key(key)) {
-            let Some(live) = state.get(key).filter(|live| Inventory::is_of(entry, live)) else { continue };
-            if live.is_deleting() {
-                self.plan.inventory.entries.insert(key.clone(), entry.clone());
-                self.plan.waits.push(Wait { subject: key.clone(), reason: Reason::new("BeingDeleted", "is being deleted") });
-            } else if !entry.created {
-                self.plan.skipped.push(format!("{key} stays: it was adopted, not created"));
-            } else if entry.keep || !may_prune(live) {
-                self.plan.skipped.push(format!("{key} stays: its annotation forbids pruning"));
-            } else {
-                pruned.push((live, entry));
+        for (key, entry) in unwanted.into_iter().rev() {
+            let live = state.get(key).filter(|live| Inventory::is_of(entry, live));
+            if let Some(live) = live.filter(|live| live.is_deleting()) {
+                self.plan.waits.push(Wait { subject: live.key().clone(), reason: Reason::new("BeingDeleted", "is being deleted") });
+                continue;
             }
+            match live {
+                Some(_) if !entry.created => self.plan.skipped.push(format!("{key} stays: it was adopted, not created")),
+                Some(live) if entry.keep || !may_prune(live) => {
+                    self.plan.skipped.push(format!("{key} stays: its annotation forbids pruning"));
+                }
+                Some(live) => {
+                    pruned.push((live, entry));
+                    continue;
+                }
+                None => {}
+            }
+            Arc::make_mut(&mut self.plan.inventory).entries.remove(key);
         }
-        let held: Vec<&Object> =
-            self.held.entries.iter().filter_map(|(key, entry)| state.get(key).filter(|live| Inventory::is_of(entry, live))).collect();
-        if !self.input.path_exists && held.is_empty() && !self.plan.accepted {
+        self.approvals(&pruned);
+        self.prune(&pruned);
+    }
+
+    /// Whether somebody must agree first; never again once the set is accepted.
+    fn approvals(&mut self, pruned: &[(&Object, &InventoryEntry)]) {
+        let becomes_empty = self.input.rendered.desired.is_empty();
+        if self.plan.accepted || (pruned.is_empty() && !becomes_empty && self.input.path_exists) {
+            return;
+        }
+        let state = self.input.state;
+        let live = |(key, entry): (&Key, &Arc<InventoryEntry>)| state.get(key).filter(|live| Inventory::is_of(entry, live));
+        let held: Vec<&Object> = self.held.entries.iter().filter_map(live).collect();
+        if !self.input.path_exists && held.is_empty() {
             self.plan.blocked.push(Reason::new("PathMissing", "the source's path does not exist"));
         }
-        if !self.plan.accepted {
-            let objects: Vec<&Object> = pruned.iter().map(|(object, _)| *object).collect();
-            let budget = self.input.source.spec.budget.clone().unwrap_or_default();
-            self.plan.approvals = budget::approvals(state, &objects, &held, rendered.desired.is_empty(), self.input.path_exists, &budget);
-        }
+        let objects: Vec<&Object> = pruned.iter().map(|(object, _)| *object).collect();
+        let budget = self.input.source.spec.budget.clone().unwrap_or_default();
+        self.plan.approvals = budget::approvals(state, &objects, &held, becomes_empty, self.input.path_exists, &budget);
+    }
+
+    fn prune(&mut self, pruned: &[(&Object, &InventoryEntry)]) {
         let going: BTreeSet<Key> = pruned.iter().map(|(object, _)| object.key().clone()).collect();
         let mut taken = BTreeSet::new();
         for (object, entry) in pruned {
-            let takes: BTreeSet<Key> = budget::taken(state, object).difference(&going).cloned().collect();
+            let takes: BTreeSet<Key> = budget::taken(self.input.state, object).difference(&going).cloned().collect();
             taken.extend(takes.iter().cloned());
-            self.plan.sum.delete += 1;
-            self.plan.inventory.entries.insert(object.key().clone(), entry.clone());
-            let op = SyncOp {
+            self.plan.ops.push(SyncOp {
                 action: Action::Delete,
-                before: Some(object.clone()),
+                before: Some((*object).clone()),
                 after: None,
                 result: None,
                 wave: i32::MAX,
                 file: entry.file.clone(),
                 takes,
-            };
-            self.plan.ops.push(op);
+            });
         }
+        self.plan.sum.delete = pruned.len();
         self.plan.sum.taken = taken.len();
     }
 }
 
 fn place(desired: &Desired) -> String {
     format!("{}:{}", desired.file, desired.line)
-}
-
-/// Which ops are this step's. With one wave, all; otherwise those up to and with the first wave that
-/// has any, provided that everything of the waves before it is healthy.
-fn step(plan: &mut SyncPlan, input: &Input<'_>) {
-    let waves: BTreeSet<i32> = input.rendered.desired.values().map(|desired| desired.wave).collect();
-    plan.now = plan.ops.len();
-    if waves.len() > 1 {
-        for wave in &waves {
-            let until = plan.ops.partition_point(|op| op.wave <= *wave);
-            if until > 0 {
-                plan.now = until;
-                break;
-            }
-            let waits = unhealthy(input, *wave);
-            if !waits.is_empty() {
-                plan.now = 0;
-                plan.waits.extend(waits);
-                break;
-            }
-        }
-    }
-    // What this step deletes is gone after it; what a later one does stays in the inventory.
-    for op in &plan.ops[..plan.now] {
-        let done = op.action == Action::Delete && op.after.is_none() && !input.rendered.desired.contains_key(op.key());
-        let marked = done && op.before.as_ref().is_some_and(stays_marked);
-        if done && !marked {
-            plan.inventory.entries.remove(op.key());
-        }
-    }
-}
-
-/// A deletion of it is a mark first: the entry goes when the object has.
-fn stays_marked(object: &Object) -> bool {
-    matches!(object.kind(), Kind::Namespace | Kind::Pod) || object.meta().finalizers.as_ref().is_some_and(|all| !all.is_empty())
-}
-
-fn unhealthy(input: &Input<'_>, wave: i32) -> Vec<Wait> {
-    let of_wave = input.rendered.desired.iter().filter(|(_, desired)| desired.wave == wave);
-    of_wave
-        .filter_map(|(key, _)| match input.state.get(key).map(health) {
-            Some(Health::Healthy) => None,
-            Some(Health::Progressing(reason)) => {
-                Some(Wait { subject: key.clone(), reason: Reason::new(reason.code, format!("wave {wave} waits: {}", reason.message)) })
-            }
-            Some(Health::Failed(reason)) => Some(Wait {
-                subject: key.clone(),
-                reason: Reason::new("WaveFailed", format!("wave {wave} has failed and stops here: {}", reason.message)),
-            }),
-            None => Some(Wait { subject: key.clone(), reason: Reason::new("NotCreated", format!("wave {wave} waits until it exists")) }),
-        })
-        .collect()
 }
 
 /// Over source, commit and the sorted ops: key, UID and digest of what is replaced or deleted,

@@ -40,7 +40,7 @@ pub struct Desired {
     pub applied: Value,
     pub file: String,
     pub line: u32,
-    /// Of `applied`.
+    /// Of `applied` and the file.
     pub digest: Digest,
     /// Neither Argo CD's nor Flux's annotation forbids pruning.
     pub prune: bool,
@@ -55,7 +55,7 @@ pub struct Rendered {
     pub desired: BTreeMap<Key, Arc<Desired>>,
     /// Left out, each with its reason.
     pub skipped: Vec<String>,
-    /// Over every key, digest and file.
+    /// Over the digests of all.
     pub set_digest: String,
 }
 
@@ -119,7 +119,7 @@ fn twin(key: &Key, first: &Desired, second: &Desired) -> Problem {
 fn set_digest(desired: &BTreeMap<Key, Arc<Desired>>) -> String {
     let mut sum = Sum::default();
     for one in desired.values() {
-        sum.add(one.digest).add(&one.file);
+        sum.add(one.digest);
     }
     sum.finish()
 }
@@ -151,7 +151,7 @@ fn desire(manifest: &Manifest) -> Result<Desired, Vec<Problem>> {
     };
     let applied = applied(&manifest.object, &manifest.value);
     Ok(Desired {
-        digest: identity::of_value(&applied),
+        digest: digest(&applied, &manifest.file),
         applied,
         file: manifest.file.clone(),
         line: manifest.line,
@@ -160,6 +160,11 @@ fn desire(manifest: &Manifest) -> Result<Desired, Vec<Problem>> {
         wave,
         object,
     })
+}
+
+fn digest(applied: &Value, file: &str) -> Digest {
+    let hash = Sha256::new().chain_update(identity::of_value(applied)).chain_update(file);
+    hash.finalize().into()
 }
 
 /// Whether neither Argo CD's nor Flux's annotation forbids pruning an object.

@@ -15,6 +15,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Namespace;
 use serde::{Deserialize, Serialize};
 
 use super::settle::settle;
@@ -173,6 +174,15 @@ fn with_source(state: &Snapshot, source: &Source) -> Snapshot {
     source.metadata.deletion_timestamp = None;
     source.spec.suspend = None;
     copy.insert(Object::new(source));
+    // A cluster has them from the start; a preview without a server starts from nothing.
+    for name in ["default", "kube-system"] {
+        if copy.get(&Key::cluster(Kind::Namespace, name)).is_none() {
+            let mut namespace = Namespace::default();
+            namespace.metadata.name = Some(name.to_owned());
+            namespace.metadata.uid = Some(format!("namespace-{name}"));
+            copy.insert(Object::new(namespace));
+        }
+    }
     copy
 }
 
@@ -186,7 +196,7 @@ fn plan_of(state: &Snapshot, source: &Source, revision: &Revision, now: Timestam
         now,
         approved: None,
     };
-    plan::plan(&input, &mut plan::Known::new())
+    plan::plan(&input, &mut plan::Known::default())
 }
 
 /// Where it ends.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{InventoryEntry, PruneBudget, SourceSpec};
+use crate::model::{PruneBudget, SourceSpec};
 use crate::simulate::tests::{cluster, controllers, start};
 use crate::store::transaction::{Precondition, Transaction, Write};
 use crate::sync::source::Tree;
@@ -232,7 +232,7 @@ fn a_previewed_path_needs_no_source_object() {
     assert!(state.get(&Key::cluster(Kind::Source, "shop")).is_none());
     assert_eq!(foresee(&state, "r1", &[("a.yaml", config("a", "1"))]).counts.create, 1);
     let foreign = current(&happen(&state, "r1", &[("a.yaml", config("a", "1"))], None));
-    assert!(foreign.status.unwrap().inventory.iter().all(|entry: &InventoryEntry| entry.created));
+    assert!(foreign.status.unwrap().inventory.iter().all(|entry| entry.created));
 }
 
 /// One commit: workloads by name with replicas, image and size, and the rest.
