@@ -120,8 +120,15 @@ fn main() {
     let (cpu, written) = (daemon.cpu(), daemon.number("io", "write_bytes:"));
     std::thread::sleep(Duration::from_secs(seconds));
     let share = (daemon.cpu() - cpu) / seconds as f64 * 100.0;
-    println!("idle for {seconds} s: {:.1} MiB resident (budget 30), {:.1} MiB anonymous", mib(daemon.number("status", "VmRSS:")), mib(daemon.number("status", "RssAnon:")));
-    println!("idle for {seconds} s: {share:.2} % of a core (budget 0.2), {} bytes written (budget 0)", daemon.number("io", "write_bytes:") - written);
+    println!(
+        "idle for {seconds} s: {:.1} MiB resident (budget 30), {:.1} MiB anonymous",
+        mib(daemon.number("status", "VmRSS:")),
+        mib(daemon.number("status", "RssAnon:"))
+    );
+    println!(
+        "idle for {seconds} s: {share:.2} % of a core (budget 0.2), {} bytes written (budget 0)",
+        daemon.number("io", "write_bytes:") - written
+    );
 
     let mut times = Vec::new();
     for round in 0..7 {

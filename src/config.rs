@@ -139,7 +139,7 @@ pub struct Node {
     pub nft_table: String,
     /// Relative to each cgroup hierarchy.
     pub cgroup_root: String,
-    /// Place pods below `podbay-pods.slice`.
+    /// Place pods in a delegated scope below `podbay-pods.slice`.
     pub systemd_slice: bool,
     /// `None`: `podbay-shim` beside this binary.
     pub shim: Option<PathBuf>,
@@ -295,11 +295,16 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
         bridge,
         nft_table: file.nft_table.unwrap_or_else(|| "podbay".to_owned()),
         cgroup_root,
-        systemd_slice: file.systemd_slice.unwrap_or_else(|| Path::new("/run/systemd/system").exists()),
+        systemd_slice: file.systemd_slice.unwrap_or_else(systemd_delegates),
         shim: file.shim,
         cluster_dns,
         labels: file.labels,
     }
+}
+
+/// systemd runs and the host has the unified cgroup hierarchy: then its scopes can be delegated.
+fn systemd_delegates() -> bool {
+    Path::new("/run/systemd/system").exists() && Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// The host's name in lower case, as the kubelet takes it.

@@ -49,7 +49,7 @@ pub fn engine_options(config: &Config) -> runtime::Options {
     }
     options.cgroup_root.clone_from(&config.node.cgroup_root);
     if config.node.systemd_slice {
-        options.cgroup_root = format!("podbay-pods.slice/{}", config.node.cgroup_root);
+        options.cgroup_root = runtime::scope::root(&config.node.cgroup_root);
     }
     options
 }
@@ -57,7 +57,12 @@ pub fn engine_options(config: &Config) -> runtime::Options {
 /// Removes all pods of this host, whatever state they are in. No agent may run.
 pub async fn reset_engine(config: &Config) -> anyhow::Result<()> {
     let network = open_network(config)?;
-    Ok(runtime::reset(&engine_options(config), &network).await?)
+    runtime::reset(&engine_options(config), &network).await?;
+    if config.node.systemd_slice {
+        let name = config.node.cgroup_root.clone();
+        tokio::task::spawn_blocking(move || runtime::scope::stop(&name)).await??;
+    }
+    Ok(())
 }
 
 /// Opens everything, finds running pods again, imports image archives.
@@ -67,6 +72,10 @@ pub async fn open(config: &Config) -> anyhow::Result<Node> {
     let images = Arc::new(open_images(config)?);
     import_archives(config, Arc::clone(&images)).await?;
     let network = Arc::new(open_network(config)?);
+    if config.node.systemd_slice {
+        let name = config.node.cgroup_root.clone();
+        tokio::task::spawn_blocking(move || runtime::scope::ensure(&name)).await??;
+    }
     let engine =
         Engine::open(engine_options(config), Arc::clone(&images) as _, Arc::clone(&network) as _).await.context("open the engine")?;
     let mut options = agent::Options::new(&config.node.name, &config.data_dir);

@@ -15,6 +15,7 @@
 //! - `spec`, `launch::plan`, `capability`, `seccomp`, `syscalls`, `signal`, `files`: decide; pure
 //! - `engine`, `sandbox`, `container`, `exec`, `reset`: act
 //! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side
+//! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `image`: the image store
 
 pub mod capability;
@@ -29,6 +30,7 @@ pub mod record;
 mod reset;
 mod rootfs;
 mod sandbox;
+pub mod scope;
 pub mod seccomp;
 pub mod shim;
 pub mod signal;
