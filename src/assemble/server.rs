@@ -87,6 +87,7 @@ pub async fn start(
     tasks.spawn(tls::serve::serve(listener, pki.server_config()?, router.clone(), tls::serve::Bounds::default(), end.clone()));
     tasks.spawn(pki.keep_fresh(kubeconfig, url.clone(), Arc::clone(&clock), end.clone()));
     tasks.spawn(driver::run(Arc::clone(&store), controllers, Arc::clone(&clock), end.clone()));
+    tasks.spawn(server::fullness::run(Arc::clone(&store), Arc::clone(&clock), end.clone()));
     tasks.spawn(sync::run(store, places, clock, end.clone()));
     tracing::info!(%url, "server is ready");
     Ok(ControlPlane { router, tasks, _lock: lock })

@@ -7,6 +7,7 @@
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `nodes`, `tokens`: joining, renewing, removing
 //! - `extras`: previews and snapshots; `bootstrap`: what exists from the start
+//! - `fullness`: a store short of space, as a condition of every node
 //! - `local`: a kube client in the same process
 //!
 //! No kind is known by heart: the registry (`model::kind`) drives paths, verbs and discovery.
@@ -20,6 +21,7 @@ mod delete;
 mod discovery;
 mod extras;
 pub mod fault;
+pub mod fullness;
 mod gate;
 pub mod identity;
 pub mod local;
