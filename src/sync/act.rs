@@ -93,6 +93,10 @@ impl Crew {
                 self.workers.values().for_each(|worker| worker.wake.notify_one());
             }
         }
+        // What could not be created for want of a namespace, or because it was going.
+        if change.key().kind == Kind::Namespace && change.before.is_some() != change.after.is_some() {
+            self.workers.values().for_each(|worker| worker.wake.notify_one());
+        }
         for object in [&change.before, &change.after].into_iter().flatten() {
             for entry in object.meta().managed_fields.iter().flatten() {
                 if let Some(name) = entry.manager.as_deref().and_then(|manager| manager.strip_prefix("podbay:"))

@@ -1,6 +1,7 @@
 //! A repository elsewhere: a shallow bare clone, kept between fetches, made anew when it is broken
 //! or has grown.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ struct Access {
     hosts: Option<KnownHosts>,
     url: String,
     received_bytes: usize,
+    /// Our own reason for a refusal: libgit2 replaces what a callback says.
+    refused: RefCell<Option<String>>,
 }
 
 /// Brings the newest commit of the request's reference into the clone.
@@ -44,7 +47,7 @@ pub(super) fn fetch(request: &Request, place: &Place) -> Result<(Repository, Oid
         }
         Ok(found) => Ok(found),
     };
-    result.map_err(|why| access.scrub(&why))
+    result.map_err(|why| access.scrub(&access.refused.take().unwrap_or(why)))
 }
 
 /// Whose fault it was: the clone's, or the other end's.
@@ -123,6 +126,7 @@ impl Access {
             hosts,
             url: request.url.clone(),
             received_bytes: request.bounds.received_bytes,
+            refused: RefCell::default(),
         })
     }
 
@@ -150,7 +154,9 @@ impl Access {
                 if known {
                     Ok(CertificateCheckStatus::CertificateOk)
                 } else {
-                    Err(git2::Error::from_str(&format!("the key of host {host} is not in the known hosts file")))
+                    let why = format!("the key of host {} is not in the known hosts file", host.escape_debug());
+                    *self.refused.borrow_mut() = Some(why.clone());
+                    Err(git2::Error::from_str(&why))
                 }
             }
             // TLS is checked by the library against the system's authorities.
