@@ -26,7 +26,7 @@ release: setup-build ## build the static release binaries
 	cargo build --release --locked --target $(HOST) --bin podbay
 	cargo rustc --release --locked --target $(HOST) --bin podbay-shim -- -C relocation-model=static
 	mkdir -p target/release
-	ln -f target/$(HOST)/release/podbay target/$(HOST)/release/podbay-shim target/release/
+	for program in podbay podbay-shim; do strip -o target/release/$$program target/$(HOST)/release/$$program; done
 
 demo: setup-run release ## start Podbay on examples/manifests (CHECK=1: verify, then remove everything)
 	examples/demo $(if $(CHECK),--check)
@@ -37,7 +37,6 @@ lint: setup-test ## formatting, clippy (warnings are errors), dependencies
 	cargo deny check bans licenses sources
 
 test: setup-test ## every test, skipping nothing (as root)
-	cargo build --locked --bins
 	cargo test --locked --no-fail-fast
 
 bench: release ## print the figures
