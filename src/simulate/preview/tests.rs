@@ -91,7 +91,9 @@ fn by_workload(before: &Snapshot, after: &Snapshot) -> BTreeMap<(Key, &'static s
         pod.get::<k8s_openapi::api::core::v1::Pod>().is_some_and(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()))
     };
     let same = |state: &Snapshot, pod: &Object| state.get(pod.key()).is_some_and(|other| other.uid() == pod.uid() && !other.is_deleting());
-    for pod in after.list(Kind::Pod).filter(|pod| !pod.is_deleting() && !same(before, pod)) {
+    // A pod that waited for room and gets it starts, too.
+    let waited = |pod: &Object| placed(pod) && before.get(pod.key()).is_some_and(|before| !placed(before));
+    for pod in after.list(Kind::Pod).filter(|pod| !pod.is_deleting() && (!same(before, pod) || waited(pod))) {
         *all.entry((workload(after, pod), if placed(pod) { "start" } else { "pending" })).or_default() += 1;
     }
     for pod in before.list(Kind::Pod).filter(|pod| !same(after, pod) && placed(pod)) {

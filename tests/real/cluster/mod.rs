@@ -94,7 +94,7 @@ impl<'a> Cluster<'a> {
         hosts.configure(
             "srv",
             &format!(
-                "[server]\nlisten = \"10.99.0.1:6443\"\nnode-grace-seconds = 6\neviction-seconds = 3\n[[source]]\nname = \"shop\"\ngit = \"{}\"\ninterval-seconds = 1\n",
+                "[server]\nlisten = \"10.99.0.1:6443\"\nnode-grace-seconds = 12\neviction-seconds = 3\n[[source]]\nname = \"shop\"\ngit = \"{}\"\ninterval-seconds = 1\n",
                 repository.0.display()
             ),
         );
@@ -160,8 +160,10 @@ impl<'a> Cluster<'a> {
     }
 
     fn pod_on(&self, app: &str, node: &str) -> Value {
-        let pods = self.admin.pods("shop", &format!("app={app}"));
-        pods.into_iter().find(|pod| text(pod, "/spec/nodeName") == node && is_ready(pod)).expect("a ready pod on that node")
+        self.admin.wait(&format!("a pod of {app} is ready on {node}"), || {
+            let pods = self.admin.pods("shop", &format!("app={app}"));
+            pods.into_iter().find(|pod| text(pod, "/spec/nodeName") == node && is_ready(pod))
+        })
     }
 
     /// What a pod gets from a Service.
