@@ -51,6 +51,7 @@ test-hosts: release ## units and cgroup v2 on real hosts with systemd (virtual m
 install: release ## install binaries and units into the system
 	install -Dm755 -t $(DESTDIR)/usr/local/bin target/release/podbay target/release/podbay-shim
 	install -Dm644 -t $(DESTDIR)/etc/systemd/system systemd/*.service systemd/*.slice
+	install -Dm644 -t $(DESTDIR)/usr/local/share/doc/podbay README.md systemd/podbay.toml
 	install -d $(DESTDIR)/etc/podbay
 
 .PHONY: help setup-build setup-run setup-test release demo lint test bench test-hosts install
