@@ -94,12 +94,106 @@ impl Reference {
 impl FromStr for Reference {
     type Err = ImageError;
 
+    /// Reads `[DOMAIN/]PATH[:TAG][@DIGEST]` (the reference grammar of the distribution project, which
+    /// Docker, containerd and Kubernetes share). Not by the library's regular expression: compiled, it
+    /// would hold 12 MiB for as long as the daemon runs.
     fn from_str(text: &str) -> Result<Self, ImageError> {
-        let inner: oci_client::Reference = text
-            .parse()
-            .map_err(|cause: oci_client::ParseError| ImageError::Reference { text: text.to_owned(), cause: cause.to_string() })?;
+        let refuse = |cause: &str| ImageError::Reference { text: text.to_owned(), cause: cause.to_owned() };
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (text, None),
+        };
+        // A colon before the last slash belongs to the domain's port.
+        let (name, tag) = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (name, None),
+        };
+        let (domain, path) = split_domain(name);
+        if path.is_empty() {
+            return Err(refuse("it has no name"));
+        }
+        if path.len() > NAME_MAX {
+            return Err(refuse("the name is longer than 255 characters"));
+        }
+        if !is_domain(domain) {
+            return Err(refuse("the part before the first slash is no host name"));
+        }
+        if !path.split('/').all(is_component) {
+            let upper = path.bytes().any(|byte| byte.is_ascii_uppercase());
+            return Err(refuse(if upper { "the name must be lowercase" } else { "the name is malformed" }));
+        }
+        if tag.is_some_and(|tag| !is_tag(tag)) {
+            return Err(refuse("the tag is malformed"));
+        }
+        if let Some(digest) = digest {
+            digest.parse::<Digest>().map_err(|_| refuse("the digest is not sha256: and 64 lowercase hex digits"))?;
+        }
+        let path = if domain == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
+        let (domain, tag) = (domain.to_owned(), tag.map(str::to_owned));
+        let inner = match (tag, digest.map(str::to_owned)) {
+            (Some(tag), Some(digest)) => oci_client::Reference::with_tag_and_digest(domain, path, tag, digest),
+            (None, Some(digest)) => oci_client::Reference::with_digest(domain, path, digest),
+            (tag, None) => oci_client::Reference::with_tag(domain, path, tag.unwrap_or_else(|| "latest".to_owned())),
+        };
         Ok(Self { inner })
     }
+}
+
+const DOCKER_HUB: &str = "docker.io";
+/// Of the path.
+const NAME_MAX: usize = 255;
+
+/// The registry and the rest. A first part is a registry only when nothing else fits: it has a dot,
+/// a port or an uppercase letter, or is `localhost`.
+fn split_domain(name: &str) -> (&str, &str) {
+    match name.split_once('/') {
+        Some((first, rest))
+            if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
+        {
+            (if first == "index.docker.io" { DOCKER_HUB } else { first }, rest)
+        }
+        _ => (DOCKER_HUB, name),
+    }
+}
+
+fn is_domain(domain: &str) -> bool {
+    let (host, port) = match domain.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (domain, None),
+    };
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    host.split('.').all(label) && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Lowercase letters and digits, in groups joined by one dot, one or two underscores, or any number of dashes.
+fn is_component(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let mut rest = text.as_bytes();
+    loop {
+        let end = rest.iter().position(|byte| !word(*byte)).unwrap_or(rest.len());
+        if end == 0 {
+            return false;
+        }
+        rest = &rest[end..];
+        let end = rest.iter().position(|byte| word(*byte)).unwrap_or(rest.len());
+        match &rest[..end] {
+            b"" => return true,
+            b"." | b"_" | b"__" => {}
+            joint if joint.iter().all(|byte| *byte == b'-') => {}
+            _ => return false,
+        }
+        rest = &rest[end..];
+    }
+}
+
+fn is_tag(tag: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (1..=128).contains(&tag.len()) && tag.bytes().enumerate().all(|(at, byte)| word(byte) || (at > 0 && matches!(byte, b'.' | b'-')))
 }
 
 impl fmt::Display for Reference {
@@ -136,6 +230,40 @@ mod tests {
     fn nonsense_is_no_name() {
         for text in ["", "UPPER", "a b", "nginx:", "nginx@sha256:12", "../x", "http://x/y", "a//b"] {
             assert!(text.parse::<Reference>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_name_says_what_is_bad() {
+        for (text, cause) in [
+            ("shop/Web", "the name must be lowercase"),
+            ("docker.io/Shop", "the name must be lowercase"),
+            (":latest", "it has no name"),
+            ("docker.io/", "it has no name"),
+            ("web:", "the tag is malformed"),
+            ("web@sha256:12", "the digest is not sha256: and 64 lowercase hex digits"),
+            ("-x.io/web", "the part before the first slash is no host name"),
+            (&"a".repeat(256), "the name is longer than 255 characters"),
+        ] {
+            let error = text.parse::<Reference>().map(|reference| reference.canonical()).expect_err(text);
+            assert!(error.to_string().ends_with(cause), "{text}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        /// The library's own parser judges names made of the grammar's pieces.
+        #[test]
+        fn names_are_read_as_by_the_library(text in r"([a-z0-9.:_/@-]{1,4}|localhost:5000/|a\.io/|sha256:[0-9a-f]{64}|:v1){1,5}") {
+            let ours = text.parse::<Reference>();
+            match text.parse::<oci_client::Reference>() {
+                Ok(theirs) => {
+                    // Only SHA-256 is served.
+                    if theirs.digest().is_none_or(|digest| digest.parse::<Digest>().is_ok()) {
+                        proptest::prop_assert_eq!(ours.expect("the library reads it").inner, theirs);
+                    }
+                }
+                Err(error) => proptest::prop_assert!(ours.is_err(), "{} is no name: {}", text, error),
+            }
         }
     }
 
