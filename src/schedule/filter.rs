@@ -14,11 +14,15 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 pub struct Asked<'a> {
     pub demand: &'a Demand,
     tolerations: Vec<Toleration>,
+    tolerates_unschedulable: bool,
 }
 
 impl<'a> Asked<'a> {
     pub fn new(demand: &'a Demand) -> Self {
-        Self { demand, tolerations: demand.tolerations().collect() }
+        let cordoned = Taint { key: UNSCHEDULABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        let tolerations: Vec<Toleration> = demand.tolerations().collect();
+        let tolerates_unschedulable = tolerations.iter().any(|toleration| tolerates(toleration, &cordoned));
+        Self { demand, tolerations, tolerates_unschedulable }
     }
 
     fn tolerates(&self, taint: &Taint) -> bool {
@@ -31,18 +35,20 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Whether the node can take the pod.
-pub fn fits(row: &Row, asked: &Asked<'_>) -> bool {
-    standing(row, asked).is_none() && !lacks(row, asked).any(|_| true)
+/// Whether the node is one for such pods, however full it is: placing pods does not change the answer.
+pub fn suits(row: &Row, asked: &Asked<'_>) -> bool {
+    mismatch(row, asked).is_none()
+}
+
+/// Whether what the pod asks is left on a node that suits it.
+pub fn has_room(row: &Row, asked: &Asked<'_>) -> bool {
+    lacks(row, asked).next().is_none() && !taken(row, asked)
 }
 
 /// The first reason that no freed room would change.
-fn standing(row: &Row, asked: &Asked<'_>) -> Option<String> {
-    if row.unschedulable {
-        let taint = Taint { key: UNSCHEDULABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
-        if !asked.tolerates(&taint) {
-            return Some("node(s) were unschedulable".to_owned());
-        }
+fn mismatch(row: &Row, asked: &Asked<'_>) -> Option<String> {
+    if row.unschedulable && !asked.tolerates_unschedulable {
+        return Some("node(s) were unschedulable".to_owned());
     }
     let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !asked.tolerates(taint);
     if let Some(taint) = row.taints.iter().find(hard) {
@@ -54,12 +60,17 @@ fn standing(row: &Row, asked: &Asked<'_>) -> Option<String> {
     if !asked.demand.selector.iter().all(|(name, value)| row.labels.get(name) == Some(value)) {
         return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
     }
+    None
+}
+
+/// Whether a port of the host that the pod asks is another pod's.
+fn taken(row: &Row, asked: &Asked<'_>) -> bool {
     let taken = |(number, protocol, address): &(i32, String, String)| {
         row.ports
             .iter()
             .any(|(other, of, at)| number == other && protocol == of && (address == at || address == "0.0.0.0" || at == "0.0.0.0"))
     };
-    asked.demand.ports.iter().any(taken).then(|| "node(s) didn't have free ports for the requested pod ports".to_owned())
+    asked.demand.ports.iter().any(taken)
 }
 
 /// The resources of which too little is left.
@@ -83,8 +94,11 @@ pub fn refusal(table: &Table, asked: &Asked<'_>) -> String {
     }
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for row in &table.rows {
-        match standing(row, asked) {
+        match mismatch(row, asked) {
             Some(reason) => *counts.entry(reason).or_default() += 1,
+            None if taken(row, asked) => {
+                *counts.entry("node(s) didn't have free ports for the requested pod ports".to_owned()).or_default() += 1;
+            }
             None => {
                 for index in lacks(row, asked) {
                     *counts.entry(lack(&table.names, index)).or_default() += 1;

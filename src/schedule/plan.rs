@@ -2,7 +2,7 @@
 //!
 //! Pods that ask the same share one heap of the nodes that fit, best first. Placing a pod only
 //! ever makes its node worse, so an entry whose node has changed is evaluated anew when it comes to
-//! the top, and no pod scans all nodes.
+//! the top, and no pod scans all nodes. Pods that differ only in amounts share the list of nodes that suit them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -43,6 +43,9 @@ pub fn is_pending(pod: &Pod) -> bool {
 /// The nodes that fit one demand: (score, nearest name, version of the row).
 type Heap = BinaryHeap<(i64, Reverse<usize>, u32)>;
 
+/// The rows that suit a selector and tolerations.
+type Suitable = BTreeMap<(BTreeMap<String, String>, Vec<[String; 4]>), Vec<usize>>;
+
 struct Class {
     demand: Demand,
     heap: Heap,
@@ -53,13 +56,14 @@ pub fn place(seen: &Observed) -> Vec<Placed> {
     let mut table = Table::new(&seen.nodes);
     let mut classes: Vec<Class> = Vec::new();
     let mut known: BTreeMap<Demand, usize> = BTreeMap::new();
+    let mut suitable = Suitable::new();
     let mut placed = Vec::with_capacity(seen.pending.len());
     let mut refused: Vec<(usize, usize)> = Vec::new();
     for object in in_order(&seen.pending) {
         let Some(spec) = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()) else { continue };
         let demand = table.demand(spec);
         let class = *known.entry(demand).or_insert_with_key(|demand| {
-            classes.push(Class { demand: demand.clone(), heap: fill(&table, demand) });
+            classes.push(Class { demand: demand.clone(), heap: fill(&table, demand, &mut suitable) });
             classes.len() - 1
         });
         let Class { demand, heap } = &mut classes[class];
@@ -92,9 +96,13 @@ fn in_order(pending: &[Object]) -> Vec<&Object> {
     all
 }
 
-fn fill(table: &Table, demand: &Demand) -> Heap {
+fn fill(table: &Table, demand: &Demand, suitable: &mut Suitable) -> Heap {
     let asked = Asked::new(demand);
-    let fitting = table.rows.iter().enumerate().filter(|(_, row)| filter::fits(row, &asked));
+    let rows = suitable.entry((demand.selector.clone(), demand.tolerations.clone())).or_insert_with(|| {
+        let suits = table.rows.iter().enumerate().filter(|(_, row)| filter::suits(row, &asked));
+        suits.map(|(at, _)| at).collect()
+    });
+    let fitting = rows.iter().map(|at| (*at, &table.rows[*at])).filter(|(_, row)| filter::has_room(row, &asked));
     fitting.map(|(at, row)| (score::score(row, &asked), Reverse(at), row.version)).collect()
 }
 
@@ -106,7 +114,7 @@ fn choose(rows: &mut [Row], demand: &Demand, heap: &mut Heap) -> Option<(usize, 
     refresh(rows, &asked, heap);
     let tied = heap.peek().is_some_and(|(next, _, _)| *next == best);
     rows[at].take(&demand.amounts, demand.weighed, &demand.ports);
-    if filter::fits(&rows[at], &asked) {
+    if filter::has_room(&rows[at], &asked) {
         heap.push((score::score(&rows[at], &asked), Reverse(at), rows[at].version));
     }
     Some((at, tied))
@@ -120,7 +128,7 @@ fn refresh(rows: &[Row], asked: &Asked<'_>, heap: &mut Heap) {
             return;
         }
         heap.pop();
-        if filter::fits(row, asked) {
+        if filter::has_room(row, asked) {
             heap.push((score::score(row, asked), Reverse(at), row.version));
         }
     }
@@ -271,7 +279,7 @@ mod tests {
                 let demand = table.demand(object.get::<Pod>().expect("a pod").spec.as_ref().expect("a spec"));
                 let asked = Asked::new(&demand);
                 let best = (0..table.rows.len())
-                    .filter(|at| filter::fits(&table.rows[*at], &asked))
+                    .filter(|at| filter::suits(&table.rows[*at], &asked) && filter::has_room(&table.rows[*at], &asked))
                     .map(|at| (score::score(&table.rows[at], &asked), Reverse(at)))
                     .max();
                 prop_assert_eq!(placed.node.clone().ok(), best.map(|(_, Reverse(at))| table.rows[at].name.clone()));

@@ -13,7 +13,11 @@ pub fn score(row: &Row, asked: &Asked<'_>) -> i64 {
             return 0;
         }
         let left = (offered - used).max(0);
-        i64::try_from(i128::from(left) * i128::from(WHOLE) / i128::from(offered)).unwrap_or(0)
+        match left.checked_mul(WHOLE) {
+            Some(scaled) => scaled / offered,
+            // Above 9 TB: the wide division, which costs ten times as much.
+            None => i64::try_from(i128::from(left) * i128::from(WHOLE) / i128::from(offered)).unwrap_or(0),
+        }
     };
     let (cpu, memory) = asked.demand.weighed;
     let free = share(row.offered.get(CPU), row.weighed.0.saturating_add(cpu))
