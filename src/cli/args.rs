@@ -156,8 +156,8 @@ pub enum PreviewFormat {
 pub struct GetArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// KIND, KIND NAME or KIND/NAME
-    #[arg(required = true, num_args = 1..=2)]
+    /// KIND[,KIND...] [NAME...] or KIND/NAME...; `all` for the workloads and services
+    #[arg(required = true, num_args = 1..)]
     pub what: Vec<String>,
     #[arg(short, long)]
     pub namespace: Option<String>,
