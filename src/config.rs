@@ -175,7 +175,15 @@ impl Config {
     /// See [`ConfigError`].
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let file = match &flags.config {
-            Some(path) => read(path)?,
+            Some(path) => {
+                let file = read(path)?;
+                let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+                let contradictions = contradictions(path, &file, flags, &variable);
+                if !contradictions.is_empty() {
+                    return Err(ConfigError::Invalid(contradictions));
+                }
+                file
+            }
             None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
             None => File::default(),
         };
@@ -206,6 +214,21 @@ impl Config {
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.data_dir.join("admin.kubeconfig")
     }
+}
+
+/// A file named on the command line says which node is meant. A variable that was exported for another
+/// one must not turn it into a mixture of both.
+fn contradictions(path: &Path, file: &File, flags: &Flags, variable: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<String> {
+    let rows =
+        [("PODBAY_DATA_DIR", "data-dir", &file.data_dir, &flags.data_dir), ("PODBAY_RUN_DIR", "run-dir", &file.run_dir, &flags.run_dir)];
+    let contradicted = rows.into_iter().filter_map(|(name, key, said, taken)| {
+        let (said, taken, value) = (said.as_ref()?, taken.as_ref()?, variable(name)?);
+        // A flag of another value wins over both, on purpose.
+        (*taken == value && value != *said).then(|| {
+            format!("{name}={} contradicts {key} = \"{}\" of {}: unset it, or say --{key}", value.display(), said.display(), path.display())
+        })
+    });
+    contradicted.collect()
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -449,6 +472,17 @@ mod tests {
         assert_eq!(config.server.listen.to_string(), "127.0.0.1:7443");
         assert_eq!(config.sources["apps"].git.as_ref().unwrap().url, "https://example.org/team/apps.git");
         assert_eq!(config.sources["infra"].directory.as_deref(), Some("/srv/infra"));
+    }
+
+    #[test]
+    fn a_variable_does_not_contradict_a_named_file() {
+        let file = File { data_dir: Some("/a".into()), ..File::default() };
+        let variable = |name: &str| (name == "PODBAY_DATA_DIR").then(|| PathBuf::from("/b"));
+        let flags = |dir: Option<&str>| Flags { data_dir: dir.map(PathBuf::from), ..Flags::default() };
+        let told = contradictions(Path::new("/etc/x.toml"), &file, &flags(Some("/b")), &variable);
+        assert_eq!(told, ["PODBAY_DATA_DIR=/b contradicts data-dir = \"/a\" of /etc/x.toml: unset it, or say --data-dir"]);
+        assert!(contradictions(Path::new("x"), &file, &flags(Some("/c")), &variable).is_empty());
+        assert!(contradictions(Path::new("x"), &File::default(), &flags(Some("/b")), &variable).is_empty());
     }
 
     #[test]

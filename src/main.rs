@@ -12,7 +12,9 @@ fn main() -> ExitCode {
     match verb {
         Verb::InternalGitFetch => assemble::git_fetch_child(),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "podbay", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "podbay", &mut script);
+            cli::output::print(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
         verb => finish(run(verb)),
@@ -25,7 +27,7 @@ fn run(verb: Verb) -> cli::error::Outcome {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match verb {
             Verb::Reconcile(args) => cli::reconcile::run(&args, &assemble::Host).await,
             Verb::Status(args) => cli::status::run(&args).await,
@@ -47,5 +49,8 @@ fn run(verb: Verb) -> cli::error::Outcome {
             | Verb::Reset(_)
             | Verb::Image(_) => unreachable!("these verbs are carried out above"),
         }
-    })
+    });
+    // A read of the terminal that nobody needs any more must not hold the process until Enter.
+    runtime.shutdown_background();
+    outcome
 }

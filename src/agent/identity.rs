@@ -100,19 +100,15 @@ fn file(directory: &Path) -> PathBuf {
     directory.join("node.json")
 }
 
-/// The identity on disk, if it is this node's at this server; else a join.
+/// The identity on disk, where it is this node's and has not expired.
 ///
 /// # Errors
 /// See [`IdentityError`]: each says what to do.
-pub async fn open_or_join(join: &Join, clock: &dyn Clock) -> Result<NodeIdentity, IdentityError> {
-    if let Some(identity) = NodeIdentity::load(&join.directory)?
-        && identity.node() == join.node
-        && identity.expires()? > clock.now()
-        && !join.rejoin
-    {
-        return Ok(identity);
+pub fn stored(directory: &Path, node: &str, clock: &dyn Clock) -> Result<Option<NodeIdentity>, IdentityError> {
+    match NodeIdentity::load(directory)? {
+        Some(identity) if identity.node() == node && identity.expires()? > clock.now() => Ok(Some(identity)),
+        _ => Ok(None),
     }
-    self::join(join, clock).await
 }
 
 /// Joins: proves the server by the token's fingerprint and this node by the token's secret, and

@@ -13,24 +13,30 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Says that a daemon of this role works on this run directory, for as long as the process lives.
+/// Says that a daemon of this role works on these directories, for as long as the process lives.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    _files: Vec<File>,
 }
 
-fn lock_path(run_dir: &Path, role: &str) -> PathBuf {
-    run_dir.join(format!("{role}.lock"))
+fn lock_path(dir: &Path, role: &str) -> PathBuf {
+    dir.join(format!("{role}.lock"))
 }
 
 impl Lock {
-    /// Takes the role (`server`, `agent`) of a run directory.
+    /// Takes the role (`server`, `agent`) of the run directory and of the data directory: two
+    /// daemons that share either would undo each other's work.
     ///
     /// # Errors
     /// When another process has it: its pid is named.
-    pub fn take(run_dir: &Path, role: &str) -> anyhow::Result<Self> {
-        make_private_dir(run_dir)?;
-        let path = lock_path(run_dir, role);
+    pub fn take(dirs: &[&Path], role: &str) -> anyhow::Result<Self> {
+        let files = dirs.iter().map(|dir| Self::take_one(dir, role)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { _files: files })
+    }
+
+    fn take_one(dir: &Path, role: &str) -> anyhow::Result<File> {
+        make_private_dir(dir)?;
+        let path = lock_path(dir, role);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -42,13 +48,25 @@ impl Lock {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
             file.read_to_string(&mut pid).with_context(|| format!("read {}", path.display()))?;
-            bail!("a podbay {role} (pid {}) already works with {}", pid.trim(), run_dir.display());
+            bail!("a podbay {role} (pid {}) already works with {}", pid.trim(), dir.display());
         }
         file.set_len(0)?;
         file.rewind()?;
         write!(file, "{}", std::process::id())?;
-        Ok(Self { _file: file })
+        Ok(file)
     }
+}
+
+/// Pods are namespaces, mounts, cgroups and firewall rules: a node without the rights would register
+/// and then run nothing.
+///
+/// # Errors
+/// When this process is not root.
+pub fn demand_root(verb: &str) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("`podbay {verb}` needs root: it makes namespaces, mounts, cgroups and firewall rules")
 }
 
 /// Makes a directory that only root enters.
@@ -58,8 +76,8 @@ pub fn make_private_dir(path: &Path) -> anyhow::Result<()> {
 }
 
 /// The pid of the daemon that holds a role, if one does.
-pub fn holder(run_dir: &Path, role: &str) -> Option<Pid> {
-    let mut file = File::open(lock_path(run_dir, role)).ok()?;
+pub fn holder(dir: &Path, role: &str) -> Option<Pid> {
+    let mut file = File::open(lock_path(dir, role)).ok()?;
     if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
         return None;
     }
@@ -68,19 +86,19 @@ pub fn holder(run_dir: &Path, role: &str) -> Option<Pid> {
     Pid::from_raw(pid.trim().parse().ok()?)
 }
 
-/// Ends the daemons of a run directory: SIGTERM, then after 20 s SIGKILL.
+/// Ends the daemons of these directories: SIGTERM, then after 20 s SIGKILL.
 ///
 /// # Errors
 /// When one does not end.
-pub fn stop(run_dir: &Path) -> anyhow::Result<()> {
+pub fn stop(dirs: &[&Path]) -> anyhow::Result<()> {
     let own = rustix::process::getpid();
-    for role in ["server", "agent"] {
-        let Some(pid) = holder(run_dir, role).filter(|pid| *pid != own) else { continue };
+    for (dir, role) in dirs.iter().flat_map(|dir| ["server", "agent"].map(|role| (*dir, role))) {
+        let Some(pid) = holder(dir, role).filter(|pid| *pid != own) else { continue };
         let started = Instant::now();
         let mut killed = false;
         // A process that is gone already is what is wanted.
         let _ = kill_process(pid, Signal::TERM);
-        while holder(run_dir, role) == Some(pid) {
+        while holder(dir, role) == Some(pid) {
             if !killed && started.elapsed() > Duration::from_secs(20) {
                 let _ = kill_process(pid, Signal::KILL);
                 killed = true;
@@ -148,15 +166,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_directory_has_one_daemon_a_role() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(holder(dir.path(), "server"), None);
-        let lock = Lock::take(dir.path(), "server").unwrap();
-        assert_eq!(holder(dir.path(), "server"), Some(rustix::process::getpid()));
-        let refused = Lock::take(dir.path(), "server").unwrap_err().to_string();
-        assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
-        Lock::take(dir.path(), "agent").unwrap();
+    fn a_directory_has_one_daemon_a_role() {
+        let (run, other, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_eq!(holder(run.path(), "server"), None);
+        let lock = Lock::take(&[run.path(), data.path()], "server").unwrap();
+        assert_eq!(holder(run.path(), "server"), Some(rustix::process::getpid()));
+        // Another run directory does not make it another node: the data are the same.
+        let refused = Lock::take(&[other.path(), data.path()], "server").unwrap_err().to_string();
+        assert!(refused.contains(&format!("pid {}", std::process::id())) && refused.contains("already works with"), "{refused}");
+        Lock::take(&[run.path(), data.path()], "agent").unwrap();
         drop(lock);
-        Lock::take(dir.path(), "server").unwrap();
+        Lock::take(&[other.path(), data.path()], "server").unwrap();
     }
 }

@@ -15,8 +15,22 @@ use crate::cri::Images as _;
 use crate::network::NodeNetwork as _;
 
 /// What Podbay keeps in its data directory: `reset` removes these and nothing else.
-const DATA: [&str; 12] =
-    ["store", "pki", "git", "admin.kubeconfig", "images", "images-store", "network", "agent", "pods", "runtime", "logs", "seccomp"];
+const DATA: [&str; 14] = [
+    "store",
+    "pki",
+    "git",
+    "admin.kubeconfig",
+    "images",
+    "images-store",
+    "network",
+    "agent",
+    "pods",
+    "runtime",
+    "logs",
+    "seccomp",
+    "server.lock",
+    "agent.lock",
+];
 /// The same for the run directory.
 const RUN: [&str; 4] = ["server.lock", "agent.lock", "admin.kubeconfig", "pods"];
 /// Further entries of the data directory that hold pods rather than state worth keeping.
@@ -24,7 +38,8 @@ const PODS: [&str; 4] = ["pods", "runtime", "network", "logs"];
 
 /// Stops the daemon and the pods of this host. What a later start needs stays.
 pub async fn down(config: &Config) -> Outcome {
-    daemon::stop(&config.run_dir)?;
+    daemon::demand_root("down")?;
+    daemon::stop(&[&config.run_dir, &config.data_dir])?;
     remove_pods(config).await?;
     output::print("the pods of this host are stopped; the data stays (`podbay up` starts them again)\n");
     Ok(0)
@@ -36,7 +51,8 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
         anstream::eprintln!("nothing was removed");
         return Ok(FAILED);
     }
-    daemon::stop(&config.run_dir)?;
+    daemon::demand_root("reset")?;
+    daemon::stop(&[&config.run_dir, &config.data_dir])?;
     remove_pods(config).await?;
     let data: &[&str] = if args.keep_data { &PODS } else { &DATA };
     for name in data.iter().chain(&PODS) {
@@ -137,7 +153,11 @@ pub async fn image(verb: &ImageVerb) -> Outcome {
             names.iter().for_each(|name| output::print(&output::clean(&format!("{name}\n"))));
         }
         ImageVerb::Remove { host, reference } => {
-            open_images(host)?.remove(reference).await?;
+            let images = open_images(host)?;
+            if images.image_status(reference).await?.is_none() {
+                bail!("there is no image {reference}");
+            }
+            images.remove(reference).await?;
             output::print(&output::clean(&format!("{reference} removed\n")));
         }
     }

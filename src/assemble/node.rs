@@ -67,7 +67,7 @@ pub async fn reset_engine(config: &Config) -> anyhow::Result<()> {
 
 /// Opens everything, finds running pods again, imports image archives.
 pub async fn open(config: &Config) -> anyhow::Result<Node> {
-    let lock = Lock::take(&config.run_dir, "agent")?;
+    let lock = Lock::take(&[&config.run_dir, &config.data_dir], "agent")?;
     make_private_dir(&config.data_dir)?;
     let images = Arc::new(open_images(config)?);
     import_archives(config, Arc::clone(&images)).await?;

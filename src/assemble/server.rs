@@ -55,7 +55,7 @@ pub async fn start(
     nodes: impl FnOnce(&Pki) -> anyhow::Result<Arc<dyn NodeConnector>>,
     end: &CancellationToken,
 ) -> anyhow::Result<ControlPlane> {
-    let lock = Lock::take(&config.run_dir, "server")?;
+    let lock = Lock::take(&[&config.run_dir, &config.data_dir], "server")?;
     make_private_dir(&config.data_dir)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store: Arc<dyn Store> =

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use crate::tls::{self, Pki};
 /// connection inside the process.
 pub async fn up(config: &Config) -> Outcome {
     daemon::start_log();
+    daemon::demand_root("up")?;
     let end = daemon::end_on_signals()?;
     let here = node::open(config).await?;
     let mut way = None;
@@ -60,23 +61,13 @@ pub async fn server(config: &Config) -> Outcome {
 /// A node of a server elsewhere.
 pub async fn agent(config: &Config, args: &AgentArgs) -> Outcome {
     daemon::start_log();
+    daemon::demand_root("agent")?;
     tls::install_provider();
     let end = daemon::end_on_signals()?;
     let here = node::open(config).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let token = match &args.token_file {
-        // The file may be gone after the first start: the certificate counts then.
-        Some(path) if path.exists() => std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?,
-        _ => String::new(),
-    };
-    let join = Join {
-        server: args.server.clone(),
-        token,
-        node: config.node.name.clone(),
-        directory: config.data_dir.join("agent"),
-        rejoin: args.rejoin,
-    };
-    let identity = Arc::new(identity::open_or_join(&join, clock.as_ref()).await?);
+
+    let identity = Arc::new(identity_of(config, args, clock.as_ref()).await?);
     serve_node_api(config, &here, &identity, &end).await?;
     tokio::spawn(Arc::clone(&identity).keep_fresh(clock, end.clone()));
     daemon::tell_ready(end.clone());
@@ -84,6 +75,22 @@ pub async fn agent(config: &Config, args: &AgentArgs) -> Outcome {
     daemon::tell_stopping();
     tracing::info!("stopped; the pods run on (the agent finds them again, `podbay down` stops them)");
     Ok(0)
+}
+
+/// The certificate this node has, else one by joining. The token's file may be gone once it has one.
+async fn identity_of(config: &Config, args: &AgentArgs, clock: &dyn Clock) -> anyhow::Result<identity::NodeIdentity> {
+    let directory = config.data_dir.join("agent");
+    if !args.rejoin
+        && let Some(identity) = identity::stored(&directory, &config.node.name, clock)?
+    {
+        return Ok(identity);
+    }
+    let Some(path) = &args.token_file else {
+        bail!("this host has not joined yet: say --token-file FILE (`podbay token create` on the server makes a token)");
+    };
+    let token = std::fs::read_to_string(path).with_context(|| format!("read the join token {}", path.display()))?;
+    let join = Join { server: args.server.clone(), token, node: config.node.name.clone(), directory, rejoin: args.rejoin };
+    Ok(identity::join(&join, clock).await?)
 }
 
 async fn serve_node_api(

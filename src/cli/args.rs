@@ -64,7 +64,7 @@ pub struct ClientArgs {
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Data directory of the daemon on this host, to find its kubeconfig
-    #[arg(long, env = "PODBAY_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "PODBAY_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 }
 
@@ -75,7 +75,7 @@ pub struct HostArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What survives a restart [default: /var/lib/podbay]
-    #[arg(long, env = "PODBAY_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "PODBAY_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
     /// Sockets and mounts of running pods [default: /run/podbay]
     #[arg(long, env = "PODBAY_RUN_DIR", value_name = "DIR")]
@@ -159,8 +159,10 @@ pub struct GetArgs {
     /// KIND[,KIND...] [NAME...] or KIND/NAME...; `all` for the workloads and services
     #[arg(required = true, num_args = 1..)]
     pub what: Vec<String>,
+    /// Namespace [default: default]
     #[arg(short, long)]
     pub namespace: Option<String>,
+    /// Of every namespace
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
     /// Label selector
@@ -186,6 +188,7 @@ pub struct NamedArgs {
     /// KIND NAME or KIND/NAME
     #[arg(required = true, num_args = 1..=2)]
     pub what: Vec<String>,
+    /// Namespace [default: default]
     #[arg(short, long)]
     pub namespace: Option<String>,
 }
@@ -196,8 +199,10 @@ pub struct LogsArgs {
     pub client: ClientArgs,
     /// The pod's name
     pub pod: String,
+    /// Namespace [default: default]
     #[arg(short, long)]
     pub namespace: Option<String>,
+    /// Container of the pod [default: its first]
     #[arg(short, long)]
     pub container: Option<String>,
     /// Keep printing what is added
@@ -206,9 +211,10 @@ pub struct LogsArgs {
     /// The log of the container before its last restart
     #[arg(short, long)]
     pub previous: bool,
-    /// Only this many last lines
-    #[arg(long, value_name = "LINES")]
-    pub tail: Option<u64>,
+    /// Only this many last lines; -1 for all
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
+    pub tail: Option<i64>,
+    /// Put each line's time before it
     #[arg(long)]
     pub timestamps: bool,
 }
@@ -219,8 +225,10 @@ pub struct ExecArgs {
     pub client: ClientArgs,
     /// The pod's name
     pub pod: String,
+    /// Namespace [default: default]
     #[arg(short, long)]
     pub namespace: Option<String>,
+    /// Container of the pod [default: its first]
     #[arg(short, long)]
     pub container: Option<String>,
     /// Pass standard input on
@@ -242,6 +250,7 @@ pub enum SourceVerb {
     Add {
         #[command(flatten)]
         client: ClientArgs,
+        /// The source's identity: a DNS name
         name: String,
         /// PATH or URL
         place: String,

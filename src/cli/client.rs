@@ -1,6 +1,7 @@
 //! A client of the REST API, and the paths of the kinds.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use kube::Client;
@@ -14,14 +15,21 @@ use crate::model::Kind;
 /// The kubeconfig the daemon leaves in its data directory, and links in the default run directory.
 pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
 
+/// For a connection to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// For a server to say something: a stream that goes on may be silent for longer than a request.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// Connects as the flags, the environment or the daemon on this host say.
 pub async fn connect(args: &ClientArgs) -> anyhow::Result<Client> {
     let path = kubeconfig(args)?;
-    let read = || -> anyhow::Result<Kubeconfig> { Ok(Kubeconfig::read_from(&path)?) };
-    let kubeconfig = read().with_context(|| format!("read kubeconfig {}", path.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    // Read here: the library's error hides whether the file is missing or forbidden.
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read kubeconfig {}", path.display()))?;
+    let kubeconfig = Kubeconfig::from_yaml(&text).with_context(|| format!("read kubeconfig {}", path.display()))?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("use kubeconfig {}", path.display()))?;
+    config.connect_timeout = Some(CONNECT);
     crate::tls::install_provider();
     Ok(Client::try_from(config)?)
 }
@@ -30,14 +38,16 @@ fn kubeconfig(args: &ClientArgs) -> anyhow::Result<PathBuf> {
     if let Some(path) = &args.kubeconfig {
         return Ok(path.clone());
     }
-    if let Some(dir) = &args.data_dir {
-        return Ok(dir.join(ADMIN_KUBECONFIG));
-    }
-    let places = [Path::new(DEFAULT_RUN_DIR).join(ADMIN_KUBECONFIG), Path::new(DEFAULT_DATA_DIR).join(ADMIN_KUBECONFIG)];
-    places.iter().find(|path| path.exists()).cloned().ok_or_else(|| {
+    let places = match &args.data_dir {
+        Some(dir) => vec![dir.join(ADMIN_KUBECONFIG)],
+        None => vec![Path::new(DEFAULT_RUN_DIR).join(ADMIN_KUBECONFIG), Path::new(DEFAULT_DATA_DIR).join(ADMIN_KUBECONFIG)],
+    };
+    // Whether it may be read is told by reading it.
+    let there = |path: &&PathBuf| !matches!(path.try_exists(), Ok(false));
+    places.iter().find(there).cloned().ok_or_else(|| {
         anyhow!(
             "no daemon on this host ({} is not there): start one with `podbay up`, or say --kubeconfig or --data-dir",
-            places[1].display()
+            places[places.len() - 1].display()
         )
     })
 }
@@ -65,7 +75,15 @@ pub async fn call(client: &Client, method: &str, path: &str, body: Option<&Value
         None => Vec::new(),
     };
     let request = http::Request::builder().method(method).uri(path).header("content-type", content).body(body)?;
-    Ok(client.request::<Value>(request).await?)
+    within(client.request::<Value>(request)).await
+}
+
+/// Waits for an answer, but not for ever.
+pub async fn within<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> anyhow::Result<T> {
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => bail!("the server took the request and did not answer within {} s", ANSWER.as_secs()),
+    }
 }
 
 pub async fn get(client: &Client, path: &str) -> anyhow::Result<Value> {

@@ -39,6 +39,15 @@ fn described(kind: Kind, object: &Value) -> String {
         hide(&mut shown);
     }
     let mut text = String::new();
+    // What a person looks for first heads the page.
+    print_value(&mut text, "Name", &shown["metadata"]["name"].take(), 0);
+    if kind.info().namespaced {
+        print_value(&mut text, "Namespace", &shown["metadata"]["namespace"].take(), 0);
+    }
+    print_value(&mut text, "Kind", &Value::String(kind.to_string()), 0);
+    if let Some(meta) = shown["metadata"].as_object_mut() {
+        meta.retain(|_, value| !value.is_null());
+    }
     for (title, part) in [("", &shown["metadata"]), ("", &without_meta(&shown))] {
         print_value(&mut text, title, part, 0);
     }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::args::NamedArgs;
-use super::client::{connect, items, named_target, path};
+use super::client::{connect, items, named_target, path, within};
 use super::error::Outcome;
 use super::local::Local;
 use super::{describe, get, output, snapshot, source, status};
@@ -21,7 +21,7 @@ pub async fn run(args: &NamedArgs, local: &dyn Local) -> Outcome {
         _ => conditions(&object),
     };
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    let snapshot = client.request_text(http::Request::get(snapshot::PATH).body(Vec::new())?).await?;
+    let snapshot = within(client.request_text(http::Request::get(snapshot::PATH).body(Vec::new())?)).await?;
     let subject = Key::new(kind, namespace, &name).to_string();
     lines.extend(local.waits(snapshot.as_bytes())?.into_iter().filter(|(about, _)| *about == subject).map(|(_, reason)| reason));
     if matches!(kind, Kind::Deployment | Kind::ReplicaSet | Kind::Job) {
@@ -60,9 +60,9 @@ fn source_lines(object: &Value) -> Vec<String> {
         && accepted != Some(fetched)
     {
         lines.push(format!(
-            "newest revision {} is not accepted; {} runs",
+            "newest revision {} is not accepted; {}",
             source::short(fetched),
-            source::short(accepted.unwrap_or("nothing"))
+            accepted.map_or_else(|| "none was before".to_owned(), |accepted| format!("{} is the one in force", source::short(accepted)))
         ));
     }
     lines.extend(status["errors"].as_array().into_iter().flatten().filter_map(|error| error.as_str().map(str::to_owned)));
@@ -78,8 +78,10 @@ fn source_lines(object: &Value) -> Vec<String> {
 fn conditions(object: &Value) -> Vec<String> {
     let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     let troubled = conditions.filter(|condition| {
-        let failed =
-            matches!(condition["type"].as_str(), Some("Failed" | "ReplicaFailure" | "MemoryPressure" | "DiskPressure" | "PIDPressure"));
+        let failed = matches!(
+            condition["type"].as_str(),
+            Some("Failed" | "ReplicaFailure" | "MemoryPressure" | "DiskPressure" | "PIDPressure" | "NetworkUnavailable" | "StoreFull")
+        );
         (condition["status"] == "True") == failed
     });
     troubled

@@ -4,7 +4,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::args::{GetArgs, GetFormat};
-use super::client::{self, connect, named_target, path, target};
+use super::client::{self, connect, named_target, path, target, within};
 use super::error::Outcome;
 use super::output;
 use crate::model::Kind;
@@ -71,7 +71,7 @@ async fn answers_of(
     let mut values = Vec::new();
     for path in paths {
         let request = http::Request::builder().uri(format!("{path}{query}")).header("accept", accept).body(Vec::new())?;
-        values.push(client.request(request).await?);
+        values.push(within(client.request(request)).await?);
     }
     Ok(values)
 }

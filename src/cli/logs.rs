@@ -17,7 +17,7 @@ pub async fn run(args: &LogsArgs) -> Outcome {
     if let Some(container) = &args.container {
         query.push_str(&format!("&container={}", form_encoded(container)));
     }
-    if let Some(lines) = args.tail {
+    if let Some(lines) = args.tail.filter(|lines| *lines >= 0) {
         query.push_str(&format!("&tailLines={lines}"));
     }
     let path = format!("{}/log{query}", path(Kind::Pod, Some(namespace), Some(&args.pod)));
