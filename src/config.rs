@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::model::schema::nearest;
 use crate::model::{GitSource, PruneBudget, SourceSpec};
 use crate::network::Range;
 
@@ -233,7 +234,39 @@ fn contradictions(path: &Path, file: &File, flags: &Flags, variable: &dyn Fn(&st
 
 fn read(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { file: path.into(), cause })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Parse { file: path.into(), message: error.to_string() })
+    parse(&text).map_err(|mut errors| match errors.len() {
+        1 => ConfigError::Parse { file: path.into(), message: errors.remove(0) },
+        _ => ConfigError::Invalid(errors.into_iter().map(|error| format!("{}: {error}", path.display())).collect()),
+    })
+}
+
+/// Every unknown key at once: the parser ends at the first, so its line is taken out and it is asked
+/// again.
+fn parse(text: &str) -> Result<File, Vec<String>> {
+    let mut rest = text.to_owned();
+    let mut errors = Vec::new();
+    loop {
+        let error: toml::de::Error = match toml::from_str(&rest) {
+            Ok(file) if errors.is_empty() => return Ok(file),
+            Ok(_) => return Err(errors),
+            Err(error) => error,
+        };
+        let unknown = error.message().strip_prefix("unknown field `").and_then(|message| message.split_once('`')).zip(error.span());
+        let Some(((key, expected), span)) = unknown else {
+            // Beyond its first line a taken-out key leaves nonsense of its own making.
+            if errors.is_empty() {
+                errors.push(error.to_string());
+            }
+            return Err(errors);
+        };
+        let line = rest[..span.start].matches('\n').count() + 1;
+        let known = expected.split('`').skip(1).step_by(2);
+        let meant = nearest(key, known).map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
+        errors.push(format!("line {line}: unknown key `{key}`{meant}"));
+        let start = rest[..span.start].rfind('\n').map_or(0, |at| at + 1);
+        let end = rest[span.start..].find('\n').map_or(rest.len(), |at| span.start + at);
+        rest.replace_range(start..end, "");
+    }
 }
 
 fn absolute(path: PathBuf) -> PathBuf {
@@ -457,8 +490,16 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_errors() {
-        let error = toml::from_str::<File>("dta-dir = '/x'").unwrap_err().to_string();
-        assert!(error.contains("unknown field `dta-dir`"), "{error}");
+        let errors = parse("dta-dir = '/x'\n[node]\nname = 'a'\nbrige = 'b'\n\n[colour]\nred = 1\n").unwrap_err();
+        let wanted = [
+            "line 1: unknown key `dta-dir`, did you mean `data-dir`?",
+            "line 6: unknown key `colour`",
+            "line 4: unknown key `brige`, did you mean `bridge`?",
+        ];
+        for line in wanted {
+            assert!(errors.iter().any(|error| error == line), "{line} is not in {errors:?}");
+        }
+        assert!(parse("name = ").unwrap_err()[0].contains("TOML parse error"));
     }
 
     #[test]

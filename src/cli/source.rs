@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::args::{ClientArgs, SourceName, SourceVerb};
-use super::client::{call, connect, items, path};
+use super::client::{call, connect, get, items, path};
 use super::error::Outcome;
 use super::output;
 use crate::config::from_place;
 use crate::model::{Kind, Source};
+use crate::sync::configured::CONFIGURED;
 use crate::sync::names::PRUNE;
 
 pub async fn run(verb: &SourceVerb) -> Outcome {
@@ -57,7 +58,12 @@ pub(super) fn state(source: &Value) -> String {
     }
     if errors > 0 {
         let first = status["errors"][0].as_str().unwrap_or_default();
-        return if errors == 1 { format!("Refused: {first}") } else { format!("Refused: {first} (and {} more)", errors - 1) };
+        // Nothing is known of a place that cannot be reached: that is no refusal.
+        let first = match first.strip_prefix("unreachable: ") {
+            Some(why) => format!("Unreachable: {why}"),
+            None => format!("Refused: {first}"),
+        };
+        return if errors == 1 { first } else { format!("{first} (and {} more)", errors - 1) };
     }
     if status["acceptedRevision"].is_null() {
         return "Not fetched yet".to_owned();
@@ -89,12 +95,16 @@ async fn suspend(source: &SourceName, suspended: bool) -> Outcome {
 async fn remove(source: &SourceName, prune: bool) -> Outcome {
     let client = connect(&source.client).await?;
     let at = path(Kind::Source, None, Some(&source.name));
+    let configured = get(&client, &at).await?["metadata"]["labels"][CONFIGURED] == "true";
     if prune {
         call(&client, "PATCH", &at, Some(&json!({"metadata": {"annotations": {PRUNE: "true"}}}))).await?;
     }
     call(&client, "DELETE", &at, None).await?;
     let what = if prune { "removed; what it created is being deleted" } else { "removed; its objects stay" };
     output::print(&format!("source/{} {what}\n", output::clean(&source.name)));
+    if configured {
+        anstream::eprintln!("hint: it is in podbay.toml or --source of the daemon: take it out there too, or the next start adds it again");
+    }
     Ok(0)
 }
 
@@ -107,6 +117,7 @@ mod tests {
         let approve = json!({"status": {"pendingPlan": "ab12", "errors": ["x"]}});
         assert_eq!(state(&approve), "Waits for approval: podbay reconcile --approve ab12");
         assert_eq!(state(&json!({"status": {"errors": ["a.yaml:1:1: no", "b"]}})), "Refused: a.yaml:1:1: no (and 1 more)");
+        assert_eq!(state(&json!({"status": {"errors": ["unreachable: /srv: gone"]}})), "Unreachable: /srv: gone");
         assert_eq!(state(&json!({"spec": {"suspend": true}})), "Suspended");
         assert_eq!(state(&json!({})), "Not fetched yet");
     }
