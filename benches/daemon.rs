@@ -1,5 +1,6 @@
 //! `podbay up` as a whole: time to ready, a minute of idleness, commit to running for one pod.
-//! Needs root, nftables and busybox-static (`make bench`). IDLE_SECONDS shortens the minute.
+//! Needs root, nftables and busybox-static (`make bench`). IDLE_SECONDS shortens the minute;
+//! PODBAY_BIN is the directory with the programs to measure (`make bench`: those that are shipped).
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,11 @@ struct Daemon {
     started: Instant,
 }
 
+fn program() -> PathBuf {
+    let built = || PathBuf::from(env!("CARGO_BIN_EXE_podbay"));
+    std::env::var_os("PODBAY_BIN").map_or_else(built, |dir| PathBuf::from(dir).join("podbay"))
+}
+
 impl Daemon {
     fn start(dir: &Path) -> Self {
         let config = dir.join("podbay.toml");
@@ -28,12 +34,7 @@ impl Daemon {
         );
         std::fs::write(&config, text).expect("write podbay.toml");
         let started = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_podbay"))
-            .args(["up", "--config"])
-            .arg(&config)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start podbay");
+        let mut child = Command::new(program()).args(["up", "--config"]).arg(&config).stderr(Stdio::piped()).spawn().expect("start podbay");
         let log = child.stderr.take().expect("its log");
         let (send, lines) = channel();
         std::thread::spawn(move || {
@@ -74,7 +75,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let config = self.dir.join("podbay.toml");
-        let _ = Command::new(env!("CARGO_BIN_EXE_podbay")).args(["reset", "--yes", "--config"]).arg(config).status();
+        let _ = Command::new(program()).args(["reset", "--yes", "--config"]).arg(config).status();
         let _ = self.child.wait();
     }
 }

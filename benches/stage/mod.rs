@@ -61,7 +61,7 @@ impl Stage {
         let mut options = Options::new(dir.path().join("root"), dir.path().join("run"));
         options.cgroup_root = format!("podbay-bench-{}", std::process::id());
         let built = PathBuf::from(env!("CARGO_BIN_EXE_podbay-shim"));
-        options.shim_path = std::env::var_os("PODBAY_BENCH_SHIM").map_or(built, PathBuf::from);
+        options.shim_path = std::env::var_os("PODBAY_BIN").map_or(built, |dir| PathBuf::from(dir).join("podbay-shim"));
         let engine = Engine::open(options.clone(), Arc::new(Directory(image.clone())), Arc::new(NoNetwork)).await.unwrap();
         let logs = dir.path().join("logs");
         std::fs::create_dir_all(&logs).unwrap();
