@@ -354,7 +354,10 @@ mod tests {
             // A binary amount of 1024 or more is printed in whole units, rounded up.
             let wanted = if read.format == Format::Binary && read.nanos >= 1024 * NANO { i128::from(read.units()) * NANO } else { read.nanos };
             prop_assert_eq!(again.nanos, wanted);
-            prop_assert_eq!(again.to_string(), read.to_string());
+            // In Kubernetes as well: whole units print without a suffix, and are read as decimal ones.
+            if again.format == read.format {
+                prop_assert_eq!(again.to_string(), read.to_string());
+            }
         }
 
         #[test]
