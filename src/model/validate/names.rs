@@ -169,6 +169,30 @@ pub fn ip_address(text: &str) -> Wrong {
     }
 }
 
+/// An address that traffic of a cluster may be sent to: not one that means the sender's own host
+/// or link.
+pub fn endpoint_address(address: std::net::IpAddr) -> Wrong {
+    use std::net::IpAddr;
+    let (v4, v6) = match address {
+        IpAddr::V4(it) => (Some(it), None),
+        IpAddr::V6(it) => (it.to_ipv4_mapped(), Some(it)),
+    };
+    let mut wrong = Wrong::new();
+    if address.is_unspecified() || v4.is_some_and(|it| it.is_unspecified()) {
+        wrong.push(format!("may not be unspecified ({address})"));
+    }
+    if address.is_loopback() || v4.is_some_and(|it| it.is_loopback()) {
+        wrong.push("may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned());
+    }
+    if v4.is_some_and(|it| it.is_link_local()) || v6.is_some_and(|it| it.is_unicast_link_local()) {
+        wrong.push("may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned());
+    }
+    if v4.is_some_and(|it| it.octets()[..3] == [224, 0, 0]) || v6.is_some_and(|it| it.segments()[0] & 0xff0f == 0xff02) {
+        wrong.push("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned());
+    }
+    wrong
+}
+
 /// The name of an HTTP header.
 pub fn http_header(text: &str) -> Wrong {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {

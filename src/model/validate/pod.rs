@@ -59,12 +59,6 @@ fn pod_spec(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
             errors.all(&path.child(field), name, names::dns_subdomain(name));
         }
     }
-    let secrets = path.child("imagePullSecrets");
-    for (index, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
-        if secret.name.is_empty() {
-            errors.required(&secrets.index(index).child("name"), "");
-        }
-    }
     let aliases = path.child("hostAliases");
     for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
         host_alias(alias, &aliases.index(index), errors);

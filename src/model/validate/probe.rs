@@ -1,6 +1,6 @@
 //! Probes and lifecycle hooks. PURE.
 
-use k8s_openapi::api::core::v1::{ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe};
+use k8s_openapi::api::core::v1::{ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::container::port_number;
@@ -31,18 +31,7 @@ pub(super) fn readiness(probe: Option<&Probe>, path: &Path<'_>, errors: &mut Err
 
 fn probe(it: &Probe, path: &Path<'_>, errors: &mut Errors) {
     let mut count = Count::default();
-    if let Some(exec) = &it.exec {
-        count.exec(exec, &path.child("exec"), errors);
-    }
-    if let Some(get) = &it.http_get {
-        count.http_get(get, &path.child("httpGet"), errors);
-    }
-    if let Some(tcp) = &it.tcp_socket {
-        let at = path.child("tcpSocket");
-        if count.is_first(&at, errors) {
-            port(&tcp.port, &at.child("port"), errors);
-        }
-    }
+    count.common((it.exec.as_ref(), it.http_get.as_ref(), it.tcp_socket.as_ref()), path, errors);
     if let Some(grpc) = &it.grpc {
         let at = path.child("grpc");
         if count.is_first(&at, errors) {
@@ -74,18 +63,7 @@ pub(super) fn lifecycle(lifecycle: Option<&Lifecycle>, grace: i64, path: &Path<'
 
 fn hook(it: &LifecycleHandler, grace: i64, path: &Path<'_>, errors: &mut Errors) {
     let mut count = Count::default();
-    if let Some(exec) = &it.exec {
-        count.exec(exec, &path.child("exec"), errors);
-    }
-    if let Some(get) = &it.http_get {
-        count.http_get(get, &path.child("httpGet"), errors);
-    }
-    if let Some(tcp) = &it.tcp_socket {
-        let at = path.child("tcpSocket");
-        if count.is_first(&at, errors) {
-            port(&tcp.port, &at.child("port"), errors);
-        }
-    }
+    count.common((it.exec.as_ref(), it.http_get.as_ref(), it.tcp_socket.as_ref()), path, errors);
     if let Some(sleep) = &it.sleep {
         let at = path.child("sleep");
         if count.is_first(&at, errors) && !(0..=grace).contains(&sleep.seconds) {
@@ -102,6 +80,8 @@ fn hook(it: &LifecycleHandler, grace: i64, path: &Path<'_>, errors: &mut Errors)
 #[derive(Default)]
 struct Count(usize);
 
+type Common<'a> = (Option<&'a ExecAction>, Option<&'a HTTPGetAction>, Option<&'a TCPSocketAction>);
+
 impl Count {
     fn is_first(&mut self, path: &Path<'_>, errors: &mut Errors) -> bool {
         self.0 += 1;
@@ -109,6 +89,22 @@ impl Count {
             errors.forbidden(path, ONE_HANDLER);
         }
         self.0 == 1
+    }
+
+    /// The handlers that probes and hooks share.
+    fn common(&mut self, (exec, get, tcp): Common<'_>, path: &Path<'_>, errors: &mut Errors) {
+        if let Some(exec) = exec {
+            self.exec(exec, &path.child("exec"), errors);
+        }
+        if let Some(get) = get {
+            self.http_get(get, &path.child("httpGet"), errors);
+        }
+        if let Some(tcp) = tcp {
+            let at = path.child("tcpSocket");
+            if self.is_first(&at, errors) {
+                port(&tcp.port, &at.child("port"), errors);
+            }
+        }
     }
 
     fn exec(&mut self, it: &ExecAction, path: &Path<'_>, errors: &mut Errors) {

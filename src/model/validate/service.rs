@@ -172,6 +172,10 @@ fn endpoint(it: &Endpoint, address_type: &str, path: &Path<'_>, errors: &mut Err
         match address_type {
             "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => errors.invalid(&at, address, "must be a valid IPv4 address"),
             "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => errors.invalid(&at, address, "must be a valid IPv6 address"),
+            "IPv4" | "IPv6" => {
+                let wrong = address.parse().map(names::endpoint_address).unwrap_or_default();
+                errors.all(&at, address, wrong);
+            }
             "FQDN" => errors.all(&at, address, names::dns_subdomain(address)),
             _ => {}
         }

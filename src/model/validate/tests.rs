@@ -439,6 +439,33 @@ fn service_rules() {
     );
 }
 
+/// A Service without a selector must not lead to the sender's own host, or to its cloud's metadata.
+#[test]
+fn endpoints_are_not_the_senders_own() {
+    let addresses = ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "192.168.0.1"];
+    let endpoints: Vec<Value> = addresses.iter().map(|address| json!({"addresses": [address]})).collect();
+    let slice = json!({"metadata": {"name": "a", "namespace": "web"}, "addressType": "IPv4", "endpoints": endpoints});
+    assert_eq!(
+        errors(Kind::EndpointSlice, slice),
+        [
+            "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+            "endpoints[1].addresses[0]: Invalid value: \"169.254.169.254\": may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+            "endpoints[2].addresses[0]: Invalid value: \"224.0.0.1\": may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+            "endpoints[3].addresses[0]: Invalid value: \"0.0.0.0\": may not be unspecified (0.0.0.0)",
+        ]
+    );
+}
+
+/// Charts write both.
+#[test]
+fn slips_of_charts_are_told_as_kubernetes_tells_them() {
+    let nameless = with(&pod(), "/spec/imagePullSecrets", json!([{"name": ""}, {}]));
+    assert_eq!(errors(Kind::Pod, nameless), Vec::<String>::new());
+    let limit = with(&pod(), "/spec/containers/0/resources", json!({"limits": {"cpu": "much"}}));
+    let found = errors(Kind::Pod, limit);
+    assert!(found.len() == 1 && found[0].starts_with("spec.containers[0].resources.limits[cpu]: "), "{found:?}");
+}
+
 #[test]
 fn rules_of_the_other_kinds() {
     let secret = |type_: &str, data: Value| json!({"metadata": {"name": "s", "namespace": "web"}, "type": type_, "stringData": data});

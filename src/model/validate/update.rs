@@ -114,16 +114,8 @@ fn service(new: &Service, old: &Service, errors: &mut Errors) {
 }
 
 fn config_map(new: &ConfigMap, old: &ConfigMap, errors: &mut Errors) {
-    if old.immutable != Some(true) {
-        return;
-    }
-    if new.immutable != Some(true) {
-        errors.forbidden(&Path::root("immutable"), SET_IMMUTABLE);
-    }
-    if differ(new.data.as_ref(), old.data.as_ref()) {
-        errors.forbidden(&Path::root("data"), SET_IMMUTABLE);
-    }
-    if differ(new.binary_data.as_ref(), old.binary_data.as_ref()) {
+    immutable((new.immutable, new.data.as_ref()), (old.immutable, old.data.as_ref()), errors);
+    if old.immutable == Some(true) && differ(new.binary_data.as_ref(), old.binary_data.as_ref()) {
         errors.forbidden(&Path::root("binaryData"), SET_IMMUTABLE);
     }
 }
@@ -132,16 +124,23 @@ fn secret(new: &Secret, old: &Secret, errors: &mut Errors) {
     if new.type_ != old.type_ {
         errors.invalid(&Path::root("type"), &new.type_, IMMUTABLE);
     }
-    if old.immutable != Some(true) {
+    immutable((new.immutable, new.data.as_ref()), (old.immutable, old.data.as_ref()), errors);
+}
+
+/// `immutable` and the data of a ConfigMap or Secret: once it is set, neither changes.
+fn immutable<T: PartialEq>(new: Marked<'_, T>, old: Marked<'_, T>, errors: &mut Errors) {
+    if old.0 != Some(true) {
         return;
     }
-    if new.immutable != Some(true) {
+    if new.0 != Some(true) {
         errors.forbidden(&Path::root("immutable"), SET_IMMUTABLE);
     }
-    if differ(new.data.as_ref(), old.data.as_ref()) {
+    if differ(new.1, old.1) {
         errors.forbidden(&Path::root("data"), SET_IMMUTABLE);
     }
 }
+
+type Marked<'a, T> = (Option<bool>, Option<&'a BTreeMap<String, T>>);
 
 /// Maps that hold different things; an empty one is none.
 fn differ<T: PartialEq>(new: Option<&BTreeMap<String, T>>, old: Option<&BTreeMap<String, T>>) -> bool {
