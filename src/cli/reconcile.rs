@@ -17,6 +17,7 @@ use super::{output, source};
 use crate::config::name_of;
 use crate::model::Kind;
 use crate::sync::names::{APPROVE, REQUESTED_AT};
+use crate::sync::select::is_manifest;
 
 pub async fn run(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     match (args.dry_run, args.offline) {
@@ -27,9 +28,11 @@ pub async fn run(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
 }
 
 /// The directory a target names, if it names one: with a slash or a leading dot it is never a source.
+/// Nor is a manifest, whose reader says what to name instead.
 fn directory(target: &str) -> Option<&Path> {
     let path = Path::new(target);
-    (target.contains('/') || target.starts_with('.') || path.is_dir()).then_some(path)
+    let named = path.is_dir() || (path.is_file() && is_manifest(target));
+    (target.contains('/') || target.starts_with('.') || named).then_some(path)
 }
 
 async fn offline(args: &ReconcileArgs, local: &dyn Local) -> Outcome {

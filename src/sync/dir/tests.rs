@@ -42,6 +42,15 @@ async fn reads_manifests_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_file_is_no_directory_and_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.yaml");
+    fs::write(&file, "1").unwrap();
+    let Fetched::Unreachable(why) = Directory::new(&file, "").fetch().await else { panic!("it is read as a directory") };
+    assert!(why.ends_with("a.yaml is not a directory: name the one it is in"), "{why}");
+}
+
+#[tokio::test]
 async fn a_link_out_of_the_tree_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();

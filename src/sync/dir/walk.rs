@@ -32,6 +32,8 @@ pub(super) struct Look {
 pub(super) enum LookError {
     #[error("open {}: {error}", path.display())]
     Root { path: PathBuf, error: rustix::io::Errno },
+    #[error("{} is not a directory: name the one it is in", path.display())]
+    File { path: PathBuf },
     #[error("read {path}: {error}")]
     Read { path: String, error: std::io::Error },
     #[error("{path} is a link that leads out of the directory or nowhere")]
@@ -42,7 +44,10 @@ pub(super) enum LookError {
 
 /// Reads every manifest below `path` in `root`.
 pub(super) fn look(root: &Path, path: &str, limits: Limits) -> Result<Look, LookError> {
-    let failed = |error| LookError::Root { path: root.to_owned(), error };
+    let failed = |error| match error {
+        rustix::io::Errno::NOTDIR => LookError::File { path: root.to_owned() },
+        error => LookError::Root { path: root.to_owned(), error },
+    };
     let root_fd = openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     let stat = fstat(&root_fd).map_err(failed)?;
     let filesystem = fstatfs(&root_fd).map_err(failed)?;
