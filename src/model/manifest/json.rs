@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::bound::crowded;
 use super::position::{Field, Inside, Lines, Position, Spot};
-use super::{DEPTH, Document, Fault, NOT_JSON, Parsed, cut, scalar};
+use super::{DEPTH, Document, Fault, NODES, NOT_JSON, Parsed, cut, scalar};
 
 /// Every JSON value of a text, one after another.
 pub(super) fn parse(text: &str) -> Parsed {
     let lines = Lines::new(text);
+    if let Some(at) = crowded(text, false) {
+        return Parsed::failed(Fault::new(lines.at(at), format!("more than {NODES} values in one file")));
+    }
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let mut parsed = Parsed::default();
     let mut start = 0;

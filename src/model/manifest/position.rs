@@ -48,6 +48,14 @@ pub struct Field {
 }
 
 impl Spot {
+    /// The place of a mapping's value.
+    pub(super) fn field_mut(&mut self, name: &str) -> Option<&mut Spot> {
+        match &mut self.inside {
+            Inside::Fields(fields) => fields.get_mut(name).map(|field| &mut field.value),
+            _ => None,
+        }
+    }
+
     pub(super) fn leaf(at: Position) -> Self {
         Self { at, inside: Inside::Nothing }
     }
@@ -96,25 +104,45 @@ impl Spot {
     }
 }
 
-/// Byte offsets to positions.
+/// Byte offsets to positions, in a time that does not grow with the length of a line.
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
+    /// Characters before each block of the text.
+    before: Vec<usize>,
 }
+
+/// Bytes whose characters are counted anew for each position.
+const BLOCK: usize = 1024;
 
 impl<'a> Lines<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(index, _)| index + 1)).collect();
-        Self { text, starts }
+        let blocks = text.as_bytes().chunks(BLOCK).scan(0, |sum, block| {
+            let before = *sum;
+            *sum += characters(block);
+            Some(before)
+        });
+        Self { text, starts, before: blocks.collect() }
     }
 
     pub(super) fn at(&self, offset: usize) -> Position {
         let offset = offset.min(self.text.len());
         let line = self.starts.partition_point(|start| *start <= offset);
-        let start = self.starts[line - 1];
-        let column = self.text.get(start..offset).map_or(offset - start, |before| before.chars().count());
+        let column = self.characters_before(offset) - self.characters_before(self.starts[line - 1]);
         Position::new(line, column + 1)
     }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let block = (offset / BLOCK).min(self.before.len().saturating_sub(1));
+        let before = self.before.get(block).copied().unwrap_or_default();
+        before + characters(&self.text.as_bytes()[block * BLOCK..offset])
+    }
+}
+
+/// Characters that begin in some bytes of a text.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 impl Spot {

@@ -6,12 +6,16 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::bound::crowded;
 use super::position::{Field, Inside, Lines, Spot};
-use super::{Document, Fault, Parsed, scalar};
+use super::{Document, Fault, NODES, Parsed, scalar};
 
 /// The one object of a TOML text.
 pub(super) fn parse(text: &str) -> Parsed {
     let lines = Lines::new(text);
+    if let Some(at) = crowded(text, true) {
+        return Parsed::failed(Fault::new(lines.at(at), format!("more than {NODES} values in one file")));
+    }
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut faults: Vec<Fault> = errors
         .iter()

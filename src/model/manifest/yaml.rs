@@ -14,6 +14,7 @@ use granit_parser::{Event, Parser, ScalarStyle, Span};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::bound::crowded;
 use super::position::{Field, Inside, Position, Spot};
 use super::scalar::{Scalar, Tag, resolve};
 use super::{DEPTH, Document, Fault, NODES, Parsed, cut, json};
@@ -63,7 +64,9 @@ fn split(text: &str, faults: &mut Vec<Fault>) -> Vec<Chunk> {
 }
 
 fn parse_chunk(text: &str) -> Parsed {
-    if text.trim_start().starts_with('{') {
+    // Files with a mark at their start may have been joined.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with('{') && crowded(text, false).is_none() {
         let parsed = json::parse(text);
         if parsed.is_json() {
             return parsed;
@@ -90,7 +93,9 @@ fn parse_chunk(text: &str) -> Parsed {
             Err(error) => {
                 if faults.is_empty() {
                     let at = error.location().map_or(shape.at, |at| Position::new(at.line(), at.column()));
-                    faults.push(Fault::new(at, format!("not YAML: {}", cut(&error.to_string()))));
+                    let message = cut(&error.to_string()).to_owned();
+                    let message = if message.starts_with("invalid length") { DISAGREE.to_owned() } else { format!("not YAML: {message}") };
+                    faults.push(Fault::new(at, message));
                 }
                 parsed.faults.append(&mut faults);
                 return parsed;
@@ -101,7 +106,7 @@ fn parse_chunk(text: &str) -> Parsed {
     if stream.next().is_some() { parsed.and(Fault::new(Position::START, DISAGREE.to_owned())) } else { parsed }
 }
 
-const DISAGREE: &str = "not YAML: two readings of it disagree about where documents end";
+const DISAGREE: &str = "not YAML: two readings of it disagree about where something ends";
 
 /// A node as it is written.
 struct Shape {
