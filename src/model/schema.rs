@@ -26,6 +26,8 @@ pub struct UnknownField {
 pub struct Finding {
     /// Path of the field: `spec.ports[0].port`.
     pub path: String,
+    /// The same as a JSON pointer: `/spec/ports/0/port`.
+    pub pointer: String,
     pub fault: Fault,
 }
 
@@ -206,14 +208,45 @@ pub fn unknown_fields(kind: Kind, value: &Value) -> Vec<UnknownField> {
 /// value's fields. A null stands for an absent field.
 pub fn check(kind: Kind, value: &Value) -> Vec<Finding> {
     let schema = schema(kind);
-    let mut walk = Walk { types: &schema.types, path: String::new(), found: Vec::new() };
+    let mut walk = Walk { types: &schema.types, path: String::new(), pointer: String::new(), found: Vec::new() };
     walk.check(schema.root, value);
     walk.found
+}
+
+/// Puts in place of each null in a map what Kubernetes' decoder makes of it: an empty text, or
+/// zero. Elsewhere a null stands for an absent field.
+pub fn fill_nulls(kind: Kind, value: &mut Value) {
+    let schema = schema(kind);
+    fill(&schema.types, schema.root, value);
+}
+
+fn fill(types: &[Type], at: usize, value: &mut Value) {
+    match (&types[at], value) {
+        (Type::Object(fields), Value::Object(values)) => {
+            for (name, value) in values {
+                if let Some(&of) = fields.get(name) {
+                    fill(types, of, value);
+                }
+            }
+        }
+        (Type::Map(of), Value::Object(values)) => {
+            for value in values.values_mut() {
+                match &types[*of] {
+                    Type::Text(_) if value.is_null() => *value = Value::from(""),
+                    Type::Quantity if value.is_null() => *value = Value::from("0"),
+                    _ => fill(types, *of, value),
+                }
+            }
+        }
+        (Type::List(of), Value::Array(items)) => items.iter_mut().for_each(|item| fill(types, *of, item)),
+        _ => {}
+    }
 }
 
 struct Walk<'a> {
     types: &'a [Type],
     path: String,
+    pointer: String,
     found: Vec<Finding>,
 }
 
@@ -224,19 +257,22 @@ impl Walk<'_> {
             (Type::Object(fields), Value::Object(values)) => return self.check_fields(fields, values),
             (Type::Map(of), Value::Object(values)) => {
                 let of = *of;
-                return values.iter().filter(|(_, value)| !value.is_null()).for_each(|(key, value)| {
+                return values.iter().for_each(|(key, value)| {
                     let name = if key.contains(['.', '/', '[']) { format!("[{key}]") } else { key.clone() };
-                    self.below(&name, |walk| walk.check(of, value));
+                    self.below(&name, key, |walk| walk.check(of, value));
                 });
             }
             (Type::List(of), Value::Array(items)) => {
                 let of = *of;
-                return items.iter().enumerate().for_each(|(index, item)| self.below(&format!("[{index}]"), |walk| walk.check(of, item)));
+                return items
+                    .iter()
+                    .enumerate()
+                    .for_each(|(index, item)| self.below(&format!("[{index}]"), &index.to_string(), |walk| walk.check(of, item)));
             }
             (wanted, value) => wrong(wanted, value),
         };
         if let Some(fault) = fault {
-            self.found.push(Finding { path: self.path.clone(), fault });
+            self.find(fault);
         }
     }
 
@@ -244,27 +280,34 @@ impl Walk<'_> {
         for (name, value) in values {
             match fields.get(name) {
                 Some(_) if value.is_null() => {}
-                Some(&of) => self.below(name, |walk| walk.check(of, value)),
+                Some(&of) => self.below(name, name, |walk| walk.check(of, value)),
                 None => {
                     let fault = Fault::Unknown {
                         field: name.clone(),
                         container: self.path.clone(),
                         suggestion: nearest(name, fields.keys().map(String::as_str)).map(str::to_owned),
                     };
-                    self.below(name, |walk| walk.found.push(Finding { path: walk.path.clone(), fault }));
+                    self.below(name, name, |walk| walk.find(fault));
                 }
             }
         }
     }
 
-    fn below(&mut self, name: &str, look: impl FnOnce(&mut Self)) {
-        let length = self.path.len();
+    fn find(&mut self, fault: Fault) {
+        self.found.push(Finding { path: self.path.clone(), pointer: self.pointer.clone(), fault });
+    }
+
+    fn below(&mut self, name: &str, key: &str, look: impl FnOnce(&mut Self)) {
+        let (length, above) = (self.path.len(), self.pointer.len());
         if length > 0 && !name.starts_with('[') {
             self.path.push('.');
         }
         self.path.push_str(name);
+        self.pointer.push('/');
+        self.pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
         look(self);
         self.path.truncate(length);
+        self.pointer.truncate(above);
     }
 }
 
@@ -426,7 +469,7 @@ mod tests {
     #[test]
     fn wrong_types_say_what_is_wanted() {
         assert_eq!(
-            said(Kind::ConfigMap, json!({"data": {"a": 1, "b.c": true, "d": null}})),
+            said(Kind::ConfigMap, json!({"data": {"a": 1, "b.c": true}})),
             [
                 "ConfigMap.data.a must be a string, not a number, put it in quotes",
                 "ConfigMap.data[b.c] must be a string, not a boolean, put it in quotes: yes, no, on, off, y, n, true and false are booleans in YAML",
@@ -447,6 +490,24 @@ mod tests {
         assert_eq!(
             said(Kind::Pod, json!({"metadata": {"creationTimestamp": null}, "spec": {"activeDeadlineSeconds": 5_000_000_000_i64}})),
             [""; 0]
+        );
+    }
+
+    #[test]
+    fn nulls_are_filled_in_where_kubernetes_fills_them_in() {
+        let mut value = json!({"metadata": {"annotations": {"a/b": null}, "labels": null}, "spec": {"containers": [{"name": "a",
+            "args": [null], "resources": {"limits": {"cpu": null}}}]}});
+        fill_nulls(Kind::Pod, &mut value);
+        assert_eq!(
+            value,
+            json!({"metadata": {"annotations": {"a/b": ""}, "labels": null}, "spec": {"containers": [{"name": "a",
+                "args": [null], "resources": {"limits": {"cpu": "0"}}}]}})
+        );
+        assert_eq!(said(Kind::Pod, value), ["Pod.spec.containers[0].args[0] must be a string, not null"]);
+        let pointers = |value| check(Kind::Pod, &value).into_iter().map(|finding| finding.pointer).collect::<Vec<_>>();
+        assert_eq!(
+            pointers(json!({"metadata": {"labels": {"a/b~c": 1}}, "spec": {"containers": [{"args": [1]}]}})),
+            ["/metadata/labels/a~1b~0c", "/spec/containers/0/args/0"]
         );
     }
 

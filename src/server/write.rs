@@ -13,7 +13,7 @@ use super::render::{Renderer, json_response};
 use super::request::{Call, FieldValidation};
 use super::{ServerState, authorise, body, scale};
 use crate::model::ownership::{self, ManagedFields};
-use crate::model::{Kind, Object};
+use crate::model::{Kind, Object, schema};
 use crate::store::{CommitError, Committed, Conflict, Precondition, Transaction, Write};
 
 /// What a write is about to store, and what to tell the caller besides.
@@ -173,6 +173,7 @@ pub fn finish(
     {
         object.remove("status");
     }
+    schema::fill_nulls(kind, &mut value);
     let object = Object::from_value(kind, value).map_err(|error| {
         let version = kind.info().version;
         Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", error.source))
