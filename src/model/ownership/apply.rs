@@ -1,6 +1,8 @@
 //! Server-side apply, and what a plain write does to ownership. PURE.
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
 
 use super::fields::FieldSet;
 use super::managed::{ManagedFields, Operation, Owner};
@@ -32,6 +34,12 @@ pub fn apply(
     force: bool,
 ) -> Result<(Value, ManagedFields), Vec<Conflict>> {
     let mut owners = managed.clone();
+    let mut folded = applied.clone();
+    if kind == Kind::Secret {
+        string_data_is_data(&mut folded);
+        owners.owners.iter_mut().for_each(|owner| owner.fields.rename("stringData", "data"));
+    }
+    let applied = &folded;
     let said = FieldSet::of(kind, applied);
     let merged = match live {
         Some(live) => {
@@ -69,6 +77,25 @@ pub fn apply(
     Ok((result, owners))
 }
 
+/// A Secret keeps what `stringData` says in `data`: who says the one owns the other.
+pub fn string_data_is_data(secret: &mut Value) {
+    let Some(fields) = secret.as_object_mut() else { return };
+    let Some(Value::Object(plain)) = fields.remove("stringData") else { return };
+    if plain.is_empty() {
+        return;
+    }
+    let data = fields.entry("data").or_insert_with(|| Value::Object(Map::new()));
+    if data.is_null() {
+        *data = Value::Object(Map::new());
+    }
+    let Some(data) = data.as_object_mut() else { return };
+    for (name, value) in plain {
+        if let Some(text) = value.as_str() {
+            data.insert(name, Value::from(STANDARD.encode(text)));
+        }
+    }
+}
+
 fn is(owner: &Owner, manager: &str) -> bool {
     owner.manager == manager && owner.operation == Operation::Apply && owner.subresource.is_empty()
 }
@@ -104,7 +131,7 @@ pub fn update(
     manager: &str,
     subresource: &str,
 ) -> ManagedFields {
-    let nothing = Value::Object(serde_json::Map::new());
+    let nothing = Value::Object(Map::new());
     let (changing, gone) = compare(kind, before.unwrap_or(&nothing), after);
     let mut owners = managed.clone();
     if changing.is_empty() && gone.is_empty() {

@@ -94,6 +94,14 @@ impl FieldSet {
         set
     }
 
+    /// Moves what is owned below one field to another.
+    pub(super) fn rename(&mut self, field: &str, other: &str) {
+        if let Some(child) = self.children.remove(&Element::Field(field.to_owned())).filter(|child| !child.children.is_empty()) {
+            let there = self.children.entry(Element::Field(other.to_owned())).or_default();
+            *there = there.union(&Self { here: there.here, ..child });
+        }
+    }
+
     /// Every path of the set, printed: `.spec.replicas`, `.spec.containers[name="a"].image`.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();

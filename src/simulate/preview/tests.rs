@@ -174,6 +174,16 @@ fn a_rollout_a_prune_and_a_secret() {
 }
 
 #[test]
+fn a_key_renamed_in_string_data_is_seen_to_go() {
+    let base = happen(&cluster(1, Vec::new()), "r1", &[("a.yaml", secret("hunter2") + &config("c", "1"))], None);
+    let renamed = secret("hunter2").replace("stringData: {password:", "stringData: {token:") + &config("c", "1");
+    let preview = foresee(&base, "r2", &[("a.yaml", renamed)]);
+    let text = preview.to_string();
+    assert!(text.contains("- data.password: (sensitive)") && text.contains("+ data.token: (sensitive)"), "{text}");
+    assert!(!text.contains("hunter") && !text.contains("aHVu"), "{text}");
+}
+
+#[test]
 fn what_does_not_fit_stays_pending() {
     let preview = foresee(&cluster(1, Vec::new()), "r1", &[("web.yaml", deployment("web", 3, "nginx:1", "2"))]);
     insta::assert_snapshot!(preview.to_string());
