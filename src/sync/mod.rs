@@ -44,3 +44,6 @@ mod tests;
 
 #[cfg(test)]
 mod act_tests;
+
+#[cfg(test)]
+mod render_tests;

@@ -401,6 +401,10 @@ impl<'p> Planner<'p> {
                 self.plan.waits.push(Wait { subject: live.key().clone(), reason: Reason::new("BeingDeleted", "is being deleted") });
                 continue;
             }
+            if live.is_some() && rendered.leaves_out(key) {
+                self.plan.skipped.push(format!("{key} stays: a document of its kind and name is left out"));
+                continue;
+            }
             match live {
                 Some(_) if !entry.created => self.plan.skipped.push(format!("{key} stays: it was adopted, not created")),
                 Some(live) if entry.keep || !may_prune(live) => {

@@ -1,18 +1,22 @@
 //! A tree's files to the objects it wants, or every error of the tree at once. PURE.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::identity::{self, Digest, Sum};
 use super::source::Tree;
 use crate::admit;
-use crate::model::manifest::{self, Manifest, Problem, Unsupported};
-use crate::model::{Key, Object, SourceSpec};
+use crate::model::manifest::{self, Manifest, Position, Problem, Skipped, Unsupported};
+use crate::model::ownership::string_data_is_data;
+use crate::model::{ErrorReason, FieldError, Key, Kind, Object, SourceSpec, Typed, validate};
 
 const WAVE: &str = "argocd.argoproj.io/sync-wave";
+/// Objects of one source: as many as one transaction is made for.
+pub const OBJECTS: usize = 20_000;
 const REPLACE: &str = "podbay.dev/replace";
 
 /// How a source's manifests are read.
@@ -55,8 +59,18 @@ pub struct Rendered {
     pub desired: BTreeMap<Key, Arc<Desired>>,
     /// Left out, each with its reason.
     pub skipped: Vec<String>,
+    /// Kind, namespace and name of the documents that were left out.
+    left_out: BTreeSet<(String, String, String)>,
     /// Over the digests of all.
     pub set_digest: String,
+}
+
+impl Rendered {
+    /// Whether a document that was left out has the kind and name of this object: nobody said that
+    /// it shall go.
+    pub fn leaves_out(&self, key: &Key) -> bool {
+        !self.left_out.is_empty() && self.left_out.contains(&(key.kind.name().to_owned(), key.namespace.clone(), key.name.clone()))
+    }
 }
 
 /// Files that were rendered before: an unchanged one is not read again.
@@ -66,10 +80,14 @@ pub struct Cache {
     files: BTreeMap<String, (Digest, File)>,
 }
 
+/// What one file holds.
 #[derive(Clone, Default)]
 struct File {
     desired: Vec<Arc<Desired>>,
-    skipped: Vec<String>,
+    /// Every object, those with a problem too, and where its name is.
+    named: Vec<(Key, u32, Position)>,
+    skipped: Vec<Skipped>,
+    notes: Vec<String>,
 }
 
 /// Renders a tree.
@@ -80,40 +98,78 @@ pub fn render(tree: &Tree, options: &Options, cache: &mut Cache) -> Result<Rende
     if cache.options.as_ref() != Some(options) {
         *cache = Cache { options: Some(options.clone()), files: BTreeMap::new() };
     }
-    let (mut files, mut problems) = (BTreeMap::new(), Vec::new());
+    let mut known = std::mem::take(&mut cache.files);
+    let (mut bad, mut problems) = (BTreeMap::new(), Vec::new());
+    let mut left = OBJECTS;
     for (path, content) in &tree.files {
         let digest: Digest = Sha256::digest(content).into();
-        let known = cache.files.remove(path).filter(|(seen, _)| *seen == digest);
-        match known.map_or_else(|| read_file(path, content, options), |(_, file)| Ok(file)) {
-            Ok(file) => {
-                files.insert(path.clone(), (digest, file));
-            }
-            Err(mut found) => problems.append(&mut found),
+        let (file, mut found) = match known.remove(path).filter(|(seen, _)| *seen == digest) {
+            Some((_, file)) => (file, Vec::new()),
+            None => read_file(path, content, options),
+        };
+        if file.named.len() > left {
+            return Err(vec![too_many(path, file.named[left].2)]);
+        }
+        left -= file.named.len();
+        if found.is_empty() {
+            cache.files.insert(path.clone(), (digest, file));
+        } else {
+            problems.append(&mut found);
+            bad.insert(path.clone(), file);
         }
     }
-    cache.files = files;
-    let mut rendered = Rendered { skipped: tree.notes.clone(), ..Rendered::default() };
-    for (_, file) in cache.files.values() {
-        rendered.skipped.extend(file.skipped.iter().cloned());
-        for desired in &file.desired {
-            let key = desired.object.key();
-            if let Some(other) = rendered.desired.insert(key.clone(), Arc::clone(desired)) {
-                problems.push(twin(key, &other, desired));
-            }
+    if bad.is_empty() {
+        let rendered = put_together(tree, options, cache);
+        if rendered.desired.len() == OBJECTS - left {
+            return Ok(rendered);
         }
     }
-    if !problems.is_empty() {
-        problems.sort();
-        problems.dedup();
-        return Err(problems);
-    }
-    rendered.set_digest = set_digest(&rendered.desired);
-    Ok(rendered)
+    let good = cache.files.iter().map(|(path, (_, file))| (path, file));
+    refuse_twins(good.chain(&bad), &mut problems);
+    problems.sort();
+    problems.dedup();
+    Err(problems)
 }
 
-fn twin(key: &Key, first: &Desired, second: &Desired) -> Problem {
-    let message = format!("{key} is given twice, first in {}:{}", first.file, first.line);
-    Problem { file: second.file.clone(), line: second.line, column: 1, message, hint: None }
+/// The set of a tree's files, which have no problem by themselves.
+fn put_together(tree: &Tree, options: &Options, cache: &Cache) -> Rendered {
+    let mut rendered = Rendered { skipped: tree.notes.clone(), ..Rendered::default() };
+    for (_, file) in cache.files.values() {
+        rendered.skipped.extend(file.skipped.iter().map(ToString::to_string).chain(file.notes.iter().cloned()));
+        for left_out in &file.skipped {
+            let cluster = Kind::all().iter().any(|row| row.name == left_out.kind && !row.namespaced);
+            let namespace = match (cluster, left_out.namespace.as_str()) {
+                (true, _) => "",
+                (false, "") => options.namespace.as_str(),
+                (false, named) => named,
+            };
+            rendered.left_out.insert((left_out.kind.clone(), namespace.to_owned(), left_out.name.clone()));
+        }
+        rendered.desired.extend(file.desired.iter().map(|desired| (desired.object.key().clone(), Arc::clone(desired))));
+    }
+    rendered.set_digest = set_digest(&rendered.desired);
+    rendered
+}
+
+fn too_many(file: &str, at: Position) -> Problem {
+    let message = format!("a source has at most {OBJECTS} objects: split it into several");
+    Problem { file: file.to_owned(), line: at.line, column: at.column, message, hint: None }
+}
+
+/// The same object twice in a tree: both files are named.
+fn refuse_twins<'a>(files: impl Iterator<Item = (&'a String, &'a File)>, problems: &mut Vec<Problem>) {
+    let mut all: Vec<_> = files.flat_map(|(path, file)| file.named.iter().map(move |(key, line, at)| (key, path, line, at))).collect();
+    all.sort();
+    let mut first: Option<(&Key, &String, &u32)> = None;
+    for (key, path, line, at) in all {
+        match first.filter(|(other, ..)| *other == key) {
+            Some((_, file, above)) => {
+                let message = format!("{key} is given twice, first in {file}:{above}");
+                problems.push(Problem { file: path.clone(), line: at.line, column: at.column, message, hint: None });
+            }
+            None => first = Some((key, path, line)),
+        }
+    }
 }
 
 fn set_digest(desired: &BTreeMap<Key, Arc<Desired>>) -> String {
@@ -124,31 +180,40 @@ fn set_digest(desired: &BTreeMap<Key, Arc<Desired>>) -> String {
     sum.finish()
 }
 
-fn read_file(path: &str, content: &[u8], options: &Options) -> Result<File, Vec<Problem>> {
-    let files = BTreeMap::from([(path.to_owned(), content.to_vec())]);
+fn read_file(path: &str, content: &[u8], options: &Options) -> (File, Vec<Problem>) {
     let unsupported = if options.skip_unsupported { Unsupported::Skip } else { Unsupported::Refuse };
-    let found = manifest::read(&files, &manifest::Options { namespace: options.namespace.clone(), unsupported })?;
-    let mut file = File { desired: Vec::new(), skipped: found.skipped.iter().map(ToString::to_string).collect() };
-    let mut problems = Vec::new();
+    let found = manifest::read(path, content, &manifest::Options { namespace: options.namespace.clone(), unsupported });
+    let mut file = File { skipped: found.skipped, notes: found.notes, ..File::default() };
+    let mut problems = found.problems;
     for manifest in &found.objects {
+        file.named.push((manifest.key().clone(), manifest.line, manifest.position("metadata.name")));
         match desire(manifest) {
             Ok(desired) => file.desired.push(Arc::new(desired)),
             Err(mut found) => problems.append(&mut found),
         }
     }
-    if problems.is_empty() { Ok(file) } else { Err(problems) }
+    (file, problems)
 }
 
 fn desire(manifest: &Manifest) -> Result<Desired, Vec<Problem>> {
-    let object =
-        admit::normalise(&manifest.object).map_err(|errors| errors.iter().map(|error| manifest.broken(error)).collect::<Vec<_>>())?;
-    let wave = match manifest.object.annotation(WAVE) {
-        Some(text) => text.trim().parse().map_err(|_| {
-            let path = format!("metadata.annotations[{WAVE}]");
-            vec![manifest.problem(&path, format!("annotation {WAVE} is not a whole number"))]
-        })?,
-        None => 0,
+    let (normal, mut errors) = match admit::normalise(&manifest.object) {
+        Ok(normal) => (Some(normal), Vec::new()),
+        Err(errors) => (None, errors),
     };
+    errors.extend(owned(&manifest.object));
+    let of_pods = template(&manifest.object).map(|template| validate::validate_pods(template, "spec.template")).unwrap_or_default();
+    for error in of_pods {
+        if errors.iter().all(|other| other.path != error.path) {
+            errors.push(error);
+        }
+    }
+    let mut problems: Vec<Problem> = errors.iter().filter_map(|error| manifest.broken(error)).collect();
+    let wave = manifest.object.annotation(WAVE).map_or(Ok(0), |text| text.trim().parse());
+    if wave.is_err() {
+        problems.push(manifest.problem(&format!("metadata.annotations[{WAVE}]"), format!("annotation {WAVE} is not a whole number")));
+    }
+    // Where nothing is left to say of a rule, the file has its problem already.
+    let (Some(object), Ok(wave), true) = (normal, wave, problems.is_empty()) else { return Err(problems) };
     let applied = applied(&manifest.object, &manifest.value);
     Ok(Desired {
         digest: digest(&applied, &manifest.file),
@@ -160,6 +225,27 @@ fn desire(manifest: &Manifest) -> Result<Desired, Vec<Problem>> {
         wave,
         object,
     })
+}
+
+/// What a workload's pods are made from. A pod that is refused later is refused where nobody looks.
+fn template(object: &Object) -> Option<&PodTemplateSpec> {
+    match object.typed() {
+        Typed::Deployment(it) => Some(&it.spec.template),
+        Typed::ReplicaSet(it) => it.spec.template.as_ref(),
+        Typed::Job(it) => Some(&it.spec.as_ref()?.template),
+        _ => None,
+    }
+}
+
+/// An owner is known by the UID that a cluster gave it: whoever writes that down has exported the
+/// object, and the owner makes it anew by itself.
+fn owned(object: &Object) -> Option<FieldError> {
+    let owner = object.meta().owner_references.iter().flatten().next()?;
+    let message = format!(
+        "Forbidden: it belongs to {} {} of the cluster it was exported from and would be deleted at once: commit the owner instead, or remove `ownerReferences`",
+        owner.kind, owner.name
+    );
+    Some(FieldError { path: "metadata.ownerReferences".to_owned(), reason: ErrorReason::Forbidden, message })
 }
 
 fn digest(applied: &Value, file: &str) -> Digest {
@@ -178,9 +264,12 @@ pub fn may_prune(object: &Object) -> bool {
 /// type would add.
 pub fn applied(object: &Object, written: &Value) -> Value {
     let mut value = restrict(object.value(), written);
+    if object.kind() == Kind::Secret {
+        string_data_is_data(&mut value);
+    }
     let Some(map) = value.as_object_mut() else { return value };
     map.remove("status");
-    let kept = ["name", "namespace", "labels", "annotations", "ownerReferences", "finalizers"];
+    let kept = ["name", "namespace", "labels", "annotations", "finalizers"];
     let mut meta =
         map.remove("metadata").and_then(|meta| if let Value::Object(meta) = meta { Some(meta) } else { None }).unwrap_or_default();
     meta.retain(|name, _| kept.contains(&name.as_str()));

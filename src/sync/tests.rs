@@ -165,7 +165,7 @@ fn a_revision_is_taken_whole_and_rests() {
 fn a_bad_revision_changes_nothing_and_says_everything() {
     let mut world = World::with("web");
     world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
-    let bad = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndatta: {}\n";
+    let bad = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndatta: {}\n";
     let worse = deployment("d", "", "i:1").replace("replicas: 2", "replica: 2");
     let status = world.put("web", "r2", &[("a.yaml", &config("a", "2")), ("b.yaml", bad), ("c.yaml", &worse)]);
     assert_eq!((status.accepted_revision.as_deref(), status.fetched_revision.as_deref()), (Some("r1"), Some("r2")));

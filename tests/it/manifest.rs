@@ -81,10 +81,12 @@ fn corpus(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(file)
 }
 
-/// Reads one file as a tree, unserved kinds let through: the errors, or the values as written.
+/// Reads one file, unserved kinds let through: the errors, or the values as written.
 fn look(sample: &Sample) -> Result<Vec<Value>, Vec<Problem>> {
-    let files = BTreeMap::from([(sample.file.clone(), sample.text.clone())]);
-    manifest::read(&files, &Options { unsupported: Unsupported::Skip, ..Options::default() })?;
+    let found = manifest::read(&sample.file, &sample.text, &Options { unsupported: Unsupported::Skip, ..Options::default() });
+    if !found.problems.is_empty() {
+        return Err(found.problems);
+    }
     let mut values = Vec::new();
     for document in manifest::parse(&sample.file, &sample.text)? {
         match document.value["kind"].as_str() {
@@ -152,9 +154,15 @@ fn agree(ours: &[Value], theirs: &[Value]) -> bool {
 }
 
 fn read(files: &[(&str, &str)], unsupported: Unsupported) -> Result<Manifests, Vec<String>> {
-    let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
     let options = Options { namespace: "web".to_owned(), unsupported };
-    manifest::read(&files, &options).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    let mut all = Manifests::default();
+    for (name, text) in files {
+        let mut found = manifest::read(name, text.as_bytes(), &options);
+        all.objects.append(&mut found.objects);
+        all.skipped.append(&mut found.skipped);
+        all.problems.append(&mut found.problems);
+    }
+    if all.problems.is_empty() { Ok(all) } else { Err(all.problems.iter().map(ToString::to_string).collect()) }
 }
 
 #[test]
@@ -185,14 +193,6 @@ fn all_errors_of_a_tree_come_at_once_with_their_places() {
     f.yaml:2:1: Deployment of extensions/v1beta1 is not served, Deployment is served as apps/v1
     f.yaml:6:1: this Pod has no metadata.name, a generated name would make a new object at every look
     ");
-}
-
-#[test]
-fn the_same_object_twice_names_both_files() {
-    let config = |namespace: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n{namespace}");
-    let bad = read(&[("x/a.yaml", &config("")), ("y/b.yaml", &config("  namespace: web\n"))], Unsupported::Refuse).unwrap_err();
-    assert_eq!(bad, ["y/b.yaml:4:3: ConfigMap web/a is given twice, first in x/a.yaml:1"]);
-    assert!(read(&[("a.yaml", &config("")), ("b.yaml", &config("  namespace: other\n"))], Unsupported::Refuse).is_ok());
 }
 
 #[test]
@@ -317,6 +317,9 @@ fn hostile_text_is_refused_in_bounded_time_and_space() {
         ("chain.yaml", chain),
         ("deep.json", deep("[", "]").replacen("a: ", "", 1)),
         ("deep.toml", deep("[", "]").replacen("a: ", "a = ", 1)),
+        ("line.json", format!("{{\"x\": [{}1]}}", "1,".repeat(490_000))),
+        ("wide.json", format!("{{\"x\": [{}1]}}", "1,".repeat(4_000_000))),
+        ("wide.toml", format!("x = [{}1]", "1,".repeat(4_000_000))),
         ("dots.toml", format!("{}a = 1", "a.".repeat(1_000_000))),
         ("header.toml", format!("[{}a]\nb = 1", "a.".repeat(1_000_000))),
         ("big.yaml", format!("a: {}", "x".repeat(manifest::FILE_BYTES))),
@@ -325,15 +328,13 @@ fn hostile_text_is_refused_in_bounded_time_and_space() {
         ("quotes.yaml", "\"".repeat(500_001)),
     ] {
         let bad = manifest::parse(name, text.as_bytes());
-        if name != "anchors.yaml" {
+        if name != "anchors.yaml" && name != "line.json" {
             let bad = bad.expect_err(name);
             assert!(bad.len() <= 100 && bad.iter().all(|problem| problem.message.len() < 1_000), "{name}");
         }
     }
     // Generous: a bomb that goes off takes hours.
     assert!(start.elapsed().as_secs() < 300, "{:?}", start.elapsed());
-    let many = (0..10).map(|index| (format!("{index}.yaml"), vec![b'#'; manifest::FILE_BYTES - 1])).collect();
-    assert!(manifest::read(&many, &Options::default()).is_err());
 }
 
 /// Text made of the pieces YAML is made of.
@@ -392,13 +393,10 @@ fn yaml_like() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-fn read_anything(name: &str, bytes: Vec<u8>) {
-    let files = BTreeMap::from([(name.to_owned(), bytes)]);
+fn read_anything(name: &str, bytes: &[u8]) {
     for unsupported in [Unsupported::Refuse, Unsupported::Skip] {
-        let options = Options { unsupported, ..Options::default() };
-        if let Err(problems) = manifest::read(&files, &options) {
-            assert!(problems.is_sorted() && problems.iter().all(|problem| problem.line > 0 && problem.column > 0), "{problems:?}");
-        }
+        let problems = manifest::read(name, bytes, &Options { unsupported, ..Options::default() }).problems;
+        assert!(problems.is_sorted() && problems.iter().all(|problem| problem.line > 0 && problem.column > 0), "{problems:?}");
     }
 }
 
@@ -407,12 +405,12 @@ proptest! {
 
     #[test]
     fn no_text_makes_it_panic(text in yaml_like(), extension in prop::sample::select(vec!["yaml", "json", "toml"])) {
-        read_anything(&format!("x.{extension}"), text.into_bytes());
+        read_anything(&format!("x.{extension}"), text.as_bytes());
     }
 
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), extension in prop::sample::select(vec!["yaml", "json", "toml"])) {
-        read_anything(&format!("x.{extension}"), bytes);
+        read_anything(&format!("x.{extension}"), &bytes);
     }
 
     /// What serde_json writes comes back as it was, from JSON and from YAML.

@@ -6,6 +6,7 @@
 mod pod;
 mod workload;
 
+pub use pod::api_access;
 pub use workload::JOB_LABELS;
 
 use k8s_openapi::ByteString;

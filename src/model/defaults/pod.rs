@@ -16,6 +16,7 @@ const FILE_MODE: i32 = 0o644;
 /// A pod of its own: what templates get, and requests from limits.
 pub(super) fn pod(it: &mut Pod) {
     let Some(spec) = &mut it.spec else { return };
+    drop_api_access(spec);
     if spec.host_network == Some(true) {
         host_ports(spec);
     }
@@ -25,6 +26,34 @@ pub(super) fn pod(it: &mut Pod) {
         }
     }
     pod_spec(spec);
+}
+
+/// Where Kubernetes mounts a pod's token of the API.
+const API_ACCESS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// The name of the volume that Kubernetes adds to every pod for the API's token, where it is as
+/// Kubernetes makes it. Every exported pod has it, and no pod here gets a token.
+pub fn api_access(spec: &PodSpec) -> Option<String> {
+    let volume = spec.volumes.iter().flatten().find(|it| it.name.starts_with("kube-api-access-") && it.projected.is_some())?;
+    let sources = volume.projected.as_ref().and_then(|it| it.sources.as_deref()).unwrap_or_default();
+    let usual = sources.iter().all(|it| {
+        let token = it.service_account_token.as_ref().is_some_and(|token| token.path == "token" && token.audience.is_none());
+        let certificate = it.config_map.as_ref().is_some_and(|map| map.name == "kube-root-ca.crt");
+        let mut fields = it.downward_api.iter().flat_map(|api| api.items.iter().flatten());
+        let namespace = fields.all(|item| item.field_ref.as_ref().is_some_and(|field| field.field_path == "metadata.namespace"));
+        it.cluster_trust_bundle.is_none() && it.secret.is_none() && (token || certificate || (it.downward_api.is_some() && namespace))
+    });
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut mounts = containers.flat_map(|it| it.volume_mounts.iter().flatten()).filter(|mount| mount.name == volume.name);
+    (usual && mounts.all(|mount| mount.mount_path == API_ACCESS)).then(|| volume.name.clone())
+}
+
+fn drop_api_access(spec: &mut PodSpec) {
+    let Some(name) = api_access(spec) else { return };
+    spec.volumes.iter_mut().for_each(|volumes| volumes.retain(|it| it.name != name));
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        container.volume_mounts.iter_mut().for_each(|mounts| mounts.retain(|it| it.name != name));
+    }
 }
 
 pub(super) fn template(it: &mut PodTemplateSpec) {
@@ -46,6 +75,10 @@ fn host_ports(spec: &mut PodSpec) {
 
 fn requests_from_limits(resources: &mut ResourceRequirements) {
     for (name, limit) in resources.limits.iter().flatten() {
+        // What is no quantity is told of once, where it is written.
+        if limit.0.parse::<Quantity>().is_err() {
+            continue;
+        }
         let requests = resources.requests.get_or_insert_default();
         if !requests.contains_key(name) {
             requests.insert(name.clone(), limit.clone());
@@ -67,6 +100,9 @@ fn pod_spec(spec: &mut PodSpec) {
     } else {
         spec.service_account.clone_from(&spec.service_account_name);
     }
+    // Charts write a secret without a name where none is set.
+    spec.image_pull_secrets.iter_mut().for_each(|secrets| secrets.retain(|it| !it.name.is_empty()));
+    spec.image_pull_secrets = spec.image_pull_secrets.take().filter(|secrets| !secrets.is_empty());
     for volume in spec.volumes.iter_mut().flatten() {
         self::volume(volume);
     }

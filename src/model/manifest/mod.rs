@@ -1,30 +1,35 @@
-//! Manifest files to objects: every file of a tree, every error of it at once. PURE.
+//! Manifest files to objects, and everything that is wrong with them at once. PURE.
 //!
 //! - `yaml`, `json`, `toml`: text to documents, each a value and the places of its parts
+//! - `bound`: how many values a text may hold, before it is parsed
 //! - `scalar`: what a YAML scalar means, as kubectl sees it
 //! - `position`: from a field's path to its line and column
-//! - `tree`: documents to objects, and what must hold of a tree as a whole
+//! - `foreign`: kinds that exist and are not served, and those that do not exist
+//! - `file`: documents to objects
+//! - `repair`, `export`: what is taken out of a value first: what is wrong, what another cluster put in
 //!
 //! Nothing here shows a value in a message: it may be secret.
 
+mod bound;
+mod export;
+mod file;
+mod foreign;
 mod json;
 mod position;
+mod repair;
 mod scalar;
 mod toml;
-mod tree;
 mod yaml;
 
 use std::fmt;
 
 use serde_json::Value;
 
+pub use file::{Manifest, Manifests, Options, Skipped, Unsupported, read};
 pub use position::{Field, Inside, Position, Spot};
-pub use tree::{Manifest, Manifests, Options, Skipped, Unsupported, read};
 
 /// Bytes of one file.
 pub const FILE_BYTES: usize = 8 << 20;
-/// Bytes of a tree's manifests.
-pub const TREE_BYTES: usize = 64 << 20;
 /// Levels of nesting, aliases followed.
 pub const DEPTH: usize = 100;
 /// Values of one document.

@@ -16,6 +16,8 @@ mod update;
 mod volume;
 mod workload;
 
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+
 use super::Typed;
 use super::rule::{Errors, FieldError, Path};
 
@@ -43,6 +45,16 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
         Typed::Source(it) => source::source(it, &mut errors),
     }
     errors.into_vec()
+}
+
+/// Every rule that the pods of a template would break: some are laxer for the template itself.
+pub fn validate_pods(template: &PodTemplateSpec, path: &str) -> Vec<FieldError> {
+    let mut pod = Pod { spec: template.spec.clone(), ..Pod::default() };
+    (pod.metadata.name, pod.metadata.namespace) = (Some("pod".to_owned()), Some("default".to_owned()));
+    let mut pod = Typed::Pod(Box::new(pod));
+    super::defaults::apply(&mut pod);
+    let of_spec = validate(&pod).into_iter().filter(|error| error.path.starts_with("spec"));
+    of_spec.map(|error| FieldError { path: format!("{path}.{}", error.path), ..error }).collect()
 }
 
 /// Every rule the step from `old` to `new` breaks: immutable fields.
