@@ -107,7 +107,7 @@ fn give_birth(
     let side = sys::fork(flags as u64, directory.as_ref().map(AsFd::as_fd)).attempt(|| "fork");
     match side {
         Ok(sys::Side::Child) => {
-            drop(ours);
+            drop((ours, directory));
             let Err(failure) = body(&theirs);
             // When nobody reads it any more there is nobody to tell.
             socket::send(&theirs, &failure, &[]).ok();
@@ -184,6 +184,7 @@ fn finish(process: &Process, standard: [BorrowedFd<'_>; 3], sync: &UnixStream) -
             sys::install_standard(fd, target).attempt(|| "install the standard streams")?;
         }
     }
-    sys::close_on_exec_from(3).attempt(|| "close what is ours")?;
+    // Closed, not marked: until exec, paths of the image are opened, and /proc/self/fd/N is one.
+    sys::close_all_but(sync).attempt(|| "close what is ours")?;
     process::become_program(process)
 }

@@ -4,11 +4,11 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::process::{Gid, Signal, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::step::{Attempt, make_directories, refuse};
+use crate::step::{Attempt, make_directories, open_directory, refuse};
 use crate::sys;
 use crate::wire::{Failed, Process, User};
 
@@ -40,17 +40,17 @@ pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Fai
         return Err(refuse("start the container", "it must not run as root, and its user is uid 0"));
     }
     set_limits(process)?;
+    let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
+    // Working directories of images are often missing, or closed to the user they name.
+    make_directories(cwd).attempt(|| format!("make the working directory {cwd}"))?;
+    let entered = enter(cwd);
     // Without no_new_privs only a privileged process may load a filter, so it comes before the privileges go.
     if !process.no_new_privs && !process.seccomp.is_empty() {
         sys::seccomp(&process.seccomp).attempt(|| "load the seccomp filter")?;
     }
-    let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
-    // Working directories of images are often missing, or closed to the user they name.
-    make_directories(cwd).attempt(|| format!("make the working directory {cwd}"))?;
-    let changed = rustix::process::chdir(cwd);
     drop_privileges(process, &account)?;
-    if changed.is_err() {
-        rustix::process::chdir(cwd).attempt(|| format!("change to the working directory {cwd}"))?;
+    if entered.is_err() {
+        enter(cwd)?;
     }
     if process.no_new_privs {
         rustix::thread::set_no_new_privs(true).attempt(|| "set no_new_privs")?;
@@ -59,6 +59,13 @@ pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Fai
         }
     }
     Err(execute(process, &account))
+}
+
+/// Changes the working directory; not by way of another process or a descriptor, and not out of the container.
+fn enter(path: &str) -> Result<(), Failed> {
+    let what = || format!("change to the working directory {path}");
+    rustix::process::fchdir(open_directory(path).attempt(what)?).attempt(what)?;
+    if sys::is_inside_root().attempt(what)? { Ok(()) } else { Err(refuse(what(), "it is outside of the container")) }
 }
 
 fn set_limits(process: &Process) -> Result<(), Failed> {
@@ -161,7 +168,8 @@ fn execute(process: &Process, account: &Account) -> Failed {
 /// Reads an account file of the container: a regular file, up to a bound, else nothing.
 fn read_accounts(path: &str) -> String {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let Ok(file) = rustix::fs::openat(CWD, path, flags, Mode::empty()) else { return String::new() };
+    let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+    let Ok(file) = opened else { return String::new() };
     match rustix::fs::fstat(&file) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
         _ => return String::new(),

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -299,10 +299,30 @@ fn new_filesystem(kind: &str, options: &[(String, String)], attributes: u64) -> 
     Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// Whether a path in the current root is a directory; used once inside.
-pub fn make_directories(path: &str) -> io::Result<()> {
-    match rustix::fs::statat(CWD, path, AtFlags::empty()) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(()),
-        _ => std::fs::create_dir_all(path),
+/// Opens a directory of the current root. `/proc/PID/fd/N`, `cwd`, `root` and their like lead anywhere, so not through
+/// one of those.
+pub fn open_directory(path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+/// Makes what is missing of a path in the current root; used once inside, with the root as working directory.
+pub fn make_directories(path: &str) -> rustix::io::Result<()> {
+    match open_directory(path) {
+        Err(Errno::NOENT) => {}
+        result => return result.map(drop),
     }
+    let mut at = open_directory("/")?;
+    let mut so_far = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        so_far = format!("{so_far}/{part}");
+        at = match open_directory(&so_far) {
+            Err(Errno::NOENT) => {
+                rustix::fs::mkdirat(&at, part, Mode::from_raw_mode(0o755))?;
+                open_directory(&so_far)?
+            }
+            result => result?,
+        };
+    }
+    Ok(())
 }

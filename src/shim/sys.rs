@@ -119,16 +119,34 @@ pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Marks every descriptor from `first` on to be closed by exec.
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: marks descriptors, closes none.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Closes every descriptor but the standard three and this one, in a child that ends in exec or `exit_now`.
+pub fn close_all_but(socket: &UnixStream) -> io::Result<()> {
+    let kept = u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?;
+    let ranges = [(3, kept.saturating_sub(1)), (kept.saturating_add(1), u32::MAX)];
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        // SAFETY: the caller's child uses none of the closed descriptors again and never returns to the frames that
+        // own them, so no owner of one is ever dropped.
+        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
-/// Closes every descriptor from `first` on. Only before anything of ours is open there.
+/// Whether the working directory lies below the root: elsewhere the kernel's answer does not begin with a slash. The
+/// library's getcwd would look for another answer.
+pub fn is_inside_root() -> io::Result<bool> {
+    let mut path = [0u8; libc::PATH_MAX as usize];
+    // SAFETY: the kernel writes at most the given length.
+    let result = unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(path[0] == b'/') }
+}
+
+/// Closes every descriptor from `first` on. Only before anything of ours is open there, or where nothing of ours is
+/// used again.
 pub fn close_from(first: u32) {
-    // SAFETY: called at the very start, before the program owns a descriptor above the standard three.
+    // SAFETY: called at the very start, before the program owns a descriptor above the standard three, and in the pod's
+    // init, which never returns to the frames that own others.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
 }
 

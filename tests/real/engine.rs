@@ -1,6 +1,8 @@
 //! The engine on the kernel: namespaces, limits, logs, crashes, attacks, and that nothing is left behind.
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

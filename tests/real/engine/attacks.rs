@@ -1,0 +1,118 @@
+//! Ways out of a container that must stay shut.
+
+use super::*;
+
+/// As many descriptors as a shim has open, and some more.
+const DESCRIPTORS: std::ops::Range<u32> = 3..40;
+const UP: &str = "../../../../../../../../../../../..";
+
+/// Runs this test of `attacks` once more where cgroup v2 is mounted, and says whether that is done with it.
+fn done_on_unified(name: &str) -> bool {
+    if podbay::runtime::cgroup::Tree::detect("podbay").unwrap().is_unified() {
+        return false;
+    }
+    let status = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .arg("mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$0\" \"$1\" --exact --nocapture")
+        .arg(std::env::current_exe().unwrap())
+        .arg(format!("engine::attacks::{name}"))
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name} on cgroup v2");
+    true
+}
+
+/// A file of the host at a path that no container has.
+fn secret(house: &House) -> PathBuf {
+    let path = house.dir.path().join("secret");
+    std::fs::write(&path, "HOST").unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_working_directory_does_not_lead_out_through_a_descriptor() {
+    if done_on_unified("a_working_directory_does_not_lead_out_through_a_descriptor") {
+        return;
+    }
+    let house = House::new("cwd");
+    let subject = house.open().await;
+    let secret = secret(&house);
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("cwd")).await.unwrap();
+    for number in DESCRIPTORS {
+        let mut config = subject.container(&format!("fd{number}"), &["cat", &format!("{UP}{}", secret.display())]);
+        config.working_dir = format!("/proc/self/fd/{number}");
+        let Ok(id) = subject.start(&sandbox, &config).await else { continue };
+        let ended = subject.until_exited(&id).await;
+        assert!(!log_text(&ended.log_path).contains("HOST"), "descriptor {number}");
+        panic!("started in descriptor {number}");
+    }
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn a_working_directory_does_not_lead_a_command_out_through_a_descriptor() {
+    if done_on_unified("a_working_directory_does_not_lead_a_command_out_through_a_descriptor") {
+        return;
+    }
+    let house = House::new("execcwd");
+    let subject = house.open().await;
+    let secret = secret(&house);
+    let volume = house.dir.path().join("volume");
+    std::fs::create_dir_all(volume.join("w")).unwrap();
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("execcwd")).await.unwrap();
+    let mut config = subject.container("main", &["sleep", "1000"]);
+    config.working_dir = "/vol/w".into();
+    config.mounts = vec![Mount { container_path: "/vol".into(), host_path: volume.clone(), ..Mount::default() }];
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let command = ["cat".to_owned(), format!("{UP}{}", secret.display())];
+    std::fs::remove_dir(volume.join("w")).unwrap();
+    for number in DESCRIPTORS {
+        symlink(format!("/proc/self/fd/{number}"), volume.join("w")).unwrap();
+        let result = subject.runtime.exec_sync(&id, &command, PATIENCE).await;
+        std::fs::remove_file(volume.join("w")).unwrap();
+        if let Ok(output) = result {
+            panic!("ran in descriptor {number}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn a_command_is_not_found_through_a_descriptor() {
+    if done_on_unified("a_command_is_not_found_through_a_descriptor") {
+        return;
+    }
+    let house = House::new("args");
+    let subject = house.open().await;
+    let program = house.dir.path().join("echo");
+    std::fs::copy("/bin/busybox", &program).unwrap();
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("args")).await.unwrap();
+    let inside = subject.start(&sandbox, &subject.container("main", &["sleep", "1000"])).await.unwrap();
+    for number in DESCRIPTORS {
+        let path = format!("/proc/self/fd/{number}/{UP}{}", program.display());
+        let started = subject.start(&sandbox, &subject.container(&format!("fd{number}"), &[&path, "OUT"])).await;
+        assert!(started.is_err(), "started through descriptor {number}");
+        let ran = subject.runtime.exec_sync(&inside, &[path, "OUT".into()], PATIENCE).await;
+        assert!(ran.is_err(), "ran through descriptor {number}");
+    }
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn a_missing_working_directory_is_made_in_the_container() {
+    let mut house = House::new("makecwd");
+    let image = house.dir.path().join("linked");
+    busybox(&image);
+    symlink("/tmp", image.join("link")).unwrap();
+    house.images.insert("linked".into(), image);
+    let subject = house.open().await;
+    for (cwd, expected) in [("/a/b/c", "/a/b/c\n"), ("/link/x/y", "/tmp/x/y\n"), ("/tmp/", "/tmp\n"), ("tmp/z", "/tmp/z\n")] {
+        let mut config = script(&subject, "busybox pwd -P");
+        config.image = "linked".into();
+        config.working_dir = cwd.into();
+        let name = format!("makecwd{}", cwd.replace('/', "-").trim_end_matches('-'));
+        let (code, text) = run(&subject, &subject.pod(&name), config).await;
+        assert_eq!((code, text.as_str()), (0, expected), "{cwd}");
+    }
+    house.close(subject).await;
+}
