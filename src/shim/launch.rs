@@ -183,6 +183,7 @@ fn finish(process: &Process, standard: [BorrowedFd<'_>; 3], sync: &UnixStream) -
         for (target, fd) in (0..).zip(standard) {
             sys::install_standard(fd, target).attempt(|| "install the standard streams")?;
         }
+        process::take_own_null_device()?;
     }
     // Closed, not marked: until exec, paths of the image are opened, and /proc/self/fd/N is one.
     sys::close_all_but(sync).attempt(|| "close what is ours")?;

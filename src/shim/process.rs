@@ -61,6 +61,30 @@ pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Fai
     Err(execute(process, &account))
 }
 
+/// Replaces the host's /dev/null by the container's own: on a read-only mount, so that nobody changes its mode.
+pub fn take_own_null_device() -> Result<(), Failed> {
+    let is_null = |fd: BorrowedFd<'_>| {
+        let stat = rustix::fs::fstat(fd);
+        stat.is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::CharacterDevice && s.st_rdev == rustix::fs::makedev(1, 3))
+    };
+    let mut own = None;
+    for (target, fd) in (0..).zip([rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]) {
+        if !is_null(fd) {
+            continue;
+        }
+        if own.is_none() {
+            let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+            let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            own = rustix::fs::openat2(CWD, "/dev/null", flags, Mode::empty(), resolve).ok().filter(|fd| is_null(fd.as_fd()));
+        }
+        // Only a volume over /dev takes it away, and that has the host's nodes or none.
+        if let Some(own) = &own {
+            sys::install_standard(own.as_fd(), target).attempt(|| "open /dev/null")?;
+        }
+    }
+    Ok(())
+}
+
 /// Changes the working directory; not by way of another process or a descriptor, and not out of the container.
 fn enter(path: &str) -> Result<(), Failed> {
     let what = || format!("change to the working directory {path}");

@@ -179,12 +179,13 @@ impl Steps<'_> {
     }
 
     /// The host's nodes, bound one by one: /dev itself and everything else is `nodev`, so nodes made in the
-    /// container open nothing.
+    /// container open nothing. Read-only, which keeps nobody from writing to a device: only its mode and owner,
+    /// which are the host's as well, stay as they are.
     fn devices(&mut self) {
         let default = DEVICES.iter().map(|name| PathBuf::from("/dev").join(name));
         let more = self.place.devices.iter().filter(|path| !DEVICES.iter().any(|name| path.ends_with(name)));
         for path in default.chain(more.cloned()) {
-            self.bind(text(&path), text(&path), false, 0, PRIVATE, false);
+            self.bind(text(&path), text(&path), false, READ_ONLY, PRIVATE, false);
         }
         for (content, path) in LINKS {
             self.then.push(Symlink { content: content.into(), path: path.into() }.into());
@@ -290,7 +291,9 @@ mod tests {
                     assert_eq!((attach.attributes, attach.propagation, attach.follow), (READ_ONLY | NO_DEVICES, SLAVE, true));
                 }
                 Step::Attach(attach) if attach.follow => assert!(attach.attributes & NO_DEVICES != 0, "{attach:?}"),
-                Step::Attach(attach) => assert!(attach.target.starts_with("/dev/"), "{attach:?}"),
+                Step::Attach(attach) => {
+                    assert!(attach.target.starts_with("/dev/") && attach.attributes == READ_ONLY, "{attach:?}");
+                }
                 _ => {}
             }
         }

@@ -116,3 +116,24 @@ async fn a_missing_working_directory_is_made_in_the_container() {
     }
     house.close(subject).await;
 }
+
+/// Tries to change the nodes of /dev to what they are: no harm where it succeeds.
+const CHANGE: &str = "for d in /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /proc/self/fd/0; do \
+    busybox chmod 666 $d && echo CHANGED $d; busybox chown 0:0 $d && echo OWNED $d; done; \
+    echo x > /dev/null && cat /dev/null && busybox head -c 1 /dev/zero | busybox wc -c && echo works";
+
+#[tokio::test]
+async fn the_hosts_device_nodes_cannot_be_changed_from_a_container() {
+    let house = House::new("nodes");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("nodes")).await.unwrap();
+    let id = subject.start(&sandbox, &script(&subject, &format!("{CHANGE}; sleep 1000"))).await.unwrap();
+    let log = subject.runtime.container_status(&id).await.unwrap().log_path;
+    wait_for("the devices work", || log_text(&log).contains("works")).await;
+    let (_, inside) = exec(&subject, &id, CHANGE).await;
+    for text in [log_text(&log), inside] {
+        assert!(!text.contains("CHANGED") && !text.contains("OWNED"), "{text}");
+        assert!(text.contains("works"), "{text}");
+    }
+    house.close(subject).await;
+}
