@@ -14,6 +14,7 @@
 //!
 //! One thread, so that fork is safe at any moment. Not linked with the engine: they share `wire` and `socket`.
 
+mod init;
 mod launch;
 mod log;
 mod process;
@@ -26,7 +27,7 @@ mod wire;
 mod writer;
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
 use nix::sched::{CloneFlags, unshare};
@@ -96,7 +97,7 @@ fn prepare(init: &Init) -> Result<Shim, Failed> {
     let signals = catch_signals()?;
     let listener = listen(&init.directory)?;
     namespaces(init)?;
-    let shared_pid = if init.shared_pid { Some(pod_init()?) } else { None };
+    let shared_pid = if init.shared_pid { Some(init::start()?) } else { None };
     // Our own memory and files are no business of a container that shares our user; children inherit it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).attempt(|| "become not dumpable")?;
     Ok(Shim { listener, signals, shared_pid, state: State::default(), resting: false })
@@ -154,22 +155,4 @@ fn namespaces(init: &Init) -> Result<(), Failed> {
         std::fs::write(file(name), value).attempt(|| format!("set {name}={value}"))?;
     }
     Ok(())
-}
-
-/// The first process of a shared PID namespace: does nothing but reap.
-fn pod_init() -> Result<(i32, OwnedFd), Failed> {
-    match sys::fork(nix::libc::CLONE_NEWPID as u64, None).attempt(|| "make the pod's PID namespace")? {
-        sys::Side::Parent { pid, pidfd } => Ok((pid, pidfd)),
-        sys::Side::Child => {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
-            rustix::thread::set_name(c"podbay-init").ok();
-            sys::close_from(3);
-            let mut children = SigSet::empty();
-            children.add(Signal::SIGCHLD);
-            loop {
-                children.wait().ok();
-                while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
-            }
-        }
-    }
 }

@@ -285,7 +285,7 @@ fn mount_on(mount: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
 }
 
-fn new_filesystem(kind: &str, options: &[(String, String)], attributes: u64) -> io::Result<OwnedFd> {
+pub fn new_filesystem(kind: &str, options: &[(String, String)], attributes: u64) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         if value.is_empty() {

@@ -137,3 +137,36 @@ async fn the_hosts_device_nodes_cannot_be_changed_from_a_container() {
     }
     house.close(subject).await;
 }
+
+#[tokio::test]
+async fn the_first_process_of_shared_processes_has_nothing_to_take() {
+    let house = House::new("init");
+    let subject = house.open().await;
+    let secret = secret(&house);
+    let mut pod = subject.pod("init");
+    pod.share_process_namespace = true;
+    let sandbox = subject.runtime.run_pod_sandbox(&pod).await.unwrap();
+    let mut debugger = subject.container("debugger", &["sleep", "1000"]);
+    debugger.security.add_capabilities = vec!["SYS_PTRACE".into()];
+    let debugger = subject.start(&sandbox, &debugger).await.unwrap();
+    let plain = subject.start(&sandbox, &subject.container("plain", &["sleep", "1000"])).await.unwrap();
+    let look = format!(
+        "cat /proc/1/root{} /proc/1/cwd{}; ls -A /proc/1/root/; echo root; ls -A /proc/1/fd; echo fds; \
+         touch /proc/1/root/x && echo WRITTEN; busybox grep -E '^(Cap|NoNew|Seccomp:|Uid)' /proc/1/status",
+        secret.display(),
+        secret.display()
+    );
+    let (_, text) = exec(&subject, &debugger, &look).await;
+    assert!(!text.contains("HOST") && !text.contains("WRITTEN"), "{text}");
+    assert!(text.contains("root\nfds\n"), "nothing in its root, nothing open: {text}");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert!(text.contains(&format!("{set}:\t0000000000000000")), "{text}");
+    }
+    assert!(text.contains("NoNewPrivs:\t1") && text.contains("Seccomp:\t2"), "{text}");
+    let (code, text) = exec(&subject, &plain, "ls /proc/1/root/").await;
+    assert!(code != 0 && text.contains("Permission denied"), "{text}");
+    // It still does what it is there for.
+    let (_, orphans) = exec(&subject, &plain, "(sh -c 'exit 3' &) ; sleep 0.1; busybox ps -o stat,comm | busybox grep -c '^Z'").await;
+    assert_eq!(orphans.trim(), "0");
+    house.close(subject).await;
+}
