@@ -40,6 +40,7 @@ pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Fai
         return Err(refuse("start the container", "it must not run as root, and its user is uid 0"));
     }
     set_limits(process)?;
+    give_streams(&account);
     let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
     // Working directories of images are often missing, or closed to the user they name.
     make_directories(cwd).attempt(|| format!("make the working directory {cwd}"))?;
@@ -59,6 +60,23 @@ pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Fai
         }
     }
     Err(execute(process, &account))
+}
+
+/// The standard streams belong to the user who is to open `/dev/stdout`. Those of others (a device, a file) stay theirs.
+fn give_streams(account: &Account) {
+    let is_ours = |kind: FileType, device: u64| match kind {
+        FileType::Fifo => true,
+        // A terminal of a devpts.
+        FileType::CharacterDevice => (136..144).contains(&rustix::fs::major(device)),
+        _ => false,
+    };
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = rustix::fs::fstat(fd) else { continue };
+        if stat.st_uid != account.uid && is_ours(FileType::from_raw_mode(stat.st_mode), stat.st_rdev) {
+            // One that cannot be given can still be written to.
+            rustix::fs::fchown(fd, Some(Uid::from_raw(account.uid)), None).ok();
+        }
+    }
 }
 
 /// Replaces the host's /dev/null by the container's own: on a read-only mount, so that nobody changes its mode.
