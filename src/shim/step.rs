@@ -234,8 +234,11 @@ impl Builder {
     }
 
     fn mask(&mut self, path: &str) -> Result<(), Failed> {
-        let Ok(target) = self.lookup(path, false)? else { return Ok(()) };
         let what = || format!("mask {path}");
+        let target = match self.lookup(path, false)? {
+            Err(Errno::NOENT) => return Ok(()),
+            found => found.attempt(what)?,
+        };
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).attempt(what)?.st_mode);
         if kind != FileType::Directory {
             // Attached by us a moment ago, below our own /dev.
@@ -255,8 +258,11 @@ impl Builder {
     }
 
     fn read_only(&mut self, path: &str) -> Result<(), Failed> {
-        let Ok(target) = self.lookup(path, false)? else { return Ok(()) };
         let what = || format!("make {path} read-only");
+        let target = match self.lookup(path, false)? {
+            Err(Errno::NOENT) => return Ok(()),
+            found => found.attempt(what)?,
+        };
         let tree = copy_of(&target).attempt(what)?;
         let attributes = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
         sys::mount_setattr(tree.as_fd(), true, attributes, 0).attempt(what)?;
@@ -325,4 +331,21 @@ pub fn make_directories(path: &str) -> rustix::io::Result<()> {
         };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_hidden_and_cannot_be_looked_at_is_an_error() {
+        let dir = std::env::temp_dir().join(format!("podbay-step-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink("elsewhere", dir.join("link")).unwrap();
+        let root = rustix::fs::open(&dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let mut builder = Builder { root: Some(root), ..Builder::default() };
+        let results = ["/link", "/none"].map(|path| (builder.mask(path).is_ok(), builder.read_only(path).is_ok()));
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(results, [(false, false), (true, true)]);
+    }
 }
