@@ -220,14 +220,14 @@ impl Inner {
             return Ok(Arc::default());
         };
         if config.security.seccomp != Seccomp::RuntimeDefault {
-            return Ok(Arc::new(seccomp::compile(profile)?));
+            return Ok(Arc::new(seccomp::compile(profile, seccomp::Foreign::Nothing)?));
         }
         let key = bounding(config)?;
         let mut known = self.seccomp.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(filter) = known.get(&key) {
             return Ok(filter.clone());
         }
-        let filter = Arc::new(seccomp::compile(profile)?);
+        let filter = Arc::new(seccomp::compile(profile, seccomp::Foreign::Default)?);
         known.insert(key, filter.clone());
         Ok(filter)
     }

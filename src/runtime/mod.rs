@@ -12,7 +12,7 @@
 //! everything again from `record`s, sockets and exit records. A container's mounts exist in its own mount
 //! namespace only, so its end takes them away.
 //!
-//! - `spec`, `launch::plan`, `capability`, `seccomp`, `syscalls`, `signal`, `files`: decide; pure
+//! - `spec`, `launch::plan`, `capability`, `seccomp`, `syscalls`, `syscalls32`, `signal`, `files`: decide; pure
 //! - `engine`, `sandbox`, `container`, `exec`, `reset`: act
 //! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side
 //! - `scope`: the delegated scope of the pods on a host with systemd
@@ -36,6 +36,7 @@ pub mod shim;
 pub mod signal;
 pub mod spec;
 pub mod syscalls;
+pub mod syscalls32;
 
 #[path = "../shim/socket.rs"]
 mod socket;

@@ -27,3 +27,65 @@ async fn everybody_can_open_its_standard_streams() {
     }
     house.close(subject).await;
 }
+
+/// A 32-bit program: writes "32 bits", tries to `keyctl`, and ends with that call's error number.
+#[cfg(target_arch = "x86_64")]
+fn program_of_32_bits() -> Vec<u8> {
+    let base: u32 = 0x0804_8000;
+    let text = b"32 bits\n";
+    let code_at = base + 84;
+    let mut code: Vec<u8> = Vec::new();
+    let set = |code: &mut Vec<u8>, register: u8, value: u32| {
+        code.push(0xb8 + register);
+        code.extend_from_slice(&value.to_le_bytes());
+    };
+    let call = [0xcd, 0x80];
+    // write(1, text, 8): eax, ebx, ecx, edx.
+    let length = 5 * 4 + 2 + 5 + 2 + 2 + 2 + 5 + 2;
+    for (register, value) in [(0, 4), (3, 1), (1, code_at + length), (2, 8)] {
+        set(&mut code, register, value);
+    }
+    code.extend_from_slice(&call);
+    // keyctl(1): refused.
+    set(&mut code, 0, 288);
+    code.extend_from_slice(&call);
+    code.extend_from_slice(&[0xf7, 0xd8]); // neg eax
+    code.extend_from_slice(&[0x89, 0xc3]); // mov ebx, eax
+    set(&mut code, 0, 1);
+    code.extend_from_slice(&call);
+    assert_eq!(code.len(), length as usize);
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for half in [2u16, 3] {
+        elf.extend_from_slice(&half.to_le_bytes());
+    }
+    for word in [1, code_at, 52, 0, 0] {
+        elf.extend_from_slice(&u32::to_le_bytes(word));
+    }
+    for half in [52u16, 32, 1, 0, 0, 0] {
+        elf.extend_from_slice(&half.to_le_bytes());
+    }
+    let size = 84 + length + u32::try_from(text.len()).unwrap();
+    for word in [1, 0, base, base, size, size, 5, 0x1000] {
+        elf.extend_from_slice(&u32::to_le_bytes(word));
+    }
+    elf.extend_from_slice(&code);
+    elf.extend_from_slice(text);
+    elf
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn programs_of_32_bits_run_under_the_same_rules() {
+    let mut house = House::new("bits");
+    let image = house.dir.path().join("bits");
+    busybox(&image);
+    std::fs::write(image.join("bin/old"), program_of_32_bits()).unwrap();
+    std::fs::set_permissions(image.join("bin/old"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    house.images.insert("bits".into(), image);
+    let subject = house.open().await;
+    let mut config = subject.container("main", &["old"]);
+    config.image = "bits".into();
+    // EPERM, as for a program of 64 bits.
+    assert_eq!(run(&subject, &subject.pod("bits"), config).await, (1, "32 bits\n".into()));
+    house.close(subject).await;
+}
