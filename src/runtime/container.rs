@@ -465,12 +465,21 @@ pub(super) fn user_of(record: &ContainerRecord) -> User {
     }
 }
 
-/// The device nodes directly in the host's /dev.
+/// The device nodes in the host's /dev and below, but what a container has of its own.
 fn host_devices() -> Vec<PathBuf> {
     use std::os::unix::fs::FileTypeExt;
-    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-    let nodes = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_char_device() || kind.is_block_device()));
-    let mut all: Vec<PathBuf> = nodes.map(|entry| entry.path()).filter(|path| !path.ends_with("ptmx")).collect();
+    let own = ["pts", "shm", "mqueue", "ptmx", "console"].map(|name| Path::new("/dev").join(name));
+    let (mut all, mut open) = (Vec::new(), vec![PathBuf::from("/dev")]);
+    while let Some(dir) = open.pop() {
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| !own.contains(&entry.path())) {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                Ok(kind) if kind.is_char_device() || kind.is_block_device() => all.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
     all.sort_unstable();
     all
 }

@@ -28,6 +28,40 @@ async fn everybody_can_open_its_standard_streams() {
     house.close(subject).await;
 }
 
+/// A device node of the host below a directory of /dev, for a while.
+struct Node(PathBuf);
+
+impl Node {
+    fn new() -> Self {
+        let dir = PathBuf::from(format!("/dev/podbay-test-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("deep")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        let device = rustix::fs::makedev(1, 3);
+        rustix::fs::mknodat(rustix::fs::CWD, dir.join("deep/node"), rustix::fs::FileType::CharacterDevice, mode, device).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[tokio::test]
+async fn privileged_containers_have_the_devices_in_directories_too() {
+    let house = House::new("devdirs");
+    let subject = house.open().await;
+    let node = Node::new();
+    let path = node.0.join("deep/node");
+    let text = format!("echo x > {} && echo opened; ls /dev/pts | busybox grep -c '^[0-9]'; ls /dev/console", path.display());
+    let mut config = script(&subject, &text);
+    config.security.privileged = true;
+    let (_, text) = run(&subject, &subject.pod("devdirs"), config).await;
+    assert!(text.starts_with("opened\n0\n") && text.contains("/dev/console: No such"), "{text}");
+    house.close(subject).await;
+}
+
 /// A 32-bit program: writes "32 bits", tries to `keyctl`, and ends with that call's error number.
 #[cfg(target_arch = "x86_64")]
 fn program_of_32_bits() -> Vec<u8> {
