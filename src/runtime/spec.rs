@@ -14,6 +14,7 @@ use oci_spec::runtime::{
 };
 
 use super::capability;
+use super::launch::plan::is_default_device;
 use super::wire::User;
 use crate::cri::types::{self as cri, ContainerConfig, Resources};
 
@@ -278,8 +279,10 @@ fn mounts(config: &ContainerConfig, around: &Surroundings) -> Result<Vec<Mount>,
         }
         all.retain(|known| *known.destination() != one.container_path);
         let propagation = if one.propagation.is_empty() || one.propagation == "private" { "rprivate" } else { &one.propagation };
-        let mut options = vec!["rbind", propagation, if one.readonly { "ro" } else { "rw" }];
-        if !privileged {
+        // Such a node is in every container anyway; read-only as there, so that its mode stays the host's affair.
+        let harmless = is_default_device(&one.host_path);
+        let mut options = vec!["rbind", propagation, if one.readonly || harmless { "ro" } else { "rw" }];
+        if !privileged && !harmless {
             options.push("nodev");
         }
         all.push(mount("bind", &one.host_path, &one.container_path, &options).map_err(oci)?);

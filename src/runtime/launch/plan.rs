@@ -18,8 +18,8 @@ const PRIVATE: u64 = 1 << 18;
 const SLAVE: u64 = 1 << 19;
 const SHARED: u64 = 1 << 20;
 
-/// Device nodes every container has.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Device nodes every container has, in /dev.
+pub const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 const LINKS: [(&str, &str); 6] = [
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
@@ -28,6 +28,11 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "/dev/ptmx"),
     ("/proc/kcore", "/dev/core"),
 ];
+
+/// Whether this is the path of a node that every container has.
+pub fn is_default_device(path: &Path) -> bool {
+    path.parent() == Some(Path::new("/dev")) && DEVICES.iter().any(|name| path.file_name() == Some(name.as_ref()))
+}
 
 /// What the spec does not say: where things are on this host.
 #[derive(Debug, Clone, Default)]
@@ -183,7 +188,7 @@ impl Steps<'_> {
     /// which are the host's as well, stay as they are.
     fn devices(&mut self) {
         let default = DEVICES.iter().map(|name| PathBuf::from("/dev").join(name));
-        let more = self.place.devices.iter().filter(|path| !DEVICES.iter().any(|name| path.ends_with(name)));
+        let more = self.place.devices.iter().filter(|path| !is_default_device(path));
         for path in default.chain(more.cloned()) {
             self.bind(text(&path), text(&path), false, READ_ONLY, PRIVATE, false);
         }

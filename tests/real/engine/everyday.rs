@@ -62,6 +62,25 @@ async fn privileged_containers_have_the_devices_in_directories_too() {
     house.close(subject).await;
 }
 
+#[tokio::test]
+async fn a_file_may_be_hidden_behind_the_hosts_null_device() {
+    let house = House::new("hide");
+    let subject = house.open().await;
+    let text = "cat /etc/passwd && echo x > /etc/passwd && echo empty; busybox chmod 666 /etc/passwd && echo CHANGED; \
+        cat /data/node; cat /data/node && echo OPENED";
+    let mut config = script(&subject, text);
+    let volume = house.dir.path().join("volume");
+    std::fs::create_dir_all(&volume).unwrap();
+    let device = rustix::fs::makedev(1, 3);
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(rustix::fs::CWD, volume.join("node"), rustix::fs::FileType::CharacterDevice, mode, device).unwrap();
+    let mount = |container: &str, host: &Path| Mount { container_path: container.into(), host_path: host.into(), ..Mount::default() };
+    config.mounts = vec![mount("/etc/passwd", Path::new("/dev/null")), mount("/data", &volume)];
+    let (_, text) = run(&subject, &subject.pod("hide"), config).await;
+    assert!(text.contains("empty") && !text.contains("CHANGED") && !text.contains("OPENED"), "{text}");
+    house.close(subject).await;
+}
+
 /// A 32-bit program: writes "32 bits", tries to `keyctl`, and ends with that call's error number.
 #[cfg(target_arch = "x86_64")]
 fn program_of_32_bits() -> Vec<u8> {
