@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::adopt::read_exit;
 use super::engine::{Inner, Table, blocking, until_ended};
 use super::launch::plan::{Place, plan};
 use super::record::{self, ContainerRecord};
@@ -20,8 +21,8 @@ use crate::model::Timestamp;
 
 /// As much of a termination message as Kubernetes keeps.
 const MESSAGE_LIMIT_BYTES: u64 = 4096;
-/// SIGKILL works at once, unless the kernel itself hangs.
-const KILL_LIMIT: Duration = Duration::from_secs(60);
+/// SIGKILL works at once, unless the shim or the kernel hangs; after this it is done without the shim.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) struct Container {
     pub record: ContainerRecord,
@@ -334,16 +335,40 @@ impl Inner {
         let names = [record.config.stop_signal.as_str(), record.image_stop_signal.as_str()];
         let stop = names.into_iter().find(|name| !name.is_empty()).and_then(signal::number).unwrap_or(signal::TERM);
         if !grace.is_zero() {
-            self.signal(&record, stop).await?;
+            match self.signal(&record, stop).await {
+                // It may still have heard of it in time.
+                Err(RuntimeError::Shim(cause)) if cause.is_silent() => tracing::warn!(container = id, %cause, "ask it to end"),
+                result => result?,
+            }
             if tokio::time::timeout(grace, until_ended(ended.clone())).await.is_ok() {
                 return Ok(());
             }
         }
-        self.signal(&record, signal::KILL).await?;
-        if tokio::time::timeout(KILL_LIMIT, until_ended(ended)).await.is_err() {
-            return Err(CriError::Timeout(format!("kill container {id}")).into());
+        let told = self.signal(&record, signal::KILL).await;
+        if told.is_ok() && tokio::time::timeout(KILL_LIMIT, until_ended(ended)).await.is_ok() {
+            return Ok(());
         }
+        if let Err(cause) = told {
+            tracing::warn!(container = id, %cause, "have its shim kill it");
+        }
+        blocking(self, move |inner| inner.kill_without_shim(&record)).await
+    }
+
+    /// Kills a container whose shim does not do it, and takes its end for granted.
+    fn kill_without_shim(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
+        if let Some(path) = self.container_cgroup(record) {
+            self.cgroups.kill(&path)?;
+        }
+        self.ended(&record.sandbox_id, &record.id, self.presumed_exit(record));
         Ok(())
+    }
+
+    /// The end of a container that does not run any more, whoever has heard of it.
+    pub fn presumed_exit(&self, record: &ContainerRecord) -> Exit {
+        read_exit(self.dir_of(record).join("exit")).unwrap_or_else(|| {
+            let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
+            Exit { code: 137, signal: 9, finished_at_ns: now, ..Exit::default() }
+        })
     }
 
     async fn signal(self: &Arc<Self>, record: &ContainerRecord, signal: i32) -> Result<(), RuntimeError> {
@@ -374,6 +399,10 @@ impl Inner {
             shim::tell(&directory, &Forget { id: id.to_owned() }.into()).ok();
         }
         if let Some(path) = self.container_cgroup(&record) {
+            if record.start_error.is_some() || self.shares_processes(&record.sandbox_id) {
+                // A shim that was not waited for may have started it after all, and orphans of shared processes live on.
+                self.cgroups.kill(&path)?;
+            }
             self.cgroups.remove(&path)?;
         }
         self.remove_files(&record)?;

@@ -1,4 +1,4 @@
-//! The engine itself: what it knows, how it finds it again, how it hears of ends.
+//! The engine itself: what it knows, and how it hears of ends.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 
 use super::cgroup::Tree;
 use super::container::Container;
-use super::record::{self, ContainerRecord, Phase, SandboxRecord};
+use super::record::{self, ContainerRecord, Phase};
 use super::sandbox::Sandbox;
-use super::shim::{self, Program, ShimError};
-use super::wire::{Exit, Exited, List, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire, parse_record};
+use super::shim::{self, Program};
+use super::wire::{Exit, Exited, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire};
 use super::{Options, Rootfs, RuntimeError};
 use crate::cri::{
     ContainerConfig, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, PodSandbox, PodSandboxConfig,
@@ -128,113 +128,6 @@ impl Inner {
         self.events.send(event).ok();
     }
 
-    /// Reads the records and takes over what lives.
-    async fn find_again(self: Arc<Self>) -> Result<(), RuntimeError> {
-        let dir = self.options.root_dir.join("sandboxes");
-        let entries = std::fs::read_dir(&dir).map_err(RuntimeError::file("read", &dir))?;
-        let mut dead = Vec::new();
-        for entry in entries.flatten() {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            match record::read::<SandboxRecord>(&entry.path().join("sandbox.json")) {
-                Ok(found) if found.phase != Phase::Creating => dead.extend(self.adopt(found)?),
-                Ok(half) => self.undo(&half).await,
-                Err(cause) => {
-                    tracing::warn!(sandbox = id, %cause, "remove a sandbox without a readable record");
-                    self.undo(&unknown(&id, &self.boot_id)).await;
-                }
-            }
-        }
-        // What dead shims left: processes (if any), mounts, the network. Last, when it is known which pods have a
-        // newer sandbox.
-        for found in dead {
-            let id = found.id.clone();
-            if let Err(cause) = self.clone().take_down(found, false).await {
-                tracing::warn!(sandbox = id, %cause, "clean up behind a dead shim");
-            }
-        }
-        self.clone().sweep_run_dir();
-        Ok(())
-    }
-
-    async fn undo(self: &Arc<Self>, half: &SandboxRecord) {
-        if let Err(cause) = self.clone().take_down(half.clone(), true).await {
-            tracing::warn!(sandbox = half.id, %cause, "undo a half-made sandbox");
-        }
-    }
-
-    /// Run directories without a record.
-    fn sweep_run_dir(self: Arc<Self>) {
-        let known: Vec<String> = self.table().sandboxes.keys().cloned().collect();
-        let entries = std::fs::read_dir(self.options.run_dir.join("sandboxes")).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| !known.iter().any(|id| entry.file_name() == id.as_str())) {
-            super::sandbox::remove_run_dir(&entry.path());
-        }
-    }
-
-    /// Takes a sandbox over; gives it back when its shim is dead.
-    fn adopt(self: &Arc<Self>, mut found: SandboxRecord) -> Result<Option<SandboxRecord>, RuntimeError> {
-        let id = found.id.clone();
-        let rebooted = found.boot_id != self.boot_id;
-        let connected = if found.phase == Phase::Ready && !rebooted { self.watch_connection(&id).ok() } else { None };
-        let ready = connected.is_some();
-        if !ready && found.phase == Phase::Ready {
-            tracing::info!(sandbox = id, pod = found.config.metadata.name, rebooted, "a sandbox's shim is gone");
-            found.phase = Phase::Stopped;
-        }
-        let running = if ready { self.list(&id)? } else { BTreeMap::new() };
-        let containers = self.read_containers(&id, rebooted, &running);
-        {
-            let mut table = self.table();
-            table.sandboxes.insert(id.clone(), Sandbox { record: found.clone(), ready });
-            table.containers.extend(containers);
-        }
-        match connected {
-            Some(connection) => self.listen(&id, connection).map(|()| None),
-            None => Ok(Some(found)),
-        }
-    }
-
-    fn list(&self, id: &str) -> Result<BTreeMap<String, super::wire::Running>, RuntimeError> {
-        match shim::ask(&self.options.sandbox_run_dir(id), &List {}.into(), &[])?.response {
-            Response::Containers(all) => Ok(all.all.into_iter().map(|one| (one.id.clone(), one)).collect()),
-            _ => Err(ShimError::Confused(self.options.sandbox_run_dir(id)).into()),
-        }
-    }
-
-    fn read_containers(
-        &self,
-        sandbox_id: &str,
-        rebooted: bool,
-        running: &BTreeMap<String, super::wire::Running>,
-    ) -> Vec<(String, Container)> {
-        let dir = self.options.sandbox_dir(sandbox_id).join("containers");
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            let Ok(record) = record::read::<ContainerRecord>(&entry.path().join("container.json")) else {
-                // Half made, or torn by a power cut: it never ran or does not run any more.
-                tracing::warn!(container = id, "remove a container without a readable record");
-                std::fs::remove_dir_all(entry.path()).ok();
-                continue;
-            };
-            let exit = std::fs::read_to_string(entry.path().join("exit")).ok().and_then(|text| parse_record(&text));
-            let live = running.get(&id);
-            let exit = exit.or_else(|| live.and_then(|live| live.exit.clone())).or_else(|| {
-                let lost = record.started && record.start_error.is_none() && live.is_none();
-                lost.then(|| Exit { code: 137, signal: 9, ..Exit::default() })
-            });
-            let mut container = Container::new(record);
-            container.started_at_ns = live.map(|live| live.started_at_ns).or(exit.as_ref().map(|e| e.started_at_ns));
-            container.lost_in_reboot = rebooted;
-            if let Some(exit) = exit {
-                let message = self.termination_message(&container.record);
-                container.end(exit, message);
-            }
-            found.push((id, container));
-        }
-        found
-    }
-
     /// A connection on which the shim tells ends. Before anything is asked, so that none is missed.
     pub fn watch_connection(&self, id: &str) -> Result<UnixStream, RuntimeError> {
         let request = Request::from(Watch {});
@@ -254,8 +147,13 @@ impl Inner {
         Ok(())
     }
 
+    /// Does something beside the verbs, as long as there is an engine.
+    pub fn attend(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
+    }
+
     /// Whether containers of this sandbox have no PID namespace whose end takes everything with it.
-    fn shares_processes(&self, sandbox_id: &str) -> bool {
+    pub fn shares_processes(&self, sandbox_id: &str) -> bool {
         let table = self.table();
         let config = table.sandboxes.get(sandbox_id).map(|sandbox| &sandbox.record.config);
         config.is_some_and(|config| config.host_pid || config.share_process_namespace)
@@ -269,18 +167,22 @@ impl Inner {
         if let Some(container) = self.table().containers.get_mut(id) {
             container.end(exit, message);
         }
-        if self.shares_processes(sandbox_id)
-            && let Some(path) = self.container_cgroup(&record)
-            && let Err(cause) = self.cgroups.kill(&path)
-        {
-            // Elsewhere the end of the PID namespace has killed them.
-            tracing::warn!(container = id, %cause, "kill what a container left behind");
-        }
+        self.kill_leftovers(&record);
         self.say(sandbox_id, id);
     }
 
+    /// Kills what an ended container left running. Where it had a PID namespace, that one's end has done it.
+    pub fn kill_leftovers(&self, record: &ContainerRecord) {
+        if self.shares_processes(&record.sandbox_id)
+            && let Some(path) = self.container_cgroup(record)
+            && let Err(cause) = self.cgroups.kill(&path)
+        {
+            tracing::warn!(container = record.id, %cause, "kill what a container left behind");
+        }
+    }
+
     /// The shim is not there any more: nor are its containers.
-    async fn shim_gone(self: Arc<Self>, id: String) {
+    pub async fn shim_gone(self: Arc<Self>, id: String) {
         let record = {
             let mut table = self.table();
             let Some(sandbox) = table.sandboxes.get_mut(&id) else { return };
@@ -296,20 +198,6 @@ impl Inner {
             tracing::warn!(sandbox = id, %cause, "clean up behind a dead shim");
         }
         self.say(&id, "");
-    }
-}
-
-/// A record for a sandbox that has none, to take it down by its id.
-fn unknown(id: &str, boot_id: &str) -> SandboxRecord {
-    SandboxRecord {
-        version: record::VERSION,
-        id: id.into(),
-        config: PodSandboxConfig::default(),
-        created_at: crate::model::Timestamp::UNIX_EPOCH,
-        boot_id: boot_id.into(),
-        phase: Phase::Creating,
-        shim_pid: 0,
-        address: None,
     }
 }
 

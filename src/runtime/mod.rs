@@ -13,11 +13,12 @@
 //! namespace only, so its end takes them away.
 //!
 //! - `spec`, `launch::plan`, `capability`, `seccomp`, `syscalls`, `syscalls32`, `signal`, `files`: decide; pure
-//! - `engine`, `sandbox`, `container`, `exec`, `reset`: act
+//! - `engine`, `adopt`, `sandbox`, `container`, `exec`, `reset`: act
 //! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `image`: the image store
 
+mod adopt;
 pub mod capability;
 pub mod cgroup;
 mod container;

@@ -8,7 +8,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::engine::{Inner, blocking};
 use super::record::{self, Phase, SandboxRecord};
-use super::wire::{Exit, Init, Request, Shutdown, VERSION, parse_record};
+use super::wire::{Init, Request, Shutdown, VERSION};
 use super::{RuntimeError, files, shim};
 use crate::cri::{CriError, PodSandbox, PodSandboxConfig, Resources, RuntimeEvent, SandboxState};
 use crate::model::Timestamp;
@@ -258,10 +258,7 @@ impl Inner {
             of_it.filter(|container| container.is_running()).map(|container| container.record.clone()).collect()
         };
         for record in open {
-            let path = self.dir_of(&record).join("exit");
-            let exit = std::fs::read_to_string(path).ok().and_then(|text| parse_record(&text));
-            let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0);
-            let exit = exit.unwrap_or(Exit { code: 137, signal: 9, finished_at_ns: now, ..Exit::default() });
+            let exit = self.presumed_exit(&record);
             self.ended(sandbox_id, &record.id, exit);
         }
     }

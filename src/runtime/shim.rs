@@ -6,8 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::net;
 
 use super::socket;
 use super::wire::{Failed, Init, Request, Response, Wire};
@@ -21,6 +23,8 @@ pub enum ShimError {
     Start(io::Error),
     #[error("talk to the shim in {directory}: {cause}")]
     Talk { directory: PathBuf, cause: io::Error },
+    #[error("the shim in {0} does not answer")]
+    Silent(PathBuf),
     #[error("{}: {}", .0.attempt, .0.cause)]
     Refused(Failed),
     #[error("the shim in {0} answered something else")]
@@ -32,7 +36,25 @@ impl ShimError {
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Talk { .. })
     }
+
+    /// Whether somebody is there who says nothing.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent(_))
+    }
+
+    fn talk(directory: &Path, cause: io::Error) -> Self {
+        match cause.kind() {
+            // How a socket's time limits show.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent(directory.to_owned()),
+            _ => Self::Talk { directory: directory.to_owned(), cause },
+        }
+    }
 }
+
+/// A shim answers at once, unless it hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Only a program may take long to start, where its mounts do: longer than the shim itself waits for it.
+const START_LIMIT: Duration = Duration::from_secs(150);
 
 /// The shim's program: a sealed copy in memory where possible, so that no container can ever reach a file of the
 /// host through `/proc/PID/exe` of a process on its way in.
@@ -110,19 +132,26 @@ pub struct Connection {
     pub shim_pid: i32,
 }
 
-/// Connects to the shim of a run directory, without waiting for it.
+/// Connects to the shim of a run directory, without waiting for it. Nothing on the connection takes long.
 fn reach(directory: &Path) -> Result<UnixStream, ShimError> {
-    let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
+    let fail = |cause: io::Error| ShimError::talk(directory, cause);
     // Through a descriptor: the path may be longer than a socket's may be.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
     let path = format!("/proc/self/fd/{}/shim.sock", opened.as_fd().as_raw_fd());
-    UnixStream::connect(path).map_err(fail)
+    let connect = || {
+        let socket = net::socket_with(net::AddressFamily::UNIX, net::SocketType::STREAM, net::SocketFlags::CLOEXEC, None)?;
+        // Before it connects: where many wait for a shim that hangs, that takes time, too.
+        net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Send, Some(ANSWER_LIMIT))?;
+        net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Recv, Some(ANSWER_LIMIT))?;
+        net::connect(&socket, &net::SocketAddrUnix::new(path)?)?;
+        Ok(UnixStream::from(socket))
+    };
+    connect().map_err(|errno: rustix::io::Errno| fail(errno.into()))
 }
 
 fn greeted(directory: &Path, socket: UnixStream) -> Result<Connection, ShimError> {
-    let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
-    match socket::receive::<Response>(&socket).map_err(fail)? {
+    match socket::receive::<Response>(&socket).map_err(|cause| ShimError::talk(directory, cause))? {
         (Response::Hello(hello), _) => Ok(Connection { socket, shim_pid: hello.pid }),
         _ => Err(ShimError::Confused(directory.to_owned())),
     }
@@ -136,8 +165,7 @@ pub fn connect(directory: &Path) -> Result<Connection, ShimError> {
 /// Tells the shim something it need not answer.
 pub fn tell(directory: &Path, request: &Request) -> Result<(), ShimError> {
     let socket = reach(directory)?;
-    let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
-    socket::send(&socket, request, &[]).map_err(fail)
+    socket::send(&socket, request, &[]).map_err(|cause| ShimError::talk(directory, cause))
 }
 
 /// An answer, what came along it, and the connection for what may follow.
@@ -150,11 +178,14 @@ pub struct Answer {
 
 /// Asks the shim of a run directory for something.
 pub fn ask(directory: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, ShimError> {
-    let fail = |cause: io::Error| ShimError::Talk { directory: directory.to_owned(), cause };
+    let fail = |cause: io::Error| ShimError::talk(directory, cause);
     // Request and greeting cross: the shim wakes up once.
     let socket = reach(directory)?;
     socket::send(&socket, request, fds).map_err(fail)?;
     let Connection { socket, .. } = greeted(directory, socket)?;
+    if matches!(request, Request::Run(_) | Request::Exec(_)) {
+        socket.set_read_timeout(Some(START_LIMIT)).map_err(fail)?;
+    }
     match socket::receive::<Response>(&socket).map_err(fail)? {
         (Response::Failed(failed), _) => Err(ShimError::Refused(failed)),
         (response, fds) => Ok(Answer { response, fds, socket }),

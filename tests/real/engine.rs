@@ -3,6 +3,7 @@
 
 mod attacks;
 mod everyday;
+mod survival;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,0 +1,106 @@
+//! Shims that hang, daemons that were away.
+
+use super::*;
+
+/// The process id of a sandbox's shim, from its record.
+pub(super) fn shim_of(house: &House, sandbox: &str) -> rustix::process::Pid {
+    let path = house.options.root_dir.join("sandboxes").join(sandbox).join("sandbox.json");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    rustix::process::Pid::from_raw(i32::try_from(record["shim_pid"].as_i64().unwrap()).unwrap()).unwrap()
+}
+
+/// A shim that answers nothing while this lives.
+struct Hung(rustix::process::Pid);
+
+impl Hung {
+    fn new(pid: rustix::process::Pid) -> Self {
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        rustix::process::kill_process(self.0, rustix::process::Signal::CONT).ok();
+    }
+}
+
+async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what} takes for ever"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_hangs_holds_nobody_else_up() {
+    let house = House::new("hung");
+    let subject = house.open().await;
+    let start = async |name: &str| {
+        let sandbox = subject.runtime.run_pod_sandbox(&subject.pod(name)).await.unwrap();
+        let id = subject.start(&sandbox, &subject.container("main", &["sleep", "1000"])).await.unwrap();
+        (sandbox, id)
+    };
+    let (good, runs) = start("good").await;
+    let (bad, stuck) = start("bad").await;
+    let (slow, late) = start("slow").await;
+    let before = processes_of(&house);
+    drop(subject);
+    let hung = Hung::new(shim_of(&house, &bad));
+    let pause = Hung::new(shim_of(&house, &slow));
+    let subject = soon("opening the engine", house.open()).await;
+    assert_eq!(exec(&subject, &runs, "echo here").await.1, "here\n");
+    // What is not known to have ended has not.
+    for (sandbox, id) in [(&bad, &stuck), (&slow, &late), (&good, &runs)] {
+        assert_eq!(subject.runtime.pod_sandbox_status(sandbox).await.unwrap().state, SandboxState::Ready);
+        assert_eq!(subject.runtime.container_status(id).await.unwrap().state, ContainerState::Running);
+    }
+    assert_eq!(processes_of(&house), before);
+    // Killed without its shim.
+    soon("stopping", subject.runtime.stop_container(&stuck, Duration::from_millis(50))).await.unwrap();
+    assert_eq!(subject.runtime.container_status(&stuck).await.unwrap().exit_code, 137);
+    soon("removing", subject.runtime.remove_pod_sandbox(&bad)).await.unwrap();
+    drop(hung);
+    // One that comes to itself is heard again.
+    drop(pause);
+    soon("hearing it again", async {
+        while !matches!(subject.runtime.exec_sync(&late, &["true".to_owned()], PATIENCE).await, Ok(output) if output.exit_code == 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let gone = subject.start(&slow, &subject.container("short", &["sh", "-c", "exit 7"])).await.unwrap();
+    assert_eq!(subject.until_exited(&gone).await.exit_code, 7);
+    subject.runtime.stop_container(&late, Duration::ZERO).await.unwrap();
+    assert_eq!(subject.until_exited(&late).await.exit_code, 137);
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn what_a_container_of_shared_processes_left_is_cleared_away_after_a_restart() {
+    let house = House::new("left");
+    let subject = house.open().await;
+    let mut pod = subject.pod("left");
+    pod.share_process_namespace = true;
+    let sandbox = subject.runtime.run_pod_sandbox(&pod).await.unwrap();
+    let gate = house.dir.path().join("gate");
+    std::fs::create_dir(&gate).unwrap();
+    let text = "busybox setsid sleep 99999 > /dev/null 2>&1 & while [ ! -e /gate/open ]; do sleep 0.01; done";
+    let mut config = script(&subject, text);
+    config.mounts = vec![Mount { container_path: "/gate".into(), host_path: gate.clone(), ..Mount::default() }];
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let left = || {
+        let command = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        processes_of(&house).iter().any(|pid| command(pid).contains("99999"))
+    };
+    wait_for("it has started another", left).await;
+    drop(subject);
+    std::fs::write(gate.join("open"), "").unwrap();
+    let record = house.options.root_dir.join("sandboxes").join(&sandbox).join("containers").join(&id).join("exit");
+    wait_for("the shim writes the exit record", || record.exists()).await;
+    assert!(left());
+    let subject = house.open().await;
+    wait_for("what it left is gone", || !left()).await;
+    subject.runtime.remove_container(&id).await.unwrap();
+    house.close(subject).await;
+}
