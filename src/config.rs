@@ -51,6 +51,7 @@ pub struct NodeFile {
     pub api_port: Option<u16>,
     pub lease_seconds: Option<u32>,
     pub max_pods: Option<u32>,
+    pub pod_pids_limit: Option<u32>,
     pub bridge: Option<String>,
     pub nft_table: Option<String>,
     pub cgroup_root: Option<String>,
@@ -136,6 +137,8 @@ pub struct Node {
     /// How often the node says that it lives.
     pub lease_seconds: u32,
     pub max_pods: u32,
+    /// Processes and threads of one pod; 0: any number.
+    pub pod_pids_limit: u32,
     pub bridge: String,
     pub nft_table: String,
     /// Relative to each cgroup hierarchy.
@@ -348,6 +351,7 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
         api_port: file.api_port.unwrap_or(10250),
         lease_seconds: file.lease_seconds.unwrap_or(10),
         max_pods: file.max_pods.unwrap_or(110),
+        pod_pids_limit: file.pod_pids_limit.unwrap_or(4096),
         bridge,
         nft_table: file.nft_table.unwrap_or_else(|| "podbay".to_owned()),
         cgroup_root,

@@ -66,6 +66,8 @@ pub struct Options {
     pub shim_path: PathBuf,
     /// A log file is rotated at this size.
     pub log_max_bytes: u64,
+    /// As many processes (and threads) as a pod may have that says nothing itself; 0: any number.
+    pub pod_pids_limit: u64,
     /// So many log files of a container are kept, the current one among them.
     pub log_max_files: u32,
 }
@@ -81,6 +83,7 @@ impl Options {
             shim_path: beside.unwrap_or_else(|| PathBuf::from("/usr/local/bin/podbay-shim")),
             log_max_bytes: 10 << 20,
             log_max_files: 5,
+            pod_pids_limit: 4096,
         }
     }
 

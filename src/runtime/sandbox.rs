@@ -144,7 +144,11 @@ impl Inner {
             // Next to nothing where others want the CPU.
             self.cgroups.create("besteffort", &Resources { cpu_shares: 2, ..Resources::default() })?;
         }
-        let missing = self.cgroups.create(parent, &record.config.resources)?;
+        let mut limits = record.config.resources.clone();
+        if limits.pids_limit == 0 {
+            limits.pids_limit = self.options.pod_pids_limit;
+        }
+        let missing = self.cgroups.create(parent, &limits)?;
         if !missing.is_empty() {
             tracing::warn!(pod = record.config.metadata.name, ?missing, "limits without effect on this host");
         }

@@ -142,3 +142,30 @@ async fn programs_of_32_bits_run_under_the_same_rules() {
     assert_eq!(run(&subject, &subject.pod("bits"), config).await, (1, "32 bits\n".into()));
     house.close(subject).await;
 }
+
+/// A file of a pod's, or a parent's, cgroup.
+pub(super) fn cgroup_file(house: &House, controller: &str, path: &str, file: (&str, &str)) -> String {
+    let unified = podbay::runtime::cgroup::Tree::detect(&house.options.cgroup_root).unwrap().is_unified();
+    let (controller, file) = if unified { ("", file.1) } else { (controller, file.0) };
+    let path = Path::new("/sys/fs/cgroup").join(controller).join(&house.options.cgroup_root).join(path).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|cause| panic!("{}: {cause}", path.display())).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_pod_has_a_bound_on_its_processes() {
+    let mut house = House::new("bound");
+    house.options.pod_pids_limit = 20;
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("bound")).await.unwrap();
+    assert_eq!(cgroup_file(&house, "pids", "burstable/poduid-bound", ("pids.max", "pids.max")), "20");
+    let bomb = script(&subject, "i=0; while [ $i -lt 40 ]; do sleep 1000 & i=$((i+1)); done; echo all");
+    let id = subject.start(&sandbox, &bomb).await.unwrap();
+    let ended = subject.until_exited(&id).await;
+    assert!(!log_text(&ended.log_path).contains("all"), "{}", log_text(&ended.log_path));
+    // A pod that says how many has so many.
+    let mut own = subject.pod("own");
+    own.resources.pids_limit = 30;
+    subject.runtime.run_pod_sandbox(&own).await.unwrap();
+    assert_eq!(cgroup_file(&house, "pids", "burstable/poduid-own", ("pids.max", "pids.max")), "30");
+    house.close(subject).await;
+}
