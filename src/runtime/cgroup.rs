@@ -207,6 +207,18 @@ impl Tree {
         check("pids limit", pids.set_pid_max(wanted).and_then(|()| pids.get_pid_max()), wanted, &fail)
     }
 
+    /// Weighs a cgroup against its siblings, and reads it back. No error where there is no such cgroup or controller.
+    pub fn set_shares(&self, path: &str, shares: u64) -> Result<(), CgroupError> {
+        let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: "cpu share", cause };
+        let (file, wanted) = if self.unified { ("cpu.weight", weight(shares)) } else { ("cpu.shares", shares.clamp(2, 262_144)) };
+        let Some(file) = self.directory("cpu", path).map(|directory| directory.join(file)).filter(|file| file.exists()) else {
+            return Ok(());
+        };
+        std::fs::write(&file, wanted.to_string()).map_err(|error| fail(error.to_string()))?;
+        let got = std::fs::read_to_string(&file).map_err(|error| fail(error.to_string()))?;
+        if got.trim() == wanted.to_string() { Ok(()) } else { Err(fail(format!("it is {} after {wanted} was set", got.trim()))) }
+    }
+
     /// How a process enters.
     pub fn entrance(&self, path: &str) -> wire::Cgroup {
         let directories = self.directories(path);

@@ -39,6 +39,8 @@ pub(super) struct Inner {
     pub program: Program,
     pub boot_id: String,
     pub seccomp: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
+    /// The CPU share that all burstable pods have together; none: not set yet.
+    pub burstable: Mutex<Option<u64>>,
     table: Mutex<Table>,
     events: broadcast::Sender<RuntimeEvent>,
     /// Ended with the engine.
@@ -78,6 +80,7 @@ impl Engine {
             network,
             options,
             seccomp: Mutex::default(),
+            burstable: Mutex::default(),
             table: Mutex::default(),
             events: broadcast::channel(4096).0,
             listeners: Mutex::default(),

@@ -1,7 +1,7 @@
 //! Sandboxes: a pod's cgroup, files, shim and network, made and taken away.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -17,6 +17,8 @@ use crate::model::Timestamp;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 /// As the kubelet gives a pause container; denied without CAP_SYS_RESOURCE.
 const SHIM_OOM_SCORE: i32 = -998;
+/// In cgroup v1's scale.
+const SHARES_OF_A_CPU: u64 = 1024;
 const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=65536k";
 
 pub(super) struct Sandbox {
@@ -105,6 +107,7 @@ impl Inner {
         self.write_sandbox(record)?;
         let connection = self.watch_connection(&record.id)?;
         self.table().sandboxes.insert(record.id.clone(), Sandbox { record: record.clone(), ready: true });
+        self.weigh();
         self.listen(&record.id, connection)?;
         self.say(&record.id, "");
         Ok(())
@@ -154,6 +157,28 @@ impl Inner {
         }
         self.cgroups.create(&Self::shim_cgroup(record), &Resources::default())?;
         Ok(())
+    }
+
+    /// Gives the tree of the pods its weights: burstable pods together what they request, all pods together what the
+    /// node has, as the kubelet does. For each pod that came or went; written when it changes.
+    fn weigh(&self) {
+        let mut known = self.burstable.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = {
+            let table = self.table();
+            let pods = table.sandboxes.values().filter(|pod| pod.ready).map(|pod| &pod.record.config);
+            pods.filter(|pod| pod.cgroup_parent.starts_with("burstable/")).map(|pod| pod.resources.cpu_shares).sum::<u64>()
+        };
+        if *known == Some(wanted) {
+            return;
+        }
+        let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64 * SHARES_OF_A_CPU;
+        for (path, shares) in [("", all), ("burstable", wanted)] {
+            if let Err(cause) = self.cgroups.set_shares(path, shares) {
+                tracing::warn!(%cause, "weigh the pods");
+                return;
+            }
+        }
+        *known = Some(wanted);
     }
 
     fn init(&self, record: &SandboxRecord, run: &Path) -> Init {
@@ -223,7 +248,11 @@ impl Inner {
         if !record.config.host_network && !uid.is_empty() && !superseded {
             self.network.detach(uid).await?;
         }
-        blocking(&self, move |inner| inner.clear_away(&record, all)).await
+        blocking(&self, move |inner| {
+            inner.weigh();
+            inner.clear_away(&record, all)
+        })
+        .await
     }
 
     fn end_processes(&self, record: &SandboxRecord) -> Result<(), RuntimeError> {

@@ -169,3 +169,26 @@ async fn a_pod_has_a_bound_on_its_processes() {
     assert_eq!(cgroup_file(&house, "pids", "burstable/poduid-own", ("pids.max", "pids.max")), "30");
     house.close(subject).await;
 }
+
+#[tokio::test]
+async fn burstable_pods_weigh_what_they_request_and_all_pods_what_the_node_has() {
+    let house = House::new("weight");
+    let subject = house.open().await;
+    let file = ("cpu.shares", "cpu.weight");
+    let unified = podbay::runtime::cgroup::Tree::detect("podbay").unwrap().is_unified();
+    let value = |shares: u64| if unified { 1 + (shares - 2) * 9999 / 262_142 } else { shares }.to_string();
+    let mut sandboxes = Vec::new();
+    for (name, shares) in [("one", 512), ("two", 1024)] {
+        let mut pod = subject.pod(name);
+        pod.resources.cpu_shares = shares;
+        sandboxes.push(subject.runtime.run_pod_sandbox(&pod).await.unwrap());
+    }
+    let cpus = std::thread::available_parallelism().unwrap().get() as u64;
+    assert_eq!(cgroup_file(&house, "cpu", "", file), value(cpus * 1024));
+    assert_eq!(cgroup_file(&house, "cpu", "burstable", file), value(1536));
+    subject.runtime.remove_pod_sandbox(&sandboxes[0]).await.unwrap();
+    assert_eq!(cgroup_file(&house, "cpu", "burstable", file), value(1024));
+    subject.runtime.stop_pod_sandbox(&sandboxes[1]).await.unwrap();
+    assert_eq!(cgroup_file(&house, "cpu", "burstable", file), value(2));
+    house.close(subject).await;
+}
