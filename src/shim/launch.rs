@@ -1,8 +1,11 @@
 //! Starts processes: a container's first, and commands in it.
+//!
+//! A start is begun here and brought to its end by the poll loop: a mount of a dead server makes nobody else wait.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -15,20 +18,20 @@ use crate::{process, socket, sys};
 
 /// A child gets this long from fork to exec: mounts of dead servers hang.
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// From the first byte of a message to its last.
+const MESSAGE_LIMIT: Duration = Duration::from_secs(5);
 
-/// A container's first process, running.
-pub struct Launched {
-    pub pid: i32,
-    pub pidfd: OwnedFd,
-    /// What it writes, read by us.
+/// What a container's first process has of us.
+pub struct Streams {
+    /// What it writes, read by us; its terminal takes the place of both.
     pub stdout: OwnedFd,
-    pub stderr: Option<OwnedFd>,
+    pub stderr: OwnedFd,
     /// Held so that its standard input does not end.
     pub stdin: Option<OwnedFd>,
 }
 
-/// Starts a container. `shared_pid`: the init of the pod's PID namespace, where it has one.
-pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<Launched, Failed> {
+/// Begins to start a container. `shared_pid`: the init of the pod's PID namespace, where it has one.
+pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<(Birth, Streams), Failed> {
     let what = || "prepare the standard streams";
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(what);
     let (null_in, stdin) = if launch.stdin && !launch.process.tty {
@@ -53,25 +56,62 @@ pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<Launch
         carry_out(&launch.steps)?;
         finish(&launch.process, standard, sync)
     })?;
-    let (stdout, stderr) = match born.terminal {
-        Some(master) => (master, None),
-        None => (stdout, Some(stderr)),
-    };
-    for fd in [Some(&stdout), stderr.as_ref()].into_iter().flatten() {
+    for fd in [&stdout, &stderr] {
         rustix::io::ioctl_fionbio(fd, true).attempt(what)?;
     }
-    Ok(Launched { pid: born.pid, pidfd: born.pidfd, stdout, stderr, stdin })
+    Ok((born, Streams { stdout, stderr, stdin }))
 }
 
-/// A command in a running container.
-pub struct Child {
+/// A child on its way from fork to exec. It may take long, where mounts do, and nobody waits for it but the poll loop.
+pub struct Birth {
     pub pid: i32,
     pub pidfd: OwnedFd,
+    /// Readable when the child says something; at its end the child has become its program, or died.
+    pub sync: UnixStream,
     pub terminal: Option<OwnedFd>,
+    wants_terminal: bool,
+    begun: Instant,
 }
 
-/// Runs a command in the container whose first process is `init`.
-pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd]) -> Result<Child, Failed> {
+/// What a child has said.
+pub enum Progress {
+    Waiting,
+    Started,
+    Failed(Failed),
+}
+
+impl Birth {
+    /// Takes what the child says, when there is something: its terminal, its failure, or its exec, which closes its end.
+    pub fn advance(&mut self) -> Progress {
+        let gone = |error: &std::io::Error| matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset);
+        let failure = match socket::receive::<Failed>(&self.sync) {
+            // A terminal comes with an empty failure.
+            Ok((_, mut fds)) if !fds.is_empty() => {
+                self.terminal = fds.pop();
+                return Progress::Waiting;
+            }
+            Ok((failure, _)) => failure,
+            Err(error) if gone(&error) && self.wants_terminal && self.terminal.is_none() => refuse("open a terminal", "the child died"),
+            Err(error) if gone(&error) => return Progress::Started,
+            Err(error) => Err::<(), _>(error).attempt(|| "wait for the child").err().unwrap_or_default(),
+        };
+        self.kill();
+        Progress::Failed(failure)
+    }
+
+    /// How long it may still take.
+    pub fn left(&self) -> Duration {
+        START_LIMIT.saturating_sub(self.begun.elapsed())
+    }
+
+    /// Its end is seen as every child's.
+    pub fn kill(&self) {
+        sys::send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
+    }
+}
+
+/// Begins to run a command in the container whose first process is `init`.
+pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd]) -> Result<Birth, Failed> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| "prepare the standard streams")?;
     let fd = |index: usize| standard.get(index).unwrap_or(&null).as_fd();
     let streams = [fd(0), fd(1), fd(2)];
@@ -91,7 +131,7 @@ fn give_birth(
     pid_namespace_of: Option<BorrowedFd<'_>>,
     wanted: &Process,
     body: impl FnOnce(&UnixStream) -> Result<std::convert::Infallible, Failed>,
-) -> Result<Child, Failed> {
+) -> Result<Birth, Failed> {
     let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair")?;
     let directory = if cgroup.unified.is_empty() {
         None
@@ -115,12 +155,15 @@ fn give_birth(
         }
         Ok(sys::Side::Parent { pid, pidfd }) => {
             drop(theirs);
-            leave_pid_namespace(pid_namespace_of.is_some())?;
-            let terminal = await_exec(&ours, pid, &pidfd)?;
-            if wanted.tty && terminal.is_none() {
-                return Err(refuse("open a terminal", "the child died"));
+            let birth = Birth { pid, pidfd, sync: ours, terminal: None, wants_terminal: wanted.tty, begun: Instant::now() };
+            let left = leave_pid_namespace(pid_namespace_of.is_some());
+            // What it has begun to say is there as a whole soon.
+            let limited = birth.sync.set_read_timeout(Some(MESSAGE_LIMIT)).attempt(|| "wait for the child");
+            if let Err(failure) = left.and(limited) {
+                birth.kill();
+                return Err(failure);
             }
-            Ok(Child { pid, pidfd, terminal })
+            Ok(birth)
         }
         Err(failure) => {
             leave_pid_namespace(pid_namespace_of.is_some())?;
@@ -137,27 +180,6 @@ fn leave_pid_namespace(entered: bool) -> Result<(), Failed> {
     let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(what)?;
     let kind = Some(rustix::thread::LinkNameSpaceType::ProcessID);
     rustix::thread::move_into_link_name_space(own.as_fd(), kind).attempt(what)
-}
-
-/// Waits for the child's exec, which closes its end; takes its terminal or its failure.
-fn await_exec(sync: &UnixStream, pid: i32, pidfd: &OwnedFd) -> Result<Option<OwnedFd>, Failed> {
-    sync.set_read_timeout(Some(START_LIMIT)).attempt(|| "wait for the child")?;
-    let mut terminal = None;
-    let failure = loop {
-        match socket::receive::<Failed>(sync) {
-            // A terminal comes with an empty failure.
-            Ok((_, mut fds)) if !fds.is_empty() => terminal = fds.pop(),
-            Ok((failure, _)) => break failure,
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(terminal),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(terminal),
-            Err(error) => break Err::<(), _>(error).attempt(|| "wait for the child").err().unwrap_or_default(),
-        }
-    };
-    sys::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).ok();
-    }
-    Err(failure)
 }
 
 /// Enters the cgroups of a v1 host. By thread ("0" into `tasks`), which takes no global lock in the kernel; this

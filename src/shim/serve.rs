@@ -10,11 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
-use crate::launch::{self, Launched};
+use crate::launch::{self, Birth, Progress, Streams};
 use crate::log::{Pumped, Sink, Stream, now_ns};
 use crate::step::{Attempt, refuse};
 use crate::wire::{
-    Containers, Done, Exec, Exit, Exited, Failed, Forget, Hello, Kill, LogFile, Request, Response, Run, Running, Shutdown, Started,
+    Containers, Done, Exec, Exit, Exited, Failed, Forget, Hello, Kill, Launch, LogFile, Request, Response, Run, Running, Shutdown, Started,
     VERSION, record_text,
 };
 use crate::{socket, sys, writer};
@@ -40,6 +40,7 @@ pub struct Shim {
 
 #[derive(Default)]
 pub struct State {
+    starting: Vec<Starting>,
     containers: Vec<Container>,
     execs: Vec<Command>,
     watchers: Vec<UnixStream>,
@@ -66,6 +67,28 @@ struct Container {
     told: bool,
 }
 
+/// A process between fork and exec.
+struct Starting {
+    birth: Birth,
+    /// Who asked for it.
+    caller: UnixStream,
+    kind: Kind,
+    /// It died before anybody heard of its exec: (code, signal).
+    died: Option<(i32, i32)>,
+}
+
+enum Kind {
+    Container {
+        id: String,
+        record: String,
+        oom_file: String,
+        log: LogFile,
+        streams: Streams,
+    },
+    /// In this container.
+    Command(String),
+}
+
 /// A command that runs in a container.
 struct Command {
     pid: i32,
@@ -89,6 +112,7 @@ enum Source {
     Stream(usize, usize),
     Room(usize),
     Watcher(usize),
+    Starting(usize),
 }
 
 impl Shim {
@@ -106,10 +130,11 @@ impl Shim {
                 self.reap();
             }
             let now = now_ns();
-            let mut gone = Vec::new();
+            let (mut gone, mut heard) = (Vec::new(), Vec::new());
             for source in ready.iter().copied() {
                 match source {
                     Source::Signals | Source::Listener => {}
+                    Source::Starting(index) => heard.push(index),
                     Source::Writer => self.state.hear_writer(),
                     Source::Stream(container, stream) => self.state.pump(container, stream, &mut buffer, now),
                     Source::Room(container) => self.state.containers[container].sink.flush(now),
@@ -119,6 +144,7 @@ impl Shim {
             for index in gone.into_iter().rev() {
                 self.state.watchers.swap_remove(index);
             }
+            self.state.advance(&heard);
             // Last: a command may remove what the numbers above stand for.
             if ready.contains(&Source::Listener) {
                 self.accept();
@@ -156,8 +182,13 @@ impl Shim {
             sources.push(Source::Watcher(index));
             fds.push(PollFd::new(watcher, input));
         }
+        for (index, starting) in state.starting.iter().enumerate() {
+            sources.push(Source::Starting(index));
+            fds.push(PollFd::new(&starting.birth.sync, input));
+        }
         let patience = state.containers.iter().filter(|c| !c.told).filter_map(|c| c.ended).min();
         let left = patience.map(|ended| LOG_PATIENCE.saturating_sub(ended.elapsed()));
+        let left = state.starting.iter().map(|starting| starting.birth.left()).chain(left).min();
         let left = left.or(if self.resting { None } else { Some(REST_AFTER) });
         let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() });
         match poll(&mut fds, timeout.as_ref()) {
@@ -194,20 +225,21 @@ impl Shim {
         let (request, fds) = match socket::receive::<Request>(&stream) {
             Ok(received) => received,
             Err(error) => {
+                // Who has left needs no answer.
                 answer(&stream, Err(refuse("read the request", error.to_string())));
                 return;
             }
         };
         match request {
-            Request::Run(run) => answer(&stream, self.run(&run)),
+            Request::Run(run) => self.run(run, stream),
             Request::Exec(exec) => self.exec(&exec, &fds, stream),
-            Request::Kill(kill) => answer(&stream, self.state.kill(&kill)),
-            Request::List(_) => answer(&stream, Ok(self.state.list().into())),
+            Request::Kill(kill) => drop(answer(&stream, self.state.kill(&kill))),
+            Request::List(_) => drop(answer(&stream, Ok(self.state.list().into()))),
             Request::Watch(_) => {
                 answer(&stream, Ok(Done {}.into()));
                 self.state.watchers.push(stream);
             }
-            Request::Forget(forget) => answer(&stream, self.state.forget(&forget)),
+            Request::Forget(forget) => drop(answer(&stream, self.state.forget(&forget))),
             Request::Shutdown(Shutdown {}) => {
                 self.state.kill_all();
                 self.state.shutdown = Some(stream);
@@ -215,65 +247,136 @@ impl Shim {
         }
     }
 
-    fn run(&mut self, run: &Run) -> Result<Response, Failed> {
-        if self.state.containers.iter().any(|container| container.id == run.id) {
-            return Err(refuse(format!("start container {}", run.id), "it was started before"));
-        }
+    fn run(&mut self, run: Run, caller: UnixStream) {
         let shared = self.shared_pid.as_ref().map(|(_, pidfd)| pidfd.as_fd());
-        self.state.ensure_writer()?;
-        let launched = launch::run(&run.launch, shared)?;
-        let pid = launched.pid;
-        let at_ns = now_ns();
-        self.state.add(run, launched, at_ns);
-        Ok(Started { pid, at_ns }.into())
+        let begun = if self.state.knows(&run.id) {
+            Err(refuse(format!("start container {}", run.id), "it was started before"))
+        } else {
+            self.state.ensure_writer().and_then(|()| launch::run(&run.launch, shared))
+        };
+        match begun {
+            Ok((birth, streams)) => {
+                let Launch { record, oom_file, log, .. } = run.launch;
+                let kind = Kind::Container { id: run.id, record, oom_file, log, streams };
+                self.state.starting.push(Starting { birth, caller, kind, died: None });
+            }
+            Err(failure) => drop(answer(&caller, Err(failure))),
+        }
     }
 
     fn exec(&mut self, exec: &Exec, fds: &[OwnedFd], caller: UnixStream) {
-        let started = self.state.live(&exec.container).and_then(|c| launch::exec(exec, c.pidfd.as_fd(), fds));
-        match started {
-            Ok(child) => {
-                let at_ns = now_ns();
-                let started = Response::from(Started { pid: child.pid, at_ns });
-                let terminal: Vec<_> = child.terminal.iter().map(AsFd::as_fd).collect();
-                socket::send(&caller, &started, &terminal).ok();
-                let command =
-                    Command { pid: child.pid, pidfd: child.pidfd, container: exec.container.clone(), started_at_ns: at_ns, caller };
-                self.state.execs.push(command);
+        match self.state.live(&exec.container).and_then(|c| launch::exec(exec, c.pidfd.as_fd(), fds)) {
+            Ok(birth) => {
+                let kind = Kind::Command(exec.container.clone());
+                self.state.starting.push(Starting { birth, caller, kind, died: None });
             }
-            Err(failure) => answer(&caller, Err(failure)),
+            Err(failure) => drop(answer(&caller, Err(failure))),
         }
     }
 }
 
-fn answer(stream: &UnixStream, result: Result<Response, Failed>) {
-    // Who has left needs no answer.
-    socket::send(stream, &result.unwrap_or_else(Response::Failed), &[]).ok();
+/// Says whether there was anybody to answer.
+fn answer(stream: &UnixStream, result: Result<Response, Failed>) -> bool {
+    socket::send(stream, &result.unwrap_or_else(Response::Failed), &[]).is_ok()
 }
 
 impl State {
-    fn add(&mut self, run: &Run, launched: Launched, started_at_ns: i64) {
-        let mut streams = vec![Stream::new(launched.stdout, "stdout")];
-        streams.extend(launched.stderr.map(|fd| Stream::new(fd, "stderr")));
-        let mut container = Container {
-            id: run.id.clone(),
-            pid: launched.pid,
-            pidfd: launched.pidfd,
-            started_at_ns,
-            record: run.launch.record.clone(),
-            oom_file: run.launch.oom_file.clone(),
-            log: run.launch.log.clone(),
-            streams,
-            sink: Sink::default(),
-            _stdin: launched.stdin,
-            exit: None,
-            logged: run.launch.log.path.is_empty(),
-            ended: None,
-            told: false,
-        };
-        if let Some(writer) = &self.writer {
-            connect_log(writer, &mut container);
+    /// Brings those children further that have something to say, or have taken too long.
+    fn advance(&mut self, heard: &[usize]) {
+        for index in (0..self.starting.len()).rev() {
+            let starting = &mut self.starting[index];
+            let progress = match (heard.contains(&index), starting.birth.left().is_zero()) {
+                (true, _) => starting.birth.advance(),
+                (false, true) => {
+                    starting.birth.kill();
+                    Progress::Failed(refuse("wait for the child", "it takes too long: does a volume not answer?"))
+                }
+                (false, false) => Progress::Waiting,
+            };
+            match progress {
+                Progress::Waiting => {}
+                Progress::Started => {
+                    let started = self.starting.swap_remove(index);
+                    self.has_started(started);
+                }
+                Progress::Failed(failure) => {
+                    let failed = self.starting.swap_remove(index);
+                    self.has_failed(failed, failure);
+                }
+            }
         }
-        self.containers.push(container);
+    }
+
+    fn has_started(&mut self, started: Starting) {
+        let Starting { birth, caller, kind, died } = started;
+        let (pid, at_ns) = (birth.pid, now_ns());
+        let response = Response::from(Started { pid, at_ns });
+        match kind {
+            Kind::Command(container) => {
+                let terminal: Vec<_> = birth.terminal.iter().map(AsFd::as_fd).collect();
+                socket::send(&caller, &response, &terminal).ok();
+                self.execs.push(Command { pid, pidfd: birth.pidfd, container, started_at_ns: at_ns, caller });
+            }
+            Kind::Container { id, record, oom_file, log, streams } => {
+                answer(&caller, Ok(response));
+                let Streams { stdout, stderr, stdin } = streams;
+                let (stdout, stderr) = match birth.terminal {
+                    Some(master) => (master, None),
+                    None => (stdout, Some(stderr)),
+                };
+                // The pipes are so already.
+                rustix::io::ioctl_fionbio(&stdout, true).ok();
+                let mut streams = vec![Stream::new(stdout, "stdout")];
+                streams.extend(stderr.map(|fd| Stream::new(fd, "stderr")));
+                let mut container = Container {
+                    id,
+                    pid,
+                    pidfd: birth.pidfd,
+                    started_at_ns: at_ns,
+                    record,
+                    oom_file,
+                    logged: log.path.is_empty(),
+                    log,
+                    streams,
+                    sink: Sink::default(),
+                    _stdin: stdin,
+                    exit: None,
+                    ended: None,
+                    told: false,
+                };
+                if let Some(writer) = &self.writer {
+                    connect_log(writer, &mut container);
+                }
+                self.containers.push(container);
+            }
+        }
+        if let Some((code, signal)) = died {
+            self.child_ended(pid, code, signal);
+        }
+    }
+
+    fn has_failed(&mut self, failed: Starting, failure: Failed) {
+        let heard = answer(&failed.caller, Err(failure));
+        if let (false, Kind::Container { id, record, .. }) = (heard, failed.kind) {
+            // The engine that asked is gone; the next one has found it starting.
+            let now = now_ns();
+            let exit = Exit { code: 128, signal: 0, oom_killed: false, started_at_ns: now, finished_at_ns: now };
+            write_record(&record, &record_text(&id, &exit));
+            let news = Response::from(Exited { id, exit });
+            self.watchers.retain(|watcher| socket::send(watcher, &news, &[]).is_ok());
+        }
+    }
+
+    /// Containers on their way.
+    fn births(&self) -> impl Iterator<Item = (&str, &Birth)> {
+        self.starting.iter().filter_map(|starting| match &starting.kind {
+            Kind::Container { id, .. } => Some((id.as_str(), &starting.birth)),
+            Kind::Command(_) => None,
+        })
+    }
+
+    fn knows(&self, id: &str) -> bool {
+        self.containers.iter().any(|container| container.id == id) || self.births().any(|(known, _)| known == id)
     }
 
     fn live(&self, id: &str) -> Result<&Container, Failed> {
@@ -288,10 +391,18 @@ impl State {
             started_at_ns: c.started_at_ns,
             exit: c.exit.clone().filter(|_| c.told),
         });
-        Containers { all: all.collect() }
+        let births = self.births().map(|(id, birth)| Running { id: id.to_owned(), pid: birth.pid, started_at_ns: 0, exit: None });
+        Containers { all: all.chain(births).collect() }
     }
 
     fn kill(&self, kill: &Kill) -> Result<Response, Failed> {
+        if kill.exec == 0
+            && kill.signal == libc::SIGKILL
+            && let Some((_, birth)) = self.births().find(|(id, _)| *id == kill.container)
+        {
+            birth.kill();
+            return Ok(Done {}.into());
+        }
         let sent = if kill.exec == 0 {
             match self.live(&kill.container) {
                 Ok(container) => sys::send_signal(container.pidfd.as_fd(), kill.signal),
@@ -319,10 +430,11 @@ impl State {
         for container in self.containers.iter().filter(|container| container.exit.is_none()) {
             sys::send_signal(container.pidfd.as_fd(), libc::SIGKILL).ok();
         }
+        self.starting.iter().for_each(|starting| starting.birth.kill());
     }
 
     fn forget(&mut self, forget: &Forget) -> Result<Response, Failed> {
-        if self.live(&forget.id).is_ok() {
+        if self.live(&forget.id).is_ok() || self.births().any(|(id, _)| id == forget.id) {
             return Err(refuse(format!("forget container {}", forget.id), "it is running"));
         }
         self.containers.retain(|container| container.id != forget.id);
@@ -330,7 +442,7 @@ impl State {
     }
 
     fn is_finished(&self) -> bool {
-        self.shutdown.is_some() && self.containers.iter().all(|container| container.told)
+        self.shutdown.is_some() && self.starting.is_empty() && self.containers.iter().all(|container| container.told)
     }
 
     fn pump(&mut self, container: usize, stream: usize, buffer: &mut [u8], now: i64) {
@@ -344,7 +456,9 @@ impl State {
 
     fn child_ended(&mut self, pid: i32, code: i32, signal: i32) {
         let finished_at_ns = now_ns();
-        if let Some(container) = self.containers.iter_mut().find(|c| c.pid == pid && c.exit.is_none()) {
+        if let Some(starting) = self.starting.iter_mut().find(|starting| starting.birth.pid == pid) {
+            starting.died = Some((code, signal));
+        } else if let Some(container) = self.containers.iter_mut().find(|c| c.pid == pid && c.exit.is_none()) {
             let oom_killed = code != 0 && count_oom_kills(&container.oom_file) > 0;
             let started_at_ns = container.started_at_ns;
             container.exit = Some(Exit { code, signal, oom_killed, started_at_ns, finished_at_ns });

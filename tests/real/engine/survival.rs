@@ -104,3 +104,61 @@ async fn what_a_container_of_shared_processes_left_is_cleared_away_after_a_resta
     subject.runtime.remove_container(&id).await.unwrap();
     house.close(subject).await;
 }
+
+/// A mounted file system whose server answers nothing while this lives.
+struct DeadServer {
+    at: PathBuf,
+    _connection: std::fs::File,
+}
+
+impl DeadServer {
+    fn mount(at: PathBuf) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        let connection = std::fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&connection);
+        let options = std::ffi::CString::new(format!("fd={fd},rootmode=40000,user_id=0,group_id=0")).unwrap();
+        rustix::mount::mount("dead", &at, "fuse", rustix::mount::MountFlags::empty(), options.as_c_str()).unwrap();
+        Self { at, _connection: connection }
+    }
+}
+
+impl Drop for DeadServer {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH).ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_hangs_makes_no_other_container_wait() {
+    let house = House::new("slowstart");
+    let subject = house.open().await;
+    let dead = DeadServer::mount(house.dir.path().join("dead"));
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("slowstart")).await.unwrap();
+    let gate = house.dir.path().join("gate");
+    std::fs::create_dir(&gate).unwrap();
+    let mount = |container: &str, host: &Path| Mount { container_path: container.into(), host_path: host.into(), ..Mount::default() };
+    let text = "while [ ! -e /gate/open ]; do sleep 0.01; done; \
+        busybox dd if=/dev/zero bs=65536 count=4 2>/dev/null | busybox tr '\\0' x; echo; echo done";
+    let mut talks = script(&subject, text);
+    talks.mounts = vec![mount("/gate", &gate)];
+    let talks = subject.start(&sandbox, &talks).await.unwrap();
+    let mut stuck = subject.container("stuck", &["true"]);
+    stuck.mounts = vec![mount("/data", &dead.at.join("volume"))];
+    let stuck = subject.runtime.create_container(&sandbox, &stuck).await.unwrap();
+    let (runtime, id) = (subject.runtime.clone(), stuck.clone());
+    let starting = tokio::spawn(async move { runtime.start_container(&id).await });
+    let cgroup = format!("burstable/poduid-slowstart/{stuck}");
+    let inside = || everyday::cgroup_file(&house, "memory", &cgroup, ("cgroup.procs", "cgroup.procs"));
+    wait_for("the start is under way", || !inside().is_empty()).await;
+    // Its sibling is served: commands, output beyond a pipe's size, its end.
+    assert_eq!(soon("a command", exec(&subject, &talks, "echo here")).await.1, "here\n");
+    std::fs::write(gate.join("open"), "").unwrap();
+    let ended = subject.until_exited(&talks).await;
+    assert!(log_text(&ended.log_path).ends_with("done\n"));
+    // And it can be told to stop while it has not even started.
+    soon("stopping", subject.runtime.stop_container(&stuck, Duration::ZERO)).await.unwrap();
+    subject.until_exited(&stuck).await;
+    soon("the start", starting).await.unwrap().ok();
+    drop(dead);
+    house.close(subject).await;
+}
