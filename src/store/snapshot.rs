@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
 use super::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
@@ -95,6 +96,14 @@ impl Snapshot {
             .range(Key::new(kind, namespace, "")..)
             .map(|(_, object)| object)
             .take_while(move |object| object.kind() == kind && object.key().namespace == namespace)
+    }
+
+    /// The keys of what is not the same object in both. What the two share is not looked at: soon
+    /// after the other one, this costs what has changed and not what there is.
+    pub fn differing<'a>(&'a self, other: &'a Snapshot) -> impl Iterator<Item = &'a Key> {
+        self.objects.diff(&other.objects).map(|item| match item {
+            DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => &**key,
+        })
     }
 
     /// Every object with an owner reference to this UID.

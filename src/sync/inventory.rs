@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::walk::Cursor;
 use crate::model::{InventoryEntry, Key, Kind, Object, Source};
 
 /// The entries of a source by the key of their object. Entries of kinds this binary does not serve
@@ -35,6 +36,19 @@ impl Inventory {
     pub fn is_of(entry: &InventoryEntry, live: &Object) -> bool {
         !entry.uid.is_empty() && entry.uid == live.uid()
     }
+}
+
+/// The keys of what is not the same in both.
+pub(super) fn differing<'a>(one: &'a Arc<Inventory>, other: &'a Arc<Inventory>) -> Vec<&'a Key> {
+    // An inventory in which nothing changed is handed on as it is.
+    if Arc::ptr_eq(one, other) {
+        return Vec::new();
+    }
+    let lacks = |one: &'a Inventory, other: &'a Inventory| {
+        let mut there = Cursor::new(other.entries.iter());
+        one.entries.iter().filter(move |(key, entry)| there.seek(key) != Some(entry)).map(|(key, _)| key)
+    };
+    lacks(one, other).chain(lacks(other, one)).collect()
 }
 
 /// The key an entry speaks of.

@@ -39,6 +39,14 @@ pub struct Memory {
     good: Option<Arc<Revision>>,
 }
 
+#[cfg(test)]
+impl Memory {
+    /// Without what makes planning cheap: a plan must be the same.
+    pub(super) fn forgetful(&self) -> Self {
+        Self { good: self.good.clone(), ..Self::default() }
+    }
+}
+
 impl Look {
     pub fn unreachable(why: String) -> Self {
         Look::Unreachable(why)

@@ -7,11 +7,11 @@
 //!   at once and what admission makes no change of is no op
 //! - `now` says which ops are this step's transaction: all of them, or those of one wave
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::budget;
-use super::identity::{self, Digest, Sum};
+use super::identity::{self, Sum};
 use super::inventory::{self, Inventory};
 pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
@@ -24,12 +24,23 @@ use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
 
 /// What a planner remembers, so that what did not change costs nothing. All of it can be lost.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Known {
-    /// Objects found unchanged: the live revision and the digest of what is wanted.
-    unchanged: BTreeMap<Key, (u64, Digest)>,
+    /// What the last plan was made from: what is the same now is as it was.
+    seen: Option<Seen>,
     /// The inventory as the Source has it, and by key.
     held: Option<(Vec<Arc<InventoryEntry>>, Arc<Inventory>)>,
+}
+
+/// The input of a plan, and what of it was not as wanted.
+#[derive(Clone)]
+struct Seen {
+    state: Snapshot,
+    /// By key.
+    desired: Vec<Arc<Desired>>,
+    held: Arc<Inventory>,
+    /// Everything else that is wanted was there, as wanted.
+    open: BTreeSet<Key>,
 }
 
 impl Known {
@@ -129,7 +140,8 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
         held: &held,
         probe: input.state.clone(),
         uids: 0,
-        known,
+        seen: known.seen.take(),
+        open: BTreeSet::new(),
         plan: SyncPlan {
             source: name,
             revision: input.revision.to_owned(),
@@ -143,7 +155,13 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     planner.contested();
     planner.wanted();
     planner.unwanted();
-    let mut plan = planner.plan;
+    let Planner { mut plan, open, .. } = planner;
+    known.seen = Some(Seen {
+        state: input.state.clone(),
+        desired: input.rendered.desired.values().cloned().collect(),
+        held: Arc::clone(&held),
+        open,
+    });
     plan.id = plan_id(&plan);
     plan.approved = input.approved == Some(plan.id.as_str());
     if let Some(other) = input
@@ -165,11 +183,14 @@ struct Planner<'p> {
     input: &'p Input<'p>,
     manager: String,
     adopt: bool,
-    held: &'p Inventory,
+    held: &'p Arc<Inventory>,
     /// The state as the ops so far leave it.
     probe: Snapshot,
     uids: usize,
-    known: &'p mut Known,
+    /// The last plan's input.
+    seen: Option<Seen>,
+    /// What is not as wanted in this one.
+    open: BTreeSet<Key>,
     plan: SyncPlan,
 }
 
@@ -206,9 +227,10 @@ impl<'p> Planner<'p> {
         // Stable: within a wave by kind and key, as the map has them.
         order.sort_by_key(|(_, desired)| desired.wave);
         for (key, desired) in order {
+            self.open.insert(key.clone());
             let entry = self.held.entries.get(key);
             let Some(live) = self.input.state.get(key) else {
-                self.create(key, desired);
+                self.create(desired);
                 continue;
             };
             if live.is_deleting() {
@@ -230,33 +252,24 @@ impl<'p> Planner<'p> {
         }
     }
 
-    /// What is wanted and not known to be so: four sorted walks side by side, since most of a large
-    /// set is always as it was.
+    /// What is wanted and not known to be so: what was open in the last plan, and what has changed
+    /// since in the state, in the inventory, in what is wanted. Most of a large set is as it was.
     fn candidates(&mut self) -> Vec<(&'p Key, &'p Desired)> {
-        let input = self.input;
-        let mut known = Cursor::new(self.known.unchanged.iter());
-        let mut held = Cursor::new(self.held.entries.iter());
+        let wanted = &self.input.rendered.desired;
+        let Some(seen) = self.seen.take() else { return wanted.iter().map(|(key, desired)| (key, desired.as_ref())).collect() };
+        let mut changed = seen.open;
+        changed.extend(seen.state.differing(self.input.state).cloned());
+        changed.extend(inventory::differing(&seen.held, self.held).into_iter().cloned());
+        let mut before = Cursor::new(seen.desired.iter().map(|desired| (desired.object.key(), desired)));
+        let mut changed = Cursor::new(changed.iter().map(|key| (key, ())));
         let mut left = Vec::new();
-        let mut live = None;
-        for (key, desired) in &input.rendered.desired {
-            let known = known.seek(key);
-            let entry = held.seek(key);
-            let live = match &mut live {
-                Some((kind, cursor)) if *kind == key.kind => cursor,
-                other => &mut other.insert((key.kind, Cursor::new(input.state.list(key.kind).map(|object| (object.key(), object))))).1,
-            };
-            let same = known.is_some_and(|(revision, digest)| {
-                *digest == desired.digest
-                    && live
-                        .seek(key)
-                        .is_some_and(|live| live.revision() == *revision && entry.is_some_and(|entry| Inventory::is_of(entry, live)))
-            });
-            if same {
-                self.plan.sum.unchanged += 1;
-            } else {
+        for (key, desired) in wanted {
+            let as_before = before.seek(key).is_some_and(|before| Arc::ptr_eq(before, desired) || before.digest == desired.digest);
+            if changed.seek(key).is_some() || !as_before {
                 left.push((key, desired.as_ref()));
             }
         }
+        self.plan.sum.unchanged += wanted.len() - left.len();
         left
     }
 
@@ -269,16 +282,18 @@ impl<'p> Planner<'p> {
         }
     }
 
-    fn remember(&mut self, desired: &Desired, uid: &str, created: bool) {
+    /// Notes an object as held. False where it was already, as it is.
+    fn remember(&mut self, desired: &Desired, uid: &str, created: bool) -> bool {
         let key = desired.object.key();
         let entry = inventory::entry(key, uid, created, &desired.file, !desired.prune);
-        if self.plan.inventory.entries.get(key).map(AsRef::as_ref) != Some(&entry) {
+        let new = self.plan.inventory.entries.get(key).map(AsRef::as_ref) != Some(&entry);
+        if new {
             Arc::make_mut(&mut self.plan.inventory).entries.insert(key.clone(), Arc::new(entry));
         }
+        new
     }
 
-    fn create(&mut self, key: &Key, desired: &Desired) {
-        self.known.unchanged.remove(key);
+    fn create(&mut self, desired: &Desired) {
         self.remember(desired, "", true);
         match self.first(desired) {
             Ok(after) => match self.try_writes(&[Write::Create(after.clone())]) {
@@ -307,23 +322,24 @@ impl<'p> Planner<'p> {
     }
 
     fn update(&mut self, desired: &Desired, live: &Object, created: bool) {
-        self.remember(desired, live.uid(), created);
-        let seen = (live.revision(), desired.digest);
+        let new = self.remember(desired, live.uid(), created);
         let after = match self.applied(desired, Some(live), &ManagedFields::of(live.meta())) {
             Ok((after, true)) => after,
-            Ok((_, false)) => return self.unchanged(live, seen),
+            Ok((_, false)) => return self.unchanged(live, new),
             Err(why) => return self.block(desired, &why),
         };
         match self.try_writes(&[Write::Update(after.clone(), Precondition::seen(live))]) {
-            Ok(0) => self.unchanged(live, seen),
+            Ok(0) => self.unchanged(live, new),
             Ok(_) => self.push(Action::Update, Some(live), Some(after), desired),
             Err(why) => self.replace(desired, live, &why),
         }
     }
 
-    fn unchanged(&mut self, live: &Object, seen: (u64, Digest)) {
+    fn unchanged(&mut self, live: &Object, new: bool) {
         self.plan.sum.unchanged += 1;
-        self.known.unchanged.insert(live.key().clone(), seen);
+        if !new {
+            self.open.remove(live.key());
+        }
     }
 
     /// A change that is refused in place: a delete and a create, where the object says so.

@@ -98,13 +98,28 @@ impl World {
             format!("uid-{number}")
         };
         let memory = self.memories.entry(name.to_owned()).or_default();
+        let mut forgetful = memory.forgetful();
         let step = decide(&self.state, name, &self.looks[name], None, memory, &mut uid, NOW);
+        let mut number_again = self.uids + 1000;
+        let mut uid_again = || {
+            number_again += 1;
+            format!("uid-{number_again}")
+        };
+        let without = decide(&self.state, name, &self.looks[name], None, &mut forgetful, &mut uid_again, NOW);
+        assert_eq!((&step.message, step.ops), (&without.message, without.ops), "what was remembered makes no difference");
+        assert!(self.after(&step.transaction) == self.after(&without.transaction), "what was remembered makes no difference");
         self.uids = number;
         let writes = step.transaction.writes.len();
         if writes > 0 {
             self.commit(&step.transaction);
         }
         writes
+    }
+
+    fn after(&self, transaction: &Transaction) -> Vec<Object> {
+        let mut uid = || "uid".to_owned();
+        let applied = self.state.apply(transaction, self.state.revision() + 1, &mut Stamp { now: NOW, uid: &mut uid }).unwrap();
+        applied.snapshot.iter().cloned().collect()
     }
 
     pub fn get_source(&self, name: &str) -> Source {
