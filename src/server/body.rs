@@ -1,5 +1,7 @@
 //! Request bodies: bounded, and JSON, YAML or protobuf.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -12,12 +14,21 @@ use crate::model::manifest;
 /// Kubernetes' own limit for an object.
 pub const OBJECT_LIMIT: usize = 3 * 1024 * 1024;
 
+/// For a whole body, however slowly it comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Reads a body to its end.
 ///
 /// # Errors
-/// 413 when it is larger than `limit`.
+/// 413 when it is larger than `limit`, 408 when it takes too long.
 pub async fn read(body: Body, limit: usize) -> Result<Bytes, Fault> {
-    match Limited::new(body, limit).collect().await {
+    read_within(body, limit, PATIENCE).await
+}
+
+async fn read_within(body: Body, limit: usize, patience: Duration) -> Result<Bytes, Fault> {
+    let whole = tokio::time::timeout(patience, Limited::new(body, limit).collect()).await;
+    let whole = whole.map_err(|_| Fault::new(408, "Timeout", format!("the request's body did not end within {} s", patience.as_secs())))?;
+    match whole {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Fault::too_large(limit)),
         Err(error) => Err(Fault::bad_request(format!("the body broke off: {error}"))),
@@ -66,5 +77,19 @@ pub fn yaml(bytes: &Bytes) -> Result<Value, Fault> {
     match (documents.pop(), documents.is_empty()) {
         (Some(document), true) => Ok(document.value),
         _ => Err(Fault::bad_request("the body must be one YAML document")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_given_up() {
+        let endless = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let fault = read_within(endless, OBJECT_LIMIT, Duration::ZERO).await.unwrap_err();
+        assert_eq!(fault.code, 408);
+        assert_eq!(read(Body::from("{}"), 2).await.unwrap(), "{}");
+        assert_eq!(read(Body::from("{} "), 2).await.unwrap_err().code, 413);
     }
 }

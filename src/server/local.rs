@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{BoxError, ServiceExt as _};
 
 use super::Identity;
-use crate::tls::serve::serve_stream;
+use crate::tls::connection::{Patience, serve_stream};
 
 /// Bytes that a connection in the process may hold before its reader reads.
 const BUFFER: usize = 64 * 1024;
@@ -43,7 +43,7 @@ async fn upgrade(router: Router, identity: Identity, mut request: Request<Body>)
     let extend = move |extensions: &mut http::Extensions| {
         extensions.insert(identity.clone());
     };
-    tokio::spawn(serve_stream(far, router, std::time::Duration::from_secs(10), CancellationToken::new(), extend));
+    tokio::spawn(serve_stream(far, router, Patience::KNOWN, CancellationToken::new(), extend));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await?;
     tokio::spawn(connection.with_upgrades());
     if !request.headers().contains_key(header::HOST) {

@@ -22,7 +22,8 @@ use super::fault::Fault;
 use super::read::find;
 use super::request::{Call, Query, Target};
 use crate::model::{Key, Kind};
-use crate::tls::{TlsError, connect, node_host, serve::serve_stream};
+use crate::tls::connection::{Patience, serve_stream};
+use crate::tls::{TlsError, connect, node_host};
 
 /// A connection to a node API.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -94,7 +95,7 @@ impl NodeConnector for InProcessNode {
         }
         let router = self.router.get().cloned().ok_or_else(|| TlsError::Slow(format!("node {}, which is starting", self.name)))?;
         let (near, far) = tokio::io::duplex(256 * 1024);
-        tokio::spawn(serve_stream(far, router, Duration::from_secs(10), CancellationToken::new(), |_| {}));
+        tokio::spawn(serve_stream(far, router, Patience::KNOWN, CancellationToken::new(), |_| {}));
         Ok(Box::new(near))
     }
 }

@@ -6,18 +6,22 @@
 //! - `peer`: who a client certificate says it is
 //! - `pin`: trusting a CA by its fingerprint alone, for joining
 //! - `pki`: the server's set of certificates, kept fresh
-//! - `serve`: a router over TLS, with bounds
+//! - `serve`: a router over TLS, with bounds; `connection`: one connection, with deadlines
+//! - `places`, `register`: whose connections are closed when there are too many
 //! - `connect`: clients, for the agent and for the node API
 //! - `kubeconfig`: what kubectl needs
 
 pub mod authority;
 pub mod connect;
+pub mod connection;
 pub mod files;
 pub mod kubeconfig;
 pub mod live;
 pub mod peer;
 pub mod pin;
 pub mod pki;
+pub mod places;
+pub mod register;
 pub mod serve;
 
 pub use authority::{Authority, Issued, Order};

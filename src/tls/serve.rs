@@ -1,39 +1,39 @@
-//! A router over TLS: HTTP/1.1 and HTTP/2, upgrades, and bounds on what strangers may hold open.
+//! A router over TLS, with bounds on what anybody may hold open; strangers have their own.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
+use super::connection::{Patience, serve_stream};
+use super::register::{Place, Register};
 use super::{LiveKey, Peer, TlsError, connect::keep_alive};
 
-/// What strangers may hold open.
+/// What may be held open, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// With a certificate, and of those under one name.
     pub connections: usize,
-    /// For the TLS handshake, and for the headers of each request.
-    pub patience: Duration,
+    pub per_name: usize,
+    /// Without one, and of those from one address.
+    pub strangers: usize,
+    pub per_address: usize,
+    pub known: Patience,
+    pub stranger: Patience,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: 2048, patience: Duration::from_secs(10) }
+        Self { connections: 2048, per_name: 1024, strangers: 512, per_address: 64, known: Patience::KNOWN, stranger: Patience::STRANGER }
     }
 }
 
@@ -120,15 +120,18 @@ impl ClientCertVerifier for Only {
 }
 
 /// Serves until `shutdown`, then lets requests finish for a moment.
+///
+/// Accepting never waits for a place: a newcomer displaces the oldest connection of whoever holds
+/// too many, and whoever shows a certificate no longer counts among those without.
 pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: Router, bounds: Bounds, shutdown: CancellationToken) {
     let acceptor = TlsAcceptor::from(config);
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let strangers = Register::new("without a certificate", bounds.strangers, bounds.per_address);
+    let known = Register::new("with a certificate", bounds.connections, bounds.per_name);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a connection that is gone already.
                     tracing::debug!(%error, "accept");
@@ -137,18 +140,47 @@ pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: Rou
                 }
             },
         };
-        let (acceptor, router, shutdown) = (acceptor.clone(), router.clone(), shutdown.clone());
+        let place = strangers.enter(party(address.ip()), CancellationToken::new());
+        let displaced = place.displaced();
+        let connection = Connection { acceptor: acceptor.clone(), router: router.clone(), bounds, known: Arc::clone(&known) };
+        let shutdown = shutdown.clone();
         tokio::spawn(async move {
-            if let Some((stream, peer)) = handshake(&acceptor, stream, bounds.patience).await {
-                serve_stream(stream, router, bounds.patience, shutdown, move |extensions| {
-                    if let Some(peer) = &peer {
-                        extensions.insert(peer.clone());
-                    }
-                })
-                .await;
+            tokio::select! {
+                () = displaced.cancelled() => {}
+                () = connection.run(stream, place, shutdown) => {}
             }
-            drop(place);
         });
+    }
+}
+
+/// Whose connections are counted together: an address, or the network of one IPv6 host.
+fn party(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+struct Connection {
+    acceptor: TlsAcceptor,
+    router: Router,
+    bounds: Bounds,
+    known: Arc<Register<String>>,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream, place: Place<IpAddr>, shutdown: CancellationToken) {
+        let Some((stream, peer)) = handshake(&self.acceptor, stream, self.bounds.known.headers).await else { return };
+        let Some(peer) = peer else {
+            place.settle();
+            return serve_stream(stream, self.router, self.bounds.stranger, shutdown, |_| {}).await;
+        };
+        let _place = self.known.enter(peer.common_name.clone(), place.displaced());
+        drop(place);
+        serve_stream(stream, self.router, self.bounds.known, shutdown, move |extensions| {
+            extensions.insert(peer.clone());
+        })
+        .await;
     }
 }
 
@@ -174,35 +206,4 @@ async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, patience: Duration
         }
         None => Some((stream, None)),
     }
-}
-
-/// How long requests may go on after `shutdown`.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// Serves one connection of any kind. `extend` says who is at its other end.
-pub async fn serve_stream<S>(
-    stream: S,
-    router: Router,
-    patience: Duration,
-    shutdown: CancellationToken,
-    extend: impl Fn(&mut http::Extensions) + Send + Sync + 'static,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let extend = Arc::new(extend);
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        extend(request.extensions_mut());
-        router.clone().oneshot(request.map(Body::new))
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30)).max_concurrent_streams(256);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        // How a connection ends is its client's business.
-        _ = connection.as_mut() => return,
-        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = tokio::time::timeout(LAST_WORDS, connection).await;
 }

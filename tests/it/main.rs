@@ -8,4 +8,5 @@ mod join;
 mod manifest;
 mod rig;
 mod store_kill;
+mod strangers;
 mod tidy;

@@ -41,7 +41,15 @@ impl Rig {
         Self::with_nodes(clock, |_| Arc::new(InProcessNode::new("none", None))).await
     }
 
+    pub async fn with_bounds(bounds: serve::Bounds) -> Self {
+        Self::whole(Arc::new(SystemClock), |_| Arc::new(InProcessNode::new("none", None)), bounds).await
+    }
+
     pub async fn with_nodes(clock: Arc<dyn Clock>, nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>) -> Self {
+        Self::whole(clock, nodes, serve::Bounds::default()).await
+    }
+
+    async fn whole(clock: Arc<dyn Clock>, nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>, bounds: serve::Bounds) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let settings =
@@ -56,7 +64,7 @@ impl Rig {
         let router = router(state);
         let shutdown = CancellationToken::new();
         let config = pki.server_config().unwrap();
-        tokio::spawn(serve::serve(listener, config, router.clone(), serve::Bounds::default(), shutdown.clone()));
+        tokio::spawn(serve::serve(listener, config, router.clone(), bounds, shutdown.clone()));
         Self { store, router, pki, url, directory, shutdown }
     }
 
