@@ -9,6 +9,8 @@ use crate::model::{Kind, Object, Timestamp, Typed, pod};
 
 /// What Kubernetes grants where nobody says.
 const DEFAULT_GRACE: i64 = 30;
+/// Ten years: what is longer means "as long as it takes", and must not leave the calendar.
+const LONGEST_GRACE: i64 = 10 * 365 * 24 * 3600;
 
 pub(super) fn delete(current: &Object, grace: Option<i64>, now: Timestamp) -> Result<Outcome, Refused> {
     if current.kind() == Kind::Namespace && LASTING_NAMESPACES.contains(&current.key().name.as_str()) {
@@ -56,7 +58,7 @@ fn delete_pod(current: &Object, pod: &Pod, grace: Option<i64>, now: Timestamp) -
     let granted = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE);
     // Kubernetes reads a negative grace as the shortest there is.
     let asked = grace.unwrap_or(granted);
-    let asked = if asked < 0 { 1 } else { asked };
+    let asked = if asked < 0 { 1 } else { asked.min(LONGEST_GRACE) };
     let nothing_runs = pod::node_name(pod).is_none() || pod::is_terminal(pod);
     let grace = if nothing_runs { 0 } else { asked };
     if grace == 0 && !is_held(current) {

@@ -271,6 +271,17 @@ fn a_bound_pod_ends_with_grace() {
 }
 
 #[test]
+fn a_grace_beyond_the_calendar_is_a_long_one_and_not_none() {
+    let mut cluster = Cluster::new();
+    let key = cluster.create(Kind::Pod, bound("a")).key().clone();
+    let marked = cluster.delete(&key, Some(i64::MAX)).expect("marked");
+    let end = marked.value().pointer("/metadata/deletionTimestamp").and_then(Value::as_str).unwrap().to_owned();
+    assert!(end.starts_with("2036-"), "{end}");
+    let sooner = cluster.delete(&key, Some(5)).expect("there");
+    assert_eq!(sooner.value().pointer("/metadata/deletionTimestamp"), Some(&json!("2026-05-01T10:00:05Z")));
+}
+
+#[test]
 fn finalizers_hold() {
     let mut cluster = Cluster::new();
     let mut value = bound("a");

@@ -108,7 +108,7 @@ impl Fault {
     }
 
     pub fn too_large(limit: usize) -> Self {
-        Self::new(413, "RequestEntityTooLarge", format!("the request's body is larger than {limit} bytes"))
+        Self::new(413, "RequestEntityTooLarge", format!("the request's body, or the object it makes, is larger than {limit} bytes"))
     }
 
     pub fn unsupported_media_type(given: &str, taken: &str) -> Self {

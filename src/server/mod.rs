@@ -1,7 +1,7 @@
 //! The Kubernetes REST API over the store.
 //!
 //! - `request`, `select`, `body`, `protobuf` (what is asked), `identity`, `authorise` (by whom, and whether)
-//! - `read`, `watch`, `write`, `patch`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
+//! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
 //! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
@@ -27,6 +27,7 @@ pub mod identity;
 pub mod local;
 pub mod nodes;
 mod openapi;
+mod operations;
 mod patch;
 pub mod pod_columns;
 pub mod protobuf;

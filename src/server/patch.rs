@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::fault::Fault;
 use super::request::Call;
 use super::write::{self, answer, commit, fill_identity, finish, is_heartbeat, write_of};
-use super::{ServerState, body, scale};
+use super::{ServerState, body, operations, scale};
 use crate::model::Object;
 use crate::model::ownership::{self, ManagedFields};
 use crate::store::{CommitError, Conflict, Precondition, Write};
@@ -30,10 +30,7 @@ enum Patch {
 impl Patch {
     fn read(call: &Call, bytes: &Bytes) -> Result<Self, Fault> {
         match call.content_type.as_str() {
-            "application/json-patch+json" => {
-                let operations = serde_json::from_slice(bytes).map_err(|error| Fault::bad_request(format!("the JSON patch: {error}")))?;
-                Ok(Self::Json(operations))
-            }
+            "application/json-patch+json" => operations::read(bytes).map(Self::Json),
             "application/merge-patch+json" => body::json(bytes).map(Self::Merge),
             "application/strategic-merge-patch+json" => body::json(bytes).map(Self::Strategic),
             "application/apply-patch+yaml" => body::yaml(bytes).map(Self::Apply),
@@ -45,11 +42,9 @@ impl Patch {
     fn on(&self, call: &Call, live: &Value) -> Result<Value, Fault> {
         let kind = call.target.kind;
         match self {
-            Self::Json(operations) => {
+            Self::Json(patch) => {
                 let mut value = live.clone();
-                json_patch::patch(&mut value, operations).map_err(|error| {
-                    Fault::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}"))
-                })?;
+                operations::carry_out(patch, &mut value)?;
                 Ok(value)
             }
             Self::Merge(patch) => {
@@ -102,12 +97,18 @@ async fn on_live(state: &ServerState, call: &Call, current: &Object, patch: &Pat
     }
     fill_identity(call, &mut value)?;
     let draft = finish(state, call, Some(current), value, None)?;
+    bounded(&draft.object)?;
     let write = write_of(call, draft.object.clone(), Precondition::seen(current))?;
     let volatile = is_heartbeat(call, current, &draft.object);
     Ok(match commit(state, call, write, volatile).await {
         Ok(committed) => Ok(answer(state, call, StatusCode::OK, &committed, &draft.warnings)?),
         Err(error) => Err(error),
     })
+}
+
+/// Patches add up: what no body could bring at once must not grow by many.
+fn bounded(object: &Object) -> Result<(), Fault> {
+    if object.json().len() > body::OBJECT_LIMIT { Err(Fault::too_large(body::OBJECT_LIMIT)) } else { Ok(()) }
 }
 
 /// Server-side apply; creates what is not there.
@@ -137,6 +138,7 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
             Fault::apply_conflict(&pairs)
         })?;
     let draft = finish(state, call, current, value, Some(owners))?;
+    bounded(&draft.object)?;
     let (write, code) = match current {
         Some(current) => (Write::Update(draft.object.clone(), Precondition::seen(current)), StatusCode::OK),
         None => (Write::Create(draft.object.clone()), StatusCode::CREATED),

@@ -22,6 +22,8 @@ use crate::tls::Peer;
 
 /// Without `timeoutSeconds` a watch ends after this and a random part of it.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// However long somebody wants to watch.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Between bookmarks.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A chunk of initial events is cut here.
@@ -41,7 +43,7 @@ pub fn watch(state: &ServerState, call: &Call, peer: Option<&Peer>) -> Result<Re
         return Err(Fault::new(422, "Invalid", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
     }
     let timeout = match call.query.number::<u64>("timeoutSeconds")?.filter(|&seconds| seconds > 0) {
-        Some(seconds) => Duration::from_secs(seconds),
+        Some(seconds) => Duration::from_secs(seconds).min(LONGEST),
         None => DEFAULT_TIMEOUT.mul_f64(1.0 + rand::random::<f64>()),
     };
     let snapshot = state.store.snapshot();

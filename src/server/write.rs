@@ -78,12 +78,14 @@ pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
 
 /// Sets the number of replicas.
 pub async fn rescale(state: &ServerState, call: &Call, current: &Object, wanted: &Value) -> Result<Response, Fault> {
+    let scale = scale::wanted(&current.key().name, wanted)?;
+    let warnings = strictly(call, "Scale", "v1", scale.warnings)?;
     let precondition = precondition(call, &wanted["metadata"])?;
-    let scaled = scale::write(current, wanted)?;
+    let scaled = scale::write(current, scale.replicas)?;
     let owned = own(state, call, Some(current), scaled, None);
     let committed = commit(state, call, Write::Update(owned, precondition), false).await?;
     let object = committed.results.into_iter().flatten().next().ok_or_else(|| Fault::internal("the scaled object is gone"))?;
-    Ok(json_response(StatusCode::OK, scale::read(&object)?.to_string()))
+    Ok(warned(json_response(StatusCode::OK, scale::read(&object)?.to_string()), &warnings))
 }
 
 /// The write for the object or the subresource a call names.
@@ -212,13 +214,20 @@ fn check_fields(call: &Call, value: &Value) -> Result<Vec<String>, Fault> {
         return Ok(Vec::new());
     }
     let kind = call.target.kind;
-    let unknown = super::strict::unknown_fields(kind, value);
-    if unknown.is_empty() || call.field_validation == FieldValidation::Warn {
-        return Ok(unknown);
+    strictly(call, kind.name(), kind.info().version, super::strict::unknown_fields(kind, value))
+}
+
+/// What becomes of fields that no schema has.
+fn strictly(call: &Call, kind: &str, version: &str, unknown: Vec<String>) -> Result<Vec<String>, Fault> {
+    match call.field_validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(unknown),
+        FieldValidation::Strict if unknown.is_empty() => Ok(unknown),
+        FieldValidation::Strict => {
+            let listed = unknown.join(", ");
+            Err(Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {listed}")))
+        }
     }
-    let version = kind.info().version;
-    let listed = unknown.join(", ");
-    Err(Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {listed}")))
 }
 
 /// Kinds nobody shares: keeping track of who owns what would only make them larger.
@@ -291,19 +300,23 @@ pub async fn commit(state: &ServerState, call: &Call, write: Write, volatile: bo
 pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Committed, warnings: &[String]) -> Result<Response, Fault> {
     let renderer = Renderer::new(call.form, &call.query, state.clock.now());
     let written = committed.results.iter().flatten().next_back();
-    let mut response = match written {
+    let response = match written {
         Some(object) if call.dry_run => json_response(code, renderer.one(&as_stored(state, object))),
         Some(object) => json_response(code, renderer.one(object)),
         // An update that took the last finalizer of an object that was being deleted.
         None => json_response(code, success(call, &Value::Null)),
     };
+    Ok(warned(response, warnings))
+}
+
+fn warned(mut response: Response, warnings: &[String]) -> Response {
     for warning in warnings {
         let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
-    Ok(response)
+    response
 }
 
 /// A dry run gives no new version: the object shows the one that is stored, or none.

@@ -4,6 +4,7 @@
 
 mod agent;
 mod api;
+mod hostile;
 mod join;
 mod manifest;
 mod rig;
