@@ -302,7 +302,13 @@ pub enum NodeVerb {
         timeout: u64,
     },
     /// Remove a node: its certificate is refused at once and its pod range is free
-    Remove(NodeName),
+    Remove {
+        #[command(flatten)]
+        node: NodeName,
+        /// Though it is ready and pods run on it: they end at once
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

@@ -18,7 +18,7 @@ pub async fn run(verb: &NodeVerb) -> Outcome {
         NodeVerb::Cordon(node) => cordon(node, true).await,
         NodeVerb::Uncordon(node) => cordon(node, false).await,
         NodeVerb::Drain { node, force, timeout } => drain(node, *force, Duration::from_secs(*timeout)).await,
-        NodeVerb::Remove(node) => remove(node).await,
+        NodeVerb::Remove { node, force } => remove(node, *force).await,
     }
 }
 
@@ -99,9 +99,9 @@ fn is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 404 || status.code == 409)
 }
 
-async fn remove(node: &NodeName) -> Outcome {
+async fn remove(node: &NodeName, force: bool) -> Outcome {
     let client = connect(&node.client).await?;
-    call(&client, "POST", &format!("/podbay/v1/nodes/{}/remove", node.name), Some(&json!({}))).await?;
+    call(&client, "POST", &format!("/podbay/v1/nodes/{}/remove", node.name), Some(&json!({"force": force}))).await?;
     output::print(&format!("node/{} removed: its certificate is refused from now on\n", output::clean(&node.name)));
     Ok(0)
 }

@@ -16,6 +16,7 @@ use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -26,7 +27,7 @@ use super::identity::{NODE_PREFIX, NODES};
 use super::render::json_response;
 use super::tokens::{self, field, secret};
 use super::{Identity, ServerState, body};
-use crate::model::{Key, Kind, Object, Timestamp};
+use crate::model::{Key, Kind, Object, Timestamp, pod};
 use crate::store::{Precondition, Snapshot, Transaction, Write};
 use crate::tls::{Issued, Order, Pki, node_host};
 
@@ -55,7 +56,15 @@ pub struct RenewRequest {
     pub csr: String,
 }
 
-/// What both answer.
+/// `POST /podbay/v1/nodes/{name}/remove`
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct RemoveRequest {
+    /// Though it is ready and pods run on it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What joining and renewing answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificateAnswer {
     pub certificate: String,
@@ -181,12 +190,18 @@ async fn renewed(state: &ServerState, identity: &Identity, body: Body) -> Result
 
 /// `POST /podbay/v1/nodes/{name}/remove`: its certificate is refused from now on, its Node and leases
 /// go, and with the Node its pod range.
-pub async fn remove(State(state): State<Arc<ServerState>>, Path(name): Path<String>) -> Response {
-    removed(&state, &name).await.unwrap_or_else(Fault::into_response)
+pub async fn remove(State(state): State<Arc<ServerState>>, Path(name): Path<String>, request: Request<Body>) -> Response {
+    removed(&state, &name, request.into_body()).await.unwrap_or_else(Fault::into_response)
 }
 
-async fn removed(state: &ServerState, name: &str) -> Result<Response, Fault> {
+async fn removed(state: &ServerState, name: &str, body: Body) -> Result<Response, Fault> {
+    let bytes = body::read(body, REQUEST_LIMIT).await?;
+    let wanted: RemoveRequest = match bytes.is_empty() {
+        true => RemoveRequest::default(),
+        false => serde_json::from_slice(&bytes).map_err(|error| Fault::bad_request(format!("the request to remove: {error}")))?,
+    };
     let snapshot = state.store.snapshot();
+    may_remove(state, &snapshot, name, wanted.force)?;
     let mut keys = vec![record_key(name), Key::cluster(Kind::Node, name), Key::new(Kind::Lease, LEASE_NAMESPACE, name)];
     keys.retain(|key| snapshot.get(key).is_some());
     if keys.is_empty() {
@@ -202,6 +217,28 @@ async fn removed(state: &ServerState, name: &str) -> Result<Response, Fault> {
     }
     tracing::info!(node = name, "node removed");
     Ok(json_response(StatusCode::OK, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}).to_string()))
+}
+
+/// Removing ends the node's pods: not of the server's own node, and of one that runs only when meant.
+fn may_remove(state: &ServerState, snapshot: &Snapshot, name: &str, force: bool) -> Result<(), Fault> {
+    let refuse = |message: String| Err(Fault::new(409, "Conflict", message));
+    let node = snapshot.get(&Key::cluster(Kind::Node, name)).and_then(|node| node.get::<Node>());
+    if node.is_some() && state.nodes.here() == Some(name) {
+        return refuse(format!(
+            "{name} runs in this daemon and would be back at once: `podbay node drain {name}` moves its pods away, \
+             `podbay down` and `podbay reset` on that host end it"
+        ));
+    }
+    let ready = node
+        .and_then(|node| node.status.as_ref()?.conditions.as_ref())
+        .is_some_and(|conditions| conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
+    let running = snapshot.pods_on(name).filter(|object| object.get::<Pod>().is_some_and(|pod| !pod::is_terminal(pod))).count();
+    if ready && running > 0 && !force {
+        return refuse(format!(
+            "{name} is ready and runs {running} pods, which would end at once: `podbay node drain {name}` first, or say --force"
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -34,6 +34,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 pub trait NodeConnector: Send + Sync {
     /// Opens a connection to the node's API.
     async fn connect(&self, node: &Node) -> Result<Box<dyn Wire>, TlsError>;
+
+    /// The node that runs in this process.
+    fn here(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Nodes on other hosts, over TLS.
@@ -86,6 +91,10 @@ impl InProcessNode {
 
 #[async_trait]
 impl NodeConnector for InProcessNode {
+    fn here(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
     async fn connect(&self, node: &Node) -> Result<Box<dyn Wire>, TlsError> {
         if node.metadata.name.as_deref() != Some(self.name.as_str()) {
             return match &self.elsewhere {

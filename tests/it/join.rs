@@ -199,6 +199,29 @@ async fn a_removed_node_is_refused_at_once() {
     joined(&rig, "n1").await;
 }
 
+#[tokio::test]
+async fn a_node_that_runs_pods_is_removed_only_when_that_is_meant() {
+    let rig = Rig::start().await;
+    // The rig's own node, in the process, is called "none".
+    for name in ["n1", "none"] {
+        rig.ask("POST", "/api/v1/nodes", json!({"metadata": {"name": name}})).await;
+        let ready = |status: &str| json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
+        assert_eq!(rig.ask("PATCH", &format!("/api/v1/nodes/{name}/status"), ready("True")).await.0, StatusCode::OK);
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": name, "containers": [{"name": "c", "image": "i"}]}});
+        assert_eq!(rig.ask("POST", "/api/v1/namespaces/default/pods", pod).await.0, StatusCode::CREATED);
+    }
+    let (status, answer) = rig.ask("POST", "/podbay/v1/nodes/n1/remove", json!({})).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("drain n1"), "{answer}");
+    let (status, answer) = rig.ask("POST", "/podbay/v1/nodes/none/remove", json!({"force": true})).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("runs in this daemon"), "{answer}");
+    rig.get("/api/v1/nodes/n1").await;
+    rig.get("/api/v1/nodes/none").await;
+    let (status, answer) = rig.ask("POST", "/podbay/v1/nodes/n1/remove", json!({"force": true})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
     let rig = Rig::start().await;
