@@ -1,11 +1,15 @@
 //! Who may do what. PURE.
 //!
 //! Two identities: an admin may do everything; a node may read what the pods bound to it refer to and
-//! write its own Node, Lease and events and those pods' status. Everything else is refused.
+//! write its own Node and Lease, those pods' status, and events about itself and them. Everything else is refused.
+
+mod content;
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Volume};
+
+pub use content::content;
 
 use super::identity::Identity;
 use super::request::Verb;
@@ -161,80 +165,6 @@ fn config_maps(spec: &PodSpec) -> BTreeSet<&str> {
         names.extend(from.iter().flatten().filter_map(|source| source.config_map_ref.as_ref()).map(|map| map.name.as_str()));
     });
     names
-}
-
-/// Labels of Kubernetes' own prefixes that a node may say of itself.
-fn own_label(name: &str) -> bool {
-    const NAMES: [&str; 8] = [
-        "kubernetes.io/hostname",
-        "kubernetes.io/os",
-        "kubernetes.io/arch",
-        "beta.kubernetes.io/os",
-        "beta.kubernetes.io/arch",
-        "node.kubernetes.io/instance-type",
-        "topology.kubernetes.io/zone",
-        "topology.kubernetes.io/region",
-    ];
-    NAMES.contains(&name) || name.starts_with("kubelet.kubernetes.io/") || name.starts_with("node.kubernetes.io/")
-}
-
-/// Labels only an admin gives: they steer where pods go.
-fn reserved_label(name: &str) -> bool {
-    let prefix = name.split_once('/').map_or("", |(prefix, _)| prefix);
-    let kubernetes = ["kubernetes.io", "k8s.io", "podbay.dev"];
-    !own_label(name) && kubernetes.iter().any(|domain| prefix == *domain || prefix.ends_with(&format!(".{domain}")))
-}
-
-/// Whether the object a node wants to write says only what a node may say.
-///
-/// # Errors
-/// The sentence for a 403.
-pub fn content(identity: &Identity, subresource: Option<&str>, current: Option<&Object>, wanted: &Object) -> Result<(), String> {
-    if identity.is_admin() {
-        return Ok(());
-    }
-    let Some(node) = identity.node_name() else {
-        return Ok(()); // nobody else passed `authorise`
-    };
-    let key = wanted.key();
-    match (key.kind, subresource) {
-        (Kind::Node | Kind::Lease, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),
-        (Kind::Node, None) => node_content(node, current, wanted),
-        _ => Ok(()),
-    }
-}
-
-fn node_content(node: &str, current: Option<&Object>, wanted: &Object) -> Result<(), String> {
-    let no = |what: &str| Err(format!("nodes \"{node}\" is forbidden: node \"{node}\" is not allowed to {what}"));
-    let Some(new) = wanted.get::<Node>() else { return Ok(()) };
-    let Some(current) = current else {
-        let spec = new.spec.clone().unwrap_or_default();
-        if spec.pod_cidr.is_some() || spec.pod_cidrs.is_some() {
-            return no("choose its pod range");
-        }
-        return match wanted.labels().keys().find(|name| reserved_label(name)) {
-            Some(label) => no(&format!("set the label {label}")),
-            None => Ok(()),
-        };
-    };
-    let Some(old) = current.get::<Node>() else { return Ok(()) };
-    let names: BTreeSet<&String> = current.labels().keys().chain(wanted.labels().keys()).collect();
-    for name in names {
-        if current.labels().get(name) != wanted.labels().get(name) && !own_label(name) {
-            return no(&format!("change the label {name}"));
-        }
-    }
-    let (before, after) = (old.spec.clone().unwrap_or_default(), new.spec.clone().unwrap_or_default());
-    if before.taints != after.taints {
-        return no("change its taints");
-    }
-    if before != after {
-        return no("change its spec");
-    }
-    if old.metadata.owner_references != new.metadata.owner_references || old.metadata.finalizers != new.metadata.finalizers {
-        return no("change its owners or finalizers");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

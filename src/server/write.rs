@@ -180,7 +180,7 @@ pub fn finish(
         let version = kind.info().version;
         Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", error.source))
     })?;
-    authorise::content(&call.identity, subresource, current, &object).map_err(Fault::forbidden)?;
+    authorise::content(&call.identity, subresource, current, &object, &state.store.snapshot()).map_err(Fault::forbidden)?;
     let object = restamp(state, current, own(state, call, current, object, owners));
     Ok(Draft { object, warnings })
 }

@@ -209,11 +209,11 @@ fn node(value: serde_json::Value) -> Object {
 fn a_node_says_of_itself_only_what_a_node_may() {
     let identity = Identity::node("n1");
     let current = node(json!({"metadata": {"labels": {"disk": "slow"}}, "spec": {"podCIDR": "10.80.0.0/24"}}));
-    let create = |value| content(&identity, None, None, &node(value));
+    let create = |value| content(&identity, None, None, &node(value), &Snapshot::default());
     let update = |value| {
         let mut whole = current.value();
         json_patch::merge(&mut whole, &value);
-        content(&identity, None, Some(&current), &Object::from_value(Kind::Node, whole).unwrap())
+        content(&identity, None, Some(&current), &Object::from_value(Kind::Node, whole).unwrap(), &Snapshot::default())
     };
     assert_eq!(create(json!({"metadata": {"labels": {"kubernetes.io/hostname": "n1", "disk": "fast"}}})), Ok(()));
     assert_eq!(create(json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})), Ok(()));
@@ -228,5 +228,65 @@ fn a_node_says_of_itself_only_what_a_node_may() {
     assert!(update(json!({"spec": {"podCIDR": "10.80.1.0/24"}})).is_err());
     assert!(update(json!({"spec": {"unschedulable": true}})).is_err());
     assert!(update(json!({"metadata": {"finalizers": ["a/b"]}})).is_err());
-    assert!(content(&identity, Some("status"), None, &node(json!({"metadata": {"name": "n2"}}))).is_err());
+    assert!(content(&identity, Some("status"), None, &node(json!({"metadata": {"name": "n2"}})), &Snapshot::default()).is_err());
+}
+
+fn event(value: serde_json::Value) -> Object {
+    let mut whole = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "web"},
+        "involvedObject": {"kind": "Pod", "namespace": "web", "name": "mine"}, "reason": "Started",
+        "source": {"component": "kubelet", "host": "n1"}, "reportingComponent": "kubelet", "reportingInstance": "n1",
+    });
+    json_patch::merge(&mut whole, &value);
+    Object::from_value(Kind::Event, whole).unwrap()
+}
+
+#[test]
+fn a_node_tells_only_its_own_events_about_itself_and_its_pods() {
+    let (identity, state) = (Identity::node("n1"), state());
+    let create = |value| content(&identity, None, None, &event(value), &state);
+    let update = |current, value| content(&identity, None, Some(&event(current)), &event(value), &state);
+    assert_eq!(create(json!({})), Ok(()));
+    assert_eq!(create(json!({"source": null})), Ok(()));
+    assert_eq!(create(json!({"reportingInstance": null})), Ok(()));
+    assert_eq!(create(json!({"involvedObject": {"kind": "Node", "name": "n1"}})), Ok(()));
+    assert_eq!(update(json!({}), json!({"count": 2})), Ok(()));
+    let may_not = [
+        ("about another node's pod", json!({"involvedObject": {"name": "other"}})),
+        ("about a pod that is not there", json!({"involvedObject": {"name": "none"}})),
+        ("about a pod elsewhere", json!({"involvedObject": {"namespace": "kube-system"}})),
+        ("about another node", json!({"involvedObject": {"kind": "Node", "name": "n2"}})),
+        ("about anything else", json!({"involvedObject": {"kind": "Deployment", "name": "mine"}})),
+        ("in another node's name", json!({"source": {"host": "n2"}})),
+        ("in another reporter's name", json!({"reportingInstance": "n2"})),
+        ("in nobody's name", json!({"source": null, "reportingInstance": null})),
+        ("as a controller", json!({"source": {"component": "deployment", "host": null}, "reportingInstance": null})),
+    ];
+    for (what, value) in may_not {
+        assert!(create(value.clone()).is_err(), "{what}");
+        assert!(update(value, json!({})).is_err(), "take over one {what}");
+    }
+}
+
+#[test]
+fn a_pods_address_is_of_its_nodes_range_or_its_nodes_own() {
+    let (identity, mut state) = (Identity::node("n1"), state());
+    state.insert(node(
+        json!({"spec": {"podCIDR": "10.80.0.0/24"}, "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]}}),
+    ));
+    let pod = |host_network: bool, address: &str| {
+        let value = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine", "namespace": "web"},
+            "spec": {"nodeName": "n1", "hostNetwork": host_network, "containers": [{"name": "c", "image": "i"}]},
+            "status": {"podIP": address, "podIPs": [{"ip": address}]},
+        });
+        Object::from_value(Kind::Pod, value).unwrap()
+    };
+    let update = |current: Object, wanted: Object| content(&identity, Some("status"), Some(&current), &wanted, &state);
+    assert_eq!(update(pod(false, ""), pod(false, "10.80.0.5")), Ok(()));
+    assert_eq!(update(pod(true, ""), pod(true, "192.0.2.7")), Ok(()));
+    assert_eq!(update(pod(false, "10.90.0.1"), pod(false, "10.90.0.1")), Ok(()), "from before a change of ranges");
+    for (host_network, address) in [(false, "192.0.2.2"), (false, "10.80.1.5"), (false, "192.0.2.7"), (false, "x"), (true, "192.0.2.2")] {
+        assert!(update(pod(host_network, ""), pod(host_network, address)).is_err(), "{address}");
+    }
 }

@@ -1,0 +1,162 @@
+//! What a node may say in what it may write. PURE.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+
+use super::node_of;
+use crate::model::{Key, Kind, Object};
+use crate::server::identity::Identity;
+use crate::store::snapshot::Snapshot;
+
+/// Labels of Kubernetes' own prefixes that a node may say of itself.
+fn own_label(name: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "node.kubernetes.io/instance-type",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+    ];
+    NAMES.contains(&name) || name.starts_with("kubelet.kubernetes.io/") || name.starts_with("node.kubernetes.io/")
+}
+
+/// Labels only an admin gives: they steer where pods go.
+fn reserved_label(name: &str) -> bool {
+    let prefix = name.split_once('/').map_or("", |(prefix, _)| prefix);
+    let kubernetes = ["kubernetes.io", "k8s.io", "podbay.dev"];
+    !own_label(name) && kubernetes.iter().any(|domain| prefix == *domain || prefix.ends_with(&format!(".{domain}")))
+}
+
+/// Whether the object a node wants to write says only what a node may say.
+///
+/// # Errors
+/// The sentence for a 403.
+pub fn content(
+    identity: &Identity,
+    subresource: Option<&str>,
+    current: Option<&Object>,
+    wanted: &Object,
+    state: &Snapshot,
+) -> Result<(), String> {
+    if identity.is_admin() {
+        return Ok(());
+    }
+    let Some(node) = identity.node_name() else {
+        return Ok(()); // nobody else passed `authorise`
+    };
+    let key = wanted.key();
+    match (key.kind, subresource) {
+        (Kind::Node | Kind::Lease, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),
+        (Kind::Node, None) => node_content(node, current, wanted),
+        (Kind::Event, None) => [current, Some(wanted)].into_iter().flatten().try_for_each(|event| event_content(node, event, state)),
+        (Kind::Pod, Some("status")) => pod_content(node, current, wanted, state),
+        _ => Ok(()),
+    }
+}
+
+fn node_content(node: &str, current: Option<&Object>, wanted: &Object) -> Result<(), String> {
+    let no = |what: &str| Err(format!("nodes \"{node}\" is forbidden: node \"{node}\" is not allowed to {what}"));
+    let Some(new) = wanted.get::<Node>() else { return Ok(()) };
+    let Some(current) = current else {
+        let spec = new.spec.clone().unwrap_or_default();
+        if spec.pod_cidr.is_some() || spec.pod_cidrs.is_some() {
+            return no("choose its pod range");
+        }
+        return match wanted.labels().keys().find(|name| reserved_label(name)) {
+            Some(label) => no(&format!("set the label {label}")),
+            None => Ok(()),
+        };
+    };
+    let Some(old) = current.get::<Node>() else { return Ok(()) };
+    let names: BTreeSet<&String> = current.labels().keys().chain(wanted.labels().keys()).collect();
+    for name in names {
+        if current.labels().get(name) != wanted.labels().get(name) && !own_label(name) {
+            return no(&format!("change the label {name}"));
+        }
+    }
+    let (before, after) = (old.spec.clone().unwrap_or_default(), new.spec.clone().unwrap_or_default());
+    if before.taints != after.taints {
+        return no("change its taints");
+    }
+    if before != after {
+        return no("change its spec");
+    }
+    if old.metadata.owner_references != new.metadata.owner_references || old.metadata.finalizers != new.metadata.finalizers {
+        return no("change its owners or finalizers");
+    }
+    Ok(())
+}
+
+/// An event says who saw what: a node saw what happens to itself and its pods.
+fn event_content(node: &str, object: &Object, state: &Snapshot) -> Result<(), String> {
+    let no = |what: &str| {
+        let name = &object.key().name;
+        Err(format!("events \"{name}\" is forbidden: node \"{node}\" may only {what}"))
+    };
+    let Some(event) = object.get::<Event>() else { return Ok(()) };
+    let told_by = [event.source.as_ref().and_then(|source| source.host.as_deref()), event.reporting_instance.as_deref()];
+    let mut told_by = told_by.into_iter().flatten().filter(|name| !name.is_empty()).peekable();
+    if told_by.peek().is_none() || told_by.any(|name| name != node) {
+        return no("write events that it reports itself");
+    }
+    let about = &event.involved_object;
+    let name = about.name.as_deref().unwrap_or_default();
+    let is_own = match about.kind.as_deref() {
+        Some("Node") => name == node,
+        Some("Pod") => {
+            let key = Key::new(Kind::Pod, object.key().namespace.clone(), name);
+            let same_place = about.namespace.as_deref().is_none_or(|namespace| namespace == key.namespace);
+            same_place && state.get(&key).is_some_and(|pod| node_of(pod) == Some(node))
+        }
+        _ => false,
+    };
+    if is_own { Ok(()) } else { no("write events about itself and its pods") }
+}
+
+/// Where a Service sends its clients is not a node's to choose: a pod is in the node's range, or at
+/// the node's own address. What is stored already stays sayable.
+fn pod_content(node: &str, current: Option<&Object>, wanted: &Object, state: &Snapshot) -> Result<(), String> {
+    let before = current.and_then(|object| object.get::<Pod>()).map(addresses).unwrap_or_default();
+    let Some(pod) = wanted.get::<Pod>() else { return Ok(()) };
+    let here = state.get(&Key::cluster(Kind::Node, node)).and_then(|object| object.get::<Node>());
+    for address in addresses(pod).difference(&before) {
+        let known = here.is_some_and(|here| may_have(here, pod, address));
+        if !known {
+            let key = wanted.key();
+            return Err(format!(
+                "{key} is forbidden: node \"{node}\" is not allowed to give a pod the address {address:?}: not of its range"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn addresses(pod: &Pod) -> BTreeSet<&str> {
+    let status = pod.status.as_ref();
+    let all = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.as_str());
+    all.chain(status.and_then(|status| status.pod_ip.as_deref())).filter(|ip| !ip.is_empty()).collect()
+}
+
+fn may_have(node: &Node, pod: &Pod, address: &str) -> bool {
+    if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
+        let mut own = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+        return own.any(|own| own.address == address);
+    }
+    let spec = node.spec.as_ref();
+    let ranges = spec.and_then(|spec| spec.pod_cidrs.as_ref()).into_iter().flatten();
+    let mut ranges = ranges.chain(spec.and_then(|spec| spec.pod_cidr.as_ref()));
+    address.parse().is_ok_and(|address| ranges.any(|range| is_in(range, address)))
+}
+
+fn is_in(range: &str, address: Ipv4Addr) -> bool {
+    let Some((base, prefix)) = range.split_once('/') else { return false };
+    match (base.parse::<Ipv4Addr>(), prefix.parse::<u32>()) {
+        (Ok(base), Ok(prefix @ 0..=32)) => (base.to_bits() ^ address.to_bits()).checked_shr(32 - prefix).unwrap_or(0) == 0,
+        _ => false,
+    }
+}
