@@ -69,7 +69,8 @@ impl Fault {
 
     /// A path nobody serves.
     pub fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        // kubectl looks into the details without asking whether there are any.
+        Self { details: json!({}), ..Self::new(404, "NotFound", "the server could not find the requested resource") }
     }
 
     pub fn not_found(kind: Kind, name: &str) -> Self {
@@ -136,6 +137,18 @@ impl Fault {
 
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// What a node's API answered, which is text.
+    pub fn of_node(code: u16, text: &str) -> Self {
+        let reason = match code {
+            400 => "BadRequest",
+            403 => "Forbidden",
+            404 => "NotFound",
+            503 => "ServiceUnavailable",
+            _ => "InternalError",
+        };
+        Self { details: json!({}), ..Self::new(code, reason, text.trim()) }
     }
 
     /// The `Status` object, also sent as the object of a watch's ERROR event.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::body::Body;
 use axum::extract::Path;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -50,14 +51,36 @@ pub async fn document(Path(path): Path<String>) -> Response {
     response
 }
 
-/// `GET /openapi/v2`: clients older than 1.27 validate by it; nothing here contradicts them.
+/// `GET /openapi/v2`: clients older than 1.27 validate by it, newer ones what v3 does not know;
+/// nothing here contradicts them. In protobuf where that is asked for.
 pub async fn v2(headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    if accept.split(',').any(|range| PROTOBUF.contains(&range.trim())) {
+        let mut response = Response::new(Body::from(empty_document()));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF[0]));
+        return response;
+    }
     if !accept.contains("json") && !accept.contains("*/*") {
         return Fault::not_acceptable(accept).into_response();
     }
     let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": {}});
     json_response(StatusCode::OK, document.to_string())
+}
+
+/// The names by which clients ask for gnostic's `openapi.v2.Document`; the first is a proper media type.
+const PROTOBUF: [&str; 2] =
+    ["application/com.github.proto-openapi.spec.v2.v1.0+protobuf", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"];
+
+/// A document without paths and definitions: `swagger` = 1, `info` = 2 {`title` = 1, `version` = 2},
+/// `paths` = 8, `definitions` = 9.
+fn empty_document() -> Vec<u8> {
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        // Every length here is below 128: one byte.
+        let length = u8::try_from(bytes.len()).unwrap_or(0) & 0x7f;
+        [&[(number << 3) | 2, length][..], &bytes[..usize::from(length)]].concat()
+    }
+    let info = [field(1, b"Podbay"), field(2, env!("CARGO_PKG_VERSION").as_bytes())].concat();
+    [field(1, b"2.0"), field(2, &info), field(8, &[]), field(9, &[])].concat()
 }
 
 fn info() -> Value {

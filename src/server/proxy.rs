@@ -10,6 +10,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -168,9 +170,27 @@ pub async fn forward(state: &ServerState, call: &Call, stream: Stream, mut reque
         *response.headers_mut() = answer.headers().clone();
         return Ok(response);
     }
+    if !answer.status().is_success() {
+        return Err(refusal(answer).await);
+    }
     let mut response = answer.map(Body::new);
     response.headers_mut().remove(header::TRANSFER_ENCODING);
     Ok(response)
+}
+
+/// What a node says when it refuses, and how long that may take.
+const REFUSAL_LIMIT: usize = 16 * 1024;
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A node refuses in plain text; clients expect a `Status`.
+async fn refusal(answer: http::Response<Incoming>) -> Fault {
+    let code = answer.status().as_u16();
+    let text = tokio::time::timeout(REFUSAL_PATIENCE, Limited::new(answer.into_body(), REFUSAL_LIMIT).collect()).await;
+    let text = text.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
+    match String::from_utf8_lossy(&text).trim() {
+        "" => Fault::of_node(code, &format!("the node answered with {code}")),
+        text => Fault::of_node(code, text),
+    }
 }
 
 /// The node API's path for a stream.

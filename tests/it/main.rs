@@ -6,6 +6,7 @@ mod agent;
 mod api;
 mod hostile;
 mod join;
+mod kubectl_says;
 mod manifest;
 mod rig;
 mod store_kill;

@@ -1,0 +1,67 @@
+//! What kubectl makes of answers that are a "no".
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use podbay::clock::SystemClock;
+use podbay::server::InProcessNode;
+use serde_json::{Value, json};
+
+use crate::rig::Rig;
+
+const POD: &str = "/api/v1/namespaces/default/pods";
+
+async fn says(rig: &Rig, line: &str) -> String {
+    let output = rig.kubectl(line).await;
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+async fn pod(rig: &Rig) {
+    rig.ask("POST", "/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
+    let pod = json!({"metadata": {"name": "web"}, "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "i"}]}});
+    assert_eq!(rig.ask("POST", POD, pod).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_nobody_serves_has_details() {
+    let rig = Rig::start().await;
+    for (method, path) in [("GET", "/api/v1/nothings".to_owned()), ("PATCH", format!("{POD}/web/ephemeralcontainers"))] {
+        let (status, answer) = rig.ask(method, &path, json!({})).await;
+        assert_eq!((status, answer["details"].is_object()), (StatusCode::NOT_FOUND, true), "{path}: {answer}");
+    }
+    pod(&rig).await;
+    let text = says(&rig, "debug web --image=busybox").await;
+    assert!(text.contains("ephemeral containers are disabled"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_nobody_serves_is_told_as_such() {
+    let rig = Rig::start().await;
+    let manifest = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": {}});
+    std::fs::write(rig.directory.path().join("db.json"), manifest.to_string()).unwrap();
+    for verb in ["apply", "create"] {
+        let text = says(&rig, &format!("{verb} -f db.json")).await;
+        assert!(text.contains("no matches for kind \"StatefulSet\""), "{verb}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_refusal_is_a_status() {
+    let message = "previous terminated container \"main\" in pod \"web\" not found";
+    let refuse = move || async move { (StatusCode::BAD_REQUEST, format!("{message}\n")) };
+    let api = axum::Router::new().fallback(axum::routing::any(refuse));
+    let rig = Rig::with_nodes(Arc::new(SystemClock), move |_| {
+        let node = InProcessNode::new("n1", None);
+        node.attach(api);
+        Arc::new(node)
+    })
+    .await;
+    pod(&rig).await;
+    let (status, answer) = rig.ask("GET", &format!("{POD}/web/log?previous=true"), Value::Null).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!((&answer["kind"], &answer["reason"], &answer["message"]), (&json!("Status"), &json!("BadRequest"), &json!(message)));
+    assert_eq!(says(&rig, "logs web --previous").await.trim(), format!("Error from server (BadRequest): {message}"));
+    let text = says(&rig, "exec web -- true").await;
+    assert!(text.contains(message), "{text}");
+}
