@@ -78,12 +78,15 @@ pub struct ServerState {
     pub previews: Option<Arc<dyn Previews>>,
     /// Signs certificates; without it nobody can join.
     pub pki: Option<Arc<Pki>>,
+    /// When this server began to look: what it knows of heartbeats is not older.
+    started: crate::model::Timestamp,
     pages: read::Pages,
 }
 
 impl ServerState {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, nodes: Arc<dyn NodeConnector>) -> Self {
-        Self { store, clock, nodes, previews: None, pki: None, pages: read::Pages::default() }
+        let started = clock.now();
+        Self { store, clock, nodes, previews: None, pki: None, started, pages: read::Pages::default() }
     }
 
     pub fn with_previews(mut self, previews: Arc<dyn Previews>) -> Self {

@@ -112,7 +112,7 @@ async fn joined(state: &ServerState, body: Body) -> Result<Response, Fault> {
     let (issued, key) = sign(pki, &wanted.node, &wanted.csr, now)?;
     let record = snapshot.get(&record_key(&wanted.node));
     if record.is_none_or(|record| field(record, "key") != Some(key.as_str())) {
-        may_take_name(&snapshot, &wanted.node, wanted.rejoin, now)?;
+        may_take_name(&snapshot, &wanted.node, wanted.rejoin, now, state.started)?;
     }
     write_record(state, record, &wanted.node, &[("serial", issued.serial.clone()), ("previous", String::new()), ("key", key)]).await?;
     tracing::info!(node = %wanted.node, until = %issued.not_after, "node joined");
@@ -139,7 +139,7 @@ fn answer(pki: &Pki, issued: Issued) -> Response {
     json_response(StatusCode::OK, json!(answer).to_string())
 }
 
-fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp) -> Result<(), Fault> {
+fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp, started: Timestamp) -> Result<(), Fault> {
     if snapshot.get(&Key::cluster(Kind::Node, node)).is_none() {
         return Ok(());
     }
@@ -154,6 +154,10 @@ fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp) 
         (false, false) => refuse(format!(
             "a node called {node} joined before: say --rejoin if this is the same host, or remove it first with `podbay node remove {node}`"
         )),
+        // Heartbeats are not kept over a restart: until now the node had no time to give another.
+        (false, true) if now.as_second() - started.as_second() < SILENT_AFTER => {
+            refuse(format!("this server has just started and cannot know yet whether {node} runs: try again in {SILENT_AFTER} s"))
+        }
         (false, true) => Ok(()),
     }
 }

@@ -166,10 +166,12 @@ async fn a_silent_node_is_replaced_by_a_rejoin_and_loses_its_certificate() {
     let rig = Rig::with_clock(clock.clone()).await;
     let old = joined(&rig, "n1").await;
     rig.ask("POST", "/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
-    clock.advance_to(start + Duration::from_secs(50));
     let mut again = join(&rig, &token(&rig).await, "n1");
     again.directory = rig.directory.path().join("reinstalled");
     again.rejoin = true;
+    let error = refusal(&again, &SystemClock).await;
+    assert!(error.contains("has just started"), "no heartbeat yet says nothing yet: {error}");
+    clock.advance_to(start + Duration::from_secs(50));
     let new = identity::join(&again, &SystemClock).await.unwrap();
     Api::<Service>::all(new.client()).list(&ListParams::default()).await.unwrap();
     let error = Api::<Service>::all(old.client()).list(&ListParams::default()).await.unwrap_err();
