@@ -110,7 +110,7 @@ async fn configure_sources(store: &dyn Store, config: &Config) -> anyhow::Result
 }
 
 fn open_pki(config: &Config, clock: &dyn Clock) -> anyhow::Result<Arc<Pki>> {
-    let mut names = tls::pki::host_names();
+    let mut names = tls::pki::host_names(&config.node.bridge);
     names.extend(config.server.names.iter().cloned());
     if !config.server.listen.ip().is_unspecified() {
         names.push(config.server.listen.ip().to_string());

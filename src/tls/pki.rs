@@ -130,10 +130,12 @@ fn stored(directory: &Path, authority: &Authority, order: &Order, name: &str, no
     Ok(pair)
 }
 
-/// The names this host goes by: its host name and the addresses of its interfaces.
-pub fn host_names() -> Vec<String> {
+/// The names this host goes by: its host name and the addresses of its interfaces, without those of
+/// bridges and links to containers. They come and go, nobody reaches the server by them from
+/// elsewhere, and a certificate tells everybody what it names. `own_bridge`: this daemon's.
+pub fn host_names(own_bridge: &str) -> Vec<String> {
     let mut names: Vec<String> = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).into_iter().collect();
-    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten().filter(|interface| is_hosts(&interface.interface_name, own_bridge)) {
         let address = interface.address;
         let ipv4 = address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|address| address.ip().to_string());
         names.extend(ipv4);
@@ -141,4 +143,27 @@ pub fn host_names() -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+/// Whether an interface is the host's own, by the names that Podbay, Docker, libvirt and CNI plugins
+/// give to those that are not.
+fn is_hosts(interface: &str, own_bridge: &str) -> bool {
+    let begins = ["podbay", "docker", "virbr", "veth", "cni", "cali", "flannel", "podman", "lxcbr", "lxdbr"];
+    let of_docker = interface.strip_prefix("br-").is_some_and(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    interface != own_bridge && !of_docker && !begins.iter().any(|begin| interface.starts_with(begin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bridges_of_containers_do_not_name_the_server() {
+        for name in ["mine0", "podbay0", "docker0", "br-0123456789ab", "virbr0", "veth12", "cni0", "podman1"] {
+            assert!(!is_hosts(name, "mine0"), "{name}");
+        }
+        for name in ["lo", "eth0", "enp3s0", "br0", "br-lan", "bond0", "wlan0", "tailscale0"] {
+            assert!(is_hosts(name, "mine0"), "{name}");
+        }
+    }
 }
