@@ -56,6 +56,17 @@ impl Recorder {
         self.tell(about, warning, reason, message.into());
     }
 
+    /// Tells of the node itself.
+    pub fn node(&self, name: &str, warning: bool, reason: &str, message: impl Into<String>) {
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(name.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.tell(about, warning, reason, message.into());
+    }
+
     fn tell(&self, about: ObjectReference, warning: bool, reason: &str, mut message: String) {
         message.truncate(message.floor_char_boundary(1024));
         // Full: events are the first thing to do without.

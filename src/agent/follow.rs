@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use super::context::{Context, View};
 use super::network_plan;
 use super::registration::Reconnected;
+use crate::network::NetworkError;
 
 /// From 200 ms to 5 s: an agent is back soon after its server is.
 #[derive(Default)]
@@ -182,14 +183,24 @@ async fn sync(context: &Context, changed: &Notify, ready: &tokio::sync::Semaphor
     if let Ok(all) = ready.acquire_many(u32::try_from(FOLLOWED).unwrap_or(u32::MAX)).await {
         all.forget();
     }
-    let mut failed = false;
+    let (mut failed, mut apart) = (false, String::new());
     loop {
         let name = &context.options.node_name;
         let wanted =
             context.cluster.read(|view| network_plan::wanted(name, &view.nodes, &view.services, &view.slices, view.settings.as_ref()));
-        match context.network.sync(&wanted).await {
-            Ok(done) => {
-                if done {
+        let outcome = context.network.sync(&wanted).await;
+        let routes = match &outcome {
+            Err(NetworkError::Routes(cause)) => cause.clone(),
+            _ => String::new(),
+        };
+        if routes != apart && !routes.is_empty() {
+            tracing::warn!(cause = routes, "pods of other nodes cannot be reached");
+            context.events.node(name, true, "RouteNotSet", format!("pods of other nodes cannot be reached: {routes}"));
+        }
+        match outcome {
+            // Whom this node cannot reach keeps nothing of its own from starting.
+            Ok(_) | Err(NetworkError::Routes(_)) => {
+                if matches!(outcome, Ok(true)) {
                     tracing::debug!("the network was brought up to date");
                 }
                 if failed {
@@ -208,7 +219,8 @@ async fn sync(context: &Context, changed: &Notify, ready: &tokio::sync::Semaphor
                 failed = true;
             }
         }
-        let again = if failed { Duration::from_secs(5) } else { context.options.resync_interval };
+        apart = routes;
+        let again = if failed || !apart.is_empty() { Duration::from_secs(5) } else { context.options.resync_interval };
         tokio::select! {
             () = changed.notified() => tokio::time::sleep(Duration::from_millis(10)).await,
             () = tokio::time::sleep(again) => {}

@@ -22,6 +22,7 @@ struct State {
     last: Option<Ipv4Addr>,
     problems: Vec<String>,
     syncs: u64,
+    unreachable: Option<String>,
 }
 
 impl Network {
@@ -46,6 +47,11 @@ impl Network {
     /// How often it was synced.
     pub fn syncs(&self) -> u64 {
         self.state().syncs
+    }
+
+    /// Routes to other nodes fail from now on.
+    pub fn break_routes(&self, why: &str) {
+        self.state().unreachable = Some(why.to_owned());
     }
 
     /// What [`NodeNetwork::problems`] answers from now on.
@@ -83,7 +89,10 @@ impl NodeNetwork for Network {
         state.syncs += 1;
         let changed = state.wanted.as_ref() != Some(wanted);
         state.wanted = Some(wanted.clone());
-        Ok(changed)
+        match &state.unreachable {
+            Some(why) => Err(NetworkError::Routes(why.clone())),
+            None => Ok(changed),
+        }
     }
 
     async fn problems(&self) -> Vec<String> {

@@ -148,7 +148,9 @@ impl Worker {
                 Job::Sync { wanted, answer } => {
                     self.wanted = *wanted;
                     let outcome = self.sync().await;
-                    self.complaint = outcome.as_ref().err().map(ToString::to_string);
+                    // A node that cannot be reached is no fault of this one's network.
+                    let own = outcome.as_ref().err().filter(|error| !matches!(error, NetworkError::Routes(_)));
+                    self.complaint = own.map(ToString::to_string);
                     drop(answer.send(outcome));
                 }
                 Job::Problems { answer } => drop(answer.send(self.problems().await)),
@@ -316,7 +318,7 @@ impl Worker {
             };
             failed.extend(outcome.err().map(|error| error.to_string()));
         }
-        if failed.is_empty() { Ok(changed) } else { Err(NetworkError::failed("set routes to other nodes", failed.join("; "))) }
+        if failed.is_empty() { Ok(changed) } else { Err(NetworkError::Routes(failed.join("; "))) }
     }
 
     async fn problems(&self) -> Vec<String> {

@@ -145,6 +145,9 @@ pub enum NetworkError {
     Exhausted(String),
     #[error("this node has no pod range yet")]
     NoRange,
+    /// Everything on this host is as wanted; other nodes' pods cannot be reached.
+    #[error("set routes to other nodes: {0}")]
+    Routes(String),
     #[error("`nft` is missing: install the package nftables")]
     NoNft,
 }

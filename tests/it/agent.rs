@@ -262,6 +262,23 @@ async fn a_node_registers_and_a_pod_runs() {
 }
 
 #[tokio::test]
+async fn a_node_that_cannot_be_reached_is_not_this_nodes_problem() {
+    let world = World::started().await;
+    world.network.break_routes("route 10.80.9.0/24 via 203.0.113.7: Network is unreachable");
+    world.create("web", json!({})).await;
+    world.ready("web").await;
+    let events: Api<Event> = Api::namespaced(world.admin.clone(), "default");
+    until("the event about the route", async || {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.items.into_iter().find(|event| event.message.as_ref().is_some_and(|text| text.contains("203.0.113.7")))
+    })
+    .await;
+    let node = Api::<Node>::all(world.admin.clone()).get("n1").await.unwrap();
+    let conditions = node.status.unwrap().conditions.unwrap();
+    assert!(conditions.iter().all(|condition| condition.type_ != "NetworkUnavailable" || condition.status == "False"), "{conditions:?}");
+}
+
+#[tokio::test]
 async fn services_reach_the_nodes_network() {
     let world = World::started().await;
     world
