@@ -4,6 +4,7 @@
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
 //! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
+//! - `access`: what the caller may do, and who it is
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `nodes`, `tokens`: joining, renewing, removing
 //! - `extras`: previews and snapshots; `bootstrap`: what exists from the start
@@ -12,6 +13,7 @@
 //!
 //! No kind is known by heart: the registry (`model::kind`) drives paths, verbs and discovery.
 
+mod access;
 pub mod age;
 pub mod authorise;
 mod body;
@@ -118,6 +120,8 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/openapi/v2", get_at(openapi::v2))
         .route("/openapi/v3", get_at(openapi::index))
         .route("/openapi/v3/{*path}", get_at(openapi::document))
+        .route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", post(access::review))
+        .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(access::who))
         .route("/apis/podbay.dev/v1/previews", post(extras::preview))
         .route("/podbay/v1/snapshot", get_at(extras::snapshot))
         .route("/podbay/v1/tokens", post(tokens::create).get(tokens::list))

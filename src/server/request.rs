@@ -99,6 +99,14 @@ impl Verb {
         }
     }
 
+    const ALL: [Self; 8] =
+        [Self::Get, Self::List, Self::Watch, Self::Create, Self::Update, Self::Patch, Self::Delete, Self::DeleteCollection];
+
+    /// The verb of this [`Verb::word`].
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.word() == word)
+    }
+
     pub fn of(method: &Method, target: &Target, query: &Query) -> Option<Self> {
         let named = target.name.is_some();
         Some(match *method {

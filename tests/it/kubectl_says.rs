@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use podbay::clock::SystemClock;
-use podbay::server::InProcessNode;
+use podbay::server::{Identity, InProcessNode};
 use serde_json::{Value, json};
 
 use crate::rig::Rig;
@@ -64,4 +64,28 @@ async fn a_nodes_refusal_is_a_status() {
     assert_eq!(says(&rig, "logs web --previous").await.trim(), format!("Error from server (BadRequest): {message}"));
     let text = says(&rig, "exec web -- true").await;
     assert!(text.contains(message), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_do_what_is_told() {
+    let rig = Rig::start().await;
+    assert_eq!(rig.kubectl_ok("auth can-i delete pods").await.trim(), "yes");
+    assert_eq!(rig.kubectl_ok("auth can-i get /metrics").await.trim(), "yes");
+    assert!(rig.kubectl_ok("auth whoami").await.contains("podbay-admin"));
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let ask = |attributes: Value| {
+        let rig = &rig;
+        async move {
+            let review = json!({"spec": {"resourceAttributes": attributes}});
+            let (status, answer) = rig.ask_as(&Identity::node("n1"), "POST", path, "application/json", review).await;
+            assert_eq!(status, StatusCode::CREATED, "{answer}");
+            answer["status"]["allowed"].as_bool().unwrap()
+        }
+    };
+    assert!(ask(json!({"verb": "list", "resource": "services"})).await);
+    assert!(ask(json!({"verb": "patch", "resource": "nodes", "subresource": "status", "name": "n1"})).await);
+    for (verb, resource) in [("list", "secrets"), ("*", "*"), ("delete", "nodes"), ("create", "nothings")] {
+        assert!(!ask(json!({"verb": verb, "resource": resource})).await, "{verb} {resource}");
+    }
+    assert_eq!(rig.ask("POST", path, json!({"spec": {}})).await.0, StatusCode::UNPROCESSABLE_ENTITY);
 }
