@@ -43,10 +43,11 @@ pub struct Extent {
     pub held: BTreeSet<Key>,
 }
 
-/// The reasons for which a person must agree to a deletion.
+/// The reasons for which a person must agree to a deletion. What is deleted to be created anew counts
+/// as well: what it owns goes with it.
 pub fn approvals(
     state: &Snapshot,
-    pruned: &[&Object],
+    deleted: &[&Object],
     held: &[&Object],
     becomes_empty: bool,
     path_exists: bool,
@@ -61,7 +62,7 @@ pub fn approvals(
     } else if becomes_empty && !held.is_empty() {
         reasons.push(Reason::new("BecomesEmpty", format!("the source would become empty: it holds {}", objects(held.len()))));
     }
-    for object in pruned.iter().filter(|object| object.kind() == Kind::Namespace) {
+    for object in deleted.iter().filter(|object| object.kind() == Kind::Namespace) {
         let alive = living_in(state, &object.key().name);
         if let Some(one) = alive.first() {
             let rest = if alive.len() > 1 { format!(" and {} more", alive.len() - 1) } else { String::new() };
@@ -69,10 +70,10 @@ pub fn approvals(
             reasons.push(Reason::new("NamespaceInUse", message));
         }
     }
-    if pruned.is_empty() {
+    if deleted.is_empty() {
         return reasons;
     }
-    let extent = Extent { going: with_taken(state, pruned), held: with_taken(state, held) };
+    let extent = Extent { going: with_taken(state, deleted), held: with_taken(state, held) };
     let (objects_limit, percent) = (budget.objects.unwrap_or(OBJECTS).max(0), budget.percent.unwrap_or(PERCENT).max(0));
     let (going, all) = (extent.going.len(), extent.held.len().max(1));
     // In whole numbers: more than P percent of N.

@@ -142,6 +142,7 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
         uids: 0,
         seen: known.seen.take(),
         open: BTreeSet::new(),
+        replaced: Vec::new(),
         plan: SyncPlan {
             source: name,
             revision: input.revision.to_owned(),
@@ -191,6 +192,8 @@ struct Planner<'p> {
     seen: Option<Seen>,
     /// What is not as wanted in this one.
     open: BTreeSet<Key>,
+    /// Deleted, to be created anew: what they own goes with them.
+    replaced: Vec<Object>,
     plan: SyncPlan,
 }
 
@@ -391,6 +394,7 @@ impl<'p> Planner<'p> {
     fn push(&mut self, action: Action, before: Option<&Object>, after: Option<Object>, desired: &Desired) {
         let deletes = matches!(action, Action::Replace | Action::Delete);
         let takes = before.filter(|_| deletes).map(|before| budget::taken(self.input.state, before)).unwrap_or_default();
+        self.replaced.extend(before.filter(|_| deletes).cloned());
         match action {
             Action::Create => self.plan.sum.create += 1,
             Action::Update => self.plan.sum.update += 1,
@@ -441,7 +445,7 @@ impl<'p> Planner<'p> {
     /// Whether somebody must agree first; never again once the set is accepted.
     fn approvals(&mut self, pruned: &[(&Object, &InventoryEntry)]) {
         let becomes_empty = self.input.rendered.desired.is_empty();
-        if self.plan.accepted || (pruned.is_empty() && !becomes_empty && self.input.path_exists) {
+        if self.plan.accepted || (pruned.is_empty() && self.replaced.is_empty() && !becomes_empty && self.input.path_exists) {
             return;
         }
         let state = self.input.state;
@@ -450,7 +454,7 @@ impl<'p> Planner<'p> {
         if !self.input.path_exists && held.is_empty() {
             self.plan.blocked.push(Reason::new("PathMissing", "the source's path does not exist"));
         }
-        let objects: Vec<&Object> = pruned.iter().map(|(object, _)| *object).collect();
+        let objects: Vec<&Object> = pruned.iter().map(|(object, _)| *object).chain(&self.replaced).collect();
         let budget = self.input.source.spec.budget.clone().unwrap_or_default();
         self.plan.approvals = budget::approvals(state, &objects, &held, becomes_empty, self.input.path_exists, &budget);
     }

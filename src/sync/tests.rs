@@ -17,8 +17,8 @@ use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
 #[derive(Default)]
 pub(super) struct World {
     pub state: Snapshot,
-    memories: BTreeMap<String, Memory>,
-    looks: BTreeMap<String, Look>,
+    pub memories: BTreeMap<String, Memory>,
+    pub looks: BTreeMap<String, Look>,
     uids: usize,
 }
 
@@ -134,7 +134,16 @@ impl World {
         self.state.get(&Key::new(Kind::ConfigMap, "default", name)).unwrap().get::<ConfigMap>().unwrap().data.clone().unwrap_or_default()
     }
 
-    fn edit_data(&mut self, name: &str, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+    /// Objects that a Deployment `d` owns.
+    fn own(&mut self, uid: &str, count: usize) {
+        for index in 0..count {
+            let owned = serde_json::json!({"metadata": {"name": format!("p{index}"), "namespace": "default", "ownerReferences":
+                [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": uid, "controller": true}]}});
+            self.write("test", Write::Create(Object::from_value(Kind::ConfigMap, owned).unwrap()));
+        }
+    }
+
+    pub fn edit_data(&mut self, name: &str, change: impl FnOnce(&mut BTreeMap<String, String>)) {
         let object = self.state.get(&Key::new(Kind::ConfigMap, "default", name)).unwrap().clone();
         let edited = object.edit::<ConfigMap>(|it| change(it.data.get_or_insert_default())).unwrap();
         self.write("admin", Write::Update(edited, Precondition::exists()));
@@ -145,13 +154,13 @@ pub(super) fn config(name: &str, value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{key: \"{value}\"}}\n---\n")
 }
 
-fn deployment(name: &str, extra: &str, image: &str) -> String {
+pub(super) fn deployment(name: &str, extra: &str, image: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}{extra}}}\nspec:\n  replicas: 2\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec: {{containers: [{{name: c, image: {image}}}]}}\n---\n"
     )
 }
 
-fn many(count: usize) -> String {
+pub(super) fn many(count: usize) -> String {
     (0..count).map(|index| config(&format!("c{index}"), "1")).collect()
 }
 
@@ -327,14 +336,33 @@ fn owners_take_what_they_own_into_account() {
     let text = deployment("d", "", "i:1") + &config("a", "1");
     world.put("web", "r1", &[("a.yaml", &text)]);
     let uid = world.state.get(&Key::new(Kind::Deployment, "default", "d")).unwrap().uid().to_owned();
-    for index in 0..7 {
-        let owned = serde_json::json!({"metadata": {"name": format!("p{index}"), "namespace": "default", "ownerReferences":
-            [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": uid, "controller": true}]}});
-        world.write("test", Write::Create(Object::from_value(Kind::ConfigMap, owned).unwrap()));
-    }
+    world.own(&uid, 7);
     let status = world.put("web", "r2", &[("a.yaml", &config("a", "1"))]);
     assert!(status.errors[0].contains("8 objects of 9 would go"), "{:?}", status.errors);
     assert_eq!(status.last_plan.as_deref(), Some("0 to create, 0 to update, 1 to delete with 7 more, 1 unchanged"));
+}
+
+/// Deleted and created anew: what the old one owns goes all the same.
+#[test]
+fn replacements_count_in_the_budget_with_what_they_own() {
+    let mut world = World::with("web");
+    let replaceable = |app: &str| {
+        deployment("d", ", annotations: {podbay.dev/replace: \"true\"}", "i:1").replace("app: d", &format!("app: {app}"))
+            + &config("a", "1")
+    };
+    world.put("web", "r1", &[("a.yaml", &replaceable("d"))]);
+    let uid = world.state.get(&Key::new(Kind::Deployment, "default", "d")).unwrap().uid().to_owned();
+    world.own(&uid, 7);
+    let status = world.put("web", "r2", &[("a.yaml", &replaceable("e"))]);
+    assert!(status.errors[0].contains("8 objects of 9 would go"), "{:?}", status.errors);
+    assert!(status.last_plan.as_deref().unwrap().contains("1 to replace"), "{:?}", status.last_plan);
+    assert_eq!(world.state.get(&Key::new(Kind::Deployment, "default", "d")).unwrap().uid(), uid);
+    let id = status.pending_plan.unwrap();
+    world.edit_source("web", |source| drop(source.metadata.annotations.get_or_insert_default().insert(APPROVE.to_owned(), id)));
+    assert_eq!(world.again("web").errors, [""; 0]);
+    assert_ne!(world.state.get(&Key::new(Kind::Deployment, "default", "d")).unwrap().uid(), uid);
+    // One that owns little is within the budget.
+    assert_eq!(world.put("web", "r3", &[("a.yaml", &replaceable("f"))]).errors, [""; 0]);
 }
 
 #[test]
@@ -423,6 +451,28 @@ fn a_source_object_that_goes_leaves_or_prunes() {
         let transaction = removal::plan(&world.state, "web").unwrap();
         world.commit(&transaction);
         assert_eq!((world.has(Kind::ConfigMap, "default", "a"), world.has(Kind::ConfigMap, "default", "b")), (left, left));
+    }
+}
+
+#[test]
+fn a_removed_source_prunes_neither_what_it_adopted_nor_what_says_no() {
+    let mut world = World::new();
+    world.source("web", |spec| spec.adopt = Some(true));
+    let foreign = Object::from_value(Kind::ConfigMap, serde_json::json!({"metadata": {"name": "theirs", "namespace": "default"}})).unwrap();
+    world.write("admin", Write::Create(foreign));
+    let no = |name: &str, annotation: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, annotations: {{{annotation}}}}}\n---\n")
+    };
+    let kept = no("argo", "argocd.argoproj.io/sync-options: Prune=false") + &no("flux", "kustomize.toolkit.fluxcd.io/prune: disabled");
+    world.put("web", "r1", &[("a.yaml", &(config("theirs", "1") + &config("ours", "1") + &kept))]);
+    let mut marked = world.get_source("web");
+    marked.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
+    marked.metadata.annotations.get_or_insert_default().insert(PRUNE.to_owned(), "true".to_owned());
+    world.state.insert(Object::new(marked));
+    let transaction = removal::plan(&world.state, "web").unwrap();
+    world.commit(&transaction);
+    for (name, there) in [("theirs", true), ("argo", true), ("flux", true), ("ours", false)] {
+        assert_eq!(world.has(Kind::ConfigMap, "default", name), there, "{name}");
     }
 }
 
