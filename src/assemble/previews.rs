@@ -14,7 +14,7 @@ use crate::model::{Key, Kind, Source, SourceSpec};
 use crate::plan::Controller;
 use crate::schedule::Scheduler;
 use crate::server::Previews;
-use crate::simulate::preview::{Preview, preview};
+use crate::simulate::preview::{Preview, preview, printable};
 use crate::simulate::saved;
 use crate::store::{Snapshot, Store};
 use crate::sync::dir::Directory;
@@ -78,7 +78,7 @@ impl Local for Host {
 
     async fn preview_offline(&self, name: &str, directory: &Path, snapshot: Option<&Path>) -> anyhow::Result<Previewed> {
         let tree = read_directory(directory).await?;
-        let state = match snapshot {
+        let mut state = match snapshot {
             Some(path) => {
                 let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
                 saved::read(&bytes).with_context(|| path.display().to_string())?
@@ -88,7 +88,9 @@ impl Local for Host {
         let stored = state.get(&Key::cluster(Kind::Source, name)).and_then(|object| object.get::<Source>().cloned());
         let source = stored.unwrap_or_else(|| Source::new(name, SourceSpec::default()));
         let look = Look::of(tree, &source.spec, &mut Memory::default());
-        let preview = preview(&state, &source, &look, &default_controllers(), SystemClock.now());
+        let unknown = if let Look::Read(revision) = &look { saved::assume_values(&mut state, &revision.rendered) } else { Vec::new() };
+        let mut preview = preview(&state, &source, &look, &default_controllers(), SystemClock.now());
+        preview.unknown = unknown.iter().map(|line| printable(line)).collect();
         previewed(preview)
     }
 

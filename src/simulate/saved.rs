@@ -3,14 +3,18 @@
 //! `{"version":1,"revision":N,"objects":[…]}`, as `GET /podbay/v1/snapshot` writes it: Secret values
 //! are left out.
 
+use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::model::{Kind, Object};
 use crate::store::snapshot::Snapshot;
+use crate::sync::render::Rendered;
 
 /// The version this program reads and writes.
 pub const VERSION: u32 = 1;
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Why a file is not a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,34 @@ pub fn read(bytes: &[u8]) -> Result<Snapshot, SavedError> {
         snapshot.insert(object);
     }
     Ok(snapshot.at_revision(file.revision))
+}
+
+/// A snapshot file has the keys of its Secrets and no values: each counts as the value that is wanted,
+/// so that a preview shows no change it cannot know of. Which Secrets those are, a line each.
+pub fn assume_values(snapshot: &mut Snapshot, wanted: &Rendered) -> Vec<String> {
+    let mut notes = Vec::new();
+    for desired in wanted.desired.values() {
+        let Some(values) = desired.object.get::<Secret>().and_then(|secret| secret.data.as_ref()) else { continue };
+        let Some(live) = snapshot.get(desired.object.key()) else { continue };
+        let mut unknown = 0;
+        let filled = live.edit::<Secret>(|secret| {
+            for (key, value) in secret.data.iter_mut().flatten().filter(|(_, value)| value.0.is_empty()) {
+                if let Some(wanted) = values.get(key) {
+                    value.clone_from(wanted);
+                    unknown += 1;
+                }
+            }
+            // kubectl's copy of the values is left out as they are.
+            if let Some(copy) = desired.object.annotation(LAST_APPLIED) {
+                secret.metadata.annotations.get_or_insert_default().entry(LAST_APPLIED.to_owned()).or_insert_with(|| copy.to_owned());
+            }
+        });
+        if let Some(filled) = filled.filter(|_| unknown > 0) {
+            notes.push(format!("{}: the snapshot file has no Secret values, they were not compared", filled.key()));
+            snapshot.insert(filled);
+        }
+    }
+    notes
 }
 
 #[cfg(test)]

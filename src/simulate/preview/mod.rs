@@ -58,6 +58,9 @@ pub struct Preview {
     /// What is left out or left alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
+    /// What a snapshot file does not say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
     /// What it waits for at the end: time, a process's exit, room on a node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,

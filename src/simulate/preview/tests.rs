@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Secret;
 use proptest::prelude::*;
 
 use super::*;
 use crate::model::{PruneBudget, SourceSpec};
+use crate::simulate::saved;
 use crate::simulate::tests::{cluster, controllers, start};
 use crate::store::transaction::{Precondition, Transaction, Write};
 use crate::sync::source::Tree;
@@ -208,6 +210,91 @@ fn a_deletion_that_needs_approval() {
     insta::assert_snapshot!(preview.to_string());
     let after = happen(&base, "r2", &[("a.yaml", many(5))], Some(&preview.plan_id));
     assert_eq!(foresee(&after, "r2", &[("a.yaml", many(5))]).exit_code(), 0);
+}
+
+/// As `podbay snapshot` saves a cluster.
+fn without_values(state: &Snapshot) -> Snapshot {
+    let mut copy = state.clone();
+    for secret in state.list(Kind::Secret) {
+        let blank = secret.edit::<Secret>(|secret| {
+            secret.data.iter_mut().flatten().for_each(|(_, value)| value.0.clear());
+            secret.metadata.annotations.iter_mut().for_each(|all| drop(all.remove("kubectl.kubernetes.io/last-applied-configuration")));
+        });
+        copy.insert(blank.unwrap());
+    }
+    copy
+}
+
+/// What a snapshot file does not say is no change, and is said to be unknown.
+#[test]
+fn on_a_snapshot_file_an_unchanged_tree_changes_nothing() {
+    let files = [("conf.yaml", config("conf", "three") + &secret("hunter2"))];
+    let mut base = without_values(&happen(&cluster(1, Vec::new()), "r1", &files, None));
+    let offline = |base: &mut Snapshot, files: &[(&str, String)]| {
+        let source = current(base);
+        let look = read(&source, "r1", files);
+        let Look::Read(revision) = &look else { panic!("it reads well") };
+        let unknown = saved::assume_values(base, &revision.rendered);
+        Preview { unknown, ..preview(base, &source, &look, &controllers(), start()) }
+    };
+    let same = offline(&mut base.clone(), &files);
+    assert_eq!((same.exit_code(), same.objects.len()), (0, 0), "{same}");
+    assert_eq!(same.unknown, ["Secret web/keys: the snapshot file has no Secret values, they were not compared"]);
+    assert!(same.to_string().contains("Not known:\n  Secret web/keys") && !same.to_string().contains("hunter"), "{same}");
+    // A key more is a change that can be seen.
+    let more = secret("hunter2").replace("{password:", "{user: me, password:");
+    let more = offline(&mut base, &[("conf.yaml", config("conf", "three") + &more)]);
+    assert_eq!((more.exit_code(), more.objects.len()), (1, 1), "{more}");
+    assert!(more.to_string().contains("data.user: (sensitive)") && !more.to_string().contains("password"), "{more}");
+}
+
+/// kubectl's exit codes of a diff, whatever the form of the output.
+#[test]
+fn exit_codes_are_those_of_a_diff() {
+    let base = happen(&cluster(1, Vec::new()), "r1", &[("a.yaml", config("a", "1") + &config("b", "1"))], None);
+    let rows = [
+        (config("a", "1") + &config("b", "1"), 0, ""),
+        (config("a", "2") + &config("b", "1"), 1, ""),
+        (config("a", "1"), 1, ""),
+        // Waits for approval: there is a change to approve.
+        (String::new(), 1, "approvals"),
+        (config("a", "1").replace("data:", "datta:"), 2, "errors"),
+        (
+            config("a", "1") + &config("b", "1") + "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: nowhere}\n",
+            2,
+            "refusals",
+        ),
+    ];
+    for (text, code, field) in rows {
+        let preview = foresee(&base, "r2", &[("a.yaml", text.clone())]);
+        let json = serde_json::to_value(&preview).unwrap();
+        assert_eq!(preview.exit_code(), code, "{text}: {preview}");
+        for one in ["approvals", "errors", "refusals"] {
+            assert_eq!(json[one].is_array(), one == field, "{text}: {json:#}");
+        }
+    }
+}
+
+/// The form that programs read: a field that goes or changes its name breaks them.
+#[test]
+fn the_json_of_a_preview() {
+    let files = [("web.yaml", deployment("web", 2, "nginx:1", "100m")), ("old.yaml", config("old", "x"))];
+    let base = happen(&cluster(1, Vec::new()), "r1", &files, None);
+    let preview = foresee(&base, "r2", &[("web.yaml", deployment("web", 3, "nginx:1", "100m"))]);
+    let json = serde_json::to_value(&preview).unwrap();
+    assert_eq!((&json["source"], &json["revision"]), (&"shop".into(), &"r2".into()));
+    assert_eq!(json["planId"].as_str().unwrap().len(), 64);
+    assert_eq!(json["sum"], "0 to create, 1 to update, 1 to delete, 0 unchanged; 1 pod start, 0 pods stop");
+    let counts = serde_json::json!({"create": 0, "update": 1, "replace": 0, "delete": 1, "taken": 0, "unchanged": 0});
+    assert_eq!(json["counts"], counts);
+    let update = &json["objects"][0];
+    assert_eq!(
+        (&update["mark"], &update["kind"], &update["namespace"], &update["name"], &update["file"]),
+        (&"~".into(), &"Deployment".into(), &"web".into(), &"web".into(), &"web.yaml".into())
+    );
+    assert_eq!(update["fields"], serde_json::json!([{"mark": "~", "path": "spec.replicas", "before": "2", "after": "3"}]));
+    assert_eq!((&json["objects"][1]["mark"], &json["objects"][1]["name"]), (&"-".into(), &"old".into()));
+    assert_eq!(json["pods"]["starts"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -30,6 +30,7 @@ impl fmt::Display for Preview {
         section(f, "Pods", pods.starts.iter().map(|pod| format!("+ {pod}")).chain(pods.stops.iter().map(|pod| format!("- {pod}"))))?;
         section(f, "Pending", pods.pending.iter().map(|pod| format!("? {pod}")))?;
         section(f, "Left out", self.skipped.iter().cloned())?;
+        section(f, "Not known", self.unknown.iter().cloned())?;
         section(f, "Then waits for", self.waits.iter().cloned())?;
         section(f, "Errors", self.errors.iter().cloned())?;
         section(f, "Refused", self.refusals.iter().cloned())?;
