@@ -81,8 +81,10 @@ fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 fn main() {
     let source = Source::new("all", SourceSpec { directory: Some("/srv".to_owned()), ..SourceSpec::default() });
     let mut bench = Bench { state: Snapshot::default(), memory: Memory::default(), source: source.clone() };
-    let namespace = Object::from_value(Kind::Namespace, serde_json::json!({"metadata": {"name": "default"}})).unwrap();
-    bench.commit(&Transaction::new("admin").with(Write::Create(namespace)).with(Write::Create(Object::new(source))));
+    let namespace = |name: &str| Object::from_value(Kind::Namespace, serde_json::json!({"metadata": {"name": name}})).unwrap();
+    let mut base = Transaction::new("admin").with(Write::Create(Object::new(source)));
+    base.writes.extend(["default", "kube-system"].map(|name| Write::Create(namespace(name))));
+    bench.commit(&base);
     let (first, look) = timed(|| bench.look(tree(None, "r0")));
     report("render 10,000 manifests, all new", vec![first], None);
     for _ in 0..3 {

@@ -68,6 +68,7 @@
 //! | field | writer |
 //! |---|---|
 //! | spec of objects in a source | that source (`sync`) |
+//! | Secrets `podbay-source.*` in `kube-system`: the accepted set | that source (`sync`) |
 //! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |
 //! | Pod.spec.nodeName, condition PodScheduled | `schedule` |
 //! | Pod.status (all else), Node.status, Lease | the node's agent |

@@ -7,6 +7,8 @@
 //!             interval, notify, request    a live object of the source changed
 //! ```
 //!
+//! Fetching goes on beside the rest: while it lasts, what was accepted is still held in place.
+//!
 //! Level-triggered: an event says only "look". The transaction is conditional on everything it was
 //! planned from; a conflict means "plan again". A revision that is refused changes nothing, and the
 //! last good one is still put back where somebody changes it.
@@ -16,14 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::look::{Look, Memory, Step, decide};
 use super::names::REQUESTED_AT;
 use super::removal;
-use super::source::{Fetch, Fetched, OpenSource};
+use super::source::{Fetch, Fetched, OpenSource, Tree};
 use crate::clock::Clock;
 use crate::model::{Key, Kind, Object, Source, SourceSpec};
 use crate::store::{Change, CommitError, Store};
@@ -35,6 +38,9 @@ const DIRECTORY_INTERVAL: i32 = 30;
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// After the store failed, or somebody else kept winning.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long a process that has read nothing yet waits for the place, before it holds in place what
+/// was accepted earlier.
+const FIRST_READ: Duration = Duration::from_secs(1);
 /// Plans in a row that lost to another writer.
 const CONFLICTS: usize = 20;
 
@@ -116,7 +122,7 @@ impl Crew {
         let (context, stop, mine) = (self.context.clone(), self.shutdown.clone(), Arc::clone(&wake));
         let source = name.to_owned();
         let task = tokio::spawn(async move {
-            let work = Work { name: source, context, wake: mine, opened: None, look: None, memory: Memory::default(), due: Instant::now() };
+            let work = Work::new(source, context, mine);
             stop.run_until_cancelled(work.run()).await;
         });
         wake.notify_one();
@@ -146,19 +152,49 @@ struct Work {
     context: Context,
     wake: Arc<Notify>,
     opened: Option<(SourceSpec, Arc<dyn Fetch>)>,
+    fetching: Option<AbortOnDropHandle<Fetched>>,
+    /// What a fetch that has ended brought, not read yet.
+    brought: Option<Result<Fetched, JoinError>>,
     /// The newest look.
-    look: Option<Look>,
+    look: Look,
+    /// The request that the newest look answers, and the one that the running fetch will.
+    answers: Option<String>,
+    will_answer: Option<String>,
     memory: Memory,
+    /// When to fetch again.
     due: Instant,
+    /// When to plan again, because what was planned could not be written.
+    retry: Option<Instant>,
 }
 
 impl Work {
+    fn new(name: String, context: Context, wake: Arc<Notify>) -> Self {
+        Self {
+            name,
+            context,
+            wake,
+            opened: None,
+            fetching: None,
+            brought: None,
+            look: Look::Unread,
+            answers: None,
+            will_answer: None,
+            memory: Memory::default(),
+            due: Instant::now(),
+            retry: None,
+        }
+    }
+
     async fn run(mut self) {
         loop {
             let Some(source) = self.source() else { return };
+            self.retry = None;
             if source.metadata.deletion_timestamp.is_some() {
+                self.forget_look();
                 self.remove().await;
-            } else if source.spec.suspend != Some(true) {
+            } else if source.spec.suspend == Some(true) {
+                self.forget_look();
+            } else {
                 self.pass(&source).await;
             }
             self.wait(&source).await;
@@ -179,30 +215,47 @@ impl Work {
                 None => std::future::pending().await,
             }
         };
-        let due = self.due;
-        let timer = async move { if idle { std::future::pending().await } else { tokio::time::sleep_until(due).await } };
+        let due = Some(self.due).filter(|_| !idle && self.fetching.is_none());
+        let timer = due.into_iter().chain(self.retry).min();
+        let timer = async move {
+            match timer {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.wake.notified() => tokio::time::sleep(DEBOUNCE).await,
             () = changed => self.due = Instant::now(),
             () = timer => {}
+            brought = ended(self.fetching.as_mut()) => (self.fetching, self.brought) = (None, Some(brought)),
         }
     }
 
-    /// Fetches if it is time, then plans and commits until nothing is left to do now.
+    /// Starts to fetch if it is time, reads what a fetch has brought, then plans and commits until
+    /// nothing is left to do now.
     async fn pass(&mut self, source: &Source) {
         let request = source.metadata.annotations.as_ref().and_then(|all| all.get(REQUESTED_AT)).cloned();
-        let asked = request.is_some() && request != source.status.as_ref().and_then(|status| status.handled_request.clone());
+        let handled = source.status.as_ref().and_then(|status| status.handled_request.clone());
+        let asked = request.is_some() && ![&handled, &self.answers, &self.will_answer].contains(&&request);
         if self.opened.as_ref().is_none_or(|(spec, _)| !same_place(spec, &source.spec)) || asked {
-            self.opened = None;
-            self.due = Instant::now();
+            self.forget_look();
         }
-        if self.due <= Instant::now() {
-            self.look = Some(self.fetch(source).await);
+        self.read(source).await;
+        if self.fetching.is_none() && self.due <= Instant::now() {
             self.due = Instant::now() + interval(&source.spec);
+            self.will_answer = request.clone();
+            self.fetch(source);
         }
+        if matches!(self.look, Look::Unread)
+            && let Ok(brought) = tokio::time::timeout(FIRST_READ, ended(self.fetching.as_mut())).await
+        {
+            (self.fetching, self.brought) = (None, Some(brought));
+            self.read(source).await;
+        }
+        let answers = self.answers.clone().filter(|it| Some(it) == request.as_ref());
         let mut lost = 0;
-        while let Some(look) = self.look.clone() {
-            match self.step(look, request.clone()).await {
+        loop {
+            match self.step(self.look.clone(), answers.clone()).await {
                 Ok(true) => lost = 0,
                 Ok(false) => return,
                 Err(CommitError::Conflict(conflict)) if lost < CONFLICTS => {
@@ -211,46 +264,63 @@ impl Work {
                 }
                 Err(error) => {
                     tracing::warn!(source = %self.name, %error, "cannot write what was planned, trying again");
-                    self.due = self.due.min(Instant::now() + RETRY);
+                    self.retry = Some(Instant::now() + RETRY);
                     return;
                 }
             }
         }
     }
 
-    async fn fetch(&mut self, source: &Source) -> Look {
+    /// The place is to be opened and read anew; what was accepted holds until it was.
+    fn forget_look(&mut self) {
+        (self.opened, self.fetching, self.brought) = (None, None, None);
+        (self.look, self.answers, self.will_answer) = (Look::Unread, None, None);
+        self.due = Instant::now();
+    }
+
+    /// Starts to fetch.
+    fn fetch(&mut self, source: &Source) {
         let fetch = match &self.opened {
             Some((_, fetch)) => Arc::clone(fetch),
-            None => match self.context.places.open(&self.name, &source.spec) {
-                Ok(fetch) => {
-                    self.opened = Some((source.spec.clone(), Arc::clone(&fetch)));
-                    fetch
-                }
-                Err(why) => {
-                    // Told once: the same spec is opened again only when it changes or on request.
-                    let nowhere: Arc<dyn Fetch> = Arc::new(Nowhere(why.clone()));
-                    self.opened = Some((source.spec.clone(), nowhere));
-                    return Look::unreachable(why);
-                }
-            },
-        };
-        match fetch.fetch().await {
-            Fetched::Unreachable(why) => Look::unreachable(why),
-            Fetched::Tree(tree) => {
-                let (mut memory, spec) = (std::mem::take(&mut self.memory), source.spec.clone());
-                // Pure, but of a tree of any size: not on a thread that serves others.
-                let rendered = tokio::task::spawn_blocking(move || {
-                    let look = Look::of(tree, &spec, &mut memory);
-                    (look, memory)
-                });
-                match rendered.await {
-                    Ok((look, memory)) => {
-                        self.memory = memory;
-                        look
-                    }
-                    Err(error) => Look::unreachable(format!("reading the manifests failed: {error}")),
-                }
+            None => {
+                // Told once: the same spec is opened again only when it changes or on request.
+                let opened = self.context.places.open(&self.name, &source.spec);
+                let fetch = opened.unwrap_or_else(|why| Arc::new(Nowhere(why)));
+                self.opened = Some((source.spec.clone(), Arc::clone(&fetch)));
+                fetch
             }
+        };
+        self.fetching = Some(AbortOnDropHandle::new(tokio::spawn(async move { fetch.fetch().await })));
+    }
+
+    /// Reads what the fetch has brought, if it has ended.
+    async fn read(&mut self, source: &Source) {
+        let Some(fetched) = self.brought.take() else { return };
+        self.look = match fetched {
+            Ok(Fetched::Tree(tree)) => self.render(source, tree).await,
+            Ok(Fetched::Unreachable(why)) => Look::unreachable(why),
+            Err(error) => Look::unreachable(format!("fetching failed: {error}")),
+        };
+        self.answers = self.will_answer.take();
+        // Counted from the end, unless the place has changed meanwhile.
+        if self.due > Instant::now() {
+            self.due = Instant::now() + interval(&source.spec);
+        }
+    }
+
+    async fn render(&mut self, source: &Source, tree: Tree) -> Look {
+        let (mut memory, spec) = (std::mem::take(&mut self.memory), source.spec.clone());
+        // Pure, but of a tree of any size: not on a thread that serves others.
+        let rendered = tokio::task::spawn_blocking(move || {
+            let look = Look::of(tree, &spec, &mut memory);
+            (look, memory)
+        });
+        match rendered.await {
+            Ok((look, memory)) => {
+                self.memory = memory;
+                look
+            }
+            Err(error) => Look::unreachable(format!("reading the manifests failed: {error}")),
         }
     }
 
@@ -270,7 +340,10 @@ impl Work {
             }
             Err(error) => return Err(CommitError::Io(format!("planning failed: {error}"))),
         };
-        let Step { transaction, ops, again, message } = step;
+        let Step { transaction, ops, again, message, warning } = step;
+        if let Some(warning) = warning {
+            tracing::warn!(source = %self.name, "{warning}");
+        }
         if transaction.writes.is_empty() {
             return Ok(false);
         }
@@ -295,7 +368,15 @@ impl Work {
                 }
             }
         }
-        self.due = Instant::now() + RETRY;
+        self.retry = Some(Instant::now() + RETRY);
+    }
+}
+
+/// What a fetch brings when it ends; never, where there is none.
+async fn ended(fetching: Option<&mut AbortOnDropHandle<Fetched>>) -> Result<Fetched, JoinError> {
+    match fetching {
+        Some(fetching) => fetching.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -8,14 +8,16 @@ use tokio_util::sync::CancellationToken;
 use super::act;
 use super::fake::FakePlaces;
 use super::names::{APPROVE, PRUNE, REQUESTED_AT};
+use super::source::{Fetched, Tree};
 use crate::clock::SystemClock;
 use crate::model::{Key, Kind, Object, Source, SourceSpec, SourceStatus};
+use crate::store::disk::{DiskStore, Options};
 use crate::store::memory::MemoryStore;
 use crate::store::transaction::{Precondition, Transaction, Write};
 use crate::store::{Snapshot, Store};
 
 struct Running {
-    store: Arc<MemoryStore>,
+    store: Arc<dyn Store>,
     places: Arc<FakePlaces>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -30,9 +32,12 @@ impl Running {
         let namespace = serde_json::json!({"metadata": {"name": "default"}});
         let namespace = Object::from_value(Kind::Namespace, namespace).unwrap();
         store.commit(Transaction::new("server").with(Write::Create(namespace))).await.unwrap();
-        let (places, stop) = (Arc::new(FakePlaces::default()), CancellationToken::new());
-        let task =
-            tokio::spawn(act::run(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&places) as _, Arc::new(SystemClock), stop.clone()));
+        Self::on(store, Arc::default())
+    }
+
+    fn on(store: Arc<dyn Store>, places: Arc<FakePlaces>) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(act::run(Arc::clone(&store), Arc::clone(&places) as _, Arc::new(SystemClock), stop.clone()));
         Self { store, places, stop, task }
     }
 
@@ -176,5 +181,69 @@ async fn suspended_is_left_alone_and_removed_is_pruned_on_demand() {
     }
     let state = running.store.snapshot();
     assert_eq!((value(&state, "a"), value(&state, "b").as_deref()), (None, Some("1")));
+    running.end().await;
+}
+
+fn hand(state: &Snapshot, name: &str) -> Write {
+    let object = state.get(&Key::new(Kind::ConfigMap, "default", name)).unwrap();
+    let edited = object.edit::<k8s_openapi::api::core::v1::ConfigMap>(|it| {
+        drop(it.data.get_or_insert_default().insert("key".to_owned(), "hand".to_owned()))
+    });
+    Write::Update(edited.unwrap(), Precondition::exists())
+}
+
+/// What a new process finds in the store on disk is all it needs: its place says something bad, says
+/// nothing at all, or never answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_process_puts_back_what_was_accepted_whatever_its_place_says() {
+    let bad = Fetched::Tree(Tree {
+        revision: "r2".to_owned(),
+        files: [("a.yaml".to_owned(), b"kind: Rubbish".to_vec())].into(),
+        path_exists: true,
+        ..Tree::default()
+    });
+    for place in [Some(bad), Some(Fetched::Unreachable("no route".to_owned())), None] {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Arc::new(DiskStore::open(dir.path(), Options::default(), Arc::new(SystemClock)).unwrap());
+        let store = open();
+        for name in ["default", "kube-system"] {
+            let namespace = Object::from_value(Kind::Namespace, serde_json::json!({"metadata": {"name": name}})).unwrap();
+            store.commit(Transaction::new("server").with(Write::Create(namespace))).await.unwrap();
+        }
+        let running = Running::on(store, Arc::default());
+        running.places.place("web").put("r1", &[("a.yaml", &(config("a", "1") + &config("b", "1")))]);
+        running.source("web").await;
+        running.until("r1", |state| accepted(state, "web", "r1")).await;
+        running.end().await;
+
+        let store = open();
+        let gone =
+            Write::Delete { key: Key::new(Kind::ConfigMap, "default", "b"), precondition: Precondition::exists(), grace_seconds: None };
+        store.commit(Transaction::new("admin").with(hand(&store.snapshot(), "a")).with(gone)).await.unwrap();
+        let places = Arc::<FakePlaces>::default();
+        match place {
+            Some(fetched) => places.place("web").set(fetched),
+            None => places.place("web").stall(),
+        }
+        let running = Running::on(store, places);
+        let back = |state: &Snapshot| ["a", "b"].map(|name| value(state, name)).iter().all(|found| found.as_deref() == Some("1"));
+        running.until("put back", back).await;
+        running.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_fetch_hangs_hands_are_put_back() {
+    let running = Running::start().await;
+    running.places.place("web").put("r1", &[("a.yaml", &config("a", "1"))]);
+    running.source("web").await;
+    running.until("r1", |state| accepted(state, "web", "r1")).await;
+    running.places.place("web").stall();
+    running.annotate("web", REQUESTED_AT, "now").await;
+    for _ in 0..2 {
+        running.write(hand(&running.store.snapshot(), "a")).await;
+        running.until("put back", |state| value(state, "a").as_deref() == Some("1")).await;
+    }
+    assert_eq!(running.status("web").unwrap().handled_request, None, "a request is answered when the place was read");
     running.end().await;
 }

@@ -1,6 +1,7 @@
 //! A place in memory: what a test, or a demonstration, says it holds.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -13,17 +14,27 @@ use crate::model::SourceSpec;
 pub struct FakeSource {
     now: Mutex<Fetched>,
     changed: Notify,
+    stalled: AtomicBool,
 }
 
 impl FakeSource {
     fn new() -> Self {
-        Self { now: Mutex::new(Fetched::Unreachable("nothing was put here yet".to_owned())), changed: Notify::new() }
+        Self {
+            now: Mutex::new(Fetched::Unreachable("nothing was put here yet".to_owned())),
+            changed: Notify::new(),
+            stalled: AtomicBool::new(false),
+        }
     }
 
     /// Makes the place hold these files, and says so.
     pub fn put(&self, revision: &str, files: &[(&str, &str)]) {
         let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
         self.set(Fetched::Tree(Tree { revision: revision.to_owned(), files, path_exists: true, ..Tree::default() }));
+    }
+
+    /// From now on no fetch ends.
+    pub fn stall(&self) {
+        self.stalled.store(true, Ordering::SeqCst);
     }
 
     pub fn set(&self, fetched: Fetched) {
@@ -35,6 +46,9 @@ impl FakeSource {
 #[async_trait]
 impl Fetch for FakeSource {
     async fn fetch(&self) -> Fetched {
+        if self.stalled.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     async fn changed(&self) {

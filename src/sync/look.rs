@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::accepted;
 use super::inventory;
 use super::names::{APPROVE, FINALIZER};
 use super::plan::{self, Action, Input, Known, SyncPlan};
@@ -16,8 +17,13 @@ use crate::store::transaction::{Precondition, Transaction, Write};
 /// What a fetch found, read.
 #[derive(Clone)]
 pub enum Look {
+    /// The place was not read yet: what was accepted before is held in place.
+    Unread,
     Unreachable(String),
-    Invalid { revision: String, errors: Vec<String> },
+    Invalid {
+        revision: String,
+        errors: Vec<String>,
+    },
     Read(Arc<Revision>),
 }
 
@@ -37,6 +43,8 @@ pub struct Memory {
     known: Known,
     /// The last revision that was accepted: put back while a newer one is refused.
     good: Option<Arc<Revision>>,
+    /// The accepted set that could not be read back from the store.
+    unusable: Option<String>,
 }
 
 #[cfg(test)]
@@ -73,6 +81,8 @@ pub struct Step {
     pub again: bool,
     /// For the log.
     pub message: String,
+    /// For the log: what was accepted before cannot be held in place.
+    pub warning: Option<String>,
 }
 
 /// What a look at a source calls for now. Deciding again after it was committed calls for nothing.
@@ -96,20 +106,23 @@ pub fn decide(
     }
     let (mut status, plan) = newest(state, source, look, memory, now);
     let mut carried = plan.filter(SyncPlan::is_free);
+    let mut writes = Vec::new();
     match (&carried, look) {
-        (Some(_), Look::Read(revision)) => memory.good = Some(Arc::clone(revision)),
-        _ => carried = put_back(state, source, look, memory, &mut status, now),
+        (Some(_), Look::Read(revision)) => {
+            memory.good = Some(Arc::clone(revision));
+            writes = accepted::writes(state, name, &revision.rendered);
+        }
+        _ => carried = put_back(state, source, look, memory, &mut status, &mut step.warning, now),
     }
     if let Some(request) = request {
         status.handled_request = Some(request.to_owned());
     }
-    let mut writes = Vec::new();
     if let Some(plan) = &carried {
-        writes = writes_of(plan, &mut status, uid);
+        writes.extend(writes_of(plan, &mut status, uid));
         step.ops = plan.step().len();
         step.message = format!("revision {}: {}", plan.revision, plan.sum);
     }
-    if source.status.as_ref() != Some(&status) {
+    if source.status.clone().unwrap_or_default() != status {
         let changed = Object::new(Source { status: Some(status), ..source.clone() });
         step.transaction.writes.push(Write::UpdateStatus(changed, Precondition::seen(object)));
     }
@@ -148,6 +161,7 @@ fn writes_of(plan: &SyncPlan, status: &mut SourceStatus, uid: &mut dyn FnMut() -
 
 fn newest(state: &Snapshot, source: &Source, look: &Look, memory: &mut Memory, now: Timestamp) -> (SourceStatus, Option<SyncPlan>) {
     match look {
+        Look::Unread => (source.status.clone().unwrap_or_default(), None),
         Look::Unreachable(why) => (status::next(source, &Outcome::Unreachable(why), now), None),
         Look::Invalid { revision, errors } => (status::next(source, &Outcome::Invalid { revision, errors }, now), None),
         Look::Read(revision) => {
@@ -171,23 +185,49 @@ fn plan_of(
     plan::plan(&input, &mut memory.known)
 }
 
-/// While the newest revision is refused, the accepted one is still held in place.
+/// While the newest revision is refused or unknown, the accepted one is still held in place.
 fn put_back(
     state: &Snapshot,
     source: &Source,
     look: &Look,
     memory: &mut Memory,
     status: &mut SourceStatus,
+    warning: &mut Option<String>,
     now: Timestamp,
 ) -> Option<SyncPlan> {
-    let good = memory.good.clone()?;
-    if matches!(look, Look::Read(revision) if Arc::ptr_eq(revision, &good)) {
+    let set = source.status.as_ref()?.accepted_set.as_deref()?;
+    if matches!(look, Look::Read(revision) if revision.rendered.set_digest == set) {
         return None;
     }
+    let good = good(state, source, set, memory, warning)?;
     let plan = plan_of(state, source, &good, None, memory, now);
     if !plan.accepted || !plan.is_free() || plan.step().is_empty() {
         return None;
     }
     status.inventory = plan.inventory.to_entries();
     Some(plan)
+}
+
+/// The accepted revision: remembered, or read back from the store.
+fn good(state: &Snapshot, source: &Source, set: &str, memory: &mut Memory, warning: &mut Option<String>) -> Option<Arc<Revision>> {
+    if let Some(good) = memory.good.as_ref().filter(|good| good.rendered.set_digest == set) {
+        return Some(Arc::clone(good));
+    }
+    if memory.unusable.as_deref() == Some(set) {
+        return None;
+    }
+    let name = source.metadata.name.as_deref().unwrap_or_default();
+    match accepted::restore(state, name, set) {
+        Ok(rendered) => {
+            let id = source.status.as_ref().and_then(|status| status.accepted_revision.clone()).unwrap_or_default();
+            let good = Arc::new(Revision { id, subject: String::new(), path_exists: true, rendered });
+            memory.good = Some(Arc::clone(&good));
+            Some(good)
+        }
+        Err(why) => {
+            memory.unusable = Some(set.to_owned());
+            *warning = Some(format!("{why}: until a revision is accepted, nothing is put back"));
+            None
+        }
+    }
 }

@@ -7,6 +7,7 @@
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
 //! - `inventory`, `budget`, `health` (pure): what a source holds, what a deletion takes with it, how
 //!   an object fares
+//! - `accepted` (pure): the accepted set in the store, for a process that never read it
 //! - `look`, `status`, `removal` (pure): the transaction a look calls for, what it writes to the
 //!   Source's status, the end of a Source
 //! - `configured` (pure): sources named in the daemon's configuration
@@ -15,6 +16,7 @@
 //! Invariants: unreachable is never empty; a bad revision changes nothing; only what the inventory
 //! says Podbay created is ever pruned.
 
+pub mod accepted;
 pub mod act;
 pub mod budget;
 pub mod configured;
@@ -47,3 +49,6 @@ mod act_tests;
 
 #[cfg(test)]
 mod render_tests;
+
+#[cfg(test)]
+mod accepted_tests;

@@ -1,5 +1,6 @@
 //! The end of a Source: with `podbay.dev/prune: "true"` what it created goes, without it stays. PURE.
 
+use super::accepted;
 use super::inventory::Inventory;
 use super::names::{FINALIZER, PRUNE};
 use super::plan::writer;
@@ -26,6 +27,7 @@ pub fn plan(state: &Snapshot, name: &str) -> Option<Transaction> {
             }
         }
     }
+    transaction.writes.extend(accepted::removal(state, name));
     let released = object.clone().edit_meta(|meta| {
         if let Some(all) = &mut meta.finalizers {
             all.retain(|it| it != FINALIZER);

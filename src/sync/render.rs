@@ -60,7 +60,7 @@ pub struct Rendered {
     /// Left out, each with its reason.
     pub skipped: Vec<String>,
     /// Kind, namespace and name of the documents that were left out.
-    left_out: BTreeSet<(String, String, String)>,
+    pub(super) left_out: BTreeSet<(String, String, String)>,
     /// Over the digests of all.
     pub set_digest: String,
 }
@@ -172,7 +172,8 @@ fn refuse_twins<'a>(files: impl Iterator<Item = (&'a String, &'a File)>, problem
     }
 }
 
-fn set_digest(desired: &BTreeMap<Key, Arc<Desired>>) -> String {
+/// Over the digests of a set, in order.
+pub(super) fn set_digest(desired: &BTreeMap<Key, Arc<Desired>>) -> String {
     let mut sum = Sum::default();
     for one in desired.values() {
         sum.add(one.digest);
@@ -208,23 +209,47 @@ fn desire(manifest: &Manifest) -> Result<Desired, Vec<Problem>> {
         }
     }
     let mut problems: Vec<Problem> = errors.iter().filter_map(|error| manifest.broken(error)).collect();
-    let wave = manifest.object.annotation(WAVE).map_or(Ok(0), |text| text.trim().parse());
-    if wave.is_err() {
+    let wave = wave(&manifest.object);
+    if wave.is_none() {
         problems.push(manifest.problem(&format!("metadata.annotations[{WAVE}]"), format!("annotation {WAVE} is not a whole number")));
     }
     // Where nothing is left to say of a rule, the file has its problem already.
-    let (Some(object), Ok(wave), true) = (normal, wave, problems.is_empty()) else { return Err(problems) };
+    let (Some(object), Some(wave), true) = (normal, wave, problems.is_empty()) else { return Err(problems) };
     let applied = applied(&manifest.object, &manifest.value);
-    Ok(Desired {
-        digest: digest(&applied, &manifest.file),
-        applied,
-        file: manifest.file.clone(),
-        line: manifest.line,
-        prune: may_prune(&object),
-        replace: object.annotation(REPLACE) == Some("true"),
-        wave,
-        object,
-    })
+    Ok(Desired::new(object, applied, manifest.file.clone(), manifest.line, wave))
+}
+
+/// The wave an object is in; `None` where its annotation is no whole number.
+fn wave(object: &Object) -> Option<i32> {
+    object.annotation(WAVE).map_or(Some(0), |text| text.trim().parse().ok())
+}
+
+impl Desired {
+    fn new(object: Object, applied: Value, file: String, line: u32, wave: i32) -> Self {
+        Self {
+            digest: digest(&applied, &file),
+            applied,
+            file,
+            line,
+            prune: may_prune(&object),
+            replace: object.annotation(REPLACE) == Some("true"),
+            wave,
+            object,
+        }
+    }
+
+    /// From what was kept of it.
+    ///
+    /// # Errors
+    /// Why it is no longer an object that would be accepted.
+    pub(super) fn restore(applied: Value, file: String, line: u32) -> Result<Self, String> {
+        let text = |field: &str| applied[field].as_str().unwrap_or_default();
+        let kind = Kind::of(text("apiVersion"), text("kind")).ok_or_else(|| format!("{} is not served", text("kind").escape_debug()))?;
+        let said = Object::from_value(kind, applied.clone()).map_err(|_| format!("{file}:{line} does not decode"))?;
+        let object = admit::normalise(&said).map_err(|_| format!("{} of {file}:{line} is no longer valid", said.key()))?;
+        let wave = wave(&said).unwrap_or(0);
+        Ok(Self::new(object, applied, file, line, wave))
+    }
 }
 
 /// What a workload's pods are made from. A pod that is refused later is refused where nobody looks.

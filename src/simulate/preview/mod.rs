@@ -110,6 +110,7 @@ pub fn preview(state: &Snapshot, source: &Source, look: &Look, controllers: &[Ar
     let name = source.metadata.name.clone().unwrap_or_default();
     let revision = match look {
         Look::Read(revision) => revision,
+        Look::Unread => return failed(name, String::new(), vec!["was not read yet".to_owned()]),
         Look::Unreachable(why) => return failed(name, String::new(), vec![format!("unreachable: {why}")]),
         Look::Invalid { revision, errors } => return failed(name, revision.clone(), errors.clone()),
     };
