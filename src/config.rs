@@ -83,6 +83,7 @@ pub struct SourceFile {
     pub suspend: Option<bool>,
     pub adopt: Option<bool>,
     pub token_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
     pub ssh_key_file: Option<PathBuf>,
     pub known_hosts_file: Option<PathBuf>,
     pub budget_objects: Option<i32>,
@@ -434,6 +435,7 @@ fn from_file(file: &SourceFile) -> SourceSpec {
         url: url.clone(),
         reference: file.reference.clone(),
         token_file: text(&file.token_file),
+        ca_file: text(&file.ca_file),
         ssh_key_file: text(&file.ssh_key_file),
         known_hosts_file: text(&file.known_hosts_file),
     });

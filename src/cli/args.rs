@@ -121,7 +121,7 @@ pub struct ReconcileArgs {
     pub client: ClientArgs,
     /// A source's name, or a directory with manifests; all sources where absent
     pub target: Option<String>,
-    /// Change nothing; print what would happen (exit code 0: nothing, 1: changes)
+    /// Change nothing; print what would happen (exit code 0: nothing, 1: changes, 2: refused or an error)
     #[arg(long)]
     pub dry_run: bool,
     /// Approve the plan with this id: it is computed again and must be the same
@@ -141,9 +141,12 @@ pub struct ReconcileArgs {
     pub as_source: Option<String>,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: PreviewFormat,
-    /// Give up waiting for the outcome after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    /// Give up waiting for the outcome after this many seconds (exit code 2; what was accepted goes on)
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub timeout: u64,
+    /// Return as soon as the revision is accepted, do not wait until it is applied and healthy
+    #[arg(long, conflicts_with = "dry_run")]
+    pub no_wait: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -260,6 +263,8 @@ pub enum SourceVerb {
         /// Path of the manifests below the place
         #[arg(long)]
         path: Option<String>,
+        #[command(flatten)]
+        credentials: CredentialArgs,
     },
     /// Stop applying a source; its objects stay
     Suspend(SourceName),
@@ -273,6 +278,23 @@ pub enum SourceVerb {
         #[arg(long)]
         prune: bool,
     },
+}
+
+/// Files on the server's host.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CredentialArgs {
+    /// File on the server's host with a token, for https
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
+    /// PEM file on the server's host of a private certificate authority, for https
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<String>,
+    /// Private key on the server's host, for ssh
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key_file: Option<String>,
+    /// OpenSSH known_hosts file on the server's host, for ssh
+    #[arg(long, value_name = "FILE")]
+    pub known_hosts_file: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -2,19 +2,26 @@
 
 use serde_json::{Value, json};
 
-use super::args::{ClientArgs, SourceName, SourceVerb};
+use super::args::{ClientArgs, CredentialArgs, SourceName, SourceVerb};
 use super::client::{call, connect, get, items, path};
 use super::error::Outcome;
 use super::output;
 use crate::config::from_place;
-use crate::model::{Kind, Source};
+use crate::model::{GitSource, Kind, Source, SourceSpec};
 use crate::sync::configured::CONFIGURED;
 use crate::sync::names::PRUNE;
 
 pub async fn run(verb: &SourceVerb) -> Outcome {
     match verb {
         SourceVerb::List(client) => list(client).await,
-        SourceVerb::Add { client, name, place, reference, path, .. } => add(client, name, place, reference.clone(), path.clone()).await,
+        SourceVerb::Add { client, name, place, reference, path, credentials } => {
+            let mut spec = from_place(place);
+            if let Some(git) = &mut spec.git {
+                *git = GitSource { url: git.url.clone(), reference: reference.clone(), ..credentials.files() };
+            }
+            spec.path.clone_from(path);
+            add(client, name, spec).await
+        }
         SourceVerb::Suspend(source) => suspend(source, true).await,
         SourceVerb::Resume(source) => suspend(source, false).await,
         SourceVerb::Remove { source, prune } => remove(source, *prune).await,
@@ -71,13 +78,20 @@ pub(super) fn state(source: &Value) -> String {
     "Accepted".to_owned()
 }
 
-async fn add(client: &ClientArgs, name: &str, place: &str, reference: Option<String>, below: Option<String>) -> Outcome {
-    let client = connect(client).await?;
-    let mut spec = from_place(place);
-    if let Some(git) = &mut spec.git {
-        git.reference = reference;
+impl CredentialArgs {
+    fn files(&self) -> GitSource {
+        GitSource {
+            token_file: self.token_file.clone(),
+            ca_file: self.ca_file.clone(),
+            ssh_key_file: self.ssh_key_file.clone(),
+            known_hosts_file: self.known_hosts_file.clone(),
+            ..GitSource::default()
+        }
     }
-    spec.path = below;
+}
+
+async fn add(client: &ClientArgs, name: &str, spec: SourceSpec) -> Outcome {
+    let client = connect(client).await?;
     let source = serde_json::to_value(Source::new(name, spec))?;
     call(&client, "POST", &path(Kind::Source, None, None), Some(&source)).await?;
     output::print(&format!("source/{} added\n", output::clean(name)));

@@ -79,6 +79,9 @@ pub struct GitSource {
     /// File with a token for https.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<String>,
+    /// PEM file of a private certificate authority for https, trusted beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
     /// File with a private key for ssh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_key_file: Option<String>,

@@ -154,5 +154,5 @@ const EVENT: &[Row] = &[
 
 const SOURCE: &[Row] = &[
     ("directory path namespace intervalSeconds unsupported suspend adopt budget.objects budget.percent", Acts),
-    ("git.url git.reference git.tokenFile git.sshKeyFile git.knownHostsFile", Acts),
+    ("git.url git.reference git.tokenFile git.caFile git.sshKeyFile git.knownHostsFile", Acts),
 ];

@@ -63,7 +63,16 @@ fn git(it: &GitSource, path: &Path<'_>, errors: &mut Errors) {
     if is_ssh && it.known_hosts_file.is_none() {
         errors.required(&path.child("knownHostsFile"), "a host is trusted by its key only");
     }
-    for (field, file) in [("tokenFile", &it.token_file), ("sshKeyFile", &it.ssh_key_file), ("knownHostsFile", &it.known_hosts_file)] {
+    if it.ca_file.is_some() && scheme != Some("https") {
+        errors.invalid(&path.child("caFile"), it.ca_file.as_deref().unwrap_or_default(), "is for https only");
+    }
+    let files = [
+        ("tokenFile", &it.token_file),
+        ("caFile", &it.ca_file),
+        ("sshKeyFile", &it.ssh_key_file),
+        ("knownHostsFile", &it.known_hosts_file),
+    ];
+    for (field, file) in files {
         if let Some(file) = file.as_deref().filter(|it| !it.starts_with('/')) {
             errors.invalid(&path.child(field), file, "must be an absolute path");
         }

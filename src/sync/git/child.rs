@@ -1,6 +1,8 @@
 //! The fetch process: bounds itself, gives up rights it does not need, answers one request.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, setrlimit};
@@ -33,13 +35,14 @@ pub fn main() -> ExitCode {
 /// Limits first, then rights: nothing is read before.
 fn confine(request: &Request) -> nix::Result<()> {
     let bounds = request.bounds;
-    for (resource, limit) in [
-        (Resource::RLIMIT_AS, bounds.memory_bytes),
-        (Resource::RLIMIT_FSIZE, bounds.file_bytes),
-        (Resource::RLIMIT_CPU, bounds.cpu_seconds),
-        (Resource::RLIMIT_CORE, 0),
+    for (resource, soft, hard) in [
+        (Resource::RLIMIT_AS, bounds.memory_bytes, bounds.memory_bytes),
+        (Resource::RLIMIT_FSIZE, bounds.file_bytes, bounds.file_bytes),
+        // The signal of the soft limit says which one it was.
+        (Resource::RLIMIT_CPU, bounds.cpu_seconds, bounds.cpu_seconds + 1),
+        (Resource::RLIMIT_CORE, 0, 0),
     ] {
-        setrlimit(resource, limit, limit)?;
+        setrlimit(resource, soft, hard)?;
     }
     if let Some((uid, gid)) = request.run_as {
         setgroups(&[])?;
@@ -49,22 +52,39 @@ fn confine(request: &Request) -> nix::Result<()> {
     Ok(())
 }
 
+/// Held for as long as the clone is used.
+fn turn(clone_dir: &str) -> Result<File, String> {
+    let path = format!("{clone_dir}.lock");
+    let failed = |error: std::io::Error| format!("lock {path}: {error}");
+    if let Some(above) = Path::new(&path).parent() {
+        std::fs::create_dir_all(above).map_err(failed)?;
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
+}
+
 /// Carries out a request with the rights this process has.
 pub fn serve(request: &Request) -> Answer {
     let spec = GitSource {
         url: request.url.clone(),
         token_file: request.token_file.clone(),
+        ca_file: request.ca_file.clone(),
         ssh_key_file: request.ssh_key_file.clone(),
         known_hosts_file: request.known_hosts_file.clone(),
         ..GitSource::default()
     };
     let commit = Place::parse(&spec).and_then(|place| match place {
-        Place::Local(path) => read::open(&path, request.reference.as_deref()),
-        Place::Https | Place::Http | Place::Ssh => remote::fetch(request, &place),
+        Place::Local(path) => read::open(&path, request.reference.as_deref()).map(|found| (found, None)),
+        Place::Https | Place::Http | Place::Ssh => {
+            // One at a time: a preview fetches as well, and the clone may have to be made anew.
+            let turn = turn(&request.clone_dir)?;
+            remote::fetch(request, &place).map(|found| (found, Some(turn)))
+        }
     });
     match commit {
-        Ok((_, commit)) if request.known_revision.as_deref() == Some(&commit.to_string()) => Answer::Unchanged,
-        Ok((repository, commit)) => match read::tree(&repository, commit, &request.path, request.limits) {
+        Ok(((_, commit), _)) if request.known_revision.as_deref() == Some(&commit.to_string()) => Answer::Unchanged,
+        Ok(((repository, commit), _turn)) => match read::tree(&repository, commit, &request.path, request.limits) {
             Ok(tree) => Answer::Tree(WireTree::new(&tree)),
             Err(error) => Answer::Failed(error),
         },

@@ -20,18 +20,20 @@ mod remote;
 mod url;
 pub mod wire;
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::source::{Fetch, Fetched, Tree};
 use crate::model::GitSource;
 use url::Place;
-use wire::{Answer, Request};
+use wire::{Answer, Bounds, Request};
 
 /// How the child is started and bounded.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Options {
     /// Clones live below it: `DATA_DIR/git`.
     pub clones_dir: PathBuf,
     pub time_limit: Duration,
+    /// What one fetch may use.
+    pub bounds: Bounds,
 }
 
 impl Options {
@@ -52,6 +56,7 @@ impl Options {
             arguments: vec!["internal-git-fetch".to_owned()],
             clones_dir: clones_dir.into(),
             time_limit: Duration::from_secs(120),
+            bounds: Bounds::default(),
         }
     }
 }
@@ -76,6 +81,7 @@ impl Git {
     pub fn new(name: &str, spec: &GitSource, path: &str, options: Options) -> Result<Self, String> {
         let place = Place::parse(spec)?;
         let mut request = Request::new(spec, path);
+        request.bounds = options.bounds;
         request.clone_dir = options.clones_dir.join(clone_name(name)).display().to_string();
         let owner = match &place {
             Place::Local(directory) => owner_of(directory),
@@ -92,6 +98,8 @@ impl Git {
         for name in ["SSL_CERT_FILE", "SSL_CERT_DIR", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
+        // OpenSSL takes it from here, beside the system's directory of authorities.
+        command.envs(request.ca_file.as_ref().map(|file| ("SSL_CERT_FILE", file)));
         // libgit2 looks for configuration and known hosts below HOME: there is none but ours.
         command.env("HOME", format!("{}.home", request.clone_dir));
         let mut child = command.spawn().map_err(|error| format!("start the fetch process: {error}"))?;
@@ -116,6 +124,9 @@ impl Git {
             .await
             .map_err(|_| format!("fetching took longer than {} seconds", self.options.time_limit.as_secs()))??;
         serde_json::from_slice(&answer).map_err(|_| {
+            if let Some(why) = beyond(status.signal(), request.bounds) {
+                return why;
+            }
             let complaint = String::from_utf8_lossy(&complaint);
             let line = complaint.lines().last().unwrap_or_default();
             format!("the fetch process ended with {status} {}", line.escape_debug()).trim_end().to_owned()
@@ -143,6 +154,17 @@ impl Fetch for Git {
                 Fetched::Tree(tree)
             }
         }
+    }
+}
+
+/// Which bound a child was ended by.
+fn beyond(signal: Option<i32>, bounds: Bounds) -> Option<String> {
+    match Signal::try_from(signal?).ok()? {
+        Signal::SIGXCPU => Some(format!("fetching used more than {} seconds of CPU time", bounds.cpu_seconds)),
+        Signal::SIGXFSZ => Some(format!("fetching wrote a file of more than {} bytes", bounds.file_bytes)),
+        // What cannot allocate aborts.
+        Signal::SIGABRT => Some(format!("fetching needed more than {} bytes of memory", bounds.memory_bytes)),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use git2::{CertificateCheckStatus, Cred, Direction, FetchOptions, Oid, RemoteCal
 
 use super::hosts::KnownHosts;
 use super::read::full_id;
-use super::url::{Place, ssh_port, ssh_user};
+use super::url::{Place, origin, printable, ssh_port, ssh_user};
 use super::wire::Request;
 
 /// Where the fetched commit is kept.
@@ -32,13 +32,15 @@ struct Access {
 pub(super) fn fetch(request: &Request, place: &Place) -> Result<(Repository, Oid), String> {
     let access = Access::of(request, place)?;
     let directory = Path::new(&request.clone_dir);
+    sweep(directory);
     if is_spent(directory, request.bounds.clone_bytes) {
         remove(directory)?;
     }
     let first = attempt(directory, request, &access);
     let result = match first {
-        // The other end refused: a new clone would be refused as well.
+        // The other end refused, or we did: a new clone would be refused as well.
         Err(Failure::There(why)) => Err(why),
+        Err(Failure::Here(why)) if access.refused.borrow().is_some() => Err(why),
         Err(Failure::Here(_)) => {
             remove(directory)?;
             attempt(directory, request, &access).map_err(|failure| match failure {
@@ -47,7 +49,22 @@ pub(super) fn fetch(request: &Request, place: &Place) -> Result<(Repository, Oid
         }
         Ok(found) => Ok(found),
     };
+    if result.is_err() {
+        sweep(directory);
+    }
     result.map_err(|why| access.scrub(&access.refused.take().unwrap_or(why)))
+}
+
+/// What a fetch that was cut off leaves behind: packs half received.
+fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory.join("objects/pack")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let whole = path.extension().is_some_and(|it| ["pack", "idx", "rev", "keep"].iter().any(|whole| it == *whole));
+        if !whole {
+            // What cannot be removed counts against the clone's bound.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// Whose fault it was: the clone's, or the other end's.
@@ -70,6 +87,9 @@ fn attempt(directory: &Path, request: &Request, access: &Access) -> Result<(Repo
         Err(_) if !directory.exists() => Repository::init_bare(directory).map_err(here)?,
         Err(error) => return Err(here(error)),
     };
+    // With a token only to the same host. `connect_auth` takes this from the configuration.
+    let follow = if access.token.is_some() { "false" } else { "initial" };
+    repository.config().and_then(|mut config| config.set_str("http.followRedirects", follow)).map_err(here)?;
     let mut remote = repository.remote_anonymous(&request.url).map_err(there)?;
     let mut connection = remote.connect_auth(Direction::Fetch, Some(access.callbacks()), None).map_err(there)?;
     let heads: Vec<(String, Oid)> = connection.list().map_err(there)?.iter().map(|head| (head.name().to_owned(), head.oid())).collect();
@@ -77,7 +97,8 @@ fn attempt(directory: &Path, request: &Request, access: &Access) -> Result<(Repo
     let kept = repository.refname_to_id(TARGET).ok();
     if kept != Some(wanted) || repository.find_object(wanted, None).is_err() {
         let mut options = FetchOptions::new();
-        options.remote_callbacks(access.callbacks()).depth(1).follow_redirects(RemoteRedirect::Initial);
+        let redirects = if access.token.is_some() { RemoteRedirect::None } else { RemoteRedirect::Initial };
+        options.remote_callbacks(access.callbacks()).depth(1).follow_redirects(redirects);
         options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
         connection.remote().fetch(&[format!("+{from}:{TARGET}")], Some(&mut options), None).map_err(|error| match error.class() {
             git2::ErrorClass::Odb | git2::ErrorClass::Indexer | git2::ErrorClass::Os | git2::ErrorClass::Zlib => here(error),
@@ -112,6 +133,12 @@ impl Access {
             }
             None => None,
         };
+        if let Some(file) = &request.ca_file {
+            let text = fs::read_to_string(file).map_err(|error| format!("read the certificate authority {file}: {error}"))?;
+            if !text.contains("-----BEGIN CERTIFICATE-----") {
+                return Err(format!("the certificate authority {file} holds no PEM certificate"));
+            }
+        }
         let hosts = match (&request.known_hosts_file, place) {
             (Some(file), Place::Ssh) => {
                 let text = fs::read_to_string(file).map_err(|error| format!("read the known hosts file {file}: {error}"))?;
@@ -133,11 +160,19 @@ impl Access {
     fn callbacks(&self) -> RemoteCallbacks<'_> {
         let mut callbacks = RemoteCallbacks::new();
         let mut asked = 0;
-        callbacks.credentials(move |_, user, allowed| {
+        callbacks.credentials(move |url, user, allowed| {
+            let refuse = |why: String| {
+                *self.refused.borrow_mut() = Some(why.clone());
+                Err(git2::Error::from_str(&why))
+            };
+            // libgit2 asks again when it was refused; ssh asks for the user's name first.
+            let times = if allowed.is_user_pass_plaintext() { 1 } else { 3 };
             asked += 1;
-            // libgit2 asks again when it was refused; once is enough.
-            if asked > 3 {
-                return Err(git2::Error::from_str("the credentials were refused"));
+            if asked > times {
+                return refuse("the server refuses the source's credentials".to_owned());
+            }
+            if self.token.is_some() && origin(url) != origin(&self.url) {
+                return refuse(format!("redirected to {}, which is not given the token", printable(url)));
             }
             if allowed.is_username() {
                 return Cred::username(&ssh_user(&self.url));
@@ -145,7 +180,7 @@ impl Access {
             match (&self.token, &self.key_file) {
                 (Some(token), _) if allowed.is_user_pass_plaintext() => Cred::userpass_plaintext(user.unwrap_or("git"), token),
                 (_, Some(key)) if allowed.is_ssh_key() => Cred::ssh_key(user.unwrap_or(&ssh_user(&self.url)), None, key, None),
-                _ => Err(git2::Error::from_str("the repository asks for credentials that the source does not have")),
+                _ => refuse("the server asks for credentials (or the repository does not exist): name a tokenFile".to_owned()),
             }
         });
         callbacks.certificate_check(|certificate, host| match (&self.hosts, certificate.as_hostkey()) {
@@ -162,7 +197,14 @@ impl Access {
             // TLS is checked by the library against the system's authorities.
             _ => Ok(CertificateCheckStatus::CertificatePassthrough),
         });
-        callbacks.transfer_progress(|progress| progress.received_bytes() <= self.received_bytes);
+        callbacks.transfer_progress(|progress| {
+            let fits = progress.received_bytes() <= self.received_bytes;
+            if !fits {
+                *self.refused.borrow_mut() =
+                    Some(format!("the repository is too large: more than {} bytes were sent", self.received_bytes));
+            }
+            fits
+        });
         callbacks
     }
 

@@ -242,6 +242,7 @@ async fn a_misbehaving_fetch_process_is_unreachable() {
             arguments: vec!["-c".to_owned(), script.to_owned()],
             clones_dir: dir.path().join("git"),
             time_limit: Duration::from_secs(seconds),
+            bounds: Bounds::default(),
         };
         let fetched = Git::new("web", &spec, "", options).unwrap().fetch().await;
         assert!(matches!(&fetched, Fetched::Unreachable(why) if why.contains(part)), "{script}: {fetched:?}");

@@ -38,6 +38,9 @@ impl Place {
         if spec.token_file.is_some() && place != Place::Https {
             return Err(format!("{}: tokenFile is for https only", printable(url)));
         }
+        if spec.ca_file.is_some() && place != Place::Https {
+            return Err(format!("{}: caFile is for https only", printable(url)));
+        }
         if place == Place::Ssh && spec.ssh_key_file.is_none() {
             return Err(format!("{}: ssh needs sshKeyFile", printable(url)));
         }
@@ -61,6 +64,17 @@ fn is_loopback(url: &str) -> bool {
     let host = authority(url).rsplit_once('@').map_or_else(|| authority(url), |(_, host)| host);
     let host = host.rsplit_once(':').map_or(host, |(host, port)| if port.contains(']') { authority(url) } else { host });
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// Scheme, host and port: who is spoken to.
+pub(super) fn origin(url: &str) -> (String, String, u16) {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_lowercase();
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let host = authority(url).rsplit_once('@').map_or_else(|| authority(url), |(_, host)| host);
+    match host.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+        Some((host, port)) => (scheme, host.to_lowercase(), port),
+        None => (scheme, host.to_lowercase(), usual),
+    }
 }
 
 /// The user of an ssh URL; `git` where it names none.
@@ -137,6 +151,9 @@ mod tests {
     fn nothing_secret_is_printed() {
         assert_eq!(printable("https://user:secret@host/x?token=y#z"), "https://host/x");
         assert_eq!(printable("https://a\u{1b}[2J"), "https://a\\u{1b}[2J");
+        assert_eq!(origin("https://me@Host:443/x"), origin("https://host/y"));
+        assert_ne!(origin("https://host:444/x"), origin("https://host/x"));
+        assert_ne!(origin("http://host:443/x"), origin("https://host/x"));
         assert_eq!(ssh_user("git@host:x"), "git");
         assert_eq!(ssh_user("ssh://me@host/x"), "me");
         assert_eq!(ssh_port("ssh://me@host:2222/x"), 2222);

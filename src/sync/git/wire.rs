@@ -16,6 +16,7 @@ pub struct Request {
     pub url: String,
     pub reference: Option<String>,
     pub token_file: Option<String>,
+    pub ca_file: Option<String>,
     pub ssh_key_file: Option<String>,
     pub known_hosts_file: Option<String>,
     /// Below the repository's root.
@@ -53,6 +54,7 @@ impl Request {
             url: spec.url.clone(),
             reference: spec.reference.clone().filter(|reference| !reference.is_empty()),
             token_file: spec.token_file.clone(),
+            ca_file: spec.ca_file.clone(),
             ssh_key_file: spec.ssh_key_file.clone(),
             known_hosts_file: spec.known_hosts_file.clone(),
             path: path.trim_matches('/').to_owned(),
