@@ -4,6 +4,7 @@
 //! - `client`: kubeconfig to a client, and the REST paths of the kinds
 //! - `output`: tables, JSON, YAML; nothing from outside reaches a terminal unescaped
 //! - `error`: failures to exit codes and hints
+//! - `outcome` (pure): how far an accepted revision is
 //! - `local`: what a verb needs of this host without a server; `assemble` provides it
 //!
 //! The daemon verbs (`up`, `server`, `agent`, `down`, `reset`, `image`) are carried out by
@@ -19,6 +20,7 @@ pub mod get;
 pub mod local;
 pub mod logs;
 pub mod node;
+mod outcome;
 pub mod output;
 pub mod reconcile;
 pub mod snapshot;

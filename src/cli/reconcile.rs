@@ -13,11 +13,15 @@ use super::args::{PreviewFormat, ReconcileArgs};
 use super::client::{call, connect, get, items, path};
 use super::error::{FAILED, Outcome};
 use super::local::{Local, Previewed};
-use super::{output, source};
+use super::outcome::Progress;
+use super::{outcome, output, source};
 use crate::config::name_of;
-use crate::model::Kind;
+use crate::model::{Kind, Source};
 use crate::sync::names::{APPROVE, REQUESTED_AT};
 use crate::sync::select::is_manifest;
+
+/// How often the server is asked how far it is.
+const POLL: Duration = Duration::from_millis(100);
 
 pub async fn run(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     match (args.dry_run, args.offline) {
@@ -90,14 +94,28 @@ async fn apply(args: &ReconcileArgs) -> Outcome {
         Some(name) => vec![name.clone()],
         None => match &args.approve {
             Some(plan) => vec![waiting_for(&client, plan).await?],
-            None => source_names(&client).await?,
+            None => active(&client).await?,
         },
     };
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let mut code = 0;
-    for name in names {
-        code = code.max(apply_one(&client, &name, args).await?);
+    for name in &names {
+        let end = Applying { client: &client, name, args, deadline }.run().await?;
+        code = code.max(end.show(name, args.output));
     }
     Ok(code)
+}
+
+/// Every source that is not suspended; the others are named.
+async fn active(client: &Client) -> anyhow::Result<Vec<String>> {
+    let mut names = source_names(client).await?;
+    for source in items(client, &path(Kind::Source, None, None)).await? {
+        if let (Some(name), true) = (source["metadata"]["name"].as_str(), source["spec"]["suspend"] == true) {
+            names.retain(|other| other != name);
+            anstream::eprintln!("{}", output::clean(&format!("{name}: suspended, left alone")));
+        }
+    }
+    Ok(names)
 }
 
 /// The source whose plan waits under this id.
@@ -108,44 +126,147 @@ async fn waiting_for(client: &Client, plan: &str) -> anyhow::Result<String> {
     name.map(str::to_owned).with_context(|| format!("no source waits for the approval of plan {plan}: preview again with --dry-run"))
 }
 
-/// Asks the server to look now, waits until it has, prints what came of it.
-async fn apply_one(client: &Client, name: &str, args: &ReconcileArgs) -> anyhow::Result<u8> {
-    let at = path(Kind::Source, None, Some(name));
-    let request = jiff::Timestamp::now().to_string();
-    let mut annotations = json!({REQUESTED_AT: request});
-    if let Some(plan) = &args.approve {
-        annotations[APPROVE] = json!(plan);
-    }
-    let mut patch = json!({"metadata": {"annotations": annotations}});
-    if args.adopt {
-        patch["spec"] = json!({"adopt": true});
-    }
-    call(client, "PATCH", &at, Some(&patch)).await?;
-    let started = Instant::now();
-    loop {
-        let source = get(client, &at).await?;
-        if source["status"]["handledRequest"] == request.as_str() {
-            return Ok(report(name, &source));
+/// One source that is looked at now, and what comes of it.
+struct Applying<'a> {
+    client: &'a Client,
+    name: &'a str,
+    args: &'a ReconcileArgs,
+    deadline: Instant,
+}
+
+/// How it ended.
+enum End {
+    /// Nothing was accepted: all the reasons.
+    Refused(Value, Vec<String>),
+    /// Accepted; with `--no-wait` that is all there is to know.
+    Accepted(Value),
+    Healthy(Value),
+    Failed(Value, String),
+    TimedOut(Value, String),
+}
+
+impl Applying<'_> {
+    async fn run(&self) -> anyhow::Result<End> {
+        let at = path(Kind::Source, None, Some(self.name));
+        let found = get(self.client, &at).await?;
+        if found["spec"]["suspend"] == true {
+            bail!("source {0} is suspended: `podbay source resume {0}`", self.name);
         }
-        if started.elapsed() > Duration::from_secs(args.timeout) {
-            bail!("source {name} was not looked at within {} s: {}", args.timeout, source::state(&source));
+        let request = jiff::Timestamp::now().to_string();
+        call(self.client, "PATCH", &at, Some(&self.patch(&request))).await?;
+        loop {
+            let source = get(self.client, &at).await?;
+            if source["status"]["handledRequest"] == request.as_str() {
+                if is_refused(&source) || ready(&source) == "Unreachable" {
+                    let errors = errors(&source);
+                    return Ok(End::Refused(source, errors));
+                }
+                return self.follow(&at, source).await;
+            }
+            if Instant::now() >= self.deadline {
+                bail!("source {} was not looked at within {} s: {}", self.name, self.args.timeout, source::state(&source));
+            }
+            tokio::time::sleep(POLL).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    fn patch(&self, request: &str) -> Value {
+        let mut annotations = json!({REQUESTED_AT: request});
+        if let Some(plan) = &self.args.approve {
+            annotations[APPROVE] = json!(plan);
+        }
+        let mut patch = json!({"metadata": {"annotations": annotations}});
+        if self.args.adopt {
+            patch["spec"] = json!({"adopt": true});
+        }
+        patch
+    }
+
+    /// The revision is accepted: waits until all its waves are applied and all of it is healthy.
+    async fn follow(&self, at: &str, mut source: Value) -> anyhow::Result<End> {
+        if self.args.output == PreviewFormat::Text {
+            let revision = source::short(source["status"]["acceptedRevision"].as_str().unwrap_or("nothing"));
+            let sum = source["status"]["lastPlan"].as_str().unwrap_or("no change");
+            output::print(&output::clean(&format!("{}: {revision} accepted: {sum}\n", self.name)));
+        }
+        if self.args.no_wait {
+            return Ok(End::Accepted(source));
+        }
+        loop {
+            let typed: Source = serde_json::from_value(source.clone()).context("the server's Source has another form")?;
+            let mut live = Vec::new();
+            for kind in outcome::kinds(&typed) {
+                live.extend(items(self.client, &path(kind, None, None)).await?);
+            }
+            match outcome::progress(&typed, &live) {
+                Progress::Healthy => return Ok(End::Healthy(source)),
+                Progress::Failed(why) => return Ok(End::Failed(source, why)),
+                Progress::Waits(why) if Instant::now() >= self.deadline => return Ok(End::TimedOut(source, why)),
+                Progress::Waits(_) => tokio::time::sleep(POLL).await,
+            }
+            source = get(self.client, at).await?;
+            if is_refused(&source) {
+                // A newer revision, while this one was on its way.
+                let errors = errors(&source);
+                return Ok(End::Refused(source, errors));
+            }
+        }
     }
 }
 
-fn report(name: &str, source: &Value) -> u8 {
-    let status = &source["status"];
-    let errors: Vec<&str> = status["errors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if errors.is_empty() && status["pendingPlan"].is_null() {
-        let revision = source::short(status["acceptedRevision"].as_str().unwrap_or("nothing"));
-        let sum = status["lastPlan"].as_str().unwrap_or("no change");
-        output::print(&output::clean(&format!("{name}: {revision} accepted: {sum}\n")));
-        return 0;
+fn errors(source: &Value) -> Vec<String> {
+    source["status"]["errors"].as_array().into_iter().flatten().filter_map(|error| error.as_str().map(str::to_owned)).collect()
+}
+
+/// Why a source is ready or not, in a word.
+fn ready(source: &Value) -> &str {
+    let mut conditions = source["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready");
+    ready.and_then(|ready| ready["reason"].as_str()).unwrap_or_default()
+}
+
+/// The newest revision is not the accepted one.
+fn is_refused(source: &Value) -> bool {
+    matches!(ready(source), "Invalid" | "Refused" | "NeedsApproval")
+}
+
+impl End {
+    /// Prints it and returns the exit code.
+    fn show(&self, name: &str, format: PreviewFormat) -> u8 {
+        match format {
+            PreviewFormat::Text => self.tell(name),
+            PreviewFormat::Json => output::print(&output::json(&self.json(name))),
+        }
+        match self {
+            End::Accepted(_) | End::Healthy(_) => 0,
+            End::Refused(..) | End::Failed(..) | End::TimedOut(..) => FAILED,
+        }
     }
-    for error in errors {
-        anstream::eprintln!("{}", output::clean(error));
+
+    fn tell(&self, name: &str) {
+        let complain = |text: String| anstream::eprintln!("{}", output::clean(&text));
+        match self {
+            End::Accepted(_) => {}
+            End::Healthy(_) => output::print(&output::clean(&format!("{name}: applied and healthy\n"))),
+            End::Refused(source, errors) => {
+                errors.iter().for_each(|error| complain(error.clone()));
+                complain(format!("{name}: {}", source::state(source)));
+            }
+            End::Failed(_, why) => complain(format!("{name}: failed: {why}")),
+            End::TimedOut(_, why) => complain(format!("{name}: accepted, but still waits: {why}")),
+        }
     }
-    anstream::eprintln!("{}", output::clean(&format!("{name}: {}", source::state(source))));
-    FAILED
+
+    fn json(&self, name: &str) -> Value {
+        let (outcome, source, messages) = match self {
+            End::Accepted(source) => ("accepted", source, Vec::new()),
+            End::Healthy(source) => ("healthy", source, Vec::new()),
+            End::Refused(source, errors) => ("refused", source, errors.clone()),
+            End::Failed(source, why) => ("failed", source, vec![why.clone()]),
+            End::TimedOut(source, why) => ("timedOut", source, vec![why.clone()]),
+        };
+        let status = &source["status"];
+        json!({"source": name, "outcome": outcome, "messages": messages, "fetchedRevision": status["fetchedRevision"],
+            "acceptedRevision": status["acceptedRevision"], "pendingPlan": status["pendingPlan"], "sum": status["lastPlan"]})
+    }
 }

@@ -43,6 +43,7 @@ impl<'a> Node<'a> {
         sh(&format!("examples/build-image podbay.local/busybox:test {}/one/data/images/busybox.tar", hosts.dir.display()));
         let mut node = Self { admin: Admin { hosts, server: "one" }, manifests, daemon: None };
         node.write("web.yaml", WEB);
+        node.write("secret.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: password}\nstringData: {password: hunter2}\n");
         node.configure(&[("apps", "manifests")]);
         node.up();
         node
@@ -112,6 +113,8 @@ fn one_node_as_a_user_has_it() {
     pods_come_up_and_kubectl_works(&node);
     a_preview_says_what_then_happens(&node);
     what_git_says_is_put_back(&node);
+    reconcile_waits_for_the_outcome(&node);
+    what_was_accepted_outlives_the_daemon(&mut node);
     a_large_deletion_waits_for_approval(&node);
     strangers_are_adopted_only_when_asked(&node);
     an_object_has_one_source(&mut node);
@@ -175,6 +178,10 @@ fn a_preview_says_what_then_happens(node: &Node<'_>) {
     serde_json::from_str::<Value>(&json).expect("the preview as JSON");
     let snapshot = node.admin.hosts.dir.join("snapshot.json");
     node.admin.ok(&["snapshot", snapshot.to_str().unwrap()]);
+    let there = node.manifests.to_str().unwrap();
+    let (code, offline, err) = node.reconcile(&["--dry-run", "--offline", there, "--as", "apps", "--snapshot", snapshot.to_str().unwrap()]);
+    assert_eq!(code, 0, "nothing to change on the snapshot either: {offline}{err}");
+    assert!(offline.contains("Secret default/password: the snapshot file has no Secret values"), "{offline}");
     let (code, offline, err) =
         node.reconcile(&["--dry-run", "--offline", manifests, "--as", "apps", "--snapshot", snapshot.to_str().unwrap()]);
     assert_eq!(code, 1, "{err}");
@@ -196,6 +203,75 @@ fn what_git_says_is_put_back(node: &Node<'_>) {
     });
     let web = node.admin.json(&["deployment", "web"]).unwrap();
     assert_eq!(web["metadata"]["annotations"]["example.org/note"], "mine", "what git does not say is left alone");
+    node.web_pods(2);
+}
+
+/// One object of a wave.
+fn in_wave(wave: i32, object: &str) -> String {
+    object.replacen("metadata: {", &format!("metadata: {{annotations: {{argocd.argoproj.io/sync-wave: \"{wave}\"}}, "), 1)
+}
+
+fn job(name: &str, command: &str) -> String {
+    format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec:\n  backoffLimit: 0\n  template:\n    spec:\n      restartPolicy: Never\n      terminationGracePeriodSeconds: 1\n      containers:\n        - {{name: c, image: \"podbay.local/busybox:test\", command: [\"/bin/sh\", \"-c\", \"{command}\"]}}\n"
+    )
+}
+
+fn reconcile_waits_for_the_outcome(node: &Node<'_>) {
+    let waves = [in_wave(1, &job("first", "sleep 2")), in_wave(2, &job("second", "sleep 1")), in_wave(3, &config_map("third", "x"))];
+    node.write("waves.yaml", &waves.join("---\n"));
+    let (code, out, err) = node.reconcile(&["apps"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("accepted") && out.ends_with("apps: applied and healthy\n"), "{out}");
+    assert!(node.has("third"), "the last wave is applied when the verb returns");
+    node.remove("waves.yaml");
+    assert_eq!(node.reconcile(&["apps"]).0, 0);
+    let failing = [in_wave(1, &job("failing", "exit 3")), in_wave(2, &config_map("never", "x"))];
+    node.write("failing.yaml", &failing.join("---\n"));
+    let (code, out, err) = node.reconcile(&["apps"]);
+    assert!(code > 1 && err.contains("failed") && err.contains("failing"), "{code} {out}{err}");
+    assert!(!node.has("never"), "a wave that failed stops there");
+    let (code, json, _) = node.reconcile(&["apps", "-o", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(code > 1 && json["outcome"] == "failed" && text(&json, "/messages/0").contains("failing"), "{code} {json}");
+    node.remove("failing.yaml");
+    node.write("slow.yaml", &job("slow", "sleep 600"));
+    let (code, out, err) = node.reconcile(&["apps", "--timeout", "10"]);
+    assert!(code > 1 && out.contains("accepted") && err.contains("still waits: Job default/slow: has not completed"), "{code} {out}{err}");
+    let (code, out, err) = node.reconcile(&["apps", "--no-wait"]);
+    assert!(code == 0 && !out.contains("healthy"), "{out}{err}");
+    node.remove("slow.yaml");
+    let (code, out, err) = node.reconcile(&["apps"]);
+    assert_eq!(code, 0, "{out}{err}");
+    node.admin.ok(&["source", "suspend", "apps"]);
+    let (code, _, err) = node.reconcile(&["apps"]);
+    assert!(code > 1 && err.contains("suspended") && err.contains("podbay source resume apps"), "{code} {err}");
+    let (code, _, err) = node.reconcile(&[]);
+    assert!(code == 0 && err.contains("apps: suspended, left alone"), "{code} {err}");
+    node.admin.ok(&["source", "resume", "apps"]);
+}
+
+fn what_was_accepted_outlives_the_daemon(node: &mut Node<'_>) {
+    node.write("kept.yaml", &config_map("kept", "good"));
+    assert_eq!(node.reconcile(&["apps"]).0, 0);
+    node.write("kept.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\ndatta: {}\n");
+    let (code, _, err) = node.reconcile(&["apps"]);
+    assert!(code > 1 && err.contains("datta"), "{err}");
+    node.daemon.take().unwrap().kill_hard();
+    node.up();
+    node.kubectl_ok(&["delete", "configmap", "kept"]);
+    node.kubectl_ok(&["scale", "deployment", "web", "--replicas=4"]);
+    node.admin.wait("the new process puts back what was accepted", || {
+        let kept = node.admin.json(&["configmap", "kept"])?;
+        let web = node.admin.json(&["deployment", "web"])?;
+        (kept["data"]["value"] == "good" && web["spec"]["replicas"] == 2).then_some(())
+    });
+    assert!(node.reconcile(&["apps"]).0 > 1, "the bad revision is still refused");
+    let listed = node.kubectl_ok(&["get", "secrets", "-n", "kube-system", "-l", "podbay.dev/accepted-of=apps"]);
+    assert!(listed.contains("podbay.dev/accepted-set"), "{listed}");
+    assert!(!node.kubectl_ok(&["get", "sources", "-o", "yaml"]).contains("hunter2"), "a Source shows no Secret value");
+    node.remove("kept.yaml");
+    assert_eq!(node.reconcile(&["apps"]).0, 0);
     node.web_pods(2);
 }
 

@@ -1,0 +1,112 @@
+//! What has come of an accepted revision: applied wave by wave, and healthy. PURE.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::model::{Kind, Object, Source};
+use crate::sync::health::{Health, health};
+
+/// Kinds that become what they say some time after they exist.
+const GROWING: [Kind; 6] = [Kind::Namespace, Kind::Pod, Kind::ReplicaSet, Kind::Deployment, Kind::Job, Kind::Source];
+
+/// How far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Healthy,
+    /// Not yet: what for, in a sentence.
+    Waits(String),
+    /// Not without a change: why, in a sentence.
+    Failed(String),
+}
+
+/// The kinds whose objects tell how far a source is.
+pub(super) fn kinds(source: &Source) -> Vec<Kind> {
+    let held = source.status.iter().flat_map(|status| &status.inventory);
+    let mut kinds: Vec<Kind> = held.filter_map(|entry| Kind::of(&entry.api_version, &entry.kind)).collect();
+    kinds.sort();
+    kinds.dedup();
+    kinds.retain(|kind| GROWING.contains(kind));
+    kinds
+}
+
+/// How far a source is, from the live objects of its kinds.
+pub(super) fn progress(source: &Source, live: &[Value]) -> Progress {
+    let status = source.status.clone().unwrap_or_default();
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    if let Some(ready) = ready.filter(|ready| ready.reason == "WaveFailed") {
+        return Progress::Failed(ready.message.clone());
+    }
+    let live: BTreeMap<&str, &Value> = live.iter().filter_map(|object| Some((object["metadata"]["uid"].as_str()?, object))).collect();
+    let mut waits = None;
+    for entry in &status.inventory {
+        let Some(kind) = Kind::of(&entry.api_version, &entry.kind).filter(|kind| GROWING.contains(kind)) else { continue };
+        let found = live.get(entry.uid.as_str()).and_then(|found| Object::from_value(kind, (*found).clone()).ok());
+        match found {
+            Some(object) => match health(&object) {
+                Health::Healthy => {}
+                Health::Failed(reason) => return Progress::Failed(format!("{}: {}", object.key(), reason.message)),
+                Health::Progressing(reason) => {
+                    waits.get_or_insert_with(|| format!("{}: {}", object.key(), reason.message));
+                }
+            },
+            None => {
+                let slash = if entry.namespace.is_empty() { "" } else { "/" };
+                waits.get_or_insert_with(|| format!("{} {}{slash}{}: does not exist yet", entry.kind, entry.namespace, entry.name));
+            }
+        }
+    }
+    // What a wave waits for says more than what one object of it does.
+    match (ready, waits) {
+        (Some(ready), _) if ready.status != "True" => Progress::Waits(ready.message.clone()),
+        (_, Some(waits)) => Progress::Waits(waits),
+        _ => Progress::Healthy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn source(ready: Value) -> Source {
+        let entry = |kind: &str, api: &str, uid: &str| json!({"apiVersion": api, "kind": kind, "namespace": "web", "name": "a", "uid": uid, "created": true});
+        serde_json::from_value(json!({"metadata": {"name": "s"}, "status": {"conditions": [ready],
+            "inventory": [entry("ConfigMap", "v1", "c"), entry("Deployment", "apps/v1", "d"), entry("Job", "batch/v1", "j")]}}))
+        .unwrap()
+    }
+
+    fn ready(status: &str, reason: &str, message: &str) -> Value {
+        json!({"type": "Ready", "status": status, "reason": reason, "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    }
+
+    fn deployment(available: i32) -> Value {
+        json!({"metadata": {"name": "a", "namespace": "web", "uid": "d", "generation": 1}, "spec": {"replicas": 2, "selector": {}, "template": {}},
+            "status": {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "availableReplicas": available}})
+    }
+
+    fn job(condition: &str) -> Value {
+        json!({"metadata": {"name": "a", "namespace": "web", "uid": "j"},
+            "status": {"conditions": [{"type": condition, "status": "True", "message": "too often"}]}})
+    }
+
+    #[test]
+    fn a_revision_is_done_when_all_of_it_is_healthy() {
+        let synced = source(ready("True", "Synced", ""));
+        assert_eq!(kinds(&synced), [Kind::Deployment, Kind::Job]);
+        let rows = [
+            (vec![deployment(2), job("Complete")], Progress::Healthy),
+            (vec![deployment(1), job("Complete")], Progress::Waits("Deployment web/a: 1 of 2 replicas are available".to_owned())),
+            (vec![deployment(1), job("Failed")], Progress::Failed("Job web/a: failed: too often".to_owned())),
+            (vec![job("Complete")], Progress::Waits("Deployment web/a: does not exist yet".to_owned())),
+        ];
+        for (live, expected) in rows {
+            assert_eq!(progress(&synced, &live), expected);
+        }
+        let all = [deployment(2), job("Complete")];
+        let waits = source(ready("False", "Progressing", "Job web/a: wave 1 waits"));
+        assert_eq!(progress(&waits, &all), Progress::Waits("Job web/a: wave 1 waits".to_owned()));
+        let failed = source(ready("False", "WaveFailed", "Job web/a: wave 1 has failed"));
+        assert_eq!(progress(&failed, &all), Progress::Failed("Job web/a: wave 1 has failed".to_owned()));
+    }
+}
