@@ -201,7 +201,7 @@ fn desire(manifest: &Manifest) -> Result<Desired, Vec<Problem>> {
         Ok(normal) => (Some(normal), Vec::new()),
         Err(errors) => (None, errors),
     };
-    errors.extend(owned(&manifest.object));
+    errors.extend(owned(&manifest.object).into_iter().chain(too_long(&manifest.object)));
     let of_pods = template(&manifest.object).map(|template| validate::validate_pods(template, "spec.template")).unwrap_or_default();
     for error in of_pods {
         if errors.iter().all(|other| other.path != error.path) {
@@ -262,6 +262,14 @@ fn template(object: &Object) -> Option<&PodTemplateSpec> {
     }
 }
 
+/// A Deployment's ReplicaSets are called after it, which its own name must leave room for.
+fn too_long(object: &Object) -> Option<FieldError> {
+    const LONGEST: usize = 253 - "-".len() - 10;
+    let long = object.kind() == Kind::Deployment && object.key().name.len() > LONGEST;
+    let message = format!("Too long: may not be more than {LONGEST} bytes, since its ReplicaSets have the name and eleven more");
+    long.then(|| FieldError { path: "metadata.name".to_owned(), reason: ErrorReason::TooLong, message })
+}
+
 /// An owner is known by the UID that a cluster gave it: whoever writes that down has exported the
 /// object, and the owner makes it anew by itself.
 fn owned(object: &Object) -> Option<FieldError> {
@@ -290,7 +298,7 @@ pub fn may_prune(object: &Object) -> bool {
 pub fn applied(object: &Object, written: &Value) -> Value {
     let mut value = restrict(object.value(), written);
     if object.kind() == Kind::Secret {
-        string_data_is_data(&mut value);
+        value = string_data_is_data(value);
     }
     let Some(map) = value.as_object_mut() else { return value };
     map.remove("status");

@@ -174,6 +174,7 @@ fn all_errors_of_a_tree_come_at_once_with_their_places() {
             ("c.json", "{\"apiVersion\": \"v1\",\n \"kind\": \"ConfgMap\"}"),
             ("d.toml", "apiVersion = \"v1\"\nkind = \"Service\"\n[metadata]\nname = \"s\"\n[[spec.ports]]\nprt = 80\n"),
             ("e.yaml", "a: [1\n---\nb: \"\\q\"\n"),
+            ("f.yml", "apiVersion: v1\nkind: list\n---\napiVersion: apps/v1\nkind: deploy\n---\napiVersion: v1\nkind: Thing\n"),
             ("f.yaml", "apiVersion: extensions/v1beta1\nkind: Deployment\n---\napiVersion: v1\nkind: Pod\nmetadata: {generateName: x}\n"),
         ],
         Unsupported::Refuse,
@@ -190,6 +191,9 @@ fn all_errors_of_a_tree_come_at_once_with_their_places() {
     d.toml:6:1: unknown field `prt` in Service.spec.ports[0], did you mean `port`?
     e.yaml:1:4: not YAML: unclosed bracket '['
     e.yaml:3:4: not YAML: while parsing a quoted scalar, found unknown escape character
+    f.yml:2:1: kind list (v1) is not served, did you mean `List`?
+    f.yml:5:1: kind deploy (apps/v1) is not served, did you mean `Deployment`?
+    f.yml:8:1: kind Thing (v1) is not served, Kubernetes has no such kind either
     f.yaml:2:1: Deployment of extensions/v1beta1 is not served, Deployment is served as apps/v1
     f.yaml:6:1: this Pod has no metadata.name, a generated name would make a new object at every look
     ");
@@ -335,6 +339,14 @@ fn hostile_text_is_refused_in_bounded_time_and_space() {
     }
     // Generous: a bomb that goes off takes hours.
     assert!(start.elapsed().as_secs() < 300, "{:?}", start.elapsed());
+}
+
+/// Files that an editor marked, joined.
+#[test]
+fn a_byte_order_mark_may_begin_any_document() {
+    let documents = manifest::parse("a.yaml", "\u{feff}a: 1\n---\n\u{feff}b: 2\n---\n\u{feff}{\"c\": 3}\n".as_bytes()).unwrap();
+    let values: Vec<Value> = documents.into_iter().map(|document| document.value).collect();
+    assert_eq!(values, [json!({"a": 1}), json!({"b": 2}), json!({"c": 3})]);
 }
 
 /// Text made of the pieces YAML is made of.

@@ -159,13 +159,18 @@ impl Reader<'_> {
     fn take_items(&mut self, api_version: &str, kind: &str, of: &str, mut document: Document) {
         const FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "items"];
         let at = document.spot.at;
+        let mut mistyped = false;
         for name in document.value.as_object().into_iter().flat_map(Map::keys).filter(|name| !FIELDS.contains(&name.as_str())) {
-            let hint = schema::nearest(name, FIELDS.into_iter()).map(|meant| format!("did you mean `{meant}`?"));
+            let meant = schema::nearest(name, FIELDS.into_iter());
+            mistyped |= meant == Some("items");
             let place = document.spot.find(name, true);
-            self.refuse(place, format!("unknown field `{name}` in {kind}"), hint);
+            self.refuse(place, format!("unknown field `{name}` in {kind}"), meant.map(|meant| format!("did you mean `{meant}`?")));
         }
         let Some(items) = document.value.get_mut("items").map(Value::take) else {
-            return self.refuse(at, format!("this {kind} has no `items`"), None);
+            if !mistyped {
+                self.refuse(at, format!("this {kind} has no `items`"), None);
+            }
+            return;
         };
         let place = document.spot.find("items", true);
         let spots = match document.spot.inside {
@@ -240,7 +245,8 @@ impl Reader<'_> {
     fn unserved(&mut self, api_version: &str, kind: &str, document: &Document) {
         let foreign = is_foreign(api_version, kind);
         let same_name = Kind::all().iter().find(|row| row.name == kind);
-        let nearest = schema::nearest(kind, Kind::all().iter().map(|row| row.name));
+        let nearest = schema::nearest(kind, Kind::all().iter().map(|row| row.name).chain(std::iter::once("List")))
+            .or_else(|| Kind::of_word(kind).filter(|_| !foreign).map(Kind::name));
         let (reason, hint) = match (same_name, nearest) {
             (Some(row), _) => {
                 (format!("{kind} of {api_version} is not served"), Some(format!("{kind} is served as {}", row.kind.api_version())))

@@ -159,3 +159,22 @@ impl Spot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BLOCK, Lines, Position};
+
+    #[test]
+    fn places_are_those_that_counting_gives() {
+        let text = format!("{}\n\n{}\nx", "aé€".repeat(BLOCK), "é\n".repeat(BLOCK));
+        let lines = Lines::new(&text);
+        let mut at = Position::START;
+        for (offset, c) in text.char_indices() {
+            assert_eq!(lines.at(offset), at, "{offset}");
+            at = if c == '\n' { Position { line: at.line + 1, column: 1 } } else { Position { column: at.column + 1, ..at } };
+        }
+        assert_eq!(lines.at(text.len()), at);
+        assert_eq!(lines.at(usize::MAX), at);
+        assert_eq!(Lines::new("").at(0), Position::START);
+    }
+}

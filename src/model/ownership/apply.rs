@@ -34,12 +34,14 @@ pub fn apply(
     force: bool,
 ) -> Result<(Value, ManagedFields), Vec<Conflict>> {
     let mut owners = managed.clone();
-    let mut folded = applied.clone();
-    if kind == Kind::Secret {
-        string_data_is_data(&mut folded);
+    let folded;
+    let applied = if kind == Kind::Secret {
         owners.owners.iter_mut().for_each(|owner| owner.fields.rename("stringData", "data"));
-    }
-    let applied = &folded;
+        folded = string_data_is_data(applied.clone());
+        &folded
+    } else {
+        applied
+    };
     let said = FieldSet::of(kind, applied);
     let merged = match live {
         Some(live) => {
@@ -78,22 +80,18 @@ pub fn apply(
 }
 
 /// A Secret keeps what `stringData` says in `data`: who says the one owns the other.
-pub fn string_data_is_data(secret: &mut Value) {
-    let Some(fields) = secret.as_object_mut() else { return };
-    let Some(Value::Object(plain)) = fields.remove("stringData") else { return };
-    if plain.is_empty() {
-        return;
+pub fn string_data_is_data(mut secret: Value) -> Value {
+    let plain = secret.as_object_mut().and_then(|fields| fields.remove("stringData"));
+    let Some(Value::Object(plain)) = plain.filter(|plain| plain.as_object().is_some_and(|plain| !plain.is_empty())) else { return secret };
+    if !secret["data"].is_object() {
+        secret["data"] = Value::Object(Map::new());
     }
-    let data = fields.entry("data").or_insert_with(|| Value::Object(Map::new()));
-    if data.is_null() {
-        *data = Value::Object(Map::new());
-    }
-    let Some(data) = data.as_object_mut() else { return };
     for (name, value) in plain {
         if let Some(text) = value.as_str() {
-            data.insert(name, Value::from(STANDARD.encode(text)));
+            secret["data"][name] = Value::from(STANDARD.encode(text));
         }
     }
+    secret
 }
 
 fn is(owner: &Owner, manager: &str) -> bool {
