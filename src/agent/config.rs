@@ -145,7 +145,7 @@ pub fn container(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<
         command: words(&container.command),
         args: words(&container.args),
         working_dir: text(&container.working_dir),
-        mounts: mounts(container, parts.mounts, &envs),
+        mounts: mounts(spec, container, parts.mounts, &envs),
         labels,
         annotations,
         log_path: Path::new(&container.name).join(format!("{}.log", parts.attempt)),
@@ -159,13 +159,21 @@ pub fn container(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<
     })
 }
 
-fn mounts(container: &Container, hosts: &[PathBuf], envs: &[(String, String)]) -> Vec<Mount> {
+/// Whether the agent writes its files: such a volume is never writable for a container, whatever its mount says.
+fn is_written_by_agent(spec: &PodSpec, name: &str) -> bool {
+    let volume = spec.volumes.iter().flatten().find(|volume| volume.name == name);
+    volume.is_some_and(|volume| {
+        volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+    })
+}
+
+fn mounts(spec: &PodSpec, container: &Container, hosts: &[PathBuf], envs: &[(String, String)]) -> Vec<Mount> {
     let pairs = container.volume_mounts.iter().flatten().zip(hosts);
     pairs
         .map(|(mount, host)| Mount {
             container_path: absolute(&env::expand_all(std::slice::from_ref(&mount.mount_path), envs).concat()),
             host_path: host.clone(),
-            readonly: mount.read_only == Some(true),
+            readonly: mount.read_only == Some(true) || is_written_by_agent(spec, &mount.name),
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => "rslave",
                 Some("Bidirectional") => "rshared",
@@ -256,5 +264,18 @@ mod tests {
         assert_eq!(got.termination_message_path, "/dev/termination-log");
         assert_eq!(got.mounts[0].container_path, Path::new("/data"));
         assert_eq!((got.mounts[0].readonly, got.mounts[0].propagation.as_str()), (true, "rslave"));
+    }
+
+    #[test]
+    fn config_maps_and_secrets_are_never_mounted_writable() {
+        let spec: PodSpec = serde_json::from_value(json!({"volumes": [
+            {"name": "c", "configMap": {"name": "x"}}, {"name": "s", "secret": {"secretName": "x"}}, {"name": "e", "emptyDir": {}}
+        ], "containers": [{"name": "main", "volumeMounts": [
+            {"name": "c", "mountPath": "/c", "readOnly": false}, {"name": "s", "mountPath": "/s", "subPath": "key"}, {"name": "e", "mountPath": "/e"}
+        ]}]}))
+        .unwrap();
+        let paths = ["/h/c", "/h/s", "/h/e"].map(PathBuf::from);
+        let readonly: Vec<bool> = mounts(&spec, &spec.containers[0], &paths, &[]).iter().map(|mount| mount.readonly).collect();
+        assert_eq!(readonly, [true, true, false]);
     }
 }

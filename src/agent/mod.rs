@@ -10,7 +10,7 @@
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server
 //! - `identity`: joining, and renewing the certificate
 //! - `record`: the last known pods on disk, for a start without the server
-//! - `volume`, `probe`, `machine`: this host
+//! - `volume`, `probe`, `machine`: this host; `beneath`: files where a container may have put links
 //! - `node_api`: the kubelet's own API: logs, exec, port-forward
 //!
 //! Absent on purpose: eviction under pressure, image garbage collection, device plugins, static pods.
@@ -22,6 +22,7 @@
 pub mod act;
 pub mod auth;
 pub mod backoff;
+pub mod beneath;
 pub mod config;
 pub mod context;
 pub mod dns;
@@ -82,13 +83,7 @@ pub async fn run_with_clock(
     shutdown: CancellationToken,
 ) {
     let (recorder, write_events) = events::Recorder::new(client.clone(), options.node_name.clone());
-    let resolv_conf = std::fs::read_to_string(&options.resolv_conf).unwrap_or_default();
     let context = Arc::new(context::Context {
-        dns: dns::NodeDns {
-            cluster_servers: options.cluster_dns.clone(),
-            cluster_domain: options.cluster_domain.clone(),
-            host: dns::parse(&resolv_conf),
-        },
         layout: config::Layout { data_dir: options.data_dir.clone() },
         machine: machine::machine(&options.data_dir),
         references: references::Fetcher::new(client.clone()),

@@ -73,6 +73,12 @@ fn secrets_live_in_memory_and_go_without_a_trace() {
     assert_eq!((file.permissions().mode() & 0o777, file.gid()), (0o440, 4711), "the group may read");
     host.prepare(&pod, &secret("two"));
     assert_eq!(fs::read_to_string(dir.join("key")).unwrap(), "two");
+    let large = "x".repeat(900 << 10);
+    host.prepare(&pod, &secret(&large));
+    assert_eq!(fs::read_to_string(dir.join("key")).unwrap(), large, "it grows with what it holds");
+    host.prepare(&pod, &secret("two"));
+    let full = fs::write(dir.join("flood"), vec![1; 2 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "and has room for little else");
     assert_eq!(host.mounts().len(), 1, "prepared twice, mounted once");
     volume::tear_down(&host.layout(), "u1").unwrap();
     assert_eq!(host.mounts(), []);

@@ -9,12 +9,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::FileType;
+
 use super::plan::File;
+use crate::agent::beneath;
 
 const DATA: &str = "..data";
 const NEXT: &str = "..data_tmp";
@@ -24,33 +28,37 @@ const NEXT: &str = "..data_tmp";
 /// # Errors
 /// A file cannot be written; the old content is still whole then.
 pub fn write(dir: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>) -> io::Result<bool> {
-    let current = fs::read_link(dir.join(DATA)).ok();
-    let unchanged = current.as_ref().is_some_and(|name| same(&dir.join(name), files, group));
+    let root = beneath::top(dir)?;
+    let current = beneath::link(&root, DATA).filter(|name| is_ours(name));
+    let unchanged = current.as_ref().is_some_and(|name| same(&root, name, files, group));
     if !unchanged {
-        let name = format!("..{}", uuid::Uuid::new_v4().simple());
-        let fresh = dir.join(&name);
-        fill(&fresh, files, group)?;
-        let next = dir.join(NEXT);
-        remove_if_there(&next)?;
-        symlink(&name, &next)?;
-        fs::rename(&next, dir.join(DATA))?;
+        let name = PathBuf::from(format!("..{}", uuid::Uuid::new_v4().simple()));
+        fill(&beneath::make_directory(&root, &name, 0o755)?, files, group)?;
+        beneath::remove(&root, Path::new(NEXT))?;
+        if current.is_none() {
+            // Not a link of ours: a directory in its place would be in the way for ever.
+            beneath::remove(&root, Path::new(DATA))?;
+        }
+        rustix::fs::symlinkat(&name, &root, NEXT)?;
+        rustix::fs::renameat(&root, NEXT, &root, DATA)?;
     }
-    let changed_names = links(dir, files)?;
-    sweep(dir)?;
+    let changed_names = links(&root, files)?;
+    sweep(&root)?;
     Ok(!unchanged || changed_names)
 }
 
-fn fill(dir: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>) -> io::Result<()> {
-    fs::create_dir(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+fn is_ours(name: &OsString) -> bool {
+    name.as_bytes().starts_with(b"..") && name.len() > 2 && !name.as_bytes().contains(&b'/')
+}
+
+fn fill(dir: &OwnedFd, files: &BTreeMap<PathBuf, File>, group: Option<u32>) -> io::Result<()> {
     for (path, file) in files {
-        let target = dir.join(path);
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
+        let name = Path::new(path.file_name().unwrap_or_default());
+        let mut parent = dir.try_clone()?;
+        for part in path.parent().into_iter().flat_map(Path::components) {
+            parent = beneath::make_directory(&parent, Path::new(part.as_os_str()), 0o755)?;
         }
-        fs::write(&target, &file.bytes)?;
-        chown(&target, None, group)?;
-        fs::set_permissions(&target, fs::Permissions::from_mode(mode(file, group)))?;
+        beneath::create(&parent, name, &file.bytes, mode(file, group), group)?;
     }
     Ok(())
 }
@@ -60,24 +68,31 @@ fn mode(file: &File, group: Option<u32>) -> u32 {
     if group.is_some() { file.mode | 0o440 } else { file.mode }
 }
 
-fn same(dir: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>) -> bool {
+fn same(root: &OwnedFd, generation: &OsString, files: &BTreeMap<PathBuf, File>, group: Option<u32>) -> bool {
+    let Ok(dir) = beneath::directory(root, Path::new(generation)) else { return false };
     let mut found = BTreeSet::new();
-    if list(dir, Path::new(""), &mut found).is_err() || !found.iter().eq(files.keys()) {
+    if list(&dir, Path::new(""), &mut found).is_err() || !found.iter().eq(files.keys()) {
         return false;
     }
     files.iter().all(|(path, file)| {
-        let path = dir.join(path);
-        let right_mode = fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == mode(file, group));
-        right_mode && fs::read(&path).is_ok_and(|bytes| bytes == file.bytes)
+        let Ok(open) = beneath::file(&dir, path) else { return false };
+        let right = |meta: std::fs::Metadata| {
+            meta.permissions().mode() & 0o777 == mode(file, group)
+                && meta.len() == file.bytes.len() as u64
+                && meta.uid() == rustix::process::geteuid().as_raw()
+        };
+        let mut bytes = Vec::new();
+        // One byte more than there should be: it may grow while it is read.
+        let read = (&open).take(file.bytes.len() as u64 + 1).read_to_end(&mut bytes);
+        open.metadata().is_ok_and(right) && read.is_ok() && bytes == file.bytes
     })
 }
 
-fn list(root: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(root.join(below))? {
-        let entry = entry?;
-        let path = below.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            list(root, &path, found)?;
+fn list(dir: &OwnedFd, below: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    for (name, kind) in beneath::entries(dir)? {
+        let path = below.join(&name);
+        if kind == FileType::Directory {
+            list(&beneath::directory(dir, Path::new(&name))?, &path, found)?;
         } else {
             found.insert(path);
         }
@@ -86,7 +101,7 @@ fn list(root: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<
 }
 
 /// The names a container sees: one link for each first component. Stale ones go after the swap.
-fn links(dir: &Path, files: &BTreeMap<PathBuf, File>) -> io::Result<bool> {
+fn links(root: &OwnedFd, files: &BTreeMap<PathBuf, File>) -> io::Result<bool> {
     let first = |path: &PathBuf| match path.components().next() {
         Some(Component::Normal(name)) => Some(name.to_owned()),
         _ => None,
@@ -94,17 +109,16 @@ fn links(dir: &Path, files: &BTreeMap<PathBuf, File>) -> io::Result<bool> {
     let wanted: BTreeSet<OsString> = files.keys().filter_map(first).collect();
     let mut changed = false;
     for name in &wanted {
-        let link = dir.join(name);
-        if link.symlink_metadata().is_err() {
-            symlink(Path::new(DATA).join(name), link)?;
+        let target = Path::new(DATA).join(name);
+        if beneath::link(root, name.as_os_str()).is_none_or(|found| Path::new(&found) != target) {
+            beneath::remove(root, Path::new(name))?;
+            rustix::fs::symlinkat(&target, root, name.as_os_str())?;
             changed = true;
         }
     }
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(b"..") && !wanted.contains(&name) && entry.file_type()?.is_symlink() {
-            fs::remove_file(entry.path())?;
+    for (name, kind) in beneath::entries(root)? {
+        if !name.as_bytes().starts_with(b"..") && !wanted.contains(&name) && kind == FileType::Symlink {
+            beneath::remove(root, Path::new(&name))?;
             changed = true;
         }
     }
@@ -112,29 +126,31 @@ fn links(dir: &Path, files: &BTreeMap<PathBuf, File>) -> io::Result<bool> {
 }
 
 /// Generations that nothing points to: the one before, and those of a writer that was killed.
-fn sweep(dir: &Path) -> io::Result<()> {
-    let current = fs::read_link(dir.join(DATA))?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let ours = name.as_encoded_bytes().starts_with(b"..") && entry.file_type()?.is_dir();
-        if ours && Path::new(&name) != current {
-            fs::remove_dir_all(entry.path())?;
+fn sweep(root: &OwnedFd) -> io::Result<()> {
+    let current = beneath::link(root, DATA);
+    for (name, kind) in beneath::entries(root)? {
+        if name.as_bytes().starts_with(b"..") && kind == FileType::Directory && Some(&name) != current.as_ref() {
+            beneath::remove(root, Path::new(&name))?;
         }
     }
-    remove_if_there(&dir.join(NEXT))
+    beneath::remove(root, Path::new(NEXT))
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// What these files take of a tmpfs: whole pages, and a page for each directory and name.
+pub fn room(files: &BTreeMap<PathBuf, File>) -> u64 {
+    const PAGE: u64 = 4096;
+    let of = |(path, file): (&PathBuf, &File)| {
+        let names = path.components().count() as u64 + 1;
+        (file.bytes.len() as u64).div_ceil(PAGE) + names
+    };
+    (files.iter().map(of).sum::<u64>() + 16) * PAGE
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
 
     fn files(list: &[(&str, &str)]) -> BTreeMap<PathBuf, File> {
         list.iter().map(|(path, text)| (PathBuf::from(path), File { bytes: text.as_bytes().to_vec(), mode: 0o640 })).collect()
@@ -198,5 +214,49 @@ mod tests {
         assert!(!write(dir.path(), &files(&[("a", "1")]), None).unwrap());
         assert_eq!(generations(dir.path()), 1);
         assert!(dir.path().join(NEXT).symlink_metadata().is_err());
+    }
+
+    #[test]
+    fn a_container_cannot_choose_what_is_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let volume = dir.path().join("volume");
+        // What it may put into a new generation before its files are written.
+        let fresh = volume.join("..new");
+        fs::create_dir_all(&fresh).unwrap();
+        symlink(outside.join("z"), fresh.join("z")).unwrap();
+        symlink(&outside, fresh.join("d")).unwrap();
+        let opened = beneath::top(&fresh).unwrap();
+        assert!(fill(&opened, &files(&[("z", "1")]), None).is_err());
+        assert!(fill(&opened, &files(&[("d/z", "1")]), None).is_err());
+        // What it may put beside it.
+        symlink(&outside, volume.join(DATA)).unwrap();
+        symlink(&outside, volume.join(NEXT)).unwrap();
+        symlink(outside.join("z"), volume.join("z")).unwrap();
+        fs::create_dir(volume.join("y")).unwrap();
+        assert!(write(&volume, &files(&[("y", "1"), ("z", "1")]), None).unwrap());
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "nothing is written outside");
+        assert_eq!(fs::read_to_string(volume.join("y")).unwrap(), "1");
+        assert_eq!(fs::read_link(volume.join("z")).unwrap(), Path::new("..data/z"));
+        // Or a directory where the link has to be.
+        fs::remove_file(volume.join(DATA)).unwrap();
+        fs::create_dir_all(volume.join(DATA).join("x")).unwrap();
+        assert!(write(&volume, &files(&[("z", "2")]), None).unwrap());
+        assert_eq!(fs::read_to_string(volume.join("z")).unwrap(), "2");
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &files(&[("a", "1")]), None).unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        fs::write(outside.path(), "1").unwrap();
+        fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o640)).unwrap();
+        let current = dir.path().join(DATA).canonicalize().unwrap();
+        fs::remove_file(current.join("a")).unwrap();
+        symlink(outside.path(), current.join("a")).unwrap();
+        assert!(write(dir.path(), &files(&[("a", "1")]), None).unwrap(), "a link with the right content is not the file");
+        assert!(fs::symlink_metadata(dir.path().join(DATA).join("a")).unwrap().is_file());
     }
 }

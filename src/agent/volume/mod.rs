@@ -20,6 +20,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use self::plan::{Check, Content, Volume, VolumeError};
+use super::beneath;
 use super::config::Layout;
 use super::env;
 use super::observed::uid;
@@ -66,21 +67,21 @@ fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountErro
     let name = volume.name.as_str();
     match &volume.content {
         Content::Host { path, check } => host_path(name, path, *check),
-        Content::Empty { memory, size_bytes } => {
-            let fresh = directory(name, dir)?;
-            if *memory && !is_mount_point(dir).map_err(io_error(name, "read the mount table"))? {
-                tmpfs(name, dir, *size_bytes)?;
-            } else if !fresh {
+        Content::Empty { memory: false, .. } => empty(name, dir, group),
+        Content::Empty { memory: true, size_bytes } => {
+            directory(name, dir)?;
+            if is_mount_point(dir).map_err(io_error(name, "read the mount table"))? {
                 return Ok(());
             }
-            let mode = if group.is_some() { 0o2777 } else { 0o777 };
-            chown(dir, None, group).map_err(io_error(name, "set its group"))?;
-            fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(io_error(name, "set its mode"))
+            // Mode and group with the mount itself: it is there as a whole or not at all.
+            let size = size_bytes.map(|size| format!("size={size},")).unwrap_or_default();
+            let of_group = group.map(|group| format!(",gid={group}")).unwrap_or_default();
+            tmpfs(name, dir, &format!("{size}mode={:o}{of_group}", empty_mode(group)))
         }
         Content::Files { secret, files } => {
             directory(name, dir)?;
-            if *secret && !is_mount_point(dir).map_err(io_error(name, "read the mount table"))? {
-                tmpfs(name, dir, None)?;
+            if *secret {
+                memory_for(name, dir, files::room(files))?;
             }
             fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(io_error(name, "set its mode"))?;
             if files::write(dir, files, group).map_err(io_error(name, "write its files"))? {
@@ -99,11 +100,49 @@ fn directory(volume: &str, dir: &Path) -> Result<bool, MountError> {
     }
 }
 
-fn tmpfs(volume: &str, dir: &Path, size_bytes: Option<u64>) -> Result<(), MountError> {
-    let options = size_bytes.map(|size| format!("size={size}")).unwrap_or_default();
+/// Everybody may write into an emptyDir; with an fsGroup what is made there is the group's.
+fn empty_mode(group: Option<u32>) -> u32 {
+    if group.is_some() { 0o2777 } else { 0o777 }
+}
+
+/// A directory that appears with its mode and group, so that a crash leaves none that nobody can write to.
+fn empty(volume: &str, dir: &Path, group: Option<u32>) -> Result<(), MountError> {
+    if dir.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    // No volume's name begins with a dot.
+    let next = dir.with_file_name(format!(".{volume}.new"));
+    let make = || -> io::Result<()> {
+        if next.symlink_metadata().is_ok() {
+            fs::remove_dir(&next)?;
+        }
+        fs::create_dir(&next)?;
+        chown(&next, None, group)?;
+        fs::set_permissions(&next, fs::Permissions::from_mode(empty_mode(group)))?;
+        fs::rename(&next, dir)
+    };
+    make().map_err(io_error(volume, "make its directory"))
+}
+
+fn tmpfs(volume: &str, dir: &Path, options: &str) -> Result<(), MountError> {
     let options = std::ffi::CString::new(options).unwrap_or_default();
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("tmpfs", dir, "tmpfs", flags, options.as_c_str()).map_err(|errno| io_error(volume, "mount a tmpfs")(errno.into()))
+}
+
+/// A tmpfs with room for `bytes` more than it holds, and for little else.
+fn memory_for(volume: &str, dir: &Path, bytes: u64) -> Result<(), MountError> {
+    if !is_mount_point(dir).map_err(io_error(volume, "read the mount table"))? {
+        return tmpfs(volume, dir, &format!("size={bytes},mode=755"));
+    }
+    let room = rustix::fs::statvfs(dir).map_err(|errno| io_error(volume, "look at its tmpfs")(errno.into()))?;
+    let wanted = (room.f_blocks - room.f_bfree) * room.f_frsize + bytes;
+    if room.f_blocks * room.f_frsize == wanted {
+        return Ok(());
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let size = std::ffi::CString::new(format!("size={wanted}")).unwrap_or_default();
+    rustix::mount::mount_remount(dir, flags, size.as_c_str()).map_err(|errno| io_error(volume, "size its tmpfs")(errno.into()))
 }
 
 fn host_path(volume: &str, path: &Path, check: Check) -> Result<(), MountError> {
@@ -113,10 +152,11 @@ fn host_path(volume: &str, path: &Path, check: Check) -> Result<(), MountError> 
     match check {
         // As the kubelet's runtime: what is bound must exist, a directory is made where nothing is.
         Check::None | Check::DirectoryOrCreate if found.is_none() => {
-            fs::create_dir_all(path).map_err(io_error(volume, format!("create {}", path.display())))
+            host_directory(path).map_err(io_error(volume, format!("create {}", path.display())))
         }
         Check::FileOrCreate if found.is_none() => {
-            fs::File::create_new(path).map(drop).map_err(io_error(volume, format!("create {}", path.display())))
+            let made = fs::File::create_new(path).and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o644)));
+            made.map_err(io_error(volume, format!("create {}", path.display())))
         }
         Check::Directory | Check::DirectoryOrCreate if !is(fs::FileType::is_dir) => wrong("is not a directory"),
         Check::File | Check::FileOrCreate if !is(fs::FileType::is_file) => wrong("is not a file"),
@@ -124,6 +164,19 @@ fn host_path(volume: &str, path: &Path, check: Check) -> Result<(), MountError> 
         Check::CharDevice if !is(fs::FileType::is_char_device) => wrong("is not a character device"),
         Check::BlockDevice if !is(fs::FileType::is_block_device) => wrong("is not a block device"),
         _ => Ok(()),
+    }
+}
+
+/// Makes a directory and those above it, 0755 whatever the umask.
+fn host_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    path.parent().map_or(Ok(()), host_directory)?;
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -189,13 +242,15 @@ fn bind_sub_path(volume: &str, source: &Path, sub: &str, target: &Path) -> Resul
     Ok(target.to_owned())
 }
 
-/// Opens `sub` inside `root`, making directories that are missing. Never leaves `root`.
+/// Opens `sub` inside `root`, making directories that are missing with the mode of `root` itself: whoever
+/// may write to the volume may write there. Never leaves `root`.
 fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
     let plain = Path::new(sub).components().all(|part| matches!(part, std::path::Component::Normal(_)));
     if !plain {
         return Err(rustix::io::Errno::XDEV.into());
     }
     let top = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let mode = rustix::fs::fstat(&top)?.st_mode & 0o7777;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let open = |path: &Path| rustix::fs::openat2(&top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
     let mut so_far = PathBuf::new();
@@ -203,10 +258,7 @@ fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
         let parent = if so_far.as_os_str().is_empty() { top.try_clone()? } else { open(&so_far)? };
         so_far.push(part);
         match open(&so_far) {
-            Err(rustix::io::Errno::NOENT) => match rustix::fs::mkdirat(&parent, part, Mode::from_raw_mode(0o750)) {
-                Err(errno) if errno != rustix::io::Errno::EXIST => return Err(errno.into()),
-                _ => {}
-            },
+            Err(rustix::io::Errno::NOENT) => drop(beneath::make_directory(&parent, Path::new(part), mode)?),
             Err(errno) => return Err(errno.into()),
             Ok(_) => {}
         }
@@ -353,8 +405,34 @@ mod tests {
             assert!(open_beneath(&volume, good).is_ok(), "{good}");
         }
         assert!(volume.join("real/made").is_dir(), "made inside, through the link");
-        let made = fs::symlink_metadata(volume.join("new/deep")).unwrap();
-        assert_eq!(made.permissions().mode() & 0o777, 0o750);
+    }
+
+    #[test]
+    fn sub_path_directories_have_the_mode_of_their_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o777, 0o2777, 0o700] {
+            let volume = dir.path().join(format!("{mode:o}"));
+            fs::create_dir(&volume).unwrap();
+            fs::set_permissions(&volume, fs::Permissions::from_mode(mode)).unwrap();
+            open_beneath(&volume, "new/deep").unwrap();
+            for made in ["new", "new/deep"] {
+                assert_eq!(fs::symlink_metadata(volume.join(made)).unwrap().permissions().mode() & 0o7777, mode, "{made} in {mode:o}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_half_made_empty_dir_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { data_dir: dir.path().to_owned() };
+        let volumes = [Volume { name: "scratch".into(), content: Content::Empty { memory: false, size_bytes: None } }];
+        // A crash before it had its mode: it does not have its name yet either.
+        fs::create_dir_all(layout.volumes("u1").join(".scratch.new")).unwrap();
+        assert!(layout.volume("u1", "scratch").symlink_metadata().is_err());
+        prepare(&pod(), &volumes, &layout).unwrap();
+        let mode = fs::metadata(layout.volume("u1", "scratch")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o777);
+        assert_eq!(fs::read_dir(layout.volumes("u1")).unwrap().count(), 1);
     }
 
     #[test]
