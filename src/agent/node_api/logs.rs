@@ -1,13 +1,23 @@
 //! Container logs: lines in CRI's format, over rotated files, followed without losing a line.
 //!
 //! `2026-01-02T03:04:05.000000006Z stdout F text`; `P` instead of `F`: the line goes on in the next entry.
+//!
+//! A container may have the log directory mounted (whatever ships logs has): no link in it is followed, and
+//! an entry has a largest size.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::agent::beneath;
 use crate::model::Timestamp;
+
+/// Longer than any entry the shim writes; what is longer is read in pieces.
+const LONGEST_ENTRY: u64 = 32 << 10;
+/// `logs/POD/CONTAINER/0.log`: from the second of these on containers may have a say.
+const OWN_LEVELS: usize = 2;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,31 +49,60 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
     (time.len() >= 20 && matches!(stream, "stdout" | "stderr")).then_some(Entry { time, stream, partial, text })
 }
 
-/// The files of a log from the oldest to the newest: `0.log.3`, `0.log.2`, … , `0.log`, and CRI-style
-/// `0.log.20260102-030405`. Compressed ones are left out.
-pub fn files(path: &Path) -> Vec<PathBuf> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return Vec::new() };
-    let prefix = format!("{name}.");
-    let mut rotated: Vec<(bool, u64, String)> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter_map(|file| {
-            let suffix = file.strip_prefix(&prefix)?.to_owned();
-            let digits: String = suffix.chars().filter(char::is_ascii_digit).collect();
-            let dated = suffix.contains('-');
-            let plain = suffix.chars().all(|c| c.is_ascii_digit() || c == '-');
-            plain.then(|| digits.parse().ok().map(|number| (dated, number, file)))?
-        })
-        .collect();
-    // Numbers count from the newest, dates from the oldest.
-    rotated.sort_by_key(|(dated, number, _)| if *dated { (1, *number) } else { (0, u64::MAX - *number) });
-    let mut all: Vec<PathBuf> = rotated.into_iter().map(|(_, _, file)| dir.join(file)).collect();
-    if path.exists() {
-        all.push(path.to_owned());
+/// The directory of a log, opened through no link.
+struct Folder {
+    directory: OwnedFd,
+    name: String,
+}
+
+impl Folder {
+    fn open(path: &Path) -> io::Result<Self> {
+        let bad = || io::Error::from(io::ErrorKind::InvalidInput);
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(bad)?.to_owned();
+        let parent = path.parent().ok_or_else(bad)?;
+        let all = parent.ancestors().nth(OWN_LEVELS).unwrap_or(Path::new("/"));
+        let below = parent.strip_prefix(all).map_err(|_| bad())?;
+        Ok(Self { directory: beneath::directory(beneath::top(all)?, below)?, name })
     }
-    all
+
+    fn file(&self, name: &str) -> io::Result<File> {
+        beneath::file(&self.directory, Path::new(name))
+    }
+
+    fn inode(&self, name: &str) -> Option<u64> {
+        rustix::fs::statat(&self.directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_ino)
+    }
+
+    /// The files of the log from the oldest to the newest: `0.log.3`, `0.log.2`, … , `0.log`, and CRI-style
+    /// `0.log.20260102-030405`. Compressed ones are left out.
+    fn files(&self) -> io::Result<Vec<String>> {
+        let entries = beneath::entries(&self.directory)?;
+        let names: Vec<String> = entries.into_iter().filter_map(|(name, _)| name.into_string().ok()).collect();
+        let newest = names.contains(&self.name).then(|| self.name.clone());
+        let prefix = format!("{}.", self.name);
+        let mut rotated: Vec<(bool, u64, String)> = names
+            .into_iter()
+            .filter_map(|file| {
+                let suffix = file.strip_prefix(&prefix)?.to_owned();
+                let digits: String = suffix.chars().filter(char::is_ascii_digit).collect();
+                let dated = suffix.contains('-');
+                let plain = suffix.chars().all(|c| c.is_ascii_digit() || c == '-');
+                plain.then(|| digits.parse().ok().map(|number| (dated, number, file)))?
+            })
+            .collect();
+        // Numbers count from the newest, dates from the oldest.
+        rotated.sort_by_key(|(dated, number, _)| if *dated { (1, *number) } else { (0, u64::MAX - *number) });
+        Ok(rotated.into_iter().map(|(_, _, file)| file).chain(newest).collect())
+    }
+}
+
+/// No log yet is an empty one.
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A position in a log that survives its rotation: files are known by their inode.
@@ -98,13 +137,14 @@ impl Reader {
 
     /// Skips all but the last lines: whole lines, counted from the end, file by file.
     fn seek_tail(&mut self, lines: usize) -> io::Result<()> {
+        let Some(folder) = if_there(Folder::open(&self.path))? else { return Ok(()) };
         let mut missing = lines;
         let mut start = None;
-        for (index, path) in files(&self.path).into_iter().rev().enumerate() {
+        for (index, name) in folder.files()?.into_iter().rev().enumerate() {
             if missing == 0 && index > 0 {
                 break;
             }
-            let mut file = File::open(&path)?;
+            let mut file = folder.file(&name)?;
             let (offset, found) = tail_offset(&mut file, missing)?;
             missing -= found.min(missing);
             start = Some((file, offset));
@@ -136,13 +176,14 @@ impl Reader {
     /// One entry more; false at the end of all files.
     fn step(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
         let Some(open) = &mut self.current else { return self.next_file() };
-        let read = open.file.read_until(b'\n', &mut open.rest)?;
-        if !open.rest.ends_with(b"\n") {
+        let room = LONGEST_ENTRY.saturating_sub(open.rest.len() as u64);
+        let read = open.file.by_ref().take(room).read_until(b'\n', &mut open.rest)?;
+        if !open.rest.ends_with(b"\n") && (open.rest.len() as u64) < LONGEST_ENTRY {
             // At the end, or in the middle of an entry that is being written.
             return if read == 0 { self.next_file() } else { Ok(true) };
         }
         let line = std::mem::take(&mut open.rest);
-        let line = &line[..line.len() - 1];
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
         let before = out.len();
         self.print(line, out);
         self.limit(before, out);
@@ -181,21 +222,18 @@ impl Reader {
 
     /// Goes on with the file after this one, wherever rotation has moved both; false when this is the newest.
     fn next_file(&mut self) -> io::Result<bool> {
-        let inode_of = |path: &Path| std::fs::metadata(path).map(|meta| meta.ino());
+        let Some(folder) = if_there(Folder::open(&self.path))? else { return Ok(false) };
         let current = self.current.as_ref().map(|open| open.inode);
-        if current.is_some() && inode_of(&self.path).ok() == current {
+        if current.is_some() && folder.inode(&folder.name) == current {
             return Ok(false);
         }
-        let all = files(&self.path);
-        let place = current.and_then(|inode| all.iter().position(|path| inode_of(path).ok() == Some(inode)));
-        let Some(path) = all.get(place.map_or(0, |place| place + 1)) else { return Ok(false) };
-        let file = match File::open(path) {
-            Ok(file) => file,
-            // Rotated this very moment: look again.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        self.current = Some(Open { inode: file.metadata()?.ino(), file: BufReader::new(file), rest: Vec::new() });
+        let all = folder.files()?;
+        let place = current.and_then(|inode| all.iter().position(|name| folder.inode(name) == Some(inode)));
+        let Some(name) = all.get(place.map_or(0, |place| place + 1)) else { return Ok(false) };
+        // Not there: rotated this very moment, look again.
+        if let Some(file) = if_there(folder.file(name))? {
+            self.current = Some(Open { inode: file.metadata()?.ino(), file: BufReader::new(file), rest: Vec::new() });
+        }
         Ok(true)
     }
 }
@@ -213,7 +251,7 @@ fn tail_offset(file: &mut File, lines: usize) -> io::Result<(u64, usize)> {
     let (mut offset, mut at_begin, mut buffer) = (0u64, true, Vec::new());
     loop {
         buffer.clear();
-        let read = reader.read_until(b'\n', &mut buffer)?;
+        let read = reader.by_ref().take(LONGEST_ENTRY).read_until(b'\n', &mut buffer)?;
         if read == 0 {
             break;
         }
@@ -230,6 +268,8 @@ fn tail_offset(file: &mut File, lines: usize) -> io::Result<(u64, usize)> {
 }
 
 /// The end of a log as a termination message: at most 80 lines and 2048 bytes.
+///
+/// Empty when the log cannot be read.
 pub fn last_words(path: &Path) -> String {
     let wanted = Wanted { tail_lines: Some(80), ..Wanted::default() };
     let mut all = Vec::new();
@@ -239,10 +279,10 @@ pub fn last_words(path: &Path) -> String {
                 break;
             }
             all.extend(more);
+            all.drain(..all.len().saturating_sub(2048));
         }
     }
-    let from = all.len().saturating_sub(2048);
-    String::from_utf8_lossy(&all[from..]).into_owned()
+    String::from_utf8_lossy(&all).into_owned()
 }
 
 /// Reads all of something small.
@@ -312,6 +352,51 @@ mod tests {
         let stamped = read(&path, Wanted { timestamps: true, ..wanted() });
         assert_eq!(stamped.lines().nth(1), Some("2026-01-02T03:04:02.000000006Z two"));
         assert_eq!(last_words(&path), "one\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_link_in_the_log_directory_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("shadow");
+        write(&outside, &entry(1, "F", "of the host"));
+        let folder = dir.path().join("logs/pod/main");
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("0.log");
+        let refused = || {
+            for tail_lines in [None, Some(9)] {
+                let text = Reader::open(&path, Wanted { tail_lines, ..Wanted::default() }).and_then(|mut reader| reader.read());
+                assert!(text.is_err(), "{tail_lines:?}: {text:?}");
+            }
+            assert_eq!(last_words(&path), "");
+        };
+        std::os::unix::fs::symlink(&outside, &path).unwrap();
+        refused();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::hard_link(&outside, &path).unwrap();
+        refused();
+        std::fs::remove_dir_all(dir.path().join("logs/pod")).unwrap();
+        // The container's directory, the pod's, or a pipe that nobody writes to.
+        std::fs::create_dir_all(dir.path().join("theirs/main")).unwrap();
+        write(&dir.path().join("theirs/main/0.log"), &entry(1, "F", "of the host"));
+        std::os::unix::fs::symlink("../theirs", dir.path().join("logs/pod")).unwrap();
+        refused();
+        std::fs::remove_file(dir.path().join("logs/pod")).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        refused();
+    }
+
+    #[test]
+    fn an_entry_without_end_is_read_in_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        write(&path, &entry(1, "F", &"x".repeat(100 << 10)));
+        let mut reader = Reader::open(&path, Wanted::default()).unwrap();
+        let first = reader.read().unwrap().unwrap();
+        assert!(first.len() < 100 << 10, "not all at once: {}", first.len());
+        assert_eq!(reader.current.as_ref().map(|open| open.rest.capacity() <= 64 << 10), Some(true));
+        assert_eq!(read(&path, Wanted::default()).matches('x').count(), 100 << 10, "and nothing is lost");
+        assert_eq!(last_words(&path).len(), 2048);
     }
 
     #[test]
