@@ -58,6 +58,7 @@ pub struct NodeFile {
     pub systemd_slice: Option<bool>,
     pub shim: Option<PathBuf>,
     pub cluster_dns: Vec<String>,
+    pub resolv_conf: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -149,6 +150,9 @@ pub struct Node {
     /// `None`: `podbay-shim` beside this binary.
     pub shim: Option<PathBuf>,
     pub cluster_dns: Vec<IpAddr>,
+    /// What pods resolve by outside the cluster; `None`: /etc/resolv.conf, or where it names nothing but
+    /// this host, systemd-resolved's own.
+    pub resolv_conf: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -359,6 +363,7 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
         systemd_slice: file.systemd_slice.unwrap_or_else(systemd_delegates),
         shim: file.shim,
         cluster_dns,
+        resolv_conf: file.resolv_conf,
         labels: file.labels,
     }
 }

@@ -16,7 +16,7 @@ use super::status_writer::still_there;
 use super::volume::plan::Names;
 use super::{auth, record, security, volume};
 use crate::cri::CriError;
-use crate::model::pod as model;
+use crate::model::{Timestamp, pod as model};
 
 /// What a step changes in the worker's memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,7 +123,7 @@ async fn tear_down(context: &Context, scene: &Scene) -> Outcome {
 }
 
 async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Option<&str>) -> Vec<Effect> {
-    let config = config::sandbox(&scene.pod, attempt, &context.layout, &context.dns, &context.options.node_name);
+    let config = config::sandbox(&scene.pod, attempt, &context.layout, &context.dns(), &context.options.node_name);
     let run = async {
         if let Some(dead) = after {
             context.runtime.stop_pod_sandbox(dead).await?;
@@ -285,31 +285,40 @@ async fn post_start(context: &Context, scene: &Scene, name: &str, id: &str) -> V
     }
 }
 
-/// Even a deadline that has passed leaves the container this long after its hook.
+/// Even a deadline that has passed leaves a container this long after its stop signal.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
-async fn stop(context: &Context, scene: &Scene, name: &str, id: &str, grace: Grace, why: &str) -> Outcome {
-    let left = |began: crate::model::Timestamp| match grace {
-        Grace::Until(at) => Duration::try_from(at.duration_since(context.clock.now())).unwrap_or_default(),
+/// What is left of a grace that began then.
+fn left(grace: Grace, began: Timestamp, now: Timestamp) -> Duration {
+    match grace {
+        Grace::Until(at) => Duration::try_from(at.duration_since(now)).unwrap_or_default(),
         Grace::Seconds(seconds) => {
-            let spent = Duration::try_from(context.clock.now().duration_since(began)).unwrap_or_default();
+            let spent = Duration::try_from(now.duration_since(began)).unwrap_or_default();
             Duration::from_secs(u64::from(seconds)).saturating_sub(spent)
         }
-    };
+    }
+}
+
+async fn stop(context: &Context, scene: &Scene, name: &str, id: &str, grace: Grace, why: &str) -> Outcome {
     let began = context.clock.now();
     tracing::info!(pod = full_name(&scene.pod), container = name, id, why, "stopping container");
     context.events.pod(&scene.pod, Some(name), false, "Killing", format!("Stopping container {name}: {why}"));
-    let first = left(began);
+    let first = left(grace, began, began);
     let hook = lifecycle(&scene.pod, name, |lifecycle| lifecycle.pre_stop.clone());
-    if let Some(handler) = hook.filter(|_| !first.is_zero()) {
-        if let Err(cause) = run_hook(context, scene, name, id, &handler, first).await {
-            context.events.pod(&scene.pod, Some(name), true, "FailedPreStopHook", format!("PreStopHook failed: {cause}"));
-        }
-        let rest = left(began).max(LEAST_GRACE);
-        return plain(context.runtime.stop_container(id, rest).await);
+    if let Some(handler) = hook.filter(|_| !first.is_zero())
+        && let Err(cause) = run_hook(context, scene, name, id, &handler, first).await
+    {
+        context.events.pod(&scene.pod, Some(name), true, "FailedPreStopHook", format!("PreStopHook failed: {cause}"));
     }
-    plain(context.runtime.stop_container(id, first).await)
+    let rest = left(grace, began, context.clock.now()).max(LEAST_GRACE);
+    match tokio::time::timeout(rest + LONGEST_KILL, context.runtime.stop_container(id, rest)).await {
+        Ok(stopped) => plain(stopped),
+        Err(_) => Err(format!("the runtime does not answer about container {id}")),
+    }
 }
+
+/// How long the runtime may take over a kill before it is asked again.
+const LONGEST_KILL: Duration = Duration::from_secs(60);
 
 async fn finish(context: &Context, scene: &Scene) -> Outcome {
     let meta = &scene.pod.metadata;
@@ -340,4 +349,18 @@ fn forget(context: &Context, scene: &Scene) -> Outcome {
     }
     record::forget(&context.layout.records(), uid(&scene.pod)).map_err(|error| error.to_string())?;
     Ok(vec![Effect::Forgotten])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_is_spent_on_this_nodes_clock() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let seconds = |grace, now| left(grace, at(100), at(now)).as_secs();
+        assert_eq!([100, 103, 105, 200].map(|now| seconds(Grace::Seconds(5), now)), [5, 2, 0, 0]);
+        assert_eq!([100, 103, 105, 200].map(|now| seconds(Grace::Until(at(105)), now)), [5, 2, 0, 0]);
+        assert_eq!(seconds(Grace::Seconds(5), 90), 5, "a clock that was set back");
+    }
 }

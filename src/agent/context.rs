@@ -28,7 +28,6 @@ pub struct Context {
     pub options: Options,
     pub layout: Layout,
     pub machine: Machine,
-    pub dns: NodeDns,
     pub references: Fetcher,
     pub events: Recorder,
     pub cluster: Cluster,
@@ -41,6 +40,18 @@ impl Context {
     pub fn host_ips(&self) -> Vec<String> {
         self.options.node_addresses.iter().map(ToString::to_string).collect()
     }
+
+    /// What the node offers pods as DNS, as it is now.
+    pub fn dns(&self) -> NodeDns {
+        node_dns(&self.options)
+    }
+}
+
+/// Read anew each time: a host gets other servers while it runs.
+pub fn node_dns(options: &Options) -> NodeDns {
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).ok();
+    let host = read(&options.resolv_conf).unwrap_or_default();
+    NodeDns::new(&options.cluster_dns, &options.cluster_domain, &host, read(&options.resolver_conf).as_deref())
 }
 
 /// The cluster's objects as far as the agent follows them.
@@ -104,5 +115,26 @@ impl Gate {
             change(waiting);
             *waiting != before
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_resolv_conf_is_seen_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::new("n", dir.path());
+        options.resolv_conf = dir.path().join("resolv.conf");
+        options.resolver_conf = dir.path().join("resolver.conf");
+        let servers = |text: &str| {
+            std::fs::write(&options.resolv_conf, text).unwrap();
+            node_dns(&options).upstream.servers
+        };
+        assert_eq!(servers("nameserver 192.0.2.1\n"), ["192.0.2.1"]);
+        assert_eq!(servers("nameserver 192.0.2.2\n"), ["192.0.2.2"]);
+        std::fs::write(&options.resolver_conf, "nameserver 192.0.2.3\n").unwrap();
+        assert_eq!(servers("nameserver 127.0.0.53\n"), ["192.0.2.3"]);
     }
 }

@@ -11,8 +11,40 @@ pub struct NodeDns {
     pub cluster_servers: Vec<String>,
     /// `cluster.local`
     pub cluster_domain: String,
-    /// The host's own.
+    /// The host's own, for pods on its network.
     pub host: DnsConfig,
+    /// The same without servers that listen on the host's loopback, which a pod's is not.
+    pub upstream: DnsConfig,
+    /// Why pods resolve nothing outside the cluster.
+    pub problem: Option<String>,
+}
+
+impl NodeDns {
+    /// From the host's resolv.conf and, if that names only a resolver of the host itself, from the file where
+    /// this one keeps its servers.
+    pub fn new(cluster_servers: &[String], cluster_domain: &str, host: &str, resolver: Option<&str>) -> Self {
+        let host = parse(host);
+        let mut upstream = without_loopback(host.clone());
+        if upstream.servers.is_empty()
+            && !host.servers.is_empty()
+            && let Some(resolver) = resolver
+        {
+            upstream = without_loopback(parse(resolver));
+        }
+        let problem = (upstream.servers.is_empty() && !host.servers.is_empty()).then(|| {
+            format!(
+                "the host's resolv.conf names only this host itself ({}), which pods cannot ask: set node.resolv-conf to a file with the real servers",
+                host.servers.join(", ")
+            )
+        });
+        Self { cluster_servers: cluster_servers.to_vec(), cluster_domain: cluster_domain.to_owned(), host, upstream, problem }
+    }
+}
+
+fn without_loopback(mut config: DnsConfig) -> DnsConfig {
+    let address = |server: &String| server.split('%').next().and_then(|text| text.parse::<std::net::IpAddr>().ok());
+    config.servers.retain(|server| !address(server).is_some_and(|address| address.is_loopback() || address.is_unspecified()));
+    config
 }
 
 const MOST_SERVERS: usize = 3;
@@ -40,9 +72,10 @@ pub fn config(spec: &PodSpec, namespace: &str, node: &NodeDns) -> DnsConfig {
     let host_network = spec.host_network == Some(true);
     let mut config = match spec.dns_policy.as_deref().unwrap_or("ClusterFirst") {
         "None" => DnsConfig::default(),
-        "Default" => node.host.clone(),
-        "ClusterFirst" if host_network => node.host.clone(),
-        _ if node.cluster_servers.is_empty() => node.host.clone(),
+        "Default" | "ClusterFirst" if host_network => node.host.clone(),
+        "Default" => node.upstream.clone(),
+        _ if node.cluster_servers.is_empty() && host_network => node.host.clone(),
+        _ if node.cluster_servers.is_empty() => node.upstream.clone(),
         _ => cluster(namespace, node),
     };
     if let Some(extra) = &spec.dns_config {
@@ -65,7 +98,7 @@ pub fn config(spec: &PodSpec, namespace: &str, node: &NodeDns) -> DnsConfig {
 fn cluster(namespace: &str, node: &NodeDns) -> DnsConfig {
     let domain = &node.cluster_domain;
     let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
-    add(&mut searches, node.host.searches.iter().cloned());
+    add(&mut searches, node.upstream.searches.iter().cloned());
     DnsConfig { servers: node.cluster_servers.clone(), searches, options: vec!["ndots:5".to_owned()] }
 }
 
@@ -83,11 +116,8 @@ mod tests {
     use serde_json::json;
 
     fn node(servers: &[&str]) -> NodeDns {
-        NodeDns {
-            cluster_servers: servers.iter().map(|s| (*s).to_owned()).collect(),
-            cluster_domain: "cluster.local".into(),
-            host: parse("# comment\nnameserver 192.0.2.53 # own\nnameserver 192.0.2.54\nsearch lan example.com\noptions timeout:2\n"),
-        }
+        let text = "# comment\nnameserver 192.0.2.53 # own\nnameserver 192.0.2.54\nsearch lan example.com\noptions timeout:2\n";
+        NodeDns::new(&strings(servers), "cluster.local", text, None)
     }
 
     #[test]
@@ -131,5 +161,22 @@ mod tests {
     #[test]
     fn without_cluster_dns_the_hosts_is_used() {
         assert_eq!(config(&PodSpec::default(), "shop", &node(&[])), node(&[]).host);
+    }
+
+    #[test]
+    fn a_resolver_on_the_hosts_loopback_is_not_handed_to_pods() {
+        let (stub, real) = ("nameserver 127.0.0.53\noptions edns0\nsearch lan\n", "nameserver 192.0.2.1\nnameserver ::1\nsearch lan\n");
+        let servers = |host_network: bool, node: &NodeDns| {
+            config(&PodSpec { host_network: Some(host_network), ..PodSpec::default() }, "ns", node).servers
+        };
+        let resolved = NodeDns::new(&[], "cluster.local", stub, Some(real));
+        assert_eq!((servers(false, &resolved), resolved.problem.clone()), (strings(&["192.0.2.1"]), None));
+        assert_eq!(servers(true, &resolved), ["127.0.0.53"], "on the host's network it answers");
+        let alone = NodeDns::new(&[], "cluster.local", stub, None);
+        assert_eq!(servers(false, &alone), [""; 0]);
+        assert!(alone.problem.is_some_and(|problem| problem.contains("127.0.0.53") && problem.contains("resolv-conf")));
+        let mixed = NodeDns::new(&[], "cluster.local", "nameserver 127.0.0.1\nnameserver 192.0.2.7\n", Some(real));
+        assert_eq!((servers(false, &mixed), mixed.problem), (strings(&["192.0.2.7"]), None));
+        assert_eq!(NodeDns::new(&[], "cluster.local", "", Some(real)).problem, None, "a host without DNS is as it is wanted");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::node_plan::{Facts, Pressure};
 use super::resources::Machine;
+use super::{Options, context};
 use crate::cri::Runtime;
 use crate::network::NodeNetwork;
 
@@ -25,7 +26,8 @@ pub fn machine(data_dir: &Path) -> Machine {
 }
 
 /// Everything about this host that the Node says.
-pub async fn facts(data_dir: &Path, runtime: &Arc<dyn Runtime>, network: &Arc<dyn NodeNetwork>) -> Facts {
+pub async fn facts(options: &Options, runtime: &Arc<dyn Runtime>, network: &Arc<dyn NodeNetwork>) -> Facts {
+    let data_dir = &options.data_dir;
     Facts {
         machine: machine(data_dir),
         machine_id: line("/etc/machine-id"),
@@ -41,6 +43,7 @@ pub async fn facts(data_dir: &Path, runtime: &Arc<dyn Runtime>, network: &Arc<dy
         runtime_version: runtime.version(),
         runtime: runtime.status().await,
         network_problems: network.problems().await,
+        dns_problem: context::node_dns(options).problem,
         pressure: pressure(data_dir),
     }
 }

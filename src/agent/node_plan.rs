@@ -31,6 +31,8 @@ pub struct Facts {
     pub runtime_version: String,
     pub runtime: Vec<RuntimeCondition>,
     pub network_problems: Vec<String>,
+    /// Why pods resolve nothing outside the cluster.
+    pub dns_problem: Option<String>,
     pub pressure: Pressure,
 }
 
@@ -170,6 +172,7 @@ fn conditions(facts: &Facts) -> Vec<NodeCondition> {
         ready,
     ];
     all.extend(warnings);
+    all.extend(facts.dns_problem.iter().map(|problem| make(&format!("{WARNING}NoResolver"), true, "OnlyLoopback", problem.clone())));
     all
 }
 

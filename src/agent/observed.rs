@@ -64,6 +64,8 @@ pub struct Memory {
     pub hooks: BTreeMap<String, Hook>,
     /// By container id.
     pub probes: BTreeMap<String, ProbeView>,
+    /// When this process first saw that the pod is being deleted.
+    pub deletion_seen: Option<Timestamp>,
 }
 
 /// What an attempt was about.

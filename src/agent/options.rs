@@ -23,6 +23,8 @@ pub struct Options {
     pub cluster_domain: String,
     /// The host's resolv.conf.
     pub resolv_conf: PathBuf,
+    /// Where a resolver on the host's loopback keeps the servers it asks itself.
+    pub resolver_conf: PathBuf,
     pub labels: BTreeMap<String, String>,
     /// Set when the Node is first created.
     pub taints: Vec<Taint>,
@@ -56,6 +58,7 @@ impl Options {
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
             resolv_conf: "/etc/resolv.conf".into(),
+            resolver_conf: "/run/systemd/resolve/resolv.conf".into(),
             labels: BTreeMap::new(),
             taints: Vec::new(),
             max_pods: 110,

@@ -27,7 +27,7 @@ use crate::plan::{Reason, Wait};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grace {
     Seconds(u32),
-    /// The pod's own deadline: all its containers share it.
+    /// The deadline of the pod's deletion: all its containers share it.
     Until(Timestamp),
 }
 
@@ -233,10 +233,19 @@ impl Planner<'_> {
 
     fn stop(&mut self, container: &ContainerStatus, reason: Reason) {
         let grace = match &self.pod.metadata.deletion_timestamp {
-            Some(at) => Grace::Until(at.0),
+            Some(_) => Grace::Until(self.deadline_of_deletion()),
             None => Grace::Seconds(seconds(self.spec.termination_grace_period_seconds.unwrap_or(30))),
         };
         self.steps.push(Step::StopContainer { name: container.metadata.name.clone(), id: container.id.clone(), grace, reason });
+    }
+
+    /// By this node's clock, from when the deletion was first seen here: the server's clock may be another,
+    /// and the node may have been away when the pod was deleted.
+    fn deadline_of_deletion(&self) -> Timestamp {
+        let seen = self.seen.memory.deletion_seen.unwrap_or(self.now);
+        let own = self.pod.metadata.deletion_grace_period_seconds.or(self.spec.termination_grace_period_seconds);
+        let grace = SignedDuration::from_secs(i64::from(seconds(own.unwrap_or(30))));
+        seen.checked_add(grace).unwrap_or(seen)
     }
 
     /// Containers that still run in a sandbox that is not the current one, or that nobody asks for.

@@ -544,6 +544,7 @@ fn a_deleted_pod_ends_in_order() {
     let pod = deleting(with_inits(), at(40));
     let side = || c("side", 0, "side:1").running();
     let mut now = with(seen(true), [side(), c("main", 0, "img:1").running(), c("side2", 0, "x").running()]);
+    now.memory.deletion_seen = Some(at(10));
     check(&pod, &now, 10, &["stop main-0 until 40 Killing", "stop side2-0 until 40 Killing"]);
     now.containers = vec![side(), c("main", 0, "img:1").exited(143, 1, 12)];
     check(&pod, &now, 12, &["stop side-0 until 40 Killing"]);
@@ -558,10 +559,27 @@ fn a_deleted_pod_ends_in_order() {
 }
 
 #[test]
+fn the_grace_of_a_deletion_counts_on_this_nodes_clock() {
+    let running = || with(seen(true), [c("main", 0, "img:1").running()]);
+    // The server's clock is ahead or behind, or the node was away: its time says nothing here.
+    for server in [-1000, 0, 5, 1000] {
+        let mut pod = deleting(pod(json!({"terminationGracePeriodSeconds": 30})), at(server));
+        pod.metadata.deletion_grace_period_seconds = Some(5);
+        check(&pod, &running(), 100, &["stop main-0 until 105 Killing"]);
+        let mut later = running();
+        later.memory.deletion_seen = Some(at(100));
+        check(&pod, &later, 104, &["stop main-0 until 105 Killing"]);
+        pod.metadata.deletion_grace_period_seconds = Some(1);
+        check(&pod, &later, 104, &["stop main-0 until 101 Killing"]);
+    }
+}
+
+#[test]
 fn sidecars_end_from_the_last_to_the_first() {
     let side = |name: &str| json!({"name": name, "image": "side:1", "restartPolicy": "Always"});
     let pod = deleting(pod(json!({"initContainers": [side("a"), side("b")]})), at(40));
     let mut now = with(seen(true), [c("a", 0, "side:1").running(), c("b", 0, "side:1").running()]);
+    now.memory.deletion_seen = Some(at(10));
     check(&pod, &now, 10, &["stop b-0 until 40 Killing"]);
     now.containers.pop();
     check(&pod, &now, 10, &["stop a-0 until 40 Killing"]);

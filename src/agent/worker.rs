@@ -69,6 +69,8 @@ struct Worker {
     /// Steps that failed and when they may be tried again.
     resting: BTreeMap<String, (u32, Timestamp)>,
     gone: bool,
+    /// When this process first heard that the server has no such pod any more.
+    gone_since: Option<Timestamp>,
     told_back_off: BTreeSet<String>,
 }
 
@@ -100,6 +102,7 @@ pub fn spawn(context: &Arc<Context>, desired: Desired, tasks: &mut JoinSet<()>, 
         finish,
         resting: BTreeMap::new(),
         gone: false,
+        gone_since: None,
         told_back_off: BTreeSet::new(),
     };
     let task = tasks.spawn(worker.run(stop.clone()));
@@ -131,6 +134,7 @@ impl Worker {
         let desired = self.desired.borrow_and_update().clone();
         let waiting = self.gate.borrow_and_update().clone();
         self.gone |= desired.gone;
+        self.let_others_start(&desired.pod);
         if self.under_way.is_empty() && self.memory_says_forgotten() {
             self.context.gate.change(|waiting| {
                 waiting.lost.remove(uid(&desired.pod));
@@ -163,6 +167,25 @@ impl Worker {
         Some(self.pause(&decided, now))
     }
 
+    /// New pods wait for lost ones to stop, but not for ever: one whose shim or kernel hangs must not keep the
+    /// whole node from working.
+    fn let_others_start(&mut self, pod: &Pod) {
+        if !self.gone {
+            return;
+        }
+        let now = self.context.clock.now();
+        let since = *self.gone_since.get_or_insert(now);
+        let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        if !holds_others(since, grace, now) {
+            let stuck = uid(pod);
+            self.context.gate.change(|waiting| {
+                if waiting.lost.remove(stuck) {
+                    tracing::warn!(pod = full_name(pod), "a pod that the server no longer has does not stop: others start all the same");
+                }
+            });
+        }
+    }
+
     fn memory_says_forgotten(&self) -> bool {
         self.resting.contains_key(FORGOTTEN)
     }
@@ -172,6 +195,9 @@ impl Worker {
         let present: BTreeSet<&str> = seen.containers.iter().map(|container| container.id.as_str()).collect();
         self.memory.hooks.retain(|id, _| present.contains(id.as_str()));
         self.memory.probes = self.prober.views();
+        if desired.pod.metadata.deletion_timestamp.is_some() {
+            self.memory.deletion_seen.get_or_insert_with(|| self.context.clock.now());
+        }
         seen.memory = self.memory.clone();
         seen.last_status = observe::merge(self.own_status.as_ref(), desired.pod.status.as_ref());
         seen.starting = self.under_way.values().any(|makes| *makes);
@@ -385,6 +411,13 @@ impl Worker {
 
 const FORGOTTEN: &str = "forgotten";
 
+/// How long beyond its grace a lost pod may keep others from starting.
+const LONGEST_HOLD_SECONDS: i64 = 60;
+
+fn holds_others(since: Timestamp, grace_seconds: i64, now: Timestamp) -> bool {
+    now.duration_since(since).as_secs() <= grace_seconds.max(0).saturating_add(LONGEST_HOLD_SECONDS)
+}
+
 /// What was known of a container before this process: it stays ready until a probe says otherwise.
 fn known(seen: &ObservedPod, name: &str, id: &str) -> ProbeView {
     let all = seen.last_status.init_container_statuses.iter().chain(&seen.last_status.container_statuses).flatten();
@@ -393,5 +426,19 @@ fn known(seen: &ObservedPod, name: &str, id: &str) -> ProbeView {
     match last {
         Some(last) => ProbeView { startup: last.started.filter(|started| *started), live: None, ready: last.ready.then_some(true) },
         None => ProbeView::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_pod_that_does_not_stop_holds_up_others_only_for_a_while() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (grace, after, holds) in [(30, 0, true), (30, 90, true), (30, 91, false), (0, 60, true), (0, 61, false), (i64::MAX, 9999, true)]
+        {
+            assert_eq!(holds_others(at(1000), grace, at(1000 + after)), holds, "grace {grace}, after {after} s");
+        }
     }
 }

@@ -75,6 +75,20 @@ pub fn make_private_dir(path: &Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("make directory {}", path.display()))
 }
 
+/// Makes these directories below the data directory private, also those that an earlier version or another
+/// umask left open.
+pub fn make_private_data(data_dir: &Path, names: &[&str]) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    make_private_dir(data_dir)?;
+    for name in names {
+        let path = data_dir.join(name);
+        make_private_dir(&path)?;
+        let mode = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&path, mode).with_context(|| format!("make {} private", path.display()))?;
+    }
+    Ok(())
+}
+
 /// The pid of the daemon that holds a role, if one does.
 pub fn holder(dir: &Path, role: &str) -> Option<Pid> {
     let mut file = File::open(lock_path(dir, role)).ok()?;
@@ -164,6 +178,19 @@ pub fn tell_stopping() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_pods_leave_on_disk_is_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("pods")).unwrap();
+        std::fs::set_permissions(dir.path().join("pods"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        make_private_data(dir.path(), &["pods", "logs"]).unwrap();
+        for name in ["pods", "logs"] {
+            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{name}");
+        }
+    }
 
     #[test]
     fn a_directory_has_one_daemon_a_role() {

@@ -30,6 +30,11 @@ pub fn git_fetch_child() -> std::process::ExitCode {
 /// # Errors
 /// What went wrong, for a person.
 pub fn run(verb: Verb) -> Outcome {
+    if !matches!(verb, Verb::Server(_)) {
+        // What containers see gets the modes the code says, whatever the unit or the shell has; what is
+        // private is made so by name.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match verb {

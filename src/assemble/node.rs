@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 
-use super::daemon::{Lock, make_private_dir};
+use super::daemon::{Lock, make_private_data, make_private_dir};
 use crate::agent;
 use crate::config::Config;
 use crate::cri::{Images, Runtime};
@@ -23,6 +23,9 @@ pub struct Node {
     pub options: agent::Options,
     _lock: Lock,
 }
+
+/// What of the data directory only root may enter: images have programs with the setuid bit, pods have Secrets.
+const PRIVATE: [&str; 7] = ["images", "images-store", "network", "agent", "pods", "runtime", "logs"];
 
 /// Where the images of this host are.
 pub fn open_images(config: &Config) -> anyhow::Result<image::ImageStore> {
@@ -69,7 +72,7 @@ pub async fn reset_engine(config: &Config) -> anyhow::Result<()> {
 /// Opens everything, finds running pods again, imports image archives.
 pub async fn open(config: &Config) -> anyhow::Result<Node> {
     let lock = Lock::take(&[&config.run_dir, &config.data_dir], "agent")?;
-    make_private_dir(&config.data_dir)?;
+    make_private_data(&config.data_dir, &PRIVATE)?;
     let images = Arc::new(open_images(config)?);
     import_archives(config, Arc::clone(&images)).await?;
     let network = Arc::new(open_network(config)?);
@@ -85,6 +88,9 @@ pub async fn open(config: &Config) -> anyhow::Result<Node> {
     options.lease_interval = Duration::from_secs(u64::from(config.node.lease_seconds));
     options.max_pods = config.node.max_pods;
     options.labels.clone_from(&config.node.labels);
+    if let Some(path) = &config.node.resolv_conf {
+        options.resolv_conf.clone_from(path);
+    }
     options.cluster_dns = config.node.cluster_dns.iter().map(ToString::to_string).collect();
     Ok(Node { engine: Arc::new(engine), images, network, options, _lock: lock })
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::daemon::{Lock, make_private_dir};
+use super::daemon::{Lock, make_private_data};
 use super::previews::LivePreviews;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -56,7 +56,7 @@ pub async fn start(
     end: &CancellationToken,
 ) -> anyhow::Result<ControlPlane> {
     let lock = Lock::take(&[&config.run_dir, &config.data_dir], "server")?;
-    make_private_dir(&config.data_dir)?;
+    make_private_data(&config.data_dir, &["git"])?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store: Arc<dyn Store> =
         Arc::new(disk::DiskStore::open(config.data_dir.join("store"), disk::Options::default(), Arc::clone(&clock))?);

@@ -143,7 +143,9 @@ impl Hosts {
     pub fn start(&self, name: &str, arguments: &[&str]) -> Daemon {
         let log = self.dir.join(name).join("log");
         let file = File::options().create(true).append(true).open(&log).expect("open the log");
-        let mut command = self.command(name, PODBAY);
+        // As the units do.
+        let mut command = self.command(name, "sh");
+        command.args(["-c", "umask 077; exec \"$0\" \"$@\"", PODBAY]);
         command.args(arguments).arg("--config").arg(self.config(name));
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("dup")).stderr(file);
         Daemon { child: command.spawn().expect("start podbay"), log }
