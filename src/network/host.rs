@@ -28,11 +28,15 @@ pub(super) fn forward(state: &Path) -> Result<bool, NetworkError> {
     Ok(true)
 }
 
-/// Turns forwarding off again if we turned it on.
-pub(super) fn forward_as_before(state: &Path) -> Result<(), NetworkError> {
+/// Turns forwarding off again if we turned it on and nobody else is seen who needs it.
+pub(super) fn forward_as_before(state: &Path, needed_by: Option<&str>) -> Result<(), NetworkError> {
     let record = state.join("ip_forward");
     if !record.exists() {
         return Ok(());
+    }
+    if let Some(other) = needed_by {
+        tracing::warn!(other, "net.ipv4.ip_forward stays 1: it was 0 before, and somebody else seems to need it now");
+        return fs::remove_file(&record).map_err(|cause| NetworkError::failed(format!("remove {}", record.display()), cause));
     }
     fs::write(path(FORWARD), "0").map_err(|cause| NetworkError::failed("set net.ipv4.ip_forward back to 0", cause))?;
     fs::remove_file(&record).map_err(|cause| NetworkError::failed(format!("remove {}", record.display()), cause))
@@ -43,19 +47,27 @@ pub(super) fn ignore_router_advertisements(link: &str) {
     let _ = fs::write(path(&format!("net/ipv6/conf/{link}/accept_ra")), "0");
 }
 
-/// What of the host's settings is against us.
-pub(super) fn problems() -> Vec<String> {
+/// Whether rules of the old iptables are loaded in this network namespace.
+pub(super) fn has_legacy_filter() -> bool {
+    // Of the thread: the process may be in another namespace.
+    fs::read_to_string("/proc/thread-self/net/ip_tables_names").is_ok_and(|names| names.lines().any(|name| name == "filter"))
+}
+
+/// What of the host's settings is against us. `uplink` is the link by which the host reaches the world.
+pub(super) fn problems(uplink: Option<&str>) -> Vec<String> {
     let mut problems = Vec::new();
     if read(FORWARD).as_deref() != Some("1")
         && let Err(cause) = fs::OpenOptions::new().write(true).open(path(FORWARD))
     {
         problems.push(format!("net.ipv4.ip_forward is off and cannot be set ({cause}): pods reach nothing beyond this node"));
     }
-    if read("net/ipv4/conf/all/rp_filter").as_deref() == Some("1") {
-        problems.push(
-            "net.ipv4.conf.all.rp_filter is 1 (strict): answers that come in by another interface than the request left by are dropped; set it to 2"
-                .to_owned(),
-        );
+    // The kernel takes the greater one of `all` and the link's own.
+    let filter = |link: &str| read(&format!("net/ipv4/conf/{link}/rp_filter")).and_then(|text| text.parse::<u8>().ok()).unwrap_or(0);
+    let strictest = std::iter::once("all").chain(uplink).max_by_key(|link| filter(link));
+    if let Some(link) = strictest.filter(|link| filter(link) == 1) {
+        problems.push(format!(
+            "net.ipv4.conf.{link}.rp_filter is 1 (strict): answers that come in by another interface than the request left by are dropped; set it to 2"
+        ));
     }
     problems
 }

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute,
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::plan::{self, Hop};
+use super::plan::{self, Found, Hop};
 use super::{NetworkError, Range};
 
 /// A link as far as it matters here.
@@ -78,6 +78,11 @@ impl Netlink {
         self.handle.link().change(message).execute().await.map_err(fail(format!("set {} up", link.name)))
     }
 
+    pub async fn set_mtu(&self, link: &Link, mtu: u32) -> Result<(), NetworkError> {
+        let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
+        self.handle.link().change(message).execute().await.map_err(fail(format!("set the MTU of {}", link.name)))
+    }
+
     pub async fn set_mac(&self, link: &Link, mac: [u8; 6]) -> Result<(), NetworkError> {
         let message = LinkUnspec::new_with_index(link.index).address(mac.to_vec()).build();
         self.handle.link().change(message).execute().await.map_err(fail(format!("set the hardware address of {}", link.name)))
@@ -142,15 +147,13 @@ impl Netlink {
         }
     }
 
-    /// Routes of ours in the main table, and by which link index each leaves.
-    pub async fn own_routes(&self) -> Result<BTreeMap<Range, Hop>, NetworkError> {
+    /// Routes with our origin in the main table: ours, and those of another node in the same namespace.
+    pub async fn routes(&self) -> Result<Vec<Found>, NetworkError> {
         let mut stream = std::pin::pin!(self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute());
-        let mut routes = BTreeMap::new();
+        let mut routes = Vec::new();
         while let Some(message) = stream.try_next().await.map_err(fail("list routes"))? {
-            if message.header.protocol == RouteProtocol::from(plan::ROUTE_ORIGIN)
-                && let Some((range, hop)) = read_route(&message)
-            {
-                routes.insert(range, hop);
+            if message.header.protocol == RouteProtocol::from(plan::ROUTE_ORIGIN) {
+                routes.extend(read_route(&message));
             }
         }
         Ok(routes)
@@ -184,9 +187,10 @@ impl Netlink {
         self.handle.route().add(route.build()).replace().execute().await.map_err(fail(format!("route {range} {way}")))
     }
 
-    pub async fn delete_route(&self, range: Range) -> Result<(), NetworkError> {
+    pub async fn delete_route(&self, Found { range, link, .. }: Found) -> Result<(), NetworkError> {
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(range.base, range.prefix)
+            .output_interface(link)
             .protocol(RouteProtocol::from(plan::ROUTE_ORIGIN))
             .build();
         // "Nowhere" as scope of a deletion: any.
@@ -241,8 +245,9 @@ fn read(message: &LinkMessage) -> Link {
     link
 }
 
-fn read_route(message: &RouteMessage) -> Option<(Range, Hop)> {
+fn read_route(message: &RouteMessage) -> Option<Found> {
     let mut base = Ipv4Addr::UNSPECIFIED;
+    let mut link = 0;
     let mut via = None;
     let mut source = None;
     for attribute in &message.attributes {
@@ -250,9 +255,10 @@ fn read_route(message: &RouteMessage) -> Option<(Range, Hop)> {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => base = *address,
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(*address),
             RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+            RouteAttribute::Oif(index) => link = *index,
             _ => {}
         }
     }
     let hop = via.map(Hop::Via).or_else(|| source.map(Hop::Bridge))?;
-    Some((Range { base, prefix: message.header.destination_prefix_length }, hop))
+    Some(Found { range: Range { base, prefix: message.header.destination_prefix_length }, hop, link })
 }

@@ -1,6 +1,6 @@
 //! The kernel's network: one thread of its own does everything, in one network namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::ipam::Ipam;
 use super::link::{Link, Netlink};
 use super::nft::{self, Table};
-use super::{Attachment, NetworkError, NodeNetwork, PodNetwork, Range, Wanted, host, plan};
+use super::{Attachment, NetworkError, NodeNetwork, PodNetwork, Range, ServicePort, Wanted, conntrack, host, plan};
 
 /// What is this node's own on the host.
 #[derive(Clone, Debug)]
@@ -130,13 +130,15 @@ struct Worker {
     /// Of the last sync.
     complaint: Option<String>,
     settled: bool,
+    /// The UDP Services whose stale flows were last forgotten.
+    flows_of: Option<Vec<ServicePort>>,
 }
 
 impl Worker {
     fn new(options: Options, netlink: Netlink) -> Result<Self, NetworkError> {
         let ipam = Ipam::open(&options.state_dir.join("addresses"))?;
         let table = Table::new(options.table.clone());
-        Ok(Self { options, netlink, table, ipam, wanted: Wanted::default(), complaint: None, settled: false })
+        Ok(Self { options, netlink, table, ipam, wanted: Wanted::default(), complaint: None, settled: false, flows_of: None })
     }
 
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Job>) {
@@ -232,17 +234,24 @@ impl Worker {
         }
         // Services first: one node that cannot be reached must not keep them from the others.
         changed |= self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
+        self.sync_flows();
         changed |= self.sync_routes().await?;
         Ok(changed)
     }
 
-    async fn mtu(&self, links: &BTreeMap<String, Link>) -> Result<u32, NetworkError> {
-        if let Some(mtu) = self.options.mtu {
-            return Ok(mtu);
+    /// The name of the link of the default route.
+    async fn uplink(&self) -> Option<String> {
+        let index = self.netlink.default_link().await.ok().flatten()?;
+        self.netlink.links().await.ok()?.into_values().find(|link| link.index == index).map(|link| link.name)
+    }
+
+    /// `None`: nothing says so at the moment.
+    async fn mtu(&self, links: &BTreeMap<String, Link>) -> Result<Option<u32>, NetworkError> {
+        if self.options.mtu.is_some() {
+            return Ok(self.options.mtu);
         }
         let uplink = self.netlink.default_link().await?;
-        let mtu = links.values().find(|link| Some(link.index) == uplink).map_or(1500, |link| link.mtu);
-        Ok(mtu.min(1500))
+        Ok(links.values().find(|link| Some(link.index) == uplink).map(|link| link.mtu.min(1500)))
     }
 
     async fn sync_bridge(&self, range: Range) -> Result<bool, NetworkError> {
@@ -256,7 +265,7 @@ impl Worker {
             Some(link) if link.kind == Some(InfoKind::Bridge) => link.clone(),
             Some(_) => return Err(NetworkError::failed(format!("make bridge {name}"), "there is another link of that name")),
             None => {
-                self.netlink.add_bridge(name, mac, mtu).await?;
+                self.netlink.add_bridge(name, mac, mtu.unwrap_or(1500)).await?;
                 host::ignore_router_advertisements(name);
                 changed = true;
                 let missing = || NetworkError::failed(format!("make bridge {name}"), "it is gone again");
@@ -265,6 +274,11 @@ impl Worker {
         };
         if !bridge.up {
             self.netlink.set_up(&bridge).await?;
+            changed = true;
+        }
+        if let Some(mtu) = mtu.filter(|mtu| *mtu != bridge.mtu) {
+            // Pods that are there keep theirs: the kernel tells them where it is too much.
+            self.netlink.set_mtu(&bridge, mtu).await?;
             changed = true;
         }
         let addresses = self.netlink.addresses().await?;
@@ -302,12 +316,43 @@ impl Worker {
         Ok(changed)
     }
 
+    fn routes_file(&self) -> PathBuf {
+        self.options.state_dir.join("routes")
+    }
+
+    /// Ranges of the routes to other nodes that this node made.
+    fn written_down(&self) -> BTreeSet<Range> {
+        let text = std::fs::read_to_string(self.routes_file()).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    fn write_down(&self, ranges: &BTreeSet<Range>) -> Result<(), NetworkError> {
+        let text: String = ranges.iter().map(|range| format!("{range}\n")).collect();
+        let next = self.options.state_dir.join("routes.new");
+        let write = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, self.routes_file()));
+        write.map_err(|cause| NetworkError::failed("write down the routes of this node", cause))
+    }
+
+    /// Routes of this node, and those of others like it.
+    async fn routes(&self) -> Result<(Vec<plan::Found>, Vec<plan::Found>), NetworkError> {
+        let bridge = self.netlink.links().await?.get(&self.options.bridge).map(|bridge| bridge.index);
+        Ok(plan::own_routes(self.netlink.routes().await?, bridge, &self.written_down()))
+    }
+
     async fn sync_routes(&self) -> Result<bool, NetworkError> {
-        let seen = self.netlink.own_routes().await?;
-        let (remove, put) = plan::route_steps(&seen, &plan::routes(&self.wanted));
+        let wanted = plan::routes(&self.wanted);
+        let (own, _) = self.routes().await?;
+        let seen = own.iter().map(|route| (route.range, route.hop)).collect();
+        let (remove, put) = plan::route_steps(&seen, &wanted);
         let changed = !remove.is_empty() || !put.is_empty();
-        for range in remove {
-            self.netlink.delete_route(range).await?;
+        let to_others = wanted.iter().filter(|(_, hop)| matches!(hop, plan::Hop::Via(_))).map(|(range, _)| *range).collect::<BTreeSet<_>>();
+        let written_down = self.written_down();
+        if !to_others.is_subset(&written_down) {
+            // Before they are there: what a crash leaves is still ours.
+            self.write_down(&to_others.union(&written_down).copied().collect())?;
+        }
+        for route in own.into_iter().filter(|route| remove.contains(&route.range)) {
+            self.netlink.delete_route(route).await?;
         }
         let links = self.netlink.links().await?;
         let mut failed = Vec::new();
@@ -318,18 +363,38 @@ impl Worker {
             };
             failed.extend(outcome.err().map(|error| error.to_string()));
         }
+        if self.written_down() != to_others {
+            self.write_down(&to_others)?;
+        }
         if failed.is_empty() { Ok(changed) } else { Err(NetworkError::Routes(failed.join("; "))) }
     }
 
+    /// After the rules: what they no longer say goes on in flows that were translated before.
+    fn sync_flows(&mut self) {
+        let udp = |service: &&ServicePort| service.protocol.eq_ignore_ascii_case("UDP");
+        let services: Vec<ServicePort> = self.wanted.services.iter().filter(udp).cloned().collect();
+        if self.flows_of.as_ref() == Some(&services) {
+            return;
+        }
+        match conntrack::forget_stale(&self.wanted) {
+            Ok(count) => {
+                if count > 0 {
+                    tracing::debug!(count, "forgot UDP flows to endpoints that are gone");
+                }
+                self.flows_of = Some(services);
+            }
+            // Tried again with the next sync; a kernel that cannot list its flows serves TCP all the same.
+            Err(error) => tracing::warn!(%error, "UDP senders may go on to endpoints that are gone"),
+        }
+    }
+
     async fn problems(&self) -> Vec<String> {
-        let mut problems = host::problems();
+        let mut problems = host::problems(self.uplink().await.as_deref());
         if nft::is_there() {
-            let bridge = &self.options.bridge;
-            for chain in nft::foreign_forward_drops(&self.options.table).unwrap_or_default() {
-                let how = if host::filters_bridged_frames() { " (bridge-nf-call-iptables is on: bridged frames too)" } else { "" };
-                problems.push(format!(
-                    "{chain} drops by default what this host forwards{how}: unless a rule there accepts {bridge}, pods reach nothing and nobody reaches them"
-                ));
+            let note = if host::filters_bridged_frames() { " (bridge-nf-call-iptables is on: bridged frames too)" } else { "" };
+            match nft::foreign_drops(&self.options.table, &self.options.bridge, note) {
+                Ok(drops) => problems.extend(drops),
+                Err(error) => problems.push(error.to_string()),
             }
         } else {
             problems.push(NetworkError::NoNft.to_string());
@@ -364,8 +429,12 @@ impl Worker {
         if nft::is_there() {
             self.table.remove()?;
         }
-        for range in self.netlink.own_routes().await?.into_keys() {
-            self.netlink.delete_route(range).await?;
+        let (own, others) = self.routes().await?;
+        for route in own {
+            self.netlink.delete_route(route).await?;
+        }
+        if !self.written_down().is_empty() {
+            self.write_down(&BTreeSet::new())?;
         }
         let links = self.netlink.links().await?;
         let bridge = links.get(&self.options.bridge).filter(|link| link.kind == Some(InfoKind::Bridge));
@@ -380,7 +449,13 @@ impl Worker {
             self.netlink.delete(bridge).await?;
         }
         self.ipam.free_others(|_| false)?;
-        host::forward_as_before(&self.options.state_dir)?;
+        let needs = |link: &&Link| {
+            let carries = [InfoKind::Bridge, InfoKind::Tun, InfoKind::Wireguard, InfoKind::Vxlan].map(Some).contains(&link.kind);
+            carries && link.up && link.name != self.options.bridge
+        };
+        let other_node = others.first().map(|route| format!("the route {} of another node", route.range));
+        let needed_by = other_node.or_else(|| links.values().find(needs).map(|link| format!("link {}", link.name)));
+        host::forward_as_before(&self.options.state_dir, needed_by.as_deref())?;
         self.wanted = Wanted::default();
         Ok(())
     }

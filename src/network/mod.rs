@@ -5,12 +5,17 @@
 //! would).
 //!
 //! - `plan`: names, addresses, routes and rules, and the steps to them (pure)
-//! - `linux`: the kernel's network, by `link` (netlink), `nft` (nftables), `ipam` (addresses), `host` (settings)
+//! - `flows`, `firewall`: UDP flows that lead nowhere, rules of others that stop pods (pure)
+//! - `linux`: the kernel's network, by `link` (netlink), `nft` (nftables), `conntrack` (flows), `ipam` (addresses),
+//!   `host` (settings)
 //! - `fake`: a network in memory
 //! - `contract`: what both must do
 
+mod conntrack;
 pub mod contract;
 pub mod fake;
+pub mod firewall;
+pub mod flows;
 mod host;
 mod ipam;
 mod link;

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use super::NetworkError;
+use super::firewall::{self, Hook};
 use super::plan::{self, Ruleset};
+use super::{NetworkError, host};
 
 /// Where distributions put it; a daemon's PATH may lack the `sbin`s.
 const PROGRAMS: &[&str] = &["nft", "/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft"];
@@ -50,17 +51,35 @@ impl Table {
     }
 }
 
-/// Chains of other tables that drop what they forward unless a rule of theirs accepts it.
-pub(super) fn foreign_forward_drops(own: &str) -> Result<Vec<String>, NetworkError> {
-    let output = nft(&["-j", "list", "chains"], "")?;
-    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let chains = listed["nftables"].as_array().into_iter().flatten().map(|item| &item["chain"]);
-    let dropping = chains.filter(|chain| chain["hook"] == "forward" && chain["policy"] == "drop" && chain["table"] != own);
-    let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(dropping
-        .filter(|chain| matches!(chain["family"].as_str(), Some("ip" | "inet")))
-        .map(|chain| format!("chain {} of table {} {}", word(&chain["name"]), word(&chain["family"]), word(&chain["table"])))
-        .collect())
+/// Chains of other tables, and iptables' own, that keep pods from getting anywhere; one sentence each.
+pub(super) fn foreign_drops(own: &str, bridge: &str, note: &str) -> Result<Vec<String>, NetworkError> {
+    let json = |arguments: &[&str]| -> Result<serde_json::Value, NetworkError> {
+        Ok(serde_json::from_slice(&nft(arguments, "")?.stdout).unwrap_or_default())
+    };
+    let mut problems = Vec::new();
+    for chain in firewall::chains(&json(&["-j", "list", "chains"])?, own) {
+        // Without the elements of its sets, which may be many.
+        let table = json(&["-j", "-t", "list", "table", &chain.family, &chain.table])?;
+        problems.extend(firewall::problem(&chain, &table, bridge, note));
+    }
+    if host::has_legacy_filter() {
+        for hook in Hook::ALL {
+            match legacy(&["-S", hook.legacy_chain()]) {
+                Some(rules) => problems.extend(firewall::legacy_problem(hook, &rules, bridge)),
+                None => problems.push(format!(
+                    "chain {} of iptables-legacy is in force and cannot be read without the program iptables-legacy: whether it lets {bridge} through is not known",
+                    hook.legacy_chain()
+                )),
+            }
+        }
+    }
+    Ok(problems)
+}
+
+fn legacy(arguments: &[&str]) -> Option<String> {
+    let programs = ["iptables-legacy", "/usr/sbin/iptables-legacy", "/sbin/iptables-legacy"];
+    let output = programs.iter().find_map(|program| Command::new(program).args(arguments).stdin(Stdio::null()).output().ok())?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn run(script: &str) -> Result<(), NetworkError> {

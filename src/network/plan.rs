@@ -64,6 +64,24 @@ pub enum Hop {
     Bridge(Ipv4Addr),
 }
 
+/// A route that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub range: Range,
+    pub hop: Hop,
+    /// Index of the link by which it leaves.
+    pub link: u32,
+}
+
+/// The routes that are this node's: over its bridge, or written down when it made them. Another node in the
+/// same network namespace has routes of the same origin.
+pub fn own_routes(found: Vec<Found>, bridge: Option<u32>, written_down: &BTreeSet<Range>) -> (Vec<Found>, Vec<Found>) {
+    found.into_iter().partition(|route| match route.hop {
+        Hop::Bridge(_) => Some(route.link) == bridge,
+        Hop::Via(_) => written_down.contains(&route.range),
+    })
+}
+
 /// The routes that must be there.
 pub fn routes(wanted: &Wanted) -> BTreeMap<Range, Hop> {
     let mut routes: BTreeMap<Range, Hop> = wanted

@@ -305,6 +305,115 @@ async fn udp_services_work() {
     assert!(refused(&ask(&client.netns, VIP, 53)));
 }
 
+/// A datagram from a port that stays the same reaches whom?
+fn hears(socket: &UdpSocket, sender: &UdpSocket, text: &str) -> bool {
+    sender.send(text.as_bytes()).is_ok() && {
+        let mut buffer = [0; 64];
+        socket.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == text.as_bytes())
+    }
+}
+
+#[tokio::test]
+async fn a_udp_sender_follows_its_service_to_another_endpoint() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let (one, two, client) = (node.pod("one").await, node.pod("two").await, node.pod("client").await);
+    let listen = |pod: &Pod| {
+        let socket = pod.netns.inside(|| UdpSocket::bind("0.0.0.0:8125").expect("bind"));
+        socket.set_read_timeout(Some(PATIENCE)).expect("limit");
+        socket
+    };
+    let (first, second) = (listen(&one), listen(&two));
+    let sender = client.netns.inside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:4000").expect("bind");
+        socket.connect((VIP, 8125)).expect("connect");
+        socket
+    });
+    let mut statsd = service(&[]);
+    (statsd.protocol, statsd.port) = ("UDP".into(), 8125);
+    let at = |pod: &Pod| vec![(pod.at.address, 8125)];
+    statsd.endpoints = at(&one);
+    node.serve(vec![statsd.clone()]).await;
+    assert!(hears(&first, &sender, "to one"));
+    statsd.endpoints = at(&two);
+    node.serve(vec![statsd.clone()]).await;
+    assert!(hears(&second, &sender, "to two"), "the endpoint is another one");
+    statsd.endpoints.clear();
+    node.serve(vec![statsd.clone()]).await;
+    // Sent while there is no endpoint: refused, and not remembered.
+    let _ = sender.send(b"to nobody");
+    let _ = sender.send(b"to nobody");
+    statsd.endpoints = at(&one);
+    node.serve(vec![statsd]).await;
+    // The refusal may be waiting for the sender still.
+    let _ = sender.take_error();
+    assert!(hears(&first, &sender, "to one again") || hears(&first, &sender, "to one again"), "there is an endpoint again");
+}
+
+#[tokio::test]
+async fn two_nodes_in_one_namespace_leave_each_other_alone() {
+    let (mut node, other) = (Node::new("10.80.1.0/24").await, Netns::new());
+    node.netns.cable("wire", "192.0.2.1/24", &other, "192.0.2.2/24");
+    node.wanted.routes = vec![Route { range: range("10.80.7.0/24"), via: [192, 0, 2, 2].into() }];
+    node.sync().await;
+    let state = tempfile::tempdir().expect("make a directory");
+    let options =
+        Options { bridge: "second0".into(), table: "second".into(), netns: Some(node.netns.path()), ..Options::new(state.path()) };
+    let second = Linux::open(options).expect("open");
+    let wanted = Wanted {
+        pod_range: Some(range("10.90.1.0/24")),
+        service_range: Some(range("10.97.0.0/16")),
+        routes: vec![Route { range: range("10.90.7.0/24"), via: [192, 0, 2, 2].into() }],
+        ..Wanted::default()
+    };
+    second.sync(&wanted).await.expect("sync");
+    let has = |node: &Node, routes: [&str; 2]| routes.iter().all(|route| node.netns.ip("route").contains(route));
+    let (ours, theirs) = (["10.96.0.0/16 dev podbay0", "10.80.7.0/24 via"], ["10.97.0.0/16 dev second0", "10.90.7.0/24 via"]);
+    assert!(has(&node, ours) && has(&node, theirs), "{}", node.netns.ip("route"));
+    assert!(!node.sync().await, "there is nothing to mend");
+    assert!(!second.sync(&wanted).await.expect("sync"));
+    second.remove_all().await.expect("remove the second");
+    let left = node.netns.ip("route");
+    assert!(has(&node, ours) && !left.contains("10.97.") && !left.contains("10.90."), "{left}");
+    assert_eq!(node.netns.inside(|| fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("read")), "1\n");
+}
+
+#[tokio::test]
+async fn the_bridge_follows_the_uplinks_mtu() {
+    let (mut node, other) = (Node::new("10.80.1.0/24").await, Netns::new());
+    node.netns.cable("wire", "192.0.2.1/24", &other, "192.0.2.2/24");
+    node.netns.ip("route add default via 192.0.2.2");
+    node.netns.ip("link set wire mtu 1400");
+    assert!(node.sync().await);
+    assert!(node.netns.ip("link show podbay0").contains("mtu 1400"));
+    // Nothing to go by: it stays.
+    node.netns.ip("route delete default");
+    assert!(!node.sync().await);
+}
+
+#[tokio::test]
+async fn firewalls_of_others_are_named() {
+    let node = Node::new("10.80.1.0/24").await;
+    node.netns.sysctl("net/ipv4/conf/all/rp_filter", "0");
+    let nft = |script: &'static str| {
+        node.netns.inside(move || {
+            assert!(Command::new("nft").arg(script).status().expect("nft").success(), "{script}");
+        });
+    };
+    nft("add table ip filter; add chain ip filter INPUT { type filter hook input priority 0; policy drop; }");
+    nft("add table inet firewalld; add chain inet firewalld FWD { type filter hook forward priority 10; policy accept; }");
+    nft("add rule inet firewalld FWD ct state established accept; add rule inet firewalld FWD reject with icmpx admin-prohibited");
+    let problems = node.network.problems().await;
+    for words in [
+        "chain INPUT of table ip filter drops by default what is sent to this host",
+        "chain FWD of table inet firewalld at its end rejects",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(words)), "{words}: {problems:?}");
+    }
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    nft("insert rule inet firewalld FWD iifname podbay0 accept; insert rule ip filter INPUT iifname podbay0 counter accept");
+    assert_eq!(node.network.problems().await, Vec::<String>::new(), "they let pods through");
+}
+
 #[tokio::test]
 async fn a_client_with_affinity_stays_and_is_remembered_over_changes() {
     let mut node = Node::new("10.80.1.0/24").await;
