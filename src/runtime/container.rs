@@ -167,9 +167,8 @@ impl Inner {
         let around = self.surroundings(record, &pod, shim_pid);
         let profile = self.profile(&record.config)?;
         let spec = spec::spec(&record.config, &image.config, &around, profile)?;
-        let path = dir.join("config.json");
-        let text = serde_json::to_vec(&spec).map_err(std::io::Error::other);
-        text.and_then(|text| std::fs::write(&path, text)).map_err(RuntimeError::file("write", &path))?;
+        let path = self.spec_path(record);
+        record::write(&path, &spec).map_err(RuntimeError::file("write", &path))?;
         let missing = self.cgroups.create(&cgroup_of(&pod, &record.id), &record.config.resources)?;
         if !missing.is_empty() {
             tracing::warn!(container = record.config.metadata.name, ?missing, "limits without effect on this host");
@@ -178,9 +177,15 @@ impl Inner {
         self.plan_launch(record, &pod, &spec)
     }
 
+    /// On the disk: without what may hold values of Secrets. Only the spec needs those.
     fn write_container(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
         let path = self.dir_of(record).join("container.json");
-        record::write(&path, record).map_err(RuntimeError::file("write", &path))
+        record::write(&path, &record.without_values()).map_err(RuntimeError::file("write", &path))
+    }
+
+    /// In the run directory, which is memory and ends with the boot, as what the spec is for does.
+    fn spec_path(&self, record: &ContainerRecord) -> PathBuf {
+        self.options.sandbox_run_dir(&record.sandbox_id).join(format!("{}.json", record.id))
     }
 
     fn surroundings(&self, record: &ContainerRecord, pod: &PodSandboxConfig, shim_pid: i32) -> Surroundings {
@@ -234,8 +239,10 @@ impl Inner {
     }
 
     pub fn read_spec(&self, record: &ContainerRecord) -> Result<oci_spec::runtime::Spec, RuntimeError> {
-        let path = self.dir_of(record).join("config.json");
-        record::read(&path).map_err(RuntimeError::file("read", &path))
+        let path = self.spec_path(record);
+        // Where it was before: the container is of an earlier version.
+        let earlier = |_| record::read(&self.dir_of(record).join("config.json"));
+        record::read(&path).or_else(earlier).map_err(RuntimeError::file("read", &path))
     }
 
     pub fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
@@ -423,6 +430,8 @@ impl Inner {
 
     /// Out of the way at once; the deletion itself may take its time.
     fn remove_files(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
+        // Not there in a run directory that was cleared.
+        std::fs::remove_file(self.spec_path(record)).ok();
         let dir = self.dir_of(record);
         let trash = self.options.trash_dir().join(&record.id);
         match std::fs::rename(&dir, &trash) {

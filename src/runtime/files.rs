@@ -20,6 +20,16 @@ pub fn hosts(config: &PodSandboxConfig, address: Option<&str>) -> String {
     text
 }
 
+/// /etc/hosts of a pod on the host's network: the host's own and the pod's aliases.
+pub fn hosts_of_host(config: &PodSandboxConfig, host: &str) -> String {
+    let mut text = format!("# written by podbay, after the host's\n{}\n", host.trim_end());
+    for (address, names) in &config.host_aliases {
+        // Writing into a String does not fail.
+        writeln!(text, "{address}\t{}", names.join("\t")).ok();
+    }
+    text
+}
+
 /// /etc/resolv.conf, or `host`'s text as it is.
 pub fn resolv_conf(dns: Option<&DnsConfig>, host: &str) -> String {
     let Some(dns) = dns else { return host.to_owned() };
@@ -55,6 +65,8 @@ mod tests {
             ..PodSandboxConfig::default()
         };
         assert!(hosts(&config, Some("10.80.0.7")).ends_with("10.80.0.7\tweb\n10.0.0.1\tdb\tdb.local\n"));
+        let own = hosts_of_host(&config, "127.0.0.1 localhost\n192.0.2.1 vm\n\n");
+        assert!(own.ends_with("127.0.0.1 localhost\n192.0.2.1 vm\n10.0.0.1\tdb\tdb.local\n"), "{own}");
         let dns =
             DnsConfig { servers: vec!["10.96.0.10".into()], searches: vec!["a.svc".into(), "svc".into()], options: vec!["ndots:5".into()] };
         assert_eq!(resolv_conf(Some(&dns), ""), "search a.svc svc\nnameserver 10.96.0.10\noptions ndots:5\n");

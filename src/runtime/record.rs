@@ -62,6 +62,17 @@ pub struct ContainerRecord {
     pub start_error: Option<(String, Timestamp)>,
 }
 
+impl ContainerRecord {
+    /// The same without environment and command line, into which the agent has put values of Secrets.
+    pub fn without_values(&self) -> Self {
+        let mut record = self.clone();
+        record.config.envs.clear();
+        record.config.command.clear();
+        record.config.args.clear();
+        record
+    }
+}
+
 /// Replaces a record.
 pub fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
     let temporary = path.with_extension("new");

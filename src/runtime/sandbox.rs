@@ -102,7 +102,10 @@ impl Inner {
         }
         record.phase = Phase::Ready;
         let hosts = self.options.sandbox_dir(&record.id).join("hosts");
-        let text = files::hosts(&record.config, record.address.as_deref());
+        let text = match std::fs::read_to_string("/etc/hosts") {
+            Ok(host) if record.config.host_network => files::hosts_of_host(&record.config, &host),
+            _ => files::hosts(&record.config, record.address.as_deref()),
+        };
         std::fs::write(&hosts, text).map_err(RuntimeError::file("write", &hosts))?;
         self.write_sandbox(record)?;
         let connection = self.watch_connection(&record.id)?;

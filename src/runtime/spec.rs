@@ -1,6 +1,6 @@
 //! A container's OCI runtime spec, from its CRI configuration and its image's. PURE.
 //!
-//! The spec is the container's description (saved as `config.json` beside it); `launch::plan` turns it into
+//! The spec is the container's description (saved in the run directory); `launch::plan` turns it into
 //! steps for our shim, and another OCI runtime could run it as it is.
 
 use std::path::{Path, PathBuf};

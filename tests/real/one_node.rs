@@ -111,6 +111,8 @@ fn one_node_as_a_user_has_it() {
     let before = machine_state(&hosts);
     let mut node = Node::start(&hosts);
     pods_come_up_and_kubectl_works(&node);
+    everybody_in_a_pod_reads_its_files(&node);
+    a_sidecar_is_told_to_end(&node);
     a_preview_says_what_then_happens(&node);
     what_git_says_is_put_back(&node);
     reconcile_waits_for_the_outcome(&node);
@@ -160,6 +162,102 @@ fn isolated(node: &Node<'_>, pods: &[Value]) {
     }
     let processes = node.kubectl_ok(&["exec", first, "--", "sh", "-c", "ls -d /proc/[0-9]* | wc -l"]);
     assert!(processes.trim().parse::<u32>().unwrap() < 8, "a container sees only its own processes: {processes}");
+}
+
+const PLAIN_USER: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {key: value}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: hidden}
+stringData: {key: hidden-value-of-a-secret}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: plain}
+spec:
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000}
+  containers:
+    - name: main
+      image: podbay.local/busybox:test
+      command: ["/bin/sleep", "10000"]
+      env: [{name: HIDDEN, valueFrom: {secretKeyRef: {name: hidden, key: key}}}]
+      volumeMounts:
+        - {name: settings, mountPath: /settings}
+        - {name: settings, mountPath: /one-setting, subPath: a/b}
+        - {name: hidden, mountPath: /hidden}
+        - {name: scratch, mountPath: /scratch}
+        - {name: scratch, mountPath: /deep, subPath: one/two}
+        - {name: host, mountPath: /host}
+  volumes:
+    - {name: settings, configMap: {name: settings, items: [{key: key, path: a/b}]}}
+    - {name: hidden, secret: {secretName: hidden}}
+    - {name: scratch, emptyDir: {}}
+    - {name: host, hostPath: {path: HOST/made/here, type: DirectoryOrCreate}}
+"#;
+
+/// The daemon runs with the umask of its unit: none of it may reach a container.
+fn everybody_in_a_pod_reads_its_files(node: &Node<'_>) {
+    let dir = node.admin.hosts.dir.display().to_string();
+    let file = node.admin.hosts.dir.join("plain.yaml");
+    std::fs::write(&file, PLAIN_USER.replace("HOST", &dir)).unwrap();
+    node.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
+    node.admin.wait("the pod of a plain user is ready", || node.admin.json(&["pod", "plain"]).filter(is_ready));
+    let exec = |script: &str| node.kubectl(&["exec", "plain", "--", "sh", "-c", script]);
+    let works = |script: &str| {
+        let out = exec(script);
+        assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    works("cat /etc/resolv.conf /etc/hosts /etc/hostname");
+    assert_eq!(works("cat /settings/a/b /one-setting"), "valuevalue");
+    works("echo x > /scratch/x && echo y > /deep/y && test -s /scratch/one/two/y");
+    assert_eq!(sh(&format!("stat -c %a {dir}/made/here")), "755\n");
+    // What the agent writes is not the container's to write, not even as root.
+    for place in ["/settings/a/b", "/settings/new", "/one-setting", "/hidden/key", "/hidden/new"] {
+        let out = exec(&format!("echo changed > {place}"));
+        assert!(String::from_utf8_lossy(&out.stderr).contains("Read-only file system"), "{place}: {out:?}");
+    }
+    let found = sh(&format!("grep -rl hidden-value-of-a-secret {dir}/one/data/runtime {dir}/one/data/agent {dir}/one/data/pods || true"));
+    assert_eq!(
+        found.lines().filter(|path| !path.contains("/volumes/hidden/")).collect::<Vec<_>>(),
+        [""; 0],
+        "no Secret's value on the disk"
+    );
+    node.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
+}
+
+/// The main container ignores its stop signal to the end; the sidecar writes down that it got one.
+const STUBBORN: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: stubborn}
+spec:
+  terminationGracePeriodSeconds: 3
+  initContainers:
+    - name: side
+      image: podbay.local/busybox:test
+      restartPolicy: Always
+      command: ["/bin/sh", "-c", "trap 'echo ended > /host/side; exit 0' TERM; while :; do sleep 0.1; done"]
+      volumeMounts: [{name: host, mountPath: /host}]
+  containers:
+    - name: main
+      image: podbay.local/busybox:test
+      command: ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+  volumes: [{name: host, hostPath: {path: HOST}}]
+"#;
+
+fn a_sidecar_is_told_to_end(node: &Node<'_>) {
+    let dir = node.admin.hosts.dir.join("sidecar");
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = node.admin.hosts.dir.join("stubborn.yaml");
+    std::fs::write(&file, STUBBORN.replace("HOST", dir.to_str().unwrap())).unwrap();
+    node.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
+    node.admin.wait("the pod with a sidecar is ready", || node.admin.json(&["pod", "stubborn"]).filter(is_ready));
+    node.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(dir.join("side")).unwrap(), "ended\n", "SIGTERM though the deadline had passed");
 }
 
 fn a_preview_says_what_then_happens(node: &Node<'_>) {
