@@ -17,7 +17,7 @@ use super::outcome::Progress;
 use super::{outcome, output, source};
 use crate::config::name_of;
 use crate::model::{Kind, Source};
-use crate::sync::names::{APPROVE, REQUESTED_AT};
+use crate::sync::names::{ADOPT, APPROVE, REQUESTED_AT};
 use crate::sync::select::is_manifest;
 
 /// How often the server is asked how far it is.
@@ -50,6 +50,11 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     let client = connect(&args.client).await?;
     let mut bodies = Vec::new();
     match args.target.as_deref().map(|target| (target, directory(target))) {
+        // A word is a source's name first: what lies about in this directory must not change its meaning.
+        Some((name, Some(_))) if !name.contains('/') && !name.starts_with('.') && source_is_there(&client, name).await? => {
+            anstream::eprintln!("the source {0}; the directory of that name is ./{0}", output::clean(name));
+            bodies.push(json!({"source": name}));
+        }
         Some((target, Some(dir))) => {
             let files = local.read_tree(dir).await.with_context(|| format!("read {target}"))?;
             bodies.push(json!({"source": args.as_source.clone().unwrap_or_else(|| name_of(target)), "files": encoded(&files)}));
@@ -77,6 +82,11 @@ fn show(previews: &[Previewed], format: PreviewFormat) -> u8 {
         }
     }
     previews.iter().map(|preview| preview.exit_code).max().unwrap_or(0)
+}
+
+async fn source_is_there(client: &Client, name: &str) -> anyhow::Result<bool> {
+    let sources = items(client, &path(Kind::Source, None, None)).await?;
+    Ok(sources.iter().any(|source| source["metadata"]["name"] == name))
 }
 
 async fn source_names(client: &Client) -> anyhow::Result<Vec<String>> {
@@ -175,11 +185,10 @@ impl Applying<'_> {
         if let Some(plan) = &self.args.approve {
             annotations[APPROVE] = json!(plan);
         }
-        let mut patch = json!({"metadata": {"annotations": annotations}});
         if self.args.adopt {
-            patch["spec"] = json!({"adopt": true});
+            annotations[ADOPT] = json!(request);
         }
-        patch
+        json!({"metadata": {"annotations": annotations}})
     }
 
     /// The revision is accepted: waits until all its waves are applied and all of it is healthy.

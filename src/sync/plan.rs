@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::budget;
 use super::identity::{self, Sum};
 use super::inventory::{self, Inventory};
+use super::names::{ADOPT, REQUESTED_AT};
 pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
 use super::walk::Cursor;
@@ -136,7 +137,7 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     let mut planner = Planner {
         input,
         manager: manager(&name),
-        adopt: input.source.spec.adopt == Some(true),
+        adopt: input.source.spec.adopt == Some(true) || adopts_now(input),
         held: &held,
         probe: input.state.clone(),
         uids: 0,
@@ -173,6 +174,15 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     }
     step(&mut plan, input);
     plan
+}
+
+/// A person asked for it, and for this: a later request or a later set is another matter.
+fn adopts_now(input: &Input<'_>) -> bool {
+    let annotation = |name: &str| input.source.metadata.annotations.as_ref().and_then(|all| all.get(name));
+    let Some(asked) = annotation(ADOPT).filter(|asked| annotation(REQUESTED_AT) == Some(*asked)) else { return false };
+    let status = input.source.status.as_ref();
+    let handled = status.and_then(|status| status.handled_request.as_ref()) == Some(asked);
+    !handled || status.and_then(|status| status.accepted_set.as_deref()) == Some(&input.rendered.set_digest)
 }
 
 /// Enough of an id to tell it from others.

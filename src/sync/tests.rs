@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 
 use super::look::{Look, Memory, decide};
-use super::names::{APPROVE, FINALIZER, PRUNE};
+use super::names::{ADOPT, APPROVE, FINALIZER, PRUNE, REQUESTED_AT};
 use super::source::Tree;
 use super::{inventory, plan, removal};
 use crate::model::{Key, Kind, Object, PruneBudget, Source, SourceSpec, SourceStatus, Timestamp};
@@ -120,6 +120,14 @@ impl World {
         let mut uid = || "uid".to_owned();
         let applied = self.state.apply(transaction, self.state.revision() + 1, &mut Stamp { now: NOW, uid: &mut uid }).unwrap();
         applied.snapshot.iter().cloned().collect()
+    }
+
+    /// The status says that a request was carried out.
+    fn handled(&mut self, name: &str, request: &str) {
+        let object = self.state.get(&Key::cluster(Kind::Source, name)).unwrap().clone();
+        let status = SourceStatus { handled_request: Some(request.to_owned()), ..self.get_source(name).status.unwrap_or_default() };
+        let changed = object.edit::<Source>(|source| source.status = Some(status)).unwrap();
+        self.write("admin", Write::UpdateStatus(changed, Precondition::exists()));
     }
 
     pub fn get_source(&self, name: &str) -> Source {
@@ -274,6 +282,30 @@ fn a_stranger_of_the_same_name_is_never_pruned_or_changed() {
     assert!(status.errors[0].contains("ConfigMap default/a exists and Podbay did not create it"), "{:?}", status.errors);
     let status = world.put("web", "r2", &[("a.yaml", &config("b", "1"))]);
     assert_eq!((status.errors.len(), world.data("a")["key"].as_str()), (0, "theirs"));
+}
+
+#[test]
+fn adopting_on_request_ends_with_the_request() {
+    let mut world = World::with("web");
+    for name in ["a", "b"] {
+        let map = serde_json::json!({"metadata": {"name": name, "namespace": "default"}, "data": {"key": "theirs"}});
+        world.write("admin", Write::Create(Object::from_value(Kind::ConfigMap, map).unwrap()));
+    }
+    let status = world.put("web", "r1", &[("a.yaml", &config("a", "ours"))]);
+    assert!(status.errors[0].contains("did not create it"), "{:?}", status.errors);
+    world.edit_source("web", |source| {
+        let annotations = source.metadata.annotations.get_or_insert_default();
+        annotations.insert(REQUESTED_AT.to_owned(), "now".to_owned());
+        annotations.insert(ADOPT.to_owned(), "now".to_owned());
+    });
+    assert!(world.again("web").errors.is_empty());
+    assert_eq!(world.data("a")["key"], "ours");
+    world.handled("web", "now");
+    assert!(world.again("web").errors.is_empty(), "what was adopted stays so");
+    let both = config("a", "ours") + &config("b", "ours");
+    let status = world.put("web", "r2", &[("a.yaml", &both)]);
+    assert!(status.errors[0].contains("did not create it"), "{:?}", status.errors);
+    assert_eq!(world.data("b")["key"], "theirs");
 }
 
 #[test]

@@ -49,6 +49,22 @@ fn confine(request: &Request) -> nix::Result<()> {
         setgid(Gid::from_raw(gid))?;
         setuid(Uid::from_raw(uid))?;
     }
+    renounce()
+}
+
+/// What comes over the network is parsed by C libraries: no right of root's is left to whoever takes
+/// them over, but to read the files (keys, certificates, working copies) that the source names.
+fn renounce() -> nix::Result<()> {
+    let failed = |_| nix::errno::Errno::EPERM;
+    nix::sys::prctl::set_no_new_privs()?;
+    let kept: caps::CapsHashSet = caps::read(None, caps::CapSet::Permitted).map_err(failed)?;
+    let kept: caps::CapsHashSet = kept.into_iter().filter(|one| *one == caps::Capability::CAP_DAC_READ_SEARCH).collect();
+    for set in [caps::CapSet::Ambient, caps::CapSet::Inheritable] {
+        caps::clear(None, set).map_err(failed)?;
+    }
+    for set in [caps::CapSet::Effective, caps::CapSet::Permitted] {
+        caps::set(None, set, &kept).map_err(failed)?;
+    }
     Ok(())
 }
 
