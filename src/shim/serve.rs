@@ -216,12 +216,11 @@ impl Shim {
     fn accept(&mut self) {
         let Ok((stream, _)) = self.listener.accept() else { return };
         let hello = Hello { version: VERSION, pid: rustix::process::getpid().as_raw_pid() };
-        if stream.set_read_timeout(Some(REQUEST_LIMIT)).is_err()
-            || stream.set_write_timeout(Some(REQUEST_LIMIT)).is_err()
-            || socket::send(&stream, &Response::from(hello), &[]).is_err()
-        {
+        if stream.set_read_timeout(Some(REQUEST_LIMIT)).is_err() || stream.set_write_timeout(Some(REQUEST_LIMIT)).is_err() {
             return;
         }
+        // Who only tells something has left by now, and is heard all the same.
+        socket::send(&stream, &Response::from(hello), &[]).ok();
         let (request, fds) = match socket::receive::<Request>(&stream) {
             Ok(received) => received,
             Err(error) => {

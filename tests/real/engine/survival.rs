@@ -1,5 +1,7 @@
 //! Shims that hang, daemons that were away.
 
+use podbay::runtime::{shim, wire};
+
 use super::*;
 
 /// The process id of a sandbox's shim, from its record.
@@ -160,5 +162,50 @@ async fn a_start_that_hangs_makes_no_other_container_wait() {
     subject.until_exited(&stuck).await;
     soon("the start", starting).await.unwrap().ok();
     drop(dead);
+    house.close(subject).await;
+}
+
+/// What the shim of a sandbox says it has.
+fn listed(house: &House, sandbox: &str) -> Vec<wire::Running> {
+    let directory = house.options.run_dir.join("sandboxes").join(sandbox);
+    match shim::ask(&directory, &wire::List {}.into(), &[]).unwrap().response {
+        wire::Response::Containers(all) => all.all,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_shim_forgets_removed_containers() {
+    let house = House::new("forget");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("forget")).await.unwrap();
+    for number in 0..10 {
+        let id = subject.start(&sandbox, &subject.container(&format!("c{number}"), &["true"])).await.unwrap();
+        subject.until_exited(&id).await;
+        subject.runtime.remove_container(&id).await.unwrap();
+    }
+    wait_for("the shim knows none of them any more", || listed(&house, &sandbox).is_empty()).await;
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn a_start_that_fails_after_its_caller_left_is_on_record() {
+    let house = House::new("orphan");
+    let subject = house.open().await;
+    let dead = DeadServer::mount(house.dir.path().join("dead"));
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("orphan")).await.unwrap();
+    let record = house.dir.path().join("exit");
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let open = wire::OpenTree { slot: 0, source: text(&dead.at.join("volume")), recursive: false };
+    let launch = wire::Launch { record: text(&record), steps: vec![open.into()], ..wire::Launch::default() };
+    let run = wire::Run { id: "orphan".into(), launch };
+    shim::tell(&house.options.run_dir.join("sandboxes").join(&sandbox), &run.into()).unwrap();
+    // An engine that comes now finds it on its way, not lost.
+    wait_for("it is on its way", || listed(&house, &sandbox).iter().any(|one| one.id == "orphan" && one.exit.is_none())).await;
+    drop(dead);
+    wait_for("its end is on record", || record.exists()).await;
+    let exit = wire::parse_record(&std::fs::read_to_string(&record).unwrap()).unwrap();
+    assert_eq!(exit.code, 128);
+    assert!(listed(&house, &sandbox).is_empty());
     house.close(subject).await;
 }
