@@ -5,12 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
-use super::watch::History;
+use super::watch::{Bounds, Extent, History};
 use super::{Batch, CommitError, Committed, Snapshot, Stamp, Store, TooOld, Transaction, Watch};
 use crate::clock::Clock;
-
-/// Changes kept for watchers.
-pub const HISTORY_CHANGES: usize = 50_000;
 
 pub struct MemoryStore {
     current: ArcSwap<Snapshot>,
@@ -26,7 +23,7 @@ impl MemoryStore {
 
     /// A store whose first state is a snapshot made elsewhere.
     pub fn starting_with(snapshot: Snapshot, clock: Arc<dyn Clock>) -> Self {
-        let history = History::new(snapshot.revision(), HISTORY_CHANGES);
+        let history = History::new(snapshot.revision(), Bounds::default());
         Self { current: ArcSwap::from_pointee(snapshot), writing: Mutex::new(()), history, clock }
     }
 }
@@ -57,6 +54,10 @@ impl Store for MemoryStore {
 
     fn size_bytes(&self) -> u64 {
         0
+    }
+
+    fn history(&self) -> Extent {
+        self.history.extent()
     }
 }
 

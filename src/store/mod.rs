@@ -44,6 +44,9 @@ pub trait Store: Send + Sync {
     /// Bytes on disk; 0 for a volatile store.
     fn size_bytes(&self) -> u64;
 
+    /// How much the watch history holds.
+    fn history(&self) -> watch::Extent;
+
     /// Why writes other than deletes and status are refused at present (disk full).
     fn degraded(&self) -> Option<String> {
         None

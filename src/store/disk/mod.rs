@@ -29,8 +29,8 @@ use tokio::sync::oneshot;
 use self::database::{DataFile, Database, Fault};
 use self::space::Reserve;
 use self::writer::{Request, Writer};
-use super::memory::HISTORY_CHANGES;
-use super::watch::History;
+
+use super::watch::{Bounds, Extent, History};
 use super::{CommitError, Committed, Snapshot, Stamp, Store, TooOld, Transaction, Watch};
 use crate::clock::Clock;
 
@@ -113,7 +113,7 @@ impl DiskStore {
         objects.into_iter().for_each(|object| snapshot.insert(object));
         let snapshot = snapshot.at_revision(reserved);
         let shared = Arc::new(Shared {
-            history: History::new(snapshot.revision(), HISTORY_CHANGES),
+            history: History::new(snapshot.revision(), Bounds::default()),
             current: ArcSwap::from_pointee(snapshot),
             degraded: ArcSwapOption::empty(),
         });
@@ -222,6 +222,10 @@ impl Store for DiskStore {
 
     fn size_bytes(&self) -> u64 {
         fs::metadata(&self.file).map_or(0, |file| file.blocks() * 512)
+    }
+
+    fn history(&self) -> Extent {
+        self.shared.history.extent()
     }
 
     fn degraded(&self) -> Option<String> {
