@@ -28,7 +28,7 @@ pub async fn gate(State(state): State<Arc<ServerState>>, mut request: Request<Bo
         }
     }
     let path = request.uri().path();
-    let ours = path.starts_with("/podbay/") || path == "/apis/podbay.dev/v1/previews";
+    let ours = path.starts_with("/podbay/") || matches!(path, "/apis/podbay.dev/v1/previews" | super::metrics::PATH);
     let for_nodes = matches!(path, "/podbay/v1/join" | "/podbay/v1/renew");
     if ours && !for_nodes {
         match request.extensions().get::<Identity>() {

@@ -7,7 +7,7 @@
 //! - `access`: what the caller may do, and who it is
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `nodes`, `tokens`: joining, renewing, removing
-//! - `extras`: previews and snapshots; `bootstrap`: what exists from the start
+//! - `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`: what exists from the start
 //! - `fullness`: a store short of space, as a condition of every node
 //! - `local`: a kube client in the same process
 //!
@@ -27,6 +27,7 @@ pub mod fullness;
 mod gate;
 pub mod identity;
 pub mod local;
+mod metrics;
 pub mod nodes;
 mod openapi;
 mod operations;
@@ -109,6 +110,7 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/healthz", get_at(extras::healthy))
         .route("/livez", get_at(extras::healthy))
         .route("/readyz", get_at(extras::ready))
+        .route(metrics::PATH, get_at(metrics::metrics))
         .route("/version", get_at(discovery::version))
         .route("/api", get_at(discovery::core))
         .route("/api/", get_at(discovery::core))

@@ -80,7 +80,9 @@ async fn without_a_certificate_nothing_but_health_and_joining_answers() {
     roots.add(authority).unwrap();
     let config = Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
     let address = rig.url.trim_start_matches("https://").to_owned();
-    for (path, wanted) in [("/healthz", 200), ("/readyz", 200), ("/api/v1/nodes", 401), ("/api", 401), ("/podbay/v1/snapshot", 401)] {
+    for (path, wanted) in
+        [("/healthz", 200), ("/readyz", 200), ("/api/v1/nodes", 401), ("/api", 401), ("/podbay/v1/snapshot", 401), ("/metrics", 401)]
+    {
         let request = http::Request::get(path).header("host", &address).body(axum::body::Body::empty()).unwrap();
         let answer = podbay::tls::connect::ask(&address, podbay::tls::SERVER_NAME, Arc::clone(&config), request).await.unwrap();
         assert_eq!(answer.status().as_u16(), wanted, "{path}");
@@ -110,7 +112,8 @@ async fn tokens_expire_are_listed_and_revoked() {
     assert!(refusal(&join(&rig, &long, "n1"), &SystemClock).await.contains("revoked"));
     assert_eq!(rig.ask("DELETE", &format!("/podbay/v1/tokens/{id}"), Value::Null).await.0, StatusCode::NOT_FOUND);
     let node = Identity::node("n1");
-    for (method, path) in [("POST", "/podbay/v1/tokens"), ("GET", "/podbay/v1/tokens"), ("GET", "/podbay/v1/snapshot")] {
+    for (method, path) in [("POST", "/podbay/v1/tokens"), ("GET", "/podbay/v1/tokens"), ("GET", "/podbay/v1/snapshot"), ("GET", "/metrics")]
+    {
         let (status, _) = rig.ask_as(&node, method, path, "application/json", Value::Null).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path} as a node");
     }
