@@ -33,5 +33,8 @@ pub use object::{ApiType, DecodeError, Object, Typed};
 pub use rule::{ErrorReason, Errors, FieldError, Path};
 pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus};
 
+/// kubectl's copy of the whole object, secrets included.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// A point in time. Pure code gets it as data; only `clock` reads one.
 pub type Timestamp = jiff::Timestamp;

@@ -161,6 +161,20 @@ impl Object {
         self.meta().deletion_timestamp.is_some()
     }
 
+    pub fn has_finalizer(&self, name: &str) -> bool {
+        self.meta().finalizers.iter().flatten().any(|finalizer| finalizer == name)
+    }
+
+    /// A copy that this finalizer does not hold.
+    pub fn without_finalizer(&self, name: &str) -> Self {
+        self.clone().edit_meta(|meta| {
+            if let Some(finalizers) = &mut meta.finalizers {
+                finalizers.retain(|finalizer| finalizer != name);
+            }
+            meta.finalizers = meta.finalizers.take().filter(|finalizers| !finalizers.is_empty());
+        })
+    }
+
     /// The owner reference with `controller: true`.
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.meta().owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))

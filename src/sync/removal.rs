@@ -28,12 +28,6 @@ pub fn plan(state: &Snapshot, name: &str) -> Option<Transaction> {
         }
     }
     transaction.writes.extend(accepted::removal(state, name));
-    let released = object.clone().edit_meta(|meta| {
-        if let Some(all) = &mut meta.finalizers {
-            all.retain(|it| it != FINALIZER);
-        }
-        meta.finalizers = meta.finalizers.take().filter(|all| !all.is_empty());
-    });
-    transaction.writes.push(Write::Update(released, Precondition::seen(object)));
+    transaction.writes.push(Write::Update(object.without_finalizer(FINALIZER), Precondition::seen(object)));
     Some(transaction)
 }

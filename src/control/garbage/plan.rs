@@ -26,18 +26,8 @@ pub fn plan(state: &Snapshot, object: &Object) -> Plan {
     plan
 }
 
-fn has(object: &Object, finalizer: &str) -> bool {
-    object.meta().finalizers.iter().flatten().any(|it| it == finalizer)
-}
-
 fn without_finalizer(object: &Object, finalizer: &str) -> Op {
-    let after = object.clone().edit_meta(|meta| {
-        if let Some(finalizers) = &mut meta.finalizers {
-            finalizers.retain(|it| it != finalizer);
-        }
-        meta.finalizers = meta.finalizers.take().filter(|finalizers| !finalizers.is_empty());
-    });
-    Op::Update { before: object.clone(), after }
+    Op::Update { before: object.clone(), after: object.without_finalizer(finalizer) }
 }
 
 fn without_owners(object: &Object, gone: &[&str]) -> Op {
@@ -51,13 +41,13 @@ fn without_owners(object: &Object, gone: &[&str]) -> Op {
 }
 
 fn finish_deletion(state: &Snapshot, object: &Object, plan: &mut Plan) {
-    if has(object, ORPHAN) {
+    if object.has_finalizer(ORPHAN) {
         let freed = state.owned_by(object.uid()).map(|dependent| without_owners(dependent, &[object.uid()]));
         plan.ops.extend(freed);
         plan.ops.push(without_finalizer(object, ORPHAN));
         return;
     }
-    if has(object, FOREGROUND) {
+    if object.has_finalizer(FOREGROUND) {
         let blocks = |dependent: &&Object| {
             let owners = dependent.meta().owner_references.iter().flatten();
             owners.into_iter().any(|owner| owner.uid == object.uid() && owner.block_owner_deletion == Some(true))
@@ -81,7 +71,7 @@ fn judge(state: &Snapshot, object: &Object, plan: &mut Plan) {
         };
         match state.get(&key).filter(|found| found.uid() == owner.uid) {
             None => gone.push(owner.uid.as_str()),
-            Some(found) if found.is_deleting() && has(found, FOREGROUND) => waiting.push(owner.uid.as_str()),
+            Some(found) if found.is_deleting() && found.has_finalizer(FOREGROUND) => waiting.push(owner.uid.as_str()),
             Some(_) => solid += 1,
         }
     }
@@ -94,7 +84,7 @@ fn judge(state: &Snapshot, object: &Object, plan: &mut Plan) {
         return;
     }
     let has_dependents = state.owned_by(object.uid()).next().is_some();
-    if !waiting.is_empty() && has_dependents && !has(object, FOREGROUND) {
+    if !waiting.is_empty() && has_dependents && !object.has_finalizer(FOREGROUND) {
         // Its own dependents go first as well.
         let after = object.clone().edit_meta(|meta| meta.finalizers.get_or_insert_with(Vec::new).push(FOREGROUND.to_owned()));
         plan.ops.push(Op::Update { before: object.clone(), after });

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use similar::TextDiff;
 
-use crate::model::Kind;
 use crate::model::ownership::{FieldChange, changes};
+use crate::model::{Kind, LAST_APPLIED};
 use crate::sync::identity::said;
 use crate::sync::plan::{Action, SyncOp};
 
@@ -15,8 +15,6 @@ const SHOWN: usize = 160;
 const CONTEXT: usize = 2;
 /// Lines of a diff that are shown.
 const LINES: usize = 200;
-/// Holds a copy of the whole object, secrets included.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// One field.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
