@@ -75,7 +75,10 @@ pub(super) fn state(source: &Value) -> String {
     if status["acceptedRevision"].is_null() {
         return "Not fetched yet".to_owned();
     }
-    "Accepted".to_owned()
+    match status["skipped"].as_array().map_or(0, Vec::len) {
+        0 => "Accepted".to_owned(),
+        count => format!("Accepted, {count} left out or left alone"),
+    }
 }
 
 impl CredentialArgs {

@@ -8,6 +8,9 @@ use super::error::Outcome;
 use super::{output, source};
 use crate::model::Kind;
 
+/// What one source leaves out is listed up to here.
+const LEFT_OUT: usize = 10;
+
 pub async fn run(args: &ClientArgs) -> Outcome {
     let client = connect(args).await?;
     let nodes = items(&client, &path(Kind::Node, None, None)).await?;
@@ -26,6 +29,11 @@ fn text(nodes: &[Value], sources: &[Value], deployments: &[Value], jobs: &[Value
         text.push('\n');
         text.push_str(&source::table(sources));
     }
+    let left: Vec<Vec<String>> = sources.iter().flat_map(left_out).collect();
+    if !left.is_empty() {
+        text.push('\n');
+        text.push_str(&output::table(&["SOURCE", "LEFT OUT OR LEFT ALONE"], left));
+    }
     let workloads: Vec<Vec<String>> = deployments.iter().map(deployment).chain(jobs.iter().map(job)).collect();
     if !workloads.is_empty() {
         text.push('\n');
@@ -37,6 +45,17 @@ fn text(nodes: &[Value], sources: &[Value], deployments: &[Value], jobs: &[Value
         text.push_str(&output::table(&["NAMESPACE", "POD", "NOT READY BECAUSE"], troubled));
     }
     text
+}
+
+/// What a source does not write, each with its reason; a long list ends in the number of the others.
+fn left_out(source: &Value) -> Vec<Vec<String>> {
+    let name = source["metadata"]["name"].as_str().unwrap_or_default();
+    let all: Vec<&str> = source["status"]["skipped"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let mut rows: Vec<Vec<String>> = all.iter().take(LEFT_OUT).map(|reason| vec![name.to_owned(), (*reason).to_owned()]).collect();
+    if all.len() > LEFT_OUT {
+        rows.push(vec![name.to_owned(), format!("and {} more: podbay explain {name}", all.len() - LEFT_OUT)]);
+    }
+    rows
 }
 
 pub(super) fn condition(object: &Value, kind: &str) -> bool {
@@ -120,6 +139,15 @@ pub(super) fn reasons(pod: &Value) -> Vec<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_a_source_leaves_out_is_shown_with_its_reason() {
+        let skipped: Vec<String> = (0..12).map(|index| format!("a.yaml:{index}: kind Widget is not served")).collect();
+        let source = json!({"metadata": {"name": "shop"}, "status": {"acceptedRevision": "r1", "skipped": skipped}});
+        let text = text(&[], &[source], &[], &[], &[]);
+        assert!(text.contains("Accepted, 12 left out or left alone"), "{text}");
+        assert!(text.contains("a.yaml:3: kind Widget is not served") && text.contains("and 2 more: podbay explain shop"), "{text}");
+    }
 
     #[test]
     fn a_pending_pod_says_why() {
