@@ -122,6 +122,9 @@ fn default_controllers() -> Vec<Arc<dyn Controller>> {
 
 async fn read_directory(directory: &Path) -> anyhow::Result<Tree> {
     let root = std::fs::canonicalize(directory).with_context(|| format!("read {}", directory.display()))?;
+    if !root.is_dir() {
+        bail!("{} is a file, and a source is a directory: give the directory it is in", directory.display());
+    }
     match Directory::new(root, "").fetch().await {
         Fetched::Tree(tree) => Ok(tree),
         Fetched::Unreachable(why) => bail!("read {}: {why}", directory.display()),

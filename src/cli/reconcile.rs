@@ -41,7 +41,7 @@ fn directory(target: &str) -> Option<&Path> {
 
 async fn offline(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     let Some(target) = &args.target else { bail!("an offline preview needs a directory: podbay reconcile --dry-run --offline PATH") };
-    let name = args.as_source.clone().unwrap_or_else(|| name_of(target));
+    let name = args.as_source.clone().unwrap_or_else(|| name_of(&absolute(Path::new(target))));
     let previewed = local.preview_offline(&name, Path::new(target), args.snapshot.as_deref()).await?;
     Ok(show(&[previewed], args.output))
 }
@@ -57,7 +57,11 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
         }
         Some((target, Some(dir))) => {
             let files = local.read_tree(dir).await.with_context(|| format!("read {target}"))?;
-            bodies.push(json!({"source": args.as_source.clone().unwrap_or_else(|| name_of(target)), "files": encoded(&files)}));
+            let name = match &args.as_source {
+                Some(name) => name.clone(),
+                None => source_of(&items(&client, &path(Kind::Source, None, None)).await?, &absolute(dir)),
+            };
+            bodies.push(json!({"source": name, "files": encoded(&files)}));
         }
         Some((name, None)) => bodies.push(json!({"source": name})),
         None => bodies.extend(source_names(&client).await?.into_iter().map(|name| json!({"source": name}))),
@@ -70,15 +74,37 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     Ok(show(&previews, args.output))
 }
 
+/// The directory as it is called from everywhere: `.` says nothing of a source.
+fn absolute(directory: &Path) -> String {
+    std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned()).to_string_lossy().into_owned()
+}
+
+/// The one source that reads this directory; else a name from the directory's.
+fn source_of(sources: &[Value], directory: &str) -> String {
+    let reads = |source: &&Value| {
+        let place =
+            source["spec"]["directory"].as_str().map(|root| Path::new(root).join(source["spec"]["path"].as_str().unwrap_or_default()));
+        place.is_some_and(|place| absolute(&place) == directory)
+    };
+    let mut found = sources.iter().filter(reads).filter_map(|source| source["metadata"]["name"].as_str());
+    match (found.next(), found.next()) {
+        (Some(one), None) => one.to_owned(),
+        _ => name_of(directory),
+    }
+}
+
 fn encoded(files: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&str, String> {
     files.iter().map(|(path, bytes)| (path.as_str(), base64::engine::general_purpose::STANDARD.encode(bytes))).collect()
 }
 
 fn show(previews: &[Previewed], format: PreviewFormat) -> u8 {
-    for preview in previews {
-        match format {
-            PreviewFormat::Text => output::print(&output::clean(&preview.text)),
-            PreviewFormat::Json => output::print(&output::json(&preview.json)),
+    match (format, previews) {
+        (PreviewFormat::Text, _) => previews.iter().for_each(|preview| output::print(&output::clean(&preview.text))),
+        (PreviewFormat::Json, [one]) => output::print(&output::json(&one.json)),
+        // One value, as kubectl prints a list.
+        (PreviewFormat::Json, all) => {
+            let items: Vec<&Value> = all.iter().map(|preview| &preview.json).collect();
+            output::print(&output::json(&json!({"kind": "PreviewList", "items": items})));
         }
     }
     previews.iter().map(|preview| preview.exit_code).max().unwrap_or(0)
@@ -277,5 +303,22 @@ impl End {
         let status = &source["status"];
         json!({"source": name, "outcome": outcome, "messages": messages, "fetchedRevision": status["fetchedRevision"],
             "acceptedRevision": status["acceptedRevision"], "pendingPlan": status["pendingPlan"], "sum": status["lastPlan"]})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_previewed_as_the_source_that_reads_it() {
+        let place = tempfile::tempdir().unwrap();
+        let below = place.path().join("manifests");
+        std::fs::create_dir(&below).unwrap();
+        let source = |name: &str, path: &str| json!({"metadata": {"name": name}, "spec": {"directory": place.path(), "path": path}});
+        let directory = absolute(&below.join("."));
+        assert_eq!(source_of(&[source("shop", "manifests"), source("other", "")], &directory), "shop");
+        assert_eq!(source_of(&[source("a", "manifests"), source("b", "manifests")], &directory), "manifests", "two: it cannot be said");
+        assert_eq!(source_of(&[], &directory), "manifests");
     }
 }

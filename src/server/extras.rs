@@ -14,13 +14,12 @@ use serde::Deserialize;
 use super::fault::Fault;
 use super::render::json_response;
 use super::{ServerState, body};
-use crate::model::Object;
+use crate::model::{LAST_APPLIED, Object};
 use crate::store::Snapshot;
+use crate::sync::select::TREE_BYTES;
 
-/// Files of a preview, base64 included.
-const TREE_LIMIT: usize = 64 * 1024 * 1024;
-/// kubectl keeps a copy of the whole object here.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Files of a preview: every tree that can be applied, in base64 (four bytes for three), and the names.
+const TREE_LIMIT: usize = TREE_BYTES as usize / 3 * 4 + 16 * 1024 * 1024;
 
 pub async fn healthy() -> &'static str {
     "ok"

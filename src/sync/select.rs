@@ -8,6 +8,9 @@ use super::source::Tree;
 /// The file of gitignore patterns at the root of the source's path.
 pub const IGNORE_FILE: &str = ".podbayignore";
 
+/// Bytes of all manifests of a tree.
+pub const TREE_BYTES: u64 = 64 << 20;
+
 /// Bounds of one tree: a hostile one is refused, never cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
@@ -20,7 +23,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { files: 20_000, file_bytes: 8 << 20, total_bytes: 64 << 20, depth: 64, directories: 50_000 }
+        Self { files: 20_000, file_bytes: 8 << 20, total_bytes: TREE_BYTES, depth: 64, directories: 50_000 }
     }
 }
 
