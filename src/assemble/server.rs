@@ -44,7 +44,7 @@ pub fn controllers(config: &Config, clock: &dyn Clock) -> Vec<Arc<dyn Controller
 
 /// The git clones and directories of the sources.
 pub fn places(data_dir: &Path) -> Arc<Places> {
-    Arc::new(Places { git: sync::git::Options::new(data_dir.join("git")) })
+    Arc::new(Places::new(sync::git::Options::new(data_dir.join("git"))))
 }
 
 /// Opens the store, serves the API and runs every loop over it.

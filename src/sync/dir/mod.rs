@@ -68,7 +68,7 @@ impl Directory {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *known.identity.get_or_insert(identity);
         if first != identity {
-            return Err(format!("{} is on another mount than before", self.root.display()));
+            return Err(format!("{} is on another mount than before: a restart of the server takes it as it is now", self.root.display()));
         }
         tree.revision = digest(&tree);
         Ok(tree)
