@@ -25,7 +25,7 @@ pub use queue::{Next, Queue, Reconciler, work};
 
 use crate::clock::Clock;
 use crate::model::{Key, Object, Timestamp};
-use crate::plan::{Controller, Plan};
+use crate::plan::{Controller, Note, Op, Plan, Reason};
 use crate::store::{Batch, CommitError, Snapshot, Store, TooOld, Watch};
 
 /// Keys of one controller that are planned on one snapshot and committed together.
@@ -69,11 +69,13 @@ struct Work {
     /// When to look again at a key.
     timers: BTreeMap<Key, Timestamp>,
     failures: BTreeMap<Key, u32>,
+    /// What admission last refused it, so that each message is told once.
+    refused: BTreeMap<Key, String>,
 }
 
 impl Work {
     fn new(controller: Arc<dyn Controller>) -> Self {
-        Self { controller, ready: BTreeSet::new(), timers: BTreeMap::new(), failures: BTreeMap::new() }
+        Self { controller, ready: BTreeSet::new(), timers: BTreeMap::new(), failures: BTreeMap::new(), refused: BTreeMap::new() }
     }
 }
 
@@ -160,6 +162,7 @@ impl Driver {
             };
             if plan.ops.is_empty() {
                 work.failures.remove(&key);
+                work.refused.remove(&key);
                 self.recorder.record(name, &plan.notes);
             } else {
                 commits.push(commit(Arc::clone(&self.store), name, key, plan).instrument(span));
@@ -169,9 +172,13 @@ impl Driver {
             match outcome {
                 Ok(()) => {
                     work.failures.remove(&key);
+                    work.refused.remove(&key);
                     self.recorder.record(name, &plan.notes);
                 }
-                Err(error) => failed(work, key, &error, now),
+                Err(error) => {
+                    self.recorder.record(name, refused(work, &key, &plan, &error).as_slice());
+                    failed(work, key, &error, now);
+                }
             }
         }
     }
@@ -183,6 +190,18 @@ async fn commit(store: Arc<dyn Store>, name: &'static str, key: Key, plan: Plan)
     }
     let outcome = store.commit(plan.transaction(&format!("controller:{name}"))).await.map(|_| ());
     (key, plan, outcome)
+}
+
+/// What people are told of a plan that admission refuses: once a message.
+fn refused(work: &mut Work, key: &Key, plan: &Plan, error: &CommitError) -> Option<Note> {
+    let CommitError::Refused(why) = error else { return None };
+    let message = why.to_string();
+    if work.refused.insert(key.clone(), message.clone()).as_ref() == Some(&message) {
+        return None;
+    }
+    let creates = plan.ops.iter().any(|op| matches!(op, Op::Create(_)));
+    let code = if creates { "FailedCreate" } else { "FailedUpdate" };
+    Some(Note { subject: key.clone(), warning: true, reason: Reason::new(code, message) })
 }
 
 /// Tries again: after a conflict at once for the first times, after anything else later and later.

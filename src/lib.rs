@@ -72,6 +72,7 @@
 //! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |
 //! | Pod.spec.nodeName, condition PodScheduled | `schedule` |
 //! | Pod.status (all else), Node.status, Lease | the node's agent |
+//! | Source.status | `sync`; that a Job had its run and is gone: `control::job` |
 //! | Node.spec.podCIDR, node taints for health | `control` |
 //! | uid, creationTimestamp, generation, clusterIP, resourceVersion | `admit` and the store |
 //!

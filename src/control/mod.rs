@@ -8,7 +8,8 @@
 //! - `garbage`, `namespace`, `pod_gc`: what has lost its owner, its namespace, its node
 //! - `node_health`, `node_range`: nodes
 //! - `event_bounds`: what is said is not kept for ever
-//! - `claim`, `naming` (pure): ownership and names, shared by the workloads
+//! - `claim`, `naming`, `refusal` (pure): ownership, names and what admission refuses, shared by the
+//!   workloads
 
 pub mod claim;
 pub mod deployment;
@@ -21,6 +22,7 @@ pub mod naming;
 pub mod node_health;
 pub mod node_range;
 pub mod pod_gc;
+pub mod refusal;
 pub mod replica_set;
 
 use std::sync::Arc;

@@ -165,4 +165,11 @@ pub struct InventoryEntry {
     /// `Prune=false` at the time it was accepted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep: bool,
+    /// Of what its manifest says, where the object goes by itself: a Job that is removed when it has
+    /// finished.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// It has finished and was removed by its `ttlSecondsAfterFinished`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finished: bool,
 }

@@ -14,6 +14,8 @@ pub mod preview;
 pub mod saved;
 pub mod settle;
 #[cfg(test)]
+mod size_tests;
+#[cfg(test)]
 mod tests;
 pub mod world;
 

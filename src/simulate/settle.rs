@@ -13,6 +13,8 @@ use crate::store::snapshot::Snapshot;
 /// Plans after which a simulation counts as stuck: a base and a share for each object.
 const PASSES: usize = 100_000;
 const PASSES_PER_OBJECT: usize = 200;
+/// Objects that a simulation makes before it gives up: what it says must not cost all memory.
+pub const MADE: usize = 20_000;
 
 /// The end of a simulation.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ pub struct Settled {
     pub passes: usize,
     /// The controllers did not come to rest: a fault of theirs, and the state is not the end.
     pub stuck: bool,
+    /// More than [`MADE`] objects came to be: the state is not the end.
+    pub too_many: bool,
 }
 
 impl Settled {
@@ -52,11 +56,18 @@ impl Settled {
 /// until nothing is left to do. The scheduler, where it is among the controllers, and the nodes act
 /// only when the others rest, so that pods made together are placed together.
 pub fn settle(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timestamp) -> Settled {
+    let most = state.len().saturating_add(MADE);
+    settle_within(state, controllers, now, most)
+}
+
+/// The same with at most so many objects in the end.
+pub fn settle_within(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timestamp, most: usize) -> Settled {
     let (mut ordered, last): (Vec<_>, Vec<_>) = controllers.iter().cloned().partition(|it| it.name() != "scheduler");
     ordered.extend(last);
     ordered.push(Arc::new(Kubelet));
     let mut world = World::new(state, &ordered, now);
-    let stuck = !rest(&mut world);
+    let too_many = !rest_within(&mut world, most) && world.state.len() > most;
+    let stuck = !too_many && !world.busy().is_empty();
     Settled {
         waits: world.waits(),
         refused: world.refused(),
@@ -66,16 +77,21 @@ pub fn settle(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timesta
         tied: world.tied,
         passes: world.passes,
         stuck,
+        too_many,
     }
 }
 
 /// Runs the first busy controller's keys until none is busy. False when the bound was reached.
 pub fn rest(world: &mut World) -> bool {
+    rest_within(world, usize::MAX)
+}
+
+fn rest_within(world: &mut World, most: usize) -> bool {
     let start = world.passes;
     while let Some(at) = world.busy().first().copied() {
         while let Some(key) = world.pop(at) {
             world.step(at, &key);
-            if world.passes - start > PASSES + PASSES_PER_OBJECT * world.state.len() {
+            if world.passes - start > PASSES + PASSES_PER_OBJECT * world.state.len() || world.state.len() > most {
                 return false;
             }
         }

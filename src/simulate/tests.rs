@@ -68,7 +68,7 @@ pub fn job(name: &str, spec: Value) -> Object {
 pub fn cluster(nodes: usize, objects: Vec<Object>) -> Snapshot {
     let mut world = World::new(Snapshot::default(), &[], start());
     let mut transaction = Transaction::new("admin");
-    for name in ["default", "kube-system", "web"] {
+    for name in crate::admit::LASTING_NAMESPACES.into_iter().chain(["web"]) {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": ["kubernetes"]}});
         transaction = transaction.with(Write::Create(object(Kind::Namespace, namespace)));

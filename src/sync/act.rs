@@ -28,7 +28,7 @@ use super::names::REQUESTED_AT;
 use super::removal;
 use super::source::{Fetch, Fetched, OpenSource, Tree};
 use crate::clock::Clock;
-use crate::model::{Key, Kind, Object, Source, SourceSpec};
+use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp};
 use crate::store::{Change, CommitError, Store};
 
 /// Seconds between looks.
@@ -152,6 +152,7 @@ struct Work {
     context: Context,
     wake: Arc<Notify>,
     opened: Option<(SourceSpec, Arc<dyn Fetch>)>,
+    opened_before: Option<Arc<dyn Fetch>>,
     fetching: Option<AbortOnDropHandle<Fetched>>,
     /// What a fetch that has ended brought, not read yet.
     brought: Option<Result<Fetched, JoinError>>,
@@ -163,7 +164,7 @@ struct Work {
     memory: Memory,
     /// When to fetch again.
     due: Instant,
-    /// When to plan again, because what was planned could not be written.
+    /// When to plan again, because what was planned could not be written or is to be done later.
     retry: Option<Instant>,
 }
 
@@ -174,6 +175,7 @@ impl Work {
             context,
             wake,
             opened: None,
+            opened_before: None,
             fetching: None,
             brought: None,
             look: Look::Unread,
@@ -273,7 +275,11 @@ impl Work {
 
     /// The place is to be opened and read anew; what was accepted holds until it was.
     fn forget_look(&mut self) {
-        (self.opened, self.fetching, self.brought) = (None, None, None);
+        // The place is held until it is opened again: the same one then still knows on which mount it lay.
+        if let Some((_, place)) = self.opened.take() {
+            self.opened_before = Some(place);
+        }
+        (self.fetching, self.brought) = (None, None);
         (self.look, self.answers, self.will_answer) = (Look::Unread, None, None);
         self.due = Instant::now();
     }
@@ -286,6 +292,7 @@ impl Work {
                 // Told once: the same spec is opened again only when it changes or on request.
                 let opened = self.context.places.open(&self.name, &source.spec);
                 let fetch = opened.unwrap_or_else(|why| Arc::new(Nowhere(why)));
+                self.opened_before = None;
                 self.opened = Some((source.spec.clone(), Arc::clone(&fetch)));
                 fetch
             }
@@ -340,7 +347,9 @@ impl Work {
             }
             Err(error) => return Err(CommitError::Io(format!("planning failed: {error}"))),
         };
-        let Step { transaction, ops, again, message, warning } = step;
+        let Step { transaction, ops, again, again_at, message, warning } = step;
+        let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        self.retry = again_at.map(|at| Instant::now() + until(at).max(DEBOUNCE));
         if let Some(warning) = warning {
             tracing::warn!(source = %self.name, "{warning}");
         }

@@ -68,5 +68,6 @@ pub fn entry(key: &Key, uid: &str, created: bool, file: &str, keep: bool) -> Inv
         created,
         file: file.to_owned(),
         keep,
+        ..InventoryEntry::default()
     }
 }

@@ -55,6 +55,13 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// What the planner remembers.
+    pub fn known(&mut self) -> &mut Known {
+        &mut self.known
+    }
+}
+
 impl Look {
     pub fn unreachable(why: String) -> Self {
         Look::Unreachable(why)
@@ -79,6 +86,8 @@ pub struct Step {
     pub ops: usize,
     /// Plan again right after it.
     pub again: bool,
+    /// Plan again at this time even if nothing changes.
+    pub again_at: Option<Timestamp>,
     /// For the log.
     pub message: String,
     /// For the log: what was accepted before cannot be held in place.
@@ -120,6 +129,7 @@ pub fn decide(
     if let Some(plan) = &carried {
         writes.extend(writes_of(plan, &mut status, uid));
         step.ops = plan.step().len();
+        step.again_at = plan.again_at;
         step.message = format!("revision {}: {}", plan.revision, plan.sum);
     }
     if source.status.clone().unwrap_or_default() != status {

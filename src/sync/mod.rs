@@ -5,6 +5,7 @@
 //! - `render` (pure): a tree's files to objects, or every error of the tree
 //! - `plan` (pure): desired against live against inventory
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
+//! - `again` (pure): when what is gone is created again, and when not
 //! - `inventory`, `budget`, `health` (pure): what a source holds, what a deletion takes with it, how
 //!   an object fares
 //! - `accepted` (pure): the accepted set in the store, for a process that never read it
@@ -18,6 +19,7 @@
 
 pub mod accepted;
 pub mod act;
+pub mod again;
 pub mod budget;
 pub mod configured;
 pub mod dir;

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::again::{self, Losses};
 use super::budget;
 use super::identity::{self, Sum};
 use super::inventory::{self, Inventory};
@@ -31,6 +32,8 @@ pub struct Known {
     seen: Option<Seen>,
     /// The inventory as the Source has it, and by key.
     held: Option<(Vec<Arc<InventoryEntry>>, Arc<Inventory>)>,
+    /// What somebody else deletes again and again.
+    losses: Losses,
 }
 
 /// The input of a plan, and what of it was not as wanted.
@@ -89,6 +92,10 @@ pub struct SyncPlan {
     pub approved: bool,
     /// What the next step or an op waits for.
     pub waits: Vec<Wait>,
+    /// Plan again at this time even if nothing changes.
+    pub again_at: Option<Timestamp>,
+    /// Gone for good, as their manifests say: see [`again::has_finished`].
+    pub finished: BTreeSet<Key>,
     /// Left out or left alone, each with its reason.
     pub skipped: Vec<String>,
     /// The inventory once this step is done. Objects of later waves have no UID yet.
@@ -142,6 +149,7 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
         probe: input.state.clone(),
         uids: 0,
         seen: known.seen.take(),
+        losses: &mut known.losses,
         open: BTreeSet::new(),
         replaced: Vec::new(),
         plan: SyncPlan {
@@ -199,6 +207,7 @@ struct Planner<'p> {
     probe: Snapshot,
     uids: usize,
     /// The last plan's input.
+    losses: &'p mut Losses,
     seen: Option<Seen>,
     /// What is not as wanted in this one.
     open: BTreeSet<Key>,
@@ -243,7 +252,11 @@ impl<'p> Planner<'p> {
             self.open.insert(key.clone());
             let entry = self.held.entries.get(key);
             let Some(live) = self.input.state.get(key) else {
-                self.create(desired);
+                match entry {
+                    Some(entry) if again::has_finished(entry, desired) => self.finished(entry, desired),
+                    Some(entry) if self.is_lost_again(key, entry) => {}
+                    _ => self.create(desired),
+                }
                 continue;
             };
             if live.is_deleting() {
@@ -299,11 +312,34 @@ impl<'p> Planner<'p> {
     fn remember(&mut self, desired: &Desired, uid: &str, created: bool) -> bool {
         let key = desired.object.key();
         let entry = inventory::entry(key, uid, created, &desired.file, !desired.prune);
+        self.put_entry(key, InventoryEntry { digest: again::digest(desired), ..entry })
+    }
+
+    fn put_entry(&mut self, key: &Key, entry: InventoryEntry) -> bool {
         let new = self.plan.inventory.entries.get(key).map(AsRef::as_ref) != Some(&entry);
         if new {
             Arc::make_mut(&mut self.plan.inventory).entries.insert(key.clone(), Arc::new(entry));
         }
         new
+    }
+
+    /// It was removed when it had finished: nothing to do until its manifest says something else.
+    fn finished(&mut self, entry: &InventoryEntry, desired: &Desired) {
+        let key = desired.object.key();
+        self.put_entry(key, InventoryEntry { file: desired.file.clone(), keep: !desired.prune, ..entry.clone() });
+        self.plan.sum.unchanged += 1;
+        let message = "has finished and was removed by its ttlSecondsAfterFinished; it runs again when its manifest changes";
+        self.plan.skipped.push(format!("{key} {message}"));
+        self.plan.finished.insert(key.clone());
+    }
+
+    /// Somebody else deleted it so often of late that it is not created yet.
+    fn is_lost_again(&mut self, key: &Key, entry: &InventoryEntry) -> bool {
+        let uid = if entry.created { entry.uid.as_str() } else { "" };
+        let Some((until, reason)) = self.losses.wait(key, uid, self.input.now) else { return false };
+        self.plan.waits.push(Wait { subject: key.clone(), reason });
+        self.plan.again_at = Some(self.plan.again_at.map_or(until, |earlier| earlier.min(until)));
+        true
     }
 
     fn create(&mut self, desired: &Desired) {
@@ -403,6 +439,9 @@ impl<'p> Planner<'p> {
 
     fn push(&mut self, action: Action, before: Option<&Object>, after: Option<Object>, desired: &Desired) {
         let deletes = matches!(action, Action::Replace | Action::Delete);
+        if deletes {
+            self.losses.forget(desired.object.key());
+        }
         let takes = before.filter(|_| deletes).map(|before| budget::taken(self.input.state, before)).unwrap_or_default();
         self.replaced.extend(before.filter(|_| deletes).cloned());
         match action {
@@ -446,6 +485,7 @@ impl<'p> Planner<'p> {
                 }
                 None => {}
             }
+            self.losses.forget(key);
             Arc::make_mut(&mut self.plan.inventory).entries.remove(key);
         }
         self.approvals(&pruned);

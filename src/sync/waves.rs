@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::health::{Health, health};
 use super::op::Action;
 use super::plan::{Input, SyncPlan};
-use crate::model::{Kind, Object};
+use crate::model::{Key, Kind, Object};
 use crate::plan::{Reason, Wait};
 
 /// Which ops are this step's. With one wave, all; otherwise those up to and with the first wave that
@@ -21,7 +21,7 @@ pub(super) fn step(plan: &mut SyncPlan, input: &Input<'_>) {
                 plan.now = until;
                 break;
             }
-            let waits = unhealthy(input, *wave);
+            let waits = unhealthy(input, *wave, &plan.finished);
             if !waits.is_empty() {
                 plan.now = 0;
                 plan.waits.extend(waits);
@@ -44,7 +44,7 @@ fn stays_marked(object: &Object) -> bool {
     matches!(object.kind(), Kind::Namespace | Kind::Pod) || object.meta().finalizers.as_ref().is_some_and(|all| !all.is_empty())
 }
 
-fn unhealthy(input: &Input<'_>, wave: i32) -> Vec<Wait> {
+fn unhealthy(input: &Input<'_>, wave: i32, finished: &BTreeSet<Key>) -> Vec<Wait> {
     let of_wave = input.rendered.desired.iter().filter(|(_, desired)| desired.wave == wave);
     of_wave
         .filter_map(|(key, _)| match input.state.get(key).map(health) {
@@ -56,6 +56,7 @@ fn unhealthy(input: &Input<'_>, wave: i32) -> Vec<Wait> {
                 subject: key.clone(),
                 reason: Reason::new("WaveFailed", format!("wave {wave} has failed and stops here: {}", reason.message)),
             }),
+            None if finished.contains(key) => None,
             None => Some(Wait { subject: key.clone(), reason: Reason::new("NotCreated", format!("wave {wave} waits until it exists")) }),
         })
         .collect()

@@ -7,9 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::{rolling, status};
 use crate::control::claim::{self, Claims};
-use crate::control::naming;
+use crate::control::{naming, refusal};
 use crate::model::selector::Selector;
-use crate::model::{Key, Kind, Object, Timestamp};
+use crate::model::{Key, Kind, LAST_APPLIED, Object, Timestamp};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
 
@@ -133,7 +133,7 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
     let newest = sets.iter().position(|set| same_template(set, &spec.template));
     let mut rollout = Rollout { object: seen.deployment, deployment, spec, sets, newest };
     if seen.deployment.is_deleting() {
-        status::report(&rollout, seen, now, &mut plan);
+        status::report(&rollout, seen, None, now, &mut plan);
         return plan;
     }
     let paused = spec.paused.unwrap_or(false);
@@ -153,12 +153,24 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
     }
     annotate_scale(&mut rollout);
     emit_sets(&rollout, &mut plan);
+    if let Some(why) = plan.ops.iter().filter(|op| matches!(op, Op::Create(_))).find_map(|op| refusal::of(seen.state, op, now)) {
+        return without_set(rollout, seen, &why, now);
+    }
     if plan.is_empty() && !paused {
         tidy_history(&rollout, &mut plan);
     }
     if !emit_revision(&rollout, &mut plan) {
-        status::report(&rollout, seen, now, &mut plan);
+        status::report(&rollout, seen, None, now, &mut plan);
     }
+    plan
+}
+
+/// Admission refuses the set of the newest template: nothing moves, and the Deployment says why.
+fn without_set(mut rollout: Rollout<'_>, seen: &Observed<'_>, why: &str, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    rollout.sets.retain(|set| set.before.is_some());
+    rollout.newest = None;
+    status::report(&rollout, seen, Some(&format!("Failed to create new replica set: {why}")), now, &mut plan);
     plan
 }
 
@@ -289,13 +301,13 @@ fn adopt_revision(rollout: &mut Rollout<'_>) {
 /// Annotations that say something of the Deployment alone stay there.
 fn is_copied(name: &str) -> bool {
     let own = ["deployment.kubernetes.io/", "podbay.dev/", "argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/"];
-    name != "kubectl.kubernetes.io/last-applied-configuration" && !own.iter().any(|prefix| name.starts_with(prefix))
+    name != LAST_APPLIED && !own.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Notes on each sized set what it was sized for: the base of proportional scaling.
 fn annotate_scale(rollout: &mut Rollout<'_>) {
     let desired = rollout.replicas().to_string();
-    let max = (rollout.replicas() + rolling::max_surge(rollout)).to_string();
+    let max = rollout.replicas().saturating_add(rolling::max_surge(rollout)).to_string();
     let newest = rollout.newest;
     for (at, set) in rollout.sets.iter_mut().enumerate() {
         if set.replicas() > 0 || Some(at) == newest {

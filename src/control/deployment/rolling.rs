@@ -24,8 +24,8 @@ pub fn resolve(value: Option<&IntOrString>, replicas: i32, round_up: bool) -> i3
         Some(IntOrString::String(text)) => text.strip_suffix('%').and_then(|text| text.parse::<i64>().ok()).unwrap_or(0),
         None => 25,
     };
-    let product = i64::from(replicas) * percent.max(0);
-    let count = if round_up { (product + 99) / 100 } else { product / 100 };
+    let product = i64::from(replicas).saturating_mul(percent.max(0));
+    let count = if round_up { product.saturating_add(99) / 100 } else { product / 100 };
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
@@ -51,8 +51,9 @@ pub fn max_unavailable(rollout: &Rollout<'_>) -> i32 {
     fences(rollout).1.min(rollout.replicas())
 }
 
-fn total(rollout: &Rollout<'_>) -> i32 {
-    rollout.sets.iter().map(Set::replicas).sum()
+/// The replicas of all sets. All sums of replicas saturate: any one may be the largest number.
+pub fn total(rollout: &Rollout<'_>) -> i32 {
+    rollout.sets.iter().map(Set::replicas).fold(0, i32::saturating_add)
 }
 
 /// How large the newest set may be now.
@@ -61,7 +62,7 @@ pub fn new_set_size(rollout: &Rollout<'_>, at: usize) -> i32 {
     if own >= replicas {
         return replicas;
     }
-    let room = replicas + max_surge(rollout) - total(rollout);
+    let room = replicas.saturating_add(max_surge(rollout)).saturating_sub(total(rollout));
     own + room.clamp(0, replicas - own)
 }
 
@@ -87,7 +88,7 @@ fn shrink_old(rollout: &mut Rollout<'_>, newest: usize) {
     }
     let least = rollout.replicas() - max_unavailable(rollout);
     let new_unavailable = rollout.sets[newest].replicas() - rollout.sets[newest].available();
-    let mut may_go = total(rollout) - least - new_unavailable;
+    let mut may_go = total(rollout).saturating_sub(least).saturating_sub(new_unavailable);
     // Pods that serve nobody go first, whatever their age.
     for at in &old {
         let set = &mut rollout.sets[*at];
@@ -95,7 +96,7 @@ fn shrink_old(rollout: &mut Rollout<'_>, newest: usize) {
         may_go -= idle;
         set.scale(set.replicas() - idle);
     }
-    let available: i32 = rollout.sets.iter().map(Set::available).sum();
+    let available = rollout.sets.iter().map(Set::available).fold(0, i32::saturating_add);
     let mut may_go = may_go.min(available - least);
     for at in &old {
         let set = &mut rollout.sets[*at];
@@ -132,8 +133,8 @@ pub fn proportional(rollout: &mut Rollout<'_>) {
 
 fn share(rollout: &mut Rollout<'_>, mut active: Vec<usize>) {
     let replicas = rollout.replicas();
-    let allowed = if replicas > 0 { replicas + max_surge(rollout) } else { 0 };
-    let to_add = allowed - total(rollout);
+    let allowed = if replicas > 0 { replicas.saturating_add(max_surge(rollout)) } else { 0 };
+    let to_add = allowed.saturating_sub(total(rollout));
     let reported = rollout.deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
     // Largest first; growing favours the newer of equals, shrinking the older.
     active.sort_by_key(|at| {
@@ -144,14 +145,14 @@ fn share(rollout: &mut Rollout<'_>, mut active: Vec<usize>) {
     let mut sizes: Vec<i32> = Vec::with_capacity(active.len());
     for at in &active {
         let set = &rollout.sets[*at];
-        let left = to_add - added;
+        let left = to_add.saturating_sub(added);
         let fraction = fraction(set, replicas, allowed, reported);
         let part = if to_add > 0 { fraction.clamp(0, left.max(0)) } else { fraction.clamp(left.min(0), 0) };
-        added += part;
-        sizes.push(set.replicas() + part);
+        added = i32::saturating_add(added, part);
+        sizes.push(set.replicas().saturating_add(part));
     }
     if let Some(largest) = sizes.first_mut() {
-        *largest += to_add - added;
+        *largest = largest.saturating_add(to_add.saturating_sub(added));
     }
     for (at, size) in active.into_iter().zip(sizes) {
         rollout.sets[at].scale(size.max(0));

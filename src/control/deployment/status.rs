@@ -6,11 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{Observed, Pods, Rollout, Set};
 use super::rolling;
+use crate::control::refusal;
+use crate::control::replica_set::plan::REPLICA_FAILURE;
 use crate::model::{Object, Timestamp};
 use crate::plan::{Op, Plan, Reason};
 
 /// `progressDeadlineSeconds` of this value means none.
 const NO_DEADLINE: i32 = i32::MAX;
+
+/// Reason of the condition and the event when admission refuses the newest set.
+const NOT_CREATED: &str = "ReplicaSetCreateError";
 
 /// Every pod has the newest template, all are available, and no other is left.
 pub fn is_complete(rollout: &Rollout<'_>) -> bool {
@@ -21,12 +26,17 @@ pub fn is_complete(rollout: &Rollout<'_>) -> bool {
 }
 
 /// Writes the status where it differs, and says what the rollout waits for.
-pub fn report(rollout: &Rollout<'_>, seen: &Observed<'_>, now: Timestamp, plan: &mut Plan) {
+/// `refused`: why the set of the newest template cannot be created.
+pub fn report(rollout: &Rollout<'_>, seen: &Observed<'_>, refused: Option<&str>, now: Timestamp, plan: &mut Plan) {
     let before = rollout.deployment.status.clone().unwrap_or_default();
     let mut after = counts(rollout, seen, &before);
     let mut conditions = before.conditions.clone().unwrap_or_default();
     available(rollout, &after, &mut conditions, now);
-    progressing(rollout, &before, &after, &mut conditions, now, plan);
+    match refused {
+        Some(why) => not_created(rollout, why, &mut conditions, now, plan),
+        None => progressing(rollout, &before, &after, &mut conditions, now, plan),
+    }
+    replica_failure(rollout, &mut conditions, now);
     after.conditions = Some(conditions);
     for at in rollout.sets.iter().filter_map(|set| set.pods.next_available) {
         plan.look_again(at);
@@ -53,7 +63,7 @@ fn counts(rollout: &Rollout<'_>, seen: &Observed<'_>, before: &DeploymentStatus)
         updated_replicas: some(rollout.new_set().map_or(0, |set| set.pods.active)),
         ready_replicas: some(sum(|pods| pods.ready)),
         available_replicas: some(available),
-        unavailable_replicas: some((rollout.sets.iter().map(Set::replicas).sum::<i32>() - available).max(0)),
+        unavailable_replicas: some(rolling::total(rollout).saturating_sub(available).max(0)),
         terminating_replicas: some(sum(|pods| pods.terminating)),
         collision_count: before.collision_count,
         conditions: None,
@@ -83,6 +93,30 @@ fn set(conditions: &mut Vec<DeploymentCondition>, mut new: DeploymentCondition) 
     }
 }
 
+fn not_created(rollout: &Rollout<'_>, why: &str, conditions: &mut Vec<DeploymentCondition>, now: Timestamp, plan: &mut Plan) {
+    let new = !conditions.iter().any(|known| known.reason.as_deref() == Some(NOT_CREATED) && known.message.as_deref() == Some(why));
+    if new {
+        set(conditions, condition("Progressing", "False", NOT_CREATED, why.to_owned(), now));
+    }
+    refusal::tell(plan, rollout.object.key(), NOT_CREATED, why, new, now);
+}
+
+/// Says of the Deployment what its newest set, or else another, says of itself.
+fn replica_failure(rollout: &Rollout<'_>, conditions: &mut Vec<DeploymentCondition>, now: Timestamp) {
+    let of =
+        |set: &Set| set.after.status.as_ref()?.conditions.iter().flatten().find(|it| it.type_.as_deref() == Some(REPLICA_FAILURE)).cloned();
+    let failed = rollout.new_set().and_then(of).or_else(|| rollout.sets.iter().find_map(of));
+    let (Some(reason), Some(message)) =
+        (failed.as_ref().and_then(|it| it.reason.as_ref()), failed.as_ref().and_then(|it| it.message.clone()))
+    else {
+        return conditions.retain(|known| known.type_.as_deref() != Some(REPLICA_FAILURE));
+    };
+    let told = |known: &DeploymentCondition| known.type_.as_deref() == Some(REPLICA_FAILURE) && known.message.as_ref() == Some(&message);
+    if !conditions.iter().any(told) {
+        set(conditions, condition(REPLICA_FAILURE, "True", reason, message, now));
+    }
+}
+
 fn available(rollout: &Rollout<'_>, after: &DeploymentStatus, conditions: &mut Vec<DeploymentCondition>, now: Timestamp) {
     let least = rollout.replicas() - rolling::max_unavailable(rollout);
     let (status, reason, message) = if after.available_replicas.unwrap_or(0) >= least {
@@ -106,6 +140,7 @@ fn progressing(
 ) {
     let deadline = rollout.spec.progress_deadline_seconds.unwrap_or(600);
     let known = conditions.iter().find(|known| known.type_.as_deref() == Some("Progressing")).cloned();
+    let known = known.filter(|known| known.reason.as_deref() != Some(NOT_CREATED));
     let reason = known.as_ref().and_then(|known| known.reason.as_deref()).unwrap_or_default();
     let name = rollout.new_set().map_or(String::new(), |set| format!("ReplicaSet \"{}\"", set.name()));
     if deadline == NO_DEADLINE {

@@ -1,14 +1,15 @@
 //! Counting, deciding whether it is over, and how many pods to run.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use jiff::ToSpan;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::control::naming;
-use crate::model::{Key, Kind, Object, Timestamp, pod};
+use crate::control::{naming, refusal};
+use crate::model::{Key, Kind, Object, Source, Timestamp, pod};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
 
@@ -30,17 +31,11 @@ pub struct Observed<'a> {
 }
 
 pub fn is_tracked(pod: &Object) -> bool {
-    pod.meta().finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING)
+    pod.has_finalizer(TRACKING)
 }
 
 fn untrack(object: &Object) -> Op {
-    let after = object.clone().edit_meta(|meta| {
-        if let Some(finalizers) = &mut meta.finalizers {
-            finalizers.retain(|finalizer| finalizer != TRACKING);
-        }
-        meta.finalizers = meta.finalizers.take().filter(|finalizers| !finalizers.is_empty());
-    });
-    Op::Update { before: object.clone(), after }
+    Op::Update { before: object.clone(), after: object.without_finalizer(TRACKING) }
 }
 
 /// The pods by what they mean to the Job.
@@ -69,7 +64,7 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
     status.succeeded = some(census.succeeded);
     status.failed = some(census.failed);
     if is_finished(&status) || object.is_deleting() {
-        after_the_end(object, spec, &status, &census, now, &mut plan);
+        after_the_end(seen, object, spec, &status, &census, now, &mut plan);
     } else {
         advance(seen, object, spec, &mut status, &mut census, now, &mut plan);
     }
@@ -105,13 +100,13 @@ fn census<'a>(seen: &'a Observed<'_>, job: &Job, now: Timestamp) -> Census<'a> {
             census.terminating += i32::from(!pod::is_terminal(pod));
             if is_tracked(object) {
                 census.counted_now.push(object);
-                census.succeeded += i32::from(succeeded);
-                census.failed += i32::from(failed);
+                census.succeeded = census.succeeded.saturating_add(i32::from(succeeded));
+                census.failed = census.failed.saturating_add(i32::from(failed));
             }
         } else {
             census.active.push(object);
             census.ready += i32::from(pod::is_ready(pod));
-            census.restarts += pod::restarts(pod);
+            census.restarts = census.restarts.saturating_add(pod::restarts(pod));
         }
     }
     census.ends.sort_unstable();
@@ -260,7 +255,7 @@ fn scale(seen: &Observed<'_>, object: &Object, spec: &JobSpec, suspended: bool, 
     let active = census.active.len() as i32;
     let wanted = match spec.completions {
         _ if suspended => 0,
-        Some(completions) => parallelism.min(completions - census.succeeded).max(0),
+        Some(completions) => parallelism.min(completions.saturating_sub(census.succeeded)).max(0),
         None if census.succeeded > 0 => active.min(parallelism),
         None => parallelism,
     };
@@ -271,7 +266,7 @@ fn scale(seen: &Observed<'_>, object: &Object, spec: &JobSpec, suspended: bool, 
         if active < wanted {
             match backoff(census) {
                 Some(at) if at > now => plan.look_again(at),
-                _ => create(seen, object, spec, (wanted - active) as usize, census, plan),
+                _ => create(seen, object, spec, (wanted - active) as usize, census, now, plan),
             }
         }
     }
@@ -313,11 +308,15 @@ fn backoff(census: &Census<'_>) -> Option<Timestamp> {
     last.checked_add(delay.seconds()).ok()
 }
 
-fn create(seen: &Observed<'_>, job: &Object, spec: &JobSpec, count: usize, census: &Census<'_>, plan: &mut Plan) {
+fn create(seen: &Observed<'_>, job: &Object, spec: &JobSpec, count: usize, census: &Census<'_>, now: Timestamp, plan: &mut Plan) {
     let key = job.key();
+    let waiting = naming::without_node(census.active.iter().copied());
+    if let Some(reason) = naming::too_many_wait(waiting, count) {
+        return plan.wait(key, reason);
+    }
     let taken = |name: &str| seen.state.get(&Key::new(Kind::Pod, key.namespace.clone(), name)).is_some();
-    let first = u64::try_from(census.succeeded + census.failed).unwrap_or(0);
-    for name in naming::free_pod_names(key, first, count, &taken) {
+    let first = u64::try_from(census.succeeded.saturating_add(census.failed)).unwrap_or(0);
+    for (index, name) in naming::free_pod_names(key, first, count, waiting, &taken).into_iter().enumerate() {
         let mut pod = naming::pod_of(job, &spec.template, name.clone());
         let labels = pod.metadata.labels.get_or_insert_with(Default::default);
         for (label, value) in [
@@ -329,8 +328,13 @@ fn create(seen: &Observed<'_>, job: &Object, spec: &JobSpec, count: usize, censu
             labels.insert(label.to_owned(), value.clone());
         }
         pod.metadata.finalizers.get_or_insert_with(Vec::new).push(TRACKING.to_owned());
+        let op = Op::Create(Object::new(pod));
+        // They are all alike. A Job has no condition for it: an event of the same words is one event.
+        if let Some(why) = (index == 0).then(|| refusal::of(seen.state, &op, now)).flatten() {
+            return refusal::tell(plan, key, refusal::FAILED_CREATE, &format!("Error creating: {why}"), true, now);
+        }
         plan.note(key, false, Reason::new("SuccessfulCreate", format!("Created pod: {name}")));
-        plan.ops.push(Op::Create(Object::new(pod)));
+        plan.ops.push(op);
     }
 }
 
@@ -346,8 +350,29 @@ fn look_at_ttl(spec: &JobSpec, status: &JobStatus, now: Timestamp, plan: &mut Pl
     }
 }
 
+/// Notes in the inventory of a source that wants the Job that it has had its run: together with its
+/// deletion, or the source would run it again and again.
+fn finished_of(source: &Object, job: &Object) -> Option<Op> {
+    let status = source.get::<Source>()?.status.as_ref()?;
+    let at = status.inventory.iter().position(|entry| entry.uid == job.uid() && entry.kind == Kind::Job.name())?;
+    let after = source.edit::<Source>(|it| {
+        if let Some(entry) = it.status.as_mut().and_then(|status| status.inventory.get_mut(at)) {
+            Arc::make_mut(entry).finished = true;
+        }
+    })?;
+    Some(Op::UpdateStatus { before: source.clone(), after })
+}
+
 /// A finished Job runs nothing and goes when its time is up.
-fn after_the_end(object: &Object, spec: &JobSpec, status: &JobStatus, census: &Census<'_>, now: Timestamp, plan: &mut Plan) {
+fn after_the_end(
+    seen: &Observed<'_>,
+    object: &Object,
+    spec: &JobSpec,
+    status: &JobStatus,
+    census: &Census<'_>,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     if object.is_deleting() {
         return;
     }
@@ -355,7 +380,10 @@ fn after_the_end(object: &Object, spec: &JobSpec, status: &JobStatus, census: &C
     match expiry(spec, status) {
         Some(at) if at > now => plan.look_again(at),
         // Alone in its plan: the status is of no interest any more.
-        Some(_) if plan.is_empty() => plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: None }),
+        Some(_) if plan.is_empty() => {
+            plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: None });
+            plan.ops.extend(seen.state.list(Kind::Source).filter_map(|source| finished_of(source, object)));
+        }
         _ => {}
     }
 }

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::control::claim::{self, Claims};
-use crate::control::naming;
+use crate::control::{naming, refusal};
 use crate::model::pod::{self, Availability};
 use crate::model::selector::Selector;
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
+
+/// The condition that says why pods cannot be made.
+pub const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 /// What a ReplicaSet's decision rests on.
 pub struct Observed<'a> {
@@ -39,9 +43,10 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
         .filter(|(_, pod)| pod::is_active(pod))
         .collect();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    let mut refused = None;
     if !seen.set.is_deleting() {
         if active.len() < wanted {
-            create(seen, set, wanted - active.len(), &mut plan);
+            refused = create(seen, set, &active, wanted - active.len(), now, &mut plan);
         } else if active.len() > wanted {
             let excess = active.len() - wanted;
             let related = related_by_node(seen.state, seen.set);
@@ -49,19 +54,56 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
         }
     }
     if plan.is_empty() {
-        status(seen, set, &active, now, &mut plan);
+        status(seen, set, &active, refused, now, &mut plan);
     }
     plan
 }
 
-fn create(seen: &Observed<'_>, set: &ReplicaSet, count: usize, plan: &mut Plan) {
-    let Some(template) = &set.spec.template else { return };
+/// Plans new pods. Where admission refuses them: why.
+fn create(
+    seen: &Observed<'_>,
+    set: &ReplicaSet,
+    active: &[(&Object, &Pod)],
+    count: usize,
+    now: Timestamp,
+    plan: &mut Plan,
+) -> Option<String> {
+    let template = set.spec.template.as_ref()?;
     let key = seen.set.key();
-    let taken = |name: &str| seen.state.get(&Key::new(Kind::Pod, key.namespace.clone(), name)).is_some();
-    for name in naming::free_pod_names(key, 0, count, &taken) {
-        plan.note(key, false, Reason::new("SuccessfulCreate", format!("Created pod: {name}")));
-        plan.ops.push(Op::Create(Object::new(naming::pod_of(seen.set, template, name))));
+    let waiting = naming::without_node(active.iter().map(|(object, _)| *object));
+    if let Some(reason) = naming::too_many_wait(waiting, count) {
+        plan.wait(key, reason);
+        return None;
     }
+    let taken = |name: &str| seen.state.get(&Key::new(Kind::Pod, key.namespace.clone(), name)).is_some();
+    for (index, name) in naming::free_pod_names(key, 0, count, waiting, &taken).into_iter().enumerate() {
+        let op = Op::Create(Object::new(naming::pod_of(seen.set, template, name.clone())));
+        // They are all alike.
+        if let Some(why) = (index == 0).then(|| refusal::of(seen.state, &op, now)).flatten() {
+            return Some(format!("Error creating: {why}"));
+        }
+        plan.note(key, false, Reason::new("SuccessfulCreate", format!("Created pod: {name}")));
+        plan.ops.push(op);
+    }
+    None
+}
+
+fn is_failure(condition: &ReplicaSetCondition) -> bool {
+    condition.type_.as_deref() == Some(REPLICA_FAILURE)
+}
+
+/// The condition that says so, kept as it was while it says the same.
+fn failure(before: &ReplicaSetStatus, message: &str, now: Timestamp) -> (ReplicaSetCondition, bool) {
+    let same = |known: &&ReplicaSetCondition| is_failure(known) && known.message.as_deref() == Some(message);
+    let known = before.conditions.iter().flatten().find(same);
+    let new = || ReplicaSetCondition {
+        type_: Some(REPLICA_FAILURE.to_owned()),
+        status: Some("True".to_owned()),
+        reason: Some(refusal::FAILED_CREATE.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(Time(now)),
+    };
+    (known.cloned().unwrap_or_else(new), known.is_none())
 }
 
 fn delete(key: &Key, mut active: Vec<(&Object, &Pod)>, count: usize, related: &BTreeMap<String, usize>, plan: &mut Plan) {
@@ -95,7 +137,7 @@ fn rank(object: &Object, pod: &Pod, related: &BTreeMap<String, usize>) -> impl O
     )
 }
 
-fn status(seen: &Observed<'_>, set: &ReplicaSet, active: &[(&Object, &Pod)], now: Timestamp, plan: &mut Plan) {
+fn status(seen: &Observed<'_>, set: &ReplicaSet, active: &[(&Object, &Pod)], refused: Option<String>, now: Timestamp, plan: &mut Plan) {
     let min_ready = set.spec.min_ready_seconds.unwrap_or(0);
     let labels = set.spec.template.as_ref().and_then(|it| it.metadata.as_ref()).and_then(|it| it.labels.as_ref());
     let (mut ready, mut available, mut labelled) = (0, 0, 0);
@@ -117,6 +159,13 @@ fn status(seen: &Observed<'_>, set: &ReplicaSet, active: &[(&Object, &Pod)], now
     let leaving = |object: &&Object| object.is_deleting() && object.get::<Pod>().is_some_and(|pod| !pod::is_terminal(pod));
     let terminating = seen.claims.owned.iter().filter(leaving).count() as i32;
     let before = set.status.clone().unwrap_or_default();
+    let mut conditions = before.conditions.clone().unwrap_or_default();
+    conditions.retain(|known| !is_failure(known));
+    if let Some(message) = refused {
+        let (condition, new) = failure(&before, &message, now);
+        conditions.push(condition);
+        refusal::tell(plan, seen.set.key(), refusal::FAILED_CREATE, &message, new, now);
+    }
     let after = ReplicaSetStatus {
         replicas: active.len() as i32,
         fully_labeled_replicas: some(labelled),
@@ -124,7 +173,7 @@ fn status(seen: &Observed<'_>, set: &ReplicaSet, active: &[(&Object, &Pod)], now
         available_replicas: some(available),
         terminating_replicas: some(terminating),
         observed_generation: set.metadata.generation,
-        conditions: before.conditions.clone(),
+        conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
     };
     if set.status.as_ref() != Some(&after) {
         let changed = ReplicaSet { status: Some(after), ..set.clone() };

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Namespace;
 use serde::{Deserialize, Serialize};
 
-use super::settle::settle;
+use super::settle::{MADE, settle_within};
+use crate::admit::{LASTING_NAMESPACES, Refused};
 use crate::model::{Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Controller, Wait};
 use crate::store::snapshot::Snapshot;
@@ -64,6 +65,9 @@ pub struct Preview {
     /// What it waits for at the end: time, a process's exit, room on a node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,
+    /// What is not in the end as the revision says, although nothing is left to wait for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
 }
 
 /// One object that the source writes or deletes.
@@ -88,7 +92,11 @@ pub struct ObjectPreview {
 impl Preview {
     /// Would anything be written, or does anything stand in the way?
     pub fn has_changes(&self) -> bool {
-        !self.objects.is_empty() || !self.pods.starts.is_empty() || !self.pods.stops.is_empty() || self.is_refused()
+        !self.objects.is_empty()
+            || !self.pods.starts.is_empty()
+            || !self.pods.stops.is_empty()
+            || !self.unmet.is_empty()
+            || self.is_refused()
     }
 
     /// Nothing would happen: the revision has errors or is refused.
@@ -107,6 +115,17 @@ const ROUNDS: usize = 200;
 
 /// Foretells what a source's revision does to this state. `source` need not be in it yet.
 pub fn preview(state: &Snapshot, source: &Source, look: &Look, controllers: &[Arc<dyn Controller>], now: Timestamp) -> Preview {
+    preview_within(state, source, look, controllers, now, MADE)
+}
+
+fn preview_within(
+    state: &Snapshot,
+    source: &Source,
+    look: &Look,
+    controllers: &[Arc<dyn Controller>],
+    now: Timestamp,
+    made: usize,
+) -> Preview {
     let name = source.metadata.name.clone().unwrap_or_default();
     let revision = match look {
         Look::Read(revision) => revision,
@@ -116,25 +135,29 @@ pub fn preview(state: &Snapshot, source: &Source, look: &Look, controllers: &[Ar
     };
     let base = with_source(state, source);
     let plan = plan_of(&base, source, revision, now);
-    let end = foretell(&base, &name, look, &plan, controllers, now);
-    let shown = if plan.blocked.is_empty() { end } else { End { state: base.clone(), waits: Vec::new(), tied: BTreeSet::new() } };
-    let pods = pods::pods(&base, &shown.state, &shown.tied);
+    let most = base.len().saturating_add(revision.rendered.desired.len()).saturating_add(made);
+    let mut shown = End::at(base.clone());
+    if plan.blocked.is_empty() {
+        shown = foretell(&base, &name, look, &plan, controllers, now, most);
+    }
+    let mut pods = pods::pods(&base, &shown.state, &shown.tied);
+    pods.pending.extend(pods::refused(&shown.state, &shown.waits));
+    let mut refusals: Vec<String> = plan.blocked.iter().map(|reason| printable(&reason.message)).collect();
+    if shown.too_many {
+        refusals.push(format!("it cannot be foretold: it makes more than {made} objects beyond its own, above all pods"));
+    }
     let mut preview = Preview {
         source: name,
         revision: revision.id.clone(),
         subject: printable(&revision.subject),
         plan_id: plan.id.clone(),
         counts: plan.sum,
-        refusals: plan.blocked.iter().map(|reason| printable(&reason.message)).collect(),
+        refusals,
         approvals: plan.approvals.iter().map(|reason| printable(&reason.message)).collect(),
         objects: objects(&plan),
         skipped: plan.skipped.iter().map(|line| printable(line)).collect(),
-        waits: shown
-            .waits
-            .iter()
-            .filter(|wait| !pods::is_pending(&shown.state, &wait.subject))
-            .map(|wait| printable(&format!("{}: {}", wait.subject, wait.reason.message)))
-            .collect(),
+        waits: shown.waits_of_others(),
+        unmet: shown.unmet.iter().map(|line| printable(line)).collect(),
         pods,
         ..Preview::default()
     };
@@ -152,13 +175,15 @@ fn sum(preview: &Preview) -> String {
     let mut sum = preview.counts.to_string();
     let Pods { starts, stops, pending } = &preview.pods;
     if !starts.is_empty() || !stops.is_empty() || !pending.is_empty() {
-        sum += &format!("; {} start, {} stop", pods::count(starts), pods::count(stops));
+        sum += &format!("; {}, {}", pods::do_so(starts, "start"), pods::do_so(stops, "stop"));
     }
     if !pending.is_empty() {
         sum += &format!(", {} pending", pods::count(pending));
     }
     if !preview.refusals.is_empty() {
-        sum = format!("refused: {sum}");
+        // The counts know only of what could be written.
+        let nothing = preview.objects.is_empty();
+        sum = if nothing { "refused: nothing is written".to_owned() } else { format!("refused: {sum}") };
     } else if !preview.approvals.is_empty() {
         sum += "; needs approval";
     }
@@ -179,7 +204,7 @@ fn with_source(state: &Snapshot, source: &Source) -> Snapshot {
     source.spec.suspend = None;
     copy.insert(Object::new(source));
     // A cluster has them from the start; a preview without a server starts from nothing.
-    for name in ["default", "kube-system"] {
+    for name in LASTING_NAMESPACES {
         if copy.get(&Key::cluster(Kind::Namespace, name)).is_none() {
             let mut namespace = Namespace::default();
             namespace.metadata.name = Some(name.to_owned());
@@ -191,6 +216,10 @@ fn with_source(state: &Snapshot, source: &Source) -> Snapshot {
 }
 
 fn plan_of(state: &Snapshot, source: &Source, revision: &Revision, now: Timestamp) -> SyncPlan {
+    plan_with(state, source, revision, &mut plan::Known::default(), now)
+}
+
+fn plan_with(state: &Snapshot, source: &Source, revision: &Revision, known: &mut plan::Known, now: Timestamp) -> SyncPlan {
     let input = Input {
         state,
         source,
@@ -200,7 +229,7 @@ fn plan_of(state: &Snapshot, source: &Source, revision: &Revision, now: Timestam
         now,
         approved: None,
     };
-    plan::plan(&input, &mut plan::Known::default())
+    plan::plan(&input, known)
 }
 
 /// Where it ends.
@@ -208,30 +237,82 @@ struct End {
     state: Snapshot,
     waits: Vec<Wait>,
     tied: BTreeSet<Key>,
+    /// What admission refuses a controller.
+    refused: Vec<(Key, Refused)>,
+    unmet: Vec<String>,
+    too_many: bool,
+}
+
+impl End {
+    fn at(state: Snapshot) -> Self {
+        Self { state, waits: Vec::new(), tied: BTreeSet::new(), refused: Vec::new(), unmet: Vec::new(), too_many: false }
+    }
+
+    /// What is waited for, but for what is told among the pods.
+    fn waits_of_others(&self) -> Vec<String> {
+        let others = self.waits.iter().filter(|wait| !pods::is_told(&self.state, wait));
+        let waits = others.map(|wait| format!("{}: {}", wait.subject, wait.reason.message));
+        let refused = self.refused.iter().map(|(key, refused)| format!("{key}: what it asks for is refused: {refused}"));
+        waits.chain(refused).map(|line| printable(&line)).collect()
+    }
 }
 
 /// The source's steps and everybody's answer to them, until nothing moves.
-fn foretell(base: &Snapshot, name: &str, look: &Look, plan: &SyncPlan, controllers: &[Arc<dyn Controller>], now: Timestamp) -> End {
-    let mut end = End { state: approved(base, name, &plan.id), waits: Vec::new(), tied: BTreeSet::new() };
+fn foretell(
+    base: &Snapshot,
+    name: &str,
+    look: &Look,
+    plan: &SyncPlan,
+    controllers: &[Arc<dyn Controller>],
+    now: Timestamp,
+    most: usize,
+) -> End {
+    let mut end = End::at(approved(base, name, &plan.id));
     let mut memory = Memory::default();
+    let (mut moved, mut uids) = (true, 0);
     for _ in 0..ROUNDS {
-        let moved = step(&mut end.state, name, look, &mut memory, now);
-        let settled = settle(end.state, controllers, now);
+        moved = step(&mut end.state, name, look, &mut memory, &mut uids, now);
+        let settled = settle_within(end.state, controllers, now, most);
         end.state = settled.state;
         end.tied.extend(settled.tied);
         end.waits = settled.waits;
-        if !moved {
+        end.refused = settled.refused;
+        end.too_many = settled.too_many;
+        if settled.stuck {
+            end.unmet.push("the controllers do not come to rest: what is shown is not the end".to_owned());
+        }
+        if !moved || settled.stuck || settled.too_many {
             break;
         }
+    }
+    if moved && end.unmet.is_empty() && !end.too_many {
+        end.unmet.push(format!("it does not come to rest in {ROUNDS} rounds: what is shown is not the end"));
     }
     if let (Look::Read(revision), Some(object)) = (look, end.state.get(&Key::cluster(Kind::Source, name)))
         && let Some(source) = object.get::<Source>()
     {
-        end.waits.extend(plan_of(&end.state, source, revision, now).waits);
+        let last = plan_with(&end.state, source, revision, memory.known(), now);
+        unmet(&mut end, revision, &last);
+        end.waits.extend(last.waits);
     }
     end.waits.sort();
     end.waits.dedup();
     end
+}
+
+/// What the revision wants and the end does not have; what waits for its wave is told as that.
+fn unmet(end: &mut End, revision: &Revision, last: &SyncPlan) {
+    if !last.is_free() || end.too_many {
+        return;
+    }
+    let later: BTreeSet<&Key> = last.ops[last.now..].iter().map(plan::SyncOp::key).collect();
+    for (key, desired) in &revision.rendered.desired {
+        let missing = end.state.get(key).is_none_or(Object::is_deleting) && !last.finished.contains(key);
+        if missing && !later.contains(key) && !last.waits.iter().any(|wait| wait.subject == *key && wait.reason.code == "BeingDeleted") {
+            end.unmet
+                .push(format!("{key} ({}:{}) is not there in the end: it is deleted again by somebody else", desired.file, desired.line));
+        }
+    }
 }
 
 /// As if somebody had approved the plan: a preview shows what there is to approve.
@@ -243,11 +324,13 @@ fn approved(base: &Snapshot, name: &str, id: &str) -> Snapshot {
     copy
 }
 
-fn step(state: &mut Snapshot, name: &str, look: &Look, memory: &mut Memory, now: Timestamp) -> bool {
-    let mut last: u64 = state.iter().filter_map(|object| object.uid().strip_prefix("sim-")?.parse().ok()).max().unwrap_or(0);
+/// `uids`: the last number given, which no object gets again even when its first bearer is gone.
+fn step(state: &mut Snapshot, name: &str, look: &Look, memory: &mut Memory, uids: &mut u64, now: Timestamp) -> bool {
+    let last = state.iter().filter_map(|object| object.uid().strip_prefix("sim-")?.parse().ok()).max().unwrap_or(0);
+    *uids = last.max(*uids);
     let mut uid = || {
-        last += 1;
-        format!("sim-{last}")
+        *uids += 1;
+        format!("sim-{uids}")
     };
     let decided = decide(state, name, look, None, memory, &mut uid, now);
     if decided.transaction.writes.is_empty() {
@@ -283,5 +366,7 @@ fn objects(plan: &SyncPlan) -> Vec<ObjectPreview> {
         .collect()
 }
 
+#[cfg(test)]
+mod quarrel_tests;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::{Deserialize, Serialize};
 
 use super::fields::printable;
-use crate::model::{Key, Kind, Object};
+use crate::control::refusal::FAILED_CREATE;
+use crate::model::{Key, Kind, Object, Typed};
+use crate::plan::Wait;
 use crate::store::snapshot::Snapshot;
 
 /// The pods of a preview.
@@ -47,6 +49,16 @@ pub(super) fn pods(before: &Snapshot, after: &Snapshot, tied: &BTreeSet<Key>) ->
             None if !is_finished(pod) => {
                 pending.push(PodPreview { name: name(after, pod), reason: Some(why_pending(view)), count: 1, ..PodPreview::default() });
             }
+            Some(node) if !was_placed && !is_finished(pod) && trouble(after, &node).is_some() => {
+                let reason = trouble(after, &node);
+                pending.push(PodPreview {
+                    name: name(after, pod),
+                    node: Some(printable(&node)),
+                    reason,
+                    count: 1,
+                    ..PodPreview::default()
+                });
+            }
             Some(node) if !was_placed => {
                 let tied = tied.contains(pod.key());
                 starts.push(PodPreview { name: name(after, pod), node: Some(printable(&node)), tied, reason: None, count: 1 });
@@ -67,8 +79,39 @@ pub(super) fn pods(before: &Snapshot, after: &Snapshot, tied: &BTreeSet<Key>) ->
     Pods { starts: grouped(starts), stops: grouped(stops), pending: grouped(pending) }
 }
 
-/// A pod without a node: it is told among the pods.
-pub(super) fn is_pending(state: &Snapshot, key: &Key) -> bool {
+/// Why a pod that is bound to a node does not start there.
+fn trouble(state: &Snapshot, node: &str) -> Option<String> {
+    let Some(object) = state.get(&Key::cluster(Kind::Node, node)) else {
+        return Some(printable(&format!("there is no node {node}: the pod is deleted again")));
+    };
+    let conditions = object.get::<Node>().and_then(|node| node.status.as_ref()?.conditions.clone()).unwrap_or_default();
+    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    (!ready).then(|| printable(&format!("node {node} is not ready")))
+}
+
+/// The pods that admission refuses their owner, from what the owner waits for.
+pub(super) fn refused(state: &Snapshot, waits: &[Wait]) -> Vec<PodPreview> {
+    let of = |Wait { subject: key, reason }: &Wait| {
+        let wanted = match state.get(key).map(Object::typed)? {
+            Typed::ReplicaSet(set) => set.spec.replicas.unwrap_or(1),
+            Typed::Job(job) => job.spec.as_ref()?.parallelism.unwrap_or(1),
+            _ => return None,
+        };
+        let there = state.owned_by(state.get(key)?.uid()).filter(|object| object.kind() == Kind::Pod && !is_finished(object)).count();
+        let count = usize::try_from(wanted).ok()?.checked_sub(there).filter(|count| *count > 0)?;
+        let name = format!("{}/{}-*", key.namespace, key.name);
+        Some(PodPreview { name: printable(&name), reason: Some(printable(&reason.message)), count, ..PodPreview::default() })
+    };
+    waits.iter().filter(|wait| wait.reason.code == FAILED_CREATE).filter_map(of).collect()
+}
+
+/// A wait that is told among the pods: of a pod without a node, and of pods that cannot be made.
+pub(super) fn is_told(state: &Snapshot, wait: &Wait) -> bool {
+    let (key, makes_pods) = (&wait.subject, matches!(wait.subject.kind, Kind::ReplicaSet | Kind::Job));
+    (wait.reason.code == FAILED_CREATE && makes_pods) || is_pending(state, key)
+}
+
+fn is_pending(state: &Snapshot, key: &Key) -> bool {
     state.get(key).is_some_and(|object| object.kind() == Kind::Pod && node_of(object).is_none())
 }
 
@@ -76,6 +119,13 @@ pub(super) fn is_pending(state: &Snapshot, key: &Key) -> bool {
 pub(super) fn count(pods: &[PodPreview]) -> String {
     let sum: usize = pods.iter().map(|pod| pod.count).sum();
     if sum == 1 { "1 pod".to_owned() } else { format!("{sum} pods") }
+}
+
+/// "1 pod starts", "2 pods start".
+pub(super) fn do_so(pods: &[PodPreview], verb: &str) -> String {
+    let count = count(pods);
+    let ending = if count == "1 pod" { "s" } else { "" };
+    format!("{count} {verb}{ending}")
 }
 
 fn grouped(pods: Vec<PodPreview>) -> Vec<PodPreview> {

@@ -12,28 +12,28 @@ use crate::simulate::tests::{cluster, controllers, start};
 use crate::store::transaction::{Precondition, Transaction, Write};
 use crate::sync::source::Tree;
 
-fn source() -> Source {
+pub(super) fn source() -> Source {
     let spec = SourceSpec { directory: Some("/srv".to_owned()), namespace: Some("web".to_owned()), ..SourceSpec::default() };
     Source::new("shop", spec)
 }
 
-fn read(source: &Source, revision: &str, files: &[(&str, String)]) -> Look {
+pub(super) fn read(source: &Source, revision: &str, files: &[(&str, String)]) -> Look {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.clone().into_bytes())).collect();
     let tree = Tree { revision: revision.to_owned(), files, path_exists: true, ..Tree::default() };
     Look::of(tree, &source.spec, &mut Memory::default())
 }
 
-fn current(state: &Snapshot) -> Source {
+pub(super) fn current(state: &Snapshot) -> Source {
     state.get(&Key::cluster(Kind::Source, "shop")).and_then(|object| object.get::<Source>()).cloned().unwrap_or_else(source)
 }
 
-fn foresee(state: &Snapshot, revision: &str, files: &[(&str, String)]) -> Preview {
+pub(super) fn foresee(state: &Snapshot, revision: &str, files: &[(&str, String)]) -> Preview {
     let source = current(state);
     preview(state, &source, &read(&source, revision, files), &controllers(), start())
 }
 
 /// What happens when the source's worker and everybody else go on by themselves.
-fn happen(state: &Snapshot, revision: &str, files: &[(&str, String)], approve: Option<&str>) -> Snapshot {
+pub(super) fn happen(state: &Snapshot, revision: &str, files: &[(&str, String)], approve: Option<&str>) -> Snapshot {
     let mut state = state.clone();
     if state.get(&Key::cluster(Kind::Source, "shop")).is_none() {
         commit(&mut state, &Transaction::new("admin").with(Write::Create(Object::new(source()))), "src");
@@ -54,7 +54,7 @@ fn happen(state: &Snapshot, revision: &str, files: &[(&str, String)], approve: O
         let step = decide(&state, "shop", &look, None, &mut memory, &mut uid, start());
         let done = step.transaction.writes.is_empty();
         commit(&mut state, &step.transaction, &format!("other-{revision}-{round}"));
-        let settled = settle(state, &controllers(), start());
+        let settled = crate::simulate::settle::settle(state, &controllers(), start());
         assert!(!settled.stuck);
         state = settled.state;
         if done {
@@ -64,7 +64,7 @@ fn happen(state: &Snapshot, revision: &str, files: &[(&str, String)], approve: O
     panic!("it never comes to rest");
 }
 
-fn commit(state: &mut Snapshot, transaction: &Transaction, prefix: &str) {
+pub(super) fn commit(state: &mut Snapshot, transaction: &Transaction, prefix: &str) {
     let mut number = 0;
     let mut uid = || {
         number += 1;
@@ -119,13 +119,13 @@ fn everything_said(state: &Snapshot) -> BTreeMap<Key, serde_json::Value> {
     state.iter().filter(|object| !made.contains(&object.kind())).map(|object| (object.key().clone(), said(object))).collect()
 }
 
-fn deployment(name: &str, replicas: i32, image: &str, cpu: &str) -> String {
+pub(super) fn deployment(name: &str, replicas: i32, image: &str, cpu: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      containers:\n      - {{name: c, image: \"{image}\", env: [{{name: A, value: \"1\"}}], resources: {{requests: {{cpu: {cpu}}}}}}}\n---\n"
     )
 }
 
-fn config(name: &str, value: &str) -> String {
+pub(super) fn config(name: &str, value: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n  conf: |\n    one\n    two\n    {value}\n    four\n    five\n---\n"
     )
@@ -137,7 +137,7 @@ fn secret(value: &str) -> String {
     )
 }
 
-fn job(name: &str, extra: &str) -> String {
+pub(super) fn job(name: &str, extra: &str) -> String {
     format!(
         "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}{extra}}}\nspec:\n  template:\n    spec: {{restartPolicy: Never, containers: [{{name: c, image: \"i:1\"}}]}}\n---\n"
     )
@@ -284,7 +284,7 @@ fn the_json_of_a_preview() {
     let json = serde_json::to_value(&preview).unwrap();
     assert_eq!((&json["source"], &json["revision"]), (&"shop".into(), &"r2".into()));
     assert_eq!(json["planId"].as_str().unwrap().len(), 64);
-    assert_eq!(json["sum"], "0 to create, 1 to update, 1 to delete, 0 unchanged; 1 pod start, 0 pods stop");
+    assert_eq!(json["sum"], "0 to create, 1 to update, 1 to delete, 0 unchanged; 1 pod starts, 0 pods stop");
     let counts = serde_json::json!({"create": 0, "update": 1, "replace": 0, "delete": 1, "taken": 0, "unchanged": 0});
     assert_eq!(json["counts"], counts);
     let update = &json["objects"][0];
@@ -398,7 +398,7 @@ proptest! {
             let base = with_source(&state, &source);
             let plan = plan_of(&base, &source, read, start());
             let told = preview(&state, &source, &look, &controllers(), start());
-            let foretold = foretell(&base, "shop", &look, &plan, &controllers(), start()).state;
+            let foretold = foretell(&base, "shop", &look, &plan, &controllers(), start(), usize::MAX).state;
             let happened = happen(&state, &revision, &files, Some(&told.plan_id));
             prop_assert_eq!(everything_said(&foretold), everything_said(&happened));
             prop_assert_eq!(by_workload(&state, &foretold), by_workload(&state, &happened));

@@ -32,6 +32,7 @@ impl fmt::Display for Preview {
         section(f, "Left out", self.skipped.iter().cloned())?;
         section(f, "Not known", self.unknown.iter().cloned())?;
         section(f, "Then waits for", self.waits.iter().cloned())?;
+        section(f, "Not in the end", self.unmet.iter().cloned())?;
         section(f, "Errors", self.errors.iter().cloned())?;
         section(f, "Refused", self.refusals.iter().cloned())?;
         section(f, "Needs approval", self.approvals.iter().cloned())?;

@@ -1,0 +1,36 @@
+//! What admission refuses a controller: told on the object it works for, as Kubernetes tells it. PURE.
+//!
+//! The planner asks before it decides: a write that would be refused is no op, but a reason.
+
+use jiff::ToSpan;
+
+use crate::model::{Key, Timestamp};
+use crate::plan::{Op, Plan, Reason};
+use crate::store::snapshot::Snapshot;
+use crate::store::transaction::{CommitError, Stamp, Transaction};
+
+/// Code of the event and the wait.
+pub const FAILED_CREATE: &str = "FailedCreate";
+/// When to ask again, if nothing changes before.
+const AGAIN_SECONDS: i64 = 60;
+
+/// Why admission would refuse to create this, if it would.
+pub fn of(state: &Snapshot, op: &Op, now: Timestamp) -> Option<String> {
+    let mut uid = || "asked".to_owned();
+    let asked = Transaction { writes: vec![op.write()], ..Transaction::new("controller:asks") };
+    match state.apply(&asked, state.revision() + 1, &mut Stamp { now, uid: &mut uid }) {
+        Err(CommitError::Refused(refused)) => Some(refused.to_string()),
+        _ => None,
+    }
+}
+
+/// Says it in the plan: waited for, and noted where it is `new`.
+pub fn tell(plan: &mut Plan, subject: &Key, code: &'static str, message: &str, new: bool, now: Timestamp) {
+    plan.wait(subject, Reason::new(FAILED_CREATE, message));
+    if new {
+        plan.note(subject, true, Reason::new(code, message));
+    }
+    if let Ok(at) = now.checked_add(AGAIN_SECONDS.seconds()) {
+        plan.look_again(at);
+    }
+}
