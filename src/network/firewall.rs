@@ -77,8 +77,8 @@ pub fn problem(chain: &Chain, table: &Value, bridge: &str, note: &str) -> Option
         return None;
     }
     let unconditional = |rule: &&Value| {
-        let expressions = rule["expr"].as_array().into_iter().flatten();
-        expressions.into_iter().all(|it| ["counter", "log", "drop", "reject"].iter().any(|word| it.get(word).is_some()))
+        let mut expressions = rule["expr"].as_array().into_iter().flatten();
+        expressions.all(|it| ["counter", "log", "drop", "reject"].iter().any(|word| it.get(word).is_some()))
     };
     let last = rules().filter(|rule| rule["chain"] == chain.name.as_str()).last();
     let ends = last.filter(unconditional).and_then(verdict);
@@ -97,11 +97,11 @@ pub fn legacy_problem(hook: Hook, rules: &str, bridge: &str) -> Option<String> {
     let chain = hook.legacy_chain();
     let target = |line: &str| line.split_once(" -j ").map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned());
     let closes = |line: &str| target(line).is_some_and(|target| ["DROP", "REJECT"].contains(&target.as_str()));
-    let own = rules.lines().filter(|line| line.starts_with("-A "));
+    let mut own = rules.lines().filter(|line| line.starts_with("-A "));
     if own.clone().any(|line| line.split(' ').any(|word| word == bridge) && !closes(line)) {
         return None;
     }
-    let end = own.last().filter(|line| closes(line) && line.starts_with(&format!("-A {chain} -j ")));
+    let end = own.next_back().filter(|line| closes(line) && line.starts_with(&format!("-A {chain} -j ")));
     let how = match end.and_then(target).as_deref() {
         Some("REJECT") => "at its end rejects",
         Some(_) => "at its end drops",
