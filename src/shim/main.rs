@@ -84,6 +84,8 @@ fn start() -> Result<(), Failed> {
 
 fn prepare(init: &Init) -> Result<Shim, Failed> {
     rustix::process::setsid().attempt(|| "start a session")?;
+    // It was started from a descriptor, whose number would be its name.
+    rustix::thread::set_name(c"podbay-shim").ok();
     rustix::process::chdir("/").attempt(|| "change to /")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     launch::enter_cgroup(&init.cgroup)?;
@@ -105,15 +107,17 @@ fn prepare(init: &Init) -> Result<Shim, Failed> {
 
 fn catch_signals() -> Result<SignalFd, Failed> {
     let what = || "catch signals";
-    // A shim ends by a command only: a person's `killall -TERM` must not take pods down.
+    // A shim ends by a command, or with the host: a person's `killall -TERM` must not take pods down.
     let mut ignored = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGCHLD] {
         ignored.add(signal);
     }
     ignored.thread_block().attempt(what)?;
-    let mut children = SigSet::empty();
-    children.add(Signal::SIGCHLD);
-    SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).attempt(what)
+    // The second for one sender: see `Shim::hear_signals`.
+    let mut heard = SigSet::empty();
+    heard.add(Signal::SIGCHLD);
+    heard.add(Signal::SIGTERM);
+    SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).attempt(what)
 }
 
 fn listen(directory: &str) -> Result<UnixListener, Failed> {

@@ -47,6 +47,8 @@ pub struct State {
     writer: Option<LogWriter>,
     /// Set by `Shutdown`: who waits for it.
     shutdown: Option<UnixStream>,
+    /// The last container's end is the shim's.
+    host_ends: bool,
 }
 
 struct Container {
@@ -127,6 +129,7 @@ impl Shim {
             }
             // Ends first: they make a container's streams end.
             if ready.contains(&Source::Signals) {
+                self.hear_signals();
                 self.reap();
             }
             let now = now_ns();
@@ -199,8 +202,17 @@ impl Shim {
         Ok(ready.map(|(_, source)| *source).collect())
     }
 
+    /// The service manager ends what is in the pods' scope: the host shuts down. The containers have been told as
+    /// well; staying behind them would keep the host from going down until its patience ends.
+    fn hear_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo == libc::SIGTERM as u32 && signal.ssi_pid == 1 {
+                self.state.host_ends = true;
+            }
+        }
+    }
+
     fn reap(&mut self) {
-        while let Ok(Some(_)) = self.signals.read_signal() {}
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_pid();
             let signal = status.terminating_signal().unwrap_or(0);
@@ -441,7 +453,8 @@ impl State {
     }
 
     fn is_finished(&self) -> bool {
-        self.shutdown.is_some() && self.starting.is_empty() && self.containers.iter().all(|container| container.told)
+        let told_to_end = self.shutdown.is_some() || self.host_ends;
+        told_to_end && self.starting.is_empty() && self.containers.iter().all(|container| container.told)
     }
 
     fn pump(&mut self, container: usize, stream: usize, buffer: &mut [u8], now: i64) {
