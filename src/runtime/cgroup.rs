@@ -113,7 +113,7 @@ impl Tree {
         } else {
             self.mounts.iter().map(|(controller, _)| controller.clone()).collect()
         };
-        let cgroup = Cgroup::new_with_specified_controllers(hierarchies::auto(), &full, Some(controllers))
+        let cgroup = Cgroup::new_with_specified_controllers(hierarchies::auto(), &full, Some(controllers.clone()))
             .map_err(|error| create(describe(&error)))?;
         for directory in self.directories(path) {
             if !directory.is_dir() {
@@ -124,7 +124,25 @@ impl Tree {
         self.set_cpu(&cgroup, path, limits, &mut missing)?;
         self.set_memory(&cgroup, path, limits, &mut missing)?;
         self.set_pids(&cgroup, path, limits, &mut missing)?;
-        Ok(missing)
+        match missing.iter().find(|limit| self.unified && controllers.iter().any(|controller| controller == *limit)) {
+            // A pod without its limits, on a host that has them, is not what was asked for.
+            Some(limit) => {
+                let cause = "the host has the controller, but it is not passed on to this cgroup".to_owned();
+                Err(CgroupError::Limit { path: full, limit, cause })
+            }
+            None => Ok(missing),
+        }
+    }
+
+    /// One process out of memory takes the container down, rather than leaving half of it (v2). For containers only:
+    /// a pod's cgroup has the shim in it, which must live to tell.
+    pub fn die_together(&self, path: &str) -> Result<(), CgroupError> {
+        let Some(file) = self.directory("memory", path).map(|directory| directory.join("memory.oom.group")) else { return Ok(()) };
+        if !self.unified || !file.exists() {
+            return Ok(());
+        }
+        let fail = |error: io::Error| CgroupError::Limit { path: self.full(path), limit: "memory.oom.group", cause: error.to_string() };
+        std::fs::write(file, "1").map_err(fail)
     }
 
     /// Whether the kernel offers this file for the cgroup.
@@ -186,8 +204,6 @@ impl Tree {
             if self.offers("memory", path, "memory.swap.max") {
                 memory.set_memswap_limit(0).map_err(|error| fail("swap limit", describe(&error)))?;
             }
-            // One process out of memory takes the container down, rather than leaving half of it.
-            std::fs::write(directory.join("memory.oom.group"), "1").map_err(|error| fail("memory.oom.group", error.to_string()))?;
         } else if self.offers("memory", path, "memory.memsw.limit_in_bytes") {
             memory.set_memswap_limit(wanted).map_err(|error| fail("swap limit", describe(&error)))?;
         }

@@ -169,7 +169,9 @@ impl Inner {
         let spec = spec::spec(&record.config, &image.config, &around, profile)?;
         let path = self.spec_path(record);
         record::write(&path, &spec).map_err(RuntimeError::file("write", &path))?;
-        let missing = self.cgroups.create(&cgroup_of(&pod, &record.id), &record.config.resources)?;
+        let cgroup = cgroup_of(&pod, &record.id);
+        let missing = self.cgroups.create(&cgroup, &record.config.resources)?;
+        self.cgroups.die_together(&cgroup)?;
         if !missing.is_empty() {
             tracing::warn!(container = record.config.metadata.name, ?missing, "limits without effect on this host");
         }

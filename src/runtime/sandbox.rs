@@ -19,6 +19,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 const SHIM_OOM_SCORE: i32 = -998;
 /// In cgroup v1's scale.
 const SHARES_OF_A_CPU: u64 = 1024;
+/// What the pod's limit leaves to the shim and its log writer, with what the kernel keeps for them.
+const SHIM_MEMORY_BYTES: u64 = 8 << 20;
 const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=65536k";
 
 pub(super) struct Sandbox {
@@ -153,6 +155,10 @@ impl Inner {
         let mut limits = record.config.resources.clone();
         if limits.pids_limit == 0 {
             limits.pids_limit = self.options.pod_pids_limit;
+        }
+        if limits.memory_limit_bytes > 0 {
+            // Beside the containers, which may use all of theirs.
+            limits.memory_limit_bytes = limits.memory_limit_bytes.saturating_add(SHIM_MEMORY_BYTES);
         }
         let missing = self.cgroups.create(parent, &limits)?;
         if !missing.is_empty() {
