@@ -535,6 +535,12 @@ fn counting_goes_on_where_the_runtime_lost_its_containers() {
         ..Default::default()
     }]);
     check(&pod(json!({})), &seen, 5, &["create main#7 s0 +0"]);
+    // Also when a status without any container was written in between.
+    seen.sandboxes.clear();
+    let between = check(&pod(json!({})), &seen, 5, &["sandbox 0"]);
+    let mut seen = with(super::tests::seen(true), []);
+    seen.last_status = between.status;
+    check(&pod(json!({})), &seen, 6, &["create main#7 s0 +0"]);
 }
 
 // ---- endings ----

@@ -141,6 +141,8 @@ impl View<'_> {
         Status {
             name: container.name.clone(),
             image,
+            // Says that there was one: the next start counts on from it.
+            container_id: last.and_then(|last| last.container_id.clone()),
             state: Some(self.waiting(container)),
             started: Some(false),
             restart_count: last.map_or(0, |last| last.restart_count),
