@@ -40,6 +40,7 @@ const PODS: [&str; 4] = ["pods", "runtime", "network", "logs"];
 pub async fn down(config: &Config) -> Outcome {
     daemon::demand_root("down")?;
     daemon::stop(&[&config.run_dir, &config.data_dir])?;
+    let _closed = keep_closed(config)?;
     remove_pods(config).await?;
     output::print("the pods of this host are stopped; the data stays (`podbay up` starts them again)\n");
     Ok(0)
@@ -53,6 +54,7 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
     }
     daemon::demand_root("reset")?;
     daemon::stop(&[&config.run_dir, &config.data_dir])?;
+    let _closed = keep_closed(config)?;
     remove_pods(config).await?;
     let data: &[&str] = if args.keep_data { &PODS } else { &DATA };
     for name in data.iter().chain(&PODS) {
@@ -66,6 +68,11 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
         let _ = std::fs::remove_dir(dir);
     }
     Ok(0)
+}
+
+/// While this lives no daemon starts: a service manager may be about to start one again.
+fn keep_closed(config: &Config) -> anyhow::Result<[daemon::Lock; 2]> {
+    Ok([daemon::Lock::take(&[&config.run_dir], "server")?, daemon::Lock::take(&[&config.run_dir], "agent")?])
 }
 
 fn confirmed(config: &Config, keep_data: bool) -> anyhow::Result<bool> {
