@@ -518,10 +518,14 @@ async fn a_local_repository_is_read_with_its_owners_rights() {
     run(Command::new("chown").arg("-R").arg(format!("{OWNER}:{OWNER}")).arg(&upstream.path));
     fs::set_permissions(&upstream.path, fs::Permissions::from_mode(0o700)).unwrap();
     let spec = GitSource { url: upstream.path.display().to_string(), ..GitSource::default() };
-    assert_eq!(fetch(&spec, directory.path()).await.unwrap().files["a.yaml"], b"1");
+    // As a daemon's data directory: the owner may not look into it.
+    let data = directory.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(fetch(&spec, &data).await.unwrap().files["a.yaml"], b"1");
     // What its owner may not read, we do not read for him.
     let objects = upstream.path.join("objects");
     chown(&objects, Some(0), Some(0)).unwrap();
     fs::set_permissions(&objects, fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(fetch(&spec, directory.path()).await.is_err());
+    assert!(fetch(&spec, &data).await.is_err());
 }

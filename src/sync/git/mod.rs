@@ -69,7 +69,8 @@ const STDERR_BYTES: u64 = 64 << 10;
 /// A git source.
 pub struct Git {
     request: Request,
-    owner: Option<(u32, u32)>,
+    /// A repository on this host: the directory.
+    local: Option<String>,
     options: Options,
     /// The last tree, so that an unchanged commit is not sent again.
     last: Mutex<Option<Tree>>,
@@ -83,11 +84,11 @@ impl Git {
         let mut request = Request::new(spec, path);
         request.bounds = options.bounds;
         request.clone_dir = options.clones_dir.join(clone_name(name)).display().to_string();
-        let owner = match &place {
-            Place::Local(directory) => owner_of(directory),
+        let local = match place {
+            Place::Local(directory) => Some(directory),
             Place::Https | Place::Http | Place::Ssh => None,
         };
-        Ok(Self { request, owner, options, last: Mutex::default() })
+        Ok(Self { request, local, options, last: Mutex::default() })
     }
 
     async fn ask(&self, request: &Request) -> Result<Answer, String> {
@@ -100,8 +101,9 @@ impl Git {
         }
         // OpenSSL takes it from here, beside the system's directory of authorities.
         command.envs(request.ca_file.as_ref().map(|file| ("SSL_CERT_FILE", file)));
-        // libgit2 looks for configuration and known hosts below HOME: there is none but ours.
-        command.env("HOME", format!("{}.home", request.clone_dir));
+        // libgit2 looks for configuration and known hosts below HOME: there is none but ours, and none for the owner of
+        // a repository, who may not look into our directories.
+        command.env("HOME", if request.run_as.is_some() { "/nonexistent".to_owned() } else { format!("{}.home", request.clone_dir) });
         let mut child = command.spawn().map_err(|error| format!("start the fetch process: {error}"))?;
         let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err("start the fetch process: no pipes".to_owned());
@@ -139,7 +141,8 @@ impl Fetch for Git {
     async fn fetch(&self) -> Fetched {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut request = self.request.clone();
-        request.run_as = self.owner;
+        // Now: it may have been made, or given away, since the daemon started.
+        request.run_as = self.local.as_deref().and_then(owner_of);
         request.known_revision = last.as_ref().map(|tree| tree.revision.clone());
         match self.ask(&request).await {
             Err(why) => Fetched::Unreachable(format!("{}: {why}", url::printable(&request.url))),
