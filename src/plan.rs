@@ -92,6 +92,8 @@ pub struct Plan {
     pub notes: Vec<Note>,
     /// Pods whose node another equally good one could have been: the tie was broken by name.
     pub tied: Vec<Key>,
+    /// Pods whose node could have been another one, had room been made there at another time.
+    pub movable: Vec<Key>,
     /// Look again at this time even if nothing changes.
     pub again_at: Option<Timestamp>,
 }

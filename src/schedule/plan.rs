@@ -29,6 +29,8 @@ pub struct Placed {
     pub node: Result<String, Reason>,
     /// Another node was as good: the name decided.
     pub tied: bool,
+    /// Another node could have had it at another time.
+    pub movable: bool,
 }
 
 /// Waits for a node, and for this scheduler.
@@ -49,6 +51,7 @@ type Suitable = BTreeMap<(BTreeMap<String, String>, Vec<[String; 4]>), Vec<usize
 struct Class {
     demand: Demand,
     heap: Heap,
+    movable: bool,
 }
 
 /// Chooses a node for each pending pod. The answers are in the order of `pending` after sorting.
@@ -63,10 +66,11 @@ pub fn place(seen: &Observed) -> Vec<Placed> {
         let Some(spec) = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()) else { continue };
         let demand = table.demand(spec);
         let class = *known.entry(demand).or_insert_with_key(|demand| {
-            classes.push(Class { demand: demand.clone(), heap: fill(&table, demand, &mut suitable) });
+            let (heap, movable) = fill(&table, demand, &mut suitable);
+            classes.push(Class { demand: demand.clone(), heap, movable });
             classes.len() - 1
         });
-        let Class { demand, heap } = &mut classes[class];
+        let Class { demand, heap, movable } = &mut classes[class];
         let (node, tied) = match choose(&mut table.rows, demand, heap) {
             Some((at, tied)) => (Ok(table.rows[at].name.clone()), tied),
             None => {
@@ -74,7 +78,7 @@ pub fn place(seen: &Observed) -> Vec<Placed> {
                 (Err(Reason::new("Unschedulable", String::new())), false)
             }
         };
-        placed.push(Placed { pod: object.key().clone(), node, tied });
+        placed.push(Placed { pod: object.key().clone(), node, tied, movable: *movable });
     }
     // The reasons speak of the state after all placements: what planning again would find.
     let mut messages: BTreeMap<usize, String> = BTreeMap::new();
@@ -96,14 +100,15 @@ fn in_order(pending: &[Object]) -> Vec<&Object> {
     all
 }
 
-fn fill(table: &Table, demand: &Demand, suitable: &mut Suitable) -> Heap {
+/// The nodes that fit, and whether more than one would do, had it the room.
+fn fill(table: &Table, demand: &Demand, suitable: &mut Suitable) -> (Heap, bool) {
     let asked = Asked::new(demand);
     let rows = suitable.entry((demand.selector.clone(), demand.tolerations.clone())).or_insert_with(|| {
         let suits = table.rows.iter().enumerate().filter(|(_, row)| filter::suits(row, &asked));
         suits.map(|(at, _)| at).collect()
     });
     let fitting = rows.iter().map(|at| (*at, &table.rows[*at])).filter(|(_, row)| filter::has_room(row, &asked));
-    fitting.map(|(at, row)| (score::score(row, &asked), Reverse(at), row.version)).collect()
+    (fitting.map(|(at, row)| (score::score(row, &asked), Reverse(at), row.version)).collect(), rows.len() > 1)
 }
 
 /// Takes the best node and counts the pod there.
@@ -138,7 +143,7 @@ fn refresh(rows: &[Row], asked: &Asked<'_>, heap: &mut Heap) {
 pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let pending: BTreeMap<&Key, &Object> = seen.pending.iter().map(|object| (object.key(), object)).collect();
-    for Placed { pod: key, node, tied } in place(seen) {
+    for Placed { pod: key, node, tied, movable } in place(seen) {
         let Some((object, pod)) = pending.get(&key).and_then(|object| object.get::<Pod>().map(|pod| (*object, pod))) else { continue };
         match node {
             Ok(node) => {
@@ -147,6 +152,9 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
                 let mut after = pod.clone();
                 after.spec.get_or_insert_with(PodSpec::default).node_name = Some(node);
                 plan.ops.push(Op::Update { before: object.clone(), after: Object::new(after) });
+                if movable {
+                    plan.movable.push(key.clone());
+                }
                 if tied {
                     plan.tied.push(key);
                 }

@@ -25,8 +25,12 @@ pub struct Settled {
     /// What controllers wanted to write and admission refused.
     pub refused: Vec<(Key, Refused)>,
     pub notes: Vec<Note>,
-    /// Pods that another, equally good node could have got.
+    /// Pods that another node could have got: one as good, or one where room is made at another time.
     pub tied: BTreeSet<Key>,
+    /// All placed pods for which another node exists at all.
+    pub movable: BTreeSet<Key>,
+    /// A pod on a node has ended or is ending.
+    pub ended: bool,
     /// When somebody would look again although nothing changed.
     pub again_at: Option<Timestamp>,
     /// Plans made.
@@ -75,6 +79,8 @@ pub fn settle_within(state: Snapshot, controllers: &[Arc<dyn Controller>], now: 
         state: world.state,
         notes: world.notes,
         tied: world.tied,
+        movable: world.movable,
+        ended: world.ended,
         passes: world.passes,
         stuck,
         too_many,

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
+
 use crate::admit::Refused;
-use crate::model::{Key, Object, Timestamp};
+use crate::model::{Key, Kind, Object, Timestamp, pod};
 use crate::plan::{Controller, Note, Plan, Wait};
 use crate::store::snapshot::{Change, Snapshot};
 use crate::store::transaction::{CommitError, Stamp, Transaction};
@@ -19,7 +21,12 @@ pub struct World {
     timers: BTreeMap<(usize, Key), Timestamp>,
     refused: BTreeMap<(usize, Key), Refused>,
     pub notes: Vec<Note>,
+    /// Pods that could have got another node: one as good, or one on which room was made earlier or later.
     pub tied: BTreeSet<Key>,
+    /// All placed pods for which another node exists at all.
+    pub movable: BTreeSet<Key>,
+    /// A pod on a node has ended or is ending. When it makes room is the node's to decide.
+    pub ended: bool,
     uids: u64,
     /// Plans made.
     pub passes: usize,
@@ -29,6 +36,7 @@ impl World {
     /// A world in which every object has just been seen.
     pub fn new(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timestamp) -> Self {
         let uids = state.iter().filter_map(|object| object.uid().strip_prefix("sim-")?.parse().ok()).max().unwrap_or(0);
+        let ended = state.list(Kind::Pod).any(|pod| pod.is_deleting() && is_placed(pod));
         let mut world = Self {
             state,
             now,
@@ -39,6 +47,8 @@ impl World {
             refused: BTreeMap::new(),
             notes: Vec::new(),
             tied: BTreeSet::new(),
+            movable: BTreeSet::new(),
+            ended,
             uids,
             passes: 0,
         };
@@ -126,6 +136,10 @@ impl World {
             Ok(changed) => {
                 self.notes.extend(plan.notes);
                 self.tied.extend(plan.tied);
+                if self.ended {
+                    self.tied.extend(plan.movable.iter().cloned());
+                }
+                self.movable.extend(plan.movable);
                 changed
             }
             Err(CommitError::Refused(refused)) => {
@@ -153,6 +167,8 @@ impl World {
         let applied = self.state.apply(transaction, self.state.revision() + 1, &mut stamp)?;
         self.state = applied.snapshot;
         for Change { before, after } in &applied.changes {
+            let going = after.as_ref().is_none_or(Object::is_deleting);
+            self.ended |= going && before.as_ref().is_some_and(is_placed);
             for object in before.iter().chain(after) {
                 self.enqueue(object);
             }
@@ -187,4 +203,8 @@ impl World {
             self.push(place.0, place.1);
         }
     }
+}
+
+fn is_placed(object: &Object) -> bool {
+    object.get::<Pod>().and_then(pod::node_name).is_some()
 }

@@ -269,12 +269,17 @@ fn foretell(
 ) -> End {
     let mut end = End::at(approved(base, name, &plan.id));
     let mut memory = Memory::default();
-    let (mut moved, mut uids) = (true, 0);
+    let (mut moved, mut ended, mut uids) = (true, false, 0);
     for _ in 0..ROUNDS {
         moved = step(&mut end.state, name, look, &mut memory, &mut uids, now);
         let settled = settle_within(end.state, controllers, now, most);
         end.state = settled.state;
         end.tied.extend(settled.tied);
+        if ended {
+            // What an earlier wave ended may still be there, or not.
+            end.tied.extend(settled.movable);
+        }
+        ended |= settled.ended;
         end.waits = settled.waits;
         end.refused = settled.refused;
         end.too_many = settled.too_many;

@@ -29,7 +29,7 @@ pub struct PodPreview {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Another node was equally good.
+    /// Another node was equally good, or is better if a pod that ends makes room there in time.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tied: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
