@@ -223,6 +223,10 @@ enum Claim {
 }
 
 impl<'p> Planner<'p> {
+    fn is_contested(&self, key: &Key) -> bool {
+        self.plan.contested.iter().any(|entry| inventory::key_of(entry).as_ref() == Some(key))
+    }
+
     /// The same object in two sources refuses both changes.
     fn contested(&mut self) {
         let rendered = self.input.rendered;
@@ -267,6 +271,8 @@ impl<'p> Planner<'p> {
             }
             match self.claim(entry.map(AsRef::as_ref), live) {
                 Claim::Mine { created } => self.update(desired, live, created),
+                // Said already, and adopting it is no way out.
+                Claim::Stranger if self.is_contested(key) => {}
                 Claim::Stranger => {
                     let message = format!(
                         "{}: {key} exists and Podbay did not create it: adopt it (`adopt: true` on the Source, or --adopt)",

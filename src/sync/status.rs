@@ -24,6 +24,8 @@ pub fn next(source: &Source, outcome: &Outcome<'_>, now: Timestamp) -> SourceSta
     let ready = match outcome {
         Outcome::Unreachable(why) => {
             status.errors = vec![format!("unreachable: {why}")];
+            // What cannot be read cannot be approved; it is asked for again when it can.
+            status.pending_plan = None;
             ("False", "Unreachable", (*why).to_owned())
         }
         Outcome::Invalid { revision, errors } => {

@@ -315,6 +315,7 @@ fn two_sources_with_one_object_are_both_refused() {
     world.put("one", "r1", &[("x.yaml", &config("a", "1"))]);
     let status = world.put("two", "s1", &[("y.yaml", &config("a", "2"))]);
     assert!(status.errors[0].contains("y.yaml of two, and x.yaml of one"), "{:?}", status.errors);
+    assert_eq!(status.errors.len(), 1, "adopting it would be no way out: {:?}", status.errors);
     assert_eq!((world.data("a")["key"].as_str(), status.pending_plan), ("1", None));
     let status = world.put("one", "r2", &[("x.yaml", &config("a", "3"))]);
     assert!(status.errors[0].contains("x.yaml of one, and y.yaml of two"), "{:?}", status.errors);
@@ -346,6 +347,17 @@ fn deletions_beyond_the_budget_wait_for_approval() {
     let status = world.again("web");
     assert_eq!((status.errors.len(), status.pending_plan, status.approved_plan), (0, None, Some(id)));
     assert!(!world.has(Kind::ConfigMap, "default", "c14") && world.has(Kind::ConfigMap, "default", "c7"));
+}
+
+#[test]
+fn what_cannot_be_read_cannot_be_approved() {
+    let mut world = World::with("web");
+    world.put("web", "r1", &[("a.yaml", &many(20))]);
+    let id = world.put("web", "r2", &[("a.yaml", &many(8))]).pending_plan;
+    let look = world.looks.insert("web".to_owned(), Look::unreachable("no route".to_owned()));
+    assert_eq!(world.again("web").pending_plan, None);
+    world.looks.insert("web".to_owned(), look.unwrap());
+    assert_eq!(world.again("web").pending_plan, id, "asked for again when it is back");
 }
 
 #[test]
