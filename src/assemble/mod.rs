@@ -18,7 +18,7 @@ use crate::cli::args::{DaemonArgs, HostArgs, Verb};
 use crate::cli::error::Outcome;
 use crate::config::{Config, Flags};
 
-pub use previews::Host;
+pub use previews::{Host, LivePreviews};
 
 /// The hidden verb in which git repositories are fetched.
 pub fn git_fetch_child() -> std::process::ExitCode {

@@ -9,6 +9,7 @@ mod join;
 mod kubectl_says;
 mod manifest;
 mod rig;
+mod scripts;
 mod store_kill;
 mod strangers;
 mod tidy;

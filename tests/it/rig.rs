@@ -42,16 +42,34 @@ impl Rig {
     }
 
     pub async fn with_bounds(bounds: serve::Bounds) -> Self {
-        Self::whole(Arc::new(SystemClock), |_| Arc::new(InProcessNode::new("none", None)), bounds).await
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        Self::whole(store, clock, |_| Arc::new(InProcessNode::new("none", None)), |state| state, bounds).await
     }
 
     pub async fn with_nodes(clock: Arc<dyn Clock>, nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>) -> Self {
-        Self::whole(clock, nodes, serve::Bounds::default()).await
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        Self::over(store, clock, nodes, |state| state).await
     }
 
-    async fn whole(clock: Arc<dyn Clock>, nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>, bounds: serve::Bounds) -> Self {
+    /// The same over a store made elsewhere, with what `extend` adds to the server.
+    pub async fn over(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>,
+        extend: impl FnOnce(ServerState) -> ServerState,
+    ) -> Self {
+        Self::whole(store, clock, nodes, extend, serve::Bounds::default()).await
+    }
+
+    async fn whole(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>,
+        extend: impl FnOnce(ServerState) -> ServerState,
+        bounds: serve::Bounds,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let settings =
             ClusterSettings { service_range: "10.96.0.0/16".parse().unwrap(), pod_range: "10.80.0.0/16".parse().unwrap(), node_prefix: 24 };
         bootstrap(store.as_ref(), &settings).await.unwrap();
@@ -60,8 +78,8 @@ impl Rig {
         let url = format!("https://{}", listener.local_addr().unwrap());
         pki.write_kubeconfig(&directory.path().join("admin.kubeconfig"), &url, clock.now()).unwrap();
         let nodes = nodes(&pki);
-        let state = Arc::new(ServerState::new(Arc::clone(&store), clock, nodes).with_pki(Arc::clone(&pki)));
-        let router = router(state);
+        let state = extend(ServerState::new(Arc::clone(&store), clock, nodes).with_pki(Arc::clone(&pki)));
+        let router = router(Arc::new(state));
         let shutdown = CancellationToken::new();
         let config = pki.server_config().unwrap();
         tokio::spawn(serve::serve(listener, config, router.clone(), bounds, shutdown.clone()));
