@@ -219,7 +219,10 @@ impl From<CommitError> for Fault {
         match error {
             CommitError::Conflict(conflict) => conflict.into(),
             CommitError::Refused(refused) => refused.into(),
-            CommitError::Full(why) => Self::new(507, "InsufficientStorage", format!("the store is short of space: {why}")),
+            CommitError::Full(why) => {
+                let what = "free space there or delete objects, and writes are taken again by themselves";
+                Self::new(507, "InsufficientStorage", format!("the store is short of space: {why}; {what}"))
+            }
             CommitError::Io(why) => Self::internal(format!("write to the store: {why}")),
         }
     }

@@ -10,6 +10,7 @@ mod kubectl_says;
 mod manifest;
 mod rig;
 mod scripts;
+mod store_full;
 mod store_kill;
 mod strangers;
 mod tidy;

@@ -1,0 +1,92 @@
+//! A store that is short of space, seen through the REST API.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use podbay::clock::{Clock, SystemClock};
+use podbay::server::InProcessNode;
+use podbay::store::disk::{DiskStore, FreeSpace, Options};
+use serde_json::{Value, json};
+
+use crate::rig::Rig;
+
+const MIB: u64 = 1 << 20;
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const NODES: &str = "/api/v1/nodes";
+
+/// A disk that says what the test wants.
+struct SaidSpace(AtomicU64);
+
+impl FreeSpace for SaidSpace {
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.0.load(Ordering::SeqCst))
+    }
+}
+
+fn map(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}})
+}
+
+/// A server on a disk store, and the space that its disk seems to have.
+async fn server(directory: &Path) -> (Rig, Arc<SaidSpace>) {
+    let space = Arc::new(SaidSpace(AtomicU64::new(1024 * MIB)));
+    let options = Options { reserve_bytes: MIB, low_bytes: 64 * MIB, space: Arc::clone(&space) as _ };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Arc::new(DiskStore::open(directory.join("store"), options, Arc::clone(&clock)).unwrap());
+    let rig = Rig::over(store, clock, |_| Arc::new(InProcessNode::new("none", None)), |state| state).await;
+    (rig, space)
+}
+
+/// Waits until the store has seen by itself that there is space again.
+fn resumed(rig: &Rig) {
+    let begun = Instant::now();
+    while let Some(reason) = rig.store.degraded() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the store does not look at its disk: {reason}");
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_answers_507_and_takes_deletes_and_status() {
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, space) = server(directory.path()).await;
+    for name in ["one", "two"] {
+        assert_eq!(rig.ask("POST", MAPS, map(name)).await.0, StatusCode::CREATED);
+    }
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    assert_eq!(rig.ask("POST", NODES, node).await.0, StatusCode::CREATED);
+
+    space.0.store(8 * MIB, Ordering::SeqCst);
+    let (code, status) = rig.ask("POST", MAPS, map("three")).await;
+    assert_eq!(code, StatusCode::INSUFFICIENT_STORAGE, "{status}");
+    assert_eq!((&status["kind"], &status["status"], &status["code"]), (&json!("Status"), &json!("Failure"), &json!(507)));
+    assert_eq!(status["reason"], "InsufficientStorage");
+    let message = status["message"].as_str().unwrap();
+    for part in ["8 MiB free in", "free space there or delete objects", "deletes and status"] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+    let (code, _) = rig.ask("PATCH", &format!("{MAPS}/one"), json!({"data": {"a": "c"}})).await;
+    assert_eq!(code, StatusCode::INSUFFICIENT_STORAGE);
+    assert_eq!(rig.get(&format!("{MAPS}/one")).await["data"]["a"], "b", "what was refused changed nothing");
+
+    // A node can still say how it is, and room can be made.
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}]}});
+    assert_eq!(rig.ask("PATCH", &format!("{NODES}/n1/status"), ready).await.0, StatusCode::OK);
+    assert_eq!(rig.get(&format!("{NODES}/n1")).await["status"]["conditions"][0]["status"], "True");
+    assert_eq!(rig.ask("DELETE", &format!("{MAPS}/two"), Value::Null).await.0, StatusCode::OK);
+    assert_eq!(rig.get(MAPS).await["items"].as_array().unwrap().iter().filter(|it| it["metadata"]["name"] == "two").count(), 0);
+
+    // The same to a person: kubectl prints the message.
+    let output = rig.kubectl("create configmap three --from-literal=a=b").await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("free space there or delete objects"), "{said}");
+
+    space.0.store(1024 * MIB, Ordering::SeqCst);
+    resumed(&rig);
+    assert_eq!(rig.ask("POST", MAPS, map("three")).await.0, StatusCode::CREATED, "it resumes by itself");
+    assert_eq!(rig.ask("PATCH", &format!("{MAPS}/one"), json!({"data": {"a": "c"}})).await.0, StatusCode::OK);
+}
