@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod faults;
 pub mod kubelet;
+#[cfg(test)]
+mod lifecycle_tests;
 pub mod preview;
 pub mod saved;
 pub mod settle;

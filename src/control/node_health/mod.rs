@@ -1,5 +1,13 @@
 //! Node health: a node whose Lease is not renewed is tainted, and in time its replaceable pods
 //! are given up; when most nodes fall silent at once, it is not they who are ill.
+//!
+//! - Silent for the grace period (40 s): Ready is Unknown, tainted `unreachable`, out of Services.
+//! - 300 s after the taint (or as long as a pod tolerates it): pods of ReplicaSets and Jobs are
+//!   deleted and replaced. Kubernetes writes that default into every pod as two tolerations; here it
+//!   is this controller's setting, `eviction-seconds`, and pods stay as their manifests say.
+//! - Says itself that it is not ready: gets nothing new and keeps what it has. Its agent is there
+//!   and still looks after its pods.
+//! - Tainted `out-of-service` by a person while it is down: everything on it is deleted by force.
 
 pub mod plan;
 
