@@ -1,7 +1,8 @@
 //! What an engine does first: finds again what earlier ones left.
 //!
 //! Every sandbox is asked at the same time, and one whose shim hangs holds up nothing: it counts as running, because
-//! nobody knows better, and is asked again until it answers or is gone.
+//! nobody knows better, and is asked again until it answers or is gone. What a newer podbay left is not for us to judge:
+//! the engine does not open then, and its pods run on.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use super::RuntimeError;
 use super::container::Container;
 use super::engine::{Inner, blocking};
-use super::record::{self, ContainerRecord, Phase, SandboxRecord};
+use super::record::{self, ContainerRecord, Phase, RecordError, SandboxRecord};
 use super::sandbox::{Sandbox, remove_run_dir};
 use super::shim::{self, ShimError};
 use super::wire::{Exit, List, Response, Running, parse_record};
@@ -46,6 +47,7 @@ impl Inner {
                     drop(adopted.spawn_blocking(move || inner.adopt(found)));
                 }
                 Ok(half) => unwanted.push((half, true)),
+                Err(newer @ RecordError::Newer { .. }) => return Err(newer.into()),
                 Err(cause) => {
                     tracing::warn!(sandbox = id, %cause, "remove a sandbox without a readable record");
                     unwanted.push((unknown(&id, &self.boot_id), true));
@@ -54,7 +56,7 @@ impl Inner {
         }
         while let Some(done) = adopted.join_next().await {
             match done {
-                Ok(dead) => unwanted.extend(dead.map(|dead| (dead, false))),
+                Ok(dead) => unwanted.extend(dead?.map(|dead| (dead, false))),
                 Err(cause) => tracing::error!(%cause, "take a sandbox over"),
             }
         }
@@ -85,10 +87,10 @@ impl Inner {
     }
 
     /// Takes a sandbox over; gives it back when its shim is dead. Blocks.
-    fn adopt(self: &Arc<Self>, mut found: SandboxRecord) -> Option<SandboxRecord> {
+    fn adopt(self: &Arc<Self>, mut found: SandboxRecord) -> Result<Option<SandboxRecord>, RuntimeError> {
         let id = found.id.clone();
         let rebooted = found.boot_id != self.boot_id;
-        let answer = if found.phase == Phase::Ready && !rebooted { self.ask_shim(&id) } else { Answer::Gone };
+        let answer = if found.phase == Phase::Ready && !rebooted { self.ask_shim(&id)? } else { Answer::Gone };
         let none = BTreeMap::new();
         let running = match &answer {
             Answer::Live(_, running) => Some(running),
@@ -100,7 +102,7 @@ impl Inner {
             tracing::info!(sandbox = id, pod = found.config.metadata.name, rebooted, "a sandbox's shim is gone");
             found.phase = Phase::Stopped;
         }
-        let containers = self.read_containers(&id, rebooted, running);
+        let containers = self.read_containers(&id, rebooted, running)?;
         let ended: Vec<ContainerRecord> =
             containers.iter().filter(|(_, one)| !one.is_running()).map(|(_, one)| one.record.clone()).collect();
         {
@@ -118,9 +120,9 @@ impl Inner {
                 tracing::warn!(sandbox = id, pod = found.config.metadata.name, "a sandbox's shim does not answer");
                 self.attend(ask_again(Arc::downgrade(self), id));
             }
-            Answer::Gone => return Some(found),
+            Answer::Gone => return Ok(Some(found)),
         }
-        None
+        Ok(None)
     }
 
     fn hear_shim(self: &Arc<Self>, id: &str, connection: UnixStream) {
@@ -131,17 +133,18 @@ impl Inner {
     }
 
     /// Listens first, so that no end is missed between the two.
-    fn ask_shim(&self, id: &str) -> Answer {
+    fn ask_shim(&self, id: &str) -> Result<Answer, RuntimeError> {
         let asked = self.watch_connection(id).and_then(|connection| Ok(Answer::Live(connection, self.list(id)?)));
-        match asked {
+        Ok(match asked {
             Ok(answer) => answer,
+            Err(RuntimeError::Shim(newer @ ShimError::Newer { .. })) => return Err(newer.into()),
             Err(RuntimeError::Shim(error)) if error.is_gone() => Answer::Gone,
             Err(RuntimeError::Shim(error)) if error.is_silent() => Answer::Silent,
             Err(cause) => {
                 tracing::warn!(sandbox = id, %cause, "ask a sandbox's shim for its containers");
                 Answer::Silent
             }
-        }
+        })
     }
 
     fn list(&self, id: &str) -> Result<BTreeMap<String, Running>, RuntimeError> {
@@ -152,16 +155,25 @@ impl Inner {
     }
 
     /// `running`: what the shim knows; none: it did not say.
-    fn read_containers(&self, sandbox_id: &str, rebooted: bool, running: Option<&BTreeMap<String, Running>>) -> Vec<(String, Container)> {
+    fn read_containers(
+        &self,
+        sandbox_id: &str,
+        rebooted: bool,
+        running: Option<&BTreeMap<String, Running>>,
+    ) -> Result<Vec<(String, Container)>, RuntimeError> {
         let dir = self.options.sandbox_dir(sandbox_id).join("containers");
         let mut found = Vec::new();
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
-            let Ok(record) = record::read::<ContainerRecord>(&entry.path().join("container.json")) else {
-                // Half made, or torn by a power cut: it never ran or does not run any more.
-                tracing::warn!(container = id, "remove a container without a readable record");
-                std::fs::remove_dir_all(entry.path()).ok();
-                continue;
+            let record: ContainerRecord = match record::read(&entry.path().join("container.json")) {
+                Ok(record) => record,
+                Err(newer @ RecordError::Newer { .. }) => return Err(newer.into()),
+                Err(cause) => {
+                    // Half made, or torn by a power cut: it never ran or does not run any more.
+                    tracing::warn!(container = id, %cause, "remove a container without a readable record");
+                    std::fs::remove_dir_all(entry.path()).ok();
+                    continue;
+                }
             };
             let live = running.and_then(|running| running.get(&id));
             let exit = read_exit(entry.path().join("exit")).or_else(|| live.and_then(|live| live.exit.clone())).or_else(|| {
@@ -177,7 +189,7 @@ impl Inner {
             }
             found.push((id, container));
         }
-        found
+        Ok(found)
     }
 
     /// Containers that ended while their shim was not heard.
@@ -211,7 +223,7 @@ async fn ask_again(weak: Weak<Inner>, id: String) {
         }
         let sandbox = id.clone();
         let answer = blocking(&inner, move |inner| {
-            let answer = inner.ask_shim(&sandbox);
+            let answer = inner.ask_shim(&sandbox)?;
             if let Answer::Live(_, running) = &answer {
                 inner.catch_up(&sandbox, running);
             }

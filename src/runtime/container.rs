@@ -244,7 +244,7 @@ impl Inner {
         let path = self.spec_path(record);
         // Where it was before: the container is of an earlier version.
         let earlier = |_| record::read(&self.dir_of(record).join("config.json"));
-        record::read(&path).or_else(earlier).map_err(RuntimeError::file("read", &path))
+        Ok(record::read(&path).or_else(earlier)?)
     }
 
     pub fn start_container(&self, id: &str) -> Result<(), RuntimeError> {

@@ -140,6 +140,8 @@ pub enum RuntimeError {
     #[error(transparent)]
     Shim(#[from] shim::ShimError),
     #[error(transparent)]
+    Record(#[from] record::RecordError),
+    #[error(transparent)]
     Cgroup(#[from] cgroup::CgroupError),
     #[error(transparent)]
     Spec(#[from] spec::SpecError),

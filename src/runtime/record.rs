@@ -3,7 +3,7 @@
 //! Not flushed: it serves a new daemon on the same boot. After a reboot nothing of it runs any more.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,17 @@ impl ContainerRecord {
     }
 }
 
+/// Why a record is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(
+        "{path} was written by a newer podbay (format {found}; this one knows up to {VERSION}): its pod is left alone, start the newer podbay again"
+    )]
+    Newer { path: PathBuf, found: u32 },
+    #[error("read {path}: {cause}")]
+    Unreadable { path: PathBuf, cause: io::Error },
+}
+
 /// Replaces a record.
 pub fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
     let temporary = path.with_extension("new");
@@ -81,8 +92,17 @@ pub fn write<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
 }
 
 /// Reads a record; one that cannot be read is an error, one that is not there too.
-pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    serde_json::from_slice(&std::fs::read(path)?).map_err(io::Error::other)
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
+    #[derive(Deserialize)]
+    struct Stamp {
+        version: u32,
+    }
+    let unreadable = |cause| RecordError::Unreadable { path: path.to_owned(), cause };
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Stamp { version: found }) if found > VERSION => Err(RecordError::Newer { path: path.to_owned(), found }),
+        _ => serde_json::from_slice(&bytes).map_err(|cause| unreadable(cause.into())),
+    }
 }
 
 /// This boot's identity.

@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::net;
 
 use super::socket;
-use super::wire::{Failed, Init, Request, Response, Wire};
+use super::wire::{Failed, Hello, Init, Request, Response, VERSION, Wire};
 
 /// A shim cannot be started, reached, or says no.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,11 @@ pub enum ShimError {
     Refused(Failed),
     #[error("the shim in {0} answered something else")]
     Confused(PathBuf),
+    #[error(
+        "the shim in {directory} is of a newer podbay (format {found}; this one knows up to {VERSION}): \
+         its pod is left alone, start the newer podbay again"
+    )]
+    Newer { directory: PathBuf, found: u32 },
 }
 
 impl ShimError {
@@ -107,7 +112,7 @@ impl Program {
         // The started process ends at once; the shim is its child.
         child.wait().map_err(ShimError::Start)?;
         match response.map_err(ShimError::Start)? {
-            Response::Hello(hello) => Ok(hello.pid),
+            Response::Hello(hello) => understood(Path::new(&init.directory), &hello).map(|()| hello.pid),
             Response::Failed(failed) => Err(ShimError::Refused(failed)),
             _ => Err(ShimError::Confused(PathBuf::from(&init.directory))),
         }
@@ -150,9 +155,17 @@ fn reach(directory: &Path) -> Result<UnixStream, ShimError> {
     connect().map_err(|errno: rustix::io::Errno| fail(errno.into()))
 }
 
+/// Older shims are driven as they are; what a newer one would make of our requests nobody knows.
+fn understood(directory: &Path, hello: &Hello) -> Result<(), ShimError> {
+    if hello.version > VERSION {
+        return Err(ShimError::Newer { directory: directory.to_owned(), found: hello.version });
+    }
+    Ok(())
+}
+
 fn greeted(directory: &Path, socket: UnixStream) -> Result<Connection, ShimError> {
     match socket::receive::<Response>(&socket).map_err(|cause| ShimError::talk(directory, cause))? {
-        (Response::Hello(hello), _) => Ok(Connection { socket, shim_pid: hello.pid }),
+        (Response::Hello(hello), _) => understood(directory, &hello).map(|()| Connection { socket, shim_pid: hello.pid }),
         _ => Err(ShimError::Confused(directory.to_owned())),
     }
 }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Gives no interface, remembers who came and went.
 #[derive(Default)]
-struct NoNetwork(std::sync::Mutex<Vec<String>>);
+pub(super) struct NoNetwork(std::sync::Mutex<Vec<String>>);
 
 #[async_trait]
 impl PodNetwork for NoNetwork {
@@ -37,7 +37,7 @@ impl PodNetwork for NoNetwork {
 }
 
 /// Images are directories.
-struct Directories(BTreeMap<String, PathBuf>);
+pub(super) struct Directories(pub(super) BTreeMap<String, PathBuf>);
 
 impl Rootfs for Directories {
     fn prepare(&self, image: &str) -> Result<ImageRoot, CriError> {
@@ -57,15 +57,15 @@ impl Rootfs for Directories {
 }
 
 /// A host of its own for one test: directories, cgroup, engine. Leaves nothing behind, and says so.
-struct House {
-    dir: tempfile::TempDir,
-    options: Options,
-    network: Arc<NoNetwork>,
-    images: BTreeMap<String, PathBuf>,
+pub(super) struct House {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) options: Options,
+    pub(super) network: Arc<NoNetwork>,
+    pub(super) images: BTreeMap<String, PathBuf>,
 }
 
 /// The shim that cargo built for these tests.
-fn shim() -> PathBuf {
+pub(super) fn shim() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_podbay-shim"))
 }
 
@@ -86,7 +86,7 @@ fn busybox(at: &Path) {
 }
 
 impl House {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("podbay-engine-").tempdir().unwrap();
         let image = dir.path().join("image");
         busybox(&image);
@@ -96,7 +96,7 @@ impl House {
         Self { dir, options, network: Arc::default(), images: [("busybox".to_owned(), image)].into() }
     }
 
-    async fn open(&self) -> Subject {
+    pub(super) async fn open(&self) -> Subject {
         let rootfs = Arc::new(Directories(self.images.clone()));
         let engine = Engine::open(self.options.clone(), rootfs, self.network.clone()).await.unwrap();
         let logs = self.dir.path().join("logs");
@@ -105,7 +105,7 @@ impl House {
     }
 
     /// Takes everything away and finds nothing left.
-    async fn close(self, subject: Subject) {
+    pub(super) async fn close(self, subject: Subject) {
         drop(subject);
         reset(&self.options, &*self.network).await.unwrap();
         assert_eq!(Remains::look(&self.options).unwrap(), Remains::default());
@@ -133,7 +133,7 @@ fn script(subject: &Subject, text: &str) -> ContainerConfig {
     subject.container("main", &["sh", "-c", text])
 }
 
-async fn exec(subject: &Subject, id: &str, text: &str) -> (i32, String) {
+pub(super) async fn exec(subject: &Subject, id: &str, text: &str) -> (i32, String) {
     let command = ["sh", "-c", text].map(str::to_owned);
     let output = subject.runtime.exec_sync(id, &command, PATIENCE).await.unwrap();
     (output.exit_code, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())

@@ -11,6 +11,7 @@ mod hosts;
 mod image;
 mod layer;
 mod network;
+mod old_shim;
 mod one_node;
 mod registry;
 mod store_full;
