@@ -6,6 +6,7 @@
 mod agent_volumes;
 mod cluster;
 mod engine;
+mod foretold;
 mod git;
 mod hosts;
 mod image;

@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::foretold::Foretold;
 use crate::hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
 
 struct Node<'a> {
@@ -91,6 +92,16 @@ impl<'a> Node<'a> {
             let pods = self.admin.pods("default", "app=web");
             (pods.len() == count && pods.iter().all(is_ready)).then_some(pods)
         })
+    }
+
+    /// The Deployment's newest pods are ready and all others are gone.
+    fn rolled_out(&self, count: usize) -> bool {
+        let Some(web) = self.admin.json(&["deployment", "web"]) else { return false };
+        let status = &web["status"];
+        status["observedGeneration"] == web["metadata"]["generation"]
+            && status["updatedReplicas"] == count
+            && status["availableReplicas"] == count
+            && self.admin.pods("default", "app=web").len() == count
     }
 
     /// Reconciles and returns (exit code, standard output, standard error).
@@ -271,9 +282,7 @@ fn a_preview_says_what_then_happens(node: &Node<'_>) {
     let (code, out, err) = node.reconcile(&["--dry-run", manifests, "--as", "apps"]);
     assert_eq!(code, 1, "{out}{err}");
     assert!(out.contains("replicas") && out.contains("Deployment default/web"), "{out}");
-    let (code, json, _) = node.reconcile(&["--dry-run", manifests, "--as", "apps", "-o", "json"]);
-    assert_eq!(code, 1);
-    serde_json::from_str::<Value>(&json).expect("the preview as JSON");
+    let more = Foretold::of(&node.admin, &[manifests, "--as", "apps"]);
     let snapshot = node.admin.hosts.dir.join("snapshot.json");
     node.admin.ok(&["snapshot", snapshot.to_str().unwrap()]);
     let there = node.manifests.to_str().unwrap();
@@ -288,8 +297,21 @@ fn a_preview_says_what_then_happens(node: &Node<'_>) {
     let (code, out, err) = node.reconcile(&["apps"]);
     assert_eq!(code, 0, "{out}{err}");
     node.web_pods(3);
-    node.write("web.yaml", WEB);
-    node.web_pods(2);
+    more.happened(&node.admin);
+
+    // Every pod is replaced, and then one is left out.
+    let change = |content: &str, count: usize| {
+        std::fs::write(next.join("web.yaml"), content).unwrap();
+        let foretold = Foretold::of(&node.admin, &[manifests, "--as", "apps"]);
+        node.write("web.yaml", content);
+        let (code, out, err) = node.reconcile(&["apps"]);
+        assert_eq!(code, 0, "{out}{err}");
+        node.admin.wait("the rollout is over", || node.rolled_out(count).then_some(()));
+        foretold.happened(&node.admin);
+    };
+    let other = WEB.replace("echo started", "echo begun");
+    change(&other.replace("replicas: 2", "replicas: 3"), 3);
+    change(WEB, 2);
 }
 
 fn what_git_says_is_put_back(node: &Node<'_>) {

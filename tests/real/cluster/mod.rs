@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::foretold::Foretold;
 use crate::hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
 use serde_json::Value;
 
@@ -21,9 +22,17 @@ impl Repository {
     }
 
     fn commit(&self, files: &[(&str, &str)]) {
+        self.write(files);
+        self.commit_all();
+    }
+
+    fn write(&self, files: &[(&str, &str)]) {
         for (name, content) in files {
             std::fs::write(self.0.join(name), content).unwrap();
         }
+    }
+
+    fn commit_all(&self) {
         sh(&format!("cd {}; git add -A; git commit -q -m change", self.0.display()));
     }
 }
@@ -124,6 +133,14 @@ impl<'a> Cluster<'a> {
         self.agents.insert(node, daemon);
     }
 
+    /// Previews what the files say, then commits them: what comes of it is to be what the preview said.
+    fn preview_and_commit(&self, files: &[(&str, &str)]) -> Foretold {
+        self.repository.write(files);
+        let foretold = Foretold::of(&self.admin, &[self.repository.0.to_str().unwrap(), "--as", "shop"]);
+        self.repository.commit_all();
+        foretold
+    }
+
     fn node_ready(&self, node: &str) -> Option<bool> {
         let node = self.admin.json(&["node", node])?;
         let conditions = node["status"]["conditions"].as_array()?;
@@ -200,15 +217,17 @@ fn a_commit_rolls_out(cluster: &Cluster<'_>) {
     }
     let nodes = cluster.admin.wait("three pods are ready", || cluster.exactly_ready("web", 3));
     assert_eq!(nodes.values().sum::<usize>(), 3);
-    cluster.repository.commit(&[("web.yaml", &format!("{}---\n{}", deployment("web", 6, ""), service("web")))]);
+    let foretold = cluster.preview_and_commit(&[("web.yaml", &format!("{}---\n{}", deployment("web", 6, ""), service("web")))]);
     let nodes = cluster.admin.wait("six pods are ready", || cluster.exactly_ready("web", 6));
+    foretold.happened(&cluster.admin);
     assert_eq!(nodes.keys().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from(NODES), "the pods are spread over the nodes");
 }
 
 fn a_service_leads_to_another_node(cluster: &Cluster<'_>) {
     let far = deployment("far", 1, "      nodeSelector: {kubernetes.io/hostname: n2}");
-    cluster.repository.commit(&[("far.yaml", &format!("{far}---\n{}", service("far")))]);
+    let foretold = cluster.preview_and_commit(&[("far.yaml", &format!("{far}---\n{}", service("far")))]);
     let nodes = cluster.admin.wait("the far pod is ready", || cluster.exactly_ready("far", 1));
+    foretold.happened(&cluster.admin);
     assert_eq!(nodes.keys().collect::<Vec<_>>(), ["n2"]);
     let near = cluster.pod_on("web", "n1");
     let answer = cluster.admin.wait("a pod on n1 reaches the Service on n2", || cluster.fetch(&near, "far"));
@@ -216,11 +235,12 @@ fn a_service_leads_to_another_node(cluster: &Cluster<'_>) {
 }
 
 fn a_job_completes(cluster: &Cluster<'_>) {
-    cluster.repository.commit(&[("job.yaml", JOB)]);
+    let foretold = cluster.preview_and_commit(&[("job.yaml", JOB)]);
     cluster.admin.wait("the job completes", || {
         let job = cluster.admin.json(&["job", "once", "-n", "shop"])?;
         (job["status"]["succeeded"] == 2 && !job["status"]["completionTime"].is_null()).then_some(())
     });
+    foretold.happened(&cluster.admin);
     let pods = cluster.admin.pods("shop", "job-name=once");
     assert_eq!(cluster.admin.ok(&["logs", text(&pods[0], "/metadata/name"), "-n", "shop"]), "done\n");
 }
@@ -228,7 +248,9 @@ fn a_job_completes(cluster: &Cluster<'_>) {
 fn a_bad_commit_changes_nothing(cluster: &Cluster<'_>) {
     let before = cluster.containers();
     let bad = deployment("web", 1, "").replace("replicas: 1", "replica: 1");
-    cluster.repository.commit(&[("web.yaml", &bad), ("more.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n")]);
+    let more = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n";
+    let foretold = cluster.preview_and_commit(&[("web.yaml", &bad), ("more.yaml", more)]);
+    assert!(foretold.is_refused());
     let refused = cluster.admin.run(&["reconcile", "shop"]);
     assert!(refused.status.code().is_some_and(|code| code > 1), "a refused commit exits above 1");
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -236,6 +258,7 @@ fn a_bad_commit_changes_nothing(cluster: &Cluster<'_>) {
     assert!(message.contains("more.yaml") && message.contains("Bad_Name"), "both errors are told at once:\n{message}");
     assert!(cluster.admin.ok(&["explain", "shop"]).contains("did you mean `replicas`?"));
     assert_eq!(cluster.containers(), before, "a bad commit changes nothing");
+    foretold.happened(&cluster.admin);
     sh(&format!("cd {}; git revert --no-edit HEAD", cluster.repository.0.display()));
     cluster.admin.ok(&["reconcile", "shop"]);
 }
@@ -327,8 +350,10 @@ fn kill_everything_on(cluster: &Cluster<'_>, node: &str) {
 /// Scales down and up, so that the node that was away has pods again.
 fn spread_again(cluster: &Cluster<'_>) {
     for count in [1, 6] {
-        cluster.repository.commit(&[("web.yaml", &format!("{}---\n{}", deployment("web", count, ""), service("web")))]);
+        let web = format!("{}---\n{}", deployment("web", count, ""), service("web"));
+        let foretold = cluster.preview_and_commit(&[("web.yaml", &web)]);
         cluster.admin.wait(&format!("{count} pods are ready"), || cluster.exactly_ready("web", count as usize));
+        foretold.happened(&cluster.admin);
     }
 }
 
