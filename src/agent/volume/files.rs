@@ -29,7 +29,7 @@ const NEXT: &str = "..data_tmp";
 /// A file cannot be written; the old content is still whole then.
 pub fn write(dir: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>) -> io::Result<bool> {
     let root = beneath::top(dir)?;
-    let current = beneath::link(&root, DATA).filter(|name| is_ours(name));
+    let current = beneath::link(&root, DATA).filter(is_ours);
     let unchanged = current.as_ref().is_some_and(|name| same(&root, name, files, group));
     if !unchanged {
         let name = PathBuf::from(format!("..{}", uuid::Uuid::new_v4().simple()));

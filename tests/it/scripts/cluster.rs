@@ -55,8 +55,8 @@ impl Cluster {
         let stopped: Arc<dyn Clock> = Arc::new(VirtualClock::new(Timestamp::from_second(second).unwrap()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(stopped.clone()));
         let data = tempfile::tempdir().unwrap();
-        let real = Places { git: sync::git::Options::new(data.path().join("git")) };
-        let places = Arc::new(OnRequest { places: real.clone(), seen: Mutex::default() });
+        let real = Arc::new(Places::new(sync::git::Options::new(data.path().join("git"))));
+        let places = Arc::new(OnRequest { places: Arc::clone(&real), seen: Mutex::default() });
         let mut controllers = control::all(control::Options::new(clock.now()));
         controllers.push(Arc::new(Scheduler::new()));
 
@@ -69,7 +69,7 @@ impl Cluster {
             Some(last) => Arc::clone(last) as _,
             None => Arc::new(InProcessNode::new("none", None)),
         };
-        let previews = Arc::new(LivePreviews::new(Arc::clone(&store), Arc::new(real), controllers.clone(), clock.clone()));
+        let previews = Arc::new(LivePreviews::new(Arc::clone(&store), real, controllers.clone(), clock.clone()));
         let rig = Rig::over(Arc::clone(&store), clock.clone(), |_| connector, |state| state.with_previews(previews)).await;
 
         let down = CancellationToken::new();
@@ -189,7 +189,7 @@ fn is_settled(object: &Object) -> bool {
 
 /// The real places, read only when a `podbay reconcile` asks: a session decides when a change is seen.
 pub struct OnRequest {
-    places: Places,
+    places: Arc<Places>,
     seen: Mutex<BTreeMap<String, Arc<Once>>>,
 }
 
