@@ -119,7 +119,7 @@ pub struct AgentArgs {
 pub struct ReconcileArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// A source's name, or a directory with manifests; all sources where absent
+    /// A source's name, or a directory with manifests (`./NAME` where both exist); all sources where absent
     pub target: Option<String>,
     /// Change nothing; print what would happen (exit code 0: nothing, 1: changes, 2: refused or an error)
     #[arg(long)]

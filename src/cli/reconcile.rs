@@ -52,7 +52,6 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     match args.target.as_deref().map(|target| (target, directory(target))) {
         // A word is a source's name first: what lies about in this directory must not change its meaning.
         Some((name, Some(_))) if !name.contains('/') && !name.starts_with('.') && source_is_there(&client, name).await? => {
-            anstream::eprintln!("the source {0}; the directory of that name is ./{0}", output::clean(name));
             bodies.push(json!({"source": name}));
         }
         Some((target, Some(dir))) => {

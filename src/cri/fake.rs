@@ -59,7 +59,11 @@ struct State {
     calls: Vec<String>,
     next_id: u64,
     next_ip: u8,
+    addresses: Option<Addresses>,
 }
+
+/// The address of the pod of this number.
+type Addresses = Box<dyn Fn(u8) -> String + Send + Sync>;
 
 struct Sandbox {
     status: PodSandbox,
@@ -102,6 +106,11 @@ impl FakeRuntime {
             RuntimeEvent { sandbox_id: sandbox.id.clone(), pod_uid: sandbox.metadata.uid.clone(), container_id: container_id.to_owned() };
         // Nobody listening is fine.
         drop(self.events.send(event));
+    }
+
+    /// Which addresses pods get, by their number: a server takes only those of the node's own range.
+    pub fn set_addresses(&self, addresses: impl Fn(u8) -> String + Send + Sync + 'static) {
+        self.lock().addresses = Some(Box::new(addresses));
     }
 
     /// What containers of this image, or of this name, do from their next creation on.
@@ -256,7 +265,8 @@ impl Runtime for FakeRuntime {
             Vec::new()
         } else {
             state.next_ip = state.next_ip.wrapping_add(1);
-            vec![format!("10.80.0.{}", state.next_ip)]
+            let number = state.next_ip;
+            vec![state.addresses.as_ref().map_or_else(|| format!("10.80.0.{number}"), |addresses| addresses(number))]
         };
         let status = PodSandbox {
             id: id.clone(),

@@ -85,6 +85,11 @@ impl Cluster {
             way.attach(agent::node_api::router(runtime.clone(), &options));
             let client = local_client(rig.router.clone(), Identity::node(name));
             let (images, network) = (Arc::new(FakeImages::default()), Arc::new(Network::new()));
+            let here = Arc::clone(&network);
+            runtime.set_addresses(move |number| {
+                let range = here.wanted().and_then(|wanted| wanted.pod_range).expect("pods start once the node has its range");
+                std::net::Ipv4Addr::from(u32::from(range.base) + 1 + u32::from(number)).to_string()
+            });
             tokio::spawn(agent::run_with_clock(client, (runtime.clone(), images, network), stopped.clone(), options, down.clone()));
             runtimes.push(runtime);
         }
