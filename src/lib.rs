@@ -80,7 +80,8 @@
 //!
 //! No informer caches (a snapshot is one), no leader election (one server), no plugin interfaces
 //! inside the scheduler, no second code path for `podbay up`: it uses the same client and handlers
-//! over an in-process connection.
+//! over an in-process connection. No UID in the names that controllers choose: a preview knows only
+//! placeholders, and it says the names that will be (`control::naming`).
 
 pub mod admit;
 pub mod agent;
