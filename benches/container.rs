@@ -109,8 +109,8 @@ fn crun_once(bundle: &Path, round: usize) -> Duration {
 /// it is (no overlay to mount: in crun's favour).
 async fn bundle(stage: &Stage, sandbox: &str, config: &ContainerConfig) -> PathBuf {
     let id = stage.subject.runtime.create_container(sandbox, config).await.unwrap();
-    let dir = stage.options.root_dir.join("sandboxes").join(sandbox).join("containers").join(&id);
-    let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
+    let file = stage.options.run_dir.join("sandboxes").join(sandbox).join(format!("{id}.json"));
+    let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     stage.subject.runtime.remove_container(&id).await.unwrap();
     let bundle = stage.path().join(format!("bundle-{}", config.metadata.name));
     std::fs::create_dir_all(&bundle).unwrap();
