@@ -55,7 +55,8 @@
 //!   result as one transaction.
 //! - **A preview.** `simulate::preview` makes the same plan on a copy of the state, `simulate::settle`
 //!   runs the same controllers and the same scheduler with an ideal kubelet until only time or a
-//!   process' end could change it, and the difference of the two states is printed.
+//!   process' end could change it; the plan's objects, the pods by which the two states differ and
+//!   what the end lacks are printed.
 //! - **A pod.** `control::replica_set` creates it, `schedule` binds it, the agent of that node sees it
 //!   through the REST API; `agent::plan` names the next step, `agent::act` takes it through [`cri`],
 //!   looks again, and writes the status.

@@ -15,24 +15,12 @@ use crate::cri::Images as _;
 use crate::network::NodeNetwork as _;
 
 /// What Podbay keeps in its data directory: `reset` removes these and nothing else.
-const DATA: [&str; 14] = [
-    "store",
-    "pki",
-    "git",
-    "admin.kubeconfig",
-    "images",
-    "images-store",
-    "network",
-    "agent",
-    "pods",
-    "runtime",
-    "logs",
-    "seccomp",
-    "server.lock",
-    "agent.lock",
-];
+const DATA: [&str; 12] =
+    ["store", "pki", "git", "admin.kubeconfig", "images", "images-store", "network", "agent", "pods", "runtime", "logs", "seccomp"];
 /// The same for the run directory.
-const RUN: [&str; 4] = ["server.lock", "agent.lock", "admin.kubeconfig", "pods"];
+const RUN: [&str; 2] = ["admin.kubeconfig", "pods"];
+/// In both directories.
+const LOCKS: [&str; 2] = ["server.lock", "agent.lock"];
 /// Further entries of the data directory that hold pods rather than state worth keeping.
 const PODS: [&str; 4] = ["pods", "runtime", "network", "logs"];
 
@@ -48,11 +36,11 @@ pub async fn down(config: &Config) -> Outcome {
 
 /// Removes everything of ours from this host.
 pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
+    daemon::demand_root("reset")?;
     if !args.yes && !confirmed(config, args.keep_data)? {
         anstream::eprintln!("nothing was removed");
         return Ok(FAILED);
     }
-    daemon::demand_root("reset")?;
     daemon::stop(&[&config.run_dir, &config.data_dir])?;
     let _closed = keep_closed(config)?;
     remove_pods(config).await?;
@@ -64,6 +52,9 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
         remove(&config.run_dir.join(name))?;
     }
     for dir in [&config.data_dir, &config.run_dir] {
+        for name in LOCKS {
+            remove(&dir.join(name))?;
+        }
         // Left in place when somebody keeps files of their own in it.
         let _ = std::fs::remove_dir(dir);
     }
@@ -72,7 +63,8 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
 
 /// While this lives no daemon starts: a service manager may be about to start one again.
 fn keep_closed(config: &Config) -> anyhow::Result<[daemon::Lock; 2]> {
-    Ok([daemon::Lock::take(&[&config.run_dir], "server")?, daemon::Lock::take(&[&config.run_dir], "agent")?])
+    let dirs: [&Path; 2] = [&config.run_dir, &config.data_dir];
+    Ok([daemon::Lock::take(&dirs, "server")?, daemon::Lock::take(&dirs, "agent")?])
 }
 
 fn confirmed(config: &Config, keep_data: bool) -> anyhow::Result<bool> {

@@ -127,7 +127,7 @@ pub struct ReconcileArgs {
     /// Approve the plan with this id: it is computed again and must be the same
     #[arg(long, value_name = "PLAN_ID")]
     pub approve: Option<String>,
-    /// Take over live objects that Podbay did not create
+    /// Take over live objects that Podbay did not create, this once
     #[arg(long)]
     pub adopt: bool,
     /// Preview without a server, on an empty cluster or on --snapshot
@@ -301,6 +301,7 @@ pub struct CredentialArgs {
 pub struct SourceName {
     #[command(flatten)]
     pub client: ClientArgs,
+    /// The source's name
     pub name: String,
 }
 
@@ -337,6 +338,7 @@ pub enum NodeVerb {
 pub struct NodeName {
     #[command(flatten)]
     pub client: ClientArgs,
+    /// The node's name
     pub name: String,
 }
 

@@ -17,7 +17,7 @@ pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
 
 /// For a connection to be made.
 const CONNECT: Duration = Duration::from_secs(10);
-/// For a server to say something: a stream that goes on may be silent for longer than a request.
+/// For a server to answer a request; a stream of logs may be silent for longer.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// Connects as the flags, the environment or the daemon on this host say.
@@ -69,20 +69,29 @@ pub fn path(kind: Kind, namespace: Option<&str>, name: Option<&str>) -> String {
 
 /// One request with an optional JSON body; the answer as JSON.
 pub async fn call(client: &Client, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    call_within(ANSWER, client, method, path, body).await
+}
+
+/// As [`call`], of what may take longer.
+pub async fn call_within(limit: Duration, client: &Client, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
     let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
     let body = match body {
         Some(value) => serde_json::to_vec(value)?,
         None => Vec::new(),
     };
     let request = http::Request::builder().method(method).uri(path).header("content-type", content).body(body)?;
-    within(client.request::<Value>(request)).await
+    answered(limit, client.request::<Value>(request)).await
 }
 
 /// Waits for an answer, but not for ever.
 pub async fn within<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> anyhow::Result<T> {
-    match tokio::time::timeout(ANSWER, answer).await {
+    answered(ANSWER, answer).await
+}
+
+async fn answered<T>(limit: Duration, answer: impl Future<Output = Result<T, kube::Error>>) -> anyhow::Result<T> {
+    match tokio::time::timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => bail!("the server took the request and did not answer within {} s", ANSWER.as_secs()),
+        Err(_) => bail!("the server took the request and did not answer within {} s", limit.as_secs()),
     }
 }
 

@@ -10,7 +10,7 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use super::args::{PreviewFormat, ReconcileArgs};
-use super::client::{call, connect, get, items, path};
+use super::client::{call, call_within, connect, get, items, path};
 use super::error::{FAILED, Outcome};
 use super::local::{Local, Previewed};
 use super::outcome::Progress;
@@ -22,6 +22,8 @@ use crate::sync::select::is_manifest;
 
 /// How often the server is asked how far it is.
 const POLL: Duration = Duration::from_millis(100);
+/// For a preview: of the largest trees on a slow host it takes minutes.
+const PREVIEW: Duration = Duration::from_secs(600);
 
 pub async fn run(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     match (args.dry_run, args.offline) {
@@ -67,7 +69,7 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     }
     let mut previews = Vec::new();
     for body in bodies {
-        let answer = call(&client, "POST", "/apis/podbay.dev/v1/previews", Some(&body)).await?;
+        let answer = call_within(PREVIEW, &client, "POST", "/apis/podbay.dev/v1/previews", Some(&body)).await?;
         previews.push(local.preview_text(&answer)?);
     }
     Ok(show(&previews, args.output))

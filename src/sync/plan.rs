@@ -150,6 +150,7 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
         uids: 0,
         seen: known.seen.take(),
         losses: &mut known.losses,
+        contested: BTreeSet::new(),
         open: BTreeSet::new(),
         replaced: Vec::new(),
         plan: SyncPlan {
@@ -206,9 +207,11 @@ struct Planner<'p> {
     /// The state as the ops so far leave it.
     probe: Snapshot,
     uids: usize,
-    /// The last plan's input.
     losses: &'p mut Losses,
+    /// The last plan's input.
     seen: Option<Seen>,
+    /// What another source holds.
+    contested: BTreeSet<Key>,
     /// What is not as wanted in this one.
     open: BTreeSet<Key>,
     /// Deleted, to be created anew: what they own goes with them.
@@ -223,10 +226,6 @@ enum Claim {
 }
 
 impl<'p> Planner<'p> {
-    fn is_contested(&self, key: &Key) -> bool {
-        self.plan.contested.iter().any(|entry| inventory::key_of(entry).as_ref() == Some(key))
-    }
-
     /// The same object in two sources refuses both changes.
     fn contested(&mut self) {
         let rendered = self.input.rendered;
@@ -239,6 +238,7 @@ impl<'p> Planner<'p> {
                 let key = desired.object.key();
                 let message = format!("{key} is in two sources: {} of {}, and {} of {name}", desired.file, self.plan.source, entry.file);
                 if holds {
+                    self.contested.insert(key.clone());
                     self.plan.contested.push(inventory::entry(key, "", false, &desired.file, false));
                     self.plan.blocked.push(Reason::new("TwoSources", message));
                 } else if !self.plan.accepted {
@@ -272,7 +272,7 @@ impl<'p> Planner<'p> {
             match self.claim(entry.map(AsRef::as_ref), live) {
                 Claim::Mine { created } => self.update(desired, live, created),
                 // Said already, and adopting it is no way out.
-                Claim::Stranger if self.is_contested(key) => {}
+                Claim::Stranger if self.contested.contains(key) => {}
                 Claim::Stranger => {
                     let message = format!(
                         "{}: {key} exists and Podbay did not create it: adopt it (`adopt: true` on the Source, or --adopt)",

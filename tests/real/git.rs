@@ -16,6 +16,8 @@ use podbay::sync::git::{Git, Options};
 use podbay::sync::source::{Fetch as _, Fetched, Tree};
 use tower::ServiceExt as _;
 
+use crate::private_tls::PrivateTls;
+
 /// A bare repository with one commit a call.
 struct Upstream {
     path: PathBuf,
@@ -96,21 +98,9 @@ impl Https {
         name: &str,
         answer: impl Fn(&Request) -> Option<Response<Body>> + Clone + Send + Sync + 'static,
     ) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority of {name}"));
-        let authority = rcgen::Issuer::from_params(&params, &key);
-        let leaf_key = rcgen::KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let leaf = rcgen::CertificateParams::new(names).unwrap().signed_by(&leaf_key, &authority).unwrap();
-        let config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], rustls::pki_types::PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into()))
-            .unwrap();
+        let tls = PrivateTls::new(name);
         let ca_file = directory.join(format!("ca-{name}.pem"));
-        fs::write(&ca_file, params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&ca_file, &tls.authority).unwrap();
         let given = Arc::<Mutex<Vec<_>>>::default();
         let (inner, seen) = (router(directory.to_owned()), Arc::clone(&given));
         let guarded = move |request: Request| {
@@ -125,18 +115,7 @@ impl Https {
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (router, acceptor) = (axum::Router::new().fallback(guarded), tokio_rustls::TlsAcceptor::from(Arc::new(config)));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, router) = (acceptor.clone(), router.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper_util::service::TowerToHyperService::new(router);
-                    let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
-                    let _ = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
-                });
-            }
-        });
+        tls.serve(listener, axum::Router::new().fallback(guarded));
         Self { port, ca_file: ca_file.display().to_string(), given }
     }
 

@@ -14,5 +14,6 @@ mod layer;
 mod network;
 mod old_shim;
 mod one_node;
+mod private_tls;
 mod registry;
 mod store_full;

@@ -19,6 +19,7 @@ use podbay::runtime::image::{Digest, ImageStore, Options, build};
 use serde_json::json;
 
 use crate::layer::{ImageParts, Tar, architecture, gzip, image};
+use crate::private_tls::PrivateTls;
 
 /// A running registry; killed when dropped.
 struct Registry {
@@ -349,36 +350,15 @@ async fn a_registry_that_lies_is_not_believed() {
 
 #[tokio::test]
 async fn https_is_trusted_by_a_private_authority_only_where_it_is_configured() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let key = rcgen::KeyPair::generate().expect("key");
-    let mut names = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
-    names.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority = rcgen::Issuer::from_params(&names, &key);
-    let leaf_key = rcgen::KeyPair::generate().expect("key");
-    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names").signed_by(&leaf_key, &authority).expect("sign");
-    let config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], rustls::pki_types::PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into()))
-        .expect("config");
+    let tls = PrivateTls::new("registry");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let address = listener.local_addr().expect("address").to_string();
     let parts = two_layers("https");
     let router = registry_router(&parts, None, false, 0, &address);
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let task = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, router) = (acceptor.clone(), router.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = hyper_util::service::TowerToHyperService::new(router);
-                let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
-                let _ = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
-            });
-        }
-    });
+    let task = tls.serve(listener, router);
     let directory = tempfile::tempdir().expect("make a directory");
     let file = directory.path().join("ca.pem");
-    fs::write(&file, names.self_signed(&key).expect("sign").pem()).expect("write");
+    fs::write(&file, &tls.authority).expect("write");
     let name = format!("{address}/app:1");
     let trusting = Options { ca_files: vec![file], ..Options::default() };
     let store = ImageStore::open(&directory.path().join("trusting"), trusting).expect("open");
