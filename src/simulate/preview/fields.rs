@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use similar::TextDiff;
 
+use super::lines::unified;
 use crate::model::ownership::{FieldChange, changes};
 use crate::model::{Kind, LAST_APPLIED};
 use crate::sync::identity::said;
@@ -100,8 +100,7 @@ fn is_secret(kind: Kind, path: &str) -> bool {
 }
 
 fn diff(before: &str, after: &str) -> Vec<String> {
-    let diff = TextDiff::from_lines(before, after);
-    let text = diff.unified_diff().context_radius(CONTEXT).to_string();
+    let text = unified(before, after, CONTEXT);
     let mut lines: Vec<String> = text.lines().take(LINES).map(printable).collect();
     let more = text.lines().count().saturating_sub(LINES);
     if more > 0 {

@@ -9,6 +9,7 @@
 //! the text is made from it wherever it is shown.
 
 mod fields;
+mod lines;
 mod pods;
 mod text;
 
