@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::identity::Sum;
-use super::render::{Desired, Rendered, set_digest};
+use super::render::{Desired, Rendered};
 use crate::model::{Kind, Object};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Write};
@@ -71,7 +71,7 @@ struct Record<A> {
 /// A run of objects by key, and its name. What is left out is a run of its own.
 struct Run<'r> {
     id: String,
-    objects: Vec<&'r Desired>,
+    objects: &'r [Arc<Desired>],
     left_out: BTreeSet<(String, String, String)>,
 }
 
@@ -104,48 +104,38 @@ pub fn removal(state: &Snapshot, source: &str) -> Vec<Write> {
 /// Why it cannot be used.
 pub fn restore(state: &Snapshot, source: &str, digest: &str) -> Result<Rendered, Unusable> {
     let there = pieces(state, source);
-    let (mut desired, mut left_out) = (BTreeMap::new(), BTreeSet::new());
+    let (mut desired, mut left_out) = (Vec::new(), BTreeSet::new());
     for run in there.values() {
         let damaged = |why: String| Unusable::Damaged(why);
         let pieces = run.complete().ok_or_else(|| damaged("a part of it is missing".to_owned()))?;
         let content = decode(&pieces).map_err(damaged)?;
         left_out.extend(content.left_out);
         for record in content.objects {
-            let one = Desired::restore(record.applied, record.file, record.line).map_err(damaged)?;
-            desired.insert(one.object.key().clone(), Arc::new(one));
+            desired.push(Arc::new(Desired::restore(record.applied, record.file, record.line).map_err(damaged)?));
         }
     }
-    let found = set_digest(&desired);
-    match found == digest {
-        true => Ok(Rendered { desired, left_out, skipped: Vec::new(), set_digest: found }),
+    let rendered = Rendered::new(desired, left_out, Vec::new());
+    match rendered.set_digest == digest {
+        true => Ok(rendered),
         false if there.is_empty() => Err(Unusable::Missing),
         false => Err(Unusable::Other),
     }
 }
 
-/// Cut where an object's digest says so: on average after 256 objects.
+/// Cut where an object's digest says so: on average after 64 objects, so that a small change packs little.
 fn runs(rendered: &Rendered) -> Vec<Run<'_>> {
-    let mut runs = Vec::new();
-    let mut open: Vec<&Desired> = Vec::new();
-    for desired in rendered.desired.values() {
-        open.push(desired);
-        if desired.digest[0] == 0 {
-            runs.push(run(std::mem::take(&mut open), BTreeSet::new()));
-        }
-    }
-    if !open.is_empty() {
-        runs.push(run(open, BTreeSet::new()));
-    }
+    let objects = rendered.desired.as_slice();
+    let mut runs: Vec<Run<'_>> = objects.split_inclusive(|one| one.digest[0] < 4).map(|objects| run(objects, BTreeSet::new())).collect();
     if !rendered.left_out.is_empty() {
-        runs.push(run(Vec::new(), rendered.left_out.clone()));
+        runs.push(run(&[], rendered.left_out.clone()));
     }
     runs
 }
 
-fn run(objects: Vec<&Desired>, left_out: BTreeSet<(String, String, String)>) -> Run<'_> {
+fn run(objects: &[Arc<Desired>], left_out: BTreeSet<(String, String, String)>) -> Run<'_> {
     let mut sum = Sum::default();
     sum.add(FORMAT);
-    for one in &objects {
+    for one in objects {
         sum.add(one.digest);
     }
     for (kind, namespace, name) in &left_out {

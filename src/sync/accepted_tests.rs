@@ -143,8 +143,8 @@ fn what_is_kept_is_what_was_said() {
     };
     let kept = accepted::restore(&world.state, "web", &world.accepted_set()).unwrap();
     assert_eq!(kept.desired.len(), 4);
-    for (key, one) in &read.rendered.desired {
-        let other = &kept.desired[key];
+    for (key, one) in read.rendered.desired.iter() {
+        let other = kept.desired.get(key).unwrap();
         assert_eq!(one.object, other.object, "{key}");
         assert_eq!((&one.applied, &one.file, one.line), (&other.applied, &other.file, other.line), "{key}");
         assert_eq!((one.prune, one.replace, one.wave, one.digest), (other.prune, other.replace, other.wave, other.digest), "{key}");

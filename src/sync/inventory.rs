@@ -1,16 +1,17 @@
 //! What a source holds: the objects it created or adopted, by key. PURE.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::walk::Cursor;
+use imbl::OrdMap;
+
+use super::walk;
 use crate::model::{InventoryEntry, Key, Kind, Object, Source};
 
 /// The entries of a source by the key of their object. Entries of kinds this binary does not serve
 /// (an older one) are kept aside: nobody may forget them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
-    pub entries: BTreeMap<Key, Arc<InventoryEntry>>,
+    pub entries: OrdMap<Key, Arc<InventoryEntry>>,
     pub unknown: Vec<Arc<InventoryEntry>>,
 }
 
@@ -44,11 +45,7 @@ pub(super) fn differing<'a>(one: &'a Arc<Inventory>, other: &'a Arc<Inventory>) 
     if Arc::ptr_eq(one, other) {
         return Vec::new();
     }
-    let lacks = |one: &'a Inventory, other: &'a Inventory| {
-        let mut there = Cursor::new(other.entries.iter());
-        one.entries.iter().filter(move |(key, entry)| there.seek(key) != Some(entry)).map(|(key, _)| key)
-    };
-    lacks(one, other).chain(lacks(other, one)).collect()
+    walk::differing(one.entries.iter(), other.entries.iter(), PartialEq::eq)
 }
 
 /// The key an entry speaks of.

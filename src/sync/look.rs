@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::accepted;
-use super::inventory;
 use super::names::{APPROVE, FINALIZER};
 use super::plan::{self, Action, Input, Known, SyncPlan};
 use super::render::{self, Cache, Options, Rendered};
@@ -126,8 +125,9 @@ pub fn decide(
     if let Some(request) = request {
         status.handled_request = Some(request.to_owned());
     }
-    if let Some(plan) = &carried {
+    if let Some(plan) = &mut carried {
         writes.extend(writes_of(plan, &mut status, uid));
+        memory.known.holds(&status, &plan.inventory);
         step.ops = plan.step().len();
         step.again_at = plan.again_at;
         step.message = format!("revision {}: {}", plan.revision, plan.sum);
@@ -143,7 +143,7 @@ pub fn decide(
 
 /// The writes of a plan's step. What is created gets its UID here, so that the inventory in the same
 /// transaction can name it.
-fn writes_of(plan: &SyncPlan, status: &mut SourceStatus, uid: &mut dyn FnMut() -> String) -> Vec<Write> {
+fn writes_of(plan: &mut SyncPlan, status: &mut SourceStatus, uid: &mut dyn FnMut() -> String) -> Vec<Write> {
     let mut writes = Vec::new();
     let mut created: BTreeMap<Key, String> = BTreeMap::new();
     for op in plan.step() {
@@ -158,13 +158,14 @@ fn writes_of(plan: &SyncPlan, status: &mut SourceStatus, uid: &mut dyn FnMut() -
         writes.extend(op.writes());
     }
     if !created.is_empty() {
-        for entry in &mut status.inventory {
-            if let Some(fresh) = inventory::key_of(entry).and_then(|key| created.remove(&key)) {
-                let entry = Arc::make_mut(entry);
+        let entries = &mut Arc::make_mut(&mut plan.inventory).entries;
+        for (key, fresh) in created {
+            if let Some(entry) = entries.get_mut(&key).map(Arc::make_mut) {
                 entry.uid = fresh;
                 entry.created = true;
             }
         }
+        status.inventory = plan.inventory.to_entries();
     }
     writes
 }

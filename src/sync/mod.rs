@@ -22,6 +22,7 @@ pub mod act;
 pub mod again;
 pub mod budget;
 pub mod configured;
+pub mod desired;
 pub mod dir;
 pub mod fake;
 pub mod git;

@@ -12,15 +12,16 @@ use std::sync::Arc;
 
 use super::again::{self, Losses};
 use super::budget;
+use super::desired::DesiredSet;
 use super::identity::{self, Sum};
 use super::inventory::{self, Inventory};
 use super::names::{ADOPT, REQUESTED_AT};
 pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
-use super::walk::Cursor;
+use super::walk;
 use super::waves::step;
 use crate::model::ownership::{ManagedFields, apply};
-use crate::model::{InventoryEntry, Key, Kind, Object, Source, Timestamp};
+use crate::model::{InventoryEntry, Key, Kind, Object, Source, SourceStatus, Timestamp};
 use crate::plan::{Reason, Wait};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
@@ -40,14 +41,18 @@ pub struct Known {
 #[derive(Clone)]
 struct Seen {
     state: Snapshot,
-    /// By key.
-    desired: Vec<Arc<Desired>>,
+    desired: Arc<DesiredSet>,
     held: Arc<Inventory>,
-    /// Everything else that is wanted was there, as wanted.
+    /// Everything else that is wanted was there, as wanted, and nothing else was held.
     open: BTreeSet<Key>,
 }
 
 impl Known {
+    /// What is about to be written of an inventory: read back, it need not be taken apart again.
+    pub(super) fn holds(&mut self, status: &SourceStatus, inventory: &Arc<Inventory>) {
+        self.held = Some((status.inventory.clone(), Arc::clone(inventory)));
+    }
+
     fn held(&mut self, source: &Source) -> Arc<Inventory> {
         let now = source.status.as_ref().map_or(&[][..], |status| &status.inventory);
         match &self.held {
@@ -100,6 +105,8 @@ pub struct SyncPlan {
     pub skipped: Vec<String>,
     /// The inventory once this step is done. Objects of later waves have no UID yet.
     pub inventory: Arc<Inventory>,
+    /// The inventory before it.
+    pub(super) held: Arc<Inventory>,
     /// Objects that another source holds: for its plan to see.
     pub contested: Vec<InventoryEntry>,
     /// The set was accepted before; this plan only goes on with it or puts it back.
@@ -160,19 +167,16 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
             accepted: status.and_then(|status| status.accepted_set.as_deref()) == Some(&input.rendered.set_digest),
             set_digest: input.rendered.set_digest.clone(),
             inventory: Arc::clone(&held),
+            held: Arc::clone(&held),
             ..SyncPlan::default()
         },
     };
     planner.contested();
-    planner.wanted();
-    planner.unwanted();
+    let candidates = planner.candidates();
+    planner.wanted(&candidates);
+    planner.unwanted(&candidates);
     let Planner { mut plan, open, .. } = planner;
-    known.seen = Some(Seen {
-        state: input.state.clone(),
-        desired: input.rendered.desired.values().cloned().collect(),
-        held: Arc::clone(&held),
-        open,
-    });
+    known.seen = Some(Seen { state: input.state.clone(), desired: Arc::clone(&input.rendered.desired), held: Arc::clone(&held), open });
     plan.id = plan_id(&plan);
     plan.approved = input.approved == Some(plan.id.as_str());
     if let Some(other) = input
@@ -248,11 +252,14 @@ impl<'p> Planner<'p> {
         }
     }
 
-    fn wanted(&mut self) {
-        let mut order = self.candidates();
+    fn wanted(&mut self, candidates: &BTreeSet<Key>) {
+        let wanted = &self.input.rendered.desired;
+        let mut order: Vec<&Desired> = candidates.iter().filter_map(|key| wanted.get(key)).map(AsRef::as_ref).collect();
+        self.plan.sum.unchanged += wanted.len() - order.len();
         // Stable: within a wave by kind and key, as the map has them.
-        order.sort_by_key(|(_, desired)| desired.wave);
-        for (key, desired) in order {
+        order.sort_by_key(|desired| desired.wave);
+        for desired in order {
+            let key = desired.object.key();
             self.open.insert(key.clone());
             let entry = self.held.entries.get(key);
             let Some(live) = self.input.state.get(key) else {
@@ -284,25 +291,18 @@ impl<'p> Planner<'p> {
         }
     }
 
-    /// What is wanted and not known to be so: what was open in the last plan, and what has changed
-    /// since in the state, in the inventory, in what is wanted. Most of a large set is as it was.
-    fn candidates(&mut self) -> Vec<(&'p Key, &'p Desired)> {
+    /// What may not be as it should: what was open in the last plan, and what has changed since in
+    /// the state, in the inventory, in what is wanted. Most of a large set is as it was.
+    fn candidates(&mut self) -> BTreeSet<Key> {
         let wanted = &self.input.rendered.desired;
-        let Some(seen) = self.seen.take() else { return wanted.iter().map(|(key, desired)| (key, desired.as_ref())).collect() };
+        let Some(seen) = self.seen.take() else { return wanted.keys().chain(self.held.entries.keys()).cloned().collect() };
         let mut changed = seen.open;
         changed.extend(seen.state.differing(self.input.state).cloned());
         changed.extend(inventory::differing(&seen.held, self.held).into_iter().cloned());
-        let mut before = Cursor::new(seen.desired.iter().map(|desired| (desired.object.key(), desired)));
-        let mut changed = Cursor::new(changed.iter().map(|key| (key, ())));
-        let mut left = Vec::new();
-        for (key, desired) in wanted {
-            let as_before = before.seek(key).is_some_and(|before| Arc::ptr_eq(before, desired) || before.digest == desired.digest);
-            if changed.seek(key).is_some() || !as_before {
-                left.push((key, desired.as_ref()));
-            }
+        if !Arc::ptr_eq(&seen.desired, wanted) {
+            changed.extend(walk::differing(seen.desired.iter(), wanted.iter(), |a, b| a.digest == b.digest).into_iter().cloned());
         }
-        self.plan.sum.unchanged += wanted.len() - left.len();
-        left
+        changed
     }
 
     fn claim(&self, entry: Option<&InventoryEntry>, live: &Object) -> Claim {
@@ -465,10 +465,11 @@ impl<'p> Planner<'p> {
     }
 
     /// What the inventory holds and the revision no longer wants.
-    fn unwanted(&mut self) {
+    fn unwanted(&mut self, candidates: &BTreeSet<Key>) {
         let (state, rendered) = (self.input.state, self.input.rendered);
-        let mut wanted = Cursor::new(rendered.desired.iter());
-        let unwanted: Vec<_> = self.held.entries.iter().filter(|(key, _)| wanted.seek(key).is_none()).collect();
+        let unwanted = candidates.iter().filter(|key| !rendered.desired.contains(key));
+        let unwanted: Vec<_> = unwanted.filter_map(|key| self.held.entries.get_key_value(key)).collect();
+        self.open.extend(unwanted.iter().map(|(key, _)| (*key).clone()));
         let mut pruned: Vec<(&Object, &InventoryEntry)> = Vec::new();
         for (key, entry) in unwanted.into_iter().rev() {
             let live = state.get(key).filter(|live| Inventory::is_of(entry, live));

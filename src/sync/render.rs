@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::desired::DesiredSet;
 use super::identity::{self, Digest, Sum};
 use super::source::Tree;
 use crate::admit;
@@ -56,16 +57,31 @@ pub struct Desired {
 /// What a revision wants, whole.
 #[derive(Clone, Debug, Default)]
 pub struct Rendered {
-    pub desired: BTreeMap<Key, Arc<Desired>>,
+    pub desired: Arc<DesiredSet>,
+    /// The waves they are in.
+    pub(super) waves: BTreeSet<i32>,
     /// Left out, each with its reason.
     pub skipped: Vec<String>,
     /// Kind, namespace and name of the documents that were left out.
     pub(super) left_out: BTreeSet<(String, String, String)>,
-    /// Over the digests of all.
+    /// Over the digests of all, in order.
     pub set_digest: String,
 }
 
 impl Rendered {
+    pub(super) fn new(desired: Vec<Arc<Desired>>, left_out: BTreeSet<(String, String, String)>, skipped: Vec<String>) -> Self {
+        let desired = DesiredSet::new(desired);
+        let mut waves = BTreeSet::new();
+        let mut sum = Sum::default();
+        for one in desired.values() {
+            sum.add(one.digest);
+            if !waves.contains(&one.wave) {
+                waves.insert(one.wave);
+            }
+        }
+        Self { desired: Arc::new(desired), waves, skipped, left_out, set_digest: sum.finish() }
+    }
+
     /// Whether a document that was left out has the kind and name of this object: nobody said that
     /// it shall go.
     pub fn leaves_out(&self, key: &Key) -> bool {
@@ -133,22 +149,21 @@ pub fn render(tree: &Tree, options: &Options, cache: &mut Cache) -> Result<Rende
 
 /// The set of a tree's files, which have no problem by themselves.
 fn put_together(tree: &Tree, options: &Options, cache: &Cache) -> Rendered {
-    let mut rendered = Rendered { skipped: tree.notes.clone(), ..Rendered::default() };
+    let (mut desired, mut left_out, mut skipped) = (Vec::new(), BTreeSet::new(), tree.notes.clone());
     for (_, file) in cache.files.values() {
-        rendered.skipped.extend(file.skipped.iter().map(ToString::to_string).chain(file.notes.iter().cloned()));
-        for left_out in &file.skipped {
-            let cluster = Kind::all().iter().any(|row| row.name == left_out.kind && !row.namespaced);
-            let namespace = match (cluster, left_out.namespace.as_str()) {
+        skipped.extend(file.skipped.iter().map(ToString::to_string).chain(file.notes.iter().cloned()));
+        for document in &file.skipped {
+            let cluster = Kind::all().iter().any(|row| row.name == document.kind && !row.namespaced);
+            let namespace = match (cluster, document.namespace.as_str()) {
                 (true, _) => "",
                 (false, "") => options.namespace.as_str(),
                 (false, named) => named,
             };
-            rendered.left_out.insert((left_out.kind.clone(), namespace.to_owned(), left_out.name.clone()));
+            left_out.insert((document.kind.clone(), namespace.to_owned(), document.name.clone()));
         }
-        rendered.desired.extend(file.desired.iter().map(|desired| (desired.object.key().clone(), Arc::clone(desired))));
+        desired.extend(file.desired.iter().cloned());
     }
-    rendered.set_digest = set_digest(&rendered.desired);
-    rendered
+    Rendered::new(desired, left_out, skipped)
 }
 
 fn too_many(file: &str, at: Position) -> Problem {
@@ -170,15 +185,6 @@ fn refuse_twins<'a>(files: impl Iterator<Item = (&'a String, &'a File)>, problem
             None => first = Some((key, path, line)),
         }
     }
-}
-
-/// Over the digests of a set, in order.
-pub(super) fn set_digest(desired: &BTreeMap<Key, Arc<Desired>>) -> String {
-    let mut sum = Sum::default();
-    for one in desired.values() {
-        sum.add(one.digest);
-    }
-    sum.finish()
 }
 
 fn read_file(path: &str, content: &[u8], options: &Options) -> (File, Vec<Problem>) {

@@ -1,5 +1,7 @@
 //! What a look at a source writes to its status. PURE.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::plan::SyncPlan;
@@ -66,7 +68,9 @@ fn accepted(status: &mut SourceStatus, plan: &SyncPlan, now: Timestamp) -> Ready
     status.pending_plan = None;
     status.skipped = bounded(plan.skipped.iter().cloned());
     status.contested = Vec::new();
-    status.inventory = plan.inventory.to_entries();
+    if !Arc::ptr_eq(&plan.inventory, &plan.held) {
+        status.inventory = plan.inventory.to_entries();
+    }
     let failed = plan.waits.iter().filter(|wait| wait.reason.code == "WaveFailed");
     status.errors = bounded(failed.map(|wait| format!("{}: {}", wait.subject, wait.reason.message)));
     match plan.waits.iter().find(|wait| wait.reason.code == "WaveFailed").or(plan.waits.first()) {

@@ -12,10 +12,9 @@ use crate::plan::{Reason, Wait};
 /// Which ops are this step's. With one wave, all; otherwise those up to and with the first wave that
 /// has any, provided that everything of the waves before it is healthy.
 pub(super) fn step(plan: &mut SyncPlan, input: &Input<'_>) {
-    let waves: BTreeSet<i32> = input.rendered.desired.values().map(|desired| desired.wave).collect();
     plan.now = plan.ops.len();
-    if waves.len() > 1 {
-        for wave in &waves {
+    if input.rendered.waves.len() > 1 {
+        for wave in &input.rendered.waves {
             let until = plan.ops.partition_point(|op| op.wave <= *wave);
             if until > 0 {
                 plan.now = until;
@@ -31,7 +30,7 @@ pub(super) fn step(plan: &mut SyncPlan, input: &Input<'_>) {
     }
     // What this step deletes is gone after it; what a later one does stays in the inventory.
     for op in &plan.ops[..plan.now] {
-        let done = op.action == Action::Delete && op.after.is_none() && !input.rendered.desired.contains_key(op.key());
+        let done = op.action == Action::Delete && op.after.is_none() && !input.rendered.desired.contains(op.key());
         let marked = done && op.before.as_ref().is_some_and(stays_marked);
         if done && !marked {
             Arc::make_mut(&mut plan.inventory).entries.remove(op.key());

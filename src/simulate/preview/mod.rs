@@ -312,7 +312,7 @@ fn unmet(end: &mut End, revision: &Revision, last: &SyncPlan) {
         return;
     }
     let later: BTreeSet<&Key> = last.ops[last.now..].iter().map(plan::SyncOp::key).collect();
-    for (key, desired) in &revision.rendered.desired {
+    for (key, desired) in revision.rendered.desired.iter() {
         let missing = end.state.get(key).is_none_or(Object::is_deleting) && !last.finished.contains(key);
         if missing && !later.contains(key) && !last.waits.iter().any(|wait| wait.subject == *key && wait.reason.code == "BeingDeleted") {
             end.unmet
