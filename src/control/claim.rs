@@ -15,15 +15,13 @@ pub struct Claims {
     pub orphans: Vec<Object>,
 }
 
+/// Objects without a controller that are looked at one by one.
+const FEW: usize = 32;
+
 /// Reads the claims of an owner.
 pub fn claims(state: &Snapshot, owner: &Object, kind: Kind, selector: &Selector) -> Claims {
     let owned = owned(state, owner, kind).cloned().collect();
-    let orphans = matching(state, kind, &owner.key().namespace, selector)
-        .into_iter()
-        .filter(|object| object.controller().is_none() && !object.is_deleting())
-        .cloned()
-        .collect();
-    Claims { owned, orphans }
+    Claims { owned, orphans: orphans(state, kind, &owner.key().namespace, selector) }
 }
 
 /// The objects of a kind an owner controls.
@@ -34,6 +32,16 @@ pub fn owned<'a>(state: &'a Snapshot, owner: &'a Object, kind: Kind) -> impl Ite
         .into_iter()
         .flatten()
         .filter(move |object| object.kind() == kind && object.controller().is_some_and(|controller| controller.uid == uid))
+}
+
+fn orphans(state: &Snapshot, kind: Kind, namespace: &str, selector: &Selector) -> Vec<Object> {
+    // Most have a controller: seldom are there more than a few to look at.
+    let mut found: Vec<&Object> = state.uncontrolled_in(kind, namespace).take(FEW).collect();
+    if found.len() == FEW {
+        found = matching(state, kind, namespace, selector);
+    }
+    let is_orphan = |object: &&Object| object.controller().is_none() && !object.is_deleting() && selector.matches(object.labels());
+    found.into_iter().filter(is_orphan).cloned().collect()
 }
 
 /// The objects of a kind in a namespace that a selector matches, found by its rarest label.

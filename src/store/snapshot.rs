@@ -5,6 +5,7 @@ use std::sync::Arc;
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
+use super::lookup::{Named, Under};
 use super::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
 use crate::admit::{self, Outcome};
 use crate::model::{Key, Kind, Object};
@@ -19,7 +20,8 @@ type Index = OrdSet<(Arc<str>, Arc<Key>)>;
 pub struct Snapshot {
     revision: u64,
     objects: OrdMap<Arc<Key>, Object>,
-    /// (owner UID, key) for each owner reference.
+    /// (owner UID, key) for each owner reference, and ("", key) for what could have a controller and has
+    /// none.
     owners: Index,
     /// (node name, key) for each pod; the name is empty where it is not bound.
     nodes: Index,
@@ -81,6 +83,11 @@ impl Snapshot {
         self.objects.get(key)
     }
 
+    /// The object of this name, without making a key.
+    pub fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
+        self.objects.get(&Named { kind, namespace, name })
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Object> {
         self.objects.iter().map(|(_, object)| object)
     }
@@ -108,7 +115,13 @@ impl Snapshot {
 
     /// Every object with an owner reference to this UID.
     pub fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
-        self.indexed(&self.owners, uid)
+        let has_uid = !uid.is_empty();
+        has_uid.then(|| self.indexed(&self.owners, uid)).into_iter().flatten()
+    }
+
+    /// Every pod or ReplicaSet of a namespace that nobody controls, by name.
+    pub fn uncontrolled_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
+        self.indexed_in(&self.owners, kind, namespace, "")
     }
 
     /// Every pod bound to a node.
@@ -129,21 +142,31 @@ impl Snapshot {
 
     /// Every object of a kind in a namespace with this label, written `name=value`, by name.
     pub fn labelled_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str, label: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        let first = (Arc::from(label), Arc::new(Key::new(kind, namespace, "")));
-        self.labels
-            .range(first..)
-            .take_while(move |(found, key)| **found == *label && key.kind == kind && key.namespace == namespace)
-            .filter_map(|(_, key)| self.objects.get(key))
+        self.indexed_in(&self.labels, kind, namespace, label)
     }
 
     /// The Service that has this address (`10.96.0.7`) or node port (`:30080`).
     pub fn claimed(&self, word: &str) -> Option<&Key> {
-        let first = (Arc::from(word), Arc::new(Key::every(Kind::Namespace)));
+        let first = Under { word, key: Named::FIRST };
         self.claims.range(first..).next().filter(|(found, _)| **found == *word).map(|(_, key)| &**key)
     }
 
+    fn indexed_in<'a, 'b>(
+        &'a self,
+        index: &'a Index,
+        kind: Kind,
+        namespace: &'b str,
+        word: &'b str,
+    ) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
+        let first = Under { word, key: Named { kind, namespace, name: "" } };
+        index
+            .range(first..)
+            .take_while(move |(found, key)| **found == *word && key.kind == kind && key.namespace == namespace)
+            .filter_map(|(_, key)| self.objects.get(key))
+    }
+
     fn indexed<'a, 'b>(&'a self, index: &'a Index, word: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        let first = (Arc::from(word), Arc::new(Key::every(Kind::Namespace)));
+        let first = Under { word, key: Named::FIRST };
         index.range(first..).take_while(move |(found, _)| **found == *word).filter_map(|(_, key)| self.objects.get(key))
     }
 
@@ -230,7 +253,11 @@ fn swap(index: &mut Index, key: &Arc<Key>, before: Option<&Object>, after: Optio
 }
 
 fn owners(object: &Object) -> Vec<String> {
-    object.meta().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect()
+    let mut owners: Vec<String> = object.meta().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect();
+    if matches!(object.kind(), Kind::Pod | Kind::ReplicaSet) && object.controller().is_none() {
+        owners.push(String::new());
+    }
+    owners
 }
 
 fn labels(object: &Object) -> Vec<String> {

@@ -2,6 +2,8 @@
 
 pub mod plan;
 
+use plan::Standing;
+
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::{Controller, Plan};
 use crate::store::snapshot::Snapshot;
@@ -24,12 +26,18 @@ impl Controller for Garbage {
         if current.is_none_or(Object::is_deleting) && !object.uid().is_empty() {
             keys.extend(state.owned_by(object.uid()).map(|dependent| dependent.key().clone()));
         }
+        let mut concerned = current.is_some_and(Object::is_deleting);
         for owner in object.meta().owner_references.iter().flatten() {
-            // A dependent's end may be what its owner waits for.
-            let owner = plan::owner_key(object, owner).and_then(|key| state.get(&key));
-            keys.extend(owner.filter(|owner| owner.is_deleting()).map(|owner| owner.key().clone()));
+            match plan::standing(state, object, owner) {
+                // An owner that is deleted later says so itself.
+                Standing::Solid => continue,
+                // A dependent's end may be what its owner waits for.
+                Standing::Deleting(owner) | Standing::Waiting(owner) => keys.push(owner.key().clone()),
+                Standing::Gone => {}
+            }
+            concerned |= current.is_some();
         }
-        if current.is_some_and(|it| it.is_deleting() || it.meta().owner_references.as_ref().is_some_and(|owners| !owners.is_empty())) {
+        if concerned {
             keys.push(object.key().clone());
         }
         keys

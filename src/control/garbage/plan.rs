@@ -2,18 +2,34 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::model::{Key, Kind, Object};
+use crate::model::{Kind, Object};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
 
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
 
-/// Where an owner is stored; `None` for a kind that is not served here and cannot be judged.
-pub fn owner_key(object: &Object, owner: &OwnerReference) -> Option<Key> {
-    let kind = Kind::of(&owner.api_version, &owner.kind)?;
-    let namespace = if kind.info().namespaced { object.key().namespace.clone() } else { String::new() };
-    Some(Key::new(kind, namespace, owner.name.clone()))
+/// What an owner is to its dependent.
+#[derive(Clone, Copy, Debug)]
+pub enum Standing<'s> {
+    /// There, or of a kind that is not served here and cannot be judged.
+    Solid,
+    /// There until it is finished.
+    Deleting(&'s Object),
+    /// Deleted in the foreground: its dependents go first.
+    Waiting(&'s Object),
+    Gone,
+}
+
+pub fn standing<'s>(state: &'s Snapshot, object: &Object, owner: &OwnerReference) -> Standing<'s> {
+    let Some(kind) = Kind::of(&owner.api_version, &owner.kind) else { return Standing::Solid };
+    let namespace = if kind.info().namespaced { object.key().namespace.as_str() } else { "" };
+    match state.find(kind, namespace, &owner.name).filter(|found| found.uid() == owner.uid) {
+        None => Standing::Gone,
+        Some(found) if !found.is_deleting() => Standing::Solid,
+        Some(found) if found.has_finalizer(FOREGROUND) => Standing::Waiting(found),
+        Some(found) => Standing::Deleting(found),
+    }
 }
 
 pub fn plan(state: &Snapshot, object: &Object) -> Plan {
@@ -65,14 +81,10 @@ fn judge(state: &Snapshot, object: &Object, plan: &mut Plan) {
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();
     let (mut gone, mut waiting, mut solid) = (Vec::new(), Vec::new(), 0);
     for owner in owners {
-        let Some(key) = owner_key(object, owner) else {
-            solid += 1;
-            continue;
-        };
-        match state.get(&key).filter(|found| found.uid() == owner.uid) {
-            None => gone.push(owner.uid.as_str()),
-            Some(found) if found.is_deleting() && found.has_finalizer(FOREGROUND) => waiting.push(owner.uid.as_str()),
-            Some(_) => solid += 1,
+        match standing(state, object, owner) {
+            Standing::Gone => gone.push(owner.uid.as_str()),
+            Standing::Waiting(_) => waiting.push(owner.uid.as_str()),
+            Standing::Solid | Standing::Deleting(_) => solid += 1,
         }
     }
     if gone.is_empty() && waiting.is_empty() {

@@ -38,11 +38,11 @@ impl Controller for NodeHealth {
             Kind::Node => vec![object.key().clone()],
             // A healthy node's renewal changes nothing: its timer finds the newer time by itself.
             Kind::Lease => {
-                let node = state.get(&Key::cluster(Kind::Node, object.key().name.clone()));
+                let node = state.find(Kind::Node, "", &object.key().name);
                 node.filter(|node| is_lease(object) && plan::is_marked(node)).map(|node| node.key().clone()).into_iter().collect()
             }
             Kind::Pod => {
-                let node = object.get().and_then(crate::model::pod::node_name).and_then(|name| state.get(&Key::cluster(Kind::Node, name)));
+                let node = object.get().and_then(crate::model::pod::node_name).and_then(|name| state.find(Kind::Node, "", name));
                 node.filter(|node| plan::is_marked(node)).map(|node| node.key().clone()).into_iter().collect()
             }
             _ => Vec::new(),
@@ -67,7 +67,7 @@ fn is_lease(object: &Object) -> bool {
 
 /// When the node last renewed its Lease.
 fn renewed(state: &Snapshot, node: &str) -> Option<Timestamp> {
-    let lease = |namespace| state.get(&Key::new(Kind::Lease, namespace, node)).and_then(|lease| lease.get::<Lease>());
+    let lease = |namespace| state.find(Kind::Lease, namespace, node).and_then(|lease| lease.get::<Lease>());
     let renewed = |lease: &Lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0);
     [LEASE_NAMESPACE, "kube-system"].into_iter().filter_map(|namespace| renewed(lease(namespace)?)).max()
 }

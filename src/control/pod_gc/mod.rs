@@ -24,7 +24,7 @@ impl Controller for PodGarbage {
         let concerned = match object.kind() {
             Kind::Node => state.get(object.key()).is_none(),
             Kind::Pod => object.get::<Pod>().is_some_and(|it| {
-                let homeless = pod::node_name(it).is_some_and(|node| state.get(&Key::cluster(Kind::Node, node)).is_none());
+                let homeless = pod::node_name(it).is_some_and(|node| state.find(Kind::Node, "", node).is_none());
                 pod::is_terminal(it) || homeless
             }),
             _ => false,
@@ -33,7 +33,7 @@ impl Controller for PodGarbage {
     }
 
     fn plan(&self, state: &Snapshot, _key: &Key, now: Timestamp) -> Plan {
-        let has_node = |name: &str| state.get(&Key::cluster(Kind::Node, name)).is_some();
+        let has_node = |name: &str| state.find(Kind::Node, "", name).is_some();
         let mut seen = plan::Observed { homeless: Vec::new(), finished: Vec::new(), keep: self.finished };
         for object in state.list(Kind::Pod) {
             let Some(pod) = object.get::<Pod>() else { continue };
