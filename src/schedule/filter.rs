@@ -31,6 +31,9 @@ impl<'a> Asked<'a> {
 
     /// Taints that only advise against the node.
     pub fn advised_against(&self, row: &Row) -> usize {
+        if row.taints.is_empty() {
+            return 0;
+        }
         row.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule" && !self.tolerates(taint)).count()
     }
 }
@@ -42,7 +45,7 @@ pub fn suits(row: &Row, asked: &Asked<'_>) -> bool {
 
 /// Whether what the pod asks is left on a node that suits it.
 pub fn has_room(row: &Row, asked: &Asked<'_>) -> bool {
-    lacks(row, asked).next().is_none() && !taken(row, asked)
+    asked.demand.amounts.fit(&row.used, &row.offered) && (asked.demand.ports.is_empty() || !taken(row, asked))
 }
 
 /// The first reason that no freed room would change.
@@ -73,16 +76,6 @@ fn taken(row: &Row, asked: &Asked<'_>) -> bool {
     asked.demand.ports.iter().any(taken)
 }
 
-/// The resources of which too little is left.
-fn lacks<'a>(row: &'a Row, asked: &'a Asked<'_>) -> impl Iterator<Item = usize> + 'a {
-    asked
-        .demand
-        .amounts
-        .asked()
-        .filter(|(index, amount)| row.used.get(*index).saturating_add(*amount) > row.offered.get(*index))
-        .map(|(index, _)| index)
-}
-
 fn lack(names: &Names, index: usize) -> String {
     if index == PODS { "Too many pods".to_owned() } else { format!("Insufficient {}", names.name(index)) }
 }
@@ -100,7 +93,7 @@ pub fn refusal(table: &Table, asked: &Asked<'_>) -> String {
                 *counts.entry("node(s) didn't have free ports for the requested pod ports".to_owned()).or_default() += 1;
             }
             None => {
-                for index in lacks(row, asked) {
+                for index in asked.demand.amounts.lacking(&row.used, &row.offered) {
                     *counts.entry(lack(&table.names, index)).or_default() += 1;
                 }
             }

@@ -1,11 +1,12 @@
 //! All pending pods at once, in order of priority, age and name.
 //!
 //! Pods that ask the same share one heap of the nodes that fit, best first. Placing a pod only
-//! ever makes its node worse, so an entry whose node has changed is evaluated anew when it comes to
-//! the top, and no pod scans all nodes. Pods that differ only in amounts share the list of nodes that suit them.
+//! ever makes its node worse, so an entry is evaluated anew when it comes to the top, and no pod scans
+//! all nodes. Pods that differ only in amounts share the list of nodes that suit them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 
@@ -42,8 +43,29 @@ pub fn is_pending(pod: &Pod) -> bool {
     pod::is_active(pod) && pod::node_name(pod).is_none() && pod.spec.as_ref().is_some_and(ours)
 }
 
-/// The nodes that fit one demand: (score, nearest name, version of the row).
-type Heap = BinaryHeap<(i64, Reverse<usize>, u32)>;
+/// The nodes that fit one demand, best first.
+type Heap = BinaryHeap<Entry>;
+
+/// A node's score for a demand when it was last looked at, and its row: the higher score is greater,
+/// of equal ones the earlier name. One word, because a heap of thousands is compared all the time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry(u64);
+
+impl Entry {
+    fn new(score: i32, at: usize) -> Self {
+        // A table has far fewer than 2^32 rows.
+        let earlier = u32::MAX - u32::try_from(at).unwrap_or(u32::MAX);
+        Self((u64::from(score.cast_unsigned() ^ (1 << 31)) << 32) | u64::from(earlier))
+    }
+
+    fn score(self) -> i32 {
+        ((self.0 >> 32) as u32 ^ (1 << 31)).cast_signed()
+    }
+
+    fn at(self) -> usize {
+        (u32::MAX - self.0 as u32) as usize
+    }
+}
 
 /// The rows that suit a selector and tolerations.
 type Suitable = BTreeMap<(BTreeMap<String, String>, Vec<[String; 4]>), Vec<usize>>;
@@ -108,34 +130,44 @@ fn fill(table: &Table, demand: &Demand, suitable: &mut Suitable) -> (Heap, bool)
         suits.map(|(at, _)| at).collect()
     });
     let fitting = rows.iter().map(|at| (*at, &table.rows[*at])).filter(|(_, row)| filter::has_room(row, &asked));
-    (fitting.map(|(at, row)| (score::score(row, &asked), Reverse(at), row.version)).collect(), rows.len() > 1)
+    (fitting.map(|(at, row)| Entry::new(score::score(row, &asked), at)).collect(), rows.len() > 1)
 }
 
 /// Takes the best node and counts the pod there.
 fn choose(rows: &mut [Row], demand: &Demand, heap: &mut Heap) -> Option<(usize, bool)> {
     let asked = Asked::new(demand);
     refresh(rows, &asked, heap);
-    let (best, Reverse(at), _) = heap.pop()?;
-    refresh(rows, &asked, heap);
-    let tied = heap.peek().is_some_and(|(next, _, _)| *next == best);
+    let best = heap.peek().copied()?;
+    let at = best.at();
     rows[at].take(&demand.amounts, demand.weighed, &demand.ports);
-    if filter::has_room(&rows[at], &asked) {
-        heap.push((score::score(&rows[at], &asked), Reverse(at), rows[at].version));
-    }
+    refresh(rows, &asked, heap);
+    let tied = match heap.peek().copied() {
+        // Its share is too small to lower the score: the next one tells.
+        Some(same) if same == best => {
+            heap.pop();
+            refresh(rows, &asked, heap);
+            let tied = heap.peek().is_some_and(|next| next.score() == best.score());
+            heap.push(same);
+            tied
+        }
+        next => next.is_some_and(|next| next.score() == best.score()),
+    };
     Some((at, tied))
 }
 
-/// Evaluates stale entries anew until the top is true.
+/// Evaluates the top anew until it is true. A score falls by little: the entry stays near the top.
 fn refresh(rows: &[Row], asked: &Asked<'_>, heap: &mut Heap) {
-    while let Some((_, Reverse(at), version)) = heap.peek().copied() {
-        let row = &rows[at];
-        if version == row.version {
+    while let Some(mut top) = heap.peek_mut() {
+        let row = &rows[top.at()];
+        if !filter::has_room(row, asked) {
+            PeekMut::pop(top);
+            continue;
+        }
+        let now = Entry::new(score::score(row, asked), top.at());
+        if *top == now {
             return;
         }
-        heap.pop();
-        if filter::has_room(row, asked) {
-            heap.push((score::score(row, asked), Reverse(at), row.version));
-        }
+        *top = now;
     }
 }
 

@@ -7,7 +7,7 @@ use super::table::{CPU, MEMORY, Row};
 const WHOLE: i64 = 1_000_000;
 
 /// Higher is better. Placing a pod never raises a score.
-pub fn score(row: &Row, asked: &Asked<'_>) -> i64 {
+pub fn score(row: &Row, asked: &Asked<'_>) -> i32 {
     let share = |offered: i64, used: i64| {
         if offered <= 0 {
             return 0;
@@ -22,5 +22,7 @@ pub fn score(row: &Row, asked: &Asked<'_>) -> i64 {
     let (cpu, memory) = asked.demand.weighed;
     let free = share(row.offered.get(CPU), row.weighed.0.saturating_add(cpu))
         + share(row.offered.get(MEMORY), row.weighed.1.saturating_add(memory));
-    free / 2 - i64::try_from(asked.advised_against(row)).unwrap_or(0) * 2 * WHOLE
+    let score = free / 2 - i64::try_from(asked.advised_against(row)).unwrap_or(0) * 2 * WHOLE;
+    // From 0 to a million, less two for each taint.
+    i32::try_from(score).unwrap_or(i32::MIN)
 }

@@ -10,6 +10,8 @@ use crate::model::{Object, pod};
 pub const CPU: usize = 0;
 pub const MEMORY: usize = 1;
 pub const PODS: usize = 2;
+/// How many resources every pod asks.
+const FIRST: usize = 3;
 /// Pods a node takes that does not say.
 const DEFAULT_PODS: i64 = 110;
 /// What a pod that asks for nothing counts for in the score, so that such pods spread too.
@@ -41,31 +43,52 @@ fn amount(index: usize, quantity: Quantity) -> i64 {
     if index == CPU { quantity.cpu_millis() } else { quantity.units() }
 }
 
-/// Amounts by resource index; absent ones are zero.
+/// Amounts by resource index; absent ones are zero. Those that every pod asks are at hand: most of
+/// the scheduler's time is spent in comparing them.
 #[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Amounts(Vec<i64>);
+pub struct Amounts {
+    /// CPU, memory, pods.
+    first: [i64; FIRST],
+    more: Vec<i64>,
+}
 
 impl Amounts {
     pub fn get(&self, index: usize) -> i64 {
-        self.0.get(index).copied().unwrap_or(0)
+        match self.first.get(index) {
+            Some(amount) => *amount,
+            None => self.more.get(index - FIRST).copied().unwrap_or(0),
+        }
     }
 
     fn set(&mut self, index: usize, amount: i64) {
-        if self.0.len() <= index {
-            self.0.resize(index + 1, 0);
+        if index < FIRST {
+            self.first[index] = amount;
+            return;
         }
-        self.0[index] = amount;
+        if self.more.len() <= index - FIRST {
+            self.more.resize(index - FIRST + 1, 0);
+        }
+        self.more[index - FIRST] = amount;
     }
 
     fn add(&mut self, other: &Amounts) {
-        for (index, amount) in other.0.iter().enumerate() {
+        for (index, amount) in other.first.iter().chain(&other.more).enumerate() {
             self.set(index, self.get(index).saturating_add(*amount));
         }
     }
 
-    /// The indexes with a positive amount.
-    pub fn asked(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
-        self.0.iter().copied().enumerate().filter(|(_, amount)| *amount > 0)
+    /// Whether all that is asked is left of what is offered.
+    pub fn fit(&self, used: &Amounts, offered: &Amounts) -> bool {
+        let fits = |asked: i64, used: i64, offered: i64| asked <= 0 || used.saturating_add(asked) <= offered;
+        let first = |at: usize| fits(self.first[at], used.first[at], offered.first[at]);
+        // Written out: it is the innermost loop of all.
+        first(CPU) && first(MEMORY) && first(PODS) && (self.more.is_empty() || self.lacking(used, offered).next().is_none())
+    }
+
+    /// The indexes of which more is asked than is left.
+    pub fn lacking<'a>(&'a self, used: &'a Amounts, offered: &'a Amounts) -> impl Iterator<Item = usize> + 'a {
+        let asked = (0..FIRST + self.more.len()).map(|at| (at, self.get(at))).filter(|(_, asked)| *asked > 0);
+        asked.filter(|(at, asked)| used.get(*at).saturating_add(*asked) > offered.get(*at)).map(|(at, _)| at)
     }
 }
 
@@ -85,8 +108,6 @@ pub struct Row {
     /// CPU and memory used as the score counts them.
     pub weighed: (i64, i64),
     pub ports: BTreeSet<HostPort>,
-    /// Counts what was placed: an older evaluation is stale.
-    pub version: u32,
 }
 
 /// What a pod asks of a node. Pods that ask the same are interchangeable.
@@ -139,7 +160,6 @@ impl Table {
             used: Amounts::default(),
             weighed: (0, 0),
             ports: BTreeSet::new(),
-            version: 0,
         };
         for pod in pods.iter().filter_map(|object| object.get::<Pod>()).filter(|pod| !pod::is_terminal(pod)) {
             if let Some(spec) = &pod.spec {
@@ -184,7 +204,6 @@ impl Row {
         self.weighed.0 = self.weighed.0.saturating_add(weighed.0);
         self.weighed.1 = self.weighed.1.saturating_add(weighed.1);
         self.ports.extend(ports.iter().cloned());
-        self.version += 1;
     }
 }
 
