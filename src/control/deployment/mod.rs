@@ -26,8 +26,11 @@ impl Controller for Deployments {
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
         match (object.kind(), object.controller()) {
             (Kind::Deployment, _) => vec![object.key().clone()],
-            (Kind::ReplicaSet, Some(owner)) if owner.kind == Kind::Deployment.name() => {
-                vec![Key::new(Kind::Deployment, object.key().namespace.clone(), owner.name.clone())]
+            (Kind::ReplicaSet, Some(_)) => owner_of(object).into_iter().collect(),
+            // The decision counts pods: a set whose status is the same again tells nobody that they changed.
+            (Kind::Pod, Some(owner)) if owner.kind == Kind::ReplicaSet.name() => {
+                let set = state.find(Kind::ReplicaSet, &object.key().namespace, &owner.name);
+                set.and_then(owner_of).into_iter().collect()
             }
             (Kind::ReplicaSet, None) => claim::adopters(state, Kind::Deployment, object, selector),
             _ => Vec::new(),
@@ -40,6 +43,12 @@ impl Controller for Deployments {
             None => Plan::default(),
         }
     }
+}
+
+/// The Deployment that controls a set.
+fn owner_of(set: &Object) -> Option<Key> {
+    let owner = set.controller().filter(|owner| owner.kind == Kind::Deployment.name())?;
+    Some(Key::new(Kind::Deployment, set.key().namespace.as_str(), owner.name.as_str()))
 }
 
 fn selector(object: &Object) -> Option<Selector> {
@@ -77,4 +86,27 @@ fn count(state: &Snapshot, set: &Object, now: Timestamp) -> plan::Pods {
         }
     }
     pods
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_wakes_the_deployment_of_its_set() {
+        let owner =
+            |kind: &str, name: &str| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": name, "controller": true}]);
+        let metadata = |name: &str, owners: serde_json::Value| json!({"metadata": {"name": name, "namespace": "web", "uid": name, "ownerReferences": owners}});
+        let object = |kind: Kind, value: serde_json::Value| Object::from_value(kind, value).expect("an object");
+        let mut state = Snapshot::default();
+        let mut set = metadata("shop-1", owner("Deployment", "shop"));
+        set["spec"] = json!({"selector": {"matchLabels": {"app": "shop"}}});
+        state.insert(object(Kind::ReplicaSet, set));
+        let of = |owners| Deployments.keys(&state, &object(Kind::Pod, metadata("shop-1-a", owners)));
+        assert_eq!(of(owner("ReplicaSet", "shop-1")), [Key::new(Kind::Deployment, "web", "shop")]);
+        assert_eq!(of(owner("ReplicaSet", "gone")), []);
+        assert_eq!(of(owner("Job", "shop-1")), []);
+    }
 }
