@@ -1,9 +1,11 @@
 //! Shims of other versions: an older one is driven on, a newer one is left alone.
 //!
-//! `saved_shim/` holds what an older engine wrote down and what an older shim says, byte by byte.
+//! `saved_shim/` holds the program of an earlier version, and what an engine and a shim of a format before
+//! the first would write and say, byte by byte: a format that changes must still know them.
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -153,12 +155,26 @@ async fn a_newer_record_is_named_and_its_pod_left_alone() {
 /// An upgrade: the programs are others, the pod runs on under the shim it was started by.
 #[tokio::test]
 async fn a_real_pod_runs_on_when_every_program_is_replaced() {
-    let mut house = House::new("replaced");
+    upgrade("replaced", &fs::read(shim()).unwrap()).await;
+}
+
+/// The same from the program of an earlier version, kept as it was built (`make release` of 0.1.0): static, so
+/// that it runs wherever the tests do.
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn a_pod_of_an_earlier_program_is_driven_on() {
+    let program = zstd::decode_all(&include_bytes!("saved_shim/podbay-shim-0.1.0-x86_64.zst")[..]).unwrap();
+    upgrade("earlier", &program).await;
+}
+
+async fn upgrade(name: &str, earlier: &[u8]) {
+    let mut house = House::new(name);
     let before = house.dir.path().join("podbay-shim.old");
-    fs::copy(shim(), &before).unwrap();
+    fs::write(&before, earlier).unwrap();
+    fs::set_permissions(&before, fs::Permissions::from_mode(0o755)).unwrap();
     house.options.shim_path.clone_from(&before);
     let subject = house.open().await;
-    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("replaced")).await.unwrap();
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod(name)).await.unwrap();
     let id = subject.start(&sandbox, &subject.container("main", &["sleep", "1000"])).await.unwrap();
     let started = subject.runtime.container_status(&id).await.unwrap().started_at;
     drop(subject);
