@@ -16,8 +16,12 @@ const ALL: [Kind; 5] = [Kind::Pod, Kind::Service, Kind::Deployment, Kind::Replic
 
 pub async fn run(args: &GetArgs) -> Outcome {
     let wanted = wanted(&args.what)?;
-    if args.all_namespaces && wanted.iter().any(|(_, names)| !names.is_empty()) {
+    let named = wanted.iter().any(|(_, names)| !names.is_empty());
+    if named && args.all_namespaces {
         bail!("a name and --all-namespaces do not go together");
+    }
+    if named && args.selector.is_some() {
+        bail!("a name and --selector do not go together");
     }
     let client = connect(&args.client).await?;
     let namespace = (!args.all_namespaces).then(|| args.namespace.as_deref().unwrap_or("default"));
