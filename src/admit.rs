@@ -14,6 +14,7 @@ mod status;
 mod update;
 
 pub use crate::model::{ErrorReason, FieldError};
+pub use delete::goes_at_once;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::model::{Key, Object, Timestamp, defaults, fields, validate};

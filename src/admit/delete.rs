@@ -27,6 +27,11 @@ pub(super) fn delete(current: &Object, grace: Option<i64>, now: Timestamp) -> Re
     })
 }
 
+/// Whether asking for its deletion removes it: no finalizer holds it and no node has to end it first.
+pub fn goes_at_once(object: &Object) -> bool {
+    !is_held(object) && object.kind() != Kind::Pod
+}
+
 fn is_held(object: &Object) -> bool {
     let own = object.meta().finalizers.as_ref().is_some_and(|names| !names.is_empty());
     let namespace = match object.typed() {

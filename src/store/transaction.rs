@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::admit::Refused;
+use crate::admit::{Refused, goes_at_once};
 use crate::model::{Key, Object, Timestamp};
+use crate::store::snapshot::Snapshot;
 
 /// A set of writes that happen together or not at all.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,28 @@ impl Transaction {
         self.writes.push(write);
         self
     }
+
+    /// Whether it may pass where space is short: deletes, status, the updates that let a deletion go
+    /// on, and what is smaller than what goes with it.
+    pub fn frees_space(&self, state: &Snapshot) -> bool {
+        let size = |object: &Object| object.json().len();
+        let (mut more, mut less) = (0, 0);
+        for write in &self.writes {
+            let there = state.get(write.key());
+            match write {
+                Write::UpdateStatus(..) => {}
+                Write::Delete { .. } => less += there.filter(|object| goes_at_once(object)).map_or(0, size),
+                Write::Update(..) if there.is_some_and(Object::is_deleting) => {}
+                Write::Update(object, _) => more += (size(object) + METADATA_BYTES).saturating_sub(there.map_or(0, size)),
+                Write::Create(object) => more += size(object) + METADATA_BYTES,
+            }
+        }
+        more == 0 || more < less
+    }
 }
+
+/// What admission adds to an object: UID, times, revision.
+const METADATA_BYTES: usize = 256;
 
 /// One write. `Update` leaves the status alone and `UpdateStatus` everything but the status, as the
 /// two REST endpoints do.

@@ -4,10 +4,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::accepted::{self, LABEL, TYPE, Unusable};
-use super::look::Look;
+use super::look::{self, Look};
 use super::names::PRUNE;
 use super::removal;
-use super::tests::{World, config, deployment, many};
+use super::tests::{NOW, World, config, deployment, many, tree};
 use crate::model::{Key, Kind, Object};
 use crate::store::transaction::{Precondition, Write};
 
@@ -236,4 +236,20 @@ fn a_refused_revision_leaves_the_stored_set_alone_and_a_removed_source_takes_it_
         world.commit(&transaction);
         assert!(world.parts().is_empty());
     }
+}
+
+#[test]
+fn a_revision_that_only_deletes_passes_where_space_is_short() {
+    let mut world = World::with("web");
+    world.put("web", "r1", &[("a.yaml", &many(100))]);
+    let mut frees = |count: usize, revision: &str| {
+        world.look_at("web", tree(revision, &[("a.yaml", &many(count))]));
+        let memory = world.memories.get_mut("web").unwrap();
+        let mut uid = || "fresh".to_owned();
+        let step = look::decide(&world.state, "web", &world.looks["web"], None, memory, &mut uid, NOW);
+        assert_eq!(step.ops, 1);
+        step.transaction.frees_space(&world.state)
+    };
+    assert!(frees(99, "r2"));
+    assert!(!frees(101, "r3"));
 }

@@ -22,7 +22,12 @@ pub(super) struct World {
     uids: usize,
 }
 
-const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+pub const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+pub fn tree(revision: &str, files: &[(&str, &str)]) -> Tree {
+    let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
+    Tree { revision: revision.to_owned(), files, path_exists: true, ..Tree::default() }
+}
 
 impl World {
     pub fn new() -> Self {
@@ -69,15 +74,19 @@ impl World {
 
     /// A new revision appears; everything that can be done at once is done.
     pub fn put(&mut self, name: &str, revision: &str, files: &[(&str, &str)]) -> SourceStatus {
-        let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
-        self.tree(name, Tree { revision: revision.to_owned(), files, path_exists: true, ..Tree::default() })
+        self.tree(name, tree(revision, files))
     }
 
     pub fn tree(&mut self, name: &str, tree: Tree) -> SourceStatus {
+        self.look_at(name, tree);
+        self.again(name)
+    }
+
+    /// The place says something else; nobody has woken yet.
+    pub fn look_at(&mut self, name: &str, tree: Tree) {
         let spec = self.get_source(name).spec;
         let look = Look::of(tree, &spec, self.memories.entry(name.to_owned()).or_default());
         self.looks.insert(name.to_owned(), look);
-        self.again(name)
     }
 
     /// The worker wakes.

@@ -139,6 +139,9 @@ async fn short_of_space_only_deletes_and_status_are_taken() {
     let status = home.edit(|it: &mut Namespace| it.status.get_or_insert_default().phase = Some("Odd".to_owned())).expect("a namespace");
     store.commit(Transaction::new("test").with(Write::UpdateStatus(status, Precondition::exists()))).await.expect("status passes");
     store.commit(Transaction { volatile: true, ..create([lease("n1", "n1")]) }).await.expect("heartbeats pass");
+    let instead = |value: &str| create([config("e", value)]).with(delete("c").writes.remove(0));
+    assert!(store.commit(instead(&"long".repeat(200))).await.is_err(), "more than goes");
+    store.commit(create([config("c", "1")])).await.expect_err("short");
 
     told.0.store(MIB, Ordering::SeqCst);
     store.commit(delete("b")).await.expect("deletes pass");

@@ -15,7 +15,7 @@ use super::space::Reserve;
 use super::{BLOCK, Shared};
 use crate::clock::Clock;
 use crate::model::Key;
-use crate::store::{Applied, Batch, CommitError, Committed, Snapshot, Stamp, Transaction, Write};
+use crate::store::{Applied, Batch, CommitError, Committed, Snapshot, Stamp, Transaction};
 
 /// Transactions in one group: bounds how long the first of them waits.
 const GROUP: usize = 512;
@@ -178,7 +178,7 @@ impl Writer {
     fn apply(&self, transaction: &Transaction, group: &mut Group) -> Answer {
         if let Some(reason) = &self.short
             && !transaction.volatile
-            && !frees_space(transaction, &group.state)
+            && !transaction.frees_space(&group.state)
         {
             return Err(CommitError::Full(reason.clone()));
         }
@@ -252,13 +252,4 @@ fn gather(first: Request, inbox: &mpsc::Receiver<Request>) -> Vec<Request> {
         group.push(next);
     }
     group
-}
-
-/// Deletes, status, and the updates that let a deletion go on.
-fn frees_space(transaction: &Transaction, state: &Snapshot) -> bool {
-    transaction.writes.iter().all(|write| match write {
-        Write::Delete { .. } | Write::UpdateStatus(..) => true,
-        Write::Update(..) => state.get(write.key()).is_some_and(crate::model::Object::is_deleting),
-        Write::Create(_) => false,
-    })
 }
