@@ -10,8 +10,11 @@
 //! Written through `cgroups-rs`, which can say yes and do nothing: every limit is read back. v1 and hybrid hosts
 //! have a directory in each controller's hierarchy, v2 hosts one.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use cgroups_rs::fs::cpu::CpuController;
@@ -20,10 +23,12 @@ use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, MaxValue};
 
-use super::wire;
+use super::{devices, sys, wire};
 use crate::cri::Resources;
 
 const PAGE: u64 = 4096;
+/// v1's controller of what may be opened; v2 has a hook for a program instead.
+const DEVICES: &str = "devices";
 /// Dying processes keep a cgroup busy for a moment.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -47,6 +52,8 @@ pub struct Tree {
     unified: bool,
     /// (controller, where its hierarchy is mounted), in the order they are entered.
     mounts: Vec<(String, PathBuf)>,
+    /// v2: the program for the devices of containers, taken by the kernel once; or why it did not.
+    device_program: Arc<OnceLock<Result<OwnedFd, String>>>,
 }
 
 /// What a container has used.
@@ -70,7 +77,7 @@ impl Tree {
         if mounts.is_empty() {
             return Err(CgroupError::NoHierarchy);
         }
-        Ok(Self { root: root.trim_matches('/').to_owned(), unified, mounts })
+        Ok(Self { root: root.trim_matches('/').to_owned(), unified, mounts, device_program: Arc::default() })
     }
 
     pub fn is_unified(&self) -> bool {
@@ -79,7 +86,8 @@ impl Tree {
 
     /// The controllers of a v1 host that a container is to see; empty on v2.
     pub fn v1_controllers(&self) -> Vec<String> {
-        if self.unified { Vec::new() } else { self.mounts.iter().map(|(controller, _)| controller.clone()).collect() }
+        let seen = self.mounts.iter().map(|(controller, _)| controller).filter(|controller| *controller != DEVICES);
+        if self.unified { Vec::new() } else { seen.cloned().collect() }
     }
 
     /// Below each hierarchy's mount point.
@@ -143,6 +151,37 @@ impl Tree {
         }
         let fail = |error: io::Error| CgroupError::Limit { path: self.full(path), limit: "memory.oom.group", cause: error.to_string() };
         std::fs::write(file, "1").map_err(fail)
+    }
+
+    /// Lets the processes of a container open only the devices that every container has. False where this host has no
+    /// means for it.
+    pub fn confine_devices(&self, path: &str) -> Result<bool, CgroupError> {
+        let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: "devices", cause };
+        let Some(directory) = self.directory(DEVICES, path) else { return Ok(false) };
+        if self.unified {
+            let Ok(program) = self.device_program() else { return Ok(false) };
+            let cgroup = File::open(&directory).map_err(|error| fail(error.to_string()))?;
+            return sys::attach_device_program(program.as_fd(), cgroup.as_fd()).map(|()| true).map_err(|error| fail(error.to_string()));
+        }
+        let file = |name: &str| directory.join(name);
+        std::fs::write(file("devices.deny"), "a").map_err(|error| fail(error.to_string()))?;
+        for line in devices::lines() {
+            // What is denied above us stays denied.
+            match std::fs::write(file("devices.allow"), line) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(fail(error.to_string())),
+                _ => {}
+            }
+        }
+        let got = std::fs::read_to_string(file("devices.list")).map_err(|error| fail(error.to_string()))?;
+        match got.lines().find(|line| devices::lines().all(|allowed| allowed != **line)) {
+            Some(more) => Err(fail(format!("{more} is still allowed"))),
+            None => Ok(true),
+        }
+    }
+
+    fn device_program(&self) -> Result<&OwnedFd, &String> {
+        let load = || sys::load_device_program(&devices::program()).map_err(|error| error.to_string());
+        self.device_program.get_or_init(load).as_ref()
     }
 
     /// Whether the kernel offers this file for the cgroup.
@@ -237,11 +276,14 @@ impl Tree {
 
     /// How a process enters.
     pub fn entrance(&self, path: &str) -> wire::Cgroup {
-        let directories = self.directories(path);
+        let mut directories = self.directories(path);
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         if self.unified {
             wire::Cgroup { unified: directories.into_iter().next().map(text).unwrap_or_default(), tasks: Vec::new() }
         } else {
+            // A container of an earlier version has none for its devices.
+            let missing = self.directory(DEVICES, path).filter(|directory| !directory.exists());
+            directories.retain(|directory| Some(directory) != missing.as_ref());
             let tasks = directories.into_iter().map(|directory| text(directory.join("tasks"))).collect();
             wire::Cgroup { unified: String::new(), tasks }
         }
@@ -363,11 +405,15 @@ impl Tree {
                 self.mounts.iter().any(|(name, _)| name == controller)
             }
         };
-        ["cpu", "memory", "pids"]
-            .into_iter()
-            .filter(|controller| !has(controller))
-            .map(|controller| format!("cgroup controller {controller} is not available: its limits have no effect"))
-            .collect()
+        let limits = ["cpu", "memory", "pids"].into_iter().filter(|controller| !has(controller));
+        let mut problems: Vec<String> =
+            limits.map(|controller| format!("cgroup controller {controller} is not available: its limits have no effect")).collect();
+        let why = match self.unified {
+            true => self.device_program().err().map(|cause| format!("the kernel takes no program for them: {cause}")),
+            false => (!has(DEVICES)).then(|| "cgroup controller devices is not available".to_owned()),
+        };
+        problems.extend(why.map(|why| format!("devices are kept from containers by nodev mounts alone: {why}")));
+        problems
     }
 }
 
@@ -410,7 +456,7 @@ fn weight(shares: u64) -> u64 {
 /// (controller, mount point) of the v1 hierarchies we use.
 fn v1_mounts(info: &str) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
-    for controller in ["memory", "pids", "cpu", "cpuacct"] {
+    for controller in ["memory", "pids", "cpu", "cpuacct", DEVICES] {
         for line in info.lines() {
             let Some((mount, source)) = line.split_once(" - ") else { continue };
             let mut source = source.split(' ');

@@ -172,6 +172,9 @@ impl Inner {
         let cgroup = cgroup_of(&pod, &record.id);
         let missing = self.cgroups.create(&cgroup, &record.config.resources)?;
         self.cgroups.die_together(&cgroup)?;
+        if !record.config.security.privileged && !self.cgroups.confine_devices(&cgroup)? {
+            tracing::debug!(container = record.config.metadata.name, "devices are kept from it by nodev mounts alone");
+        }
         if !missing.is_empty() {
             tracing::warn!(container = record.config.metadata.name, ?missing, "limits without effect on this host");
         }

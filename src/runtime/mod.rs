@@ -12,9 +12,10 @@
 //! everything again from `record`s, sockets and exit records. A container's mounts exist in its own mount
 //! namespace only, so its end takes them away.
 //!
-//! - `spec`, `launch::plan`, `capability`, `seccomp`, `syscalls`, `syscalls32`, `signal`, `files`: decide; pure
+//! - `spec`, `launch::plan`, `capability`, `seccomp`, `syscalls`, `syscalls32`, `signal`, `files`,
+//!   `devices`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `exec`, `reset`: act
-//! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side
+//! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `image`: the image store
 
@@ -22,6 +23,7 @@ mod adopt;
 pub mod capability;
 pub mod cgroup;
 mod container;
+mod devices;
 mod engine;
 mod exec;
 pub mod files;
@@ -36,6 +38,7 @@ pub mod seccomp;
 pub mod shim;
 pub mod signal;
 pub mod spec;
+mod sys;
 pub mod syscalls;
 pub mod syscalls32;
 

@@ -170,3 +170,34 @@ async fn the_first_process_of_shared_processes_has_nothing_to_take() {
     assert_eq!(orphans.trim(), "0");
     house.close(subject).await;
 }
+
+#[tokio::test]
+async fn a_device_is_opened_by_no_node_that_a_container_makes() {
+    if done_on_unified("a_device_is_opened_by_no_node_that_a_container_makes") {
+        return;
+    }
+    let house = House::new("devices");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("devices")).await.unwrap();
+    let script = "mkdir /tmp/m && mount -t tmpfs none /tmp/m && mknod /tmp/m/kmsg c 1 11 && mknod /tmp/m/null c 1 3 \
+                  && echo x > /tmp/m/null && echo NULL && dd if=/tmp/m/kmsg count=1 2>&1; echo end";
+    let mut admin = subject.container("admin", &["sh", "-c", script]);
+    admin.security.add_capabilities = vec!["SYS_ADMIN".into(), "MKNOD".into()];
+    let id = subject.start(&sandbox, &admin).await.unwrap();
+    let said = log_text(&subject.until_exited(&id).await.log_path);
+    assert!(said.contains("NULL"), "a device that everybody has: {said}");
+    assert!(said.contains("Operation not permitted") && said.contains("end"), "{said}");
+    // A command run in it is held as well.
+    let mut sleeper = subject.container("sleeper", &["sleep", "1000"]);
+    sleeper.security = admin.security.clone();
+    let id = subject.start(&sandbox, &sleeper).await.unwrap();
+    let (_, out) = exec(&subject, &id, script).await;
+    assert!(out.contains("NULL") && out.contains("Operation not permitted"), "{out}");
+    // Who is privileged has the host's devices.
+    let mut privileged = subject.container("privileged", &["sh", "-c", script]);
+    privileged.security.privileged = true;
+    let id = subject.start(&sandbox, &privileged).await.unwrap();
+    let said = log_text(&subject.until_exited(&id).await.log_path);
+    assert!(said.contains("NULL") && !said.contains("not permitted"), "{said}");
+    house.close(subject).await;
+}
