@@ -22,6 +22,12 @@ pub fn number(name: &str) -> Option<i32> {
     if let Some(rest) = name.strip_prefix("RTMAX") {
         return offset(rest, '-').map(|n: i32| 64 - n).filter(|n| (34..=64).contains(n));
     }
+    let name = match name {
+        "CLD" => "CHLD",
+        "IOT" => "ABRT",
+        "POLL" => "IO",
+        name => name,
+    };
     let index = NAMES.iter().position(|known| *known == name)?;
     i32::try_from(index + 1).ok()
 }
@@ -32,7 +38,7 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        let cases = [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("SIGSYS", 31)];
+        let cases = [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("SIGSYS", 31), ("SIGIOT", 6)];
         for (name, expected) in cases {
             assert_eq!(number(name), Some(expected), "{name}");
         }

@@ -94,7 +94,8 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
     Ok((answer.status().as_u16(), location))
 }
 
-fn trusting() -> Result<rustls::ClientConfig, String> {
+/// A client that takes any certificate.
+pub(super) fn trusting() -> Result<rustls::ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let schemes = provider.signature_verification_algorithms.supported_schemes();
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -1,8 +1,9 @@
 //! Probes and hooks: questions put to a container from the host.
 //!
 //! - `plan` (pure): when to ask and what the answers mean
-//! - `http`: the small client
+//! - `http`: the small client; `grpc`: the health protocol of gRPC
 
+mod grpc;
 mod http;
 pub mod plan;
 
@@ -158,6 +159,12 @@ async fn run(runtime: &dyn Runtime, target: &Target, probe: &Probe, timeout: Dur
         let connected = tokio::time::timeout(timeout, connect).await.map_err(|_| late())?;
         return connected.map(drop).map_err(|cause| format!("connect to {host}:{port}: {cause}"));
     }
+    if let Some(action) = &probe.grpc {
+        let port = u16::try_from(action.port).map_err(|_| "the port has no number")?;
+        let service = action.service.as_deref().unwrap_or_default();
+        let ask = grpc::Question { host: &target.address, port, tls: action.mode.as_deref() == Some("TLS"), service };
+        return tokio::time::timeout(timeout, grpc::check(ask)).await.map_err(|_| late())?;
+    }
     Err("this kind of probe is not supported".to_owned())
 }
 
@@ -171,7 +178,8 @@ pub async fn hook(runtime: &dyn Runtime, target: &Target, handler: &LifecycleHan
     }
     let late = || format!("did not end within {} s", limit.as_secs());
     if let Some(action) = &handler.http_get {
-        return tokio::time::timeout(limit, http_get(target, action)).await.map_err(|_| late())?;
+        // Any answer will do: the kubelet does not look at its status either.
+        return tokio::time::timeout(limit, http_status(target, action)).await.map_err(|_| late())?.map(drop);
     }
     if let Some(action) = &handler.sleep {
         tokio::time::sleep(Duration::from_secs(action.seconds.unsigned_abs()).min(limit)).await;
@@ -181,6 +189,14 @@ pub async fn hook(runtime: &dyn Runtime, target: &Target, handler: &LifecycleHan
 }
 
 async fn http_get(target: &Target, action: &HTTPGetAction) -> Result<(), String> {
+    match http_status(target, action).await? {
+        200..=399 => Ok(()),
+        code => Err(format!("HTTP status {code}")),
+    }
+}
+
+/// What a server answers, whatever it is.
+async fn http_status(target: &Target, action: &HTTPGetAction) -> Result<u16, String> {
     let port = plan::port(&action.port, &target.container).ok_or("the port has no number")?;
     let request = http::Get {
         host: action.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| target.address.clone()),
@@ -189,13 +205,10 @@ async fn http_get(target: &Target, action: &HTTPGetAction) -> Result<(), String>
         path: action.path.clone().filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned()),
         headers: action.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect(),
     };
-    match http::get(&request).await {
-        Ok(200..=399) => Ok(()),
-        Ok(code) => Err(format!("HTTP status {code}")),
-        Err(cause) => {
-            Err(format!("get {}://{}:{}{}: {cause}", if request.tls { "https" } else { "http" }, request.host, port, request.path))
-        }
-    }
+    http::get(&request).await.map_err(|cause| {
+        let scheme = if request.tls { "https" } else { "http" };
+        format!("get {scheme}://{}:{port}{}: {cause}", request.host, request.path)
+    })
 }
 
 async fn exec(runtime: &dyn Runtime, id: &str, command: &[String], timeout: Duration) -> Result<(), String> {

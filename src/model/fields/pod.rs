@@ -180,11 +180,10 @@ const CONTAINER_SECURITY: &[Row] = &[
 ];
 
 const PROBE: &[Row] = &[
-    ("exec.command tcpSocket.host tcpSocket.port", Acts),
+    ("exec.command tcpSocket.host tcpSocket.port grpc.port grpc.service grpc.mode", Acts),
     ("httpGet.host httpGet.path httpGet.port httpGet.scheme httpGet.httpHeaders[].name httpGet.httpHeaders[].value", Acts),
     ("httpGet.protocol", Refused("probes speak HTTP/1.1")),
     ("initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds", Acts),
-    ("grpc", Refused("gRPC probes are not supported yet: use `exec`, `httpGet` or `tcpSocket`")),
 ];
 
 const HOOK: &[Row] = &[

@@ -120,8 +120,8 @@ fn what_is_not_served_is_refused_with_a_reason() {
         ),
         (
             Kind::Pod,
-            container(json!({"livenessProbe": {"grpc": {"port": 1}}})),
-            "spec.containers[1].livenessProbe.grpc: Forbidden: gRPC probes are not supported yet: use `exec`, `httpGet` or `tcpSocket`",
+            container(json!({"livenessProbe": {"httpGet": {"port": 1, "protocol": "h2c"}}})),
+            "spec.containers[1].livenessProbe.httpGet.protocol: Forbidden: probes speak HTTP/1.1",
         ),
         (
             Kind::Pod,

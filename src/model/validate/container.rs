@@ -96,7 +96,8 @@ fn container(it: &Container, path: &Path<'_>, volumes: &Known<'_>, grace: i64, s
     }
     one_of(it.termination_message_policy.as_deref(), &["FallbackToLogsOnError", "File"], &path.child("terminationMessagePolicy"), errors);
     one_of(it.image_pull_policy.as_deref(), &["Always", "IfNotPresent", "Never"], &path.child("imagePullPolicy"), errors);
-    probe::lifecycle(it.lifecycle.as_ref(), grace, &path.child("lifecycle"), errors);
+    let os = spec.os.as_ref().map(|os| os.name.as_str());
+    probe::lifecycle(it.lifecycle.as_ref(), grace, os, &path.child("lifecycle"), errors);
     probe::liveness(it.liveness_probe.as_ref(), &path.child("livenessProbe"), errors);
     probe::readiness(it.readiness_probe.as_ref(), &path.child("readinessProbe"), errors);
     probe::liveness(it.startup_probe.as_ref(), &path.child("startupProbe"), errors);

@@ -9,6 +9,75 @@ use crate::model::rule::{Errors, Path};
 
 const ONE_HANDLER: &str = "may not specify more than 1 handler type";
 
+/// Every signal of Linux by its name, in the order of their letters.
+const STOP_SIGNALS: [&str; 65] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMAX-1",
+    "SIGRTMAX-10",
+    "SIGRTMAX-11",
+    "SIGRTMAX-12",
+    "SIGRTMAX-13",
+    "SIGRTMAX-14",
+    "SIGRTMAX-2",
+    "SIGRTMAX-3",
+    "SIGRTMAX-4",
+    "SIGRTMAX-5",
+    "SIGRTMAX-6",
+    "SIGRTMAX-7",
+    "SIGRTMAX-8",
+    "SIGRTMAX-9",
+    "SIGRTMIN",
+    "SIGRTMIN+1",
+    "SIGRTMIN+10",
+    "SIGRTMIN+11",
+    "SIGRTMIN+12",
+    "SIGRTMIN+13",
+    "SIGRTMIN+14",
+    "SIGRTMIN+15",
+    "SIGRTMIN+2",
+    "SIGRTMIN+3",
+    "SIGRTMIN+4",
+    "SIGRTMIN+5",
+    "SIGRTMIN+6",
+    "SIGRTMIN+7",
+    "SIGRTMIN+8",
+    "SIGRTMIN+9",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
+
 /// A liveness or startup probe.
 pub(super) fn liveness(probe: Option<&Probe>, path: &Path<'_>, errors: &mut Errors) {
     let Some(it) = probe else { return };
@@ -36,6 +105,7 @@ fn probe(it: &Probe, path: &Path<'_>, errors: &mut Errors) {
         let at = path.child("grpc");
         if count.is_first(&at, errors) {
             port_number(grpc.port, &at.child("port"), errors);
+            one_of(grpc.mode.as_deref(), &["Plaintext", "TLS"], &at.child("mode"), errors);
         }
     }
     if count.0 == 0 {
@@ -52,8 +122,17 @@ fn probe(it: &Probe, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-pub(super) fn lifecycle(lifecycle: Option<&Lifecycle>, grace: i64, path: &Path<'_>, errors: &mut Errors) {
+/// `os`: what the pod says its system is.
+pub(super) fn lifecycle(lifecycle: Option<&Lifecycle>, grace: i64, os: Option<&str>, path: &Path<'_>, errors: &mut Errors) {
     let Some(it) = lifecycle else { return };
+    if let Some(signal) = &it.stop_signal {
+        let at = path.child("stopSignal");
+        if os.is_none_or(str::is_empty) {
+            errors.forbidden(&at, "may not be set for containers with empty `spec.os.name`");
+        } else {
+            one_of(Some(signal), &STOP_SIGNALS, &at, errors);
+        }
+    }
     for (field, handler) in [("postStart", &it.post_start), ("preStop", &it.pre_stop)] {
         if let Some(handler) = handler {
             hook(handler, grace, &path.child(field), errors);

@@ -245,6 +245,16 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)",
     ),
     (
+        "/spec/containers/0/lifecycle",
+        r#"{"stopSignal": "SIGQUIT"}"#,
+        "spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`",
+    ),
+    (
+        "/spec/containers/0/livenessProbe",
+        r#"{"grpc": {"port": 0, "mode": "tls"}}"#,
+        "spec.containers[0].livenessProbe.grpc.port: Invalid value: 0: must be between 1 and 65535, inclusive; spec.containers[0].livenessProbe.grpc.mode: Unsupported value: \"tls\": supported values: \"Plaintext\", \"TLS\"",
+    ),
+    (
         "/spec/restartPolicy",
         r#""always""#,
         "spec.restartPolicy: Unsupported value: \"always\": supported values: \"Always\", \"OnFailure\", \"Never\"",
