@@ -17,6 +17,7 @@ use super::volume::plan::Names;
 use super::{auth, record, security, volume};
 use crate::cri::CriError;
 use crate::model::{Timestamp, pod as model};
+use crate::plan::Reason;
 
 /// What a step changes in the worker's memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +58,7 @@ pub async fn act(context: &Context, scene: &Scene, step: &Step) -> Outcome {
         Step::CreateContainer { name, attempt, sandbox, delay } => Ok(create(context, scene, name, (*attempt, *delay), sandbox).await),
         Step::StartContainer { name, id } => Ok(start(context, scene, name, id).await),
         Step::RunHook { name, id } => Ok(post_start(context, scene, name, id).await),
-        Step::StopContainer { name, id, grace, reason } => stop(context, scene, name, id, *grace, &reason.message).await,
+        Step::StopContainer { name, id, grace, reason } => stop(context, scene, name, id, *grace, reason).await,
         Step::RemoveContainer { id } => plain(context.runtime.remove_container(id).await),
         Step::StopSandbox { id } => plain(context.runtime.stop_pod_sandbox(id).await),
         Step::RemoveSandbox { id } => plain(context.runtime.remove_pod_sandbox(id).await),
@@ -299,10 +300,18 @@ fn left(grace: Grace, began: Timestamp, now: Timestamp) -> Duration {
     }
 }
 
-async fn stop(context: &Context, scene: &Scene, name: &str, id: &str, grace: Grace, why: &str) -> Outcome {
+/// As the kubelet says it: the cause only where the container is to run again.
+fn killing(name: &str, why: &Reason) -> String {
+    match why.code {
+        "Killing" | "SandboxChanged" => format!("Stopping container {name}"),
+        _ => why.message.clone(),
+    }
+}
+
+async fn stop(context: &Context, scene: &Scene, name: &str, id: &str, grace: Grace, why: &Reason) -> Outcome {
     let began = context.clock.now();
-    tracing::info!(pod = full_name(&scene.pod), container = name, id, why, "stopping container");
-    context.events.pod(&scene.pod, Some(name), false, "Killing", format!("Stopping container {name}: {why}"));
+    tracing::info!(pod = full_name(&scene.pod), container = name, id, why = why.message, "stopping container");
+    context.events.pod(&scene.pod, Some(name), false, "Killing", killing(name, why));
     let first = left(grace, began, began);
     let hook = lifecycle(&scene.pod, name, |lifecycle| lifecycle.pre_stop.clone());
     if let Some(handler) = hook.filter(|_| !first.is_zero())

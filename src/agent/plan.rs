@@ -341,14 +341,14 @@ impl Planner<'_> {
         let regular_init = model::is_init_container(self.spec, name) && !model::is_sidecar(container);
         let changed = !regular_init && found.annotations.get(super::observed::CONTAINER_HASH).is_some_and(|old| *old != hash);
         let (code, message, probe) = if changed {
-            ("Killing", format!("container {name} definition changed, will be restarted"), None)
+            ("Changed", format!("Container {name} definition changed, will be restarted"), None)
         } else if probes.live == Some(false) {
-            ("Unhealthy", format!("container {name} failed liveness probe"), container.liveness_probe.as_ref())
+            ("Unhealthy", format!("Container {name} failed liveness probe, will be restarted"), container.liveness_probe.as_ref())
         } else if probes.startup == Some(false) {
-            ("Unhealthy", format!("container {name} failed startup probe"), container.startup_probe.as_ref())
+            ("Unhealthy", format!("Container {name} failed startup probe, will be restarted"), container.startup_probe.as_ref())
         } else {
             match self.seen.memory.hooks.get(&found.id) {
-                Some(Hook::Failed(cause)) => ("FailedPostStartHook", format!("container {name}: {cause}"), None),
+                Some(Hook::Failed(_)) => ("FailedPostStartHook", "FailedPostStartHook".to_owned(), None),
                 Some(Hook::Pending) => {
                     self.steps.push(Step::RunHook { name: name.clone(), id: found.id.clone() });
                     return;

@@ -413,7 +413,7 @@ fn crashes_back_off_and_recover() {
 #[test]
 fn a_new_image_restarts_the_container_without_delay() {
     let pod = pod(json!({"containers": [{"name": "main", "image": "img:2"}], "restartPolicy": "Never"}));
-    check(&pod, &with(seen(true), [c("main", 0, "img:1").running()]), 5, &["stop main-0 30s Killing"]);
+    check(&pod, &with(seen(true), [c("main", 0, "img:1").running()]), 5, &["stop main-0 30s Changed"]);
     let always = super::tests::pod(json!({"containers": [{"name": "main", "image": "img:2"}]}));
     let stopped = with(seen(true), [c("main", 0, "img:1").delay(300).exited(143, 1, 5)]);
     check(&always, &stopped, 5, &["create main#1 s0 +10"]);

@@ -14,6 +14,7 @@ mod layer;
 mod network;
 mod old_shim;
 mod one_node;
+mod pods;
 mod private_tls;
 mod registry;
 mod store_full;
