@@ -498,6 +498,11 @@ fn later(at: Timestamp, seconds: i64) -> Timestamp {
     at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
 }
 
+/// Of the steps that make or start a container of this name.
+pub fn container_subject(name: &str) -> String {
+    format!("container {name}")
+}
+
 /// What must not be under way twice: two steps with the same subject are the same work.
 impl Step {
     pub fn subject(&self) -> String {
@@ -505,7 +510,7 @@ impl Step {
             Step::PrepareVolumes | Step::TearDownVolumes => "volumes".to_owned(),
             Step::RunSandbox { .. } => "sandbox".to_owned(),
             Step::PullImage { container, .. } => format!("pull {container}"),
-            Step::CreateContainer { name, .. } | Step::StartContainer { name, .. } => format!("container {name}"),
+            Step::CreateContainer { name, .. } | Step::StartContainer { name, .. } => container_subject(name),
             Step::RunHook { id, .. } => format!("hook {id}"),
             // A shorter grace is new work beside the stop under way.
             Step::StopContainer { id, grace, .. } => format!("stop {id} {grace:?}"),

@@ -22,6 +22,7 @@ use super::probe::{Prober, Target};
 use super::status_writer::{self, Written};
 use super::volume::plan::Names;
 use super::{record, status};
+use crate::cri::ContainerState;
 use crate::model::{Timestamp, pod as model};
 
 /// What the server last said of a pod.
@@ -195,6 +196,12 @@ impl Worker {
         let present: BTreeSet<&str> = seen.containers.iter().map(|container| container.id.as_str()).collect();
         self.memory.hooks.retain(|id, _| present.contains(id.as_str()));
         self.memory.probes = self.prober.views();
+        // Until its start has ended nobody has heard of its hook, and it may not answer yet.
+        for container in seen.containers.iter_mut().filter(|container| is_running(container)) {
+            if self.under_way.contains_key(&plan::container_subject(&container.metadata.name)) {
+                container.state = ContainerState::Created;
+            }
+        }
         if desired.pod.metadata.deletion_timestamp.is_some() {
             self.memory.deletion_seen.get_or_insert_with(|| self.context.clock.now());
         }

@@ -102,8 +102,15 @@ impl Prober {
                     continue;
                 }
                 let answer = run(&*runtime, &target, &probe, unsigned(timing.timeout)).await;
-                if let Err(cause) = &answer {
-                    tell(&target.container.name, format!("{} probe failed: {cause}", name(kind)));
+                match &answer {
+                    Ok(()) => {}
+                    Err(Fault::Failed(cause)) => tell(&target.container.name, format!("{} probe failed: {cause}", name(kind))),
+                    Err(Fault::Unasked(cause)) => {
+                        let said = format!("{} probe errored and resulted in unknown state: {cause}", name(kind));
+                        tell(&target.container.name, said);
+                        tokio::time::sleep(unsigned(timing.period)).await;
+                        continue;
+                    }
                 }
                 if track.record(answer.is_ok(), &timing) {
                     set(&views, &target.id, kind, track.verdict);
@@ -143,29 +150,46 @@ fn unsigned(duration: jiff::SignedDuration) -> Duration {
     Duration::try_from(duration).unwrap_or_default()
 }
 
-/// One question. The error is what a person reads in the event.
-async fn run(runtime: &dyn Runtime, target: &Target, probe: &Probe, timeout: Duration) -> Result<(), String> {
+/// Why there is no good answer; what a person reads in the event.
+#[derive(Debug)]
+enum Fault {
+    /// The container gave none.
+    Failed(String),
+    /// It could not be asked: that says nothing of it.
+    Unasked(String),
+}
+
+impl From<String> for Fault {
+    fn from(cause: String) -> Self {
+        Self::Failed(cause)
+    }
+}
+
+/// One question.
+async fn run(runtime: &dyn Runtime, target: &Target, probe: &Probe, timeout: Duration) -> Result<(), Fault> {
     if let Some(action) = &probe.exec {
         return exec(runtime, &target.id, action.command.as_deref().unwrap_or_default(), timeout).await;
     }
-    let late = || format!("no answer within {} s", timeout.as_secs());
-    if let Some(action) = &probe.http_get {
-        return tokio::time::timeout(timeout, http_get(target, action)).await.map_err(|_| late())?;
-    }
-    if let Some(action) = &probe.tcp_socket {
-        let port = plan::port(&action.port, &target.container).ok_or("the port has no number")?;
-        let host = action.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| target.address.clone());
-        let connect = tokio::net::TcpStream::connect((host.as_str(), port));
-        let connected = tokio::time::timeout(timeout, connect).await.map_err(|_| late())?;
-        return connected.map(drop).map_err(|cause| format!("connect to {host}:{port}: {cause}"));
-    }
-    if let Some(action) = &probe.grpc {
-        let port = u16::try_from(action.port).map_err(|_| "the port has no number")?;
-        let service = action.service.as_deref().unwrap_or_default();
-        let ask = grpc::Question { host: &target.address, port, tls: action.mode.as_deref() == Some("TLS"), service };
-        return tokio::time::timeout(timeout, grpc::check(ask)).await.map_err(|_| late())?;
-    }
-    Err("this kind of probe is not supported".to_owned())
+    let asked = async {
+        if let Some(action) = &probe.http_get {
+            return http_get(target, action).await;
+        }
+        if let Some(action) = &probe.tcp_socket {
+            let port = plan::port(&action.port, &target.container).ok_or("the port has no number")?;
+            let host = action.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| target.address.clone());
+            let connected = tokio::net::TcpStream::connect((host.as_str(), port)).await;
+            return connected.map(drop).map_err(|cause| format!("connect to {host}:{port}: {cause}"));
+        }
+        if let Some(action) = &probe.grpc {
+            let port = u16::try_from(action.port).map_err(|_| "the port has no number")?;
+            let service = action.service.as_deref().unwrap_or_default();
+            let tls = action.mode.as_deref() == Some("TLS");
+            return grpc::check(grpc::Question { host: &target.address, port, tls, service }).await;
+        }
+        Err("this kind of probe is not supported".to_owned())
+    };
+    let late = |_| format!("no answer within {} s", timeout.as_secs());
+    Ok(tokio::time::timeout(timeout, asked).await.map_err(late)??)
 }
 
 /// A lifecycle hook. The error is what a person reads in the event.
@@ -174,7 +198,8 @@ async fn run(runtime: &dyn Runtime, target: &Target, probe: &Probe, timeout: Dur
 /// The hook failed or took longer than `limit`.
 pub async fn hook(runtime: &dyn Runtime, target: &Target, handler: &LifecycleHandler, limit: Duration) -> Result<(), String> {
     if let Some(action) = &handler.exec {
-        return exec(runtime, &target.id, action.command.as_deref().unwrap_or_default(), limit).await;
+        let done = exec(runtime, &target.id, action.command.as_deref().unwrap_or_default(), limit).await;
+        return done.map_err(|(Fault::Failed(cause) | Fault::Unasked(cause))| cause);
     }
     let late = || format!("did not end within {} s", limit.as_secs());
     if let Some(action) = &handler.http_get {
@@ -211,15 +236,15 @@ async fn http_status(target: &Target, action: &HTTPGetAction) -> Result<u16, Str
     })
 }
 
-async fn exec(runtime: &dyn Runtime, id: &str, command: &[String], timeout: Duration) -> Result<(), String> {
+async fn exec(runtime: &dyn Runtime, id: &str, command: &[String], timeout: Duration) -> Result<(), Fault> {
     match runtime.exec_sync(id, command, timeout).await {
         Ok(output) if output.exit_code == 0 => Ok(()),
         Ok(output) => {
             let mut said = String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr }).into_owned();
             said.truncate(said.floor_char_boundary(1024));
-            Err(format!("exit code {}: {}", output.exit_code, said.trim()))
+            Err(Fault::Failed(format!("exit code {}: {}", output.exit_code, said.trim())))
         }
-        Err(CriError::Timeout(_)) => Err(format!("command took longer than {} s", timeout.as_secs())),
-        Err(error) => Err(error.to_string()),
+        Err(CriError::Timeout(_)) => Err(Fault::Failed(format!("command took longer than {} s", timeout.as_secs()))),
+        Err(error) => Err(Fault::Unasked(error.to_string())),
     }
 }
