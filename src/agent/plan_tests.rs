@@ -462,6 +462,19 @@ fn hooks_hold_back_started() {
 }
 
 #[test]
+fn messages_of_many_containers_share_their_room() {
+    let message = |containers: u32| {
+        let names: Vec<String> = (0..containers).map(|n| format!("c{n}")).collect();
+        let spec: Vec<Value> = names.iter().map(|name| json!({"name": name, "image": "img:1"})).collect();
+        let ended = names.iter().map(|name| ContainerStatus { message: "ä".repeat(2048), ..c(name, 0, "img:1").exited(1, 1, 2) });
+        let plan = plan(&pod(json!({"containers": spec, "restartPolicy": "Never"})), false, &with(seen(true), ended), at(3));
+        let statuses = plan.status.container_statuses.unwrap();
+        statuses.iter().map(|it| it.state.as_ref().unwrap().terminated.as_ref().unwrap().message.as_ref().unwrap().len()).sum::<usize>()
+    };
+    assert_eq!([1, 3, 4, 7].map(message), [4096, 3 * 4096, 4 * 3072, 7 * 1754]);
+}
+
+#[test]
 fn dead_containers_are_bounded() {
     let dead = |n: u32| c("main", n, "img:1").exited(1, i64::from(n), i64::from(n));
     let seen = with(seen(true), [dead(0), dead(1), dead(2), c("main", 3, "img:1").running()]);

@@ -24,6 +24,7 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
     let mut status = seen.last_status.clone();
     let inits: Vec<Status> = spec.init_containers.iter().flatten().map(|c| view.container(c)).collect();
     let mains: Vec<Status> = spec.containers.iter().map(|c| view.container(c)).collect();
+    let [inits, mains] = shortened(inits, mains);
     let phase = match terminal {
         Some(Terminal::Already) => status.phase.clone().unwrap_or_else(|| "Failed".to_owned()),
         Some(Terminal::Deadline) => "Failed".to_owned(),
@@ -48,6 +49,24 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
     status.init_container_statuses = Some(inits).filter(|list| !list.is_empty());
     status.container_statuses = Some(mains).filter(|list| !list.is_empty());
     status
+}
+
+/// As much as Kubernetes keeps of the termination messages of all containers of a pod together.
+const MESSAGES_BYTES: usize = 12 << 10;
+
+/// Each container has an equal share of the room for messages.
+fn shortened(inits: Vec<Status>, mains: Vec<Status>) -> [Vec<Status>; 2] {
+    let share = MESSAGES_BYTES / (inits.len() + mains.len()).max(1);
+    let shorten = |mut status: Status| {
+        for state in [&mut status.state, &mut status.last_state] {
+            let message = state.as_mut().and_then(|state| state.terminated.as_mut()?.message.as_mut());
+            if let Some(message) = message {
+                message.truncate(message.floor_char_boundary(share));
+            }
+        }
+        status
+    };
+    [inits, mains].map(|list| list.into_iter().map(shorten).collect())
 }
 
 /// Whether a running container counts as started: hook done, startup probe passed.
