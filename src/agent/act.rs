@@ -103,7 +103,8 @@ pub async fn refresh_volumes(context: &Context, pod: &Arc<Pod>) -> Result<(), Re
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let references = context.references.fetch(namespace, &Names::of_volumes(spec)).await;
     let references = references.map_err(|error| Refresh::Away(error.to_string()))?;
-    let volumes = volume::plan::volumes(spec, &references).map_err(|error| Refresh::Broken(error.to_string()))?;
+    let ground = volume::plan::Ground { references: &references, machine: &context.machine };
+    let volumes = volume::plan::volumes(pod, ground).map_err(|error| Refresh::Broken(error.to_string()))?;
     let (pod, layout) = (pod.clone(), context.layout.clone());
     let prepared = tokio::task::spawn_blocking(move || volume::prepare(&pod, &volumes, &layout)).await;
     match prepared {

@@ -164,18 +164,11 @@ fn missing(kind: &'static str, name: &str, key: Option<&str>, optional: bool) ->
 
 /// The downward API's fields.
 fn field(path: &str, around: &Surroundings<'_>) -> Result<String, String> {
-    let (meta, spec) = (&around.pod.metadata, around.pod.spec.as_ref());
-    let entry = |map: &Option<BTreeMap<String, String>>, key: &str| map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default();
-    if let Some(key) = subscript(path, "metadata.labels") {
-        return Ok(entry(&meta.labels, key));
+    if let Some(known) = metadata(around.pod, path) {
+        return Ok(known);
     }
-    if let Some(key) = subscript(path, "metadata.annotations") {
-        return Ok(entry(&meta.annotations, key));
-    }
+    let spec = around.pod.spec.as_ref();
     Ok(match path {
-        "metadata.name" => meta.name.clone().unwrap_or_default(),
-        "metadata.namespace" => meta.namespace.clone().unwrap_or_default(),
-        "metadata.uid" => meta.uid.clone().unwrap_or_default(),
         "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_else(|| "default".to_owned()),
         "status.hostIP" => around.host_ips.first().cloned().unwrap_or_default(),
@@ -184,6 +177,22 @@ fn field(path: &str, around: &Surroundings<'_>) -> Result<String, String> {
         "status.podIPs" => around.pod_ips.join(","),
         _ => return Err(format!("unsupported fieldPath: {path}")),
     })
+}
+
+/// The fields that variables and files share: a name, or one label or annotation.
+pub(super) fn metadata(pod: &Pod, path: &str) -> Option<String> {
+    let meta = &pod.metadata;
+    let entry = |map: &Option<BTreeMap<String, String>>, key: &str| map.as_ref().and_then(|map| map.get(key)).cloned();
+    let value = match path {
+        "metadata.name" => meta.name.clone(),
+        "metadata.namespace" => meta.namespace.clone(),
+        "metadata.uid" => meta.uid.clone(),
+        _ => {
+            let label = subscript(path, "metadata.labels").map(|key| entry(&meta.labels, key));
+            label.or_else(|| subscript(path, "metadata.annotations").map(|key| entry(&meta.annotations, key)))?
+        }
+    };
+    Some(value.unwrap_or_default())
 }
 
 fn subscript<'a>(path: &'a str, field: &str) -> Option<&'a str> {

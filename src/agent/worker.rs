@@ -20,7 +20,7 @@ use super::observed::{Memory, ObservedPod, ProbeView, full_name, is_running, rec
 use super::plan::{self, PodPlan, Step};
 use super::probe::{Prober, Target};
 use super::status_writer::{self, Written};
-use super::volume::plan::Names;
+use super::volume::plan::{self as plan_of_volumes, Names};
 use super::{record, status};
 use crate::cri::ContainerState;
 use crate::model::{Timestamp, pod as model};
@@ -58,6 +58,8 @@ struct Worker {
     prober: Prober,
     volumes_ready: bool,
     refreshed_at: Timestamp,
+    /// Whose labels and annotations the volumes tell of.
+    refreshed_for: Arc<Pod>,
     own_status: Option<PodStatus>,
     written: Written,
     list: u64,
@@ -93,6 +95,7 @@ pub fn spawn(context: &Arc<Context>, desired: Desired, tasks: &mut JoinSet<()>, 
         memory: Memory::default(),
         volumes_ready: false,
         refreshed_at: context.clock.now(),
+        refreshed_for: desired.pod.clone(),
         own_status: None,
         written: Written::default(),
         list: desired.list,
@@ -193,15 +196,15 @@ impl Worker {
 
     async fn observe(&mut self, desired: &Desired, waiting: &Waiting) -> Result<ObservedPod, crate::cri::CriError> {
         let mut seen = observe::observe(&self.context, &desired.pod, self.volumes_ready).await?;
-        let present: BTreeSet<&str> = seen.containers.iter().map(|container| container.id.as_str()).collect();
-        self.memory.hooks.retain(|id, _| present.contains(id.as_str()));
-        self.memory.probes = self.prober.views();
         // Until its start has ended nobody has heard of its hook, and it may not answer yet.
         for container in seen.containers.iter_mut().filter(|container| is_running(container)) {
             if self.under_way.contains_key(&plan::container_subject(&container.metadata.name)) {
                 container.state = ContainerState::Created;
             }
         }
+        let present: BTreeSet<&str> = seen.containers.iter().map(|container| container.id.as_str()).collect();
+        self.memory.hooks.retain(|id, _| present.contains(id.as_str()));
+        self.memory.probes = self.prober.views();
         if desired.pod.metadata.deletion_timestamp.is_some() {
             self.memory.deletion_seen.get_or_insert_with(|| self.context.clock.now());
         }
@@ -356,6 +359,9 @@ impl Worker {
             if matches!(step, Step::RunSandbox { .. }) && seen.starting {
                 continue;
             }
+            if *step == Step::PrepareVolumes {
+                self.refreshed_for = desired.pod.clone();
+            }
             self.under_way.insert(subject.clone(), step.makes());
             let (context, scene, step, finish) = (self.context.clone(), scene.clone(), step.clone(), self.finish.clone());
             self.steps.spawn(async move {
@@ -373,14 +379,18 @@ impl Worker {
         tried || self.written.status.as_ref().is_some_and(|old| !status::differs(old, status))
     }
 
-    /// Mounted ConfigMaps and Secrets are looked at now and then.
+    /// Mounted ConfigMaps and Secrets are looked at now and then, what tells of the pod when it has changed.
     fn refresh(&mut self, desired: &Desired, seen: &ObservedPod, now: Timestamp) {
         let Some(spec) = &desired.pod.spec else { return };
         let namespace = desired.pod.metadata.namespace.as_deref().unwrap_or_default();
         let names = Names::of_volumes(spec);
         let subject = "refresh".to_owned();
-        let due = now.duration_since(self.refreshed_at)
-            >= jiff::SignedDuration::try_from(self.refresh_interval(&desired.pod)).unwrap_or_default();
+        let meta = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+        let tells = plan_of_volumes::tells_of_pod(spec);
+        let told_otherwise = tells && meta(&desired.pod) != meta(&self.refreshed_for);
+        let due = told_otherwise
+            || now.duration_since(self.refreshed_at)
+                >= jiff::SignedDuration::try_from(self.refresh_interval(&desired.pod)).unwrap_or_default();
         let idle = !self.volumes_ready || seen.ready_sandbox().is_none() || self.gone || self.under_way.contains_key("volumes");
         if !due || idle || self.under_way.contains_key(&subject) {
             return;
@@ -389,7 +399,8 @@ impl Worker {
             self.context.references.keep(namespace, &Names::of_environment(container));
         }
         self.refreshed_at = now;
-        if names.is_empty() {
+        self.refreshed_for = desired.pod.clone();
+        if names.is_empty() && !tells {
             return;
         }
         let (context, pod, finish) = (self.context.clone(), desired.pod.clone(), self.finish.clone());

@@ -278,7 +278,7 @@ fn an_exported_pod_is_harmless() {
     assert_eq!(said(&[("p.yaml", &bad)]), ["p.yaml:35:5: Pod.spec.volumes[0].csi: Forbidden: csi volumes are not supported yet"]);
     // A token somebody asks for is another thing.
     let asked = EXPORTED.replace("kube-api-access-abcde", "token");
-    assert!(said(&[("p.yaml", &asked)]).join("").contains("projected volumes are not supported yet"));
+    assert!(said(&[("p.yaml", &asked)]).join("").contains("tokens of service accounts are not issued"));
 }
 
 #[test]

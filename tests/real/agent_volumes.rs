@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Pod;
 use podbay::agent::config::Layout;
 use podbay::agent::env::References;
+use podbay::agent::resources::Machine;
 use podbay::agent::volume;
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ impl Host {
         lines.filter(|(point, _)| point.starts_with(&root)).collect()
     }
     fn prepare(&self, pod: &Pod, references: &References) {
-        let volumes = volume::plan::volumes(pod.spec.as_ref().unwrap(), references).unwrap();
+        let volumes = volume::plan::volumes(pod, volume::plan::Ground { references, machine: &Machine::default() }).unwrap();
         volume::prepare(pod, &volumes, &self.layout()).unwrap();
     }
 }
@@ -124,4 +125,46 @@ fn sub_paths_are_bound_and_the_hosts_files_survive_the_end() {
     volume::tear_down(&host.layout(), "u1").unwrap();
     assert_eq!(fs::read_to_string(outside.path().join("logs/kept")).unwrap(), "precious");
     assert_eq!(host.mounts(), []);
+}
+
+/// A container that swaps a directory for a link all the time never sees what lies outside its volume.
+#[test]
+fn a_sub_path_that_changes_meanwhile_leads_nowhere_else() {
+    let host = Host::new();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("precious"), "x").unwrap();
+    let made = pod(json!([{"name": "e", "emptyDir": {}}]), json!([{"name": "e", "mountPath": "/a", "subPath": "swap/in"}]));
+    host.prepare(&made, &References::default());
+    let volume = host.layout().volume("u1", "e");
+    fs::create_dir_all(volume.join("real/in")).unwrap();
+    fs::create_dir(outside.path().join("in")).unwrap();
+    fs::write(outside.path().join("in/precious"), "x").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let swap = volume.join("swap");
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for (target, next) in [(Path::new("real"), "next"), (outside.path(), "next")] {
+                    symlink(target, volume.join(next)).unwrap();
+                    fs::rename(volume.join(next), &swap).unwrap();
+                }
+            }
+        });
+        let container = &made.spec.as_ref().unwrap().containers[0];
+        let (mut bound, mut refused) = (0, 0);
+        for _ in 0..100_000 {
+            match volume::mount_paths(&made, container, &[], &host.layout()) {
+                Ok(paths) => {
+                    assert!(!paths[0].join("precious").exists(), "led out of the volume");
+                    bound += 1;
+                }
+                Err(_) => refused += 1,
+            }
+            if bound > 50 && refused > 50 {
+                break;
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(bound > 50 && refused > 50, "both happened: {bound} and {refused} times");
+    });
 }

@@ -43,6 +43,11 @@ impl<'a> Place<'a> {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
+    /// Runs a script in the pod's first container.
+    fn inside(&self, pod: &str, script: &str) -> String {
+        self.ok(&["exec", pod, "--", "sh", "-c", script])
+    }
+
     fn try_apply(&self, name: &str, manifest: &str) -> Output {
         let file = self.admin.hosts.dir.join(format!("{name}.yaml"));
         std::fs::write(&file, manifest.replace("HOST", self.told.to_str().unwrap())).unwrap();
@@ -115,6 +120,9 @@ fn what_pods_may_ask_for() {
     a_start_may_take_its_time(&place);
     hooks_run_at_both_ends(&place);
     hooks_run_before_restarts_and_drains(&place);
+    files_tell_of_the_pod(&place);
+    groups_own_their_volumes(&place);
+    last_words_are_kept(&place);
 }
 
 /// Liveness fails from the beginning, and is asked only once the container has started.
@@ -206,4 +214,171 @@ fn hooks_run_before_restarts_and_drains(place: &Place<'_>) {
     assert_eq!(place.heard("stuck"), "signal\n", "a hook that takes the whole grace leaves time for a signal");
     place.told_of("with-hook", "FailedPreStopHook", "took longer than");
     place.ok(&["uncordon", "one"]);
+}
+
+const FILES: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {color: red, size: "1"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: hidden}
+stringData: {password: hunter2}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: told, labels: {app: told, tier: one}, annotations: {note: "it \"is\""}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: podbay.local/busybox:test
+      command: [sleep, "10000"]
+      env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+      resources: {limits: {memory: 64Mi, cpu: 250m}}
+      volumeMounts:
+        - {name: about, mountPath: /about}
+        - {name: all, mountPath: /all}
+        - {name: all, mountPath: /color, subPath: conf/color}
+        - {name: host, mountPath: /mine, subPathExpr: of/$(POD)}
+  volumes:
+    - name: about
+      downwardAPI:
+        items:
+          - {path: labels, fieldRef: {fieldPath: metadata.labels}}
+          - {path: note, fieldRef: {fieldPath: "metadata.annotations['note']"}}
+          - {path: deep/memory, resourceFieldRef: {containerName: main, resource: limits.memory, divisor: 1Mi}}
+          - {path: cpu, resourceFieldRef: {containerName: main, resource: limits.cpu, divisor: 1m}}
+    - name: all
+      projected:
+        defaultMode: 0440
+        sources:
+          - configMap: {name: settings, items: [{key: color, path: conf/color}]}
+          - secret: {name: hidden, items: [{key: password, path: password, mode: 0400}]}
+          - secret: {name: no-such-secret, optional: true}
+          - downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}, {path: tier, fieldRef: {fieldPath: "metadata.labels['tier']"}}]}
+    - {name: host, hostPath: {path: HOST}}
+"#;
+
+const NO_SUCH: &str = r#"  containers:
+  - {name: main, IMAGE, command: [sleep, "10000"]}
+  volumes:
+  - {name: host, hostPath: {path: HOST}}
+  - {name: all, projected: {sources: [{secret: {name: no-such-secret}}]}}
+"#;
+
+fn files_tell_of_the_pod(place: &Place<'_>) {
+    place.apply("told", FILES);
+    place.ready("told");
+    let about = place.inside("told", "cd /about; cat labels; echo; cat note; echo; cat deep/memory; echo; cat cpu");
+    assert_eq!(about, "app=\"told\"\ntier=\"one\"\nit \"is\"\n64\n250");
+    let all = "cd /all; for f in conf/color password name tier; do cat $f; echo; done";
+    assert_eq!(place.inside("told", all), "red\nhunter2\ntold\none\n");
+    assert_eq!(place.inside("told", "cat /color; stat -Lc %a /all/conf/color /all/password"), "red440\n400\n");
+    place.inside("told", "echo mine > /mine/file");
+    assert_eq!(place.heard("of/told/file"), "mine\n", "a directory of the name of the pod");
+    let written = place.kubectl(&["exec", "told", "--", "sh", "-c", "echo x > /about/labels"]);
+    assert!(String::from_utf8_lossy(&written.stderr).contains("Read-only file system"), "{written:?}");
+    // A changed label brings the files up to date, and the sources beside it with them.
+    let before = place.inside("told", "readlink /all/..data");
+    place.ok(&["patch", "configmap", "settings", "-p", r#"{"data":{"color":"blue"}}"#]);
+    place.ok(&["label", "pod", "told", "tier=two", "--overwrite"]);
+    place.admin.wait("the files follow the labels", || {
+        (place.inside("told", "cat /about/labels") == "app=\"told\"\ntier=\"two\"" && place.inside("told", "cat /all/tier") == "two")
+            .then_some(())
+    });
+    place.admin.wait("and the ConfigMap", || {
+        place.ok(&["annotate", "pod", "told", "--overwrite", &format!("asked={}", place.inside("told", "cat /proc/uptime"))]);
+        (place.inside("told", "cat /all/conf/color") == "blue").then_some(())
+    });
+    assert_ne!(place.inside("told", "readlink /all/..data"), before, "in one step");
+    assert_eq!(place.inside("told", "cat /color"), "red", "a file that is mounted alone stays as it was");
+    let status = place.get("told").unwrap();
+    assert_eq!(status["status"]["containerStatuses"][0]["restartCount"], 0);
+    place.pod("no-such", NO_SUCH);
+    place.told_of("no-such", "FailedMount", "volume all: secret \"no-such-secret\" not found");
+    let token = NO_SUCH.replace("secret: {name: no-such-secret}", "serviceAccountToken: {path: token}");
+    let out = place.try_apply("token", &pod("token", &token));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("sources[0].serviceAccountToken: Forbidden: tokens of service accounts are not issued"), "{said}");
+    place.delete(&["told", "no-such"]);
+}
+
+const GROUPS: &str = r#"  securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000, supplementalGroups: [3000], fsGroupChangePolicy: OnRootMismatch}
+  containers:
+  - name: main
+    image: podbay.local/busybox:test
+    command: [sh, -c, "umask 002; echo $(id -G) > /disk/groups; echo x > /memory/x; echo y > /sub/y; exec sleep 10000"]
+    volumeMounts:
+    - {name: disk, mountPath: /disk}
+    - {name: memory, mountPath: /memory}
+    - {name: disk, mountPath: /sub, subPath: a/b}
+    - {name: all, mountPath: /all}
+    - {name: settings, mountPath: /settings}
+  - {name: other, image: podbay.local/busybox:test, securityContext: {runAsUser: 1001}, command: [sh, -c, "until test -s /disk/groups && echo z >> /disk/groups; do sleep 0.1; done; exec sleep 10000"],
+     volumeMounts: [{name: disk, mountPath: /disk}]}
+  volumes:
+  - {name: disk, emptyDir: {}}
+  - {name: memory, emptyDir: {medium: Memory}}
+  - {name: all, projected: {defaultMode: 0400, sources: [{secret: {name: hidden, items: [{key: password, path: deep/password}]}}]}}
+  - {name: settings, configMap: {name: settings, defaultMode: 0640}}
+"#;
+
+fn groups_own_their_volumes(place: &Place<'_>) {
+    place.pod("groups", GROUPS);
+    place.ready("groups");
+    place.admin.wait("another user of the pod writes to the same file", || {
+        (place.inside("groups", "cat /disk/groups") == "1000 2000 3000\nz\n").then_some(())
+    });
+    let stat =
+        "stat -Lc '%a %u:%g' /disk /memory /sub /disk/groups /memory/x /disk/a/b/y /all /all/deep /all/deep/password /settings/color";
+    let want = [
+        "2777 0:2000",
+        "2777 0:2000",
+        "2777 0:2000",
+        "664 1000:2000",
+        "664 1000:2000",
+        "664 1000:2000",
+        "2755 0:2000",
+        "2755 0:2000",
+        "440 0:2000",
+        "640 0:2000",
+    ];
+    assert_eq!(place.inside("groups", stat).lines().collect::<Vec<_>>(), want);
+    assert_eq!(place.inside("groups", "cat /all/deep/password"), "hunter2", "by the group");
+    place.delete(&["groups"]);
+}
+
+/// The first writes what it is asked for, the second more than is kept, the third only to its log; the others
+/// try to lead their reader elsewhere.
+const LAST_WORDS: &str = r#"  restartPolicy: Never
+  containers:
+  - {name: plain, IMAGE, terminationMessagePath: /tmp/last, command: [sh, -c, "echo in vain; printf 'the end' > /tmp/last; exit 3"]}
+  - {name: much, IMAGE, command: [sh, -c, "yes 0123456789 | head -c 100000000 > /dev/termination-log; exit 1"]}
+  - {name: log, IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, "seq 1000; echo the end >&2; sleep 1; exit 1"]}
+  - {name: well, IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, "echo said"]}
+  - {name: link, IMAGE, command: [sh, -c, "rm -f /dev/termination-log; ln -sf /etc/passwd /dev/termination-log; mv /dev/termination-log /dev/other; mkfifo /dev/termination-log; exit 1"]}
+  - {name: led, IMAGE, terminationMessagePath: /host/led, command: [sh, -c, "printf led > /host/led; exit 1"]}"#;
+
+fn last_words_are_kept(place: &Place<'_>) {
+    // A link in a volume that leads out of it: inside the container it leads nowhere else.
+    std::fs::write(place.told.join("kept"), "kept").unwrap();
+    std::os::unix::fs::symlink(place.told.join("kept"), place.told.join("led")).unwrap();
+    place.pod("words", LAST_WORDS);
+    let pod = place.admin.wait("the pod has failed", || place.get("words").filter(|pod| pod["status"]["phase"] == "Failed"));
+    let words = |name: &str| {
+        let all = pod["status"]["containerStatuses"].as_array().unwrap();
+        let end = &all.iter().find(|it| it["name"] == name).unwrap()["state"]["terminated"];
+        (end["exitCode"].as_i64().unwrap_or(-1), text(end, "/message").to_owned())
+    };
+    assert_eq!(words("plain"), (3, "the end".to_owned()));
+    assert_eq!(words("much"), (1, "0123456789\n".repeat(200)[..2048].to_owned()), "twelve KiB for six containers");
+    let log = words("log").1;
+    assert!(log.ends_with("1000\nthe end\n") && log.lines().count() <= 80 && log.len() <= 2048, "{log}");
+    assert_eq!(words("well"), (0, String::new()), "only for an error");
+    assert_eq!(words("link"), (1, String::new()));
+    assert_eq!(words("led").0, 1);
+    assert_eq!(place.heard("kept"), "kept", "nothing was written through a link");
+    place.delete(&["words"]);
 }

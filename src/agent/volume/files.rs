@@ -33,7 +33,7 @@ pub fn write(dir: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>) ->
     let unchanged = current.as_ref().is_some_and(|name| same(&root, name, files, group));
     if !unchanged {
         let name = PathBuf::from(format!("..{}", uuid::Uuid::new_v4().simple()));
-        fill(&beneath::make_directory(&root, &name, 0o755)?, files, group)?;
+        fill(&directory(&root, &name, group)?, files, group)?;
         beneath::remove(&root, Path::new(NEXT))?;
         if current.is_none() {
             // Not a link of ours: a directory in its place would be in the way for ever.
@@ -56,11 +56,24 @@ fn fill(dir: &OwnedFd, files: &BTreeMap<PathBuf, File>, group: Option<u32>) -> i
         let name = Path::new(path.file_name().unwrap_or_default());
         let mut parent = dir.try_clone()?;
         for part in path.parent().into_iter().flat_map(Path::components) {
-            parent = beneath::make_directory(&parent, Path::new(part.as_os_str()), 0o755)?;
+            parent = directory(&parent, Path::new(part.as_os_str()), group)?;
         }
         beneath::create(&parent, name, &file.bytes, mode(file, group), group)?;
     }
     Ok(())
+}
+
+/// With an fsGroup it is the group's, and so is what is made in it.
+pub fn directory_mode(group: Option<u32>) -> u32 {
+    if group.is_some() { 0o2755 } else { 0o755 }
+}
+
+fn directory(parent: &OwnedFd, name: &Path, group: Option<u32>) -> io::Result<OwnedFd> {
+    let made = beneath::make_directory(parent, name, directory_mode(group))?;
+    if group.is_some() {
+        rustix::fs::fchown(&made, None, group.map(rustix::fs::Gid::from_raw))?;
+    }
+    Ok(made)
 }
 
 /// With an fsGroup the group may read.

@@ -1,11 +1,13 @@
 //! Volumes on this host: made before a pod's sandbox, taken away whole after it.
 //!
 //! - `plan` (pure): a pod's volumes as what has to be on disk
-//! - `files`: the atomic writer for ConfigMaps and Secrets
+//! - `downward` (pure): what a pod is told of itself
+//! - `files`: the atomic writer for what the agent writes
 //!
 //! Everything lies below `DATA_DIR/pods/<uid>`; tmpfs and subPath mounts are made in the agent's own mount
 //! namespace, which is the host's. Nothing is ever deleted below a path on which something is mounted.
 
+mod downward;
 pub mod files;
 pub mod plan;
 
@@ -78,12 +80,13 @@ fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountErro
             let of_group = group.map(|group| format!(",gid={group}")).unwrap_or_default();
             tmpfs(name, dir, &format!("{size}mode={:o}{of_group}", empty_mode(group)))
         }
-        Content::Files { secret, files } => {
+        Content::Files { memory, files } => {
             directory(name, dir)?;
-            if *secret {
+            if *memory {
                 memory_for(name, dir, files::room(files))?;
             }
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(io_error(name, "set its mode"))?;
+            chown(dir, None, group).map_err(io_error(name, "set its group"))?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(files::directory_mode(group))).map_err(io_error(name, "set its mode"))?;
             if files::write(dir, files, group).map_err(io_error(name, "write its files"))? {
                 tracing::debug!(volume = name, "wrote files");
             }

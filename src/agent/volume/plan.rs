@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, KeyToPath, PodSpec, SecretVolumeSource, Volume as ApiVolume};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, ProjectedVolumeSource, Volume as ApiVolume};
 
+use super::downward;
 use crate::agent::env::References;
+use crate::agent::resources::Machine;
 use crate::model::quantity::Quantity;
 
 /// One volume of a pod.
@@ -23,8 +25,8 @@ pub enum Content {
     Empty { memory: bool, size_bytes: Option<u64> },
     /// A path of the host.
     Host { path: PathBuf, check: Check },
-    /// Files from a ConfigMap or a Secret, by relative path. Secrets only ever in memory.
-    Files { secret: bool, files: BTreeMap<PathBuf, File> },
+    /// Files that the agent writes, by relative path. All but a ConfigMap's only ever in memory.
+    Files { memory: bool, files: BTreeMap<PathBuf, File> },
 }
 
 /// `hostPath.type`.
@@ -62,19 +64,37 @@ pub enum VolumeError {
     NoKey { volume: String, kind: &'static str, name: String, key: String },
     #[error("volume {volume}: path {path:?} leads out of the volume")]
     Path { volume: String, path: String },
+    #[error("volume {volume}: file {path}: {cause}")]
+    Told { volume: String, path: String, cause: String },
     #[error("volume {0}: this kind of volume is not supported")]
     Unsupported(String),
+}
+
+/// What volumes are made from besides the pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'a> {
+    pub references: &'a References,
+    /// What a limit that is not set stands for.
+    pub machine: &'a Machine,
 }
 
 /// Every volume of the pod.
 ///
 /// # Errors
 /// What a volume refers to is not there (and not optional).
-pub fn volumes(spec: &PodSpec, references: &References) -> Result<Vec<Volume>, VolumeError> {
-    spec.volumes.iter().flatten().map(|volume| Ok(Volume { name: volume.name.clone(), content: content(volume, references)? })).collect()
+pub fn volumes(pod: &Pod, ground: Ground<'_>) -> Result<Vec<Volume>, VolumeError> {
+    let all = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    all.map(|volume| Ok(Volume { name: volume.name.clone(), content: content(volume, pod, ground)? })).collect()
 }
 
-fn content(volume: &ApiVolume, references: &References) -> Result<Content, VolumeError> {
+/// Whether a volume holds what the pod is told of itself, which changes with its labels and annotations.
+pub fn tells_of_pod(spec: &PodSpec) -> bool {
+    let projected =
+        |volume: &ApiVolume| volume.projected.iter().flat_map(|it| it.sources.iter().flatten()).any(|it| it.downward_api.is_some());
+    spec.volumes.iter().flatten().any(|volume| volume.downward_api.is_some() || projected(volume))
+}
+
+fn content(volume: &ApiVolume, pod: &Pod, ground: Ground<'_>) -> Result<Content, VolumeError> {
     if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().map(Quantity::of).filter(|limit| !limit.is_zero());
         return Ok(Content::Empty {
@@ -85,11 +105,20 @@ fn content(volume: &ApiVolume, references: &References) -> Result<Content, Volum
     if let Some(source) = &volume.host_path {
         return Ok(Content::Host { path: Path::new("/").join(&source.path), check: check(source.type_.as_deref().unwrap_or_default()) });
     }
-    if let Some(source) = &volume.config_map {
-        return config_map(&volume.name, source, references);
+    let of = |default| Sources { volume: &volume.name, default: mode(default, 0o644), pod, ground };
+    if let Some(it) = &volume.config_map {
+        let files = of(it.default_mode).config_map(&it.name, it.items.as_deref(), it.optional)?;
+        return Ok(Content::Files { memory: false, files });
     }
-    if let Some(source) = &volume.secret {
-        return secret(&volume.name, source, references);
+    if let Some(it) = &volume.secret {
+        let files = of(it.default_mode).secret(it.secret_name.as_deref().unwrap_or_default(), it.items.as_deref(), it.optional)?;
+        return Ok(Content::Files { memory: true, files });
+    }
+    if let Some(it) = &volume.downward_api {
+        return Ok(Content::Files { memory: true, files: of(it.default_mode).downward(it.items.as_deref().unwrap_or_default())? });
+    }
+    if let Some(it) = &volume.projected {
+        return Ok(Content::Files { memory: true, files: of(it.default_mode).projected(it)? });
     }
     // A volume without a source is an emptyDir.
     let value = serde_json::to_value(volume).unwrap_or_default();
@@ -112,67 +141,91 @@ fn check(type_: &str) -> Check {
     }
 }
 
-fn config_map(volume: &str, source: &ConfigMapVolumeSource, references: &References) -> Result<Content, VolumeError> {
-    let found = references.config_maps.get(&source.name);
-    let data = found.map(|map| {
-        let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-        let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
-        text.chain(binary).collect::<BTreeMap<String, Vec<u8>>>()
-    });
-    let of = Selection {
-        volume,
-        kind: "configmap",
-        name: &source.name,
-        items: source.items.as_deref(),
-        optional: source.optional == Some(true),
-    };
-    Ok(Content::Files { secret: false, files: of.files(data, mode(source.default_mode, 0o644))? })
-}
-
-fn secret(volume: &str, source: &SecretVolumeSource, references: &References) -> Result<Content, VolumeError> {
-    let name = source.secret_name.as_deref().unwrap_or_default();
-    let data = references.secrets.get(name).map(|secret| {
-        let data = secret.data.iter().flatten();
-        data.map(|(key, value)| (key.clone(), value.0.clone())).collect::<BTreeMap<String, Vec<u8>>>()
-    });
-    let of = Selection { volume, kind: "secret", name, items: source.items.as_deref(), optional: source.optional == Some(true) };
-    Ok(Content::Files { secret: true, files: of.files(data, mode(source.default_mode, 0o644))? })
-}
-
 fn mode(mode: Option<i32>, default: u32) -> u32 {
     mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(default) & 0o777
 }
 
-struct Selection<'a> {
+type Files = BTreeMap<PathBuf, File>;
+
+/// Makes the files of one volume from its sources.
+struct Sources<'a> {
     volume: &'a str,
-    kind: &'static str,
-    name: &'a str,
-    items: Option<&'a [KeyToPath]>,
-    optional: bool,
+    /// Mode of files that have none of their own.
+    default: u32,
+    pod: &'a Pod,
+    ground: Ground<'a>,
 }
 
-impl Selection<'_> {
-    fn files(&self, data: Option<BTreeMap<String, Vec<u8>>>, default: u32) -> Result<BTreeMap<PathBuf, File>, VolumeError> {
-        let Some(data) = data else {
-            if self.optional {
-                return Ok(BTreeMap::new());
+impl Sources<'_> {
+    fn config_map(&self, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>) -> Result<Files, VolumeError> {
+        let data = self.ground.references.config_maps.get(name).map(|map| {
+            let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+            let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
+            text.chain(binary).collect()
+        });
+        self.keys(("configmap", name), data, items, optional == Some(true))
+    }
+
+    fn secret(&self, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>) -> Result<Files, VolumeError> {
+        let data = self.ground.references.secrets.get(name).map(|secret| {
+            let data = secret.data.iter().flatten();
+            data.map(|(key, value)| (key.clone(), value.0.clone())).collect()
+        });
+        self.keys(("secret", name), data, items, optional == Some(true))
+    }
+
+    fn downward(&self, items: &[DownwardAPIVolumeFile]) -> Result<Files, VolumeError> {
+        let file = |item: &DownwardAPIVolumeFile| {
+            let told = |cause| VolumeError::Told { volume: self.volume.to_owned(), path: item.path.clone(), cause };
+            let text = downward::text(item, self.pod, self.ground.machine).map_err(told)?;
+            Ok((self.inside(&item.path)?, File { bytes: text.into_bytes(), mode: mode(item.mode, self.default) }))
+        };
+        items.iter().map(file).collect()
+    }
+
+    /// Where two sources name the same file the later one has it.
+    fn projected(&self, it: &ProjectedVolumeSource) -> Result<Files, VolumeError> {
+        let mut all = Files::new();
+        for source in it.sources.iter().flatten() {
+            if let Some(it) = &source.secret {
+                all.extend(self.secret(&it.name, it.items.as_deref(), it.optional)?);
+            } else if let Some(it) = &source.config_map {
+                all.extend(self.config_map(&it.name, it.items.as_deref(), it.optional)?);
+            } else if let Some(it) = &source.downward_api {
+                all.extend(self.downward(it.items.as_deref().unwrap_or_default())?);
+            } else {
+                return Err(VolumeError::Unsupported(self.volume.to_owned()));
             }
-            return Err(VolumeError::NoObject { volume: self.volume.to_owned(), kind: self.kind, name: self.name.to_owned() });
+        }
+        Ok(all)
+    }
+
+    fn keys(
+        &self,
+        (kind, name): (&'static str, &str),
+        data: Option<BTreeMap<String, Vec<u8>>>,
+        items: Option<&[KeyToPath]>,
+        optional: bool,
+    ) -> Result<Files, VolumeError> {
+        let Some(data) = data else {
+            if optional {
+                return Ok(Files::new());
+            }
+            return Err(VolumeError::NoObject { volume: self.volume.to_owned(), kind, name: name.to_owned() });
         };
-        let Some(items) = self.items.filter(|items| !items.is_empty()) else {
-            return data.into_iter().map(|(key, bytes)| Ok((self.inside(&key)?, File { bytes, mode: default }))).collect();
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return data.into_iter().map(|(key, bytes)| Ok((self.inside(&key)?, File { bytes, mode: self.default }))).collect();
         };
-        let mut files = BTreeMap::new();
+        let mut files = Files::new();
         for item in items {
             let Some(bytes) = data.get(&item.key) else {
-                if self.optional {
+                if optional {
                     continue;
                 }
-                let (volume, name) = (self.volume.to_owned(), self.name.to_owned());
-                return Err(VolumeError::NoKey { volume, kind: self.kind, name, key: item.key.clone() });
+                let (volume, name) = (self.volume.to_owned(), name.to_owned());
+                return Err(VolumeError::NoKey { volume, kind, name, key: item.key.clone() });
             };
-            let file = File { bytes: bytes.clone(), mode: item.mode.map_or(default, |own| mode(Some(own), default)) };
-            files.insert(self.inside(&item.path)?, file);
+            files.insert(self.inside(&item.path)?, File { bytes: bytes.clone(), mode: mode(item.mode, self.default) });
         }
         Ok(files)
     }
@@ -201,11 +254,16 @@ impl Names {
 
     /// What the pod's volumes are made of.
     pub fn of_volumes(spec: &PodSpec) -> Self {
-        let volumes = || spec.volumes.iter().flatten();
-        Self {
-            config_maps: volumes().filter_map(|volume| Some(volume.config_map.as_ref()?.name.clone())).collect(),
-            secrets: volumes().filter_map(|volume| volume.secret.as_ref()?.secret_name.clone()).collect(),
+        let mut names = Self::default();
+        for volume in spec.volumes.iter().flatten() {
+            names.config_maps.extend(volume.config_map.as_ref().map(|it| it.name.clone()));
+            names.secrets.extend(volume.secret.as_ref().and_then(|it| it.secret_name.clone()));
+            for source in volume.projected.iter().flat_map(|it| it.sources.iter().flatten()) {
+                names.config_maps.extend(source.config_map.as_ref().map(|it| it.name.clone()));
+                names.secrets.extend(source.secret.as_ref().map(|it| it.name.clone()));
+            }
         }
+        names
     }
 
     /// What a container's environment is made of.
@@ -245,8 +303,9 @@ mod tests {
     fn one(volume: Value) -> Result<Content, VolumeError> {
         let mut volume = volume;
         volume["name"] = json!("v");
-        let spec: PodSpec = serde_json::from_value(json!({"containers": [], "volumes": [volume]})).unwrap();
-        Ok(volumes(&spec, &references())?.remove(0).content)
+        let pod = json!({"metadata": {"name": "p", "labels": {"a": "1"}}, "spec": {"containers": [], "volumes": [volume]}});
+        let ground = Ground { references: &references(), machine: &Machine::default() };
+        Ok(volumes(&serde_json::from_value(pod).unwrap(), ground)?.remove(0).content)
     }
 
     fn listing(content: Content) -> Vec<(String, usize, u32)> {
@@ -272,7 +331,7 @@ mod tests {
         let some = listing(one(json!({"configMap": {"name": "conf", "items": items, "defaultMode": 0o600}})).unwrap());
         assert_eq!(some, [("x/y".into(), 1, 0o600), ("z".into(), 1, 0o400)]);
         let secret = one(json!({"secret": {"secretName": "cred", "defaultMode": 0o400}})).unwrap();
-        assert!(matches!(secret, Content::Files { secret: true, .. }));
+        assert!(matches!(secret, Content::Files { memory: true, .. }));
         assert!(!format!("{secret:?}").contains("secret\""), "{secret:?}");
         assert_eq!(listing(secret), [("key".into(), 6, 0o400)]);
     }
@@ -296,6 +355,26 @@ mod tests {
     }
 
     #[test]
+    fn sources_are_laid_over_each_other() {
+        let told = json!({"downwardAPI": {"items": [{"path": "own/name", "fieldRef": {"fieldPath": "metadata.name"}, "mode": 0o400},
+            {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}});
+        let alone = listing(one(told.clone()).unwrap());
+        assert_eq!(alone, [("labels".into(), 5, 0o644), ("own/name".into(), 1, 0o400)]);
+        let sources = json!([{"configMap": {"name": "conf"}}, told, {"secret": {"name": "cred", "items": [{"key": "key", "path": "a"}]}},
+            {"secret": {"name": "no", "optional": true}}]);
+        let all = one(json!({"projected": {"sources": sources, "defaultMode": 0o440}})).unwrap();
+        assert!(matches!(all, Content::Files { memory: true, .. }));
+        let listed = listing(all);
+        let want = [("a", 6, 0o440), ("b", 1, 0o440), ("c", 2, 0o440), ("labels", 5, 0o440), ("own/name", 1, 0o400)];
+        assert_eq!(listed, want.map(|(path, size, mode)| (path.to_owned(), size, mode)), "the later source has the file");
+        let wrong = |source: Value| one(json!({"projected": {"sources": [source]}})).unwrap_err().to_string();
+        assert_eq!(wrong(json!({"secret": {"name": "no"}})), "volume v: secret \"no\" not found");
+        assert_eq!(wrong(json!({"serviceAccountToken": {"path": "t"}})), "volume v: this kind of volume is not supported");
+        let no_field = json!({"downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "spec.x"}}]}});
+        assert_eq!(wrong(no_field), "volume v: file x: unsupported fieldPath: spec.x");
+    }
+
+    #[test]
     fn paths_stay_in_the_volume() {
         for path in ["../x", "/x", "a/../../x", "..data", "", "a/.."] {
             let items = json!([{"key": "a", "path": path}]);
@@ -308,13 +387,14 @@ mod tests {
     fn names_are_collected() {
         let spec: PodSpec = serde_json::from_value(json!({
             "imagePullSecrets": [{"name": "pull"}],
-            "volumes": [{"name": "a", "configMap": {"name": "c1"}}, {"name": "b", "secret": {"secretName": "s1"}}, {"name": "c", "emptyDir": {}}],
+            "volumes": [{"name": "a", "configMap": {"name": "c1"}}, {"name": "b", "secret": {"secretName": "s1"}}, {"name": "c", "emptyDir": {}},
+                {"name": "d", "projected": {"sources": [{"configMap": {"name": "c4"}}, {"secret": {"name": "s4"}}]}}],
             "containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "s2"}}, {"configMapRef": {"name": "c2"}}],
                 "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "k"}}}, {"name": "Y", "valueFrom": {"configMapKeyRef": {"name": "c3", "key": "k"}}}]}]
         }))
         .unwrap();
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
-        assert_eq!(Names::of_volumes(&spec), Names { config_maps: set(&["c1"]), secrets: set(&["s1"]) });
+        assert_eq!(Names::of_volumes(&spec), Names { config_maps: set(&["c1", "c4"]), secrets: set(&["s1", "s4"]) });
         assert_eq!(Names::of_environment(&spec.containers[0]), Names { config_maps: set(&["c2", "c3"]), secrets: set(&["s2", "s3"]) });
         assert_eq!(Names::of_pulls(&spec).secrets, set(&["pull"]));
     }

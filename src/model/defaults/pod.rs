@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, HTTPGetAction, LifecycleHandler, Pod, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Volume,
+    Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HTTPGetAction, LifecycleHandler, ObjectFieldSelector, Pod, PodSpec,
+    PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
@@ -128,12 +129,29 @@ fn volume(it: &mut Volume) {
     }
     if let Some(projected) = &mut it.projected {
         projected.default_mode.get_or_insert(FILE_MODE);
+        let told = projected.sources.iter_mut().flatten().filter_map(|source| source.downward_api.as_mut());
+        told.flat_map(|told| told.items.iter_mut().flatten()).for_each(downward_file);
     }
     if let Some(downward) = &mut it.downward_api {
         downward.default_mode.get_or_insert(FILE_MODE);
+        downward.items.iter_mut().flatten().for_each(downward_file);
     }
     if let Some(host_path) = &mut it.host_path {
         host_path.type_.get_or_insert_default();
+    }
+}
+
+fn downward_file(it: &mut DownwardAPIVolumeFile) {
+    references(it.field_ref.as_mut(), it.resource_field_ref.as_mut());
+}
+
+/// What a pod is told of itself, in a variable or a file.
+fn references(field: Option<&mut ObjectFieldSelector>, resource: Option<&mut ResourceFieldSelector>) {
+    if let Some(field) = field {
+        text(&mut field.api_version, "v1");
+    }
+    if let Some(resource) = resource {
+        canonical(resource.divisor.get_or_insert_with(|| ApiQuantity("0".to_owned())));
     }
 }
 
@@ -159,13 +177,7 @@ fn container(it: &mut Container) {
         }
     }
     for source in it.env.iter_mut().flatten().filter_map(|env| env.value_from.as_mut()) {
-        if let Some(field) = &mut source.field_ref {
-            text(&mut field.api_version, "v1");
-        }
-        if let Some(resource) = &mut source.resource_field_ref {
-            let divisor = resource.divisor.get_or_insert_with(|| ApiQuantity("0".to_owned()));
-            canonical(divisor);
-        }
+        references(source.field_ref.as_mut(), source.resource_field_ref.as_mut());
     }
     it.resources.get_or_insert_default();
     if let Some(resources) = &mut it.resources {

@@ -11,6 +11,9 @@ pub(super) fn add(root: &mut Node, at: &'static str) {
     spec.add("", SPEC);
     spec.add("securityContext", SECURITY);
     spec.add("volumes[]", VOLUME);
+    spec.add("volumes[].projected.sources[]", PROJECTION);
+    spec.add("volumes[].downwardAPI.items[]", DOWNWARD);
+    spec.add("volumes[].projected.sources[].downwardAPI.items[]", DOWNWARD);
     for list in ["containers[]", "initContainers[]"] {
         let container = spec.reach(list);
         container.add("", CONTAINER);
@@ -105,13 +108,10 @@ const VOLUME: &[Row] = &[
     ("configMap.items[].key configMap.items[].path configMap.items[].mode", Acts),
     ("secret.secretName secret.optional secret.defaultMode", Acts),
     ("secret.items[].key secret.items[].path secret.items[].mode", Acts),
-    (
-        "configMap.defaultUser configMap.items[].user secret.defaultUser secret.items[].user",
-        Refused("owners of single files are not supported yet"),
-    ),
+    ("configMap.defaultUser configMap.items[].user secret.defaultUser secret.items[].user", Refused(NO_FILE_OWNERS)),
+    ("downwardAPI.defaultMode projected.defaultMode", Acts),
+    ("downwardAPI.defaultUser projected.defaultUser", Refused(NO_FILE_OWNERS)),
     ("persistentVolumeClaim", Refused("persistentVolumeClaim volumes are not supported yet")),
-    ("projected", Refused("projected volumes are not supported yet")),
-    ("downwardAPI", Refused("downwardAPI volumes are not supported yet: use `env` with `fieldRef`")),
     ("ephemeral", Refused("ephemeral volumes are not supported yet")),
     ("csi", Refused("csi volumes are not supported yet")),
     ("image", Refused("image volumes are not supported yet")),
@@ -122,6 +122,26 @@ const VOLUME: &[Row] = &[
     ("gitRepo glusterfs photonPersistentDisk portworxVolume quobyte rbd scaleIO storageos vsphereVolume", Refused(NO_CLOUD_DISK)),
 ];
 
+/// Below `projected.sources[]`.
+const PROJECTION: &[Row] = &[
+    ("configMap.name configMap.optional secret.name secret.optional", Acts),
+    ("configMap.items[].key configMap.items[].path configMap.items[].mode", Acts),
+    ("secret.items[].key secret.items[].path secret.items[].mode", Acts),
+    ("configMap.items[].user secret.items[].user", Refused(NO_FILE_OWNERS)),
+    ("serviceAccountToken", Refused("tokens of service accounts are not issued: no pod here gets a token of the API")),
+    ("clusterTrustBundle", Refused("cluster trust bundles are not supported: use a configMap")),
+    ("podCertificate", Refused("certificates of pods are not issued")),
+];
+
+/// Below `items[]` of what a pod is told of itself.
+const DOWNWARD: &[Row] = &[
+    ("path mode fieldRef.fieldPath resourceFieldRef.containerName resourceFieldRef.resource resourceFieldRef.divisor", Acts),
+    ("fieldRef.apiVersion", Only(&["v1"], "fields are those of `v1`")),
+    ("user", Refused(NO_FILE_OWNERS)),
+];
+
+const NO_FILE_OWNERS: &str = "owners of single files are not supported yet";
+
 /// Only memory is a file system of its own, with a size.
 fn size_on_disk(empty_dir: &Value, _: &Value) -> Option<String> {
     let on_disk = empty_dir["medium"].as_str().unwrap_or_default().is_empty();
@@ -129,7 +149,7 @@ fn size_on_disk(empty_dir: &Value, _: &Value) -> Option<String> {
     (on_disk && limited).then(|| "`sizeLimit` needs `medium: Memory`: disk space is not limited yet".to_owned())
 }
 
-const NO_CLOUD_DISK: &str = "this volume type is not supported: emptyDir, hostPath, configMap and secret are";
+const NO_CLOUD_DISK: &str = "this volume type is not supported: emptyDir, hostPath, configMap, secret, downwardAPI and projected are";
 
 const CONTAINER: &[Row] = &[
     ("name image imagePullPolicy command args workingDir stdin tty", Acts),

@@ -152,6 +152,12 @@ fn what_is_not_served_is_refused_with_a_reason() {
         ),
         (
             Kind::Secret,
+        (
+            Kind::Pod,
+            pod(json!({"volumes": [{"name": "v", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "t"}}, {"configMap": {"name": "m", "items": [{"key": "k", "path": "p", "user": 7}]}}]}}]})),
+            "spec.volumes[0].projected.sources[0].serviceAccountToken: Forbidden: tokens of service accounts are not issued: no pod here gets a token of the API; spec.volumes[0].projected.sources[1].configMap.items[0].user: Forbidden: owners of single files are not supported yet",
+        ),
             json!({"type": "kubernetes.io/service-account-token"}),
             "type: Forbidden: tokens of service accounts are not issued",
         ),

@@ -2,26 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, PodSpec};
 
 use super::volume::{Known, mounts};
-use super::{names, one_of, probe, resources, security};
+use super::{names, one_of, probe, projection, resources, security};
 use crate::model::rule::{Errors, Path};
-
-/// What a pod can tell of itself through `fieldRef`.
-pub const FIELD_PATHS: [&str; 9] = [
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-const RESOURCES: [&str; 6] =
-    ["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
 
 pub(super) fn containers(spec: &PodSpec, path: &Path<'_>, volumes: &Known<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
@@ -163,19 +148,11 @@ fn value_from(source: &EnvVarSource, has_value: bool, path: &Path<'_>, errors: &
     let mut sources = 0;
     if let Some(field) = &source.field_ref {
         sources += 1;
-        field_ref(field, &path.child("fieldRef"), errors);
+        projection::field_ref(field, &projection::CONTAINER_FIELDS, &path.child("fieldRef"), errors);
     }
     if let Some(resource) = &source.resource_field_ref {
         sources += 1;
-        let at = path.child("resourceFieldRef");
-        if resource.resource.is_empty() {
-            errors.required(&at.child("resource"), "");
-        } else if !RESOURCES.contains(&resource.resource.as_str()) && !resource.resource.contains("hugepages-") {
-            errors.unsupported(&at.child("resource"), &resource.resource, &RESOURCES);
-        }
-        if let Some(divisor) = &resource.divisor {
-            resources::quantity(divisor, &at.child("divisor"), errors);
-        }
+        projection::resource_ref(resource, &path.child("resourceFieldRef"), errors);
     }
     if let Some(key) = &source.config_map_key_ref {
         sources += 1;
@@ -204,21 +181,6 @@ fn key_ref(name: &str, key: &str, path: &Path<'_>, errors: &mut Errors) {
         errors.required(&path.child("key"), "");
     } else {
         errors.all(&path.child("key"), key, names::config_key(key));
-    }
-}
-
-fn field_ref(field: &ObjectFieldSelector, path: &Path<'_>, errors: &mut Errors) {
-    let at = path.child("fieldPath");
-    let name = field.field_path.as_str();
-    if name.is_empty() {
-        errors.required(&at, "");
-        return;
-    }
-    let subscript = |map: &str| name.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']");
-    match subscript("metadata.labels").or_else(|| subscript("metadata.annotations")) {
-        Some(key) => errors.all(&at, key, names::qualified_name(&key.to_lowercase())),
-        None if FIELD_PATHS.contains(&name) => {}
-        None => errors.unsupported(&at, name, &FIELD_PATHS),
     }
 }
 

@@ -7,6 +7,7 @@ mod metadata;
 pub mod names;
 mod pod;
 mod probe;
+mod projection;
 mod resources;
 mod security;
 mod service;

@@ -292,6 +292,31 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         r#"[{"key": "k", "operator": "Exists", "value": "x"}]"#,
         "spec.tolerations[0].operator: Invalid value: \"x\": value must be empty when `operator` is 'Exists'",
     ),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "downwardAPI": {"defaultMode": 512, "items": [{"path": "/x", "fieldRef": {"fieldPath": "spec.nodeName"}}]}}]"#,
+        "spec.volumes[0].downwardAPI.defaultMode: Invalid value: 512: must be a number between 0 and 0777 (octal), both inclusive; spec.volumes[0].downwardAPI.path: Invalid value: \"/x\": must be a relative path; spec.volumes[0].downwardAPI.fieldRef.fieldPath: Unsupported value: \"spec.nodeName\": supported values: \"metadata.annotations\", \"metadata.labels\", \"metadata.name\", \"metadata.namespace\", \"metadata.uid\"",
+    ),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "downwardAPI": {"items": [{"path": "a", "resourceFieldRef": {"resource": "limits.cpu"}}, {"path": "b"}]}}]"#,
+        "spec.volumes[0].downwardAPI.resourceFieldRef.containerName: Required value; spec.volumes[0].downwardAPI: Required value: one of fieldRef and resourceFieldRef is required",
+    ),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "downwardAPI": {"items": [{"path": "a", "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu", "divisor": "2"}}]}}]"#,
+        "spec.volumes[0].downwardAPI.resourceFieldRef.divisor: Invalid value: \"cpu\": only divisor's values 1m and 1 are supported with the cpu resource",
+    ),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "projected": {"sources": [{"secret": {"items": [{"key": "k", "path": "x"}]}}, {"configMap": {"name": "m", "items": [{"key": "k", "path": "x"}]}, "downwardAPI": {"items": []}}]}}]"#,
+        "spec.volumes[0].projected.sources[0].secret.name: Required value; spec.volumes[0].projected.sources[1]: Forbidden: may not specify more than 1 volume type; spec.volumes[0].projected: Invalid value: \"m\": conflicting duplicate paths",
+    ),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "projected": {"sources": []}, "emptyDir": {}}]"#,
+        "spec.volumes[0].projected: Forbidden: may not specify more than 1 volume type",
+    ),
     ("/spec/activeDeadlineSeconds", r#"0"#, "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"),
     (
         "/spec/terminationGracePeriodSeconds",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Volume, VolumeMount};
 
-use super::{names, one_of, pod, resources};
+use super::{names, one_of, pod, projection, resources};
 use crate::model::rule::{Errors, Path};
 
 /// The volumes of a pod by name.
@@ -38,9 +38,20 @@ fn source(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
         ("hostPath", it.host_path.is_some()),
         ("configMap", it.config_map.is_some()),
         ("secret", it.secret.is_some()),
+        ("downwardAPI", it.downward_api.is_some()),
+        ("projected", it.projected.is_some()),
     ];
     let set: Vec<&str> = served.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
-    let others = Volume { empty_dir: None, host_path: None, config_map: None, secret: None, name: String::new(), ..it.clone() };
+    let others = Volume {
+        empty_dir: None,
+        host_path: None,
+        config_map: None,
+        secret: None,
+        downward_api: None,
+        projected: None,
+        name: String::new(),
+        ..it.clone()
+    };
     let has_other = others != Volume::default();
     // Other sources are refused by the table of fields; here only the count matters.
     for name in set.iter().skip(usize::from(!has_other)) {
@@ -69,6 +80,18 @@ fn source(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
         }
         files(source.default_mode, source.items.as_deref(), &at, errors);
     }
+    told(it, path, errors);
+}
+
+fn told(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(source) = &it.downward_api {
+        let at = path.child("downwardAPI");
+        mode(source.default_mode, &at.child("defaultMode"), errors);
+        source.items.iter().flatten().for_each(|file| projection::downward_file(file, &at, errors));
+    }
+    if let Some(source) = &it.projected {
+        projection::projected(source, &path.child("projected"), errors);
+    }
 }
 
 fn empty_dir(source: &EmptyDirVolumeSource, path: &Path<'_>, errors: &mut Errors) {
@@ -95,7 +118,7 @@ fn host_path(source: &HostPathVolumeSource, path: &Path<'_>, errors: &mut Errors
     one_of(source.type_.as_deref(), &types, &path.child("type"), errors);
 }
 
-fn files(default_mode: Option<i32>, items: Option<&[KeyToPath]>, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn files(default_mode: Option<i32>, items: Option<&[KeyToPath]>, path: &Path<'_>, errors: &mut Errors) {
     mode(default_mode, &path.child("defaultMode"), errors);
     let list = path.child("items");
     for (index, item) in items.unwrap_or_default().iter().enumerate() {
@@ -111,7 +134,7 @@ fn files(default_mode: Option<i32>, items: Option<&[KeyToPath]>, path: &Path<'_>
     }
 }
 
-fn mode(mode: Option<i32>, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn mode(mode: Option<i32>, path: &Path<'_>, errors: &mut Errors) {
     if let Some(mode) = mode.filter(|it| !(0..=0o777).contains(it)) {
         errors.invalid(path, &mode, FILE_MODE);
     }
@@ -124,7 +147,7 @@ fn no_dots(text: &str, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// A path that stays below where it starts.
-fn relative(text: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn relative(text: &str, path: &Path<'_>, errors: &mut Errors) {
     if text.starts_with('/') {
         errors.invalid(path, text, RELATIVE);
     }
