@@ -27,6 +27,7 @@ pub fn wanted(node_name: &str, nodes: &[Node], services: &[Service], slices: &[E
         routes,
         service_range: Some(setting("serviceRange").unwrap_or(DEFAULT_SERVICES)),
         services: ports,
+        published: Vec::new(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The kernel's table of flows, by netlink, in the network namespace of the calling thread.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -17,13 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Of one answer of the kernel, which writes at most half of it.
 const ANSWER_BYTES: usize = 64 << 10;
 
-/// Forgets the UDP flows that lead to where no Service leads any more. Returns how many.
-pub(super) fn forget_stale(wanted: &Wanted) -> Result<usize, NetworkError> {
+/// Forgets the UDP flows that lead to where no Service and no port of this host leads any more. Returns how many.
+pub(super) fn forget_stale(wanted: &Wanted, local: &BTreeSet<Ipv4Addr>) -> Result<usize, NetworkError> {
     let fail = |cause: io::Error| NetworkError::failed("forget UDP flows to endpoints that are gone", cause);
     let socket = open().map_err(fail)?;
     let mut stale = Vec::new();
     let end = ask(&socket, &flows::list(), |flow| {
-        if flows::is_stale(&flow, wanted) {
+        if flows::is_stale(&flow, wanted, local) {
             stale.push(flow);
         }
     });

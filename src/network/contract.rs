@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use super::{NetworkError, NodeNetwork, PodNetwork, Range, ServicePort, Wanted};
+use super::{HostPort, NetworkError, NodeNetwork, PodNetwork, Range, ServicePort, Wanted};
 
 /// Runs the suite on a network that holds nothing yet, with two network namespaces to attach.
 /// Leaves nothing.
@@ -43,7 +43,20 @@ pub async fn check(network: &(impl PodNetwork + NodeNetwork), netns: &[PathBuf; 
     }
     assert!(!sync(network, &wanted).await, "pods are not the host's business");
 
+    let port = HostPort { protocol: "TCP".into(), host_address: None, host_port: 8080, port: 80 };
+    let ports = std::slice::from_ref(&port);
+    for _ in 0..2 {
+        network.publish("pod-1", ports).await.expect("publish, and again");
+    }
+    let taken = network.publish("pod-2", ports).await;
+    assert!(matches!(taken, Err(NetworkError::Taken { port: 8080, .. })), "a port leads to one pod: {taken:?}");
+    network.publish("never-attached", ports).await.expect_err("a pod without an address");
+    network.publish("never-attached", &[]).await.expect("which has no ports anyway");
+    assert!(!sync(network, &wanted).await, "nor are their ports");
+
     network.detach("pod-1").await.expect("detach");
+    network.publish("pod-2", ports).await.expect("the port has gone with its pod");
+    network.publish("pod-2", &[]).await.expect("and can be given back");
     network.detach("pod-1").await.expect("detaching twice is no error");
     network.detach("never-attached").await.expect("nor is detaching what never was");
     for turn in 0..20 {

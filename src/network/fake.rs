@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Attachment, NetworkError, NodeNetwork, PodNetwork, Wanted, plan};
+use super::{Attachment, HostPort, NetworkError, NodeNetwork, PodNetwork, Wanted, plan};
 
 /// Remembers what it was told.
 #[derive(Default)]
@@ -19,6 +19,7 @@ pub struct Network {
 struct State {
     wanted: Option<Wanted>,
     pods: BTreeMap<String, Ipv4Addr>,
+    published: BTreeMap<String, Vec<HostPort>>,
     last: Option<Ipv4Addr>,
     problems: Vec<String>,
     syncs: u64,
@@ -76,8 +77,23 @@ impl PodNetwork for Network {
         Ok(Attachment { address, gateway })
     }
 
+    async fn publish(&self, pod_uid: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
+        let mut state = self.state();
+        if !ports.is_empty() && !state.pods.contains_key(pod_uid) {
+            return Err(NetworkError::failed("publish the ports of a pod", "it is not attached"));
+        }
+        state.published.remove(pod_uid);
+        if let Some(taken) = plan::first_taken(ports, state.published.values().flatten()) {
+            return Err(NetworkError::Taken { port: taken.host_port, protocol: taken.protocol.clone() });
+        }
+        state.published.insert(pod_uid.to_owned(), ports.to_vec());
+        Ok(())
+    }
+
     async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
-        self.state().pods.remove(pod_uid);
+        let mut state = self.state();
+        state.published.remove(pod_uid);
+        state.pods.remove(pod_uid);
         Ok(())
     }
 }
@@ -103,6 +119,7 @@ impl NodeNetwork for Network {
         let mut state = self.state();
         state.wanted = None;
         state.pods.clear();
+        state.published.clear();
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! A flow is translated once, with its first packet, and every further packet keeps it alive: a sender that
 //! never stops would talk to a dead endpoint for ever. TCP ends by itself.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::Wanted;
@@ -21,8 +22,8 @@ pub struct Flow {
     key: Vec<u8>,
 }
 
-/// Whether it leads to where no Service leads any more.
-pub fn is_stale(flow: &Flow, wanted: &Wanted) -> bool {
+/// Whether it leads to where no Service and no port of the host leads any more. `local`: this host's addresses.
+pub fn is_stale(flow: &Flow, wanted: &Wanted, local: &BTreeSet<Ipv4Addr>) -> bool {
     let translated = flow.to != flow.answered_by;
     let mut of_service = false;
     for service in wanted.services.iter().filter(|service| service.protocol.eq_ignore_ascii_case("UDP")) {
@@ -37,7 +38,17 @@ pub fn is_stale(flow: &Flow, wanted: &Wanted) -> bool {
             of_service |= by_address || to_pod;
         }
     }
-    of_service || (translated && is_service(flow.to.0, wanted))
+    of_service || (translated && is_service(flow.to.0, wanted)) || (local.contains(&flow.to.0) && misses_host_port(flow, wanted))
+}
+
+/// Whether a flow to this host passes by the pod that its port leads to, or leads to a pod of this node though
+/// no port does.
+fn misses_host_port(flow: &Flow, wanted: &Wanted) -> bool {
+    let mut ports = wanted.published.iter().filter(|it| it.port.protocol.eq_ignore_ascii_case("UDP") && it.port.host_port == flow.to.1);
+    match ports.find(|it| it.port.host_address.is_none_or(|at| at == flow.to.0)) {
+        Some(published) => flow.answered_by != (published.address, published.port.port),
+        None => flow.to != flow.answered_by && wanted.pod_range.is_some_and(|range| range.contains(flow.answered_by.0.into())),
+    }
 }
 
 fn is_service(address: Ipv4Addr, wanted: &Wanted) -> bool {
@@ -152,7 +163,7 @@ fn tuple(bytes: &[u8]) -> Option<(Place, Place)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::ServicePort;
+    use crate::network::{HostPort, Published, ServicePort};
 
     fn place(text: &str) -> Place {
         let (address, port) = text.split_once(':').expect("address:port");
@@ -174,7 +185,12 @@ mod tests {
         Wanted {
             cluster_range: "10.80.0.0/16".parse().ok(),
             service_range: "10.96.0.0/16".parse().ok(),
+            pod_range: "10.80.1.0/24".parse().ok(),
             services: vec![service],
+            published: vec![Published {
+                address: Ipv4Addr::new(10, 80, 1, 4),
+                port: HostPort { protocol: "UDP".into(), host_address: None, host_port: 514, port: 5514 },
+            }],
             ..Wanted::default()
         }
     }
@@ -193,10 +209,16 @@ mod tests {
             ("192.0.2.1:30053", "172.17.0.2:53", false, "somebody else's translation"),
             ("192.0.2.9:53", "192.0.2.9:53", false, "the world"),
             ("192.0.2.9:53", "10.80.1.9:53", false, "somebody else's Service"),
+            ("192.0.2.1:514", "10.80.1.4:5514", false, "by a host port to its pod"),
+            ("192.0.2.1:514", "10.80.1.9:5514", true, "by a host port to a pod that is gone"),
+            ("192.0.2.1:514", "192.0.2.1:514", true, "from before the port led to a pod"),
+            ("192.0.2.9:514", "192.0.2.9:514", false, "the same port of another host"),
+            ("192.0.2.1:515", "10.80.1.4:5514", true, "by a host port that is nobody's any more"),
+            ("192.0.2.1:515", "192.0.2.1:515", false, "a program of the host on no port of ours"),
         ];
         for (to, answered_by, want, what) in table {
             let flow = Flow { to: place(to), answered_by: place(answered_by), key: Vec::new() };
-            assert_eq!(is_stale(&flow, &wanted()), want, "{what}");
+            assert_eq!(is_stale(&flow, &wanted(), &[Ipv4Addr::new(192, 0, 2, 1)].into()), want, "{what}");
         }
     }
 

@@ -39,6 +39,11 @@ impl Ipam {
         self.by_pod.iter()
     }
 
+    /// The address a pod has.
+    pub fn address(&self, pod: &str) -> Option<Ipv4Addr> {
+        self.by_pod.get(pod).copied()
+    }
+
     /// The pod's address: the one it has, else a free one, written down before it is told.
     pub fn take(&mut self, pod: &str, range: Range) -> Result<Ipv4Addr, NetworkError> {
         if let Some(address) = self.by_pod.get(pod).copied() {

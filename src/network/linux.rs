@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::ipam::Ipam;
 use super::link::{Link, Netlink};
 use super::nft::{self, Table};
-use super::{Attachment, NetworkError, NodeNetwork, PodNetwork, Range, ServicePort, Wanted, conntrack, host, plan};
+use super::published::Ports;
+use super::{Attachment, HostPort, NetworkError, NodeNetwork, PodNetwork, Published, Range, ServicePort, Wanted, conntrack, host, plan};
 
 /// What is this node's own on the host.
 #[derive(Clone, Debug)]
@@ -37,6 +38,7 @@ impl Options {
 
 enum Job {
     Attach { pod: String, netns: PathBuf, answer: oneshot::Sender<Result<Attachment, NetworkError>> },
+    Publish { pod: String, ports: Vec<HostPort>, answer: oneshot::Sender<Result<(), NetworkError>> },
     Detach { pod: String, answer: oneshot::Sender<Result<(), NetworkError>> },
     Sync { wanted: Box<Wanted>, answer: oneshot::Sender<Result<bool, NetworkError>> },
     Problems { answer: oneshot::Sender<Vec<String>> },
@@ -100,6 +102,10 @@ impl PodNetwork for Linux {
         self.ask(|answer| Job::Attach { pod: pod_uid.to_owned(), netns: netns.to_owned(), answer }).await?
     }
 
+    async fn publish(&self, pod_uid: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
+        self.ask(|answer| Job::Publish { pod: pod_uid.to_owned(), ports: ports.to_vec(), answer }).await?
+    }
+
     async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
         self.ask(|answer| Job::Detach { pod: pod_uid.to_owned(), answer }).await?
     }
@@ -126,19 +132,21 @@ struct Worker {
     netlink: Netlink,
     table: Table,
     ipam: Ipam,
+    ports: Ports,
     wanted: Wanted,
     /// Of the last sync.
     complaint: Option<String>,
     settled: bool,
-    /// The UDP Services whose stale flows were last forgotten.
-    flows_of: Option<Vec<ServicePort>>,
+    /// The UDP Services and host ports whose stale flows were last forgotten.
+    flows_of: Option<(Vec<ServicePort>, Vec<Published>)>,
 }
 
 impl Worker {
     fn new(options: Options, netlink: Netlink) -> Result<Self, NetworkError> {
         let ipam = Ipam::open(&options.state_dir.join("addresses"))?;
+        let ports = Ports::open(&options.state_dir.join("host-ports"))?;
         let table = Table::new(options.table.clone());
-        Ok(Self { options, netlink, table, ipam, wanted: Wanted::default(), complaint: None, settled: false, flows_of: None })
+        Ok(Self { options, netlink, table, ipam, ports, wanted: Wanted::default(), complaint: None, settled: false, flows_of: None })
     }
 
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Job>) {
@@ -146,6 +154,7 @@ impl Worker {
             // Whoever asked may be gone; the work is done all the same.
             match job {
                 Job::Attach { pod, netns, answer } => drop(answer.send(self.attach(&pod, &netns).await)),
+                Job::Publish { pod, ports, answer } => drop(answer.send(self.publish(&pod, &ports).await)),
                 Job::Detach { pod, answer } => drop(answer.send(self.detach(&pod).await)),
                 Job::Sync { wanted, answer } => {
                     self.wanted = *wanted;
@@ -217,7 +226,33 @@ impl Worker {
         in_netns(netns, move |inside| async move { configure_pod(&inside, attachment).await }).await
     }
 
+    async fn publish(&mut self, pod: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
+        if !ports.is_empty() && self.ipam.address(pod).is_none() {
+            return Err(NetworkError::failed("publish the ports of a pod", "it is not attached"));
+        }
+        let ipam = &self.ipam;
+        if !self.ports.put(pod, ports, |other| ipam.address(other).is_some())? {
+            return Ok(());
+        }
+        // Before the first sync after a start it is not known what else the rules have to say; then they follow.
+        if self.wanted.pod_range.is_some() {
+            self.sync_rules().await?;
+        }
+        Ok(())
+    }
+
+    /// Services and host ports.
+    async fn sync_rules(&mut self) -> Result<bool, NetworkError> {
+        let of_pods = self.ports.pods().filter_map(|(pod, port)| Some(Published { address: self.ipam.address(pod)?, port: port.clone() }));
+        self.wanted.published = of_pods.collect();
+        let changed = self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
+        self.sync_flows().await;
+        Ok(changed)
+    }
+
     async fn detach(&mut self, pod: &str) -> Result<(), NetworkError> {
+        // Before its address may be another's.
+        self.publish(pod, &[]).await?;
         if let Some(link) = self.netlink.links().await?.get(&plan::host_link(pod)) {
             self.netlink.delete(link).await?;
         }
@@ -233,8 +268,7 @@ impl Worker {
             changed |= self.sync_ports().await?;
         }
         // Services first: one node that cannot be reached must not keep them from the others.
-        changed |= self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
-        self.sync_flows();
+        changed |= self.sync_rules().await?;
         changed |= self.sync_routes().await?;
         Ok(changed)
     }
@@ -370,18 +404,21 @@ impl Worker {
     }
 
     /// After the rules: what they no longer say goes on in flows that were translated before.
-    fn sync_flows(&mut self) {
-        let udp = |service: &&ServicePort| service.protocol.eq_ignore_ascii_case("UDP");
-        let services: Vec<ServicePort> = self.wanted.services.iter().filter(udp).cloned().collect();
-        if self.flows_of.as_ref() == Some(&services) {
+    async fn sync_flows(&mut self) {
+        let udp = |protocol: &str| protocol.eq_ignore_ascii_case("UDP");
+        let services = self.wanted.services.iter().filter(|it| udp(&it.protocol)).cloned().collect();
+        let published = self.wanted.published.iter().filter(|it| udp(&it.port.protocol)).cloned().collect();
+        let ports = (services, published);
+        if self.flows_of.as_ref() == Some(&ports) {
             return;
         }
-        match conntrack::forget_stale(&self.wanted) {
+        let local = self.netlink.addresses().await.map(|all| all.into_iter().map(|(_, address, _)| address).collect());
+        match local.and_then(|local| conntrack::forget_stale(&self.wanted, &local)) {
             Ok(count) => {
                 if count > 0 {
                     tracing::debug!(count, "forgot UDP flows to endpoints that are gone");
                 }
-                self.flows_of = Some(services);
+                self.flows_of = Some(ports);
             }
             // Tried again with the next sync; a kernel that cannot list its flows serves TCP all the same.
             Err(error) => tracing::warn!(%error, "UDP senders may go on to endpoints that are gone"),
@@ -449,6 +486,7 @@ impl Worker {
             self.netlink.delete(bridge).await?;
         }
         self.ipam.free_others(|_| false)?;
+        self.ports.put("", &[], |_| false)?;
         let needs = |link: &&Link| {
             let carries = [InfoKind::Bridge, InfoKind::Tun, InfoKind::Wireguard, InfoKind::Vxlan].map(Some).contains(&link.kind);
             carries && link.up && link.name != self.options.bridge

@@ -7,7 +7,7 @@
 //! - `plan`: names, addresses, routes and rules, and the steps to them (pure)
 //! - `flows`, `firewall`: UDP flows that lead nowhere, rules of others that stop pods (pure)
 //! - `linux`: the kernel's network, by `link` (netlink), `nft` (nftables), `conntrack` (flows), `ipam` (addresses),
-//!   `host` (settings)
+//!   `published` (ports of the host that lead to pods), `host` (settings)
 //! - `fake`: a network in memory
 //! - `contract`: what both must do
 
@@ -22,6 +22,7 @@ mod link;
 mod linux;
 mod nft;
 pub mod plan;
+mod published;
 
 pub use linux::{Linux, Options};
 
@@ -29,12 +30,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 /// One pod's interface.
 #[async_trait]
 pub trait PodNetwork: Send + Sync {
     /// Puts `eth0` with an address into the network namespace. The same pod again: the same answer.
     async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Attachment, NetworkError>;
+    /// Makes these ports of the host lead to a pod that is attached, and no others. They go with its address.
+    async fn publish(&self, pod_uid: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
+        let _ = pod_uid;
+        if ports.is_empty() { Ok(()) } else { Err(NetworkError::failed("publish the ports of a pod", "this network has no host")) }
+    }
     /// Takes interface and address away. No error when there is none.
     async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError>;
 }
@@ -44,6 +51,25 @@ pub trait PodNetwork: Send + Sync {
 pub struct Attachment {
     pub address: Ipv4Addr,
     pub gateway: Ipv4Addr,
+}
+
+/// A port of the host that leads to a pod's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// One address of the host; `None`: all of them but the loopback's.
+    pub host_address: Option<Ipv4Addr>,
+    pub host_port: u16,
+    /// The pod's.
+    pub port: u16,
+}
+
+/// The same with the pod's address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    pub address: Ipv4Addr,
+    pub port: HostPort,
 }
 
 /// The host's side: bridge, routes to other nodes, Services.
@@ -69,6 +95,8 @@ pub struct Wanted {
     /// ClusterIP addresses live here.
     pub service_range: Option<Range>,
     pub services: Vec<ServicePort>,
+    /// The network's own to fill in: what its pods were published with.
+    pub published: Vec<Published>,
 }
 
 /// An IPv4 prefix.
@@ -148,6 +176,8 @@ pub enum NetworkError {
     Failed { attempt: String, cause: String },
     #[error("no free address left in {0}")]
     Exhausted(String),
+    #[error("host port {port}/{protocol} is taken by another pod of this node")]
+    Taken { port: u16, protocol: String },
     #[error("this node has no pod range yet")]
     NoRange,
     /// Everything on this host is as wanted; other nodes' pods cannot be reached.

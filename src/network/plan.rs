@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::{Range, Route, ServicePort, Wanted};
+use super::{HostPort, Published, Range, Route, ServicePort, Wanted};
 
 /// Links of pods begin with this.
 pub const LINK_PREFIX: &str = "pb";
@@ -149,6 +149,8 @@ pub fn ruleset(wanted: &Wanted, bridge: &str) -> Ruleset {
     rules.set("node-ports", "map", "type inet_proto . inet_service : verdict");
     rules.set("closed", "set", "type ipv4_addr . inet_proto . inet_service");
     rules.set("closed-node-ports", "set", "type inet_proto . inet_service");
+    rules.set("host-ports", "map", "type inet_proto . inet_service : verdict");
+    rules.set("host-ports-at", "map", "type ipv4_addr . inet_proto . inet_service : verdict");
     rules.set("hairpins", "set", "type ipv4_addr . ipv4_addr");
     let mut taken = BTreeSet::new();
     for service in sorted(&wanted.services) {
@@ -157,13 +159,19 @@ pub fn ruleset(wanted: &Wanted, bridge: &str) -> Ruleset {
             add_service(&mut rules, service);
         }
     }
+    let published: BTreeSet<&Published> = wanted.published.iter().collect();
+    published.into_iter().for_each(|port| add_host_port(&mut rules, port));
     let vmap = |map: &str, key: &str| format!("{key} vmap @{map}");
+    // Only what is sent to this host: whoever chooses an address must not lead others' traffic astray.
+    let here = "fib daddr type local ip daddr != 127.0.0.0/8";
     rules.chain(
         "to-services",
         None,
         vec![
             vmap("services", "ip daddr . meta l4proto . th dport"),
-            format!("fib daddr type local ip daddr != 127.0.0.0/8 {}", vmap("node-ports", "meta l4proto . th dport")),
+            format!("{here} {}", vmap("node-ports", "meta l4proto . th dport")),
+            format!("{here} {}", vmap("host-ports-at", "ip daddr . meta l4proto . th dport")),
+            format!("{here} {}", vmap("host-ports", "meta l4proto . th dport")),
         ],
     );
     rules.chain("prerouting", Some("type nat hook prerouting priority dstnat; policy accept;"), vec!["jump to-services".into()]);
@@ -266,6 +274,37 @@ fn add_service(rules: &mut Ruleset, service: &ServicePort) {
     }
     first.push(format!("numgen random mod {count} vmap {{ {} }}", listed(targets.into_iter())));
     rules.chain(&chain, None, first);
+}
+
+/// The client's address stays as it is: the pod is on this node, and its answers pass it.
+fn add_host_port(rules: &mut Ruleset, Published { address, port }: &Published) {
+    let protocol = port.protocol.to_ascii_lowercase();
+    let at = port.host_address.map(|at| at.to_string()).unwrap_or_default();
+    let numbers = [port.host_port, port.port].map(|number| number.to_string());
+    let chain = format!("host-{}", &digest(&[&at, &protocol, &numbers[0], &address.to_string(), &numbers[1]])[..16]);
+    let (map, key) = match port.host_address {
+        Some(at) => ("host-ports-at", format!("{at} . {protocol} . {}", port.host_port)),
+        None => ("host-ports", format!("{protocol} . {}", port.host_port)),
+    };
+    let elements = &mut rules.sets.entry(map.into()).or_default().elements;
+    // The first of two keeps it.
+    if let std::collections::btree_map::Entry::Vacant(free) = elements.entry(key) {
+        free.insert(Some(format!("goto {chain}")));
+        rules.chain(&chain, None, vec![format!("meta l4proto {protocol} dnat to {address}:{}", port.port)]);
+        rules.sets.entry("hairpins".into()).or_default().elements.insert(format!("{address} . {address}"), None);
+    }
+}
+
+/// The first of these ports that one of the others takes too.
+pub fn first_taken<'a>(ports: &'a [HostPort], others: impl Iterator<Item = &'a HostPort>) -> Option<&'a HostPort> {
+    let others: Vec<&HostPort> = others.collect();
+    let meet = |a: &HostPort, b: &HostPort| {
+        let addresses = [a.host_address, b.host_address];
+        a.host_port == b.host_port
+            && a.protocol.eq_ignore_ascii_case(&b.protocol)
+            && (addresses.contains(&None) || addresses[0] == addresses[1])
+    };
+    ports.iter().find(|port| others.iter().any(|other| meet(port, other)))
 }
 
 /// `0 : a, 1 : b`
@@ -442,6 +481,42 @@ mod tests {
         assert!(script.contains("add element ip podbay closed { 10.96.0.10 . tcp . 80 }"), "{script}");
         assert!(script.contains("add element ip podbay closed-node-ports { tcp . 30080 }"), "{script}");
         assert!(!script.contains("goto svc-"), "{script}");
+    }
+
+    #[test]
+    fn host_ports_lead_to_their_pod_and_belong_to_one() {
+        let port = |at: Option<&str>, protocol: &str, number| HostPort {
+            protocol: protocol.into(),
+            host_address: at.map(|at| at.parse().expect("an address")),
+            host_port: number,
+            port: 80,
+        };
+        let address = Ipv4Addr::new(10, 80, 1, 2);
+        let published = [port(None, "TCP", 8080), port(Some("192.0.2.1"), "UDP", 53), port(None, "TCP", 8080)];
+        let published = published.map(|port| Published { address, port }).to_vec();
+        let script = script("podbay", None, &ruleset(&Wanted { published, ..Wanted::default() }, "podbay0"));
+        let chains: Vec<&str> = script.lines().filter(|line| line.contains(" dnat to ")).collect();
+        assert_eq!(chains.len(), 2, "{script}");
+        assert!(
+            chains.iter().all(|rule| rule.ends_with("tcp dnat to 10.80.1.2:80") || rule.ends_with("udp dnat to 10.80.1.2:80")),
+            "{script}"
+        );
+        assert!(script.contains("add element ip podbay host-ports { tcp . 8080 : goto host-"), "{script}");
+        assert!(script.contains("add element ip podbay host-ports-at { 192.0.2.1 . udp . 53 : goto host-"), "{script}");
+        assert!(script.contains("hairpins { 10.80.1.2 . 10.80.1.2 }"), "{script}");
+
+        let all = port(None, "TCP", 80);
+        for (other, taken) in [
+            (port(None, "tcp", 80), true),
+            (port(Some("192.0.2.1"), "TCP", 80), true),
+            (port(None, "UDP", 80), false),
+            (port(None, "TCP", 81), false),
+        ] {
+            assert_eq!(first_taken(std::slice::from_ref(&all), [&other].into_iter()).is_some(), taken, "{other:?}");
+            assert_eq!(first_taken(std::slice::from_ref(&other), [&all].into_iter()).is_some(), taken, "{other:?}");
+        }
+        let (one, two) = (port(Some("192.0.2.1"), "TCP", 80), port(Some("192.0.2.2"), "TCP", 80));
+        assert_eq!(first_taken(&[one], [&two].into_iter()), None);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podbay::network::{Attachment, Linux, NetworkError, NodeNetwork, Options, PodNetwork, Range, Route, ServicePort, Wanted, contract};
+use podbay::network::{
+    Attachment, HostPort, Linux, NetworkError, NodeNetwork, Options, PodNetwork, Range, Route, ServicePort, Wanted, contract,
+};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::thread::LinkNameSpaceType;
@@ -349,6 +351,86 @@ async fn a_udp_sender_follows_its_service_to_another_endpoint() {
     assert!(hears(&first, &sender, "to one again") || hears(&first, &sender, "to one again"), "there is an endpoint again");
 }
 
+fn host_port(protocol: &str, at: Option<Ipv4Addr>, host_port: u16, port: u16) -> HostPort {
+    HostPort { protocol: protocol.into(), host_address: at, host_port, port }
+}
+
+#[tokio::test]
+async fn a_port_of_the_host_leads_to_its_pod_from_everywhere() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let (pod, client, outside) = (node.pod("pod").await, node.pod("client").await, Netns::new());
+    let (host, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1));
+    node.netns.cable("wire", "192.0.2.1/24", &outside, "192.0.2.9/24");
+    node.netns.ip("address add 198.51.100.1/32 dev wire");
+    outside.ip("route add 198.51.100.1/32 via 192.0.2.1");
+    let _servers =
+        [Server::start(&pod.netns, "pod", 80), Server::start(&outside, "outside", 8080), Server::start(&node.netns, "host", 8082)];
+    let ports = [host_port("TCP", None, 8080, 80), host_port("TCP", Some(host), 8081, 80)];
+    node.network.publish("pod", &ports).await.expect("publish");
+    for filter_bridged in ["0", "1"] {
+        node.netns.sysctl("net/bridge/bridge-nf-call-iptables", filter_bridged);
+        assert_eq!(ask(&outside, host, 8080).expect("from outside"), "pod 192.0.2.9", "the client's own address");
+        assert_eq!(ask(&outside, other, 8080).expect("by any address of the host"), "pod 192.0.2.9");
+        assert_eq!(ask(&client.netns, host, 8080).expect("from a pod"), format!("pod {}", client.at.address));
+        assert_eq!(ask(&client.netns, client.at.gateway, 8080).expect("by the gateway"), format!("pod {}", client.at.address));
+        assert_eq!(ask(&node.netns, host, 8080).expect("from the host"), "pod 192.0.2.1");
+        assert_eq!(ask(&pod.netns, host, 8080).expect("from itself"), format!("pod {}", pod.at.gateway));
+        assert_eq!(ask(&client.netns, Ipv4Addr::new(192, 0, 2, 9), 8080).expect("the same port elsewhere"), "outside 192.0.2.1");
+    }
+    assert_eq!(ask(&outside, host, 8081).expect("by its one address"), "pod 192.0.2.9");
+    assert!(refused(&ask(&outside, other, 8081)), "not by another one");
+    assert_eq!(ask(&outside, host, 8082).expect("a program of the host"), "host 192.0.2.9");
+    assert!(refused(&ask(&node.netns, Ipv4Addr::LOCALHOST, 8080)), "the loopback is the host's own");
+    // Whoever chooses an address that is not the host's leads nobody astray.
+    node.network.publish("client", &[host_port("TCP", Some(Ipv4Addr::new(192, 0, 2, 9)), 8080, 80)]).await.expect_err("taken by all");
+    node.network.publish("client", &[host_port("TCP", Some(Ipv4Addr::new(192, 0, 2, 9)), 8083, 80)]).await.expect("publish");
+    let _elsewhere = Server::start(&outside, "elsewhere", 8083);
+    assert_eq!(ask(&client.netns, Ipv4Addr::new(192, 0, 2, 9), 8083).expect("not this host"), "elsewhere 192.0.2.1");
+    // Somebody takes our rules away; another process takes over; the pod goes.
+    node.netns.nft("flush ruleset");
+    assert!(node.sync().await);
+    assert_eq!(ask(&outside, host, 8080).expect("mended"), "pod 192.0.2.9");
+    node.network = open(&node.netns, &node.state);
+    assert!(!node.sync().await, "a restart finds them as they were");
+    assert_eq!(ask(&outside, host, 8080).expect("after a restart"), "pod 192.0.2.9");
+    node.network.detach("pod").await.expect("detach");
+    assert!(refused(&ask(&outside, host, 8080)), "gone with its pod");
+    assert!(!node.netns.nft("list ruleset").contains("8080"));
+}
+
+#[tokio::test]
+async fn a_udp_sender_follows_a_port_of_the_host_to_its_next_pod() {
+    let node = Node::new("10.80.1.0/24").await;
+    let (one, two, outside) = (node.pod("one").await, node.pod("two").await, Netns::new());
+    node.netns.cable("wire", "192.0.2.1/24", &outside, "192.0.2.9/24");
+    let listen = |netns: &Netns, at: &'static str| {
+        let socket = netns.inside(move || UdpSocket::bind(at).expect("bind"));
+        socket.set_read_timeout(Some(PATIENCE)).expect("limit");
+        socket
+    };
+    let (first, second) = (listen(&one.netns, "0.0.0.0:5514"), listen(&two.netns, "0.0.0.0:5514"));
+    let sender = outside.inside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:4000").expect("bind");
+        socket.set_read_timeout(Some(PATIENCE)).expect("limit");
+        socket.connect(("192.0.2.1", 514)).expect("connect");
+        socket
+    });
+    let refused = || {
+        sender.send(b"to nobody").expect("send");
+        sender.recv(&mut [0; 64]).expect_err("nobody is there").kind()
+    };
+    assert_eq!(refused(), std::io::ErrorKind::ConnectionRefused, "before there is a pod");
+    let ports = [host_port("UDP", None, 514, 5514)];
+    node.network.publish("one", &ports).await.expect("publish");
+    assert!(hears(&first, &sender, "to one"), "the refusal is not remembered");
+    node.network.detach("one").await.expect("detach");
+    node.network.publish("two", &ports).await.expect("publish");
+    assert!(hears(&second, &sender, "to two"), "the pod is another one");
+    node.network.publish("two", &[]).await.expect("give back");
+    let host = listen(&node.netns, "0.0.0.0:514");
+    assert!(hears(&host, &sender, "to the host"), "the host has its port again");
+}
+
 #[tokio::test]
 async fn two_nodes_in_one_namespace_leave_each_other_alone() {
     let (mut node, other) = (Node::new("10.80.1.0/24").await, Netns::new());
@@ -536,16 +618,21 @@ async fn what_somebody_broke_is_mended() {
 async fn a_restart_finds_its_pods_and_forgets_the_dead() {
     let mut node = Node::new("10.80.1.0/24").await;
     let (one, dead) = (node.pod("one").await, node.pod("dead").await);
-    let links = node.netns.ip("-br link");
+    // Names and hardware addresses: that a link is up is told a moment later.
+    let words = |line: &str| {
+        line.split_whitespace().filter(|word| !word.starts_with('<') && word.to_lowercase() == *word).collect::<Vec<_>>().join(" ")
+    };
+    let links_of = |netns: &Netns| netns.ip("-br link").lines().map(words).collect::<Vec<String>>();
+    let links = links_of(&node.netns);
     node.network = open(&node.netns, &node.state);
     node.wanted.services = vec![];
     assert!(!node.sync().await, "it is as the one before left it");
     assert_eq!(node.network.attach("one", &one.netns.path()).await.expect("attach"), one.at);
-    assert_eq!(node.netns.ip("-br link"), links, "nothing was made anew");
+    assert_eq!(links_of(&node.netns), links, "nothing was made anew");
     // A pod's namespace goes, and with it the link; nobody says so.
     drop(dead.netns);
     let deadline = std::time::Instant::now() + PATIENCE;
-    while node.netns.ip("-br link").lines().count() == links.lines().count() {
+    while links_of(&node.netns).len() == links.len() {
         assert!(std::time::Instant::now() < deadline, "the link of a dead namespace stays");
     }
     node.network = open(&node.netns, &node.state);

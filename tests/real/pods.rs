@@ -115,7 +115,7 @@ fn pod(name: &str, spec: &str) -> String {
 
 #[test]
 fn what_pods_may_ask_for() {
-    let hosts = Hosts::new("pbp", &["one"]);
+    let hosts = Hosts::new("pbp", &["one", "two"]);
     let place = Place::start(&hosts);
     a_start_may_take_its_time(&place);
     hooks_run_at_both_ends(&place);
@@ -123,6 +123,7 @@ fn what_pods_may_ask_for() {
     files_tell_of_the_pod(&place);
     groups_own_their_volumes(&place);
     last_words_are_kept(&place);
+    ports_of_the_host_lead_to_pods(&place);
 }
 
 /// Liveness fails from the beginning, and is asked only once the container has started.
@@ -381,4 +382,34 @@ fn last_words_are_kept(place: &Place<'_>) {
     assert_eq!(words("led").0, 1);
     assert_eq!(place.heard("kept"), "kept", "nothing was written through a link");
     place.delete(&["words"]);
+}
+
+const PORTS: &str = r#"  containers:
+  - {name: main, IMAGE, command: [sh, -c, "echo NAME > /tmp/index.html; exec httpd -f -p 80 -h /tmp"],
+     ports: [{containerPort: 80, hostPort: 8088}, {containerPort: 80, hostPort: 8089, hostIP: 10.99.0.1}],
+     readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}}"#;
+
+fn ports_of_the_host_lead_to_pods(place: &Place<'_>) {
+    let fetch = |from: &str, port: u16| {
+        let mut wget = place.admin.hosts.command(from, "busybox");
+        wget.args(["wget", "-q", "-O", "-", &format!("http://10.99.0.1:{port}/")]);
+        String::from_utf8_lossy(&wget.output().unwrap().stdout).trim().to_owned()
+    };
+    place.pod("first", &PORTS.replace("NAME", "first"));
+    place.ready("first");
+    for from in ["one", "two"] {
+        assert_eq!([fetch(from, 8088), fetch(from, 8089)], ["first", "first"], "from host {from}");
+    }
+    place.pod("second", &PORTS.replace("NAME", "second"));
+    place.told_of("second", "FailedScheduling", "node(s) didn't have free ports for the requested pod ports");
+    // Whoever chooses the node itself asks no scheduler; the node says no.
+    place.pod("forced", &format!("  nodeName: one\n{}", PORTS.replace("NAME", "forced")));
+    place.told_of("forced", "FailedCreatePodSandBox", "host port 8088/TCP is taken by another pod of this node");
+    place.delete(&["forced"]);
+    assert_eq!(place.inside("first", "wget -q -O - http://10.99.0.1:8088/"), "first\n", "from a pod, and itself");
+    place.delete(&["first"]);
+    place.ready("second");
+    assert_eq!(fetch("two", 8088), "second", "the port is the next pod's");
+    place.delete(&["second"]);
+    assert_eq!(fetch("two", 8088), "");
 }

@@ -167,8 +167,8 @@ const CONTAINER: &[Row] = &[
     ("envFrom[].prefix envFrom[].configMapRef.name envFrom[].configMapRef.optional", Acts),
     ("envFrom[].secretRef.name envFrom[].secretRef.optional", Acts),
     ("ports[].name ports[].containerPort ports[].protocol", Acts),
-    ("ports[].hostPort", Check(host_port)),
-    ("ports[].hostIP", Refused("host ports are not supported yet")),
+    ("ports[].hostPort", Acts),
+    ("ports[].hostIP", Check(host_ip)),
     ("resources.limits.cpu resources.limits.memory resources.requests.cpu resources.requests.memory", Acts),
     ("resources.limits.ephemeral-storage resources.requests.ephemeral-storage", Refused("disk space is not limited yet")),
     ("resources.limits.* resources.requests.*", Refused("only `cpu` and `memory` are supported yet")),
@@ -182,10 +182,15 @@ const CONTAINER: &[Row] = &[
     ("volumeDevices", Refused("raw block volumes are not supported yet")),
 ];
 
-fn host_port(_: &Value, object: &Value) -> Option<String> {
-    let host_network = ["/spec/hostNetwork", "/spec/template/spec/hostNetwork"];
-    let on_host = host_network.iter().any(|path| object.pointer(path) == Some(&Value::Bool(true)));
-    (!on_host).then(|| "host ports are not supported yet: use a Service of type NodePort, or `hostNetwork`".to_owned())
+fn host_ip(address: &Value, _: &Value) -> Option<String> {
+    match address.as_str()?.parse().ok()? {
+        std::net::IpAddr::V6(_) => Some("IPv6 is not supported yet".to_owned()),
+        // The kernel lets nothing from there out to a pod.
+        std::net::IpAddr::V4(v4) if v4.is_loopback() => {
+            Some("a port of the loopback leads to no pod: use another address of the node".to_owned())
+        }
+        std::net::IpAddr::V4(_) => None,
+    }
 }
 
 const CONTAINER_SECURITY: &[Row] = &[

@@ -115,11 +115,6 @@ fn what_is_not_served_is_refused_with_a_reason() {
         ),
         (
             Kind::Pod,
-            container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})),
-            "spec.containers[1].ports[0].hostPort: Forbidden: host ports are not supported yet: use a Service of type NodePort, or `hostNetwork`",
-        ),
-        (
-            Kind::Pod,
             container(json!({"livenessProbe": {"httpGet": {"port": 1, "protocol": "h2c"}}})),
             "spec.containers[1].livenessProbe.httpGet.protocol: Forbidden: probes speak HTTP/1.1",
         ),
@@ -146,20 +141,37 @@ fn what_is_not_served_is_refused_with_a_reason() {
             "spec.internalTrafficPolicy: Forbidden: only the traffic policy `Cluster` is supported yet",
         ),
         (
+            Kind::Secret,
+            json!({"type": "kubernetes.io/service-account-token"}),
+            "type: Forbidden: tokens of service accounts are not issued",
+        ),
+    ] {
+        assert_eq!(refused(kind, &value).join("; "), expected);
+    }
+}
+
+#[test]
+fn what_pods_do_not_get_has_a_reason() {
+    let pod = |spec: Value| json!({"spec": spec});
+    let container = |value: Value| json!({"spec": {"containers": [{"name": "a"}, value]}});
+    for (kind, value, expected) in [
+        (
+            Kind::Pod,
+            container(
+                json!({"ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "127.0.0.1"}, {"containerPort": 80, "hostPort": 80, "hostIP": "::1"}]}),
+            ),
+            "spec.containers[1].ports[0].hostIP: Forbidden: a port of the loopback leads to no pod: use another address of the node; spec.containers[1].ports[1].hostIP: Forbidden: IPv6 is not supported yet",
+        ),
+        (
             Kind::Pod,
             pod(json!({"volumes": [{"name": "v", "emptyDir": {"medium": "HugePages"}}]})),
             "spec.volumes[0].emptyDir.medium: Forbidden: an emptyDir is on the node's disk or in memory (`Memory`)",
         ),
         (
-            Kind::Secret,
-        (
             Kind::Pod,
             pod(json!({"volumes": [{"name": "v", "projected": {"sources": [
                 {"serviceAccountToken": {"path": "t"}}, {"configMap": {"name": "m", "items": [{"key": "k", "path": "p", "user": 7}]}}]}}]})),
             "spec.volumes[0].projected.sources[0].serviceAccountToken: Forbidden: tokens of service accounts are not issued: no pod here gets a token of the API; spec.volumes[0].projected.sources[1].configMap.items[0].user: Forbidden: owners of single files are not supported yet",
-        ),
-            json!({"type": "kubernetes.io/service-account-token"}),
-            "type: Forbidden: tokens of service accounts are not issued",
         ),
     ] {
         assert_eq!(refused(kind, &value).join("; "), expected);
@@ -171,9 +183,6 @@ fn some_fields_depend_on_others() {
     let pod = |spec: Value| json!({"spec": spec});
     let sysctl = refused(Kind::Pod, &pod(json!({"securityContext": {"sysctls": [{"name": "kernel.panic", "value": "1"}]}})));
     assert!(sysctl[0].starts_with("spec.securityContext.sysctls[0].name: Forbidden: sysctl \"kernel.panic\" is not one of"), "{sysctl:?}");
-    // With the host's network a port of the container is one of the host.
-    let on_host = pod(json!({"hostNetwork": true, "containers": [{"ports": [{"containerPort": 80, "hostPort": 80}]}]}));
-    assert_eq!(refused(Kind::Pod, &on_host), Vec::<String>::new());
     let volume = |source: Value| pod(json!({"volumes": [{"name": "v", "emptyDir": source}]}));
     assert_eq!(
         refused(Kind::Pod, &volume(json!({"sizeLimit": "1Gi"}))),

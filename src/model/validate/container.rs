@@ -120,6 +120,9 @@ fn ports(ports: &[ContainerPort], host_network: bool, path: &Path<'_>, errors: &
                 errors.invalid(&at.child("hostPort"), &number, "must match `containerPort` when `hostNetwork` is true");
             }
         }
+        if let Some(address) = port.host_ip.as_deref().filter(|it| !it.is_empty()) {
+            errors.all(&at.child("hostIP"), address, names::ip_address(address));
+        }
         one_of(port.protocol.as_deref(), &["SCTP", "TCP", "UDP"], &at.child("protocol"), errors);
     }
 }

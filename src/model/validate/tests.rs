@@ -190,6 +190,16 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         "spec.containers[0].readinessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive",
     ),
     (
+        "/spec/containers/0/ports",
+        r#"[{"containerPort": 80, "hostPort": 8080, "hostIP": "here"}, {"containerPort": 81, "hostPort": 70000}]"#,
+        "spec.containers[0].ports[0].hostIP: Invalid value: \"here\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff); spec.containers[0].ports[1].hostPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+    ),
+    (
+        "/spec/containers/0/ports",
+        r#"[{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81, "hostPort": 8080}]"#,
+        "spec.containers[0].ports[1].hostPort: Duplicate value: \"TCP//8080\"",
+    ),
+    (
         "/spec/containers/0/env",
         r#"[{"name": "A=B"}]"#,
         "spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='",
@@ -283,16 +293,6 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
     ),
     (
-        "/spec/tolerations",
-        r#"[{"operator": "Equal", "value": "x"}]"#,
-        "spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-    ),
-    (
-        "/spec/tolerations",
-        r#"[{"key": "k", "operator": "Exists", "value": "x"}]"#,
-        "spec.tolerations[0].operator: Invalid value: \"x\": value must be empty when `operator` is 'Exists'",
-    ),
-    (
         "/spec/volumes",
         r#"[{"name": "v", "downwardAPI": {"defaultMode": 512, "items": [{"path": "/x", "fieldRef": {"fieldPath": "spec.nodeName"}}]}}]"#,
         "spec.volumes[0].downwardAPI.defaultMode: Invalid value: 512: must be a number between 0 and 0777 (octal), both inclusive; spec.volumes[0].downwardAPI.path: Invalid value: \"/x\": must be a relative path; spec.volumes[0].downwardAPI.fieldRef.fieldPath: Unsupported value: \"spec.nodeName\": supported values: \"metadata.annotations\", \"metadata.labels\", \"metadata.name\", \"metadata.namespace\", \"metadata.uid\"",
@@ -316,6 +316,16 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         "/spec/volumes",
         r#"[{"name": "v", "projected": {"sources": []}, "emptyDir": {}}]"#,
         "spec.volumes[0].projected: Forbidden: may not specify more than 1 volume type",
+    ),
+    (
+        "/spec/tolerations",
+        r#"[{"operator": "Equal", "value": "x"}]"#,
+        "spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+    ),
+    (
+        "/spec/tolerations",
+        r#"[{"key": "k", "operator": "Exists", "value": "x"}]"#,
+        "spec.tolerations[0].operator: Invalid value: \"x\": value must be empty when `operator` is 'Exists'",
     ),
     ("/spec/activeDeadlineSeconds", r#"0"#, "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"),
     (
