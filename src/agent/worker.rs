@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -74,7 +74,8 @@ struct Worker {
     gone: bool,
     /// When this process first heard that the server has no such pod any more.
     gone_since: Option<Timestamp>,
-    told_back_off: BTreeSet<String>,
+    /// Waits that go on and were told of.
+    told_waits: BTreeSet<String>,
 }
 
 /// Starts a worker for a pod.
@@ -107,7 +108,7 @@ pub fn spawn(context: &Arc<Context>, desired: Desired, tasks: &mut JoinSet<()>, 
         resting: BTreeMap::new(),
         gone: false,
         gone_since: None,
-        told_back_off: BTreeSet::new(),
+        told_waits: BTreeSet::new(),
     };
     let task = tasks.spawn(worker.run(stop.clone()));
     Handle { desired: sender, wake, task }
@@ -158,7 +159,7 @@ impl Worker {
         let now = self.context.clock.now();
         let decided = plan::plan(&desired.pod, self.gone, &seen, now);
         self.ask(&desired.pod, &seen);
-        self.tell_back_off(&desired.pod, &decided);
+        self.tell_waits(&desired.pod, &decided);
         self.keep(&desired, &decided.status);
         self.write_status(&desired, &decided.status);
         self.start(&desired, &seen, &decided);
@@ -281,22 +282,22 @@ impl Worker {
         self.prober.sync(&targets);
     }
 
-    /// One event for each wait after a crash.
-    fn tell_back_off(&mut self, pod: &Pod, decided: &PodPlan) {
+    /// One event for each wait that begins: after a crash, for an image that nobody may pull.
+    fn tell_waits(&mut self, pod: &Pod, decided: &PodPlan) {
         let statuses = decided.status.init_container_statuses.iter().chain(&decided.status.container_statuses).flatten();
+        let mut told = BTreeSet::new();
         for status in statuses {
-            let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-            let Some(waiting) = waiting.filter(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff")) else { continue };
+            let Some(waiting) = status.state.as_ref().and_then(|state| state.waiting.as_ref()) else { continue };
+            let Some((warning, reason, message)) = event_of_wait(status, waiting.reason.as_deref().unwrap_or_default()) else { continue };
             let id = status.container_id.clone().unwrap_or_default();
-            if self.told_back_off.insert(id) {
-                let message = format!("Back-off restarting failed container {}", status.name);
-                self.context.events.pod(pod, Some(&status.name), true, "BackOff", message);
-                tracing::info!(pod = full_name(pod), container = status.name, wait = waiting.message, "container backs off");
+            let key = format!("{} {reason} {id}", status.name);
+            if !self.told_waits.contains(&key) {
+                self.context.events.pod(pod, Some(&status.name), warning, reason, message);
+                tracing::info!(pod = full_name(pod), container = status.name, wait = waiting.message, "container waits");
             }
+            told.insert(key);
         }
-        if self.told_back_off.len() > 64 {
-            self.told_back_off.clear();
-        }
+        self.told_waits = told;
     }
 
     /// Keeps the last known pod for a start without the server.
@@ -362,6 +363,7 @@ impl Worker {
             if *step == Step::PrepareVolumes {
                 self.refreshed_for = desired.pod.clone();
             }
+            self.tell_of_step(&desired.pod, step);
             self.under_way.insert(subject.clone(), step.makes());
             let (context, scene, step, finish) = (self.context.clone(), scene.clone(), step.clone(), self.finish.clone());
             self.steps.spawn(async move {
@@ -369,6 +371,23 @@ impl Worker {
                 let outcome = act::act(&context, &scene, &step).await;
                 finish.send(Finished { subject, outcome }).ok();
             });
+        }
+    }
+
+    /// What the kubelet says before it takes a step.
+    fn tell_of_step(&self, pod: &Pod, step: &Step) {
+        match step {
+            Step::RunSandbox { after: Some(_), .. } => {
+                let message = "Pod sandbox changed, it will be killed and re-created.";
+                self.context.events.pod(pod, None, false, "SandboxChanged", message);
+            }
+            Step::CreateContainer { name, attempt, .. } if !self.memory.pulled.contains(&(name.clone(), *attempt)) => {
+                let container = pod.spec.as_ref().and_then(|spec| model::container(spec, name));
+                let image = container.and_then(|container| container.image.as_deref()).unwrap_or_default();
+                let message = format!("Container image \"{image}\" already present on machine");
+                self.context.events.pod(pod, Some(name), false, "Pulled", message);
+            }
+            _ => {}
         }
     }
 
@@ -424,6 +443,18 @@ impl Worker {
         let rests = self.resting.iter().filter(|(subject, _)| *subject != FORGOTTEN).map(|(_, (_, at))| *at).filter(|at| *at > now);
         let next = rests.chain(decided.again_at).min().map(until);
         next.unwrap_or(self.context.options.resync_interval).min(self.context.options.resync_interval)
+    }
+}
+
+/// Whether it is a warning, its reason and its message, in the kubelet's words.
+fn event_of_wait(status: &ContainerStatus, reason: &str) -> Option<(bool, &'static str, String)> {
+    let image = &status.image;
+    match reason {
+        "CrashLoopBackOff" => Some((true, "BackOff", format!("Back-off restarting failed container {}", status.name))),
+        "ErrImageNeverPull" => {
+            Some((true, "ErrImageNeverPull", format!("Container image \"{image}\" is not present with pull policy of Never")))
+        }
+        _ => None,
     }
 }
 

@@ -500,6 +500,27 @@ async fn a_new_image_restarts_the_container() {
     assert_eq!(restarts(&pod), 1);
 }
 
+/// Waits for an event of a pod.
+async fn told(world: &World, reason: &str, message: &str) {
+    let events: Api<Event> = Api::namespaced(world.admin.clone(), "default");
+    until(&format!("the event {reason}: {message}"), async || {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.items.into_iter().find(|event| event.reason.as_deref() == Some(reason) && event.message.as_deref() == Some(message))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_an_image_comes_from_is_told() {
+    let world = World::started().await;
+    world.images.add("docker.io/library/here:1");
+    let never = |image: &str| json!({"containers": [{"name": "main", "image": image, "imagePullPolicy": "Never"}]});
+    world.create("here", never("docker.io/library/here:1")).await;
+    told(&world, "Pulled", "Container image \"docker.io/library/here:1\" already present on machine").await;
+    world.create("missing", never("docker.io/library/missing:1")).await;
+    told(&world, "ErrImageNeverPull", "Container image \"docker.io/library/missing:1\" is not present with pull policy of Never").await;
+}
+
 #[tokio::test]
 async fn a_dead_sandbox_is_replaced() {
     let world = World::started().await;
@@ -508,6 +529,7 @@ async fn a_dead_sandbox_is_replaced() {
     world.runtime.break_sandbox(&pod.metadata.uid.unwrap());
     let after = world.pod("web", "up again", |pod| restarts(pod) == 1 && condition(pod, "Ready") == "True").await;
     assert_ne!(container_id(&after), container_id(&before));
+    told(&world, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.").await;
     let slices: Api<EndpointSlice> = Api::namespaced(world.admin.clone(), "default");
     assert!(slices.list(&ListParams::default()).await.is_ok());
 }

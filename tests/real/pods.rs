@@ -152,6 +152,8 @@ fn a_start_may_take_its_time(place: &Place<'_>) {
     place.restarted("slow", 1);
     let asked = place.heard("slow-asked").lines().count();
     place.restarted("never-up", 1);
+    place.told_of("never-up", "Pulled", "Container image \"podbay.local/busybox:test\" already present on machine");
+    place.told_of("never-up", "BackOff", "Back-off restarting failed container main");
     place.told_of("never-up", "Unhealthy", "Startup probe failed: connect to");
     place.told_of("never-up", "Killing", "Container main failed startup probe, will be restarted");
     place.restarted("no-grpc", 1);
