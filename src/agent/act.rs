@@ -14,7 +14,7 @@ use super::plan::{Grace, Step};
 use super::probe::{self, Target};
 use super::status_writer::still_there;
 use super::volume::plan::Names;
-use super::{auth, record, security, volume};
+use super::{pull, record, security, volume};
 use crate::cri::CriError;
 use crate::model::{Timestamp, pod as model};
 use crate::plan::Reason;
@@ -54,7 +54,7 @@ pub async fn act(context: &Context, scene: &Scene, step: &Step) -> Outcome {
         Step::PrepareVolumes => Ok(prepare_volumes(context, scene).await),
         Step::TearDownVolumes => tear_down(context, scene).await,
         Step::RunSandbox { attempt, after } => Ok(run_sandbox(context, scene, *attempt, after.as_deref()).await),
-        Step::PullImage { container, image, attempt } => Ok(pull(context, scene, container, image, *attempt).await),
+        Step::PullImage { container, image, attempt } => Ok(pull::pull(context, scene, container, image, *attempt).await),
         Step::CreateContainer { name, attempt, sandbox, delay } => Ok(create(context, scene, name, (*attempt, *delay), sandbox).await),
         Step::StartContainer { name, id } => Ok(start(context, scene, name, id).await),
         Step::RunHook { name, id } => Ok(post_start(context, scene, name, id).await),
@@ -71,7 +71,7 @@ fn plain(result: Result<(), CriError>) -> Outcome {
     result.map(|()| Vec::new()).map_err(|error| error.to_string())
 }
 
-fn failure(subject: Subject, reason: &str, message: impl Into<String>) -> Vec<Effect> {
+pub(super) fn failure(subject: Subject, reason: &str, message: impl Into<String>) -> Vec<Effect> {
     vec![Effect::Fail { subject, reason: reason.to_owned(), message: message.into() }]
 }
 
@@ -140,29 +140,6 @@ async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Opti
         Err(error) => {
             context.events.pod(&scene.pod, None, true, "FailedCreatePodSandBox", error.to_string());
             failure(Subject::Sandbox, "FailedCreatePodSandBox", error.to_string())
-        }
-    }
-}
-
-async fn pull(context: &Context, scene: &Scene, container: &str, image: &str, attempt: u32) -> Vec<Effect> {
-    let subject = Subject::Image(container.to_owned());
-    let tell = |warning, reason: &str, message: String| context.events.pod(&scene.pod, Some(container), warning, reason, message);
-    let namespace = scene.pod.metadata.namespace.as_deref().unwrap_or_default();
-    let names = scene.pod.spec.as_ref().map(Names::of_pulls).unwrap_or_default();
-    // Missing credentials are no reason not to try: the registry says if it needs some.
-    let secrets = context.references.fetch(namespace, &names).await.map(|found| found.secrets).unwrap_or_default();
-    let auth = auth::find(image, names.secrets.iter().filter_map(|name| secrets.get(name)));
-    let Ok(_turn) = context.pulls.acquire().await else { return Vec::new() };
-    tell(false, "Pulling", format!("Pulling image \"{image}\""));
-    match context.images.pull(image, auth.as_ref()).await {
-        Ok(_) => {
-            tell(false, "Pulled", format!("Successfully pulled image \"{image}\""));
-            vec![Effect::Clear(subject), Effect::Pulled(container.to_owned(), attempt)]
-        }
-        Err(error) => {
-            let reason = if matches!(error, CriError::Invalid(_)) { "InvalidImageName" } else { "ErrImagePull" };
-            tell(true, "Failed", format!("Failed to pull image \"{image}\": {error}"));
-            failure(subject, reason, error.to_string())
         }
     }
 }

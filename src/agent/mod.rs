@@ -6,6 +6,7 @@
 //! - `config`, `env`, `resources`, `security`, `dns`, `auth` (pure): what the runtime is asked for
 //! - `network_plan`, `node_plan` (pure): the cluster's objects as this node's network; this host as a Node
 //! - `options` (pure), `context`: everything host-global; what all parts share
+//! - `pull`: the step that fetches an image
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server
 //! - `identity`: joining, and renewing the certificate
@@ -40,6 +41,7 @@ pub mod options;
 pub mod plan;
 pub mod pods;
 pub mod probe;
+pub mod pull;
 pub mod record;
 pub mod references;
 pub mod registration;

@@ -30,7 +30,9 @@ const PRIVATE: [&str; 7] = ["images", "images-store", "network", "agent", "pods"
 /// Where the images of this host are.
 pub fn open_images(config: &Config) -> anyhow::Result<image::ImageStore> {
     let mut options = image::Options::default();
-    options.insecure_registries.extend(config.images.insecure_registries.iter().cloned());
+    for host in &config.images.insecure_registries {
+        options.registries.entry(host.clone()).or_default().plain_http = true;
+    }
     options.ca_files.extend(config.images.ca_files.iter().cloned());
     options.auth_file.clone_from(&config.images.auth_file);
     Ok(image::ImageStore::open(&config.data_dir.join("images-store"), options)?)

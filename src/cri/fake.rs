@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Image, Images,
-    PodSandbox, PodSandboxConfig, RegistryAuth, Runtime, RuntimeCondition, RuntimeEvent, SandboxState,
+    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, FilesystemUsage,
+    Image, Images, PodSandbox, PodSandboxConfig, RegistryAuth, Runtime, RuntimeCondition, RuntimeEvent, SandboxState,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -516,6 +516,7 @@ struct ImageState {
     present: BTreeMap<String, Image>,
     errors: BTreeMap<String, CriError>,
     users: BTreeMap<String, String>,
+    demanded: BTreeMap<String, String>,
     pulls: Vec<String>,
 }
 
@@ -552,6 +553,11 @@ impl FakeImages {
         };
     }
 
+    /// Only this user may pull this reference.
+    pub fn demand(&self, reference: &str, username: &str) {
+        self.lock().demanded.insert(reference.to_owned(), username.to_owned());
+    }
+
     /// The references pulled so far, in order.
     pub fn pulls(&self) -> Vec<String> {
         self.lock().pulls.clone()
@@ -570,11 +576,14 @@ impl Images for FakeImages {
         Ok(state.present.get(reference).or_else(by_id).cloned())
     }
 
-    async fn pull(&self, reference: &str, _auth: Option<&RegistryAuth>) -> Result<String, CriError> {
+    async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<String, CriError> {
         let error = {
             let mut state = self.lock();
             state.pulls.push(reference.to_owned());
-            state.errors.get(reference).cloned()
+            let user = auth.map(|auth| auth.username.as_str()).unwrap_or_default();
+            let denied = state.demanded.get(reference).is_some_and(|wanted| wanted != user);
+            let refusal = || CriError::Pull { reference: reference.to_owned(), cause: format!("denied to {user:?}") };
+            state.errors.get(reference).cloned().or_else(|| denied.then(refusal))
         };
         match error {
             Some(error) => Err(error),
@@ -588,5 +597,10 @@ impl Images for FakeImages {
     async fn remove(&self, reference: &str) -> Result<(), CriError> {
         self.lock().present.retain(|name, image| name != reference && image.id != reference);
         Ok(())
+    }
+
+    async fn fs_info(&self) -> Result<FilesystemUsage, CriError> {
+        let used_bytes = self.lock().present.values().map(|image| image.size_bytes).sum();
+        Ok(FilesystemUsage { mount_point: "/".into(), used_bytes, inodes_used: 0 })
     }
 }

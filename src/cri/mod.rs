@@ -5,9 +5,11 @@
 //!
 //! - `fake`: the in-memory runtime on which the whole product runs in tests
 //! - `contract`: what every runtime must do
+//! - `keyring` (pure): which credentials are for which image
 
 pub mod contract;
 pub mod fake;
+pub mod keyring;
 pub mod types;
 
 use std::os::fd::OwnedFd;
@@ -68,8 +70,14 @@ pub trait Images: Send + Sync {
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError>;
     /// Fetches and unpacks. Returns the image's id.
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<String, CriError>;
+    /// How far a pull under way is, where the runtime says so. CRI has no such verb.
+    async fn pull_progress(&self, _reference: &str) -> Option<PullProgress> {
+        None
+    }
     /// No error when unknown.
     async fn remove(&self, reference: &str) -> Result<(), CriError>;
+    /// What images take on the disk.
+    async fn fs_info(&self) -> Result<FilesystemUsage, CriError>;
 }
 
 /// Streams of an interactive exec. Dropping `stdin` closes the command's standard input.

@@ -240,6 +240,14 @@ pub struct ContainerStats {
     pub pids: u64,
 }
 
+/// FilesystemUsage: what images take, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesystemUsage {
+    pub mount_point: PathBuf,
+    pub used_bytes: u64,
+    pub inodes_used: u64,
+}
+
 /// Something happened in this sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeEvent {
@@ -263,13 +271,23 @@ pub struct Image {
     pub user: String,
 }
 
+/// How far a pull is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Compressed bytes that are here.
+    pub done_bytes: u64,
+    pub total_bytes: u64,
+}
+
 /// AuthConfig.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct RegistryAuth {
     pub username: String,
     pub password: String,
-    /// A bearer token instead.
+    /// A bearer token for the registry itself instead.
     pub token: String,
+    /// What the registry's token server takes instead of a password.
+    pub identity_token: String,
 }
 
 /// Never shows what it holds.

@@ -263,7 +263,7 @@ fn damaged() -> Vec<u8> {
 
 #[test]
 fn bombs_are_refused() {
-    let limits = Limits { entries: 10, layer_bytes: 1 << 20, archive_bytes: 1 << 20 };
+    let limits = Limits { entries: 10, layer_bytes: 1 << 20, archive_bytes: 1 << 20, reserve: 0 };
     let scene = || Scene::with(Options { limits: limits.clone(), ..Options::default() });
     let many = (0..11).fold(Tar::new(), |tar, index| tar.file(&format!("f{index}"), "")).finish();
     assert_eq!(scene().refused(&many), Refusal::Entries);

@@ -8,6 +8,7 @@ mod cluster;
 mod engine;
 mod foretold;
 mod git;
+mod hostile_registry;
 mod hosts;
 mod image;
 mod layer;

@@ -15,7 +15,7 @@ use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::secrets::RegistryAuth as Credentials;
 use oci_client::{Reference, RegistryOperation};
 use podbay::cri::{CriError, Images, RegistryAuth};
-use podbay::runtime::image::{Digest, ImageStore, Options, build};
+use podbay::runtime::image::{Digest, ImageStore, Options, Patience, RegistryOptions, build};
 use serde_json::json;
 
 use crate::layer::{ImageParts, Tar, architecture, gzip, image};
@@ -108,9 +108,16 @@ impl Registry {
     }
 
     fn store_with(&self, insecure: &[&str]) -> ImageStore {
-        let options = Options { insecure_registries: insecure.iter().map(|it| (*it).to_owned()).collect(), ..Options::default() };
+        let options = plain(insecure);
         ImageStore::open(&self.directory.path().join(format!("store-{}", uuid::Uuid::new_v4())), options).expect("open the store")
     }
+}
+
+/// These are spoken to by plain HTTP, and none is waited for long.
+fn plain(hosts: &[&str]) -> Options {
+    let plain = RegistryOptions { plain_http: true, ..RegistryOptions::default() };
+    let patience = Patience { backoff: Duration::from_millis(1), ..Patience::default() };
+    Options { registries: hosts.iter().map(|host| ((*host).to_owned(), plain.clone())).collect(), patience, ..Options::default() }
 }
 
 fn two_layers(word: &str) -> ImageParts {
@@ -192,7 +199,7 @@ async fn a_password_is_asked_for_and_used() {
     // By a docker config.json.
     let file = registry.directory.path().join("config.json");
     fs::write(&file, json!({"auths": {&registry.address: {"auth": "dXNlcjpzZWNyZXQ="}}}).to_string()).expect("write");
-    let options = Options { insecure_registries: vec![registry.address.clone()], auth_file: Some(file), ..Options::default() };
+    let options = Options { auth_file: Some(file), ..plain(&[&registry.address]) };
     let store = ImageStore::open(&registry.directory.path().join("by-file"), options).expect("open");
     store.pull(&name, None).await.expect("pull");
 }
@@ -300,7 +307,7 @@ fn big_image() -> ImageParts {
 
 async fn pull_from(address: &str) -> (tempfile::TempDir, Result<String, CriError>) {
     let directory = tempfile::tempdir().expect("make a directory");
-    let options = Options { insecure_registries: vec![address.to_owned()], ..Options::default() };
+    let options = plain(&[address]);
     let store = ImageStore::open(&directory.path().join("store"), options).expect("open");
     let outcome = store.pull(&format!("{address}/app:1"), None).await;
     (directory, outcome)

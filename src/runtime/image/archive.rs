@@ -94,7 +94,7 @@ impl Archive {
     }
 
     /// A file's content.
-    pub fn read(&self, name: &str) -> Result<Box<dyn Read>, ImageError> {
+    pub fn read(&self, name: &str) -> Result<Box<dyn Read + Send>, ImageError> {
         let missing = || ImageError::format("archive", format!("it has no file {name}"));
         match self {
             Self::Directory(path) => {

@@ -8,6 +8,7 @@
 //! layers/HEX/   one overlay lower directory a diff-id; there whole or not at all
 //! sizes/HEX     bytes of that layer
 //! holds/NAME    the image a container was made from
+//! partial/HEX   blobs on their way; what is left of a cut download serves the next for an hour
 //! tmp/          what a crash leaves behind is here, and goes at the next start
 //! ```
 //!
@@ -17,15 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::error::ImageError;
 use super::reference::Digest;
-use super::{Limits, stream, unpack};
+use super::{Limits, partial, stream, unpack};
 
 const INDEX_VERSION: u32 = 1;
+/// How long the beginning of a blob waits for its next attempt.
+const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
 /// All images by id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +76,7 @@ pub(super) struct Busy {
 impl Disk {
     pub fn open(root: &Path) -> Result<Self, ImageError> {
         let disk = Self { root: root.to_owned() };
-        for directory in ["blobs/sha256", "layers", "sizes", "holds", "tmp"] {
+        for directory in ["blobs/sha256", "layers", "sizes", "holds", "partial", "tmp"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).map_err(ImageError::io(format!("make {}", path.display())))?;
         }
@@ -80,6 +84,18 @@ impl Disk {
         disk.index()?;
         disk.sweep()?;
         Ok(disk)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What all layers hold together, each counted once.
+    pub fn used_bytes(&self) -> Result<u64, ImageError> {
+        let index = self.index()?;
+        let layers: BTreeSet<&Digest> = index.images.values().flat_map(|record| &record.layers).collect();
+        let size = |layer: &Digest| fs::read_to_string(self.size_path(layer)).ok()?.trim().parse::<u64>().ok();
+        Ok(layers.into_iter().filter_map(size).sum())
     }
 
     pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
@@ -90,6 +106,20 @@ impl Disk {
     }
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    pub fn partial_path(&self, blob: &Digest) -> PathBuf {
+        self.root.join("partial").join(blob.hex())
+    }
+    /// What is there of a blob whose download was cut.
+    pub fn partial_bytes(&self, blob: &Digest) -> u64 {
+        fs::metadata(self.partial_path(blob)).map_or(0, |meta| meta.len())
+    }
+
+    /// Bytes that may still be written to the store's disk.
+    pub fn free(&self) -> Result<u64, ImageError> {
+        let disk = rustix::fs::statvfs(&self.root).map_err(ImageError::errno("look at the free space"))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// A new empty directory or file name that a crash cannot leave behind for long.
@@ -185,7 +215,7 @@ impl Disk {
     /// (compressed) stream must have.
     pub fn add_layer(
         &self,
-        layer: impl Read,
+        layer: impl Read + Send,
         diff_id: Option<&Digest>,
         blob: Option<&Digest>,
         limits: &Limits,
@@ -202,7 +232,7 @@ impl Disk {
     fn add_layer_at(
         &self,
         scratch: &Path,
-        layer: impl Read,
+        layer: impl Read + Send,
         diff_id: Option<&Digest>,
         blob: Option<&Digest>,
         limits: &Limits,
@@ -305,6 +335,20 @@ impl Disk {
                 if !keep.contains(name.as_str()) {
                     self.delete(&directory.join(name))?;
                 }
+            }
+        }
+        self.sweep_partial(LEFTOVER_AGE)
+    }
+
+    /// Removes what cut downloads left and nobody went on with.
+    fn sweep_partial(&self, age: Duration) -> Result<(), ImageError> {
+        let directory = self.root.join("partial");
+        for name in names(&directory)? {
+            let path = directory.join(name);
+            let Some(leftover) = partial::abandoned(&path) else { continue };
+            let idle = leftover.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+            if idle >= age {
+                self.delete(&path)?;
             }
         }
         Ok(())

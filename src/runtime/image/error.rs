@@ -1,6 +1,8 @@
 //! Why an image is not here.
 
 use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::reference::Digest;
 use crate::cri::CriError;
@@ -39,6 +41,18 @@ pub enum ImageError {
     Unreachable(String),
     #[error("the registry answers: {0}")]
     Registry(String),
+    /// 429 and 503: it asks to be left alone for a while.
+    #[error("the registry is busy or limits how often it is asked: {what}{}", .after.map(|after| format!(" (again in {} s)", after.as_secs())).unwrap_or_default())]
+    Busy { what: String, after: Option<Duration> },
+    #[error(
+        "no room for {what}: it needs about {} MiB in {}, where {} MiB are free and {} MiB are held back",
+        mib(*.needs), .place.display(), mib(*.free), mib(*.reserve)
+    )]
+    NoSpace { what: String, place: PathBuf, needs: u64, free: u64, reserve: u64 },
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
 }
 
 /// What is wrong with an entry of a layer.
@@ -99,10 +113,15 @@ impl ImageError {
 
     /// Whether trying again soon is of no use: the image is what is wrong, not the way to it.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Unreachable(_) | Self::Registry(_))
+        !matches!(self, Self::Io { .. } | Self::Unreachable(_) | Self::Registry(_) | Self::Busy { .. } | Self::NoSpace { .. })
     }
 
-    pub(super) fn into_cri(self, attempt: &str, reference: &str) -> CriError {
+    /// Whether the next request may go better within this pull.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Busy { .. })
+    }
+
+    pub(super) fn to_cri(&self, attempt: &str, reference: &str) -> CriError {
         match self {
             Self::NotFound(what) => CriError::NotFound(format!("image {what}")),
             Self::Reference { .. } => CriError::Invalid(self.to_string()),

@@ -150,9 +150,9 @@ fn import_layers(
     let config_bytes = verified(archive, &manifest.config)?;
     let (config, layers) = read_config(&config_bytes, &name, &options.platform)?;
     manifest.matches(&layers, &name)?;
-    for (layer, (blob, _)) in layers.iter().zip(&manifest.layers) {
+    for (layer, blob) in layers.iter().zip(&manifest.layers) {
         if disk.layer_bytes(layer).is_none() {
-            disk.add_layer(archive.read(&blob_name(blob))?, Some(layer), Some(blob), &options.limits)?;
+            disk.add_layer(archive.read(&blob_name(&blob.digest))?, Some(layer), Some(&blob.digest), &options.limits)?;
         }
     }
     let finished = Finished {
@@ -169,8 +169,17 @@ fn import_layers(
 pub(super) struct Manifest {
     pub config: Digest,
     pub config_size: u64,
-    /// Digest and size, lowest first.
-    pub layers: Vec<(Digest, u64)>,
+    /// Lowest first.
+    pub layers: Vec<Blob>,
+}
+
+/// A layer as it is in a registry.
+#[derive(Clone, Debug)]
+pub(super) struct Blob {
+    pub digest: Digest,
+    pub size: u64,
+    /// What it may be when unpacked: nobody says.
+    pub unpacked: u64,
 }
 
 impl Manifest {
@@ -191,7 +200,8 @@ impl Manifest {
             if let Some(cause) = manifest::unsupported_layer(&layer.media_type) {
                 return Err(fail(cause));
             }
-            layers.push((layer.digest.parse()?, layer.size));
+            let ratio = if layer.media_type.ends_with(".tar") { 1 } else { 3 };
+            layers.push(Blob { digest: layer.digest.parse()?, size: layer.size, unpacked: layer.size.saturating_mul(ratio) });
         }
         Ok(Self { config: config.digest.parse()?, config_size: config.size, layers })
     }

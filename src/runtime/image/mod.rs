@@ -4,17 +4,23 @@
 //! - `disk`: the directory, its index, its locks, what may be deleted
 //! - `tarball`, `unpack`, `stream`: a hostile layer to an overlay lower directory
 //! - `archive`, `import`: OCI layouts, docker archives, root filesystems
-//! - `pull`: registries
+//! - `registry`: the distribution protocol; `credentials`: who we are there
+//! - `pull`, `download`, `partial`: from a registry, resumable, unpacked while it comes; `progress`: for those who watch
 //! - `build`: an image archive out of a directory
 
 mod archive;
 pub mod build;
+mod credentials;
 mod disk;
+mod download;
 mod error;
 mod import;
 mod manifest;
+mod partial;
+mod progress;
 mod pull;
 mod reference;
+mod registry;
 mod stream;
 mod tarball;
 mod unpack;
@@ -22,16 +28,21 @@ mod unpack;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
 use oci_spec::image::ImageConfiguration;
 
 pub use error::{ImageError, Refusal};
 pub use manifest::Platform;
+pub use progress::{LayerProgress, Progress};
 pub use reference::{Digest, Reference};
+pub use registry::RegistryOptions;
 
-use crate::cri::{CriError, Image, Images, RegistryAuth};
+use crate::cri::{CriError, FilesystemUsage, Image, Images, PullProgress, RegistryAuth};
 use archive::Archive;
 use disk::{Disk, Record};
 
@@ -44,26 +55,59 @@ pub struct Limits {
     pub layer_bytes: u64,
     /// Bytes of an archive to import, unpacked.
     pub archive_bytes: u64,
+    /// Bytes of the disk that pulls leave free.
+    pub reserve: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 1_000_000, layer_bytes: 32 << 30, archive_bytes: 64 << 30 }
+        Self { entries: 1_000_000, layer_bytes: 32 << 30, archive_bytes: 64 << 30, reserve: 256 << 20 }
+    }
+}
+
+/// How long a registry is waited for, and how often it is asked.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the next bytes.
+    pub silence: Duration,
+    /// What has to come in that time, or it is as good as silence.
+    pub least_bytes: u64,
+    /// For a whole manifest, configuration or token.
+    pub document: Duration,
+    /// Of a request that fails in a way that may pass.
+    pub attempts: u32,
+    /// Before the second attempt; twice as long before each further one.
+    pub backoff: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            silence: Duration::from_secs(60),
+            least_bytes: 16 << 10,
+            document: Duration::from_secs(120),
+            attempts: 4,
+            backoff: Duration::from_millis(500),
+        }
     }
 }
 
 /// How the store behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `host:port` of registries spoken to by plain HTTP. All others: HTTPS.
-    pub insecure_registries: Vec<String>,
-    /// PEM files of private certificate authorities.
+    /// By `host[:port]`. Those that are not here: HTTPS with the system's authorities.
+    pub registries: BTreeMap<String, RegistryOptions>,
+    /// PEM files of private certificate authorities, trusted for every registry.
     pub ca_files: Vec<PathBuf>,
     /// A docker `config.json` to look into when no credentials are given.
     pub auth_file: Option<PathBuf>,
     /// Layers of one pull fetched at a time.
     pub parallel: usize,
     pub limits: Limits,
+    pub patience: Patience,
     /// What images are run on.
     pub platform: Platform,
 }
@@ -71,11 +115,12 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            insecure_registries: Vec::new(),
+            registries: BTreeMap::new(),
             ca_files: Vec::new(),
             auth_file: None,
             parallel: 3,
             limits: Limits::default(),
+            patience: Patience::default(),
             platform: Platform::host(),
         }
     }
@@ -123,8 +168,19 @@ pub type Imported = (PathBuf, Result<Vec<String>, ImageError>);
 pub struct ImageStore {
     disk: Arc<Disk>,
     options: Arc<Options>,
-    /// One pull of a name at a time: the second finds everything there.
-    pulling: Arc<std::sync::Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    /// Pulls under way: whoever wants the same with the same credentials joins.
+    pulling: Arc<Mutex<Vec<Pulling>>>,
+}
+
+type Outcome = Result<Digest, Arc<ImageError>>;
+type SharedPull = Shared<BoxFuture<'static, Outcome>>;
+
+struct Pulling {
+    name: String,
+    auth: Option<RegistryAuth>,
+    progress: Arc<Progress>,
+    /// Ends when nobody waits for it any more.
+    outcome: WeakShared<BoxFuture<'static, Outcome>>,
 }
 
 impl ImageStore {
@@ -272,21 +328,45 @@ impl ImageStore {
         outcome
     }
 
-    /// Fetches an image's name from its registry, whether or not it is here.
+    /// Fetches an image's name from its registry, whether or not it is here. Who asks for the same at the
+    /// same time shares one pull.
     ///
     /// # Errors
     /// By class: no such image, denied, or unreachable.
-    pub async fn fetch(&self, reference: &Reference, auth: Option<&RegistryAuth>) -> Result<Digest, ImageError> {
+    pub async fn fetch(&self, reference: &Reference, auth: Option<&RegistryAuth>) -> Result<Digest, Arc<ImageError>> {
+        self.join(reference, auth).await
+    }
+
+    /// How far the pull of a name is, if one is under way.
+    pub fn progress(&self, reference: &Reference) -> Option<Arc<Progress>> {
         let name = reference.canonical();
-        let turn = {
-            let mut pulling = self.pulling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            pulling.retain(|_, turn| Arc::strong_count(turn) > 1);
-            pulling.entry(name.clone()).or_default().clone()
-        };
-        let _turn = turn.lock().await;
-        let id = pull::pull(self, reference, auth).await?;
+        let pulling = self.pulling.lock().unwrap_or_else(PoisonError::into_inner);
+        pulling.iter().find(|pull| pull.name == name && pull.outcome.upgrade().is_some()).map(|pull| pull.progress.clone())
+    }
+
+    fn join(&self, reference: &Reference, auth: Option<&RegistryAuth>) -> SharedPull {
+        let name = reference.canonical();
+        let mut pulling = self.pulling.lock().unwrap_or_else(PoisonError::into_inner);
+        pulling.retain(|pull| pull.outcome.upgrade().is_some_and(|outcome| outcome.peek().is_none()));
+        let same = pulling.iter().find(|pull| pull.name == name && pull.auth.as_ref() == auth);
+        if let Some(shared) = same.and_then(|pull| pull.outcome.upgrade()) {
+            return shared;
+        }
+        let progress = Arc::new(Progress::default());
+        let shared = self.clone().pull_once(reference.clone(), auth.cloned(), progress.clone()).boxed().shared();
+        if let Some(outcome) = shared.downgrade() {
+            pulling.push(Pulling { name, auth: auth.cloned(), progress, outcome });
+        }
+        shared
+    }
+
+    async fn pull_once(self, reference: Reference, auth: Option<RegistryAuth>, progress: Arc<Progress>) -> Outcome {
+        let name = reference.canonical();
+        let pulled = pull::pull(self.clone(), reference, auth, progress).await;
         let disk = self.disk.clone();
-        blocking(move || disk.sweep()).await?;
+        let swept = blocking(move || disk.sweep()).await;
+        let id = pulled?;
+        swept?;
         tracing::info!(image = %name, %id, "image pulled");
         Ok(id)
     }
@@ -328,17 +408,32 @@ impl Images for ImageStore {
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError> {
         let (disk, name) = (self.disk.clone(), reference.to_owned());
         let found = blocking(move || Ok(find(&disk.index()?, &name)?.map(|(id, record)| summary(id, record)))).await;
-        found.map_err(|error| error.into_cri("look for image", reference))
+        found.map_err(|error| error.to_cri("look for image", reference))
     }
 
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<String, CriError> {
-        let parsed: Reference = reference.parse().map_err(|error: ImageError| error.into_cri("pull", reference))?;
-        let id = self.fetch(&parsed, auth).await.map_err(|error| error.into_cri("pull", reference))?;
+        let parsed: Reference = reference.parse().map_err(|error: ImageError| error.to_cri("pull", reference))?;
+        let id = self.fetch(&parsed, auth).await.map_err(|error| error.to_cri("pull", reference))?;
         Ok(id.to_string())
+    }
+
+    async fn pull_progress(&self, reference: &str) -> Option<PullProgress> {
+        let (done_bytes, total_bytes) = self.progress(&reference.parse().ok()?)?.sum();
+        (total_bytes > 0).then_some(PullProgress { done_bytes, total_bytes })
     }
 
     async fn remove(&self, reference: &str) -> Result<(), CriError> {
         let (store, name) = (self.clone(), reference.to_owned());
-        blocking(move || store.remove_name(&name)).await.map_err(|error| error.into_cri("remove image", reference))
+        blocking(move || store.remove_name(&name)).await.map_err(|error| error.to_cri("remove image", reference))
+    }
+
+    /// Clears what cut downloads left, too: whoever asks is about to make room.
+    async fn fs_info(&self) -> Result<FilesystemUsage, CriError> {
+        let disk = self.disk.clone();
+        let used = blocking(move || {
+            disk.sweep()?;
+            Ok(FilesystemUsage { mount_point: disk.root().to_owned(), used_bytes: disk.used_bytes()?, inodes_used: 0 })
+        });
+        used.await.map_err(|error| CriError::failed("measure the image store", error))
     }
 }

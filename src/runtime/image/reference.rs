@@ -64,30 +64,43 @@ impl From<Digest> for String {
 /// A name with everything said: `nginx` is `docker.io/library/nginx:latest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    pub(super) inner: oci_client::Reference,
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
 }
 
 impl Reference {
     /// `docker.io/library/nginx`
     pub fn repository(&self) -> String {
-        format!("{}/{}", self.inner.registry(), self.inner.repository())
+        format!("{}/{}", self.registry, self.repository)
     }
 
+    /// `docker.io`
     pub fn registry(&self) -> &str {
-        self.inner.registry()
+        &self.registry
+    }
+
+    /// Within the registry: `library/nginx`
+    pub fn path(&self) -> &str {
+        &self.repository
     }
 
     /// The name images are kept under: with the digest where it has one (then the tag says
     /// nothing), else with the tag.
     pub fn canonical(&self) -> String {
-        match (self.inner.digest(), self.inner.tag()) {
-            (Some(digest), _) => format!("{}@{digest}", self.repository()),
-            (None, tag) => format!("{}:{}", self.repository(), tag.unwrap_or("latest")),
+        match &self.digest {
+            Some(digest) => format!("{}@{digest}", self.repository()),
+            None => format!("{}:{}", self.repository(), self.tag()),
         }
     }
 
-    pub fn digest(&self) -> Option<&str> {
-        self.inner.digest()
+    pub fn tag(&self) -> &str {
+        self.tag.as_deref().unwrap_or("latest")
+    }
+
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
     }
 }
 
@@ -125,17 +138,10 @@ impl FromStr for Reference {
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(refuse("the tag is malformed"));
         }
-        if let Some(digest) = digest {
-            digest.parse::<Digest>().map_err(|_| refuse("the digest is not sha256: and 64 lowercase hex digits"))?;
-        }
-        let path = if domain == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
-        let (domain, tag) = (domain.to_owned(), tag.map(str::to_owned));
-        let inner = match (tag, digest.map(str::to_owned)) {
-            (Some(tag), Some(digest)) => oci_client::Reference::with_tag_and_digest(domain, path, tag, digest),
-            (None, Some(digest)) => oci_client::Reference::with_digest(domain, path, digest),
-            (tag, None) => oci_client::Reference::with_tag(domain, path, tag.unwrap_or_else(|| "latest".to_owned())),
-        };
-        Ok(Self { inner })
+        let digest = digest.map(str::parse::<Digest>).transpose();
+        let digest = digest.map_err(|_| refuse("the digest is not sha256: and 64 lowercase hex digits"))?;
+        let repository = if domain == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
+        Ok(Self { registry: domain.to_owned(), repository, tag: tag.map(str::to_owned), digest })
     }
 }
 
@@ -259,7 +265,11 @@ mod tests {
                 Ok(theirs) => {
                     // Only SHA-256 is served.
                     if theirs.digest().is_none_or(|digest| digest.parse::<Digest>().is_ok()) {
-                        proptest::prop_assert_eq!(ours.expect("the library reads it").inner, theirs);
+                        let ours = ours.expect("the library reads it");
+                        let digest = ours.digest.as_ref().map(ToString::to_string);
+                        proptest::prop_assert_eq!((ours.registry(), ours.path()), (theirs.registry(), theirs.repository()));
+                        proptest::prop_assert_eq!(digest.as_deref(), theirs.digest());
+                        proptest::prop_assert_eq!(ours.tag.as_deref().or(digest.is_none().then_some("latest")), theirs.tag());
                     }
                 }
                 Err(error) => proptest::prop_assert!(ours.is_err(), "{} is no name: {}", text, error),

@@ -3,7 +3,7 @@
 //! The `tar` crate reads long names and extended headers whole, whatever their size, and splits
 //! binary attribute values at newlines; so only its header fields are used.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read, Write};
 
 use super::error::{ImageError, Refusal};
 
@@ -85,10 +85,6 @@ pub(super) struct TarReader<R> {
 impl<R: Read> TarReader<R> {
     pub fn new(inner: R) -> Self {
         Self { inner, position: 0, left: 0, padding: 0, current: Vec::new(), done: false }
-    }
-
-    pub fn into_inner(self) -> R {
-        self.inner
     }
 
     /// The next entry; `None` at the end of the archive.
@@ -235,6 +231,26 @@ impl TarReader<super::archive::Section> {
         self.position += rest;
         self.left = 0;
         self.padding = 0;
+    }
+}
+
+impl<R: BufRead> TarReader<R> {
+    /// The rest of the current content to a file, without a copy on the way.
+    pub fn copy_content(&mut self, file: &mut impl Write) -> io::Result<u64> {
+        let mut copied = 0;
+        while self.left > 0 {
+            let there = self.inner.fill_buf()?;
+            if there.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends in the middle of a file"));
+            }
+            let count = there.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            file.write_all(&there[..count])?;
+            self.inner.consume(count);
+            self.left -= count as u64;
+            self.position += count as u64;
+            copied += count as u64;
+        }
+        Ok(copied)
     }
 }
 

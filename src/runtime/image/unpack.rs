@@ -3,9 +3,9 @@
 //! Every path is resolved by the kernel inside the new root (`openat2`, `RESOLVE_IN_ROOT`), so no
 //! symlink of the layer leads out of it. Whiteouts become what overlayfs understands.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -27,23 +27,62 @@ pub(super) struct Unpacked {
     pub bytes: u64,
 }
 
-/// Unpacks a layer, compressed or not, into the existing empty directory `root`.
-pub(super) fn unpack(layer: impl Read, root: &Path, limits: &Limits) -> Result<Unpacked, ImageError> {
-    let plain = stream::decompress(layer)?;
-    let hashed = stream::Hashing::new(stream::Bounded::new(plain, limits.layer_bytes));
+/// Unpacks a layer, compressed or not, into the existing empty directory `root`. One thread decompresses
+/// and hashes, another writes files.
+pub(super) fn unpack(layer: impl Read + Send, root: &Path, limits: &Limits) -> Result<Unpacked, ImageError> {
+    let shown = root;
     let root = rustix::fs::open(root, DIRECTORY, Mode::empty()).map_err(ImageError::errno(format!("open {}", root.display())))?;
     rustix::fs::fchmod(&root, Mode::from(0o755)).map_err(ImageError::errno("set the mode of a layer's root"))?;
-    let mut tar = TarReader::new(hashed);
-    let mut unpacker = Unpacker { root, cached: None, times: Vec::new(), bytes: 0 };
-    let outcome = unpacker.run(&mut tar, limits);
-    let mut hashed = tar.into_inner();
-    if hashed.inner().exceeded() {
+    let room = Room { place: shown.to_owned(), reserve: limits.reserve, unchecked: 0 };
+    let mut unpacker = Unpacker { root, cached: None, times: Vec::new(), bytes: 0, room };
+    let (source, pieces) = stream::pipe();
+    let (outcome, hashed) = std::thread::scope(|scope| {
+        let decompress = scope.spawn(move || {
+            let mut hashed = stream::Hashing::new(stream::Bounded::new(stream::decompress(layer)?, limits.layer_bytes));
+            source.pump(&mut hashed);
+            Ok::<_, ImageError>((hashed.inner().exceeded(), hashed.take_hash()))
+        });
+        let mut tar = TarReader::new(pieces);
+        let outcome = unpacker.run(&mut tar, limits);
+        // Nobody reads any more: the other thread ends.
+        drop(tar);
+        (outcome, decompress.join())
+    });
+    let (exceeded, hash) = hashed.map_err(|_| ImageError::format("layer", "its decompression failed"))??;
+    if exceeded {
         return Err(ImageError::Refused { entry: "/".into(), why: Refusal::Bytes });
     }
     outcome?;
     unpacker.settle_times()?;
     rustix::fs::syncfs(&unpacker.root).map_err(ImageError::errno("write a layer to disk"))?;
-    Ok(Unpacked { diff_id: Digest::of_hash(hashed.take_hash()), bytes: unpacker.bytes })
+    Ok(Unpacked { diff_id: Digest::of_hash(hash), bytes: unpacker.bytes })
+}
+
+/// Bytes written between two looks at the disk's free space.
+const LOOK_EVERY: u64 = 32 << 20;
+
+/// What keeps a layer from filling the disk.
+struct Room {
+    place: PathBuf,
+    reserve: u64,
+    unchecked: u64,
+}
+
+impl Room {
+    fn take(&mut self, root: &OwnedFd, bytes: u64) -> Result<(), ImageError> {
+        self.unchecked += bytes;
+        if self.unchecked < LOOK_EVERY {
+            return Ok(());
+        }
+        self.unchecked = 0;
+        let disk = rustix::fs::fstatvfs(root).map_err(ImageError::errno("look at the free space"))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < self.reserve {
+            let (what, place) = ("the layer being unpacked".to_owned(), self.place.clone());
+            return Err(ImageError::NoSpace { what, place, needs: LOOK_EVERY, free, reserve: self.reserve });
+        }
+        Ok(())
+    }
 }
 
 /// A path in the layer: the parts of its parent, and its last part (`None`: the root itself).
@@ -59,12 +98,13 @@ struct Unpacker {
     /// Directories get their times last: filling them changes them.
     times: Vec<(OwnedPlace, Timestamps)>,
     bytes: u64,
+    room: Room,
 }
 
 type OwnedPlace = Vec<u8>;
 
 impl Unpacker {
-    fn run<R: Read>(&mut self, tar: &mut TarReader<R>, limits: &Limits) -> Result<(), ImageError> {
+    fn run<R: BufRead>(&mut self, tar: &mut TarReader<R>, limits: &Limits) -> Result<(), ImageError> {
         let mut entries = 0;
         while let Some(entry) = tar.next_entry()? {
             entries += 1;
@@ -76,7 +116,7 @@ impl Unpacker {
         tar.drain()
     }
 
-    fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<(), ImageError> {
+    fn entry<R: BufRead>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<(), ImageError> {
         let place = place(&entry.path).map_err(|why| entry.refuse(why))?;
         let Some(name) = &place.name else {
             if entry.kind != EntryKind::Directory {
@@ -89,9 +129,20 @@ impl Unpacker {
             return self.whiteout(entry, &place.parent, name);
         }
         let parent = self.parent(entry, &place.parent)?;
+        // Most often nothing is in its place: a file finds out by being made.
+        if entry.kind == EntryKind::File
+            && let Some(file) = Self::create(entry, &parent, name)?
+        {
+            self.file(entry, file, tar)?;
+            self.cached = Some((place.parent, parent));
+            return Ok(());
+        }
         let opaque = self.make_room(entry, &parent, name)?;
         match entry.kind {
-            EntryKind::File => self.file(entry, &parent, name, tar)?,
+            EntryKind::File => {
+                let file = Self::create(entry, &parent, name)?.ok_or_else(|| attempt(entry, "make it")(Errno::EXIST))?;
+                self.file(entry, file, tar)?;
+            }
             EntryKind::Directory => self.directory(entry, &parent, &place.parent, name, opaque)?,
             EntryKind::Symlink => Self::symlink(entry, &parent, name)?,
             EntryKind::Hardlink => self.hardlink(entry, &parent, name)?,
@@ -193,15 +244,23 @@ impl Unpacker {
         Ok(())
     }
 
-    fn file<R: Read>(&mut self, entry: &Entry, parent: &OwnedFd, name: &[u8], tar: &mut TarReader<R>) -> Result<(), ImageError> {
+    /// `None` when something is in its place.
+    fn create(entry: &Entry, parent: &OwnedFd, name: &[u8]) -> Result<Option<std::fs::File>, ImageError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(parent, name, flags, Mode::from(0o600)).map_err(attempt(entry, "make it"))?;
-        let mut file = std::fs::File::from(fd);
-        let copied = io::copy(tar, &mut file).map_err(|cause| match cause.kind() {
+        match rustix::fs::openat(parent, name, flags, Mode::from(0o600)) {
+            Ok(fd) => Ok(Some(fd.into())),
+            Err(Errno::EXIST) => Ok(None),
+            Err(errno) => Err(attempt(entry, "make it")(errno)),
+        }
+    }
+
+    fn file<R: BufRead>(&mut self, entry: &Entry, mut file: std::fs::File, tar: &mut TarReader<R>) -> Result<(), ImageError> {
+        let copied = tar.copy_content(&mut file).map_err(|cause| match cause.kind() {
             io::ErrorKind::UnexpectedEof => entry.refuse(Refusal::Truncated),
             _ => ImageError::Io { attempt: format!("unpack layer entry {:?}", lossy(&entry.path)), source: cause },
         })?;
         self.bytes += copied;
+        self.room.take(&self.root, copied)?;
         own(&file, entry)?;
         rustix::fs::futimens(&file, &times(entry)).map_err(attempt(entry, "set its time"))
     }
