@@ -36,7 +36,7 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
     }
     match &mut typed {
         Typed::Namespace(it) => namespace(it),
-        Typed::Pod(it) => self::pod(it),
+        Typed::Pod(it) => self::pod(it, state),
         Typed::Job(it) => job::generate(it),
         _ => {}
     }
@@ -106,9 +106,21 @@ fn namespace(it: &mut Namespace) {
     }
 }
 
-fn pod(it: &mut Pod) {
+fn pod(it: &mut Pod, state: &Snapshot) {
+    pull_secrets(it, state);
     let class = it.spec.as_ref().map(|spec| pod::qos_class(spec).name().to_owned());
     let status = it.status.get_or_insert_default();
     status.phase = Some("Pending".to_owned());
     status.qos_class = class;
+}
+
+/// A pod that names no pull secrets gets those of its account, as the account is now.
+fn pull_secrets(it: &mut Pod, state: &Snapshot) {
+    let namespace = it.metadata.namespace.clone().unwrap_or_default();
+    let Some(spec) = it.spec.as_mut().filter(|spec| spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty)) else { return };
+    let name = spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+    let account = state.get(&Key::new(Kind::ServiceAccount, namespace, name));
+    if let Some(Typed::ServiceAccount(account)) = account.map(|account| account.typed()) {
+        spec.image_pull_secrets = account.image_pull_secrets.clone().filter(|secrets| !secrets.is_empty());
+    }
 }

@@ -321,6 +321,30 @@ fn a_pod_is_bound_once() {
 }
 
 #[test]
+fn a_pod_gets_the_pull_secrets_of_its_account() {
+    let mut cluster = Cluster::new();
+    for (name, secrets) in
+        [("default", json!([{"name": "common"}])), ("builder", json!([{"name": "a"}, {"name": "b"}])), ("bare", json!([]))]
+    {
+        let metadata = json!({"name": name, "namespace": "web"});
+        cluster.create(Kind::ServiceAccount, json!({"metadata": metadata, "imagePullSecrets": secrets}));
+    }
+    let mut secrets = |name: &str, account: Value, own: Value| {
+        let mut value = pod(name);
+        value["spec"]["serviceAccountName"] = account;
+        value["spec"]["imagePullSecrets"] = own;
+        let created = cluster.create(Kind::Pod, value).value();
+        let names = created["spec"]["imagePullSecrets"].as_array().cloned().unwrap_or_default();
+        names.iter().map(|secret| secret["name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(secrets("one", Value::Null, Value::Null), ["common"]);
+    assert_eq!(secrets("two", json!("builder"), Value::Null), ["a", "b"]);
+    assert_eq!(secrets("three", json!("builder"), json!([{"name": "own"}])), ["own"]);
+    assert_eq!(secrets("four", json!("bare"), Value::Null), Vec::<String>::new());
+    assert_eq!(secrets("five", json!("nobody"), Value::Null), Vec::<String>::new());
+}
+
+#[test]
 fn services_get_addresses_of_their_own() {
     let mut cluster = Cluster::new();
     let address = |it: &Object| it.get::<Service>().and_then(|it| it.spec.as_ref()?.cluster_ip.clone()).unwrap_or_default();

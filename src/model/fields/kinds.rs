@@ -93,7 +93,7 @@ const NODE: &[Row] = &[
 const SERVICE_ACCOUNT: &[Row] = &[
     // Accounts are objects only: no pod gets a token of the API.
     ("automountServiceAccountToken secrets", Harmless),
-    ("imagePullSecrets", Refused("pull secrets of an account are not used yet: name them in the pod's `imagePullSecrets`")),
+    ("imagePullSecrets[].name", Acts),
 ];
 
 const SECRET: &[Row] = &[("data.* stringData.* immutable", Acts), ("type", Check(secret_type))];
