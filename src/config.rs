@@ -4,11 +4,15 @@
 //! default. Everything that is global to a host (directories, cgroup root, bridge, nft table,
 //! ports) is here, so that several nodes fit on one machine.
 
+mod images;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+
+pub use images::{Images, ImagesFile, Registry, RegistryFile};
 
 use crate::model::schema::nearest;
 use crate::model::{GitSource, PruneBudget, SourceSpec};
@@ -60,14 +64,6 @@ pub struct NodeFile {
     pub cluster_dns: Vec<String>,
     pub resolv_conf: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct ImagesFile {
-    pub insecure_registries: Vec<String>,
-    pub ca_files: Vec<PathBuf>,
-    pub auth_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -156,16 +152,6 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Images {
-    /// `host[:port]` of registries reached by plain HTTP.
-    pub insecure_registries: Vec<String>,
-    /// PEM files of private CAs.
-    pub ca_files: Vec<PathBuf>,
-    /// A docker `config.json` with credentials.
-    pub auth_file: Option<PathBuf>,
-}
-
 /// Everything that is wrong, a line each.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -210,11 +196,7 @@ impl Config {
         let sources = sources(&file.source, &flags.sources, &mut errors);
         let data_dir = flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let run_dir = flags.run_dir.clone().or(file.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into());
-        let images = Images {
-            insecure_registries: file.images.insecure_registries,
-            ca_files: file.images.ca_files,
-            auth_file: file.images.auth_file,
-        };
+        let images = images::images(file.images, &mut errors);
         let config = Self { data_dir: absolute(data_dir), run_dir: absolute(run_dir), server, node, images, sources };
         if errors.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(errors)) }
     }
@@ -571,6 +553,12 @@ mod example {
         assert_eq!((full.server.node_grace_seconds, full.server.eviction_seconds), (40, 300));
         assert_eq!((full.server.node_prefix, full.node.max_pods, full.node.api_port, full.node.lease_seconds), (24, 110, 10250, 10));
         assert_eq!((&full.node.bridge, &full.node.nft_table), (&defaults.node.bridge, &defaults.node.nft_table));
+        let images = |config: &Config| {
+            let Images { parallel_downloads, reserve_mib, gc_high_percent, gc_low_percent, gc_minimum_age_seconds, .. } = config.images;
+            (parallel_downloads, reserve_mib, gc_high_percent, gc_low_percent, gc_minimum_age_seconds)
+        };
+        assert_eq!(images(&full), images(&defaults));
+        assert_eq!(full.images.registries["docker.io"].mirrors, ["mirror.example.org:5000/hub"]);
         assert_eq!(full.sources["apps"].git.as_ref().unwrap().reference.as_deref(), Some("main"));
     }
 }

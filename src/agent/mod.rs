@@ -6,7 +6,7 @@
 //! - `config`, `env`, `resources`, `security`, `dns`, `auth` (pure): what the runtime is asked for
 //! - `network_plan`, `node_plan` (pure): the cluster's objects as this node's network; this host as a Node
 //! - `options` (pure), `context`: everything host-global; what all parts share
-//! - `pull`: the step that fetches an image
+//! - `pull`: the step that fetches an image; `image_plan` (pure), `image_gc`: which images go when the disk fills up
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server
 //! - `identity`: joining, and renewing the certificate
@@ -14,7 +14,7 @@
 //! - `volume`, `probe`, `machine`: this host; `beneath`: files where a container may have put links
 //! - `node_api`: the kubelet's own API: logs, exec, port-forward
 //!
-//! Absent on purpose: eviction under pressure, image garbage collection, device plugins, static pods.
+//! Absent on purpose: eviction under pressure, device plugins, static pods.
 //!
 //! Invariants: a pod whose UID the server no longer has is stopped before any other is started; while the
 //! server is away pods go on and are restarted by their policy, and none is deleted; the end of the agent
@@ -31,6 +31,8 @@ pub mod env;
 pub mod events;
 pub mod follow;
 pub mod identity;
+pub mod image_gc;
+pub mod image_plan;
 pub mod machine;
 pub mod network_plan;
 pub mod node_api;
@@ -109,6 +111,7 @@ pub async fn run_with_clock(
             registration::run(context.clone(), node_changed.clone(), reconnected.clone()),
             follow::pods(context.clone(), reconnected.clone(), tell),
             follow::network(context.clone(), reconnected.clone(), node_changed.clone()),
+            image_gc::run(context.clone()),
             write_events,
         )
     };

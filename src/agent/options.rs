@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use super::image_plan::Policy;
+
 /// Everything host-global is here, so that several agents fit on one machine.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,6 +43,9 @@ pub struct Options {
     pub refresh_interval: Duration,
     /// Images pulled at once.
     pub parallel_pulls: usize,
+    /// When unused images are removed, and how often that is looked at.
+    pub image_gc: Policy,
+    pub image_gc_interval: Duration,
     /// How long new pods wait at the start for the server's word and the network before the last known
     /// state is acted on.
     pub start_grace: Duration,
@@ -69,6 +74,8 @@ impl Options {
             resync_interval: Duration::from_secs(60),
             refresh_interval: Duration::from_secs(45),
             parallel_pulls: 4,
+            image_gc: Policy::default(),
+            image_gc_interval: Duration::from_secs(300),
             start_grace: Duration::from_secs(10),
         }
     }

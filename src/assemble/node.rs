@@ -29,12 +29,19 @@ const PRIVATE: [&str; 7] = ["images", "images-store", "network", "agent", "pods"
 
 /// Where the images of this host are.
 pub fn open_images(config: &Config) -> anyhow::Result<image::ImageStore> {
-    let mut options = image::Options::default();
-    for host in &config.images.insecure_registries {
-        options.registries.entry(host.clone()).or_default().plain_http = true;
-    }
-    options.ca_files.extend(config.images.ca_files.iter().cloned());
-    options.auth_file.clone_from(&config.images.auth_file);
+    let images = &config.images;
+    let registry = |(host, registry): (&String, &crate::config::Registry)| {
+        let crate::config::Registry { mirrors, ca_file, plain_http } = registry.clone();
+        (host.clone(), image::RegistryOptions { mirrors, ca_file, plain_http })
+    };
+    let options = image::Options {
+        registries: images.registries.iter().map(registry).collect(),
+        ca_files: images.ca_files.clone(),
+        auth_file: images.auth_file.clone(),
+        parallel: usize::from(images.parallel_downloads),
+        limits: image::Limits { reserve: u64::from(images.reserve_mib) << 20, ..image::Limits::default() },
+        ..image::Options::default()
+    };
     Ok(image::ImageStore::open(&config.data_dir.join("images-store"), options)?)
 }
 
@@ -90,6 +97,11 @@ pub async fn open(config: &Config) -> anyhow::Result<Node> {
     options.lease_interval = Duration::from_secs(u64::from(config.node.lease_seconds));
     options.max_pods = config.node.max_pods;
     options.labels.clone_from(&config.node.labels);
+    options.image_gc = agent::image_plan::Policy {
+        high_percent: config.images.gc_high_percent,
+        low_percent: config.images.gc_low_percent,
+        minimum_age_seconds: config.images.gc_minimum_age_seconds,
+    };
     if let Some(path) = &config.node.resolv_conf {
         options.resolv_conf.clone_from(path);
     }

@@ -10,7 +10,7 @@ use axum::body::Body;
 use futures::StreamExt;
 use http::Request;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, AttachParams, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
@@ -42,6 +42,7 @@ struct World {
     /// While this is cancelled the agent does not reach the server.
     link: Arc<Mutex<CancellationToken>>,
     agent: Option<(CancellationToken, JoinHandle<()>)>,
+    image_gc: agent::image_plan::Policy,
     down: CancellationToken,
 }
 
@@ -71,6 +72,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             link: Arc::new(Mutex::new(CancellationToken::new())),
             agent: None,
+            image_gc: agent::image_plan::Policy::default(),
             down,
         }
     }
@@ -89,6 +91,8 @@ impl World {
         options.refresh_interval = Duration::from_millis(100);
         options.resync_interval = Duration::from_millis(500);
         options.start_grace = Duration::from_secs(2);
+        options.image_gc = self.image_gc;
+        options.image_gc_interval = Duration::from_millis(200);
         options
     }
 
@@ -579,4 +583,74 @@ async fn ports_are_forwarded() {
     let mut back = [0; 4];
     stream.read_exact(&mut back).await.unwrap();
     assert_eq!(&back, b"ping");
+}
+
+async fn event(world: &World, reason: &str, part: &str) -> Event {
+    let events: Api<Event> = Api::all(world.admin.clone());
+    until(&format!("the event {reason}"), async || {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        let meant =
+            |event: &Event| event.reason.as_deref() == Some(reason) && event.message.as_ref().is_some_and(|text| text.contains(part));
+        all.items.into_iter().find(meant)
+    })
+    .await
+}
+
+async fn pull_secret(world: &World, name: &str, type_: &str, user: &str) {
+    let config = json!({"auths": {"registry.test": {"username": user, "password": "p"}}}).to_string();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": type_,
+        "stringData": {".dockerconfigjson": config}});
+    let api: Api<Secret> = Api::namespaced(world.admin.clone(), "default");
+    api.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn pull_secrets_are_tried_until_one_is_taken() {
+    let world = World::started().await;
+    let (image, kind) = ("registry.test/app:1", "kubernetes.io/dockerconfigjson");
+    world.images.demand(image, "right");
+    for (name, type_, user) in [("a", kind, "wrong"), ("b", kind, "right"), ("c", "Opaque", "right")] {
+        pull_secret(&world, name, type_, user).await;
+    }
+    let pod = |secrets: Value| json!({"containers": [{"name": "main", "image": image}], "imagePullSecrets": secrets});
+    // Of no use are one that is not there, one of another type, and a wrong password; each is told.
+    world.create("denied", pod(json!([{"name": "a"}, {"name": "c"}, {"name": "gone"}]))).await;
+    let told = event(&world, "FailedToRetrieveImagePullSecret", "secret \"gone\": it does not exist").await;
+    assert!(told.message.unwrap().contains("secret \"c\": its type is Opaque"));
+    event(&world, "Failed", "denied to \"wrong\"").await;
+    event(&world, "BackOff", "Back-off pulling image").await;
+    world.create("served", pod(json!([{"name": "a"}, {"name": "b"}]))).await;
+    world.ready("served").await;
+    event(&world, "Pulled", "including waiting). Image size: 1048576 bytes").await;
+    assert!(world.images.pulls().len() >= 3, "{:?}", world.images.pulls());
+}
+
+#[tokio::test]
+async fn a_pod_pulls_with_the_secrets_of_its_account() {
+    let world = World::started().await;
+    world.images.demand("registry.test/app:1", "right");
+    pull_secret(&world, "b", "kubernetes.io/dockerconfigjson", "right").await;
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "builder"}, "imagePullSecrets": [{"name": "b"}]});
+    let api: Api<ServiceAccount> = Api::namespaced(world.admin.clone(), "default");
+    api.create(&PostParams::default(), &serde_json::from_value(account).unwrap()).await.unwrap();
+    let spec = json!({"containers": [{"name": "main", "image": "registry.test/app:1"}], "serviceAccountName": "builder"});
+    world.create("app", spec).await;
+    world.ready("app").await;
+}
+
+#[tokio::test]
+async fn unused_images_go_when_the_disk_is_full() {
+    let mut world = World::started().await;
+    world.images.add("unused:1");
+    world.create("web", json!({})).await;
+    world.ready("web").await;
+    world.stop().await;
+    // Whatever disk this runs on, it is over such marks.
+    world.image_gc = agent::image_plan::Policy { high_percent: 0, low_percent: 0, minimum_age_seconds: 0 };
+    world.start();
+    until("the unused image to go", async || world.images.image_status("unused:1").await.unwrap().is_none().then_some(())).await;
+    event(&world, "ImageGCRemoved", "unused images were removed").await;
+    event(&world, "FreeDiskSpaceFailed", "Failed to garbage collect required amount of images").await;
+    assert!(world.images.image_status("img:1").await.unwrap().is_some(), "it is in use");
 }
