@@ -469,6 +469,27 @@ async fn mirrors_are_asked_in_order_and_passed_over() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_lies_about_a_layer_is_passed_over() {
+    let parts = Arc::new(parts_of(200_000));
+    let layer = Digest::of(&parts.layers[0]).to_string();
+    for (at, lie) in [(100_000, vec![0xff; 9]), (0, gzip(b"not an archive")), (0, vec![0x1f, 0x8b, 0, 0])] {
+        let mut content = parts.layers[0].clone();
+        content[at..at + lie.len()].copy_from_slice(&lie);
+        let (served, meant) = (parts.clone(), layer.clone());
+        let mirror =
+            Fake::start(move |ask| if ask.path.contains(&meant) { part(&content, ask.range()) } else { honest(&served, ask) }).await;
+        let served = parts.clone();
+        let origin = Fake::start(move |ask| honest(&served, ask)).await;
+        let mut options = options(&[&mirror.address, &origin.address]);
+        options.registries.entry(origin.address.clone()).or_default().mirrors = vec![mirror.address.clone()];
+        let host = Host::new(options);
+        host.store.pull(&origin.name(), None).await.expect("pull");
+        assert_eq!((mirror.asked(&layer), origin.asked(&layer)), (1, 1));
+        host.left(&["layers", "sizes", "blobs/sha256"]);
+    }
+}
+
+#[tokio::test]
 async fn a_pull_that_does_not_fit_is_refused_before_it_begins() {
     let parts = parts_of(1000);
     let layer = Digest::of(&parts.layers[0]).to_string();

@@ -121,6 +121,16 @@ impl ImageError {
         matches!(self, Self::Unreachable(_) | Self::Busy { .. })
     }
 
+    /// Whether what came is at fault, rather than this host.
+    pub(super) fn is_of_content(&self) -> bool {
+        use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+        match self {
+            Self::Io { source, .. } => matches!(source.kind(), InvalidData | InvalidInput | Other | UnexpectedEof),
+            Self::NoSpace { .. } => false,
+            _ => true,
+        }
+    }
+
     pub(super) fn to_cri(&self, attempt: &str, reference: &str) -> CriError {
         match self {
             Self::NotFound(what) => CriError::NotFound(format!("image {what}")),

@@ -153,7 +153,7 @@ impl Pull {
         Err(ImageError::NoSpace { what: self.name.clone(), place: disk.root().to_owned(), needs, free, reserve })
     }
 
-    async fn layer(&self, place: usize, index: usize, layer: Digest, blob: Blob) -> Result<(), ImageError> {
+    async fn layer(&self, mut place: usize, index: usize, layer: Digest, blob: Blob) -> Result<(), ImageError> {
         let disk = &self.store.disk;
         let limit = self.store.options.limits.layer_bytes;
         let what = format!("layer {} of {}", blob.digest, self.name);
@@ -192,11 +192,17 @@ impl Pull {
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => {
                     partial.remove();
-                    // What an earlier process left may have been damaged by a power cut.
-                    if !partial.inherited() {
+                    if !error.is_of_content() {
                         return Err(error);
                     }
-                    tracing::warn!(image = self.name, %error, "a download that was cut is begun again");
+                    // What an earlier process left may have been damaged by a power cut; a mirror may lie.
+                    if !partial.inherited() {
+                        if place + 1 >= self.registry.places() {
+                            return Err(error);
+                        }
+                        place += 1;
+                    }
+                    tracing::warn!(image = self.name, %error, "a layer is fetched anew");
                 }
             }
         }
