@@ -8,8 +8,10 @@ use super::act::{Effect, Scene, failure};
 use super::auth::{self, Found};
 use super::context::Context;
 use super::observed::Subject;
+use super::plan::pull_policy;
 use super::volume::plan::Names;
 use crate::cri::CriError;
+use crate::model::pod as model;
 
 /// How often a long pull says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(30);
@@ -20,6 +22,10 @@ pub(super) async fn pull(context: &Context, scene: &Scene, container: &str, imag
     let tell = |warning, reason: &str, message: String| context.events.pod(&scene.pod, Some(container), warning, reason, message);
     let waiting = Instant::now();
     let Ok(_turn) = context.pulls.acquire().await else { return Vec::new() };
+    if came_meanwhile(context, scene, container, image).await {
+        tell(false, "Pulled", format!("Container image \"{image}\" already present on machine"));
+        return vec![Effect::Clear(subject)];
+    }
     tell(false, "Pulling", format!("Pulling image \"{image}\""));
     let found = credentials(context, scene, image).await;
     if !found.problems.is_empty() {
@@ -59,6 +65,13 @@ pub(super) async fn pull(context: &Context, scene: &Scene, container: &str, imag
             failure(subject, reason, error.to_string())
         }
     }
+}
+
+/// Whether another pod's pull, which this one waited for, was enough.
+async fn came_meanwhile(context: &Context, scene: &Scene, container: &str, image: &str) -> bool {
+    let spec = scene.pod.spec.as_ref();
+    let always = spec.and_then(|spec| model::container(spec, container)).is_none_or(|container| pull_policy(container) == "Always");
+    !always && matches!(context.images.image_status(image).await, Ok(Some(_)))
 }
 
 async fn credentials(context: &Context, scene: &Scene, image: &str) -> Found {

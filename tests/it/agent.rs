@@ -92,6 +92,7 @@ impl World {
         options.resync_interval = Duration::from_millis(500);
         options.start_grace = Duration::from_secs(2);
         options.image_gc = self.image_gc;
+        options.parallel_pulls = 1;
         options.image_gc_interval = Duration::from_millis(200);
         options
     }
@@ -623,6 +624,19 @@ async fn pull_secrets_are_tried_until_one_is_taken() {
     world.ready("served").await;
     event(&world, "Pulled", "including waiting). Image size: 1048576 bytes").await;
     assert!(world.images.pulls().len() >= 3, "{:?}", world.images.pulls());
+}
+
+#[tokio::test]
+async fn pods_of_one_image_share_its_pull() {
+    let world = World::started().await;
+    let same = || json!({"containers": [{"name": "main", "image": "same:1"}]});
+    for name in ["a", "b", "c", "d"] {
+        world.create(name, same()).await;
+    }
+    for name in ["a", "b", "c", "d"] {
+        world.ready(name).await;
+    }
+    assert_eq!(world.images.pulls(), ["same:1"]);
 }
 
 #[tokio::test]
