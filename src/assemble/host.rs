@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::{daemon, host_config, node};
+use super::{daemon, host_config, node, pull_bars};
 use crate::cli::args::{HostArgs, ImageVerb, ResetArgs};
 use crate::cli::error::{FAILED, Outcome};
 use crate::cli::output;
@@ -138,9 +138,10 @@ pub async fn image(verb: &ImageVerb) -> Outcome {
             });
             output::print(&output::table(&["NAME", "ID", "SIZE"], rows));
         }
-        ImageVerb::Pull { host, reference } => {
-            let id = open_images(host)?.pull(reference, None).await?;
-            output::print(&output::clean(&format!("{reference}: {id}\n")));
+        ImageVerb::Pull { host, reference, quiet } => {
+            let id = pull_bars::pull(&open_images(host)?, reference, *quiet).await?;
+            let text = if *quiet { format!("{id}\n") } else { format!("{reference}: {id}\n") };
+            output::print(&output::clean(&text));
         }
         ImageVerb::Import { host, path, name } => {
             let images = open_images(host)?;

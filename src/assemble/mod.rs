@@ -3,7 +3,7 @@
 //! - `server`: store, API, controllers, scheduler, sync in one process
 //! - `node`: engine, images, network, agent in one process
 //! - `up`: the daemon verbs, made of those two
-//! - `host`: `down`, `reset` and `image`, which need no daemon
+//! - `host`: `down`, `reset` and `image`, which need no daemon; `pull_bars`: what a pull shows at a terminal
 //! - `previews`: sync and the simulator behind the server's and the CLI's previews
 //! - `daemon`: lock, log, signals, systemd
 
@@ -11,6 +11,7 @@ mod daemon;
 mod host;
 mod node;
 mod previews;
+mod pull_bars;
 mod server;
 mod up;
 

@@ -372,6 +372,9 @@ pub enum ImageVerb {
         #[command(flatten)]
         host: HostArgs,
         reference: String,
+        /// Print the image's id only, and no progress
+        #[arg(short, long)]
+        quiet: bool,
     },
     /// Take an OCI layout or a docker archive (directory or tar)
     Import {
