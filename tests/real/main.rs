@@ -17,5 +17,6 @@ mod old_shim;
 mod one_node;
 mod pods;
 mod private_tls;
+mod pull_command;
 mod registry;
 mod store_full;
