@@ -81,6 +81,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, layout: &Layout, dns: &NodeDns, node_nam
         resources: resources::pod(spec),
         port_mappings: port_mappings(spec),
         host_aliases: host_aliases(spec, &namespace, &name),
+        privileged: spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(is_privileged),
         metadata: PodSandboxMetadata { namespace, name, uid, attempt },
     }
 }
@@ -103,6 +104,10 @@ fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
             host_ip: text(&mapping.host_ip),
         })
         .collect()
+}
+
+fn is_privileged(container: &Container) -> bool {
+    container.security_context.as_ref().is_some_and(|security| security.privileged == Some(true))
 }
 
 /// hostAliases; the pod's own line is the runtime's, which knows the address.

@@ -178,6 +178,8 @@ mod tests {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             log_path: std::path::PathBuf::new(),
+            mounts: Vec::new(),
+            resources: crate::cri::Resources::default(),
         };
         let images = ["a", "b", "c"].map(image);
         let containers = [container("whatever", "a"), container("docker.io/library/b:1", "sha256:x")];

@@ -57,6 +57,7 @@ fn sandbox_of(attempt: u32, state: SandboxState) -> PodSandbox {
         ips: vec!["10.80.0.9".into()],
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        namespaces: crate::cri::Namespaces::default(),
     }
 }
 
@@ -81,6 +82,8 @@ fn c(name: &str, attempt: u32, image: &str) -> C {
         labels: BTreeMap::new(),
         annotations: [(CONTAINER_HASH.to_owned(), backoff::hash(&spec)), (RESTART_DELAY.to_owned(), "0".to_owned())].into(),
         log_path: "/l".into(),
+        mounts: Vec::new(),
+        resources: crate::cri::Resources::default(),
     })
 }
 

@@ -26,6 +26,9 @@ pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, sec
     let capabilities = own.capabilities.clone().unwrap_or_default();
     let profile = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
     Ok(SecurityContext {
+        run_as_username: String::new(),
+        masked_paths: Vec::new(),
+        readonly_paths: Vec::new(),
         privileged,
         add_capabilities: capabilities.add.unwrap_or_default(),
         drop_capabilities: capabilities.drop.unwrap_or_default(),

@@ -16,7 +16,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, FilesystemUsage,
-    Image, Images, PodSandbox, PodSandboxConfig, RegistryAuth, Runtime, RuntimeCondition, RuntimeEvent, SandboxState,
+    Image, Images, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, RegistryAuth, Resources, Runtime, RuntimeCondition,
+    RuntimeEvent, SandboxState,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -259,6 +260,12 @@ impl Runtime for FakeRuntime {
         if let Some(cause) = &state.sandbox_error {
             return Err(CriError::failed(format!("create sandbox of pod {}", config.metadata.name), cause));
         }
+        if let Some(other) = state.sandboxes.values().find(|other| other.status.metadata == config.metadata) {
+            if other.config == *config && other.status.state == SandboxState::Ready {
+                return Ok(other.status.id.clone());
+            }
+            return Err(CriError::Exists(format!("sandbox of pod {} is there already: {}", config.metadata.name, other.status.id)));
+        }
         state.next_id += 1;
         let id = format!("s{}", state.next_id);
         let ips = if config.host_network {
@@ -276,6 +283,12 @@ impl Runtime for FakeRuntime {
             ips,
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
+            namespaces: Namespaces {
+                host_network: config.host_network,
+                host_pid: config.host_pid,
+                host_ipc: config.host_ipc,
+                shared_pid: config.share_process_namespace && !config.host_pid,
+            },
         };
         self.say(&status, "");
         state.sandboxes.insert(id.clone(), Sandbox { status, config: config.clone() });
@@ -320,6 +333,10 @@ impl Runtime for FakeRuntime {
         if sandbox.status.state != SandboxState::Ready {
             return Err(CriError::failed(format!("create container {name}"), "its sandbox is not ready"));
         }
+        let twin = |other: &&Container| other.status.sandbox_id == sandbox_id && other.status.metadata == config.metadata;
+        if let Some(other) = state.containers.values().find(twin) {
+            return Err(CriError::Exists(format!("container {name} is there already: {}", other.status.id)));
+        }
         let (sandbox, log_directory) = (sandbox.status.clone(), sandbox.config.log_directory.clone());
         let behaviour = state.behaviours.get(name).or_else(|| state.behaviours.get(&config.image));
         let behaviour = behaviour.cloned().unwrap_or_default();
@@ -344,6 +361,8 @@ impl Runtime for FakeRuntime {
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             log_path: log_directory.join(&config.log_path),
+            mounts: config.mounts.clone(),
+            resources: config.resources.clone(),
         };
         state.containers.insert(id.clone(), Container { status, config: config.clone(), behaviour });
         self.say(&sandbox, &id);
@@ -408,9 +427,6 @@ impl Runtime for FakeRuntime {
 
     async fn remove_container(&self, id: &str) -> Result<(), CriError> {
         let mut state = self.reach("remove_container", id)?;
-        if state.containers.get(id).is_some_and(|c| c.status.state == ContainerState::Running) {
-            return Err(CriError::failed(format!("remove container {id}"), "it is running"));
-        }
         if let Some(container) = state.containers.remove(id)
             && let Some(sandbox) = state.sandboxes.get(&container.status.sandbox_id)
         {
@@ -489,9 +505,47 @@ impl Runtime for FakeRuntime {
             name: c.status.metadata.name.clone(),
             cpu_nanos: 1_000_000,
             memory_working_set_bytes: 1 << 20,
+            memory_usage_bytes: 1 << 20,
             pids: 1,
+            ..ContainerStats::default()
         });
         Ok(stats.collect())
+    }
+
+    async fn pod_sandbox_stats(&self) -> Result<Vec<PodSandboxStats>, CriError> {
+        let state = self.reach("pod_sandbox_stats", "")?;
+        let ready = state.sandboxes.values().filter(|sandbox| sandbox.status.state == SandboxState::Ready);
+        let stats = ready.map(|sandbox| PodSandboxStats {
+            id: sandbox.status.id.clone(),
+            cpu_nanos: 1_000_000,
+            memory_working_set_bytes: 1 << 20,
+            memory_usage_bytes: 1 << 20,
+            pids: 1,
+            ..PodSandboxStats::default()
+        });
+        Ok(stats.collect())
+    }
+
+    async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {
+        let mut state = self.reach("update_container_resources", id)?;
+        let container = state.containers.get_mut(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
+        if container.status.state == ContainerState::Exited {
+            return Err(CriError::failed(format!("change the limits of container {id}"), "it has ended"));
+        }
+        let known = &mut container.status.resources;
+        for (known, new) in [
+            (&mut known.cpu_period, resources.cpu_period),
+            (&mut known.cpu_shares, resources.cpu_shares),
+            (&mut known.memory_limit_bytes, resources.memory_limit_bytes),
+        ] {
+            if new > 0 {
+                *known = new;
+            }
+        }
+        if resources.cpu_quota != 0 {
+            known.cpu_quota = resources.cpu_quota;
+        }
+        Ok(())
     }
 
     fn events(&self) -> broadcast::Receiver<RuntimeEvent> {

@@ -6,11 +6,15 @@
 //! - `fake`: the in-memory runtime on which the whole product runs in tests
 //! - `contract`: what every runtime must do
 //! - `keyring` (pure): which credentials are for which image
+//! - `wire`: the same verbs as gRPC messages; `server`: our runtime on a socket; `client`: any runtime behind one
 
+pub mod client;
 pub mod contract;
 pub mod fake;
 pub mod keyring;
+pub mod server;
 pub mod types;
+pub mod wire;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -43,7 +47,7 @@ pub trait Runtime: Send + Sync {
     async fn start_container(&self, id: &str) -> Result<(), CriError>;
     /// Stop signal, then SIGKILL after `grace`. Returns when it has exited. No error when unknown or exited.
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), CriError>;
-    /// Removes a container that is not running. No error when unknown.
+    /// Removes a container, and kills it first if it runs. No error when unknown.
     async fn remove_container(&self, id: &str) -> Result<(), CriError>;
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>, CriError>;
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, CriError>;
@@ -56,7 +60,29 @@ pub trait Runtime: Send + Sync {
     /// A connection to a port inside the sandbox's network namespace (port-forward).
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError>;
 
+    /// The streams a running container was started with.
+    async fn attach(&self, id: &str, _request: &ExecRequest) -> Result<ExecSession, CriError> {
+        Err(CriError::Unsupported(format!("attach to container {id}")))
+    }
+
+    /// Sets other limits on a container that has not ended; zero leaves a limit as it is.
+    async fn update_container_resources(&self, id: &str, _resources: &Resources) -> Result<(), CriError> {
+        Err(CriError::Unsupported(format!("change the limits of container {id}")))
+    }
+    /// Writes on into a new file, after somebody has moved the old one away.
+    async fn reopen_container_log(&self, id: &str) -> Result<(), CriError> {
+        Err(CriError::Unsupported(format!("reopen the log of container {id}")))
+    }
+
+    /// What is known of a sandbox or container beyond its status, for a person.
+    async fn details(&self, _id: &str) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Of running containers.
     async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError>;
+    /// Of ready sandboxes.
+    async fn pod_sandbox_stats(&self) -> Result<Vec<PodSandboxStats>, CriError>;
 
     /// Says which sandbox to look at; lossy, so look at everything now and then as well.
     fn events(&self) -> broadcast::Receiver<RuntimeEvent>;
@@ -92,31 +118,4 @@ pub struct ExecSession {
     pub exit: tokio::sync::oneshot::Receiver<i32>,
     /// Size changes for a terminal: (columns, rows).
     pub resize: tokio::sync::mpsc::Sender<(u16, u16)>,
-}
-
-/// Why a verb failed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CriError {
-    #[error("{0} not found")]
-    NotFound(String),
-    #[error("{attempt}: {cause}")]
-    Failed { attempt: String, cause: String },
-    /// The request makes no sense (gRPC InvalidArgument).
-    #[error("{0}")]
-    Invalid(String),
-    #[error("{0}: timed out")]
-    Timeout(String),
-    /// The runtime does not answer: nothing is known of its pods. Never "no pods".
-    #[error("runtime is unreachable: {0}")]
-    Unreachable(String),
-    /// Image pulls: will not get better by trying again soon (no such image, denied).
-    #[error("pull {reference}: {cause}")]
-    Pull { reference: String, cause: String },
-}
-
-impl CriError {
-    /// A failure of an attempt, with its chain of causes.
-    pub fn failed(attempt: impl Into<String>, cause: impl std::fmt::Display) -> Self {
-        Self::Failed { attempt: attempt.into(), cause: cause.to_string() }
-    }
 }

@@ -17,7 +17,7 @@ pub struct RuntimeCondition {
 }
 
 /// Who the sandbox is for: PodSandboxMetadata.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodSandboxMetadata {
     pub namespace: String,
     pub name: String,
@@ -51,6 +51,8 @@ pub struct PodSandboxConfig {
     pub port_mappings: Vec<PortMapping>,
     /// Lines for /etc/hosts: (address, names).
     pub host_aliases: Vec<(String, Vec<String>)>,
+    /// A privileged container may come into it.
+    pub privileged: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,10 +103,20 @@ pub struct PodSandbox {
     pub ips: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
+    pub namespaces: Namespaces,
+}
+
+/// Which namespaces of its own a sandbox has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    pub host_network: bool,
+    pub host_pid: bool,
+    pub host_ipc: bool,
+    pub shared_pid: bool,
 }
 
 /// Name and attempt (restart count) of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerMetadata {
     pub name: String,
     pub attempt: u32,
@@ -160,14 +172,28 @@ pub struct SecurityContext {
     /// Else the image's user (which may be a name).
     pub run_as_user: Option<u32>,
     pub run_as_group: Option<u32>,
+    /// A name of the image's /etc/passwd instead of a number.
+    pub run_as_username: String,
     pub supplemental_groups: Vec<u32>,
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub seccomp: Seccomp,
     /// Default masks and read-only paths of /proc are left out (`procMount: Unmasked`).
     pub unmasked_proc: bool,
+    /// Further paths nobody reads, and further ones nobody writes.
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
     /// Refuse to start as uid 0 (`runAsNonRoot`).
     pub run_as_non_root: bool,
+}
+
+/// What nobody may read, and what nobody may write, in a container's /proc and /sys.
+pub fn default_paths() -> (Vec<String>, Vec<String>) {
+    let below_proc = |names: &[&str]| names.iter().map(|name| format!("/proc/{name}")).collect::<Vec<_>>();
+    let secret = ["asound", "acpi", "interrupts", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi"];
+    let mut masked = below_proc(&secret);
+    masked.extend(["/sys/firmware", "/sys/devices/virtual/powercap"].map(str::to_owned));
+    (masked, below_proc(&["bus", "fs", "irq", "sys", "sysrq-trigger"]))
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +237,8 @@ pub struct ContainerStatus {
     pub annotations: BTreeMap<String, String>,
     /// Absolute.
     pub log_path: PathBuf,
+    pub mounts: Vec<Mount>,
+    pub resources: Resources,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -229,7 +257,7 @@ pub struct ExecRequest {
     pub stderr: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ContainerStats {
     pub id: String,
     pub sandbox_id: String,
@@ -237,7 +265,37 @@ pub struct ContainerStats {
     /// CPU time used since its start, nanoseconds.
     pub cpu_nanos: u64,
     pub memory_working_set_bytes: u64,
+    /// What it holds in memory, caches included.
+    pub memory_usage_bytes: u64,
+    pub memory_rss_bytes: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
     pub pids: u64,
+}
+
+/// PodSandboxStats: a pod as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodSandboxStats {
+    pub id: String,
+    pub cpu_nanos: u64,
+    pub memory_working_set_bytes: u64,
+    pub memory_usage_bytes: u64,
+    pub memory_rss_bytes: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    pub pids: u64,
+    /// None with the host's network, or when it is not known.
+    pub network: Vec<InterfaceStats>,
+}
+
+/// A network interface of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceStats {
+    pub name: String,
+    pub rx_bytes: u64,
+    pub rx_errors: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
 }
 
 /// FilesystemUsage: what images take, and where.
@@ -294,5 +352,38 @@ pub struct RegistryAuth {
 impl std::fmt::Debug for RegistryAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RegistryAuth(…)")
+    }
+}
+
+/// Why a verb failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CriError {
+    #[error("{0} not found")]
+    NotFound(String),
+    #[error("{attempt}: {cause}")]
+    Failed { attempt: String, cause: String },
+    /// The request makes no sense (gRPC InvalidArgument).
+    #[error("{0}")]
+    Invalid(String),
+    /// Something of that name is there already (gRPC AlreadyExists).
+    #[error("{0}")]
+    Exists(String),
+    /// This runtime cannot do it (gRPC Unimplemented).
+    #[error("{0}: not supported by this runtime")]
+    Unsupported(String),
+    #[error("{0}: timed out")]
+    Timeout(String),
+    /// The runtime does not answer: nothing is known of its pods. Never "no pods".
+    #[error("runtime is unreachable: {0}")]
+    Unreachable(String),
+    /// Image pulls: will not get better by trying again soon (no such image, denied).
+    #[error("pull {reference}: {cause}")]
+    Pull { reference: String, cause: String },
+}
+
+impl CriError {
+    /// A failure of an attempt, with its chain of causes.
+    pub fn failed(attempt: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self::Failed { attempt: attempt.into(), cause: cause.to_string() }
     }
 }

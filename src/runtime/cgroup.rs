@@ -61,6 +61,10 @@ pub struct Tree {
 pub struct Usage {
     pub cpu_nanos: u64,
     pub memory_working_set_bytes: u64,
+    pub memory_usage_bytes: u64,
+    pub memory_rss_bytes: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
     pub pids: u64,
 }
 
@@ -233,6 +237,11 @@ impl Tree {
         let directory = self.directory("memory", path).unwrap_or_default();
         let read = |name: &str| std::fs::read_to_string(directory.join(name)).map(|text| text.trim().to_owned());
         let pages = |text: &str| text.parse::<u64>().ok().map(|bytes| bytes / PAGE);
+        let with_swap = !self.unified && self.offers("memory", path, "memory.memsw.limit_in_bytes");
+        if with_swap && read("memory.memsw.limit_in_bytes").ok().and_then(|text| text.parse().ok()).is_some_and(|now: i64| now < wanted) {
+            // The kernel lets neither be the other's lesser, on the way up either.
+            memory.set_memswap_limit(wanted).map_err(|error| fail("swap limit", describe(&error)))?;
+        }
         memory.set_limit(wanted).map_err(|error| fail("memory limit", describe(&error)))?;
         let got = read(file).map_err(|error| fail("memory limit", error.to_string()))?;
         if pages(&got) != Some(limits.memory_limit_bytes / PAGE) {
@@ -243,7 +252,7 @@ impl Tree {
             if self.offers("memory", path, "memory.swap.max") {
                 memory.set_memswap_limit(0).map_err(|error| fail("swap limit", describe(&error)))?;
             }
-        } else if self.offers("memory", path, "memory.memsw.limit_in_bytes") {
+        } else if with_swap {
             memory.set_memswap_limit(wanted).map_err(|error| fail("swap limit", describe(&error)))?;
         }
         Ok(())
@@ -375,24 +384,25 @@ impl Tree {
             std::fs::read_to_string(path).ok()
         };
         let number = |text: Option<String>| text.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
-        let keyed = |text: Option<String>, key: &str| {
-            let text = text.unwrap_or_default();
-            text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok()).unwrap_or(0)
-        };
-        let (cpu_nanos, memory, inactive) = if self.unified {
-            (
-                keyed(read("cpu", "cpu.stat"), "usage_usec ") * 1000,
-                number(read("memory", "memory.current")),
-                keyed(read("memory", "memory.stat"), "inactive_file "),
-            )
+        let keyed = |text: &str, key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok()).unwrap_or(0);
+        let stat = read("memory", "memory.stat").unwrap_or_default();
+        let (cpu_nanos, memory, names) = if self.unified {
+            let cpu = keyed(&read("cpu", "cpu.stat").unwrap_or_default(), "usage_usec ") * 1000;
+            (cpu, number(read("memory", "memory.current")), ["inactive_file ", "anon ", "pgfault ", "pgmajfault "])
         } else {
-            (
-                number(read("cpuacct", "cpuacct.usage")),
-                number(read("memory", "memory.usage_in_bytes")),
-                keyed(read("memory", "memory.stat"), "total_inactive_file "),
-            )
+            let names = ["total_inactive_file ", "total_rss ", "total_pgfault ", "total_pgmajfault "];
+            (number(read("cpuacct", "cpuacct.usage")), number(read("memory", "memory.usage_in_bytes")), names)
         };
-        Usage { cpu_nanos, memory_working_set_bytes: memory.saturating_sub(inactive), pids: number(read("pids", "pids.current")) }
+        let [inactive, rss, faults, major] = names.map(|name| keyed(&stat, name));
+        Usage {
+            cpu_nanos,
+            memory_working_set_bytes: memory.saturating_sub(inactive),
+            memory_usage_bytes: memory,
+            memory_rss_bytes: rss,
+            page_faults: faults,
+            major_page_faults: major,
+            pids: number(read("pids", "pids.current")),
+        }
     }
 
     /// What this host lacks; one sentence each.

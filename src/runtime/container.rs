@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::adopt::read_exit;
-use super::engine::{Inner, Table, blocking, until_ended};
+use super::engine::{Inner, Name, Table, blocking, until_ended};
 use super::launch::plan::{Place, plan};
 use super::record::{self, ContainerRecord};
 use super::sandbox::Sandbox;
@@ -16,7 +16,7 @@ use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
 use super::{ImageRoot, RuntimeError, capability, seccomp, shim, signal, spec};
-use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, PodSandboxConfig, Seccomp};
+use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, PodSandboxConfig, Resources, Seccomp};
 use crate::model::Timestamp;
 
 /// As much of a termination message as Kubernetes keeps.
@@ -74,6 +74,8 @@ impl Container {
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             log_path: logs.unwrap_or_default().join(&config.log_path),
+            mounts: config.mounts.clone(),
+            resources: config.resources.clone(),
         };
         if let Some((message, when)) = &record.start_error {
             status.state = ContainerState::Exited;
@@ -114,6 +116,7 @@ impl Inner {
     /// Returns the sandbox's and the container's id.
     pub fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<(String, String), RuntimeError> {
         self.ready_sandbox(sandbox_id)?;
+        let _reserved = self.reserve(Name::Container(sandbox_id.to_owned(), config.metadata.clone()))?;
         let image = self.rootfs.prepare(&config.image)?;
         let from_image = image.config.config().clone().unwrap_or_default();
         let record = ContainerRecord {
@@ -479,10 +482,65 @@ impl Inner {
                 name: record.config.metadata.name,
                 cpu_nanos: usage.cpu_nanos,
                 memory_working_set_bytes: usage.memory_working_set_bytes,
+                memory_usage_bytes: usage.memory_usage_bytes,
+                memory_rss_bytes: usage.memory_rss_bytes,
+                page_faults: usage.page_faults,
+                major_page_faults: usage.major_page_faults,
                 pids: usage.pids,
             })
         });
         stats.collect()
+    }
+
+    /// A sandbox's or a container's record, and where to find it on the host.
+    pub fn details(&self, id: &str) -> serde_json::Value {
+        let (sandbox, container) = {
+            let table = self.table();
+            let container = table.containers.get(id).map(|container| container.record.clone());
+            (table.sandboxes.get(id).map(|sandbox| sandbox.record.clone()), container)
+        };
+        if let Some(record) = sandbox {
+            let cgroup = self.cgroups.full(&record.config.cgroup_parent);
+            return serde_json::json!({"pid": record.shim_pid, "cgroup": cgroup, "config": record.config});
+        }
+        let Some(record) = container else { return serde_json::Value::Null };
+        let cgroup = self.container_cgroup(&record).map(|path| self.cgroups.full(&path));
+        let spec = self.read_spec(&record).ok();
+        serde_json::json!({
+            "sandboxID": record.sandbox_id, "cgroup": cgroup, "runtimeSpec": spec, "config": record.without_values().config,
+        })
+    }
+
+    /// Sets what is not zero; kept for a later start as well.
+    pub fn update_resources(&self, id: &str, wanted: &Resources) -> Result<(), RuntimeError> {
+        let mut record = {
+            let table = self.table();
+            let container = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
+            if container.record.started && !container.is_running() {
+                return Err(CriError::failed(format!("change the limits of container {id}"), "it has ended").into());
+            }
+            container.record.clone()
+        };
+        let cgroup = self.container_cgroup(&record).ok_or_else(|| CriError::NotFound(format!("sandbox of container {id}")))?;
+        record.config.resources = merged(&record.config.resources, wanted);
+        self.cgroups.create(&cgroup, &record.config.resources)?;
+        self.write_container(&record)?;
+        if let Some(container) = self.table().containers.get_mut(id) {
+            container.record.config.resources = record.config.resources;
+        }
+        Ok(())
+    }
+}
+
+fn merged(old: &Resources, new: &Resources) -> Resources {
+    let or = |new: u64, old: u64| if new == 0 { old } else { new };
+    Resources {
+        cpu_period: or(new.cpu_period, old.cpu_period),
+        cpu_quota: if new.cpu_quota == 0 { old.cpu_quota } else { new.cpu_quota },
+        cpu_shares: or(new.cpu_shares, old.cpu_shares),
+        memory_limit_bytes: or(new.memory_limit_bytes, old.memory_limit_bytes),
+        pids_limit: or(new.pids_limit, old.pids_limit),
+        oom_score_adj: old.oom_score_adj,
     }
 }
 
@@ -502,7 +560,11 @@ pub(super) fn user_of(record: &ContainerRecord) -> User {
     User {
         uid: security.run_as_user,
         gid: security.run_as_group,
-        name: if security.run_as_user.is_some() { String::new() } else { record.image_user.clone() },
+        name: match (security.run_as_user, security.run_as_username.as_str()) {
+            (Some(_), _) => String::new(),
+            (None, "") => record.image_user.clone(),
+            (None, name) => name.to_owned(),
+        },
         groups: security.supplemental_groups.clone(),
         non_root: security.run_as_non_root,
     }

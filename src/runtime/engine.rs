@@ -1,6 +1,7 @@
 //! The engine itself: what it knows, and how it hears of ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -20,8 +21,8 @@ use super::shim::{self, Program};
 use super::wire::{Exit, Exited, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire};
 use super::{Options, Rootfs, RuntimeError};
 use crate::cri::{
-    ContainerConfig, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, PodSandbox, PodSandboxConfig,
-    Runtime, RuntimeCondition, RuntimeEvent,
+    ContainerConfig, ContainerMetadata, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, PodSandbox,
+    PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
 };
 use crate::network::PodNetwork;
 
@@ -45,6 +46,33 @@ pub(super) struct Inner {
     events: broadcast::Sender<RuntimeEvent>,
     /// Ended with the engine.
     listeners: Mutex<JoinSet<()>>,
+    /// What is being made right now.
+    reserved: Mutex<BTreeSet<Name>>,
+}
+
+/// What only one of may be there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Name {
+    Sandbox(PodSandboxMetadata),
+    Container(String, ContainerMetadata),
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sandbox(pod) => write!(f, "sandbox {} of pod {}/{} ({})", pod.attempt, pod.namespace, pod.name, pod.uid),
+            Self::Container(sandbox, one) => write!(f, "container {} ({}) in sandbox {sandbox}", one.name, one.attempt),
+        }
+    }
+}
+
+/// A name is taken as long as this lives.
+pub(super) struct Reserved<'a>(&'a Inner, Name);
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.0.reserved.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
 }
 
 /// Every sandbox and container, by id.
@@ -84,6 +112,7 @@ impl Engine {
             table: Mutex::default(),
             events: broadcast::channel(4096).0,
             listeners: Mutex::default(),
+            reserved: Mutex::default(),
         });
         for entry in std::fs::read_dir(inner.options.trash_dir()).into_iter().flatten().flatten() {
             inner.delete_later(entry.path());
@@ -115,6 +144,27 @@ fn private(dir: &std::path::Path) -> Result<(), RuntimeError> {
 impl Inner {
     pub fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a name for what is to be made; refused while another of that name is there or in the making.
+    pub fn reserve(&self, name: Name) -> Result<Reserved<'_>, RuntimeError> {
+        let taken = |by: &str| RuntimeError::from(CriError::Exists(format!("{name} is there already: {by}")));
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table();
+        let known = match &name {
+            Name::Sandbox(pod) => table.sandboxes.values().find(|one| one.record.config.metadata == *pod).map(|one| &one.record.id),
+            Name::Container(sandbox, metadata) => {
+                let of_it = table.containers.values().filter(|one| one.record.sandbox_id == *sandbox);
+                of_it.map(|one| &one.record).find(|one| one.config.metadata == *metadata).map(|one| &one.id)
+            }
+        };
+        if let Some(id) = known {
+            return Err(taken(id));
+        }
+        if !reserved.insert(name.clone()) {
+            return Err(taken("it is being made"));
+        }
+        Ok(Reserved(self, name))
     }
 
     /// Tells listeners about a sandbox, or one of its containers.
@@ -302,6 +352,7 @@ impl Runtime for Engine {
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), CriError> {
+        self.stop_container(id, Duration::ZERO).await?;
         let owned = id.to_owned();
         let removed = blocking(&self.inner, move |inner| inner.remove_container(&owned)).await;
         let sandbox = removed.map_err(|error| error.about(format!("remove container {id}")))?;
@@ -334,8 +385,24 @@ impl Runtime for Engine {
         self.inner.port_forward(sandbox_id, port).await
     }
 
+    async fn details(&self, id: &str) -> serde_json::Value {
+        let id = id.to_owned();
+        let found = blocking(&self.inner, move |inner| Ok(inner.details(&id))).await;
+        found.unwrap_or_default()
+    }
+
     async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError> {
         blocking(&self.inner, |inner| Ok(inner.stats())).await.map_err(|error| error.about("read usage"))
+    }
+
+    async fn pod_sandbox_stats(&self) -> Result<Vec<PodSandboxStats>, CriError> {
+        blocking(&self.inner, |inner| Ok(inner.sandbox_stats())).await.map_err(|error| error.about("read usage"))
+    }
+
+    async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {
+        let (owned, resources) = (id.to_owned(), resources.clone());
+        let updated = blocking(&self.inner, move |inner| inner.update_resources(&owned, &resources)).await;
+        updated.map_err(|error| error.about(format!("change the limits of container {id}")))
     }
 
     fn events(&self) -> broadcast::Receiver<RuntimeEvent> {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::engine::{Inner, blocking};
+use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
 use super::wire::{Init, Request, Shutdown, VERSION};
 use super::{RuntimeError, files, shim};
-use crate::cri::{CriError, PodSandbox, PodSandboxConfig, PortMapping, Resources, RuntimeEvent, SandboxState};
+use crate::cri::{
+    CriError, InterfaceStats, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, PortMapping, Resources, RuntimeEvent, SandboxState,
+};
 use crate::model::Timestamp;
 use crate::network::HostPort;
 
@@ -41,6 +43,12 @@ impl Sandbox {
             ips: if self.ready { self.record.address.iter().cloned().collect() } else { Vec::new() },
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
+            namespaces: Namespaces {
+                host_network: config.host_network,
+                host_pid: config.host_pid,
+                host_ipc: config.host_ipc,
+                shared_pid: config.share_process_namespace && !config.host_pid,
+            },
         }
     }
 }
@@ -73,6 +81,13 @@ impl Inner {
 
     pub async fn run_sandbox(self: Arc<Self>, config: &PodSandboxConfig) -> Result<String, RuntimeError> {
         check(config)?;
+        let this = self.clone();
+        let twin = self.table().sandboxes.values().find(|one| one.ready && one.record.config == *config).map(|one| one.record.id.clone());
+        if let Some(id) = twin {
+            // Whoever asks again has not heard the answer.
+            return Ok(id);
+        }
+        let _reserved = this.reserve(Name::Sandbox(config.metadata.clone()))?;
         let mut record = SandboxRecord {
             version: record::VERSION,
             id: uuid::Uuid::new_v4().simple().to_string(),
@@ -212,6 +227,30 @@ impl Inner {
         }
     }
 
+    /// What pods use as a whole, their shims included.
+    pub fn sandbox_stats(&self) -> Vec<PodSandboxStats> {
+        let ready: Vec<SandboxRecord> = {
+            let table = self.table();
+            table.sandboxes.values().filter(|sandbox| sandbox.ready).map(|sandbox| sandbox.record.clone()).collect()
+        };
+        let stats = ready.into_iter().map(|record| {
+            let usage = self.cgroups.usage(&record.config.cgroup_parent);
+            let interfaces = std::fs::read_to_string(format!("/proc/{}/net/dev", record.shim_pid)).unwrap_or_default();
+            PodSandboxStats {
+                id: record.id,
+                cpu_nanos: usage.cpu_nanos,
+                memory_working_set_bytes: usage.memory_working_set_bytes,
+                memory_usage_bytes: usage.memory_usage_bytes,
+                memory_rss_bytes: usage.memory_rss_bytes,
+                page_faults: usage.page_faults,
+                major_page_faults: usage.major_page_faults,
+                pids: usage.pids,
+                network: if record.config.host_network { Vec::new() } else { interfaces_of(&interfaces) },
+            }
+        });
+        stats.collect()
+    }
+
     pub async fn stop_sandbox(self: Arc<Self>, id: &str) -> Result<(), RuntimeError> {
         let record = {
             let mut table = self.table();
@@ -324,6 +363,17 @@ impl Inner {
             _ => Ok(()),
         }
     }
+}
+
+/// The counters of /proc/PID/net/dev (proc(5)), loopback left out.
+fn interfaces_of(text: &str) -> Vec<InterfaceStats> {
+    let read = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let at = |index: usize| numbers.get(index).copied();
+        Some(InterfaceStats { name: name.trim().into(), rx_bytes: at(0)?, rx_errors: at(2)?, tx_bytes: at(8)?, tx_errors: at(10)? })
+    };
+    text.lines().filter_map(read).filter(|interface| interface.name != "lo").collect()
 }
 
 /// Unmounts and removes a sandbox's run directory, as far as it is there.

@@ -16,24 +16,9 @@ use oci_spec::runtime::{
 use super::capability;
 use super::launch::plan::is_default_device;
 use super::wire::User;
-use crate::cri::types::{self as cri, ContainerConfig, Resources};
+use crate::cri::types::{self as cri, ContainerConfig, Resources, default_paths};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const MASKED: [&str; 11] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const MASKED_DEVICES: &str = "/sys/devices/virtual/powercap";
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// What the sandbox gives to each of its containers.
 #[derive(Debug, Clone, Default)]
@@ -85,9 +70,10 @@ pub fn spec(
         .cgroups_path(format!("/{}", around.cgroup))
         .masked_paths(Vec::new())
         .readonly_paths(Vec::new());
-    if !security.privileged && !security.unmasked_proc {
-        let masked = MASKED.iter().chain([&MASKED_DEVICES]).map(|path| (*path).to_owned()).collect::<Vec<_>>();
-        linux = linux.masked_paths(masked).readonly_paths(READ_ONLY.map(str::to_owned).to_vec());
+    if !security.privileged {
+        let (masked, read_only) = if security.unmasked_proc { (Vec::new(), Vec::new()) } else { default_paths() };
+        linux = linux.masked_paths([masked, security.masked_paths.clone()].concat());
+        linux = linux.readonly_paths([read_only, security.readonly_paths.clone()].concat());
     }
     if let Some(profile) = seccomp {
         linux = linux.seccomp(profile);
@@ -111,7 +97,11 @@ pub fn user(config: &ContainerConfig, image: &ImageConfiguration) -> User {
     User {
         uid: security.run_as_user,
         gid: security.run_as_group,
-        name: if security.run_as_user.is_some() { String::new() } else { from_image },
+        name: match (security.run_as_user, security.run_as_username.as_str()) {
+            (Some(_), _) => String::new(),
+            (None, "") => from_image,
+            (None, name) => name.to_owned(),
+        },
         groups: security.supplemental_groups.clone(),
         non_root: security.run_as_non_root,
     }

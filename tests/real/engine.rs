@@ -485,9 +485,11 @@ async fn a_mount_through_a_link_of_the_image_stays_in_the_container() {
     assert!(error.to_string().contains("etc/hostname"), "{error}");
     let image = house.images["escape"].clone();
     std::fs::remove_file(image.join("etc/hostname")).unwrap();
+    config.metadata.attempt = 1;
     let id = subject.start(&sandbox, &config).await.unwrap();
     let ended = subject.until_exited(&id).await;
     assert_eq!(log_text(&ended.log_path), "here\n");
+    config.metadata.attempt = 2;
     config.mounts = vec![Mount { container_path: "/inproc/attr".into(), host_path: volume, ..Mount::default() }];
     let error = subject.start(&sandbox, &config).await.unwrap_err();
     assert!(error.to_string().contains("/inproc/attr"), "{error}");

@@ -1,10 +1,22 @@
 //! What every runtime must do: the suite the fake, the engine and any other implementation pass.
 //!
-//! Commands are those every implementation understands: `sh -c "exit N"`, `echo`, `true`, and `sleep`.
+//! - here: sandboxes, containers, commands, events. Commands are those every implementation understands:
+//!   `sh -c "exit N"`, `echo`, `true`, and `sleep`
+//! - `inside`: what a container finds and what becomes of it, where there is a kernel under it
+//! - `images`: ImageService
+//! - `socket`: what can be said on a socket and not through the traits: filters, codes, unknown ids
+
+mod images;
+mod inside;
+mod socket;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+pub use images::image_suite;
+pub use inside::inside_suite;
+pub use socket::{our_socket_suite, socket_suite};
 
 use super::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, CriError, ExecRequest, PodSandboxConfig, PodSandboxMetadata,
@@ -76,16 +88,21 @@ impl Subject {
     }
 }
 
-/// Runs every case. Leaves no sandbox behind.
+/// Runs every case but those of `stream_suite`. Leaves no sandbox behind.
 ///
 /// # Panics
 /// When the runtime does not do what it must.
 pub async fn suite(subject: &Subject) {
     sandboxes_come_and_go(subject).await;
+    names_are_taken_once(subject).await;
     a_container_lives_and_ends(subject).await;
+    removal_is_by_force(subject).await;
+    restarts_are_new_containers(subject).await;
     stopping_and_removing_again_is_no_error(subject).await;
     what_is_not_there_is_not_found(subject).await;
     commands_run_inside(subject).await;
+    what_is_written_is_logged(subject).await;
+    usage_is_told(subject).await;
     events_say_where_to_look(subject).await;
     assert_eq!(subject.runtime.list_pod_sandboxes().await.map(|all| all.len()).ok(), Some(0));
     assert_eq!(subject.runtime.list_containers().await.map(|all| all.len()).ok(), Some(0));
@@ -134,8 +151,9 @@ async fn a_container_lives_and_ends(subject: &Subject) {
     let ended = subject.until_exited(&good).await;
     assert_eq!((ended.exit_code, ended.reason.as_str()), (0, "Completed"));
     let long = must(subject.start(&sandbox, &subject.container("long", &["sleep", "100000"])).await);
-    assert_eq!(must(runtime.container_status(&long).await).state, ContainerState::Running);
-    assert!(runtime.remove_container(&long).await.is_err(), "removal of a running container");
+    let running = must(runtime.container_status(&long).await);
+    assert_eq!((running.state, running.finished_at), (ContainerState::Running, None));
+    assert!(running.started_at.is_some());
     must(runtime.stop_container(&long, Duration::ZERO).await);
     let ended = must(runtime.container_status(&long).await);
     assert_eq!(ended.state, ContainerState::Exited);
@@ -191,6 +209,20 @@ async fn commands_run_inside(subject: &Subject) {
     assert_eq!(must(runtime.exec_sync(&id, &seven, PATIENCE).await).exit_code, 7);
     let slow = runtime.exec_sync(&id, &words("sleep 100000"), Duration::from_millis(200)).await;
     assert!(matches!(slow, Err(CriError::Timeout(_))), "{slow:?}");
+    must(runtime.stop_container(&id, Duration::ZERO).await);
+    assert!(runtime.exec_sync(&id, &words("true"), PATIENCE).await.is_err(), "exec in an ended container");
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+/// Commands with streams.
+///
+/// # Panics
+/// When the runtime does not do what it must.
+pub async fn stream_suite(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("streams")).await);
+    let id = must(subject.start(&sandbox, &subject.container("host", &["sleep", "100000"])).await);
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let request = ExecRequest { command: words("cat"), stdin: true, stdout: true, ..ExecRequest::default() };
     let session = must(runtime.exec(&id, &request).await);
     let (Some(stdin), Some(stdout)) = (session.stdin, session.stdout) else { panic!("streams that were asked for") };
@@ -206,8 +238,100 @@ async fn commands_run_inside(subject: &Subject) {
     let echoed = tokio::time::timeout(PATIENCE, echoed).await;
     assert!(matches!(echoed, Ok(Ok(Ok(ref text))) if text == "to and fro"), "{echoed:?}");
     assert_eq!(tokio::time::timeout(PATIENCE, session.exit).await.ok().and_then(Result::ok), Some(0));
-    must(runtime.stop_container(&id, Duration::ZERO).await);
-    assert!(runtime.exec_sync(&id, &words("true"), PATIENCE).await.is_err(), "exec in an ended container");
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+/// A second sandbox or container of the same name and attempt is never made.
+async fn names_are_taken_once(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let config = subject.pod("once");
+    let sandbox = must(runtime.run_pod_sandbox(&config).await);
+    if let Ok(again) = runtime.run_pod_sandbox(&config).await {
+        assert_eq!(again, sandbox, "the same request, at most the same sandbox");
+    }
+    assert_eq!(must(runtime.list_pod_sandboxes().await).len(), 1);
+    let one = subject.container("one", &["sleep", "100000"]);
+    let first = must(runtime.create_container(&sandbox, &one).await);
+    assert!(runtime.create_container(&sandbox, &one).await.is_err(), "two containers of one name");
+    assert_eq!(must(runtime.list_containers().await).len(), 1);
+    must(runtime.remove_container(&first).await);
+    must(runtime.create_container(&sandbox, &one).await);
+    must(runtime.stop_pod_sandbox(&sandbox).await);
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+    let again = must(runtime.run_pod_sandbox(&config).await);
+    must(runtime.remove_pod_sandbox(&again).await);
+}
+
+async fn removal_is_by_force(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("force")).await);
+    let running = must(subject.start(&sandbox, &subject.container("running", &["sleep", "100000"])).await);
+    must(runtime.remove_container(&running).await);
+    assert!(matches!(runtime.container_status(&running).await, Err(CriError::NotFound(_))));
+    must(subject.start(&sandbox, &subject.container("second", &["sleep", "100000"])).await);
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+    assert!(matches!(runtime.pod_sandbox_status(&sandbox).await, Err(CriError::NotFound(_))));
+    assert_eq!(must(runtime.list_containers().await), []);
+}
+
+/// The same name with the next attempt, beside the ended one.
+async fn restarts_are_new_containers(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("restarts")).await);
+    let mut config = subject.container("again", &["sh", "-c", "exit 1"]);
+    config.labels = [("tier".to_owned(), "web".to_owned())].into();
+    config.annotations = [("note".to_owned(), "a: b".to_owned())].into();
+    let mut ids = Vec::new();
+    for attempt in 0..3 {
+        config.metadata.attempt = attempt;
+        ids.push(must(subject.start(&sandbox, &config).await));
+        subject.until_exited(&ids[ids.len() - 1]).await;
+    }
+    let mut all = must(runtime.list_containers().await);
+    all.sort_by_key(|one| one.metadata.attempt);
+    assert_eq!(all.iter().map(|one| one.id.clone()).collect::<Vec<_>>(), ids);
+    for (attempt, one) in (0..).zip(&all) {
+        assert_eq!((one.metadata.attempt, one.exit_code, &one.sandbox_id), (attempt, 1, &sandbox));
+        assert_eq!((&one.labels, &one.annotations), (&config.labels, &config.annotations));
+    }
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn what_is_written_is_logged(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("logged")).await);
+    let id = must(subject.start(&sandbox, &subject.container("talker", &["echo", "one two"])).await);
+    let ended = subject.until_exited(&id).await;
+    assert_eq!(ended.log_path, subject.logs.join("logged/talker/0.log"));
+    let start = Instant::now();
+    loop {
+        // CRI's form: time, stream, tag, text. What was written last may come after the end is known.
+        let text = std::fs::read_to_string(&ended.log_path).unwrap_or_default();
+        if text.ends_with(" stdout F one two\n") {
+            let time = text.split(' ').next().unwrap_or_default();
+            assert!(time.parse::<crate::model::Timestamp>().is_ok(), "{text}");
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "{} holds {text:?}", ended.log_path.display());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn usage_is_told(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("usage")).await);
+    let running = must(subject.start(&sandbox, &subject.container("running", &["sleep", "100000"])).await);
+    let ended = must(subject.start(&sandbox, &subject.container("ended", &["true"])).await);
+    subject.until_exited(&ended).await;
+    let stats = must(runtime.container_stats().await);
+    let of = |id: &str| stats.iter().find(|stats| stats.id == id);
+    let (one, other) = (of(&running), of(&ended));
+    assert!(one.is_some_and(|one| one.cpu_nanos > 0 && one.memory_working_set_bytes > 0), "{stats:?}");
+    assert!(one.is_some_and(|one| one.sandbox_id == sandbox && one.name == "running"), "{stats:?}");
+    assert!(other.is_none_or(|other| other.memory_working_set_bytes == 0), "{stats:?}");
+    let pods = must(runtime.pod_sandbox_stats().await);
+    assert!(pods.iter().any(|pod| pod.id == sandbox && pod.cpu_nanos > 0 && pod.memory_working_set_bytes > 0), "{pods:?}");
     must(runtime.remove_pod_sandbox(&sandbox).await);
 }
 
@@ -242,5 +366,38 @@ mod tests {
         let subject =
             Subject { runtime: Arc::new(FakeRuntime::default()), image: "busybox".into(), logs: logs.path().into(), host_network: false };
         suite(&subject).await;
+        stream_suite(&subject).await;
+    }
+
+    #[tokio::test]
+    async fn the_fakes_images_keep_the_contract() {
+        let images = super::super::fake::FakeImages::default();
+        images.add("docker.io/library/busybox:1");
+        image_suite(&images, "docker.io/library/busybox:1").await;
+    }
+
+    /// The fake on a socket of ours, and behind our client.
+    #[tokio::test]
+    async fn the_contract_holds_over_a_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, end) = (dir.path().join("cri.sock"), tokio_util::sync::CancellationToken::new());
+        let images = Arc::new(super::super::fake::FakeImages::default());
+        images.add("docker.io/library/busybox:1");
+        let listener = crate::cri::server::bind(&socket).unwrap();
+        let serve = crate::cri::server::serve(listener, Arc::new(FakeRuntime::default()), images, end.clone());
+        let server = tokio::spawn(serve);
+        let endpoint = format!("unix://{}", socket.display());
+        let client = Arc::new(crate::cri::client::Client::connect(&endpoint, &dir.path().join("client")).await.unwrap());
+        assert_eq!(client.version(), "fake://0.1.0");
+        let (image, logs) = ("docker.io/library/busybox:1".to_owned(), dir.path().join("logs"));
+        let subject = Subject { runtime: client.clone(), image: image.clone(), logs, host_network: false };
+        suite(&subject).await;
+        image_suite(&*client, &image).await;
+        socket_suite(&endpoint, &subject).await;
+        our_socket_suite(&endpoint, &subject).await;
+        end.cancel();
+        drop(subject);
+        drop(client);
+        server.await.unwrap().unwrap();
     }
 }

@@ -1,0 +1,195 @@
+//! Files of the host that containers get mounted: /etc/hosts of their pod, and one for their last words.
+//!
+//! ```text
+//! DIR/<sandbox>/config               what it was made from: each of its containers is made with it again
+//! DIR/<sandbox>/hosts
+//! DIR/<sandbox>/message-<random>    named in the container's annotation
+//! ```
+
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+
+use crate::cri::wire;
+use crate::cri::{ContainerConfig, ContainerState, ContainerStatus, Mount, PodSandbox, PodSandboxConfig};
+use crate::runtime::files::{hosts, hosts_of_host};
+
+/// Which file a container's termination message is in.
+const ANNOTATION: &str = "podbay.dev/termination-message-file";
+/// As much of a termination message as Kubernetes keeps.
+const MESSAGE_LIMIT_BYTES: u64 = 4096;
+const HOSTS: &str = "/etc/hosts";
+
+/// A directory of ours.
+pub struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Ids come from the other side of the socket: they name nothing else than a directory of ours.
+    fn of_sandbox(&self, id: &str) -> io::Result<PathBuf> {
+        let plain = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if plain { Ok(self.dir.join(id)) } else { Err(io::Error::other(format!("{id:?} is no sandbox id"))) }
+    }
+
+    /// Those that were made through this directory.
+    pub fn sandboxes(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    pub fn write_sandbox(&self, id: &str, config: &wire::PodSandboxConfig) -> io::Result<()> {
+        let dir = self.of_sandbox(id)?;
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(dir.join("config"), config.encode_to_vec())
+    }
+
+    /// `None`: the sandbox was made by somebody else.
+    pub fn sandbox_config(&self, id: &str) -> Option<wire::PodSandboxConfig> {
+        let bytes = std::fs::read(self.of_sandbox(id).ok()?.join("config")).ok()?;
+        wire::PodSandboxConfig::decode(bytes.as_slice()).ok()
+    }
+
+    /// For a sandbox that runs.
+    pub fn write_hosts(&self, config: &PodSandboxConfig, sandbox: &PodSandbox) -> io::Result<()> {
+        let dir = self.of_sandbox(&sandbox.id)?;
+        std::fs::create_dir_all(&dir)?;
+        let text = match std::fs::read_to_string(HOSTS) {
+            Ok(host) if config.host_network => hosts_of_host(config, &host),
+            _ => hosts(config, sandbox.ips.first().map(String::as_str)),
+        };
+        std::fs::write(dir.join("hosts"), text)
+    }
+
+    /// The configuration with what we add to it.
+    pub fn add(&self, sandbox_id: &str, config: &ContainerConfig) -> io::Result<ContainerConfig> {
+        let (mut config, dir) = (config.clone(), self.of_sandbox(sandbox_id)?);
+        let hosts = dir.join("hosts");
+        if hosts.exists() && !config.mounts.iter().any(|mount| mount.container_path == Path::new(HOSTS)) {
+            let readonly = config.security.readonly_rootfs;
+            config.mounts.push(Mount { container_path: HOSTS.into(), host_path: hosts, readonly, propagation: String::new() });
+        }
+        if !config.termination_message_path.is_empty() {
+            std::fs::create_dir_all(&dir)?;
+            let path = dir.join(format!("message-{}", uuid::Uuid::new_v4().simple()));
+            let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path)?;
+            // Whoever the container runs as.
+            file.set_permissions(std::fs::Permissions::from_mode(0o666))?;
+            config.annotations.insert(ANNOTATION.into(), path.to_string_lossy().into_owned());
+            let target = config.termination_message_path.clone().into();
+            config.mounts.push(Mount { container_path: target, host_path: path, readonly: false, propagation: String::new() });
+        }
+        Ok(config)
+    }
+
+    /// A status without what we added to the configuration, and with the termination message.
+    pub fn complete(&self, status: &mut ContainerStatus) {
+        let message = status.annotations.remove(ANNOTATION).map(PathBuf::from);
+        status.mounts.retain(|mount| !mount.host_path.starts_with(&self.dir));
+        if let Some(path) = message.filter(|path| status.state == ContainerState::Exited && path.starts_with(&self.dir)) {
+            let text = read_message(&path);
+            if !text.is_empty() {
+                status.message = text;
+            }
+        }
+    }
+
+    pub fn remove_message(&self, status: &ContainerStatus) {
+        for mount in status.mounts.iter().filter(|mount| mount.host_path.starts_with(&self.dir) && !mount.host_path.ends_with("hosts")) {
+            // Else it goes with the sandbox's directory.
+            std::fs::remove_file(&mount.host_path).ok();
+        }
+    }
+
+    pub fn remove_sandbox(&self, id: &str) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.of_sandbox(id)?) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read_message(path: &Path) -> String {
+    let Ok(file) = std::fs::File::open(path) else { return String::new() };
+    let mut bytes = Vec::new();
+    file.take(MESSAGE_LIMIT_BYTES).read_to_end(&mut bytes).ok();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cri::PodSandboxMetadata;
+
+    #[test]
+    fn ids_lead_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::open(dir.path()).unwrap();
+        for id in ["", "..", "../x", "a/b", "."] {
+            assert!(files.of_sandbox(id).is_err(), "{id:?}");
+        }
+        assert!(files.of_sandbox("0af3-x_1").is_ok());
+    }
+
+    #[test]
+    fn last_words_are_read_from_a_file_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::open(dir.path()).unwrap();
+        let mut config = ContainerConfig { termination_message_path: "/dev/termination-log".into(), ..ContainerConfig::default() };
+        config.annotations.insert("a".into(), "b".into());
+        let added = files.add("s1", &config).unwrap();
+        assert_eq!(added.mounts[0].container_path, Path::new("/dev/termination-log"));
+        std::fs::write(&added.mounts[0].host_path, "good-bye").unwrap();
+        let mut status = ContainerStatus {
+            id: "c1".into(),
+            sandbox_id: "s1".into(),
+            metadata: config.metadata.clone(),
+            state: ContainerState::Exited,
+            created_at: crate::model::Timestamp::UNIX_EPOCH,
+            started_at: None,
+            finished_at: None,
+            exit_code: 1,
+            reason: "Error".into(),
+            message: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+            labels: config.labels.clone(),
+            annotations: added.annotations.clone(),
+            log_path: PathBuf::new(),
+            mounts: added.mounts.clone(),
+            resources: config.resources.clone(),
+        };
+        files.complete(&mut status);
+        assert_eq!((status.message.as_str(), &status.annotations, status.mounts.len()), ("good-bye", &config.annotations, 0));
+        files.remove_sandbox("s1").unwrap();
+        files.remove_sandbox("s1").unwrap();
+        assert!(!added.mounts[0].host_path.exists());
+    }
+
+    #[test]
+    fn a_pod_knows_its_own_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::open(dir.path()).unwrap();
+        let config = PodSandboxConfig { hostname: "web".into(), ..PodSandboxConfig::default() };
+        let sandbox = PodSandbox {
+            id: "s1".into(),
+            metadata: PodSandboxMetadata::default(),
+            state: crate::cri::SandboxState::Ready,
+            created_at: crate::model::Timestamp::UNIX_EPOCH,
+            ips: vec!["10.1.2.3".into()],
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            namespaces: crate::cri::Namespaces::default(),
+        };
+        files.write_hosts(&config, &sandbox).unwrap();
+        let added = files.add("s1", &ContainerConfig::default()).unwrap();
+        assert!(std::fs::read_to_string(&added.mounts[0].host_path).unwrap().contains("10.1.2.3\tweb"));
+    }
+}

@@ -1,0 +1,253 @@
+//! What a container finds, and what becomes of it, where there is a kernel under the runtime. The image is a busybox.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::{ContainerConfig, ContainerState, ContainerStatus, CriError, DnsConfig, Mount, PodSandboxConfig, Resources};
+use super::{PATIENCE, Subject, must};
+
+/// Runs every case. Leaves no sandbox behind.
+///
+/// # Panics
+/// When the runtime does not do what it must.
+pub async fn inside_suite(subject: &Subject) {
+    commands_find_what_they_were_given(subject).await;
+    mounts_are_there(subject).await;
+    users_are_who_they_should_be(subject).await;
+    a_read_only_root_stays_as_it_is(subject).await;
+    a_pod_has_a_name_and_resolves(subject).await;
+    namespaces_are_the_pods(subject).await;
+    the_stop_signal_comes_first(subject).await;
+    who_takes_too_much_memory_is_killed(subject).await;
+    what_cannot_start_says_so(subject).await;
+    limits_can_be_changed(subject).await;
+    last_words_are_kept(subject).await;
+    output_is_kept_apart(subject).await;
+}
+
+fn script(subject: &Subject, name: &str, text: &str) -> ContainerConfig {
+    subject.container(name, &["sh", "-c", text])
+}
+
+/// The lines of a stream in an ended container's log.
+async fn logged(status: &ContainerStatus, stream: &str) -> Vec<String> {
+    // The log may be complete a moment after the end is known.
+    let start = std::time::Instant::now();
+    let (mut before, mut same) = (None, 0);
+    loop {
+        let text = std::fs::read_to_string(&status.log_path).unwrap_or_default();
+        same = if before.as_ref() == Some(&text) { same + 1 } else { 0 };
+        if (text.ends_with('\n') && same >= 5) || start.elapsed() > Duration::from_secs(5) {
+            let of_stream = |line: &str| {
+                let mut parts = line.splitn(4, ' ').skip(1);
+                (parts.next() == Some(stream)).then(|| parts.nth(1).unwrap_or_default().to_owned())
+            };
+            return text.lines().filter_map(of_stream).collect();
+        }
+        before = Some(text);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Runs to its end in a pod of its own; its status and what it wrote.
+async fn run(subject: &Subject, pod: &PodSandboxConfig, config: &ContainerConfig) -> (ContainerStatus, Vec<String>) {
+    let sandbox = must(subject.runtime.run_pod_sandbox(pod).await);
+    let id = must(subject.start(&sandbox, config).await);
+    let ended = subject.until_exited(&id).await;
+    let lines = logged(&ended, "stdout").await;
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
+    (ended, lines)
+}
+
+async fn exec(subject: &Subject, id: &str, text: &str) -> String {
+    let output = must(subject.runtime.exec_sync(id, &["sh", "-c", text].map(str::to_owned), PATIENCE).await);
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+async fn commands_find_what_they_were_given(subject: &Subject) {
+    let mut config = subject.container("given", &["sh", "-c"]);
+    config.args = vec!["echo \"$A-$B\" $PWD \"$@\"".into(), "zero".into(), "first word".into()];
+    config.envs = vec![("A".into(), "1 2".into()), ("B".into(), "x=y".into())];
+    config.working_dir = "/tmp".into();
+    let (ended, lines) = run(subject, &subject.pod("given"), &config).await;
+    assert_eq!((ended.exit_code, lines), (0, vec!["1 2-x=y /tmp first word".to_owned()]));
+}
+
+async fn mounts_are_there(subject: &Subject) {
+    let dir = subject.logs.join("mounted");
+    let write =
+        |name: &str, text: &str| std::fs::create_dir_all(dir.join(name)).and_then(|()| std::fs::write(dir.join(name).join("file"), text));
+    write("rw", "before").and_then(|()| write("ro", "fixed")).unwrap_or_else(|error| panic!("{error}"));
+    let mount = |name: &str, readonly| Mount {
+        container_path: Path::new("/mnt").join(name),
+        host_path: dir.join(name),
+        readonly,
+        propagation: String::new(),
+    };
+    let mut config =
+        script(subject, "mounts", "cat /mnt/rw/file /mnt/ro/file; echo; echo after > /mnt/rw/file; echo no > /mnt/ro/file || echo refused");
+    config.mounts = vec![mount("rw", false), mount("ro", true)];
+    let (ended, lines) = run(subject, &subject.pod("mounts"), &config).await;
+    assert_eq!((ended.exit_code, lines), (0, vec!["beforefixed".to_owned(), "refused".to_owned()]));
+    let text = |name: &str| std::fs::read_to_string(dir.join(name).join("file")).unwrap_or_default();
+    assert_eq!((text("rw").as_str(), text("ro").as_str()), ("after\n", "fixed"));
+    let shown: Vec<_> = ended.mounts.iter().filter(|mount| mount.container_path.starts_with("/mnt")).collect();
+    assert!(shown.len() == 2 && shown.iter().any(|mount| mount.readonly), "{:?}", ended.mounts);
+}
+
+async fn users_are_who_they_should_be(subject: &Subject) {
+    let mut config = script(subject, "user", "id -u; id -g; id -G; grep NoNewPrivs /proc/self/status; grep CapEff /proc/self/status");
+    config.security.run_as_user = Some(1000);
+    config.security.run_as_group = Some(2000);
+    config.security.supplemental_groups = vec![3000];
+    config.security.no_new_privs = true;
+    let (_, lines) = run(subject, &subject.pod("user"), &config).await;
+    assert_eq!(lines[..2], ["1000", "2000"]);
+    assert!(lines[2].split(' ').any(|group| group == "3000"), "{lines:?}");
+    assert_eq!(lines[3].split_whitespace().last(), Some("1"));
+    assert_eq!(lines[4].split_whitespace().last(), Some("0000000000000000"), "a user has no capabilities");
+    let mut config = script(subject, "capable", "grep CapEff /proc/self/status");
+    config.security.drop_capabilities = vec!["ALL".into()];
+    config.security.add_capabilities = vec!["NET_BIND_SERVICE".into()];
+    let (_, lines) = run(subject, &subject.pod("capable"), &config).await;
+    assert_eq!(lines[0].split_whitespace().last(), Some("0000000000000400"));
+}
+
+async fn a_read_only_root_stays_as_it_is(subject: &Subject) {
+    let mut config = script(subject, "fixed", "touch /tmp/file || echo refused");
+    config.security.readonly_rootfs = true;
+    let (_, lines) = run(subject, &subject.pod("fixed"), &config).await;
+    assert_eq!(lines, ["refused"]);
+}
+
+async fn a_pod_has_a_name_and_resolves(subject: &Subject) {
+    let mut pod = subject.pod("named");
+    pod.dns = Some(DnsConfig { servers: vec!["192.0.2.53".into()], searches: vec!["a.test".into()], options: vec!["ndots:3".into()] });
+    pod.host_aliases = vec![("192.0.2.1".into(), vec!["db".into()])];
+    let text = "hostname; cat /etc/resolv.conf; grep -c '^192.0.2.1.*db' /etc/hosts; grep -w named /etc/hosts | cut -f1";
+    let sandbox = must(subject.runtime.run_pod_sandbox(&pod).await);
+    let status = must(subject.runtime.pod_sandbox_status(&sandbox).await);
+    let id = must(subject.start(&sandbox, &script(subject, "names", text)).await);
+    let lines = logged(&subject.until_exited(&id).await, "stdout").await;
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
+    if !subject.host_network {
+        assert_eq!(lines[0], "named");
+        assert_eq!(status.ips.first(), lines.last(), "{lines:?}");
+    }
+    for word in ["nameserver 192.0.2.53", "search a.test", "options ndots:3", "1"] {
+        assert!(lines.iter().any(|line| line == word), "{word}: {lines:?}");
+    }
+}
+
+async fn namespaces_are_the_pods(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let mut pod = subject.pod("shared");
+    pod.share_process_namespace = true;
+    let sandbox = must(runtime.run_pod_sandbox(&pod).await);
+    assert!(must(runtime.pod_sandbox_status(&sandbox).await).namespaces.shared_pid);
+    let one = must(subject.start(&sandbox, &subject.container("one", &["sleep", "4711"])).await);
+    let two = must(subject.start(&sandbox, &subject.container("two", &["sleep", "1000"])).await);
+    assert_eq!(exec(subject, &two, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 4711'").await, "1");
+    let show = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid";
+    assert_eq!(exec(subject, &one, show).await, exec(subject, &two, show).await);
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("apart")).await);
+    assert!(!must(runtime.pod_sandbox_status(&sandbox).await).namespaces.shared_pid);
+    let one = must(subject.start(&sandbox, &subject.container("one", &["sleep", "1000"])).await);
+    assert_eq!(exec(subject, &one, "cat /proc/1/cmdline | tr '\\0' ' '").await, "sleep 1000");
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+    let mut pod = subject.pod("of-the-host");
+    (pod.host_network, pod.hostname) = (true, String::new());
+    let (_, lines) = run(subject, &pod, &script(subject, "host", "readlink /proc/self/ns/net")).await;
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap_or_default();
+    assert_eq!(lines, [own.to_string_lossy()]);
+}
+
+async fn the_stop_signal_comes_first(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("polite")).await);
+    let waiting = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done";
+    let id = must(subject.start(&sandbox, &script(subject, "hears", waiting)).await);
+    let status = must(runtime.container_status(&id).await);
+    while logged(&status, "stdout").await.is_empty() {}
+    must(runtime.stop_container(&id, PATIENCE).await);
+    assert_eq!(subject.until_exited(&id).await.exit_code, 9);
+    // Who does not listen is killed when its time is over.
+    let deaf = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
+    let id = must(subject.start(&sandbox, &script(subject, "deaf", deaf)).await);
+    let status = must(runtime.container_status(&id).await);
+    while logged(&status, "stdout").await.is_empty() {}
+    must(runtime.stop_container(&id, Duration::from_secs(1)).await);
+    assert_eq!(subject.until_exited(&id).await.exit_code, 137);
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn who_takes_too_much_memory_is_killed(subject: &Subject) {
+    let mut config = script(subject, "hog", "exec tail /dev/zero");
+    config.resources = Resources { memory_limit_bytes: 24 << 20, ..Resources::default() };
+    let (ended, _) = run(subject, &subject.pod("hog"), &config).await;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (137, "OOMKilled"));
+}
+
+async fn what_cannot_start_says_so(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("cannot")).await);
+    let id = must(runtime.create_container(&sandbox, &subject.container("missing", &["/no/such/program"])).await);
+    let error = runtime.start_container(&id).await;
+    assert!(error.as_ref().is_err_and(|error| error.to_string().contains("/no/such/program")), "{error:?}");
+    let status = must(runtime.container_status(&id).await);
+    assert_eq!(status.state, ContainerState::Exited);
+    assert!(status.exit_code != 0 && status.finished_at.is_some(), "{status:?}");
+    let unknown = ContainerConfig { image: "docker.io/library/not-there:1".into(), ..subject.container("imageless", &["true"]) };
+    assert!(runtime.create_container(&sandbox, &unknown).await.is_err(), "an image that is not there");
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn limits_can_be_changed(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("limits")).await);
+    let mut config = subject.container("limited", &["sleep", "100000"]);
+    config.resources = Resources { memory_limit_bytes: 32 << 20, cpu_quota: 20_000, cpu_period: 100_000, ..Resources::default() };
+    let id = must(subject.start(&sandbox, &config).await);
+    let show = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
+    assert_eq!(exec(subject, &id, show).await, (32u64 << 20).to_string());
+    for limit in [64u64 << 20, 16 << 20] {
+        let wanted = Resources { memory_limit_bytes: limit, cpu_quota: 50_000, cpu_period: 100_000, ..Resources::default() };
+        must(runtime.update_container_resources(&id, &wanted).await);
+        assert_eq!(exec(subject, &id, show).await, limit.to_string());
+    }
+    let quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max";
+    assert_eq!(exec(subject, &id, quota).await, "50000");
+    must(runtime.stop_container(&id, Duration::ZERO).await);
+    assert!(runtime.update_container_resources("nobody", &Resources::default()).await.is_err());
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn last_words_are_kept(subject: &Subject) {
+    let mut config = script(subject, "last", "printf good-bye > /dev/last; exit 1");
+    config.termination_message_path = "/dev/last".into();
+    let (ended, _) = run(subject, &subject.pod("last"), &config).await;
+    assert_eq!((ended.exit_code, ended.message.as_str()), (1, "good-bye"));
+}
+
+async fn output_is_kept_apart(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("output")).await);
+    let id = must(subject.start(&sandbox, &script(subject, "both", "echo out; echo err >&2; printf end; sleep 100000")).await);
+    let command = ["sh", "-c", "echo out; echo err >&2; kill -9 $$"].map(str::to_owned);
+    let output = must(runtime.exec_sync(&id, &command, PATIENCE).await);
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice(), output.exit_code), (&b"out\n"[..], &b"err\n"[..], 137));
+    let missing = runtime.exec_sync(&id, &["/no/such/program".to_owned()], PATIENCE).await;
+    assert!(missing.is_err() || missing.is_ok_and(|output| output.exit_code != 0), "a program that is not there");
+    let nothing = runtime.exec_sync(&id, &[], PATIENCE).await;
+    assert!(!matches!(nothing, Ok(ref output) if output.exit_code == 0), "{nothing:?}");
+    must(runtime.stop_container(&id, Duration::ZERO).await);
+    let ended = must(runtime.container_status(&id).await);
+    assert_eq!(
+        (logged(&ended, "stdout").await, logged(&ended, "stderr").await),
+        (vec!["out".into(), "end".into()], vec!["err".to_owned()])
+    );
+    let late = runtime.exec_sync(&id, &["true".to_owned()], PATIENCE).await;
+    assert!(!matches!(late, Err(CriError::Timeout(_)) | Ok(_)), "{late:?}");
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}

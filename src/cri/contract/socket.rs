@@ -1,0 +1,300 @@
+//! What can be said on a socket and not through the traits: filters, codes, ids that nobody has.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Response, Status};
+
+use super::Subject;
+use crate::cri::client::socket_path;
+use crate::cri::wire::image_service_client::ImageServiceClient;
+use crate::cri::wire::runtime_service_client::RuntimeServiceClient;
+use crate::cri::wire::sandbox::namespaces_to_wire;
+use crate::cri::wire::{self, container, sandbox};
+use crate::cri::{ContainerConfig, Namespaces};
+
+fn must<T>(result: Result<Response<T>, Status>) -> T {
+    match result {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => panic!("{:?}: {}", status.code(), status.message()),
+    }
+}
+
+fn code<T>(result: Result<Response<T>, Status>) -> Code {
+    result.err().map_or(Code::Ok, |status| status.code())
+}
+
+/// Speaks to a CRI v1 socket itself. `subject` is the same runtime; it is empty before and afterwards.
+///
+/// # Panics
+/// When the runtime does not do what it must.
+pub async fn socket_suite(endpoint: &str, subject: &Subject) {
+    let mut caller = caller(endpoint, subject);
+    caller.it_says_who_it_is().await;
+    caller.unknown_ids().await;
+    caller.nonsense_is_refused().await;
+    caller.filters().await;
+    caller.commands().await;
+    caller.images().await;
+}
+
+/// What ours does beyond others: stopping what nobody has is done, and what it cannot do has a name.
+///
+/// # Panics
+/// When the runtime does not do what it must.
+pub async fn our_socket_suite(endpoint: &str, subject: &Subject) {
+    let mut caller = caller(endpoint, subject);
+    let nobody = || "0123456789abcdef0123456789abcdef".to_owned();
+    for _ in 0..2 {
+        must(caller.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: nobody() }).await);
+        must(caller.runtime.stop_container(wire::StopContainerRequest { container_id: nobody(), timeout: 1 }).await);
+    }
+    let config = must(caller.runtime.runtime_config(wire::RuntimeConfigRequest {}).await);
+    assert!(config.linux.is_some_and(|linux| linux.cgroup_driver() == wire::CgroupDriver::Cgroupfs));
+    must(caller.runtime.update_runtime_config(wire::UpdateRuntimeConfigRequest { runtime_config: None }).await);
+    let checkpoint = caller.runtime.checkpoint_container(wire::CheckpointContainerRequest::default()).await;
+    assert_eq!(code(checkpoint), Code::Unimplemented);
+    assert_eq!(code(caller.runtime.exec(wire::ExecRequest::default()).await), Code::Unimplemented);
+    let missing = wire::ImageFilter { image: Some(container::image_spec("docker.io/library/not-there:1")) };
+    // containerd 1.6 takes no notice of the filter.
+    assert_eq!(must(caller.images.list_images(wire::ListImagesRequest { filter: Some(missing) }).await).images, []);
+    caller.lists_are_streamed().await;
+    caller.events_are_told_in_full().await;
+}
+
+fn caller<'a>(endpoint: &str, subject: &'a Subject) -> Caller<'a> {
+    let path = socket_path(endpoint).unwrap_or_else(|error| panic!("{error}"));
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+    Caller { runtime: RuntimeServiceClient::new(channel.clone()), images: ImageServiceClient::new(channel), subject }
+}
+
+struct Caller<'a> {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+    subject: &'a Subject,
+}
+
+impl Caller<'_> {
+    async fn it_says_who_it_is(&mut self) {
+        let version = must(self.runtime.version(wire::VersionRequest { version: "v1".into() }).await);
+        assert_eq!(version.runtime_api_version, "v1");
+        assert!(!version.runtime_name.is_empty() && !version.runtime_version.is_empty(), "{version:?}");
+        let quiet = must(self.runtime.status(wire::StatusRequest { verbose: false }).await);
+        let conditions = quiet.status.unwrap_or_default().conditions;
+        for kind in ["RuntimeReady", "NetworkReady"] {
+            assert!(conditions.iter().any(|one| one.r#type == kind && one.status), "{conditions:?}");
+        }
+        assert_eq!(quiet.info, BTreeMap::new());
+        let verbose = must(self.runtime.status(wire::StatusRequest { verbose: true }).await);
+        assert!(!verbose.info.is_empty());
+    }
+
+    async fn unknown_ids(&mut self) {
+        let nobody = || "0123456789abcdef0123456789abcdef".to_owned();
+        for _ in 0..2 {
+            // containerd 1.6 says that there is none; its callers take that for done.
+            let stopped = self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: nobody() }).await;
+            assert!(matches!(code(stopped), Code::Ok | Code::NotFound));
+            must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: nobody() }).await);
+            must(self.runtime.remove_container(wire::RemoveContainerRequest { container_id: nobody() }).await);
+        }
+        let status = wire::PodSandboxStatusRequest { pod_sandbox_id: nobody(), verbose: false };
+        assert_eq!(code(self.runtime.pod_sandbox_status(status).await), Code::NotFound);
+        let status = wire::ContainerStatusRequest { container_id: nobody(), verbose: false };
+        assert_eq!(code(self.runtime.container_status(status).await), Code::NotFound);
+        assert_ne!(code(self.runtime.start_container(wire::StartContainerRequest { container_id: nobody() }).await), Code::Ok);
+        assert_ne!(code(self.runtime.container_stats(wire::ContainerStatsRequest { container_id: nobody() }).await), Code::Ok);
+        let command = wire::ExecSyncRequest { container_id: nobody(), cmd: vec!["true".into()], timeout: 5 };
+        assert_ne!(code(self.runtime.exec_sync(command).await), Code::Ok);
+    }
+
+    async fn nonsense_is_refused(&mut self) {
+        let nothing = wire::RunPodSandboxRequest { config: None, runtime_handler: String::new() };
+        assert_ne!(code(self.runtime.run_pod_sandbox(nothing).await), Code::Ok);
+        let config = Some(sandbox::to_wire(&self.subject.pod("nonsense")));
+        let handler = wire::RunPodSandboxRequest { config, runtime_handler: "nobody-has-it".into() };
+        assert_ne!(code(self.runtime.run_pod_sandbox(handler).await), Code::Ok);
+        let left = must(self.runtime.list_pod_sandbox(wire::ListPodSandboxRequest { filter: None }).await);
+        assert_eq!(left.items, []);
+    }
+
+    /// A sandbox, and its id.
+    async fn pod(&mut self, name: &str) -> (wire::PodSandboxConfig, String) {
+        let config = sandbox::to_wire(&self.subject.pod(name));
+        let logs = Path::new(&config.log_directory);
+        std::fs::create_dir_all(logs).unwrap_or_else(|error| panic!("{error}"));
+        let request = wire::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+        let id = must(self.runtime.run_pod_sandbox(request).await).pod_sandbox_id;
+        (config, id)
+    }
+
+    async fn container(&mut self, pod: &(wire::PodSandboxConfig, String), name: &str, start: bool) -> String {
+        let mut config: ContainerConfig = self.subject.container(name, &["sleep", "100000"]);
+        config.labels = [("name".to_owned(), name.to_owned()), ("all".to_owned(), "1".to_owned())].into();
+        let namespaces = namespaces_to_wire(Namespaces { host_network: self.subject.host_network, ..Namespaces::default() });
+        let request = wire::CreateContainerRequest {
+            pod_sandbox_id: pod.1.clone(),
+            config: Some(container::to_wire(&config, namespaces)),
+            sandbox_config: Some(pod.0.clone()),
+        };
+        let id = must(self.runtime.create_container(request).await).container_id;
+        if start {
+            must(self.runtime.start_container(wire::StartContainerRequest { container_id: id.clone() }).await);
+        }
+        id
+    }
+
+    async fn listed(&mut self, filter: wire::ContainerFilter) -> Vec<String> {
+        let answer = must(self.runtime.list_containers(wire::ListContainersRequest { filter: Some(filter) }).await);
+        let mut ids: Vec<String> = answer.containers.into_iter().map(|one| one.id).collect();
+        ids.sort();
+        ids
+    }
+
+    async fn pods(&mut self, filter: wire::PodSandboxFilter) -> Vec<String> {
+        let answer = must(self.runtime.list_pod_sandbox(wire::ListPodSandboxRequest { filter: Some(filter) }).await);
+        let mut ids: Vec<String> = answer.items.into_iter().map(|one| one.id).collect();
+        ids.sort();
+        ids
+    }
+
+    async fn measured(&mut self, filter: wire::ContainerStatsFilter) -> Vec<String> {
+        let answer = must(self.runtime.list_container_stats(wire::ListContainerStatsRequest { filter: Some(filter) }).await);
+        let mut ids: Vec<String> = answer.stats.into_iter().filter_map(|one| Some(one.attributes?.id)).collect();
+        ids.sort();
+        ids
+    }
+
+    async fn filters(&mut self) {
+        let (one, two) = (self.pod("filter-one").await, self.pod("filter-two").await);
+        must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: two.1.clone() }).await);
+        let mut both = vec![one.1.clone(), two.1.clone()];
+        both.sort();
+        let pod_state = |state: wire::PodSandboxState| Some(wire::PodSandboxStateValue { state: state.into() });
+        let labels = |pair: &[(&str, &str)]| pair.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
+        let none = wire::PodSandboxFilter::default;
+        assert_eq!(self.pods(none()).await, both);
+        assert_eq!(self.pods(wire::PodSandboxFilter { id: one.1.clone(), ..none() }).await, [one.1.as_str()]);
+        let not_ready = wire::PodSandboxFilter { state: pod_state(wire::PodSandboxState::SandboxNotready), ..none() };
+        assert_eq!(self.pods(not_ready.clone()).await, [two.1.as_str()]);
+        let label = wire::PodSandboxFilter { label_selector: labels(&[("app", "filter-one")]), ..none() };
+        assert_eq!(self.pods(label.clone()).await, [one.1.as_str()]);
+        // All parts have to fit.
+        assert_eq!(self.pods(wire::PodSandboxFilter { state: not_ready.state, ..label }).await, [""; 0]);
+        let (made, runs) = (self.container(&one, "made", false).await, self.container(&one, "runs", true).await);
+        let mut all = vec![made.clone(), runs.clone()];
+        all.sort();
+        let state = |state: wire::ContainerState| Some(wire::ContainerStateValue { state: state.into() });
+        let any = wire::ContainerFilter::default;
+        assert_eq!(self.listed(any()).await, all);
+        assert_eq!(self.listed(wire::ContainerFilter { id: made.clone(), ..any() }).await, [made.as_str()]);
+        assert_eq!(self.listed(wire::ContainerFilter { pod_sandbox_id: one.1.clone(), ..any() }).await, all);
+        assert_eq!(self.listed(wire::ContainerFilter { pod_sandbox_id: two.1.clone(), ..any() }).await, [""; 0]);
+        let running = wire::ContainerFilter { state: state(wire::ContainerState::ContainerRunning), ..any() };
+        assert_eq!(self.listed(running).await, [runs.as_str()]);
+        let labelled = wire::ContainerFilter { label_selector: labels(&[("name", "made"), ("all", "1")]), ..any() };
+        assert_eq!(self.listed(labelled).await, [made]);
+        let some = wire::ContainerStatsFilter::default;
+        for filter in [
+            wire::ContainerStatsFilter { id: runs.clone(), ..some() },
+            wire::ContainerStatsFilter { label_selector: labels(&[("name", "runs")]), ..some() },
+        ] {
+            assert_eq!(self.measured(filter).await, [runs.as_str()]);
+        }
+        assert_eq!(self.measured(wire::ContainerStatsFilter { pod_sandbox_id: two.1.clone(), ..some() }).await, [""; 0]);
+        let figures =
+            must(self.runtime.container_stats(wire::ContainerStatsRequest { container_id: runs }).await).stats.unwrap_or_default();
+        assert!(figures.memory.is_some_and(|memory| memory.timestamp > 0 && memory.working_set_bytes.is_some_and(|bytes| bytes.value > 0)));
+        let verbose = wire::PodSandboxStatusRequest { pod_sandbox_id: one.1.clone(), verbose: true };
+        let status = must(self.runtime.pod_sandbox_status(verbose).await);
+        assert!(!status.info.is_empty());
+        for (_, id) in [one, two] {
+            for _ in 0..2 {
+                must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await);
+            }
+            for _ in 0..2 {
+                must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: id.clone() }).await);
+            }
+        }
+        assert_eq!(self.listed(any()).await, [""; 0]);
+    }
+
+    async fn lists_are_streamed(&mut self) {
+        let pod = self.pod("streamed").await;
+        let mut stream = must(self.runtime.stream_pod_sandboxes(wire::StreamPodSandboxesRequest { filter: None }).await);
+        let mut ids = Vec::new();
+        while let Ok(Some(piece)) = stream.message().await {
+            ids.extend(piece.pod_sandboxes.into_iter().map(|one| one.id));
+        }
+        assert_eq!(ids, [pod.1.as_str()]);
+        let described = must(self.runtime.list_metric_descriptors(wire::ListMetricDescriptorsRequest {}).await).descriptors;
+        let metrics = must(self.runtime.list_pod_sandbox_metrics(wire::ListPodSandboxMetricsRequest {}).await).pod_metrics;
+        assert!(!described.is_empty() && metrics.iter().any(|one| one.pod_sandbox_id == pod.1), "{metrics:?}");
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
+    }
+
+    async fn events_are_told_in_full(&mut self) {
+        let mut stream = must(self.runtime.get_container_events(wire::GetEventsRequest {}).await);
+        let pod = self.pod("told").await;
+        let id = self.container(&pod, "told", true).await;
+        must(self.runtime.remove_container(wire::RemoveContainerRequest { container_id: id.clone() }).await);
+        let mut kinds = Vec::new();
+        let listen = async {
+            while kinds.last() != Some(&wire::ContainerEventType::ContainerDeletedEvent) {
+                let Ok(Some(event)) = stream.message().await else { panic!("the stream ends") };
+                if event.container_id == id {
+                    kinds.push(event.container_event_type());
+                }
+            }
+        };
+        assert!(tokio::time::timeout(super::PATIENCE, listen).await.is_ok(), "{kinds:?}");
+        let all = [0, 1, 2, 3].map(|kind| wire::ContainerEventType::try_from(kind).unwrap_or_default());
+        assert!(kinds.windows(2).all(|pair| pair[0] < pair[1]) && kinds.iter().all(|kind| all.contains(kind)), "{kinds:?}");
+        assert_eq!(kinds.first(), Some(&wire::ContainerEventType::ContainerCreatedEvent));
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
+    }
+
+    async fn commands(&mut self) {
+        let pod = self.pod("commands").await;
+        let id = self.container(&pod, "host", true).await;
+        let command = |words: &[&str], timeout| wire::ExecSyncRequest {
+            container_id: id.clone(),
+            cmd: words.iter().map(|word| (*word).to_owned()).collect(),
+            timeout,
+        };
+        let answer = must(self.runtime.exec_sync(command(&["echo", "hello"], 0)).await);
+        assert_eq!((answer.stdout.as_slice(), answer.exit_code), (b"hello\n".as_slice(), 0));
+        let answer = must(self.runtime.exec_sync(command(&["sh", "-c", "exit 9"], 30)).await);
+        assert_eq!(answer.exit_code, 9);
+        let late = self.runtime.exec_sync(command(&["sleep", "100000"], 1)).await;
+        assert_eq!(code(late), Code::DeadlineExceeded);
+        for _ in 0..2 {
+            let stop = wire::StopContainerRequest { container_id: id.clone(), timeout: 0 };
+            must(self.runtime.stop_container(stop).await);
+        }
+        for _ in 0..2 {
+            must(self.runtime.remove_container(wire::RemoveContainerRequest { container_id: id.clone() }).await);
+        }
+        must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: pod.1.clone() }).await);
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
+    }
+
+    async fn images(&mut self) {
+        let missing = || Some(container::image_spec("docker.io/library/not-there:1"));
+        let status = must(self.images.image_status(wire::ImageStatusRequest { image: missing(), verbose: true }).await);
+        assert_eq!(status.image, None);
+        for _ in 0..2 {
+            must(self.images.remove_image(wire::RemoveImageRequest { image: missing() }).await);
+        }
+        let info = must(self.images.image_fs_info(wire::ImageFsInfoRequest {}).await);
+        assert!(info.image_filesystems.iter().all(|one| one.timestamp > 0 && one.fs_id.is_some()), "{info:?}");
+        assert!(!info.image_filesystems.is_empty());
+        assert_ne!(code(self.images.image_status(wire::ImageStatusRequest { image: None, verbose: false }).await), Code::Unimplemented);
+    }
+}

@@ -1,0 +1,71 @@
+//! Our runtime on a socket: CRI v1's RuntimeService and ImageService over the seam's traits.
+//!
+//! - `runtime`, `images`: the two services, a verb a method
+//! - `filter`: what lists keep (pure)
+//! - `events`: the stream of container events, from what is there before and after (its `kinds` is pure)
+//! - `metrics`: figures by name, for Prometheus (pure)
+//! - `socket`: the socket and who may use it
+//!
+//! What this runtime cannot do is answered `Unimplemented`, with its name.
+
+mod events;
+mod filter;
+mod images;
+mod metrics;
+mod runtime;
+mod socket;
+
+use std::sync::Arc;
+
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use super::wire::image_service_server::ImageServiceServer;
+use super::wire::runtime_service_server::RuntimeServiceServer;
+use super::{CriError, Images, Runtime};
+
+pub use socket::{SocketError, bind};
+
+/// Nobody's requests are larger.
+const REQUEST_LIMIT_BYTES: usize = 16 << 20;
+/// Requests that are under way at the end get this long.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What the verbs work on.
+#[derive(Clone)]
+pub(super) struct Core {
+    pub runtime: Arc<dyn Runtime>,
+    pub images: Arc<dyn Images>,
+    /// Ends what would go on for good.
+    pub end: CancellationToken,
+}
+
+/// Serves both services until the token is cancelled; requests that are under way are finished.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(
+    listener: UnixListener,
+    runtime: Arc<dyn Runtime>,
+    images: Arc<dyn Images>,
+    end: CancellationToken,
+) -> Result<(), CriError> {
+    let core = Core { runtime, images, end: end.clone() };
+    let incoming = futures::stream::unfold(listener, |listener| async move {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    });
+    let served = tonic::transport::Server::builder()
+        .add_service(RuntimeServiceServer::new(core.clone()).max_decoding_message_size(REQUEST_LIMIT_BYTES))
+        .add_service(ImageServiceServer::new(core).max_decoding_message_size(REQUEST_LIMIT_BYTES))
+        .serve_with_incoming_shutdown(incoming, end.clone().cancelled_owned());
+    let late = async {
+        end.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = served => served.map_err(|cause| CriError::failed("serve the CRI", cause)),
+        // Whoever still waits for an answer asks again.
+        () = late => Ok(()),
+    }
+}

@@ -1,0 +1,441 @@
+//! RuntimeService, verb by verb.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use tonic::{Request, Response, Status};
+
+use super::{Core, events, filter, metrics};
+use crate::cri::wire::error::to_status;
+use crate::cri::wire::runtime_service_server::RuntimeService;
+use crate::cri::wire::sandbox::namespaces_from_wire;
+use crate::cri::wire::{self, container, sandbox, status};
+use crate::cri::{ContainerStatus, CriError, PodSandbox};
+use crate::model::Timestamp;
+
+type Answer<T> = Result<Response<T>, Status>;
+pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// As many items as a message of a list stream carries.
+const ITEMS: usize = 64;
+
+fn answer<T>(result: Result<T, CriError>) -> Answer<T> {
+    result.map(Response::new).map_err(|error| to_status(&error))
+}
+
+fn unsupported<T>(what: &str) -> Answer<T> {
+    answer(Err(CriError::Unsupported(what.to_owned())))
+}
+
+/// A list in pieces.
+pub(super) fn pieces<T: Send + 'static, M: Send + 'static>(items: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Messages<M> {
+    let mut items = items.into_iter();
+    let mut all = Vec::new();
+    loop {
+        let piece: Vec<T> = items.by_ref().take(ITEMS).collect();
+        if piece.is_empty() {
+            return Box::pin(futures::stream::iter(all));
+        }
+        all.push(Ok(message(piece)));
+    }
+}
+
+/// Seconds of the wire; below zero is none.
+fn seconds(value: i64) -> Duration {
+    Duration::from_secs(u64::try_from(value).unwrap_or(0))
+}
+
+impl Core {
+    /// The sandbox that is meant, by its id or the beginning of it.
+    async fn sandbox(&self, id: &str) -> Result<PodSandbox, CriError> {
+        let all = self.runtime.list_pod_sandboxes().await?;
+        let found = filter::find(id, all.iter().map(|sandbox| sandbox.id.as_str())).map(str::to_owned);
+        all.into_iter().find(|sandbox| Some(&sandbox.id) == found.as_ref()).ok_or_else(|| CriError::NotFound(format!("sandbox {id:?}")))
+    }
+
+    async fn container(&self, id: &str) -> Result<ContainerStatus, CriError> {
+        let all = self.runtime.list_containers().await?;
+        let found = filter::find(id, all.iter().map(|container| container.id.as_str())).map(str::to_owned);
+        all.into_iter().find(|one| Some(&one.id) == found.as_ref()).ok_or_else(|| CriError::NotFound(format!("container {id:?}")))
+    }
+
+    async fn run_sandbox(&self, request: wire::RunPodSandboxRequest) -> Result<String, CriError> {
+        if !request.runtime_handler.is_empty() {
+            return Err(CriError::Invalid(format!("there is no runtime handler {:?}", request.runtime_handler)));
+        }
+        let config = request.config.ok_or_else(|| CriError::Invalid("the request has no sandbox configuration".into()))?;
+        let config = sandbox::from_wire(config)?;
+        self.runtime.run_pod_sandbox(&config).await
+    }
+
+    async fn make_container(&self, request: wire::CreateContainerRequest) -> Result<String, CriError> {
+        let config = request.config.ok_or_else(|| CriError::Invalid("the request has no container configuration".into()))?;
+        let options = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()?.namespace_options.clone());
+        let config = container::from_wire(config)?;
+        let sandbox = self.sandbox(&request.pod_sandbox_id).await?;
+        let of_pod = sandbox.namespaces;
+        if let Some(wanted) = options.as_ref().map(namespaces_from_wire).filter(|wanted| *wanted != of_pod) {
+            let text = format!("namespaces of a container ({wanted:?}) other than its pod's ({of_pod:?})");
+            return Err(CriError::Unsupported(text));
+        }
+        self.runtime.create_container(&sandbox.id, &config).await
+    }
+
+    async fn sandboxes(&self, filter: Option<wire::PodSandboxFilter>) -> Result<Vec<wire::PodSandbox>, CriError> {
+        let all = self.runtime.list_pod_sandboxes().await?;
+        Ok(all.iter().filter(|one| filter::sandbox(&filter, one)).map(status::sandbox_item).collect())
+    }
+
+    async fn containers(&self, filter: Option<wire::ContainerFilter>) -> Result<Vec<wire::Container>, CriError> {
+        let all = self.runtime.list_containers().await?;
+        Ok(all.iter().filter(|one| filter::container(&filter, one)).map(status::container_item).collect())
+    }
+
+    async fn all_container_stats(&self, keep: impl Fn(&ContainerStatus) -> bool) -> Result<Vec<wire::ContainerStats>, CriError> {
+        let (stats, containers, now) = (self.runtime.container_stats().await?, self.runtime.list_containers().await?, Timestamp::now());
+        let of = |stats: &crate::cri::ContainerStats| containers.iter().find(|one| one.id == stats.id).filter(|one| keep(one));
+        Ok(stats.iter().filter_map(|stats| Some(status::container_stats(stats, of(stats)?, now))).collect())
+    }
+
+    async fn all_sandbox_stats(&self, keep: impl Fn(&PodSandbox) -> bool) -> Result<Vec<wire::PodSandboxStats>, CriError> {
+        let sandboxes = self.runtime.list_pod_sandboxes().await?;
+        let (stats, now) = (self.runtime.pod_sandbox_stats().await?, Timestamp::now());
+        let mut all = Vec::new();
+        for stats in &stats {
+            let Some(sandbox) = sandboxes.iter().find(|one| one.id == stats.id).filter(|one| keep(one)) else { continue };
+            let containers = self.all_container_stats(|container| container.sandbox_id == sandbox.id).await?;
+            all.push(status::sandbox_stats(stats, sandbox, containers, now));
+        }
+        Ok(all)
+    }
+
+    async fn one_container_stats(&self, id: &str) -> Result<wire::ContainerStats, CriError> {
+        let container = self.container(id).await?;
+        let running = self.all_container_stats(|one| one.id == container.id).await?.pop();
+        let none = crate::cri::ContainerStats::default();
+        Ok(running.unwrap_or_else(|| status::container_stats(&none, &container, Timestamp::now())))
+    }
+
+    async fn one_sandbox_stats(&self, id: &str) -> Result<wire::PodSandboxStats, CriError> {
+        let sandbox = self.sandbox(id).await?;
+        let ready = self.all_sandbox_stats(|one| one.id == sandbox.id).await?.pop();
+        let none = crate::cri::PodSandboxStats::default();
+        Ok(ready.unwrap_or_else(|| status::sandbox_stats(&none, &sandbox, Vec::new(), Timestamp::now())))
+    }
+
+    async fn pod_metrics(&self) -> Result<Vec<wire::PodSandboxMetrics>, CriError> {
+        let stats = self.all_sandbox_stats(|_| true).await?;
+        Ok(stats.iter().map(metrics::of_pod).collect())
+    }
+
+    /// What a person who looks closely wants to know, as JSON.
+    async fn details(&self, wanted: bool, id: &str) -> BTreeMap<String, String> {
+        if !wanted {
+            return BTreeMap::new();
+        }
+        let details = self.runtime.details(id).await;
+        [("info".to_owned(), details.to_string())].into()
+    }
+
+    async fn sandbox_with_containers(&self, id: &str, verbose: bool) -> Result<wire::PodSandboxStatusResponse, CriError> {
+        let sandbox = self.sandbox(id).await?;
+        let containers = self.runtime.list_containers().await?;
+        let own = containers.iter().filter(|one| one.sandbox_id == sandbox.id);
+        Ok(wire::PodSandboxStatusResponse {
+            status: Some(status::sandbox_status(&sandbox)),
+            info: self.details(verbose, &sandbox.id).await,
+            containers_statuses: own.map(status::container_status).collect(),
+            timestamp: status::nanoseconds(Some(Timestamp::now())),
+        })
+    }
+
+    async fn overall(&self, verbose: bool) -> Result<wire::StatusResponse, CriError> {
+        let conditions = self.runtime.status().await.into_iter().map(|condition| wire::RuntimeCondition {
+            // What works is reported; a warning that does not stand in the way is none of the two required ones.
+            r#type: condition.kind,
+            status: condition.ok,
+            reason: condition.reason,
+            message: condition.message,
+        });
+        let mut info = BTreeMap::new();
+        if verbose {
+            let (sandboxes, containers) = (self.runtime.list_pod_sandboxes().await?, self.runtime.list_containers().await?);
+            let text = serde_json::json!({
+                "version": self.runtime.version(), "sandboxes": sandboxes.len(), "containers": containers.len(),
+            });
+            info.insert("info".to_owned(), text.to_string());
+        }
+        let features = wire::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
+        Ok(wire::StatusResponse {
+            status: Some(wire::RuntimeStatus { conditions: conditions.collect() }),
+            info,
+            runtime_handlers: vec![wire::RuntimeHandler { name: String::new(), features: Some(features) }],
+            features: Some(wire::RuntimeFeatures::default()),
+        })
+    }
+
+    async fn run_command(&self, request: wire::ExecSyncRequest) -> Result<wire::ExecSyncResponse, CriError> {
+        if request.cmd.is_empty() {
+            return Err(CriError::Invalid("there is no command to run".into()));
+        }
+        let id = self.container(&request.container_id).await?.id;
+        let output = self.runtime.exec_sync(&id, &request.cmd, seconds(request.timeout)).await?;
+        Ok(wire::ExecSyncResponse { stdout: output.stdout, stderr: output.stderr, exit_code: output.exit_code })
+    }
+}
+
+/// Done as well when there is nothing to do it with.
+fn or_gone<T>(found: Result<T, CriError>) -> Result<Option<T>, CriError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(CriError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Core {
+    async fn version(&self, _: Request<wire::VersionRequest>) -> Answer<wire::VersionResponse> {
+        let version = self.runtime.version();
+        let (name, number) = version.split_once("://").unwrap_or(("podbay", version.as_str()));
+        answer(Ok(wire::VersionResponse {
+            version: "0.1.0".into(),
+            runtime_name: name.into(),
+            runtime_version: number.into(),
+            runtime_api_version: "v1".into(),
+        }))
+    }
+
+    async fn status(&self, request: Request<wire::StatusRequest>) -> Answer<wire::StatusResponse> {
+        answer(self.overall(request.into_inner().verbose).await)
+    }
+
+    async fn runtime_config(&self, _: Request<wire::RuntimeConfigRequest>) -> Answer<wire::RuntimeConfigResponse> {
+        let linux = wire::LinuxRuntimeConfiguration { cgroup_driver: wire::CgroupDriver::Cgroupfs.into() };
+        answer(Ok(wire::RuntimeConfigResponse { linux: Some(linux) }))
+    }
+
+    /// The pods' range is this host's configuration; a caller's word changes nothing.
+    async fn update_runtime_config(&self, _: Request<wire::UpdateRuntimeConfigRequest>) -> Answer<wire::UpdateRuntimeConfigResponse> {
+        answer(Ok(wire::UpdateRuntimeConfigResponse {}))
+    }
+
+    async fn run_pod_sandbox(&self, request: Request<wire::RunPodSandboxRequest>) -> Answer<wire::RunPodSandboxResponse> {
+        let id = self.run_sandbox(request.into_inner()).await;
+        answer(id.map(|pod_sandbox_id| wire::RunPodSandboxResponse { pod_sandbox_id }))
+    }
+
+    async fn stop_pod_sandbox(&self, request: Request<wire::StopPodSandboxRequest>) -> Answer<wire::StopPodSandboxResponse> {
+        let stop = async {
+            if let Some(found) = or_gone(self.sandbox(&request.into_inner().pod_sandbox_id).await)? {
+                self.runtime.stop_pod_sandbox(&found.id).await?;
+            }
+            Ok(wire::StopPodSandboxResponse {})
+        };
+        answer(stop.await)
+    }
+
+    async fn remove_pod_sandbox(&self, request: Request<wire::RemovePodSandboxRequest>) -> Answer<wire::RemovePodSandboxResponse> {
+        let remove = async {
+            if let Some(found) = or_gone(self.sandbox(&request.into_inner().pod_sandbox_id).await)? {
+                self.runtime.remove_pod_sandbox(&found.id).await?;
+            }
+            Ok(wire::RemovePodSandboxResponse {})
+        };
+        answer(remove.await)
+    }
+
+    async fn pod_sandbox_status(&self, request: Request<wire::PodSandboxStatusRequest>) -> Answer<wire::PodSandboxStatusResponse> {
+        let request = request.into_inner();
+        answer(self.sandbox_with_containers(&request.pod_sandbox_id, request.verbose).await)
+    }
+
+    async fn list_pod_sandbox(&self, request: Request<wire::ListPodSandboxRequest>) -> Answer<wire::ListPodSandboxResponse> {
+        let items = self.sandboxes(request.into_inner().filter).await;
+        answer(items.map(|items| wire::ListPodSandboxResponse { items }))
+    }
+
+    type StreamPodSandboxesStream = Messages<wire::StreamPodSandboxesResponse>;
+    async fn stream_pod_sandboxes(&self, request: Request<wire::StreamPodSandboxesRequest>) -> Answer<Self::StreamPodSandboxesStream> {
+        let all = self.sandboxes(request.into_inner().filter).await;
+        answer(all.map(|all| pieces(all, |pod_sandboxes| wire::StreamPodSandboxesResponse { pod_sandboxes })))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<wire::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<wire::UpdatePodSandboxResourcesResponse> {
+        unsupported("other limits for a pod that is there")
+    }
+
+    async fn create_container(&self, request: Request<wire::CreateContainerRequest>) -> Answer<wire::CreateContainerResponse> {
+        let id = self.make_container(request.into_inner()).await;
+        answer(id.map(|container_id| wire::CreateContainerResponse { container_id }))
+    }
+
+    async fn start_container(&self, request: Request<wire::StartContainerRequest>) -> Answer<wire::StartContainerResponse> {
+        let start = async {
+            let id = self.container(&request.into_inner().container_id).await?.id;
+            self.runtime.start_container(&id).await?;
+            Ok(wire::StartContainerResponse {})
+        };
+        answer(start.await)
+    }
+
+    async fn stop_container(&self, request: Request<wire::StopContainerRequest>) -> Answer<wire::StopContainerResponse> {
+        let request = request.into_inner();
+        let stop = async {
+            if let Some(found) = or_gone(self.container(&request.container_id).await)? {
+                self.runtime.stop_container(&found.id, seconds(request.timeout)).await?;
+            }
+            Ok(wire::StopContainerResponse {})
+        };
+        answer(stop.await)
+    }
+
+    async fn remove_container(&self, request: Request<wire::RemoveContainerRequest>) -> Answer<wire::RemoveContainerResponse> {
+        let remove = async {
+            if let Some(found) = or_gone(self.container(&request.into_inner().container_id).await)? {
+                self.runtime.remove_container(&found.id).await?;
+            }
+            Ok(wire::RemoveContainerResponse {})
+        };
+        answer(remove.await)
+    }
+
+    async fn container_status(&self, request: Request<wire::ContainerStatusRequest>) -> Answer<wire::ContainerStatusResponse> {
+        let request = request.into_inner();
+        let look = async {
+            let found = self.container(&request.container_id).await?;
+            let info = self.details(request.verbose, &found.id).await;
+            Ok(wire::ContainerStatusResponse { status: Some(status::container_status(&found)), info })
+        };
+        answer(look.await)
+    }
+
+    async fn list_containers(&self, request: Request<wire::ListContainersRequest>) -> Answer<wire::ListContainersResponse> {
+        let containers = self.containers(request.into_inner().filter).await;
+        answer(containers.map(|containers| wire::ListContainersResponse { containers }))
+    }
+
+    type StreamContainersStream = Messages<wire::StreamContainersResponse>;
+    async fn stream_containers(&self, request: Request<wire::StreamContainersRequest>) -> Answer<Self::StreamContainersStream> {
+        let all = self.containers(request.into_inner().filter).await;
+        answer(all.map(|all| pieces(all, |containers| wire::StreamContainersResponse { containers })))
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<wire::UpdateContainerResourcesRequest>,
+    ) -> Answer<wire::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let update = async {
+            let wanted = sandbox::resources_from_wire(request.linux)?;
+            let id = self.container(&request.container_id).await?.id;
+            self.runtime.update_container_resources(&id, &wanted).await?;
+            Ok(wire::UpdateContainerResourcesResponse {})
+        };
+        answer(update.await)
+    }
+
+    async fn reopen_container_log(&self, request: Request<wire::ReopenContainerLogRequest>) -> Answer<wire::ReopenContainerLogResponse> {
+        let reopen = async {
+            let id = self.container(&request.into_inner().container_id).await?.id;
+            self.runtime.reopen_container_log(&id).await?;
+            Ok(wire::ReopenContainerLogResponse {})
+        };
+        answer(reopen.await)
+    }
+
+    async fn checkpoint_container(&self, _: Request<wire::CheckpointContainerRequest>) -> Answer<wire::CheckpointContainerResponse> {
+        unsupported("checkpoints")
+    }
+
+    type GetContainerEventsStream = Messages<wire::ContainerEventResponse>;
+    async fn get_container_events(&self, _: Request<wire::GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+        answer(events::stream(self.runtime.clone(), self.end.clone()).await)
+    }
+
+    async fn exec_sync(&self, request: Request<wire::ExecSyncRequest>) -> Answer<wire::ExecSyncResponse> {
+        answer(self.run_command(request.into_inner()).await)
+    }
+
+    async fn exec(&self, _: Request<wire::ExecRequest>) -> Answer<wire::ExecResponse> {
+        unsupported("exec with streams")
+    }
+
+    async fn attach(&self, _: Request<wire::AttachRequest>) -> Answer<wire::AttachResponse> {
+        unsupported("attach")
+    }
+
+    async fn port_forward(&self, _: Request<wire::PortForwardRequest>) -> Answer<wire::PortForwardResponse> {
+        unsupported("port-forward")
+    }
+
+    async fn container_stats(&self, request: Request<wire::ContainerStatsRequest>) -> Answer<wire::ContainerStatsResponse> {
+        let stats = self.one_container_stats(&request.into_inner().container_id).await;
+        answer(stats.map(|stats| wire::ContainerStatsResponse { stats: Some(stats) }))
+    }
+
+    async fn list_container_stats(&self, request: Request<wire::ListContainerStatsRequest>) -> Answer<wire::ListContainerStatsResponse> {
+        let filter = request.into_inner().filter;
+        let stats = self.all_container_stats(|one| filter::container_stats(&filter, one)).await;
+        answer(stats.map(|stats| wire::ListContainerStatsResponse { stats }))
+    }
+
+    type StreamContainerStatsStream = Messages<wire::StreamContainerStatsResponse>;
+    async fn stream_container_stats(
+        &self,
+        request: Request<wire::StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        let filter = request.into_inner().filter;
+        let all = self.all_container_stats(|one| filter::container_stats(&filter, one)).await;
+        answer(all.map(|all| pieces(all, |container_stats| wire::StreamContainerStatsResponse { container_stats })))
+    }
+
+    async fn pod_sandbox_stats(&self, request: Request<wire::PodSandboxStatsRequest>) -> Answer<wire::PodSandboxStatsResponse> {
+        let stats = self.one_sandbox_stats(&request.into_inner().pod_sandbox_id).await;
+        answer(stats.map(|stats| wire::PodSandboxStatsResponse { stats: Some(stats) }))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<wire::ListPodSandboxStatsRequest>,
+    ) -> Answer<wire::ListPodSandboxStatsResponse> {
+        let filter = request.into_inner().filter;
+        let stats = self.all_sandbox_stats(|one| filter::sandbox_stats(&filter, one)).await;
+        answer(stats.map(|stats| wire::ListPodSandboxStatsResponse { stats }))
+    }
+
+    type StreamPodSandboxStatsStream = Messages<wire::StreamPodSandboxStatsResponse>;
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<wire::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        let filter = request.into_inner().filter;
+        let all = self.all_sandbox_stats(|one| filter::sandbox_stats(&filter, one)).await;
+        answer(all.map(|all| pieces(all, |pod_sandbox_stats| wire::StreamPodSandboxStatsResponse { pod_sandbox_stats })))
+    }
+
+    async fn list_metric_descriptors(&self, _: Request<wire::ListMetricDescriptorsRequest>) -> Answer<wire::ListMetricDescriptorsResponse> {
+        answer(Ok(wire::ListMetricDescriptorsResponse { descriptors: metrics::descriptors() }))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<wire::ListPodSandboxMetricsRequest>,
+    ) -> Answer<wire::ListPodSandboxMetricsResponse> {
+        let all = self.pod_metrics().await;
+        answer(all.map(|pod_metrics| wire::ListPodSandboxMetricsResponse { pod_metrics }))
+    }
+
+    type StreamPodSandboxMetricsStream = Messages<wire::StreamPodSandboxMetricsResponse>;
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<wire::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        let all = self.pod_metrics().await;
+        answer(all.map(|all| pieces(all, |pod_sandbox_metrics| wire::StreamPodSandboxMetricsResponse { pod_sandbox_metrics })))
+    }
+}

@@ -1,0 +1,315 @@
+//! A container's configuration, from the wire and onto it. PURE.
+
+use std::path::Path;
+
+use super as wire;
+use super::sandbox::{refuse_apparmor, refuse_selinux, resources_from_wire, resources_to_wire};
+use super::security_profile::ProfileType;
+use super::{NamespaceMode, signal};
+use crate::cri::CriError;
+use crate::cri::types::{ContainerConfig, ContainerMetadata, Mount, Seccomp, SecurityContext, default_paths};
+
+/// What the wire says a container is to be; what cannot be done is refused here, with its name.
+pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriError> {
+    let metadata = config.metadata.filter(|metadata| !metadata.name.is_empty());
+    let metadata = metadata.ok_or_else(|| CriError::Invalid("the container has no metadata with a name".into()))?;
+    let image = config.image.map(|image| image.image).filter(|image| !image.is_empty());
+    let image = image.ok_or_else(|| CriError::Invalid(format!("container {} has no image", metadata.name)))?;
+    if !config.devices.is_empty() {
+        return Err(CriError::Unsupported("devices of the host in a container that is not privileged".into()));
+    }
+    if !config.cdi_devices.is_empty() {
+        return Err(CriError::Unsupported("CDI devices".into()));
+    }
+    let linux = config.linux.unwrap_or_default();
+    Ok(ContainerConfig {
+        metadata: ContainerMetadata { name: metadata.name, attempt: metadata.attempt },
+        image,
+        command: config.command,
+        args: config.args,
+        working_dir: config.working_dir,
+        envs: config.envs.into_iter().map(|pair| (pair.key, pair.value)).collect(),
+        mounts: config.mounts.into_iter().map(mount_from_wire).collect::<Result<_, _>>()?,
+        labels: config.labels,
+        annotations: config.annotations,
+        log_path: config.log_path.into(),
+        stdin: config.stdin,
+        tty: config.tty,
+        resources: resources_from_wire(linux.resources)?,
+        security: security_from_wire(linux.security_context.unwrap_or_default())?,
+        stop_signal: signal::from_wire(config.stop_signal),
+        termination_message_path: String::new(),
+    })
+}
+
+fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
+    let unsupported = |what: &str| Err(CriError::Unsupported(format!("mount {}: {what}", mount.container_path)));
+    if mount.image.is_some() {
+        return unsupported("an image as a volume");
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return unsupported("id mappings");
+    }
+    if mount.recursive_read_only {
+        return unsupported("recursive_read_only");
+    }
+    let propagation = match mount.propagation() {
+        wire::MountPropagation::PropagationPrivate => "",
+        wire::MountPropagation::PropagationHostToContainer => "rslave",
+        wire::MountPropagation::PropagationBidirectional => "rshared",
+    };
+    Ok(Mount {
+        container_path: mount.container_path.into(),
+        host_path: mount.host_path.into(),
+        readonly: mount.readonly,
+        propagation: propagation.into(),
+    })
+}
+
+/// A mount in the wire's words.
+pub fn mount_to_wire(mount: &Mount) -> wire::Mount {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let propagation = match mount.propagation.as_str() {
+        "rslave" => wire::MountPropagation::PropagationHostToContainer,
+        "rshared" => wire::MountPropagation::PropagationBidirectional,
+        _ => wire::MountPropagation::PropagationPrivate,
+    };
+    wire::Mount {
+        container_path: text(&mount.container_path),
+        host_path: text(&mount.host_path),
+        readonly: mount.readonly,
+        propagation: propagation.into(),
+        ..wire::Mount::default()
+    }
+}
+
+/// A mount as a status tells it.
+pub fn mount_of_status(mount: wire::Mount) -> Mount {
+    let read_only = mount.readonly;
+    let plain = wire::Mount { image: None, uid_mappings: Vec::new(), gid_mappings: Vec::new(), recursive_read_only: false, ..mount };
+    mount_from_wire(plain).unwrap_or(Mount { readonly: read_only, ..Mount::default() })
+}
+
+fn id(name: &str, value: i64) -> Result<u32, CriError> {
+    u32::try_from(value).map_err(|_| CriError::Invalid(format!("{name} is {value}")))
+}
+
+fn security_from_wire(security: wire::LinuxContainerSecurityContext) -> Result<SecurityContext, CriError> {
+    refuse_selinux(security.selinux_options.as_ref())?;
+    refuse_apparmor(security.apparmor.as_ref())?;
+    #[allow(deprecated)]
+    let (old_apparmor, old_seccomp) = (security.apparmor_profile.clone(), security.seccomp_profile_path.clone());
+    if old_apparmor.starts_with("localhost/") {
+        return Err(CriError::Unsupported("AppArmor profiles".into()));
+    }
+    if security.namespace_options.as_ref().is_some_and(|options| options.pid() == NamespaceMode::Target) {
+        return Err(CriError::Unsupported("the process namespace of another container".into()));
+    }
+    if security.supplemental_groups_policy() == wire::SupplementalGroupsPolicy::Strict {
+        return Err(CriError::Unsupported("supplemental_groups_policy Strict".into()));
+    }
+    if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
+        return Err(CriError::Invalid("run_as_group needs run_as_user or run_as_username".into()));
+    }
+    if security.run_as_user.is_some() && !security.run_as_username.is_empty() {
+        return Err(CriError::Invalid("run_as_user and run_as_username exclude each other".into()));
+    }
+    let capabilities = security.capabilities.unwrap_or_default();
+    if !capabilities.add_ambient_capabilities.is_empty() {
+        return Err(CriError::Unsupported("ambient capabilities".into()));
+    }
+    Ok(SecurityContext {
+        privileged: security.privileged,
+        add_capabilities: capabilities.add_capabilities,
+        drop_capabilities: capabilities.drop_capabilities,
+        run_as_user: security.run_as_user.map(|user| id("run_as_user", user.value)).transpose()?,
+        run_as_group: security.run_as_group.map(|group| id("run_as_group", group.value)).transpose()?,
+        run_as_username: security.run_as_username,
+        supplemental_groups: security.supplemental_groups.into_iter().map(|g| id("a group", g)).collect::<Result<_, _>>()?,
+        readonly_rootfs: security.readonly_rootfs,
+        no_new_privs: security.no_new_privs,
+        seccomp: match security.seccomp {
+            Some(profile) => seccomp_from_wire(&profile)?,
+            None => seccomp_of_path(&old_seccomp)?,
+        },
+        // The caller says which paths: nothing is added to what it says.
+        unmasked_proc: true,
+        masked_paths: security.masked_paths,
+        readonly_paths: security.readonly_paths,
+        run_as_non_root: false,
+    })
+}
+
+fn seccomp_from_wire(profile: &wire::SecurityProfile) -> Result<Seccomp, CriError> {
+    Ok(match profile.profile_type() {
+        ProfileType::RuntimeDefault => Seccomp::RuntimeDefault,
+        ProfileType::Unconfined => Seccomp::Unconfined,
+        ProfileType::Localhost if Path::new(&profile.localhost_ref).is_absolute() => {
+            Seccomp::Localhost(profile.localhost_ref.clone().into())
+        }
+        ProfileType::Localhost => {
+            return Err(CriError::Invalid(format!("seccomp profile {:?} is not an absolute path", profile.localhost_ref)));
+        }
+    })
+}
+
+/// The older way to name a profile.
+fn seccomp_of_path(path: &str) -> Result<Seccomp, CriError> {
+    match path {
+        "" | "unconfined" => Ok(Seccomp::Unconfined),
+        "runtime/default" | "docker/default" => Ok(Seccomp::RuntimeDefault),
+        other => match other.strip_prefix("localhost/") {
+            Some(file) => Ok(Seccomp::Localhost(Path::new("/").join(file))),
+            None => Err(CriError::Invalid(format!("{other:?} names no seccomp profile"))),
+        },
+    }
+}
+
+/// A configuration of ours in the wire's words, for a sandbox with these namespaces. The termination message's file is
+/// the client's affair, as it is the kubelet's.
+pub fn to_wire(config: &ContainerConfig, namespaces: wire::NamespaceOption) -> wire::ContainerConfig {
+    let pair = |(key, value): &(String, String)| wire::KeyValue { key: key.clone(), value: value.clone() };
+    wire::ContainerConfig {
+        metadata: Some(metadata_to_wire(&config.metadata)),
+        image: Some(image_spec(&config.image)),
+        command: config.command.clone(),
+        args: config.args.clone(),
+        working_dir: config.working_dir.clone(),
+        envs: config.envs.iter().map(pair).collect(),
+        mounts: config.mounts.iter().map(mount_to_wire).collect(),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        log_path: config.log_path.to_string_lossy().into_owned(),
+        stdin: config.stdin,
+        tty: config.tty,
+        linux: Some(wire::LinuxContainerConfig {
+            resources: Some(resources_to_wire(&config.resources)),
+            security_context: Some(security_to_wire(&config.security, namespaces)),
+        }),
+        stop_signal: signal::to_wire(&config.stop_signal),
+        ..wire::ContainerConfig::default()
+    }
+}
+
+/// An image by name or id.
+pub fn image_spec(image: &str) -> wire::ImageSpec {
+    wire::ImageSpec { image: image.to_owned(), user_specified_image: image.to_owned(), ..wire::ImageSpec::default() }
+}
+
+pub fn metadata_to_wire(metadata: &ContainerMetadata) -> wire::ContainerMetadata {
+    wire::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
+}
+
+pub fn metadata_from_wire(metadata: Option<wire::ContainerMetadata>) -> ContainerMetadata {
+    let metadata = metadata.unwrap_or_default();
+    ContainerMetadata { name: metadata.name, attempt: metadata.attempt }
+}
+
+fn security_to_wire(security: &SecurityContext, namespaces: wire::NamespaceOption) -> wire::LinuxContainerSecurityContext {
+    let number = |value: Option<u32>| value.map(|value| wire::Int64Value { value: value.into() });
+    let (mut masked, mut read_only) = if security.unmasked_proc { (Vec::new(), Vec::new()) } else { default_paths() };
+    masked.extend(security.masked_paths.iter().cloned());
+    read_only.extend(security.readonly_paths.iter().cloned());
+    let (profile_type, localhost_ref) = match &security.seccomp {
+        Seccomp::RuntimeDefault => (ProfileType::RuntimeDefault, String::new()),
+        Seccomp::Unconfined => (ProfileType::Unconfined, String::new()),
+        Seccomp::Localhost(path) => (ProfileType::Localhost, path.to_string_lossy().into_owned()),
+    };
+    wire::LinuxContainerSecurityContext {
+        capabilities: Some(wire::Capability {
+            add_capabilities: security.add_capabilities.clone(),
+            drop_capabilities: security.drop_capabilities.clone(),
+            add_ambient_capabilities: Vec::new(),
+        }),
+        privileged: security.privileged,
+        namespace_options: Some(namespaces),
+        run_as_user: number(security.run_as_user),
+        run_as_group: number(security.run_as_group.filter(|_| security.run_as_user.is_some() || !security.run_as_username.is_empty())),
+        run_as_username: security.run_as_username.clone(),
+        readonly_rootfs: security.readonly_rootfs,
+        supplemental_groups: security.supplemental_groups.iter().map(|group| i64::from(*group)).collect(),
+        no_new_privs: security.no_new_privs,
+        masked_paths: masked,
+        readonly_paths: read_only,
+        seccomp: Some(wire::SecurityProfile { profile_type: profile_type.into(), localhost_ref }),
+        ..wire::LinuxContainerSecurityContext::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cri::types::Resources;
+
+    fn config() -> ContainerConfig {
+        ContainerConfig {
+            metadata: ContainerMetadata { name: "web".into(), attempt: 3 },
+            image: "busybox:1".into(),
+            command: vec!["sh".into()],
+            args: vec!["-c".into(), "true".into()],
+            working_dir: "/srv".into(),
+            envs: vec![("B".into(), "2".into()), ("A".into(), "1".into())],
+            mounts: vec![Mount { container_path: "/m".into(), host_path: "/h".into(), readonly: true, propagation: "rslave".into() }],
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            annotations: [("c".to_owned(), "d".to_owned())].into(),
+            log_path: "web/3.log".into(),
+            stdin: true,
+            tty: true,
+            resources: Resources { cpu_quota: 5000, cpu_period: 10_000, oom_score_adj: 7, ..Resources::default() },
+            security: SecurityContext {
+                add_capabilities: vec!["NET_ADMIN".into()],
+                run_as_user: Some(7),
+                run_as_group: Some(8),
+                supplemental_groups: vec![9],
+                no_new_privs: true,
+                seccomp: Seccomp::Localhost("/p.json".into()),
+                unmasked_proc: true,
+                masked_paths: vec!["/proc/kcore".into()],
+                ..SecurityContext::default()
+            },
+            stop_signal: "SIGQUIT".into(),
+            ..ContainerConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_container_survives_the_way() {
+        assert_eq!(from_wire(to_wire(&config(), wire::NamespaceOption::default())).unwrap(), config());
+    }
+
+    #[test]
+    fn default_paths_are_spelled_out() {
+        let mut plain = config();
+        plain.security.unmasked_proc = false;
+        let security = to_wire(&plain, wire::NamespaceOption::default()).linux.unwrap().security_context.unwrap();
+        assert!(
+            security.masked_paths.contains(&"/proc/timer_list".to_owned()) && security.readonly_paths.contains(&"/proc/sys".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_by_name() {
+        type Change = fn(&mut wire::ContainerConfig);
+        fn security(config: &mut wire::ContainerConfig) -> &mut wire::LinuxContainerSecurityContext {
+            config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+        }
+        let cases: [(&str, Change); 7] = [
+            ("devices of the host", |config| config.devices.push(wire::Device::default())),
+            ("CDI", |config| config.cdi_devices.push(wire::CdiDevice::default())),
+            ("image as a volume", |config| config.mounts[0].image = Some(wire::ImageSpec::default())),
+            ("recursive_read_only", |config| config.mounts[0].recursive_read_only = true),
+            ("Strict", |config| security(config).supplemental_groups_policy = 1),
+            ("process namespace", |config| security(config).namespace_options.as_mut().unwrap().pid = NamespaceMode::Target.into()),
+            ("ambient", |config| security(config).capabilities.as_mut().unwrap().add_ambient_capabilities.push("CHOWN".into())),
+        ];
+        for (word, change) in cases {
+            let mut wanted = to_wire(&config(), wire::NamespaceOption::default());
+            change(&mut wanted);
+            let refused = from_wire(wanted);
+            assert!(matches!(&refused, Err(CriError::Unsupported(text)) if text.contains(word)), "{word}: {refused:?}");
+        }
+        let mut groupless = to_wire(&config(), wire::NamespaceOption::default());
+        security(&mut groupless).run_as_user = None;
+        assert!(matches!(from_wire(groupless), Err(CriError::Invalid(_))));
+    }
+}

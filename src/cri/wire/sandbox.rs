@@ -1,0 +1,290 @@
+//! A sandbox's configuration, from the wire and onto it. PURE.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super as wire;
+use super::NamespaceMode;
+use crate::cri::CriError;
+use crate::cri::types::{DnsConfig, Namespaces, PodSandboxConfig, PodSandboxMetadata, PortMapping, Resources};
+
+/// What the wire says a sandbox is to be; what cannot be done is refused here, with its name.
+pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, CriError> {
+    let metadata = config.metadata.filter(|metadata| !metadata.name.is_empty());
+    let metadata = metadata.ok_or_else(|| CriError::Invalid("the sandbox has no metadata with a name".into()))?;
+    let linux = config.linux.unwrap_or_default();
+    let security = linux.security_context.unwrap_or_default();
+    if security.run_as_group.is_some() && security.run_as_user.is_none() {
+        return Err(CriError::Invalid("a sandbox with run_as_group needs run_as_user".into()));
+    }
+    refuse_selinux(security.selinux_options.as_ref())?;
+    refuse_apparmor(security.apparmor.as_ref())?;
+    let options = security.namespace_options.unwrap_or_default();
+    if options.userns_options.as_ref().is_some_and(|userns| userns.mode() == NamespaceMode::Pod) {
+        return Err(CriError::Unsupported("a user namespace of the pod's own".into()));
+    }
+    if [options.network(), options.ipc()].contains(&NamespaceMode::Container) {
+        return Err(CriError::Unsupported("a network or IPC namespace of one container".into()));
+    }
+    let metadata = PodSandboxMetadata { namespace: metadata.namespace, name: metadata.name, uid: metadata.uid, attempt: metadata.attempt };
+    Ok(PodSandboxConfig {
+        hostname: config.hostname,
+        log_directory: config.log_directory.into(),
+        dns: config.dns_config.map(|dns| DnsConfig { servers: dns.servers, searches: dns.searches, options: dns.options }),
+        labels: config.labels,
+        annotations: config.annotations,
+        host_network: options.network() == NamespaceMode::Node,
+        host_pid: options.pid() == NamespaceMode::Node,
+        host_ipc: options.ipc() == NamespaceMode::Node,
+        share_process_namespace: options.pid() == NamespaceMode::Pod,
+        sysctls: linux.sysctls,
+        cgroup_parent: cgroup_parent(&linux.cgroup_parent, &metadata),
+        resources: resources_from_wire(linux.resources)?,
+        port_mappings: config.port_mappings.into_iter().map(port_from_wire).collect::<Result<_, _>>()?,
+        host_aliases: Vec::new(),
+        privileged: security.privileged,
+        metadata,
+    })
+}
+
+/// Below the runtime's own root, and one of each pod: callers name one for several.
+fn cgroup_parent(wanted: &str, metadata: &PodSandboxMetadata) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let identity = if metadata.uid.is_empty() { format!("{}-{}", metadata.namespace, metadata.name) } else { metadata.uid.clone() };
+    let own = format!("pod{}", identity.chars().map(plain).collect::<String>());
+    let mut parts: Vec<&str> = wanted.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
+    if parts.is_empty() {
+        parts.push("cri");
+    }
+    if parts.last() != Some(&own.as_str()) {
+        parts.push(&own);
+    }
+    parts.join("/")
+}
+
+fn port_from_wire(mapping: wire::PortMapping) -> Result<PortMapping, CriError> {
+    let port = |number: i32| u16::try_from(number).map_err(|_| CriError::Invalid(format!("{number} is no port")));
+    let protocol = match mapping.protocol() {
+        wire::Protocol::Tcp => "TCP",
+        wire::Protocol::Udp => "UDP",
+        wire::Protocol::Sctp => "SCTP",
+    };
+    let (container_port, host_port) = (port(mapping.container_port)?, port(mapping.host_port)?);
+    Ok(PortMapping { protocol: protocol.into(), container_port, host_port, host_ip: mapping.host_ip })
+}
+
+/// SELinux is not spoken.
+pub(super) fn refuse_selinux(options: Option<&wire::SeLinuxOption>) -> Result<(), CriError> {
+    let named = options.is_some_and(|o| [&o.user, &o.role, &o.r#type, &o.level].into_iter().any(|part| !part.is_empty()));
+    if named { Err(CriError::Unsupported("SELinux labels".into())) } else { Ok(()) }
+}
+
+/// The default profile is none: there is no other one to choose.
+pub(super) fn refuse_apparmor(profile: Option<&wire::SecurityProfile>) -> Result<(), CriError> {
+    let local = profile.is_some_and(|profile| profile.profile_type() == wire::security_profile::ProfileType::Localhost);
+    if local { Err(CriError::Unsupported("AppArmor profiles".into())) } else { Ok(()) }
+}
+
+/// Limits as far as they can be kept; what cannot is refused.
+pub fn resources_from_wire(resources: Option<wire::LinuxContainerResources>) -> Result<Resources, CriError> {
+    let Some(wanted) = resources else { return Ok(Resources::default()) };
+    let positive = |name: &str, value: i64| u64::try_from(value).map_err(|_| CriError::Invalid(format!("{name} is {value}")));
+    let memory = positive("memory_limit_in_bytes", wanted.memory_limit_in_bytes.max(0))?;
+    let unsupported = |what: &str| Err(CriError::Unsupported(what.to_owned()));
+    if !wanted.cpuset_cpus.is_empty() || !wanted.cpuset_mems.is_empty() {
+        return unsupported("cpuset_cpus and cpuset_mems");
+    }
+    if wanted.hugepage_limits.iter().any(|limit| limit.limit > 0) {
+        return unsupported("hugepage_limits");
+    }
+    if wanted.memory_swap_limit_in_bytes > 0 && wanted.memory_swap_limit_in_bytes != wanted.memory_limit_in_bytes {
+        return unsupported("swap beyond the memory limit");
+    }
+    // A container dies as a whole anyway.
+    if let Some(name) = wanted.unified.keys().find(|name| *name != "memory.oom.group") {
+        return unsupported(&format!("the cgroup file {name}"));
+    }
+    Ok(Resources {
+        cpu_period: positive("cpu_period", wanted.cpu_period)?,
+        cpu_quota: wanted.cpu_quota,
+        cpu_shares: positive("cpu_shares", wanted.cpu_shares)?,
+        memory_limit_bytes: memory,
+        pids_limit: 0,
+        oom_score_adj: i32::try_from(wanted.oom_score_adj.clamp(-1000, 1000)).unwrap_or(0),
+    })
+}
+
+/// Our limits in the wire's words.
+pub fn resources_to_wire(resources: &Resources) -> wire::LinuxContainerResources {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    wire::LinuxContainerResources {
+        cpu_period: number(resources.cpu_period),
+        cpu_quota: resources.cpu_quota,
+        cpu_shares: number(resources.cpu_shares),
+        memory_limit_in_bytes: number(resources.memory_limit_bytes),
+        oom_score_adj: i64::from(resources.oom_score_adj),
+        ..wire::LinuxContainerResources::default()
+    }
+}
+
+/// The namespaces of a sandbox in the wire's words.
+pub fn namespaces_to_wire(namespaces: Namespaces) -> wire::NamespaceOption {
+    let of = |host: bool| if host { NamespaceMode::Node } else { NamespaceMode::Pod };
+    let pid = match (namespaces.host_pid, namespaces.shared_pid) {
+        (true, _) => NamespaceMode::Node,
+        (false, true) => NamespaceMode::Pod,
+        (false, false) => NamespaceMode::Container,
+    };
+    wire::NamespaceOption {
+        network: of(namespaces.host_network).into(),
+        pid: pid.into(),
+        ipc: of(namespaces.host_ipc).into(),
+        ..wire::NamespaceOption::default()
+    }
+}
+
+/// What the wire says of a sandbox's namespaces.
+pub fn namespaces_from_wire(options: &wire::NamespaceOption) -> Namespaces {
+    Namespaces {
+        host_network: options.network() == NamespaceMode::Node,
+        host_pid: options.pid() == NamespaceMode::Node,
+        host_ipc: options.ipc() == NamespaceMode::Node,
+        shared_pid: options.pid() == NamespaceMode::Pod,
+    }
+}
+
+/// A configuration of ours in the wire's words. The cgroup is left to the other runtime, host aliases to its client.
+pub fn to_wire(config: &PodSandboxConfig) -> wire::PodSandboxConfig {
+    let namespaces = Namespaces {
+        host_network: config.host_network,
+        host_pid: config.host_pid,
+        host_ipc: config.host_ipc,
+        shared_pid: config.share_process_namespace && !config.host_pid,
+    };
+    let security = wire::LinuxSandboxSecurityContext {
+        namespace_options: Some(namespaces_to_wire(namespaces)),
+        privileged: config.privileged,
+        seccomp: Some(wire::SecurityProfile::default()),
+        ..wire::LinuxSandboxSecurityContext::default()
+    };
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let no_limits = config.resources == Resources::default();
+    wire::PodSandboxConfig {
+        metadata: Some(metadata_to_wire(&config.metadata)),
+        hostname: if config.host_network { String::new() } else { config.hostname.clone() },
+        log_directory: text(&config.log_directory),
+        dns_config: config.dns.as_ref().map(|dns| wire::DnsConfig {
+            servers: dns.servers.clone(),
+            searches: dns.searches.clone(),
+            options: dns.options.clone(),
+        }),
+        port_mappings: config.port_mappings.iter().map(port_to_wire).collect(),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        linux: Some(wire::LinuxPodSandboxConfig {
+            cgroup_parent: String::new(),
+            security_context: Some(security),
+            sysctls: config.sysctls.clone(),
+            overhead: None,
+            resources: (!no_limits).then(|| resources_to_wire(&config.resources)),
+        }),
+    }
+}
+
+fn port_to_wire(mapping: &PortMapping) -> wire::PortMapping {
+    let protocol = match mapping.protocol.as_str() {
+        "UDP" => wire::Protocol::Udp,
+        "SCTP" => wire::Protocol::Sctp,
+        _ => wire::Protocol::Tcp,
+    };
+    wire::PortMapping {
+        protocol: protocol.into(),
+        container_port: mapping.container_port.into(),
+        host_port: mapping.host_port.into(),
+        host_ip: mapping.host_ip.clone(),
+    }
+}
+
+pub fn metadata_to_wire(metadata: &PodSandboxMetadata) -> wire::PodSandboxMetadata {
+    wire::PodSandboxMetadata {
+        name: metadata.name.clone(),
+        uid: metadata.uid.clone(),
+        namespace: metadata.namespace.clone(),
+        attempt: metadata.attempt,
+    }
+}
+
+pub fn metadata_from_wire(metadata: Option<wire::PodSandboxMetadata>) -> PodSandboxMetadata {
+    let metadata = metadata.unwrap_or_default();
+    PodSandboxMetadata { namespace: metadata.namespace, name: metadata.name, uid: metadata.uid, attempt: metadata.attempt }
+}
+
+/// Whether every wanted label is there.
+pub fn has_labels(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> PodSandboxConfig {
+        PodSandboxConfig {
+            metadata: PodSandboxMetadata { namespace: "ns".into(), name: "p".into(), uid: "u1".into(), attempt: 2 },
+            hostname: "p".into(),
+            log_directory: "/var/log/pods/x".into(),
+            dns: Some(DnsConfig { servers: vec!["10.96.0.10".into()], searches: vec!["svc".into()], options: vec!["ndots:5".into()] }),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            annotations: [("c".to_owned(), "d".to_owned())].into(),
+            host_ipc: true,
+            share_process_namespace: true,
+            sysctls: [("net.core.somaxconn".to_owned(), "9".to_owned())].into(),
+            cgroup_parent: "cri/podu1".into(),
+            resources: Resources { cpu_shares: 512, memory_limit_bytes: 1 << 20, ..Resources::default() },
+            port_mappings: vec![PortMapping { protocol: "UDP".into(), container_port: 53, host_port: 5353, host_ip: "127.0.0.1".into() }],
+            ..PodSandboxConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_sandbox_survives_the_way() {
+        assert_eq!(from_wire(to_wire(&config())).unwrap(), config());
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_by_name() {
+        type Change = fn(&mut wire::LinuxPodSandboxConfig);
+        let cases: [(&str, Change); 4] = [
+            ("user namespace", |linux| {
+                let options = linux.security_context.as_mut().unwrap().namespace_options.as_mut().unwrap();
+                options.userns_options = Some(wire::UserNamespace::default());
+            }),
+            ("SELinux", |linux| {
+                let level = wire::SeLinuxOption { level: "s0".into(), ..wire::SeLinuxOption::default() };
+                linux.security_context.as_mut().unwrap().selinux_options = Some(level);
+            }),
+            ("hugepage", |linux| {
+                let limit = wire::HugepageLimit { page_size: "2MB".into(), limit: 1 };
+                linux.resources.as_mut().unwrap().hugepage_limits.push(limit);
+            }),
+            ("cpuset", |linux| linux.resources.as_mut().unwrap().cpuset_cpus = "0".into()),
+        ];
+        for (word, change) in cases {
+            let mut wanted = to_wire(&config());
+            change(wanted.linux.as_mut().unwrap());
+            let refused = from_wire(wanted);
+            assert!(matches!(&refused, Err(CriError::Unsupported(text)) if text.contains(word)), "{word}: {refused:?}");
+        }
+        let nameless = wire::PodSandboxConfig { metadata: None, ..to_wire(&config()) };
+        assert!(matches!(from_wire(nameless), Err(CriError::Invalid(_))));
+    }
+
+    #[test]
+    fn every_pod_has_a_cgroup_of_its_own_below_ours() {
+        let metadata = PodSandboxMetadata { namespace: "ns".into(), name: "p".into(), uid: "u/1".into(), attempt: 0 };
+        assert_eq!(cgroup_parent("", &metadata), "cri/podu_1");
+        assert_eq!(cgroup_parent("/../kube//burstable/podu_1", &metadata), "kube/burstable/podu_1");
+        let nameless = PodSandboxMetadata { uid: String::new(), ..metadata };
+        assert_eq!(cgroup_parent("/kube", &nameless), "kube/podns-p");
+    }
+}
