@@ -61,6 +61,7 @@ pub struct NodeFile {
     pub cgroup_root: Option<String>,
     pub systemd_slice: Option<bool>,
     pub shim: Option<PathBuf>,
+    pub runtime_endpoint: Option<String>,
     pub cluster_dns: Vec<String>,
     pub resolv_conf: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
@@ -95,6 +96,7 @@ pub struct Flags {
     pub run_dir: Option<PathBuf>,
     pub listen: Option<String>,
     pub node_name: Option<String>,
+    pub runtime_endpoint: Option<String>,
     /// `PATH`, `URL`, or `NAME=PATH|URL`.
     pub sources: Vec<String>,
 }
@@ -145,6 +147,8 @@ pub struct Node {
     pub systemd_slice: bool,
     /// `None`: `podbay-shim` beside this binary.
     pub shim: Option<PathBuf>,
+    /// Socket of another container runtime that speaks CRI v1; `None`: our own engine.
+    pub runtime_endpoint: Option<String>,
     pub cluster_dns: Vec<IpAddr>,
     /// What pods resolve by outside the cluster; `None`: /etc/resolv.conf, or where it names nothing but
     /// this host, systemd-resolved's own.
@@ -332,9 +336,14 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
     if cgroup_root.starts_with('/') || cgroup_root.split('/').any(|part| part.is_empty() || part == "..") {
         errors.push(format!("node.cgroup-root: {cgroup_root:?} must be a relative path like `podbay`"));
     }
+    let runtime_endpoint = flags.runtime_endpoint.clone().or(file.runtime_endpoint).filter(|endpoint| !endpoint.is_empty());
+    if let Some(endpoint) = runtime_endpoint.as_ref().filter(|endpoint| !endpoint.starts_with("unix:///") && !endpoint.starts_with('/')) {
+        errors.push(format!("node.runtime-endpoint: {endpoint:?} must be a socket like `unix:///run/containerd/containerd.sock`"));
+    }
     Node {
         name,
         address,
+        runtime_endpoint,
         api_port: file.api_port.unwrap_or(10250),
         lease_seconds: file.lease_seconds.unwrap_or(10),
         max_pods: file.max_pods.unwrap_or(110),
@@ -470,13 +479,15 @@ mod tests {
             name = "Not_A_Name"
             bridge = "much-too-long-for-linux"
             cgroup-root = "/podbay"
+            runtime-endpoint = "tcp://10.0.0.1:1"
             [[source]]
             name = "web"
             "#,
         )
         .unwrap_err()
         .to_string();
-        for part in ["server.listen", "overlaps", "node.name", "node.bridge", "node.cgroup-root", "exactly one of"] {
+        for part in ["server.listen", "overlaps", "node.name", "node.bridge", "node.cgroup-root", "node.runtime-endpoint", "exactly one of"]
+        {
             assert!(error.contains(part), "{part} is missing in:\n{error}");
         }
     }
@@ -559,6 +570,7 @@ mod example {
         };
         assert_eq!(images(&full), images(&defaults));
         assert_eq!(full.images.registries["docker.io"].mirrors, ["mirror.example.org:5000/hub"]);
+        assert_eq!(full.node.runtime_endpoint, None);
         assert_eq!(full.sources["apps"].git.as_ref().unwrap().reference.as_deref(), Some("main"));
     }
 }

@@ -23,7 +23,9 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> cli::error::Outcome {
     match verb {
-        Verb::Up(_) | Verb::Server(_) | Verb::Agent(_) | Verb::Down(_) | Verb::Reset(_) | Verb::Image(_) => return assemble::run(verb),
+        Verb::Up(_) | Verb::Server(_) | Verb::Agent(_) | Verb::Down(_) | Verb::Reset(_) | Verb::Image(_) | Verb::Runtime(_) => {
+            return assemble::run(verb);
+        }
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -47,6 +49,7 @@ fn run(verb: Verb) -> cli::error::Outcome {
             | Verb::Agent(_)
             | Verb::Down(_)
             | Verb::Reset(_)
+            | Verb::Runtime(_)
             | Verb::Image(_) => unreachable!("these verbs are carried out above"),
         }
     });

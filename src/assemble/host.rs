@@ -15,14 +15,27 @@ use crate::cri::Images as _;
 use crate::network::NodeNetwork as _;
 
 /// What Podbay keeps in its data directory: `reset` removes these and nothing else.
-const DATA: [&str; 12] =
-    ["store", "pki", "git", "admin.kubeconfig", "images", "images-store", "network", "agent", "pods", "runtime", "logs", "seccomp"];
+const DATA: [&str; 13] = [
+    "store",
+    "pki",
+    "git",
+    "admin.kubeconfig",
+    "images",
+    "images-store",
+    "network",
+    "agent",
+    "pods",
+    "runtime",
+    "runtime-client",
+    "logs",
+    "seccomp",
+];
 /// The same for the run directory.
-const RUN: [&str; 2] = ["admin.kubeconfig", "pods"];
+const RUN: [&str; 3] = ["admin.kubeconfig", "pods", "cri.sock"];
 /// In both directories.
 const LOCKS: [&str; 2] = ["server.lock", "agent.lock"];
 /// Further entries of the data directory that hold pods rather than state worth keeping.
-const PODS: [&str; 4] = ["pods", "runtime", "network", "logs"];
+const PODS: [&str; 5] = ["pods", "runtime", "runtime-client", "network", "logs"];
 
 /// Stops the daemon and the pods of this host. What a later start needs stays.
 pub async fn down(config: &Config) -> Outcome {

@@ -2,20 +2,24 @@
 //!
 //! - `server`: store, API, controllers, scheduler, sync in one process
 //! - `node`: engine, images, network, agent in one process
+//! - `foreign`: another container runtime in the engine's place
+//! - `serve`: the engine alone, on a CRI socket
 //! - `up`: the daemon verbs, made of those two
 //! - `host`: `down`, `reset` and `image`, which need no daemon; `pull_bars`: what a pull shows at a terminal
 //! - `previews`: sync and the simulator behind the server's and the CLI's previews
 //! - `daemon`: lock, log, signals, systemd
 
 mod daemon;
+mod foreign;
 mod host;
 mod node;
 mod previews;
 mod pull_bars;
+mod serve;
 mod server;
 mod up;
 
-use crate::cli::args::{DaemonArgs, HostArgs, Verb};
+use crate::cli::args::{AgentArgs, DaemonArgs, HostArgs, RuntimeVerb, Verb};
 use crate::cli::error::Outcome;
 use crate::config::{Config, Flags};
 
@@ -41,7 +45,8 @@ pub fn run(verb: Verb) -> Outcome {
         match verb {
             Verb::Up(args) => up::up(&daemon_config(&args)?).await,
             Verb::Server(args) => up::server(&daemon_config(&args)?).await,
-            Verb::Agent(args) => up::agent(&host_config(&args.host, args.node_name.clone())?, &args).await,
+            Verb::Agent(args) => up::agent(&agent_config(&args)?, &args).await,
+            Verb::Runtime(RuntimeVerb::Serve(args)) => serve::serve(&host_config(&args.host, None)?, &args).await,
             Verb::Down(args) => host::down(&host_config(&args, None)?).await,
             Verb::Reset(args) => host::reset(&host_config(&args.host, None)?, &args).await,
             Verb::Image(verb) => host::image(&verb).await,
@@ -51,9 +56,19 @@ pub fn run(verb: Verb) -> Outcome {
 }
 
 fn daemon_config(args: &DaemonArgs) -> anyhow::Result<Config> {
-    let flags =
-        Flags { listen: args.listen.clone(), sources: args.sources.clone(), node_name: args.node_name.clone(), ..flags(&args.host) };
+    let flags = Flags {
+        listen: args.listen.clone(),
+        sources: args.sources.clone(),
+        node_name: args.node_name.clone(),
+        runtime_endpoint: args.runtime_endpoint.clone(),
+        ..flags(&args.host)
+    };
     Ok(Config::load(&flags)?)
+}
+
+fn agent_config(args: &AgentArgs) -> anyhow::Result<Config> {
+    let (node_name, runtime_endpoint) = (args.node_name.clone(), args.runtime_endpoint.clone());
+    Ok(Config::load(&Flags { node_name, runtime_endpoint, ..flags(&args.host) })?)
 }
 
 fn host_config(host: &HostArgs, node_name: Option<String>) -> anyhow::Result<Config> {

@@ -9,6 +9,7 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 
 use super::daemon::{Lock, make_private_data, make_private_dir};
+use super::foreign;
 use crate::agent;
 use crate::config::Config;
 use crate::cri::{Images, Runtime};
@@ -17,15 +18,15 @@ use crate::runtime::{self, Engine, image};
 
 /// The parts of a node, opened on this host's state.
 pub struct Node {
-    pub engine: Arc<Engine>,
-    pub images: Arc<image::ImageStore>,
-    pub network: Arc<network::Linux>,
+    runtime: Arc<dyn Runtime>,
+    images: Arc<dyn Images>,
+    network: Arc<dyn NodeNetwork>,
     pub options: agent::Options,
     _lock: Lock,
 }
 
 /// What of the data directory only root may enter: images have programs with the setuid bit, pods have Secrets.
-const PRIVATE: [&str; 7] = ["images", "images-store", "network", "agent", "pods", "runtime", "logs"];
+const PRIVATE: [&str; 8] = ["images", "images-store", "network", "agent", "pods", "runtime", "runtime-client", "logs"];
 
 /// Where the images of this host are.
 pub fn open_images(config: &Config) -> anyhow::Result<image::ImageStore> {
@@ -69,6 +70,9 @@ pub fn engine_options(config: &Config) -> runtime::Options {
 
 /// Removes all pods of this host, whatever state they are in. No agent may run.
 pub async fn reset_engine(config: &Config) -> anyhow::Result<()> {
+    if let Some(endpoint) = &config.node.runtime_endpoint {
+        foreign::remove_pods(config, endpoint).await?;
+    }
     let network = open_network(config)?;
     runtime::reset(&engine_options(config), &network).await?;
     if config.node.systemd_slice {
@@ -78,19 +82,26 @@ pub async fn reset_engine(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes what pods leave in the data directory root's alone.
+pub fn make_private(config: &Config) -> anyhow::Result<()> {
+    make_private_data(&config.data_dir, &PRIVATE)
+}
+
 /// Opens everything, finds running pods again, imports image archives.
 pub async fn open(config: &Config) -> anyhow::Result<Node> {
     let lock = Lock::take(&[&config.run_dir, &config.data_dir], "agent")?;
-    make_private_data(&config.data_dir, &PRIVATE)?;
-    let images = Arc::new(open_images(config)?);
-    import_archives(config, Arc::clone(&images)).await?;
+    make_private(config)?;
     let network = Arc::new(open_network(config)?);
-    if config.node.systemd_slice {
-        let name = config.node.cgroup_root.clone();
-        tokio::task::spawn_blocking(move || runtime::scope::ensure(&name)).await??;
-    }
-    let engine =
-        Engine::open(engine_options(config), Arc::clone(&images) as _, Arc::clone(&network) as _).await.context("open the engine")?;
+    let (runtime, images, network): (Arc<dyn Runtime>, Arc<dyn Images>, Arc<dyn NodeNetwork>) = match &config.node.runtime_endpoint {
+        Some(endpoint) => {
+            let other = foreign::connect(config, endpoint).await?;
+            (other.clone(), other.clone(), Arc::new(foreign::Told::new(network, other)))
+        }
+        None => {
+            let (engine, images) = open_engine(config, Arc::clone(&network)).await?;
+            (engine, images, network)
+        }
+    };
     let mut options = agent::Options::new(&config.node.name, &config.data_dir);
     options.node_addresses = vec![address(config)?];
     options.node_api_port = config.node.api_port;
@@ -106,7 +117,19 @@ pub async fn open(config: &Config) -> anyhow::Result<Node> {
         options.resolv_conf.clone_from(path);
     }
     options.cluster_dns = config.node.cluster_dns.iter().map(ToString::to_string).collect();
-    Ok(Node { engine: Arc::new(engine), images, network, options, _lock: lock })
+    Ok(Node { runtime, images, network, options, _lock: lock })
+}
+
+/// Our own runtime on this host, with the images somebody left for it.
+pub async fn open_engine(config: &Config, network: Arc<network::Linux>) -> anyhow::Result<(Arc<Engine>, Arc<image::ImageStore>)> {
+    let images = Arc::new(open_images(config)?);
+    import_archives(config, Arc::clone(&images)).await?;
+    if config.node.systemd_slice {
+        let name = config.node.cgroup_root.clone();
+        tokio::task::spawn_blocking(move || runtime::scope::ensure(&name)).await??;
+    }
+    let engine = Engine::open(engine_options(config), Arc::clone(&images) as _, network).await.context("open the engine")?;
+    Ok((Arc::new(engine), images))
 }
 
 /// Archives somebody put into `DATA_DIR/images/` before the start. One bad archive stops nothing.
@@ -140,17 +163,11 @@ fn address(config: &Config) -> anyhow::Result<IpAddr> {
 impl Node {
     /// The node API over this node's runtime.
     pub fn api(&self) -> Router {
-        agent::node_api::router(self.runtime(), &self.options)
-    }
-
-    fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::clone(&self.engine) as _
+        agent::node_api::router(Arc::clone(&self.runtime), &self.options)
     }
 
     /// Runs the agent until the token is cancelled; pods stay.
     pub async fn run(self, client: kube::Client, end: CancellationToken) {
-        let images: Arc<dyn Images> = Arc::clone(&self.images) as _;
-        let network: Arc<dyn NodeNetwork> = Arc::clone(&self.network) as _;
-        agent::run(client, self.runtime(), images, network, self.options, end).await;
+        agent::run(client, self.runtime, self.images, self.network, self.options, end).await;
     }
 }

@@ -51,6 +51,9 @@ pub enum Verb {
     Down(HostArgs),
     /// Remove everything of Podbay from this host
     Reset(ResetArgs),
+    /// The container engine by itself, without Kubernetes
+    #[command(subcommand)]
+    Runtime(RuntimeVerb),
     /// Print a shell's completion script
     Completions { shell: clap_complete::Shell },
     #[command(name = "internal-git-fetch", hide = true)]
@@ -95,6 +98,9 @@ pub struct DaemonArgs {
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+    /// Run pods by the container runtime at this CRI v1 socket [default: Podbay's own engine]
+    #[arg(long, value_name = "unix:///SOCKET")]
+    pub runtime_endpoint: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -110,6 +116,9 @@ pub struct AgentArgs {
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+    /// Run pods by the container runtime at this CRI v1 socket [default: Podbay's own engine]
+    #[arg(long, value_name = "unix:///SOCKET")]
+    pub runtime_endpoint: Option<String>,
     /// Join again in the place of a silent node of the same name
     #[arg(long)]
     pub rejoin: bool,
@@ -361,6 +370,24 @@ pub enum TokenVerb {
         /// The part before the first dot
         id: String,
     },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum RuntimeVerb {
+    /// Serve the engine as a CRI v1 runtime, for crictl or a kubelet
+    Serve(RuntimeServeArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RuntimeServeArgs {
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// Where to listen [default: unix:///RUN_DIR/cri.sock]
+    #[arg(long, value_name = "unix:///SOCKET")]
+    pub socket: Option<String>,
+    /// Addresses of the pods
+    #[arg(long, value_name = "RANGE", default_value = "10.88.0.0/16")]
+    pub pod_range: String,
 }
 
 #[derive(Debug, Clone, Subcommand)]

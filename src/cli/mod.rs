@@ -7,7 +7,7 @@
 //! - `outcome` (pure): how far an accepted revision is
 //! - `local`: what a verb needs of this host without a server; `assemble` provides it
 //!
-//! The daemon verbs (`up`, `server`, `agent`, `down`, `reset`, `image`) are carried out by
+//! The daemon verbs (`up`, `server`, `agent`, `down`, `reset`, `image`, `runtime`) are carried out by
 //! `assemble`: they need the parts, not the API.
 
 pub mod args;

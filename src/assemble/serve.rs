@@ -1,0 +1,42 @@
+//! `podbay runtime serve`: the engine by itself, as any CRI v1 runtime.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+
+use super::daemon::{self, Lock};
+use super::node;
+use crate::cli::args::RuntimeServeArgs;
+use crate::cli::error::Outcome;
+use crate::config::Config;
+use crate::cri::{client, server};
+use crate::network::{NodeNetwork as _, Range, Wanted};
+
+/// Serves until a signal comes; the pods run on.
+pub async fn serve(config: &Config, args: &RuntimeServeArgs) -> Outcome {
+    daemon::start_log();
+    daemon::demand_root("runtime serve")?;
+    let range: Range = args.pod_range.parse().map_err(|error: String| anyhow!("--pod-range: {error}"))?;
+    let socket = match &args.socket {
+        Some(endpoint) => client::socket_path(endpoint).with_context(|| "--socket")?,
+        None => config.run_dir.join("cri.sock"),
+    };
+    let end = daemon::end_on_signals()?;
+    let dirs = [config.run_dir.as_path(), config.data_dir.as_path()];
+    // The pods of a host have one master: its agent, or this.
+    let _lock = Lock::take(&dirs, "agent")?;
+    let listener = server::bind(&socket)?;
+    node::make_private(config)?;
+    let network = Arc::new(node::open_network(config)?);
+    let wanted = Wanted { pod_range: Some(range), cluster_range: Some(range), ..Wanted::default() };
+    network.sync(&wanted).await.context("make the pods' network")?;
+    let (engine, images) = node::open_engine(config, network).await?;
+    tracing::info!(socket = %socket.display(), pods = %range, "serving the CRI");
+    daemon::tell_ready(end.clone());
+    server::serve(listener, engine, images, end).await?;
+    daemon::tell_stopping();
+    // A next start would only have to clear it away.
+    std::fs::remove_file(&socket).ok();
+    tracing::info!("stopped; the pods run on (`podbay runtime serve` finds them again, `podbay down` stops them)");
+    Ok(0)
+}
