@@ -5,6 +5,7 @@
 
 mod agent_volumes;
 mod cluster;
+mod cri;
 mod engine;
 mod foretold;
 mod git;

@@ -1,0 +1,145 @@
+//! The CRI on the kernel: the same suites on containerd, and on our engine behind its socket.
+
+mod containerd;
+mod daemons;
+
+use std::sync::Arc;
+
+use podbay::cri::client::Client;
+use podbay::cri::contract::{Subject, image_suite, inside_suite, our_socket_suite, socket_suite, suite};
+use podbay::cri::{Runtime, server};
+use podbay::runtime::image::{self, ImageStore};
+use podbay::runtime::{Engine, Options, Remains, reset};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{NoNetwork, shim};
+use crate::hosts::sh;
+use containerd::{BUSYBOX, Containerd};
+
+#[tokio::test]
+async fn containerd_keeps_the_contract() {
+    let containerd = Containerd::start(1).await;
+    let client = containerd.client().await;
+    assert!(client.version().starts_with("containerd://1."), "{}", client.version());
+    let subject = containerd.subject(client.clone());
+    suite(&subject).await;
+    inside_suite(&subject).await;
+    socket_suite(&containerd.endpoint(), &subject).await;
+    image_suite(&*client, BUSYBOX).await;
+}
+
+/// Our engine on a socket, with an image store of its own.
+struct Served {
+    dir: tempfile::TempDir,
+    options: Options,
+    network: Arc<NoNetwork>,
+    images: Arc<ImageStore>,
+    end: CancellationToken,
+    server: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Served {
+    fn new(name: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("podbay-cri-").tempdir().unwrap();
+        let archive = dir.path().join("busybox.tar");
+        sh(&format!("examples/build-image {BUSYBOX} {}", archive.display()));
+        let images = ImageStore::open(&dir.path().join("images"), image::Options::default()).unwrap();
+        images.import(&archive, None).unwrap();
+        let mut options = Options::new(dir.path().join("root"), dir.path().join("run"));
+        options.cgroup_root = format!("podbay-test-cri-{name}-{}", std::process::id());
+        options.shim_path = shim();
+        let (network, images) = (Arc::default(), Arc::new(images));
+        Self { dir, options, network, images, end: CancellationToken::new(), server: None }
+    }
+
+    fn endpoint(&self) -> String {
+        format!("unix://{}", self.dir.path().join("cri.sock").display())
+    }
+
+    async fn engine(&self) -> Engine {
+        Engine::open(self.options.clone(), self.images.clone(), self.network.clone()).await.unwrap()
+    }
+
+    async fn start(&mut self) {
+        let listener = server::bind(&self.dir.path().join("cri.sock")).unwrap();
+        let engine = Arc::new(self.engine().await);
+        self.end = CancellationToken::new();
+        let serve = server::serve(listener, engine, self.images.clone(), self.end.clone());
+        self.server = Some(tokio::spawn(async move { serve.await.unwrap() }));
+    }
+
+    async fn stop(&mut self) {
+        self.end.cancel();
+        self.server.take().unwrap().await.unwrap();
+    }
+
+    async fn client(&self) -> Arc<Client> {
+        Arc::new(Client::connect(&self.endpoint(), &self.dir.path().join("client")).await.unwrap())
+    }
+
+    fn subject(&self, runtime: Arc<dyn Runtime>) -> Subject {
+        let logs = self.dir.path().join("logs");
+        std::fs::create_dir_all(&logs).unwrap();
+        Subject { runtime, image: BUSYBOX.into(), logs, host_network: false }
+    }
+
+    async fn leaves_nothing(self) {
+        reset(&self.options, &*self.network).await.unwrap();
+        assert_eq!(Remains::look(&self.options).unwrap(), Remains::default());
+        let files = |dir: &str| std::fs::read_dir(self.dir.path().join(dir)).map(Iterator::count).unwrap_or(0);
+        assert_eq!(files("client"), 0);
+    }
+}
+
+#[tokio::test]
+async fn our_engine_keeps_the_contract_directly() {
+    let served = Served::new("direct");
+    let subject = served.subject(Arc::new(served.engine().await));
+    suite(&subject).await;
+    inside_suite(&subject).await;
+    image_suite(&*served.images, BUSYBOX).await;
+    drop(subject);
+    served.leaves_nothing().await;
+}
+
+#[tokio::test]
+async fn our_engine_keeps_the_contract_over_its_socket() {
+    let mut served = Served::new("socket");
+    served.start().await;
+    let client = served.client().await;
+    assert_eq!(client.version(), concat!("podbay://", env!("CARGO_PKG_VERSION")));
+    let subject = served.subject(client.clone());
+    suite(&subject).await;
+    inside_suite(&subject).await;
+    socket_suite(&served.endpoint(), &subject).await;
+    our_socket_suite(&served.endpoint(), &subject).await;
+    image_suite(&*client, BUSYBOX).await;
+    drop((subject, client));
+    served.stop().await;
+    served.leaves_nothing().await;
+}
+
+#[tokio::test]
+async fn pods_outlive_the_server() {
+    let mut served = Served::new("restart");
+    served.start().await;
+    let client = served.client().await;
+    let subject = served.subject(client.clone());
+    let sandbox = client.run_pod_sandbox(&subject.pod("outlives")).await.unwrap();
+    let running = subject.start(&sandbox, &subject.container("runs", &["sleep", "100000"])).await.unwrap();
+    let ended = subject.start(&sandbox, &subject.container("ends", &["sh", "-c", "exit 3"])).await.unwrap();
+    subject.until_exited(&ended).await;
+    let look =
+        || async { (client.list_pod_sandboxes().await, client.container_status(&running).await, client.container_status(&ended).await) };
+    let before = look().await;
+    served.stop().await;
+    assert!(client.list_containers().await.is_err(), "nobody answers");
+    served.start().await;
+    let after = look().await;
+    assert_eq!(before.0.unwrap(), after.0.unwrap());
+    assert_eq!((before.1.unwrap(), before.2.unwrap()), (after.1.unwrap(), after.2.unwrap()));
+    client.remove_pod_sandbox(&sandbox).await.unwrap();
+    drop((subject, client));
+    served.stop().await;
+    served.leaves_nothing().await;
+}
