@@ -137,6 +137,7 @@ fn a_sub_path_that_changes_meanwhile_leads_nowhere_else() {
     host.prepare(&made, &References::default());
     let volume = host.layout().volume("u1", "e");
     fs::create_dir_all(volume.join("real/in")).unwrap();
+    symlink("real", volume.join("swap")).unwrap();
     fs::create_dir(outside.path().join("in")).unwrap();
     fs::write(outside.path().join("in/precious"), "x").unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use podbay::cri::contract::{Subject, suite};
+use podbay::cri::contract::{Subject, stream_suite, suite};
 use podbay::cri::{ContainerConfig, ContainerState, CriError, ExecRequest, Mount, PodSandboxConfig, Resources, SandboxState, Seccomp};
 use podbay::network::{Attachment, NetworkError, PodNetwork};
 use podbay::runtime::{Engine, ImageRoot, Options, Remains, Rootfs, reset};
@@ -152,6 +152,7 @@ async fn the_engine_keeps_the_contract() {
     let house = House::new("contract");
     let subject = house.open().await;
     suite(&subject).await;
+    stream_suite(&subject).await;
     house.close(subject).await;
 }
 
