@@ -2,17 +2,33 @@
 
 use std::sync::Arc;
 
-use ::http::{HeaderMap, Request, Uri, header};
-use bytes::{Buf, Bytes};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use ::http::Uri;
+use ::http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tonic::Code;
+use tonic::client::Grpc;
+use tonic::transport::Endpoint;
+use tonic_prost::ProstCodec;
 
 /// More than any answer of the protocol takes.
 const MOST_BYTES: usize = 64 << 10;
-const UNIMPLEMENTED: &str = "12";
+
+/// `grpc.health.v1.HealthCheckRequest` of the gRPC health checking protocol.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthCheckResponse {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
 
 /// Whom to ask and about what.
 #[derive(Clone, Copy, Debug)]
@@ -41,110 +57,48 @@ pub async fn check(ask: Question<'_>) -> Result<(), String> {
 }
 
 async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ask: Question<'_>) -> Result<(), String> {
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|cause| cause.to_string())?;
-    let connection = tokio::spawn(connection);
-    let answer = async {
-        let answer = sender.send_request(request(ask)?).await.map_err(|cause| cause.to_string())?;
-        let code = answer.status();
-        if !code.is_success() {
-            return Err(format!("HTTP status {}", code.as_u16()));
-        }
-        // An answer of headers alone has its status there.
-        let early = verdict(answer.headers());
-        let whole = Limited::new(answer.into_body(), MOST_BYTES).collect().await.map_err(|cause| cause.to_string())?;
-        let late = whole.trailers().and_then(verdict);
-        late.or(early).unwrap_or_else(|| Err("the answer has no gRPC status".to_owned()))?;
-        match serving_status(&whole.to_bytes()) {
-            Some(1) => Ok(()),
-            status => Err(format!("service unhealthy (responded with \"{}\")", status_name(status))),
-        }
-    };
-    let answer = answer.await;
-    connection.abort();
-    answer
-}
-
-fn request(Question { host, port, tls, service }: Question<'_>) -> Result<Request<Full<Bytes>>, String> {
+    let Question { host, port, tls, service } = ask;
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let scheme = if tls { "https" } else { "http" };
-    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query("/grpc.health.v1.Health/Check").build();
-    let request = Request::post(uri.map_err(|cause| cause.to_string())?)
-        .header(header::CONTENT_TYPE, "application/grpc")
-        .header(header::TE, "trailers")
-        .header(header::USER_AGENT, concat!("podbay-probe/", env!("CARGO_PKG_VERSION")));
-    request.body(Full::new(question(service))).map_err(|cause| cause.to_string())
-}
-
-/// One uncompressed message that holds the service's name as its first field; an empty name is left out.
-fn question(service: &str) -> Bytes {
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        message.push(0x0a);
-        let mut length = service.len();
-        while length > 0x7f {
-            message.push(u8::try_from(length & 0x7f).unwrap_or_default() | 0x80);
-            length >>= 7;
+    let origin =
+        format!("{}://{authority}", if tls { "https" } else { "http" }).parse().map_err(|cause| format!("{authority}: {cause}"))?;
+    let endpoint = Endpoint::from_static("http://probe").origin(origin);
+    let endpoint = endpoint.user_agent(concat!("podbay-probe/", env!("CARGO_PKG_VERSION"))).map_err(|cause| cause.to_string())?;
+    // One connection is made already; there is no other.
+    let mut stream = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: Uri| {
+        std::future::ready(stream.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)))
+    });
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|cause| said(&cause))?;
+    let mut client = Grpc::new(channel).max_decoding_message_size(MOST_BYTES);
+    client.ready().await.map_err(|cause| said(&cause))?;
+    let request = tonic::Request::new(HealthCheckRequest { service: service.to_owned() });
+    let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+    let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+    let answer = client.unary(request, path, codec).await.map_err(|status| match status.code() {
+        Code::Unimplemented => {
+            format!("this server does not implement the grpc health protocol (grpc.health.v1.Health): {}", status.message())
         }
-        message.push(u8::try_from(length).unwrap_or_default());
-        message.extend(service.as_bytes());
+        code => format!("health rpc failed with code {}: {}", code as i32, status.message()),
+    })?;
+    match answer.get_ref().status {
+        SERVING => Ok(()),
+        status => Err(format!("service unhealthy (responded with \"{}\")", status_name(status))),
     }
-    let length = u32::try_from(message.len()).unwrap_or_default();
-    [&[0], &length.to_be_bytes()[..], &message].concat().into()
 }
 
-/// What `grpc-status` says, where it is there.
-fn verdict(headers: &HeaderMap) -> Option<Result<(), String>> {
-    let text = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let status = text("grpc-status")?;
-    let message = text("grpc-message").unwrap_or_default();
-    Some(match status.as_str() {
-        "0" => Ok(()),
-        UNIMPLEMENTED => Err(format!("this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}")),
-        code => Err(format!("health rpc failed with code {code}: {message}")),
-    })
+/// An error with its causes.
+fn said(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// The first field of the answer's message, a number; none written means 0.
-fn serving_status(mut body: &[u8]) -> Option<u64> {
-    let compressed = body.try_get_u8().ok()?;
-    let length = usize::try_from(body.try_get_u32().ok()?).ok()?;
-    let mut message = body.get(..length).filter(|_| compressed == 0)?;
-    let mut status = 0;
-    while !message.is_empty() {
-        let tag = number(&mut message)?;
-        match tag & 7 {
-            0 => {
-                let value = number(&mut message)?;
-                status = if tag >> 3 == 1 { value } else { status };
-            }
-            2 => {
-                let length = usize::try_from(number(&mut message)?).ok()?;
-                message = message.get(length..)?;
-            }
-            _ => return None,
-        }
-    }
-    Some(status)
-}
+const SERVING: i32 = 1;
 
-fn number(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = bytes.try_get_u8().ok()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn status_name(status: Option<u64>) -> &'static str {
+fn status_name(status: i32) -> &'static str {
     match status {
-        Some(0) => "UNKNOWN",
-        Some(2) => "NOT_SERVING",
-        Some(3) => "SERVICE_UNKNOWN",
+        0 => "UNKNOWN",
+        2 => "NOT_SERVING",
+        3 => "SERVICE_UNKNOWN",
         _ => "no status that is known",
     }
 }
@@ -152,9 +106,12 @@ fn status_name(status: Option<u64>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::StreamBody;
+    use ::http::{HeaderMap, Request, header};
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, StreamBody};
     use hyper::body::{Frame, Incoming};
     use hyper::service::service_fn;
+    use hyper_util::rt::TokioExecutor;
 
     /// Answers by the name of the service that is asked for.
     async fn answer(
@@ -206,7 +163,7 @@ mod tests {
             ("odd", None),
             ("down", Some("service unhealthy (responded with \"NOT_SERVING\")")),
             ("unset", Some("service unhealthy (responded with \"UNKNOWN\")")),
-            ("broken", Some("service unhealthy")),
+            ("broken", Some("health rpc failed with code 13")),
             ("none", Some("does not implement the grpc health protocol")),
             ("gone", Some("code 5")),
         ];
@@ -230,12 +187,5 @@ mod tests {
         assert!(check(plain(port, "")).await.is_err());
         serve.await.unwrap();
         assert!(check(plain(port, "")).await.is_err(), "nobody listens");
-    }
-
-    #[test]
-    fn long_names_have_long_lengths() {
-        let name = "n".repeat(300);
-        assert_eq!(question(&name)[..8], [0, 0, 0, 1, 47, 0x0a, 0xac, 0x02]);
-        assert_eq!(question("")[..], [0, 0, 0, 0, 0]);
     }
 }
