@@ -36,17 +36,33 @@ async fn look(context: &Context, known: &BTreeMap<String, Known>) -> Result<BTre
         return Ok(known);
     }
     let (mut after, mut estimated, mut removed) = (before, 0u64, 0);
+    let mut failed = Vec::new();
     for (id, size) in &plan.removable {
-        context.images.remove(id).await?;
+        if let Err(error) = context.images.remove(id).await {
+            // The others may go all the same.
+            failed.push(error.to_string());
+            continue;
+        }
         tracing::info!(image = id, "an unused image is removed to make room");
         (estimated, removed) = (estimated.saturating_add(*size), removed + 1);
-        after = space(context).await?;
+        let now = space(context).await?;
+        let freed = now.available > after.available;
+        after = now;
+        // Nothing goes while a pull is under way: more names less would not help until the next look.
+        if !freed && *size > 0 {
+            break;
+        }
         // Layers of others stay, and those of a pull under way go at its end: neither figure is the truth.
         if after.available.saturating_sub(before.available).max(estimated) >= plan.missing {
             break;
         }
     }
     tell(context, (before, after), (removed, estimated), plan.missing);
+    if let Some(first) = failed.first() {
+        let text = format!("{} unused images could not be removed, the first: {first}", failed.len());
+        tracing::warn!(failed = failed.len(), error = first, "unused images could not be removed");
+        context.events.node(&context.options.node_name, true, "ImageGCFailed", text);
+    }
     Ok(known)
 }
 

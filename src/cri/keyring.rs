@@ -41,19 +41,29 @@ pub struct Keyring {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct ConfigJson {
-    auths: BTreeMap<String, Entry>,
-    cred_helpers: BTreeMap<String, String>,
+    auths: Option<BTreeMap<String, Option<Entry>>>,
+    cred_helpers: Option<BTreeMap<String, Option<String>>>,
     creds_store: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Entry {
+    #[serde(deserialize_with = "or_empty")]
     auth: String,
+    #[serde(deserialize_with = "or_empty")]
     username: String,
+    #[serde(deserialize_with = "or_empty")]
     password: String,
+    #[serde(deserialize_with = "or_empty")]
     identitytoken: String,
+    #[serde(deserialize_with = "or_empty")]
     registrytoken: String,
+}
+
+/// `null` is nothing, as in Go.
+fn or_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Option::<String>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Keyring {
@@ -63,9 +73,10 @@ impl Keyring {
     /// When it cannot be read. What was read of it before stays.
     pub fn add_config(&mut self, json: &[u8]) -> Result<(), KeyringError> {
         let config: ConfigJson = parse(json)?;
-        self.helpers.extend(config.cred_helpers);
+        let helpers = config.cred_helpers.unwrap_or_default();
+        self.helpers.extend(helpers.into_iter().filter_map(|(registry, helper)| Some((registry, helper?))));
         self.store = self.store.take().or(config.creds_store.filter(|name| !name.is_empty()));
-        self.add(config.auths)
+        self.add(config.auths.unwrap_or_default())
     }
 
     /// Takes in the older form without `auths` around it (`kubernetes.io/dockercfg`).
@@ -76,11 +87,11 @@ impl Keyring {
         self.add(parse(json)?)
     }
 
-    fn add(&mut self, entries: BTreeMap<String, Entry>) -> Result<(), KeyringError> {
+    fn add(&mut self, entries: BTreeMap<String, Option<Entry>>) -> Result<(), KeyringError> {
         let mut outcome = Ok(());
         for (place, entry) in entries {
             let place = key(&place);
-            match credentials(&entry) {
+            match credentials(&entry.unwrap_or_default()) {
                 // An entry without any is docker's note that a helper has them.
                 Some(found) if found == RegistryAuth::default() => {}
                 Some(found) => self.places.entry(place).or_default().push(found),
@@ -148,7 +159,9 @@ fn credentials(entry: &Entry) -> Option<RegistryAuth> {
         identity_token: entry.identitytoken.clone(),
     };
     if !entry.auth.is_empty() {
-        let text = String::from_utf8(BASE64.decode(entry.auth.trim()).ok()?).ok()?;
+        // Go's decoder passes over line ends, and some tools wrap.
+        let auth: String = entry.auth.trim().chars().filter(|letter| !matches!(letter, '\r' | '\n')).collect();
+        let text = String::from_utf8(BASE64.decode(auth).ok()?).ok()?;
         let (user, password) = text.split_once(':')?;
         (found.username, found.password) = (user.to_owned(), password.trim_end_matches('\0').to_owned());
     }
@@ -244,6 +257,16 @@ mod tests {
         assert_eq!(keyring.find("identity.test/x")[0].identity_token, "i");
         assert_eq!(users("helped.test/x"), Vec::<String>::new());
         assert_eq!(users("elsewhere.test/x"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn null_is_nothing_and_base64_may_be_wrapped() {
+        let keyring = keyring(&json!({"credHelpers": null, "credsStore": null, "auths": {
+            "null.test": null,
+            "wrapped.test": {"auth": "dGVh\r\nbTpz\nM2M6cmV0\r\n", "username": null, "identitytoken": null},
+        }}));
+        assert!(keyring.find("null.test/x").is_empty());
+        assert_eq!(keyring.find("wrapped.test/x")[0].password, "s3c:ret");
     }
 
     #[test]

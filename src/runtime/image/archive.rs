@@ -13,7 +13,7 @@ use super::tarball::{EntryKind, TarReader};
 use super::{Limits, stream, unpack};
 
 /// Of manifests, indexes and configurations.
-pub(super) const DOCUMENT_MAX: u64 = 8 << 20;
+pub(super) const DOCUMENT_MAX: u64 = 4 << 20;
 
 pub(super) enum Archive {
     Directory(PathBuf),

@@ -8,7 +8,7 @@
 //! layers/HEX/   one overlay lower directory a diff-id; there whole or not at all
 //! sizes/HEX     bytes of that layer
 //! holds/NAME    the image a container was made from
-//! partial/HEX   blobs on their way; what is left of a cut download serves the next for an hour
+//! partial/HEX   blobs on their way, by registry and digest; what is left of a cut download serves the next for an hour
 //! tmp/          what a crash leaves behind is here, and goes at the next start
 //! ```
 //!
@@ -108,12 +108,13 @@ impl Disk {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    pub fn partial_path(&self, blob: &Digest) -> PathBuf {
-        self.root.join("partial").join(blob.hex())
+    /// By the registry it comes from, too: one that is slow or lies hinders nobody who asks another.
+    pub fn partial_path(&self, registry: &str, blob: &Digest) -> PathBuf {
+        self.root.join("partial").join(Digest::of(format!("{registry}/{blob}").as_bytes()).hex())
     }
     /// What is there of a blob whose download was cut.
-    pub fn partial_bytes(&self, blob: &Digest) -> u64 {
-        fs::metadata(self.partial_path(blob)).map_or(0, |meta| meta.len())
+    pub fn partial_bytes(&self, registry: &str, blob: &Digest) -> u64 {
+        fs::metadata(self.partial_path(registry, blob)).map_or(0, |meta| meta.len())
     }
 
     /// Bytes that may still be written to the store's disk.
@@ -295,7 +296,7 @@ impl Disk {
             .images
             .iter()
             .any(|(id, record)| id.to_string() == image.trim() && !(record.tags.is_empty() && record.digests.is_empty()));
-        if named { Ok(()) } else { self.sweep() }
+        if named { Ok(()) } else { self.sweep().map(drop) }
     }
 
     /// Holders and what they hold.
@@ -314,12 +315,12 @@ impl Disk {
         Ok(holds)
     }
 
-    /// Deletes what no image needs. Does nothing while somebody adds: they sweep at their end.
-    pub fn sweep(&self) -> Result<(), ImageError> {
+    /// Deletes what no image needs. Does nothing while somebody adds: they sweep at their end. Whether it did.
+    pub fn sweep(&self) -> Result<bool, ImageError> {
         let busy = self.lock_file("busy")?;
         match flock(&busy, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
             Err(errno) => return Err(ImageError::errno("lock the image store")(errno)),
         }
         let held: BTreeSet<Digest> = self.holds()?.into_values().collect();
@@ -337,7 +338,8 @@ impl Disk {
                 }
             }
         }
-        self.sweep_partial(LEFTOVER_AGE)
+        self.sweep_partial(LEFTOVER_AGE)?;
+        Ok(true)
     }
 
     /// Removes what cut downloads left and nobody went on with.
@@ -363,7 +365,11 @@ impl Disk {
             Err(error) => return Err(fail()(error)),
         };
         if !meta.is_dir() {
-            return fs::remove_file(path).map_err(fail());
+            return match fs::remove_file(path) {
+                // Somebody else's scratch file, put in its place meanwhile.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fail()(error)),
+                _ => Ok(()),
+            };
         }
         let trash = self.scratch("trash");
         fs::rename(path, &trash).map_err(fail())?;

@@ -1,6 +1,6 @@
 //! One blob from a registry to a file that grows, over as many connections as it takes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{StatusCode, header};
 
@@ -14,6 +14,14 @@ use super::registry::{Answer, Registry};
 
 /// Less than this is no progress: it does not earn another attempt.
 const PROGRESS: u64 = 64 << 10;
+/// A layer that comes slower than this, with some time on top, is given up for now.
+const LEAST_A_SECOND: u64 = 32 << 10;
+const AT_LEAST: Duration = Duration::from_secs(600);
+
+/// How long one layer may take: whoever sends just enough not to be silent holds a pull no longer than that.
+fn deadline(size: u64) -> Duration {
+    AT_LEAST.saturating_add(Duration::from_secs(size / LEAST_A_SECOND))
+}
 
 /// What is downloaded, and from where.
 pub(super) struct Download<'a> {
@@ -31,7 +39,11 @@ pub(super) struct Download<'a> {
 impl Download<'_> {
     /// Goes on from what is there until it is whole and verified.
     pub async fn run(&self, partial: &mut Partial) -> Result<(), ImageError> {
-        let outcome = self.fetch(partial).await;
+        let most = deadline(self.blob.size);
+        let outcome = match tokio::time::timeout(most, self.fetch(partial)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ImageError::Unreachable(format!("{} did not come within {} s", self.what, most.as_secs()))),
+        };
         if let Err(error) = &outcome {
             partial.fail(error);
         }
@@ -66,12 +78,12 @@ impl Download<'_> {
     async fn stretch(&self, partial: &mut Partial, place: usize) -> Result<(), ImageError> {
         let from = partial.written();
         let mut answer = self.registry.blob(place, &self.blob.digest, from, self.what).await?;
-        let mut skip = match answer.status {
-            StatusCode::PARTIAL_CONTENT if begins_at(&answer) == Some(from) => 0,
-            StatusCode::PARTIAL_CONTENT => return Err(ImageError::Registry(format!("{}: another part than was asked for", self.what))),
-            // It cannot begin in the middle: what is here already is passed over.
-            _ => from,
-        };
+        if from > 0 && passed_over(&answer, from).is_none() {
+            // It cannot begin there, or does not say where: once more, from the start.
+            answer = self.registry.blob(place, &self.blob.digest, 0, self.what).await?;
+        }
+        let skip = passed_over(&answer, from);
+        let mut skip = skip.ok_or_else(|| ImageError::Registry(format!("{}: another part than was asked for", self.what)))?;
         let mut pace = Pace { since: Instant::now(), bytes: 0 };
         while let Some(mut chunk) = answer.chunk().await? {
             pace.take(chunk.len() as u64, self)?;
@@ -113,7 +125,29 @@ impl Pace {
     }
 }
 
+/// What of an answer is here already; `None` when it does not serve.
+fn passed_over(answer: &Answer, from: u64) -> Option<u64> {
+    match answer.status {
+        StatusCode::PARTIAL_CONTENT => from.checked_sub(begins_at(answer)?),
+        StatusCode::RANGE_NOT_SATISFIABLE => None,
+        // It cannot begin in the middle.
+        _ => Some(from),
+    }
+}
+
 fn begins_at(answer: &Answer) -> Option<u64> {
     let range = answer.headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_has_its_time() {
+        assert_eq!(deadline(0), Duration::from_secs(600));
+        assert_eq!(deadline(32 << 20), Duration::from_secs(600 + 1024));
+        assert!(deadline(u64::MAX) > deadline(1 << 40));
+    }
 }

@@ -90,6 +90,8 @@ pub enum Refusal {
     ExtendedHeader,
     #[error("the layer has too many entries")]
     Entries,
+    #[error("the paths of the layer's directories are too long together")]
+    Paths,
     #[error("the layer is too large when unpacked")]
     Bytes,
     #[error("the archive ends in the middle of it")]
@@ -108,7 +110,8 @@ impl ImageError {
     }
 
     pub(super) fn format(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
-        Self::Format { what: what.into(), cause: cause.to_string() }
+        // Both may quote what a stranger wrote.
+        Self::Format { what: brief(&what.into(), TEXT_MAX), cause: brief(&cause.to_string(), TEXT_MAX) }
     }
 
     /// Whether trying again soon is of no use: the image is what is wrong, not the way to it.
@@ -126,17 +129,54 @@ impl ImageError {
         use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
         match self {
             Self::Io { source, .. } => matches!(source.kind(), InvalidData | InvalidInput | Other | UnexpectedEof),
-            Self::NoSpace { .. } => false,
-            _ => true,
+            Self::Digest { .. } | Self::Format { .. } | Self::Refused { .. } | Self::TooLarge { .. } => true,
+            _ => false,
         }
     }
 
     pub(super) fn to_cri(&self, attempt: &str, reference: &str) -> CriError {
+        // It goes into status, events and logs, and much of it is what strangers wrote.
+        let cause = brief(&self.to_string(), CAUSE_MAX);
+        let reference = brief(reference, TEXT_MAX);
         match self {
-            Self::NotFound(what) => CriError::NotFound(format!("image {what}")),
-            Self::Reference { .. } => CriError::Invalid(self.to_string()),
-            other if other.is_final() => CriError::Pull { reference: reference.to_owned(), cause: other.to_string() },
-            other => CriError::failed(format!("{attempt} {reference}"), other),
+            Self::NotFound(what) => CriError::NotFound(format!("image {}", brief(what, TEXT_MAX))),
+            Self::Reference { .. } => CriError::Invalid(cause),
+            other if other.is_final() => CriError::Pull { reference, cause },
+            _ => CriError::failed(format!("{attempt} {reference}"), cause),
         }
+    }
+}
+
+/// Letters of one text in a message.
+pub(super) const TEXT_MAX: usize = 300;
+/// Bytes of a whole message.
+const CAUSE_MAX: usize = 1024;
+
+/// What a stranger wrote: one line, at most so many bytes, and none of what steers a terminal.
+pub(super) fn brief(text: &str, most: usize) -> String {
+    let mut brief = String::new();
+    for letter in text.chars() {
+        let letter = if letter.is_control() { ' ' } else { letter };
+        if brief.len() + letter.len_utf8() > most {
+            brief.push('…');
+            break;
+        }
+        brief.push(letter);
+    }
+    brief
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_wrote_is_short_and_one_line() {
+        assert_eq!(brief("a\u{1b}[2J\nb", 300), "a [2J b");
+        assert_eq!(brief("äääb", 5), "ää…");
+        let error = ImageError::format("x\n".repeat(9999), "y".repeat(9999)).to_string();
+        assert!(error.len() < 700 && !error.contains('\n'), "{error}");
+        let error = ImageError::Registry("z".repeat(9999)).to_cri("pull", "app").to_string();
+        assert!(error.len() < 1200, "{error}");
     }
 }

@@ -10,7 +10,7 @@ use super::archive::{Archive, DOCUMENT_MAX};
 use super::build;
 use super::disk::{Disk, Record};
 use super::error::ImageError;
-use super::manifest::{self, Descriptor, Document, Platform};
+use super::manifest::{self, Bounded, Descriptor, Document, MANIFESTS_MAX, Outline, Platform};
 use super::reference::{Digest, Reference};
 use super::{Options, stream};
 
@@ -26,8 +26,10 @@ pub(super) struct Finished {
 
 /// Reads a configuration and checks that it is for this host.
 pub(super) fn read_config(bytes: &[u8], what: &str, host: &Platform) -> Result<(ImageConfiguration, Vec<Digest>), ImageError> {
-    let config: ImageConfiguration =
-        serde_json::from_slice(bytes).map_err(|cause| ImageError::format(format!("configuration of {what}"), cause))?;
+    let fail = |cause: serde_json::Error| ImageError::format(format!("configuration of {what}"), cause);
+    // Its lists are counted before any is built: a small text becomes a large structure.
+    serde_json::from_slice::<Outline>(bytes).map_err(fail)?;
+    let config: ImageConfiguration = serde_json::from_slice(bytes).map_err(fail)?;
     let platform = Platform {
         os: config.os().to_string(),
         architecture: config.architecture().to_string(),
@@ -42,8 +44,12 @@ pub(super) fn read_config(bytes: &[u8], what: &str, host: &Platform) -> Result<(
 
 /// Keeps configuration and names; the caller still holds `busy`.
 pub(super) fn finish(disk: &Disk, image: &Finished, user: &str) -> Result<Digest, ImageError> {
+    let mut bytes = image.config.len() as u64;
+    for layer in &image.layers {
+        let missing = || ImageError::Io { attempt: format!("finish an image: layer {layer}"), source: std::io::ErrorKind::NotFound.into() };
+        bytes = bytes.saturating_add(disk.layer_bytes(layer).ok_or_else(missing)?);
+    }
     let id = disk.put_blob(&image.config)?;
-    let bytes = image.layers.iter().filter_map(|layer| disk.layer_bytes(layer)).sum::<u64>() + image.config.len() as u64;
     disk.change(|index| {
         for record in index.images.values_mut() {
             if let Some(tag) = &image.tag {
@@ -192,9 +198,6 @@ impl Manifest {
         if config.size > DOCUMENT_MAX {
             return Err(ImageError::TooLarge { what: format!("configuration of {what}"), limit: DOCUMENT_MAX });
         }
-        if document.layers.len() > 500 {
-            return Err(fail("it has more than 500 layers"));
-        }
         let mut layers = Vec::new();
         for layer in document.layers {
             if let Some(cause) = manifest::unsupported_layer(&layer.media_type) {
@@ -241,7 +244,7 @@ struct DockerEntry {
 }
 
 fn import_docker(disk: &Disk, options: &Options, archive: &Archive, name: Option<&Reference>) -> Result<Vec<String>, ImageError> {
-    let entries: Vec<DockerEntry> =
+    let Bounded(entries): Bounded<DockerEntry, MANIFESTS_MAX> =
         serde_json::from_slice(&archive.document("manifest.json")?).map_err(|cause| ImageError::format("manifest.json", cause))?;
     if name.is_some() && entries.len() != 1 {
         return Err(ImageError::format("archive", "it holds several images: import it without a name"));

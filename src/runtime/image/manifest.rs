@@ -1,8 +1,63 @@
 //! Image manifests and indexes as they come from registries and archives, and the choice of a platform. PURE.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Entries of an index.
+pub(super) const MANIFESTS_MAX: usize = 1000;
+/// Of one image; overlayfs takes about as many.
+const LAYERS_MAX: usize = 500;
+/// Steps an image was made in.
+const HISTORY_MAX: usize = 4000;
+
+/// A list that is refused as soon as it is too long, not after all of it has been built.
+#[derive(Debug)]
+pub(super) struct Bounded<T, const MAX: usize>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counting<T, MAX> {
+            type Value = Vec<T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "a list of at most {MAX}")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+                let mut found = Vec::new();
+                while let Some(next) = list.next_element()? {
+                    if found.len() >= MAX {
+                        return Err(A::Error::custom(format!("it has a list of more than {MAX}")));
+                    }
+                    found.push(next);
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_seq(Counting::<T, MAX>(PhantomData)).map(Self)
+    }
+}
+
+fn bounded<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Bounded::<T, MAX>::deserialize(deserializer).map(|list| list.0)
+}
+
+/// What of a configuration is counted; nothing of it is kept.
+#[derive(Deserialize)]
+pub(super) struct Outline {
+    #[serde(default, rename = "history")]
+    _history: Option<Bounded<IgnoredAny, HISTORY_MAX>>,
+    #[serde(default, rename = "rootfs")]
+    _rootfs: Option<OutlineRootfs>,
+}
+
+#[derive(Deserialize)]
+struct OutlineRootfs {
+    #[serde(default, rename = "diff_ids")]
+    _diff_ids: Option<Bounded<IgnoredAny, LAYERS_MAX>>,
+}
 
 /// A manifest or an index: OCI's and Docker's differ in nothing that is read here.
 #[derive(Debug, Default, Deserialize)]
@@ -11,7 +66,9 @@ pub(super) struct Document {
     pub schema_version: u32,
     pub media_type: Option<String>,
     pub config: Option<Descriptor>,
+    #[serde(deserialize_with = "bounded::<LAYERS_MAX, _, _>")]
     pub layers: Vec<Descriptor>,
+    #[serde(deserialize_with = "bounded::<MANIFESTS_MAX, _, _>")]
     pub manifests: Vec<Descriptor>,
 }
 
@@ -132,6 +189,22 @@ mod tests {
         ] {
             assert_eq!(choose(&index, &host).map(|entry| entry.digest.as_str()), expected, "{host}");
         }
+    }
+
+    #[test]
+    fn lists_have_an_end() {
+        let document = |list: &str, count: usize| {
+            let text = format!("{{\"schemaVersion\":2,\"{list}\":[{}]}}", vec!["{}"; count].join(","));
+            serde_json::from_str::<Document>(&text).map(|document| document.layers.len() + document.manifests.len())
+        };
+        assert_eq!(document("manifests", 1000).ok(), Some(1000));
+        assert_eq!(document("layers", 500).ok(), Some(500));
+        assert!(document("manifests", 1001).is_err_and(|error| error.to_string().contains("more than 1000")));
+        assert!(document("layers", 501).is_err());
+        let outline = |text: String| serde_json::from_str::<Outline>(&text).is_ok();
+        assert!(outline("{\"history\":null,\"rootfs\":{\"diff_ids\":[]}}".into()));
+        assert!(!outline(format!("{{\"history\":[{}]}}", vec!["{}"; 4001].join(","))));
+        assert!(!outline(format!("{{\"rootfs\":{{\"diff_ids\":[{}]}}}}", vec!["\"\""; 501].join(","))));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod unpack;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -170,6 +171,8 @@ pub struct ImageStore {
     options: Arc<Options>,
     /// Pulls under way: whoever wants the same with the same credentials joins.
     pulling: Arc<Mutex<Vec<Pulling>>>,
+    /// Bytes of the disk that pulls under way have been promised and not used up.
+    promised: Arc<AtomicU64>,
 }
 
 type Outcome = Result<Digest, Arc<ImageError>>;
@@ -189,7 +192,7 @@ impl ImageStore {
     /// # Errors
     /// When the directory cannot be used or its index is not readable.
     pub fn open(root: &Path, options: Options) -> Result<Self, ImageError> {
-        Ok(Self { disk: Arc::new(Disk::open(root)?), options: Arc::new(options), pulling: Arc::default() })
+        Ok(Self { disk: Arc::new(Disk::open(root)?), options: Arc::new(options), pulling: Arc::default(), promised: Arc::default() })
     }
 
     /// The image of a name as in a pod's spec (`nginx`, `repo@sha256:…`) or of an id (`sha256:…`).
@@ -302,6 +305,8 @@ impl ImageStore {
     /// # Errors
     /// When the store cannot be written.
     pub fn remove_name(&self, name: &str) -> Result<(), ImageError> {
+        // The index is written by way of a scratch file, which a sweep would take away.
+        let busy = self.disk.busy()?;
         let index = self.disk.index()?;
         let Some((id, _)) = find(&index, name)? else { return Ok(()) };
         let id = id.clone();
@@ -316,7 +321,11 @@ impl ImageStore {
                 }
             }
         })?;
-        self.disk.sweep()
+        drop(busy);
+        if !self.disk.sweep()? {
+            tracing::info!(image = name, "its layers go when the pulls under way are done");
+        }
+        Ok(())
     }
 
     /// Adds under the guard against deletion, and deletes afterwards what that was kept for.
@@ -324,8 +333,15 @@ impl ImageStore {
         let busy = self.disk.busy()?;
         let outcome = add();
         drop(busy);
-        self.disk.sweep()?;
+        self.sweep_quietly();
         outcome
+    }
+
+    /// After something was added, which it is in any case: what could not be deleted now goes the next time.
+    fn sweep_quietly(&self) {
+        if let Err(error) = self.disk.sweep() {
+            tracing::warn!(%error, "cannot clear the image store");
+        }
     }
 
     /// Fetches an image's name from its registry, whether or not it is here. Who asks for the same at the
@@ -363,10 +379,15 @@ impl ImageStore {
     async fn pull_once(self, reference: Reference, auth: Option<RegistryAuth>, progress: Arc<Progress>) -> Outcome {
         let name = reference.canonical();
         let pulled = pull::pull(self.clone(), reference, auth, progress).await;
-        let disk = self.disk.clone();
-        let swept = blocking(move || disk.sweep()).await;
+        let store = self.clone();
+        let swept = blocking(move || {
+            store.sweep_quietly();
+            Ok(())
+        });
+        if let Err(error) = swept.await {
+            tracing::warn!(%error, "cannot clear the image store");
+        }
         let id = pulled?;
-        swept?;
         tracing::info!(image = %name, %id, "image pulled");
         Ok(id)
     }
@@ -427,13 +448,10 @@ impl Images for ImageStore {
         blocking(move || store.remove_name(&name)).await.map_err(|error| error.to_cri("remove image", reference))
     }
 
-    /// Clears what cut downloads left, too: whoever asks is about to make room.
     async fn fs_info(&self) -> Result<FilesystemUsage, CriError> {
         let disk = self.disk.clone();
-        let used = blocking(move || {
-            disk.sweep()?;
-            Ok(FilesystemUsage { mount_point: disk.root().to_owned(), used_bytes: disk.used_bytes()?, inodes_used: 0 })
-        });
+        let used =
+            blocking(move || Ok(FilesystemUsage { mount_point: disk.root().to_owned(), used_bytes: disk.used_bytes()?, inodes_used: 0 }));
         used.await.map_err(|error| CriError::failed("measure the image store", error))
     }
 }

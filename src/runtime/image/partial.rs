@@ -42,12 +42,16 @@ impl Growth {
 }
 
 impl Partial {
-    /// Opens or makes the file, waiting for whoever else fetches the same blob. Blocks.
-    pub fn open(path: &Path, size: u64) -> Result<Self, ImageError> {
+    /// Opens or makes the file; `None` while somebody else fetches the same blob. Reads what is there.
+    pub fn open(path: &Path, size: u64) -> Result<Option<Self>, ImageError> {
         let fail = || ImageError::io(format!("open {}", path.display()));
         let file = loop {
             let file = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(fail())?;
-            flock(&file, FlockOperation::LockExclusive).map_err(ImageError::errno(format!("wait for {}", path.display())))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(ImageError::errno(format!("lock {}", path.display()))(errno)),
+            }
             // Whoever had it before may have finished and removed it.
             if file.metadata().map_err(fail())?.nlink() > 0 {
                 break file;
@@ -62,7 +66,7 @@ impl Partial {
             Self { file: Arc::new(file), path: path.to_owned(), hash: Sha256::new(), growth: Arc::default(), inherited: there };
         partial.rehash(there).map_err(fail())?;
         partial.growth.lock().written = there;
-        Ok(partial)
+        Ok(Some(partial))
     }
 
     fn rehash(&mut self, length: u64) -> io::Result<()> {
@@ -173,12 +177,16 @@ pub(super) fn abandoned(path: &Path) -> Option<File> {
 mod tests {
     use super::*;
 
+    fn open(path: &Path, size: u64) -> Partial {
+        Partial::open(path, size).expect("open").expect("nobody else has it")
+    }
+
     #[test]
     fn a_reader_sees_what_is_written_and_the_end() {
         let directory = tempfile::tempdir().expect("make a directory");
         let path = directory.path().join("blob");
         let content = vec![7; 100_000];
-        let mut partial = Partial::open(&path, 100_000).expect("open");
+        let mut partial = open(&path, 100_000);
         let mut reader = partial.reader();
         let read = std::thread::spawn(move || {
             let mut got = Vec::new();
@@ -193,36 +201,37 @@ mod tests {
     fn the_next_attempt_goes_on_and_a_false_beginning_is_noticed() {
         let directory = tempfile::tempdir().expect("make a directory");
         let path = directory.path().join("blob");
-        let mut first = Partial::open(&path, 6).expect("open");
+        let mut first = open(&path, 6);
         first.append(b"abc").expect("append");
         let mut reader = first.reader();
         drop(first);
         assert!(reader.read(&mut [0; 9]).is_err(), "what was given up is no content");
         // It shares the lock.
         drop(reader);
-        let mut second = Partial::open(&path, 6).expect("open");
+        let mut second = open(&path, 6);
         assert_eq!((second.written(), second.inherited()), (3, true));
         second.append(b"def").expect("append");
         second.finish("blob", &Digest::of(b"abcdef")).expect("whole");
         drop(second);
-        let mut third = Partial::open(&path, 6).expect("open");
+        let mut third = open(&path, 6);
         assert!(matches!(third.finish("blob", &Digest::of(b"abcdeg")), Err(ImageError::Digest { .. })));
         drop(third);
-        assert_eq!(Partial::open(&path, 5).expect("open").written(), 0, "longer than it can be");
+        assert_eq!(open(&path, 5).written(), 0, "longer than it can be");
     }
 
     #[test]
     fn one_at_a_time_and_never_a_removed_file() {
         let directory = tempfile::tempdir().expect("make a directory");
         let path = directory.path().join("blob");
-        let first = Partial::open(&path, 6).expect("open");
+        let first = open(&path, 6);
         assert!(abandoned(&path).is_none());
-        let other = path.clone();
-        let second = std::thread::spawn(move || Partial::open(&other, 6).map(|partial| partial.written()));
+        assert!(Partial::open(&path, 6).expect("open").is_none(), "the first has it");
         first.remove();
+        let second = open(&path, 6);
+        assert_eq!(second.written(), 0);
         drop(first);
-        assert_eq!(second.join().expect("no panic").expect("open"), 0);
         assert!(path.exists(), "the second made its own");
+        drop(second);
         assert!(abandoned(&path).is_some());
     }
 }

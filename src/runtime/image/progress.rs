@@ -27,7 +27,10 @@ impl Progress {
 
     /// Bytes here and bytes in all.
     pub fn sum(&self) -> (u64, u64) {
-        self.layers().iter().fold((0, 0), |(done, total), layer| (done + layer.done, total + layer.total))
+        self.layers().iter().fold((0, 0), |(done, total), layer| {
+            // Sizes are what a manifest claims.
+            (done.saturating_add(layer.done), total.saturating_add(layer.total))
+        })
     }
 
     pub(super) fn begin(&self, blobs: impl Iterator<Item = (Digest, u64)>) {

@@ -1,7 +1,8 @@
 //! From a registry into the store.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use oci_spec::image::ImageConfiguration;
@@ -9,7 +10,7 @@ use oci_spec::image::ImageConfiguration;
 use super::archive::DOCUMENT_MAX;
 use super::disk::Busy;
 use super::download::Download;
-use super::error::ImageError;
+use super::error::{ImageError, TEXT_MAX, brief};
 use super::import::{self, Blob, Finished, Manifest};
 use super::manifest;
 use super::partial::Partial;
@@ -57,9 +58,17 @@ impl Pull {
     async fn run(&self) -> Result<Digest, ImageError> {
         let found = self.resolve().await?;
         self.progress.begin(found.manifest.layers.iter().map(|blob| (blob.digest.clone(), blob.size)));
-        self.demand_room(&found)?;
+        let promises = self.demand_room(&found)?;
         let layers = found.layers.iter().zip(&found.manifest.layers).enumerate();
-        let fetches: Vec<_> = layers.map(|(index, (layer, blob))| self.layer(found.place, index, layer.clone(), blob.clone())).collect();
+        let place = found.place;
+        let fetches: Vec<_> = layers
+            .zip(promises)
+            .map(|((index, (layer, blob)), promise)| async move {
+                // Until it is here, other pulls leave it its room.
+                let _promise = promise;
+                self.layer(place, index, layer.clone(), blob.clone()).await
+            })
+            .collect();
         let parallel = self.store.options.parallel.max(1);
         futures::stream::iter(fetches).buffer_unordered(parallel).try_collect::<Vec<()>>().await?;
         let user = import::user_of(&found.config).to_owned();
@@ -69,8 +78,13 @@ impl Pull {
             tag: self.reference.digest().is_none().then(|| self.name.clone()),
             digest: Some(format!("{}@{}", self.reference.repository(), found.top)),
         };
-        let disk = self.store.disk.clone();
-        blocking(move || import::finish(&disk, &finished, &user)).await
+        let (disk, busy) = (self.store.disk.clone(), self.busy.clone());
+        blocking(move || {
+            // Until the index names the layers nothing deletes them, even when the pull is given up.
+            let _busy = busy;
+            import::finish(&disk, &finished, &user)
+        })
+        .await
     }
 
     /// From the first place that has it: a mirror that fails in whatever way is passed over.
@@ -138,19 +152,49 @@ impl Pull {
         if actual == manifest.config { Ok(bytes) } else { Err(ImageError::Digest { what, expected: manifest.config.clone(), actual }) }
     }
 
-    /// Before anything is written: for what is still to come, and for what it becomes.
-    fn demand_room(&self, found: &Found) -> Result<(), ImageError> {
+    /// Before anything is written: for what is still to come, and for what it becomes. Each layer's room, spoken for.
+    fn demand_room(&self, found: &Found) -> Result<Vec<Promise>, ImageError> {
         let disk = &self.store.disk;
-        let missing = found.layers.iter().zip(&found.manifest.layers).filter(|(layer, _)| disk.layer_bytes(layer).is_none());
-        let needs = missing.fold(0u64, |sum, (_, blob)| {
-            let coming = blob.size.saturating_sub(disk.partial_bytes(&blob.digest));
-            sum.saturating_add(coming).saturating_add(blob.unpacked)
-        });
+        let registry = self.reference.registry();
+        let layers = found.layers.iter().zip(&found.manifest.layers);
+        let needs: Vec<u64> = layers
+            .map(|(layer, blob)| match disk.layer_bytes(layer) {
+                Some(_) => 0,
+                None => blob.size.saturating_sub(disk.partial_bytes(registry, &blob.digest)).saturating_add(blob.unpacked),
+            })
+            .collect();
+        let all = needs.iter().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
         let (free, reserve) = (disk.free()?, self.store.options.limits.reserve);
-        if needs == 0 || needs.saturating_add(reserve) <= free {
-            return Ok(());
+        // What does not fit at all is never promised: so the sums stay small.
+        if all > 0 && all.saturating_add(reserve) > free {
+            return Err(ImageError::NoSpace { what: self.name.clone(), place: disk.root().to_owned(), needs: all, free, reserve });
         }
-        Err(ImageError::NoSpace { what: self.name.clone(), place: disk.root().to_owned(), needs, free, reserve })
+        let promises: Vec<Promise> = needs.into_iter().map(|bytes| Promise::new(&self.store.promised, bytes)).collect();
+        let promised = self.store.promised.load(Ordering::SeqCst);
+        if all > 0 && promised.saturating_add(reserve) > free {
+            let free = free.saturating_sub(promised.saturating_sub(all));
+            return Err(ImageError::NoSpace { what: self.name.clone(), place: disk.root().to_owned(), needs: all, free, reserve });
+        }
+        Ok(promises)
+    }
+
+    /// The file a blob comes to: shared with whoever fetches the same from there, or after a while one of our own.
+    async fn open_partial(&self, blob: &Blob) -> Result<Partial, ImageError> {
+        let disk = &self.store.disk;
+        let mut path = disk.partial_path(self.reference.registry(), &blob.digest);
+        let since = Instant::now();
+        loop {
+            let (opened, size) = (path.clone(), blob.size);
+            if let Some(partial) = blocking(move || Partial::open(&opened, size)).await? {
+                return Ok(partial);
+            }
+            if since.elapsed() >= LONGEST_WAIT {
+                // Whoever has it may be slow for a reason that is not ours.
+                path = disk.scratch("blob");
+            } else {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
     }
 
     async fn layer(&self, mut place: usize, index: usize, layer: Digest, blob: Blob) -> Result<(), ImageError> {
@@ -164,10 +208,8 @@ impl Pull {
         if blob.size > limit {
             return Err(ImageError::TooLarge { what, limit });
         }
-        let path = disk.partial_path(&blob.digest);
         loop {
-            let (opened, size) = (path.clone(), blob.size);
-            let mut partial = blocking(move || Partial::open(&opened, size)).await?;
+            let mut partial = self.open_partial(&blob).await?;
             // Whoever had the file until now may have finished.
             if disk.layer_bytes(&layer).is_some() {
                 partial.remove();
@@ -253,14 +295,56 @@ pub(super) async fn pause(patience: &Patience, attempt: &mut u32, error: &ImageE
 }
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// For somebody else who fetches the same blob.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Bytes of the disk that one layer will take: pulls at the same time see the same free space.
+struct Promise {
+    all: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Promise {
+    fn new(all: &Arc<AtomicU64>, bytes: u64) -> Self {
+        all.fetch_add(bytes, Ordering::SeqCst);
+        Self { all: all.clone(), bytes }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+/// Platforms told in an error at most.
+const PLATFORMS_TOLD: usize = 20;
 
 fn platforms(entries: &[manifest::Descriptor]) -> String {
     let mut names: Vec<String> = entries
         .iter()
         .filter_map(|entry| entry.platform.as_ref())
         .filter(|platform| platform.os != "unknown")
+        .take(PLATFORMS_TOLD)
         .map(ToString::to_string)
         .collect();
     names.dedup();
-    names.join(", ")
+    brief(&names.join(", "), TEXT_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_promised_as_long_as_it_is_needed() {
+        let all = Arc::new(AtomicU64::new(0));
+        let (one, other) = (Promise::new(&all, 3), Promise::new(&all, 4));
+        assert_eq!(all.load(Ordering::SeqCst), 7);
+        drop(one);
+        assert_eq!(all.load(Ordering::SeqCst), 4);
+        drop(other);
+        assert_eq!(all.load(Ordering::SeqCst), 0);
+    }
 }

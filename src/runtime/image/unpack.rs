@@ -3,7 +3,7 @@
 //! Every path is resolved by the kernel inside the new root (`openat2`, `RESOLVE_IN_ROOT`), so no
 //! symlink of the layer leads out of it. Whiteouts become what overlayfs understands.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub(super) fn unpack(layer: impl Read + Send, root: &Path, limits: &Limits) -> R
     let root = rustix::fs::open(root, DIRECTORY, Mode::empty()).map_err(ImageError::errno(format!("open {}", root.display())))?;
     rustix::fs::fchmod(&root, Mode::from(0o755)).map_err(ImageError::errno("set the mode of a layer's root"))?;
     let room = Room { place: shown.to_owned(), reserve: limits.reserve, unchecked: 0 };
-    let mut unpacker = Unpacker { root, cached: None, times: Vec::new(), bytes: 0, room };
+    let mut unpacker = Unpacker { root, cached: None, times: Vec::new(), path_bytes: 0, bytes: 0, room };
     let (source, pieces) = stream::pipe();
     let (outcome, hashed) = std::thread::scope(|scope| {
         let decompress = scope.spawn(move || {
@@ -60,6 +60,14 @@ pub(super) fn unpack(layer: impl Read + Send, root: &Path, limits: &Limits) -> R
 
 /// Bytes written between two looks at the disk's free space.
 const LOOK_EVERY: u64 = 32 << 20;
+/// What an entry costs beside its content: an inode, its name.
+const ENTRY_COST: u64 = 4096;
+/// Inodes that are left to others. More than entries come between two looks.
+const INODE_RESERVE: u64 = 2 * LOOK_EVERY / ENTRY_COST;
+/// Written between two questions whether there is room.
+const PIECE: usize = 256 << 10;
+/// Of all paths that are kept until the directories get their times.
+const PATH_BYTES: u64 = 64 << 20;
 
 /// What keeps a layer from filling the disk.
 struct Room {
@@ -81,7 +89,34 @@ impl Room {
             let (what, place) = ("the layer being unpacked".to_owned(), self.place.clone());
             return Err(ImageError::NoSpace { what, place, needs: LOOK_EVERY, free, reserve: self.reserve });
         }
+        // Some filesystems have no fixed number of inodes and say 0; on small ones a part is enough.
+        if disk.f_files > 0 && disk.f_favail < INODE_RESERVE.min(disk.f_files / 20) {
+            let attempt = format!("unpack a layer in {}, where {} inodes are free", self.place.display(), disk.f_favail);
+            return Err(ImageError::Io { attempt, source: io::ErrorKind::StorageFull.into() });
+        }
         Ok(())
+    }
+}
+
+/// A file's content on its way: one file may be as large as the whole layer, so it asks for room as it grows.
+struct Accounted<'a> {
+    file: &'a mut std::fs::File,
+    room: &'a mut Room,
+    root: &'a OwnedFd,
+    refused: Option<ImageError>,
+}
+
+impl Write for Accounted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = &bytes[..bytes.len().min(PIECE)];
+        if let Err(refused) = self.room.take(self.root, piece.len() as u64) {
+            self.refused = Some(refused);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write(piece)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -97,6 +132,8 @@ struct Unpacker {
     cached: Option<(Vec<u8>, OwnedFd)>,
     /// Directories get their times last: filling them changes them.
     times: Vec<(OwnedPlace, Timestamps)>,
+    /// Of the paths in `times`.
+    path_bytes: u64,
     bytes: u64,
     room: Room,
 }
@@ -117,6 +154,8 @@ impl Unpacker {
     }
 
     fn entry<R: BufRead>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<(), ImageError> {
+        let xattrs = entry.xattrs.iter().fold(0, |sum, (name, value)| sum + (name.len() + value.len()) as u64);
+        self.room.take(&self.root, ENTRY_COST + xattrs)?;
         let place = place(&entry.path).map_err(|why| entry.refuse(why))?;
         let Some(name) = &place.name else {
             if entry.kind != EntryKind::Directory {
@@ -255,12 +294,16 @@ impl Unpacker {
     }
 
     fn file<R: BufRead>(&mut self, entry: &Entry, mut file: std::fs::File, tar: &mut TarReader<R>) -> Result<(), ImageError> {
-        let copied = tar.copy_content(&mut file).map_err(|cause| match cause.kind() {
+        let mut accounted = Accounted { file: &mut file, room: &mut self.room, root: &self.root, refused: None };
+        let copied = tar.copy_content(&mut accounted);
+        if let Some(refused) = accounted.refused {
+            return Err(refused);
+        }
+        let copied = copied.map_err(|cause| match cause.kind() {
             io::ErrorKind::UnexpectedEof => entry.refuse(Refusal::Truncated),
             _ => ImageError::Io { attempt: format!("unpack layer entry {:?}", lossy(&entry.path)), source: cause },
         })?;
         self.bytes += copied;
-        self.room.take(&self.root, copied)?;
         own(&file, entry)?;
         rustix::fs::futimens(&file, &times(entry)).map_err(attempt(entry, "set its time"))
     }
@@ -284,6 +327,10 @@ impl Unpacker {
 
     fn finish(&mut self, directory: &OwnedFd, entry: &Entry, path: Vec<u8>) -> Result<(), ImageError> {
         own(directory, entry)?;
+        self.path_bytes += path.len() as u64;
+        if self.path_bytes > PATH_BYTES {
+            return Err(entry.refuse(Refusal::Paths));
+        }
         self.times.push((path, times(entry)));
         Ok(())
     }
@@ -426,4 +473,22 @@ pub(super) fn open_beneath(directory: &Path, name: &str) -> Result<std::fs::File
     let root = rustix::fs::openat(CWD, directory, DIRECTORY, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(&root, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty(), resolve).map(std::fs::File::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_asks_for_room_while_it_grows() {
+        let directory = tempfile::tempdir().expect("make a directory");
+        let root = rustix::fs::open(directory.path(), DIRECTORY, Mode::empty()).expect("open");
+        let mut file = std::fs::File::create(directory.path().join("large")).expect("create");
+        let mut room = Room { place: directory.path().to_owned(), reserve: u64::MAX, unchecked: 0 };
+        let mut accounted = Accounted { file: &mut file, room: &mut room, root: &root, refused: None };
+        let content = vec![0; 1 << 20];
+        let refused = (0..64).position(|_| accounted.write_all(&content).is_err());
+        assert_eq!(refused, Some(31), "at the first look");
+        assert!(matches!(accounted.refused, Some(ImageError::NoSpace { .. })));
+    }
 }

@@ -29,8 +29,8 @@ pub struct Endpoint {
 
 /// Mirrors in their order, then the registry itself.
 pub fn endpoints(registry: &str, repository: &str, configured: &BTreeMap<String, RegistryOptions>) -> Vec<Endpoint> {
-    let plain = |host: &str| configured.get(host).is_some_and(|options| options.plain_http);
-    let mirrors = configured.get(registry).map(|options| options.mirrors.as_slice()).unwrap_or_default();
+    let plain = |host: &str| options_of(host, configured).is_some_and(|options| options.plain_http);
+    let mirrors = options_of(registry, configured).map(|options| options.mirrors.as_slice()).unwrap_or_default();
     let mut found: Vec<Endpoint> = mirrors
         .iter()
         .map(|mirror| {
@@ -42,6 +42,21 @@ pub fn endpoints(registry: &str, repository: &str, configured: &BTreeMap<String,
         .collect();
     found.push(endpoint(registry, repository.to_owned(), plain(registry), None));
     found
+}
+
+/// What is configured about a host, however it is written.
+pub(super) fn options_of<'a>(host: &str, configured: &'a BTreeMap<String, RegistryOptions>) -> Option<&'a RegistryOptions> {
+    let same = || configured.iter().find(|(name, _)| normal(name) == normal(host)).map(|(_, options)| options);
+    configured.get(host).or_else(same)
+}
+
+/// One spelling for one host: case and HTTPS's own port mean nothing, and docker's registry has several names.
+fn normal(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    match host.strip_suffix(":443").unwrap_or(&host) {
+        "registry-1.docker.io" | "index.docker.io" => "docker.io".to_owned(),
+        host => host.to_owned(),
+    }
 }
 
 fn endpoint(host: &str, repository: String, plain: bool, mirror_of: Option<String>) -> Endpoint {
@@ -56,7 +71,10 @@ pub(super) fn redirected(from: &http::Uri, location: &str) -> Option<http::Uri> 
     let scheme = from.scheme_str()?;
     let authority = from.authority()?;
     let location = location.split('#').next().unwrap_or_default();
-    let text = if location.contains("://") {
+    // A query may hold another address.
+    let schema = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    let absolute = location.split_once("://").is_some_and(|(before, _)| before.bytes().all(schema));
+    let text = if absolute {
         location.to_owned()
     } else if let Some(rest) = location.strip_prefix("//") {
         format!("{scheme}://{rest}")
@@ -110,6 +128,15 @@ mod tests {
     }
 
     #[test]
+    fn a_host_is_the_same_however_it_is_written() {
+        for host in ["docker.io", "registry-1.docker.io", "index.docker.io:443", "Docker.io"] {
+            assert_eq!(options_of(host, &configured()).map(|options| options.mirrors.len()), Some(2), "{host}");
+        }
+        assert!(options_of("10.0.0.1:443", &configured()).is_some());
+        assert!(options_of("10.0.0.1:5000", &configured()).is_none());
+    }
+
+    #[test]
     fn redirects_are_resolved() {
         let from: http::Uri = "https://r.test:5000/v2/app/blobs/x".parse().expect("uri");
         for (location, expected) in [
@@ -117,6 +144,8 @@ mod tests {
             ("//cdn.test/a", Some("https://cdn.test/a")),
             ("/a/b", Some("https://r.test:5000/a/b")),
             ("y?z=1#f", Some("https://r.test:5000/v2/app/blobs/y?z=1")),
+            ("/x?u=https://y.test/z", Some("https://r.test:5000/x?u=https://y.test/z")),
+            ("y?u=https://y.test/z", Some("https://r.test:5000/v2/app/blobs/y?u=https://y.test/z")),
             ("file:///etc/passwd", None),
             ("ftp://cdn.test/", None),
             ("https://user:password@cdn.test/", None),

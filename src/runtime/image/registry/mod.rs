@@ -21,7 +21,7 @@ pub(super) use endpoint::{Endpoint, endpoints};
 pub(super) use transport::Answer;
 
 use super::archive::DOCUMENT_MAX;
-use super::error::ImageError;
+use super::error::{ImageError, TEXT_MAX, brief};
 use super::reference::{Digest, Reference};
 use super::{Options, credentials};
 use crate::cri::RegistryAuth;
@@ -71,7 +71,8 @@ impl Registry {
         answer.document(&format!("manifest of {what}"), DOCUMENT_MAX).await
     }
 
-    /// A blob's content, unverified; from an offset if the registry can (then its status is 206).
+    /// A blob's content, unverified; from an offset if the registry can (then its status is 206; 416 when
+    /// it does not serve that part).
     pub async fn blob(&self, place: usize, digest: &Digest, from: u64, what: &str) -> Result<Answer, ImageError> {
         self.get(place, &format!("blobs/{digest}"), "*/*", from, what).await
     }
@@ -85,7 +86,9 @@ impl Registry {
         for _ in 0..place.session.tries() {
             let request = Request { accept, from, authorization: authorization.clone(), ..Request::get(uri.clone()) };
             let answer = self.transport.send(request).await?;
-            if matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            // 416: it does not serve that part, which is for the caller to settle.
+            let elsewhere = answer.status == StatusCode::RANGE_NOT_SATISFIABLE && from > 0;
+            if elsewhere || matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
                 return Ok(answer);
             }
             // Who we are is the business of the registry alone, not of where it redirects.
@@ -122,8 +125,8 @@ async fn refusal(answer: Answer, what: &str) -> ImageError {
     let body = answer.complaint().await;
     let complaint = serde_json::from_slice::<Complaint>(&body).unwrap_or_default();
     let said = match complaint.errors.first() {
-        Some(first) => brief(&format!("{} {}", first.code, first.message)),
-        None => brief(status.canonical_reason().unwrap_or_default()),
+        Some(first) => brief(&format!("{} {}", first.code, first.message), TEXT_MAX),
+        None => status.canonical_reason().unwrap_or_default().to_owned(),
     };
     let text = format!("{what}: HTTP {} {said}", status.as_u16());
     match status.as_u16() {
@@ -133,9 +136,4 @@ async fn refusal(answer: Answer, what: &str) -> ImageError {
         408 | 429 | 500..=599 => ImageError::Busy { what: text, after },
         _ => ImageError::Registry(text),
     }
-}
-
-/// What a stranger wrote: one line, not long.
-fn brief(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(300).collect()
 }

@@ -22,7 +22,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 
-use super::endpoint::{redirected, same_origin};
+use super::endpoint::{options_of, redirected, same_origin};
 use crate::runtime::image::error::ImageError;
 use crate::runtime::image::{Options, Patience};
 
@@ -31,8 +31,8 @@ const REDIRECTS: usize = 5;
 const ERROR_MAX: u64 = 64 << 10;
 const AGENT: &str = concat!("podbay/", env!("CARGO_PKG_VERSION"));
 
-/// What is asked.
-#[derive(Clone, Debug)]
+/// What is asked. Without `Debug`: the form and the authorization are secret.
+#[derive(Clone)]
 pub(super) struct Request {
     pub uri: Uri,
     pub accept: &'static str,
@@ -205,7 +205,7 @@ impl Transport {
     /// Plain HTTP is spoken only to hosts for which that is configured, wherever a registry points.
     fn client(&self, uri: &Uri) -> Result<HttpClient, ImageError> {
         let host = host(uri);
-        let configured = self.options.registries.get(host);
+        let configured = options_of(host, &self.options.registries);
         let plain = configured.is_some_and(|options| options.plain_http);
         if uri.scheme_str() != Some("https") && !plain {
             return Err(ImageError::Registry(format!("{host} is to be reached by plain HTTP, which is not configured for it")));
@@ -271,6 +271,11 @@ impl tower::Service<Uri> for Connector {
             let connecting = self.direct.call(target);
             return Box::pin(async move { connecting.await.map_err(Into::into) });
         };
+        // TLS to the proxy and SOCKS are not spoken here: its password would go in the clear, or nobody would understand.
+        let scheme = proxy.uri().scheme_str().unwrap_or_default().to_owned();
+        if scheme != "http" {
+            return Box::pin(async move { Err(format!("the proxy of HTTPS_PROXY is {scheme}://: only http:// proxies are used").into()) });
+        }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct.clone());
         if let Some(auth) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(auth.clone());
