@@ -51,6 +51,8 @@ pub fn open_network(config: &Config) -> anyhow::Result<network::Linux> {
     let mut options = network::Options::new(config.data_dir.join("network"));
     options.bridge.clone_from(&config.node.bridge);
     options.table.clone_from(&config.node.nft_table);
+    // The server may be on this host too; elsewhere its port is one that pods seldom want.
+    options.own_ports = vec![config.node.api_port, config.server.listen.port()];
     Ok(network::Linux::open(options)?)
 }
 
@@ -70,9 +72,7 @@ pub fn engine_options(config: &Config) -> runtime::Options {
 
 /// Removes all pods of this host, whatever state they are in. No agent may run.
 pub async fn reset_engine(config: &Config) -> anyhow::Result<()> {
-    if let Some(endpoint) = &config.node.runtime_endpoint {
-        foreign::remove_pods(config, endpoint).await?;
-    }
+    foreign::remove_pods(config).await?;
     let network = open_network(config)?;
     runtime::reset(&engine_options(config), &network).await?;
     if config.node.systemd_slice {

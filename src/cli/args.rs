@@ -374,7 +374,7 @@ pub enum TokenVerb {
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum RuntimeVerb {
-    /// Serve the engine as a CRI v1 runtime, for crictl or a kubelet
+    /// Serve the engine as a CRI v1 runtime, for crictl and other clients
     Serve(RuntimeServeArgs),
 }
 

@@ -254,7 +254,7 @@ impl Inner {
     }
 
     pub fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
-        let (mut record, prepared) = {
+        let (record, prepared) = {
             let mut table = self.table();
             let container = table.containers.get_mut(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
             if container.record.started {
@@ -264,21 +264,24 @@ impl Inner {
             (container.record.clone(), container.prepared.take())
         };
         let started = self.launch(&record, prepared);
-        if let Err(error) = &started {
-            record.start_error = Some((error.to_string(), Timestamp::now()));
-            if let Err(cause) = self.write_container(&record) {
-                tracing::warn!(container = id, %cause, "write a container's record");
-            }
-        }
-        let mut table = self.table();
-        if let Some(container) = table.containers.get_mut(id) {
-            container.record = record;
-            match &started {
-                Ok(at_ns) => container.started_at_ns = Some(*at_ns),
-                Err(_) => {
-                    container.ended.send_replace(true);
+        let failed = {
+            let mut table = self.table();
+            let container = table.containers.get_mut(id);
+            container.and_then(|container| match &started {
+                Ok(at_ns) => {
+                    container.started_at_ns = Some(*at_ns);
+                    None
                 }
-            }
+                Err(error) => {
+                    // Nothing else of it: limits may have changed meanwhile.
+                    container.record.start_error = Some((error.to_string(), Timestamp::now()));
+                    container.ended.send_replace(true);
+                    Some(container.record.clone())
+                }
+            })
+        };
+        if let Some(Err(cause)) = failed.map(|record| self.write_container(&record)) {
+            tracing::warn!(container = id, %cause, "write a container's record");
         }
         started.map(drop)
     }
@@ -504,32 +507,50 @@ impl Inner {
             return serde_json::json!({"pid": record.shim_pid, "cgroup": cgroup, "config": record.config});
         }
         let Some(record) = container else { return serde_json::Value::Null };
-        let cgroup = self.container_cgroup(&record).map(|path| self.cgroups.full(&path));
-        let spec = self.read_spec(&record).ok();
+        let path = self.container_cgroup(&record);
+        let cgroup = path.as_ref().map(|path| self.cgroups.full(path));
+        // The eldest, as far as numbers tell.
+        let pid = path.and_then(|path| self.cgroups.processes(&path).first().copied());
+        let spec = self.read_spec(&record).ok().and_then(|spec| serde_json::to_value(spec).ok()).map(without_values);
         serde_json::json!({
-            "sandboxID": record.sandbox_id, "cgroup": cgroup, "runtimeSpec": spec, "config": record.without_values().config,
+            "pid": pid, "sandboxID": record.sandbox_id, "cgroup": cgroup, "runtimeSpec": spec, "config": record.without_values().config,
         })
     }
 
     /// Sets what is not zero; kept for a later start as well.
     pub fn update_resources(&self, id: &str, wanted: &Resources) -> Result<(), RuntimeError> {
-        let mut record = {
+        let attempt = || format!("change the limits of container {id}");
+        if wanted.cpu_quota < 0 {
+            return Err(CriError::Unsupported(format!("{}: take one away", attempt())).into());
+        }
+        let record = {
             let table = self.table();
             let container = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
             if container.record.started && !container.is_running() {
-                return Err(CriError::failed(format!("change the limits of container {id}"), "it has ended").into());
+                return Err(CriError::failed(attempt(), "it has ended").into());
             }
             container.record.clone()
         };
         let cgroup = self.container_cgroup(&record).ok_or_else(|| CriError::NotFound(format!("sandbox of container {id}")))?;
-        record.config.resources = merged(&record.config.resources, wanted);
-        self.cgroups.create(&cgroup, &record.config.resources)?;
-        self.write_container(&record)?;
-        if let Some(container) = self.table().containers.get_mut(id) {
-            container.record.config.resources = record.config.resources;
+        let resources = merged(&record.config.resources, wanted);
+        let missing = self.cgroups.create(&cgroup, &resources)?;
+        if !missing.is_empty() {
+            return Err(CriError::failed(attempt(), format!("this host has no controller for {}", missing.join(", "))).into());
         }
-        Ok(())
+        let changed = self.table().containers.get_mut(id).map(|container| {
+            container.record.config.resources = resources;
+            container.record.clone()
+        });
+        changed.map_or(Ok(()), |record| self.write_container(&record))
     }
+}
+
+/// A spec without what may hold values of Secrets.
+fn without_values(mut spec: serde_json::Value) -> serde_json::Value {
+    if let Some(process) = spec.get_mut("process").and_then(serde_json::Value::as_object_mut) {
+        process.retain(|name, _| name != "env" && name != "args");
+    }
+    spec
 }
 
 fn merged(old: &Resources, new: &Resources) -> Resources {

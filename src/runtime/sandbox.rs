@@ -114,10 +114,11 @@ impl Inner {
         let copy = record.clone();
         record.shim_pid = blocking(self, move |inner| inner.begin(&copy)).await?;
         if !record.config.host_network {
+            let ports = host_ports(&record.config.port_mappings)?;
             let netns = format!("/proc/{}/ns/net", record.shim_pid);
             let attached = self.network.attach(&record.config.metadata.uid, Path::new(&netns)).await?;
             record.address = Some(attached.address.to_string());
-            self.network.publish(&record.config.metadata.uid, &host_ports(&record.config.port_mappings)?).await?;
+            self.network.publish(&record.config.metadata.uid, &ports).await?;
         }
         record.phase = Phase::Ready;
         let hosts = self.options.sandbox_dir(&record.id).join("hosts");
@@ -289,20 +290,20 @@ impl Inner {
         let copy = record.clone();
         blocking(&self, move |inner| inner.end_processes(&copy)).await?;
         let uid = &record.config.metadata.uid;
-        // A newer sandbox of the same pod has the interface now.
-        let superseded = self
-            .table()
-            .sandboxes
-            .values()
-            .any(|other| other.ready && other.record.id != record.id && other.record.config.metadata.uid == *uid);
-        if !record.config.host_network && !uid.is_empty() && !superseded {
-            self.network.detach(uid).await?;
-        }
+        // A newer sandbox of the same pod has the interface now, or is about to.
+        let newer = |other: &Sandbox| other.ready && other.record.id != record.id && other.record.config.metadata.uid == *uid;
+        let superseded = self.is_made_anew(&record.config.metadata) || self.table().sandboxes.values().any(newer);
+        let attached = !record.config.host_network && !uid.is_empty() && !superseded;
+        let detached = if attached { self.network.detach(uid).await } else { Ok(()) };
+        // Whoever removes a sandbox that is known comes again and finds its record.
+        let known = self.table().sandboxes.contains_key(&record.id);
+        let all = all && (detached.is_ok() || !known);
         blocking(&self, move |inner| {
             inner.weigh();
             inner.clear_away(&record, all)
         })
-        .await
+        .await?;
+        detached.map_err(Into::into)
     }
 
     fn end_processes(&self, record: &SandboxRecord) -> Result<(), RuntimeError> {

@@ -21,6 +21,8 @@ const ANNOTATION: &str = "podbay.dev/termination-message-file";
 /// As much of a termination message as Kubernetes keeps.
 const MESSAGE_LIMIT_BYTES: u64 = 4096;
 const HOSTS: &str = "/etc/hosts";
+/// How the files for last words are called.
+const MESSAGE: &str = "message-";
 
 /// A directory of ours.
 pub struct Files {
@@ -42,7 +44,22 @@ impl Files {
     /// Those that were made through this directory.
     pub fn sandboxes(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        let made = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        made.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Whether this is the file for a container's last words: nothing else that another process names is read or removed.
+    fn is_message(&self, path: &Path) -> bool {
+        let name_of = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        let Some((id, name)) = path.parent().and_then(name_of).zip(name_of(path)) else { return false };
+        let plain = name.strip_prefix(MESSAGE).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        plain && self.of_sandbox(&id).is_ok_and(|dir| dir.join(&name) == path)
+    }
+
+    /// Whether we have added this mount.
+    fn is_ours(&self, mount: &Mount) -> bool {
+        let hosts = mount.container_path == Path::new(HOSTS) && mount.host_path.starts_with(&self.dir);
+        hosts || self.is_message(&mount.host_path)
     }
 
     pub fn write_sandbox(&self, id: &str, config: &wire::PodSandboxConfig) -> io::Result<()> {
@@ -78,7 +95,7 @@ impl Files {
         }
         if !config.termination_message_path.is_empty() {
             std::fs::create_dir_all(&dir)?;
-            let path = dir.join(format!("message-{}", uuid::Uuid::new_v4().simple()));
+            let path = dir.join(format!("{MESSAGE}{}", uuid::Uuid::new_v4().simple()));
             let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path)?;
             // Whoever the container runs as.
             file.set_permissions(std::fs::Permissions::from_mode(0o666))?;
@@ -92,8 +109,8 @@ impl Files {
     /// A status without what we added to the configuration, and with the termination message.
     pub fn complete(&self, status: &mut ContainerStatus) {
         let message = status.annotations.remove(ANNOTATION).map(PathBuf::from);
-        status.mounts.retain(|mount| !mount.host_path.starts_with(&self.dir));
-        if let Some(path) = message.filter(|path| status.state == ContainerState::Exited && path.starts_with(&self.dir)) {
+        status.mounts.retain(|mount| !self.is_ours(mount));
+        if let Some(path) = message.filter(|path| status.state == ContainerState::Exited && self.is_message(path)) {
             let text = read_message(&path);
             if !text.is_empty() {
                 status.message = text;
@@ -101,8 +118,8 @@ impl Files {
         }
     }
 
-    pub fn remove_message(&self, status: &ContainerStatus) {
-        for mount in status.mounts.iter().filter(|mount| mount.host_path.starts_with(&self.dir) && !mount.host_path.ends_with("hosts")) {
+    pub fn remove_message(&self, mounts: &[Mount]) {
+        for mount in mounts.iter().filter(|mount| self.is_message(&mount.host_path)) {
             // Else it goes with the sandbox's directory.
             std::fs::remove_file(&mount.host_path).ok();
         }
@@ -136,6 +153,13 @@ mod tests {
             assert!(files.of_sandbox(id).is_err(), "{id:?}");
         }
         assert!(files.of_sandbox("0af3-x_1").is_ok());
+        assert!(files.is_message(&dir.path().join("s1/message-0af3")));
+        for path in ["s1/hosts", "s1/config", "s1/message-", "../s1/message-0a", "s1/../message-0a", "s1/message-0a/x", "message-0a"] {
+            assert!(!files.is_message(&dir.path().join(path)), "{path}");
+        }
+        std::fs::write(dir.path().join(".endpoint"), "unix:///x").unwrap();
+        std::fs::create_dir(dir.path().join("s1")).unwrap();
+        assert_eq!(files.sandboxes(), ["s1"]);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::{Client, PATIENCE, Shared, done, got, request, timed};
 use crate::cri::wire::sandbox::{namespaces_to_wire, resources_to_wire};
 use crate::cri::wire::{self, container, sandbox, status};
 use crate::cri::{
-    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, PodSandbox,
-    PodSandboxConfig, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
+    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Images as _,
+    PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
 };
 
 /// So many questions at once.
@@ -75,8 +75,26 @@ impl Shared {
         if let Ok(answer) = self.runtime().container_status(request(question)).await
             && let Some(found) = answer.into_inner().status
         {
-            self.files.remove_message(&status::container_from_wire(found, ""));
+            self.files.remove_message(&status::container_from_wire(found, "").mounts);
         }
+    }
+}
+
+impl Client {
+    /// On the wire a group needs a user: where only a group is wanted, the image's.
+    async fn complete_user(&self, config: &mut ContainerConfig) -> Result<(), CriError> {
+        let security = &mut config.security;
+        if security.run_as_group.is_none() || security.run_as_user.is_some() || !security.run_as_username.is_empty() {
+            return Ok(());
+        }
+        let user = self.image_status(&config.image).await?.map(|image| image.user).unwrap_or_default();
+        let name = user.split(':').next().unwrap_or_default();
+        match name.parse() {
+            Ok(number) => security.run_as_user = Some(number),
+            Err(_) if name.is_empty() => security.run_as_user = Some(0),
+            Err(_) => name.clone_into(&mut security.run_as_username),
+        }
+        Ok(())
     }
 }
 
@@ -163,17 +181,27 @@ impl Runtime for Client {
     async fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<String, CriError> {
         let attempt = format!("create container {}", config.metadata.name);
         let found = self.shared.sandbox(sandbox_id).await?;
-        let config = self.shared.files.add(&found.id, config).map_err(|cause| CriError::failed(&attempt, cause))?;
+        let mut config = self.shared.files.add(&found.id, config).map_err(|cause| CriError::failed(&attempt, cause))?;
+        let added = config.mounts.clone();
         let of_pod = self.shared.files.sandbox_config(&found.id).unwrap_or_else(|| wire::PodSandboxConfig {
             metadata: Some(sandbox::metadata_to_wire(&found.metadata)),
             ..wire::PodSandboxConfig::default()
         });
-        let question = wire::CreateContainerRequest {
-            pod_sandbox_id: found.id,
-            config: Some(container::to_wire(&config, namespaces_to_wire(found.namespaces))),
-            sandbox_config: Some(of_pod),
+        let create = async {
+            self.complete_user(&mut config).await?;
+            let question = wire::CreateContainerRequest {
+                pod_sandbox_id: found.id,
+                config: Some(container::to_wire(&config, namespaces_to_wire(found.namespaces))),
+                sandbox_config: Some(of_pod),
+            };
+            Ok(got(&attempt, self.shared.runtime().create_container(request(question)).await)?.container_id)
         };
-        Ok(got(&attempt, self.shared.runtime().create_container(request(question)).await)?.container_id)
+        let created = create.await;
+        // Without an answer it may be there after all: then the file goes with the sandbox.
+        if created.as_ref().is_err_and(|error| !matches!(error, CriError::Timeout(_) | CriError::Unreachable(_))) {
+            self.shared.files.remove_message(&added);
+        }
+        created
     }
 
     async fn start_container(&self, id: &str) -> Result<(), CriError> {

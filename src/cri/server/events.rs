@@ -72,8 +72,13 @@ impl Seen {
         sandboxes.chain(containers).collect()
     }
 
-    fn event(&self, id: &str, sandbox_id: &str, kind: ContainerEventType) -> ContainerEventResponse {
-        let sandbox = self.sandboxes.iter().find(|sandbox| sandbox.id == sandbox_id);
+    fn sandbox(&self, id: &str) -> Option<&PodSandbox> {
+        self.sandboxes.iter().find(|sandbox| sandbox.id == id)
+    }
+
+    /// `before`: the last look, for the status of a sandbox that is gone.
+    fn event(&self, before: &Self, id: &str, sandbox_id: &str, kind: ContainerEventType) -> ContainerEventResponse {
+        let sandbox = self.sandbox(sandbox_id).or_else(|| before.sandbox(sandbox_id));
         let own = self.containers.iter().filter(|container| container.sandbox_id == sandbox_id);
         ContainerEventResponse {
             container_id: id.to_owned(),
@@ -86,14 +91,14 @@ impl Seen {
 }
 
 /// The events between what was told and what is there now.
-fn changes(told: &BTreeMap<String, (String, Stage)>, seen: &Seen) -> Vec<ContainerEventResponse> {
-    let now = seen.stages();
+fn changes(before: &Seen, seen: &Seen) -> Vec<ContainerEventResponse> {
+    let (told, now) = (before.stages(), seen.stages());
     let gone =
         told.iter().filter(|(id, _)| !now.contains_key(*id)).map(|(id, (sandbox, before))| (id, sandbox, Some(*before), Stage::Deleted));
     let there = now.iter().map(|(id, (sandbox, stage))| (id, sandbox, told.get(id).map(|(_, before)| *before), *stage));
     let mut all = Vec::new();
-    for (id, sandbox, before, stage) in there.chain(gone) {
-        all.extend(kinds(before, stage).into_iter().map(|kind| seen.event(id, sandbox, kind)));
+    for (id, sandbox, last, stage) in there.chain(gone) {
+        all.extend(kinds(last, stage).into_iter().map(|kind| seen.event(before, id, sandbox, kind)));
     }
     all
 }
@@ -105,7 +110,7 @@ fn changes(told: &BTreeMap<String, (String, Stage)>, seen: &Seen) -> Vec<Contain
 pub(super) async fn stream(runtime: Arc<dyn Runtime>, end: CancellationToken) -> Result<Messages<ContainerEventResponse>, CriError> {
     // Listening before looking: nothing falls between the two.
     let mut events = runtime.events();
-    let mut told = Seen::look(&*runtime).await?.stages();
+    let mut told = Seen::look(&*runtime).await?;
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
         loop {
@@ -123,7 +128,7 @@ pub(super) async fn stream(runtime: Arc<dyn Runtime>, end: CancellationToken) ->
                             return;
                         }
                     }
-                    told = seen.stages();
+                    told = seen;
                 }
                 Err(error) => {
                     // The caller asks anew, and then sees what it has missed.
@@ -139,6 +144,24 @@ pub(super) async fn stream(runtime: Arc<dyn Runtime>, end: CancellationToken) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_gone_is_told_with_its_last_status() {
+        let sandbox = PodSandbox {
+            id: "s1".into(),
+            metadata: crate::cri::PodSandboxMetadata::default(),
+            state: SandboxState::NotReady,
+            created_at: Timestamp::UNIX_EPOCH,
+            ips: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            namespaces: crate::cri::Namespaces::default(),
+        };
+        let before = Seen { sandboxes: vec![sandbox], containers: Vec::new() };
+        let told = changes(&before, &Seen { sandboxes: Vec::new(), containers: Vec::new() });
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].pod_sandbox_status.as_ref().map(|status| status.id.as_str()), Some("s1"));
+    }
 
     #[test]
     fn what_happened_between_two_looks_is_told_in_full() {

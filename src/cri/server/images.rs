@@ -8,7 +8,7 @@ use super::Core;
 use super::runtime::{Messages, pieces};
 use crate::cri::wire::error::to_status;
 use crate::cri::wire::image_service_server::ImageService;
-use crate::cri::wire::{self, status};
+use crate::cri::wire::{self, container, status};
 use crate::cri::{CriError, RegistryAuth};
 use crate::model::Timestamp;
 
@@ -19,7 +19,7 @@ fn answer<T>(result: Result<T, CriError>) -> Answer<T> {
 }
 
 fn named(spec: Option<wire::ImageSpec>) -> Result<String, CriError> {
-    let name = spec.map(|spec| spec.image).filter(|name| !name.is_empty());
+    let name = spec.map(container::image_from_wire).transpose()?.map(|(name, _)| name).filter(|name| !name.is_empty());
     name.ok_or_else(|| CriError::Invalid("the request names no image".into()))
 }
 
@@ -37,6 +37,29 @@ fn auth(config: Option<wire::AuthConfig>) -> Result<Option<RegistryAuth>, CriErr
     }
     let nothing = username.is_empty() && password.is_empty() && token.is_empty() && identity_token.is_empty();
     Ok((!nothing).then_some(RegistryAuth { username, password, token, identity_token }))
+}
+
+/// The host of an address or of an image's name, as the keyring knows it; docker.io has several names.
+fn host_of(place: &str) -> String {
+    let plain = place.trim_start_matches("https://").trim_start_matches("http://");
+    let first = plain.split('/').next().unwrap_or_default();
+    match first {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
+        host => host.to_ascii_lowercase(),
+    }
+}
+
+/// The registry an image comes from. A first part that is no host is docker.io's.
+fn registry_of(image: &str) -> String {
+    match image.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => host_of(first),
+        _ => "docker.io".to_owned(),
+    }
+}
+
+/// Whether credentials are for this image's registry; those that name no server are for whatever is pulled.
+fn is_for(server_address: &str, image: &str) -> bool {
+    server_address.is_empty() || host_of(server_address) == registry_of(image)
 }
 
 impl Core {
@@ -87,7 +110,13 @@ impl ImageService for Core {
     async fn pull_image(&self, request: Request<wire::PullImageRequest>) -> Answer<wire::PullImageResponse> {
         let request = request.into_inner();
         let pull = async {
-            let (name, auth) = (named(request.image)?, auth(request.auth)?);
+            let name = named(request.image)?;
+            let server = request.auth.as_ref().map(|auth| auth.server_address.clone()).unwrap_or_default();
+            let mut auth = auth(request.auth)?;
+            if auth.is_some() && !is_for(&server, &name) {
+                tracing::warn!(image = name, server, "the credentials are another registry's: pulled without");
+                auth = None;
+            }
             let image_ref = self.images.pull(&name, auth.as_ref()).await?;
             Ok(wire::PullImageResponse { image_ref })
         };
@@ -107,6 +136,24 @@ impl ImageService for Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_go_to_their_own_registry_alone() {
+        for (server, image) in [
+            ("", "ghcr.io/a/b:1"),
+            ("ghcr.io", "ghcr.io/a/b:1"),
+            ("https://localhost:5000/v2/", "localhost:5000/b"),
+            ("https://index.docker.io/v1/", "nginx"),
+            ("docker.io", "library/nginx:1"),
+        ] {
+            assert!(is_for(server, image), "{server} {image}");
+        }
+        for (server, image) in
+            [("ghcr.io", "nginx"), ("quay.io", "ghcr.io/a/b"), ("localhost:5000", "localhost:5001/b"), ("docker.io", "docker.io.evil/b")]
+        {
+            assert!(!is_for(server, image), "{server} {image}");
+        }
+    }
 
     #[test]
     fn credentials_come_in_three_forms() {

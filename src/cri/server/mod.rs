@@ -17,7 +17,7 @@ mod socket;
 
 use std::sync::Arc;
 
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::wire::image_service_server::ImageServiceServer;
@@ -31,6 +31,9 @@ const REQUEST_LIMIT_BYTES: usize = 16 << 20;
 /// Requests that are under way at the end get this long.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// After a connection that could not be taken in.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// What the verbs work on.
 #[derive(Clone)]
 pub(super) struct Core {
@@ -38,6 +41,22 @@ pub(super) struct Core {
     pub images: Arc<dyn Images>,
     /// Ends what would go on for good.
     pub end: CancellationToken,
+}
+
+/// The next connection. What fails, as for want of descriptors, is told once and tried again.
+async fn accept(listener: &UnixListener) -> UnixStream {
+    let mut told = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(cause) if !told => {
+                told = true;
+                tracing::warn!(%cause, "take in a connection; it is tried again");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
 }
 
 /// Serves both services until the token is cancelled; requests that are under way are finished.
@@ -52,8 +71,8 @@ pub async fn serve(
 ) -> Result<(), CriError> {
     let core = Core { runtime, images, end: end.clone() };
     let incoming = futures::stream::unfold(listener, |listener| async move {
-        let accepted = listener.accept().await.map(|(stream, _)| stream);
-        Some((accepted, listener))
+        let stream = accept(&listener).await;
+        Some((Ok::<_, std::io::Error>(stream), listener))
     });
     let served = tonic::transport::Server::builder()
         .add_service(RuntimeServiceServer::new(core.clone()).max_decoding_message_size(REQUEST_LIMIT_BYTES))

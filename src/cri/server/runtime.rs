@@ -28,6 +28,12 @@ fn unsupported<T>(what: &str) -> Answer<T> {
     answer(Err(CriError::Unsupported(what.to_owned())))
 }
 
+/// Done to its end, also when the caller does not wait for it: nothing stays half-made behind a request that is called off.
+async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, CriError>> + Send + 'static) -> Result<T, CriError> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(CriError::failed("answer the request", error)))
+}
+
 /// A list in pieces.
 pub(super) fn pieces<T: Send + 'static, M: Send + 'static>(items: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Messages<M> {
     let mut items = items.into_iter();
@@ -50,13 +56,13 @@ impl Core {
     /// The sandbox that is meant, by its id or the beginning of it.
     async fn sandbox(&self, id: &str) -> Result<PodSandbox, CriError> {
         let all = self.runtime.list_pod_sandboxes().await?;
-        let found = filter::find(id, all.iter().map(|sandbox| sandbox.id.as_str())).map(str::to_owned);
+        let found = filter::find(id, all.iter().map(|sandbox| sandbox.id.as_str()))?.map(str::to_owned);
         all.into_iter().find(|sandbox| Some(&sandbox.id) == found.as_ref()).ok_or_else(|| CriError::NotFound(format!("sandbox {id:?}")))
     }
 
     async fn container(&self, id: &str) -> Result<ContainerStatus, CriError> {
         let all = self.runtime.list_containers().await?;
-        let found = filter::find(id, all.iter().map(|container| container.id.as_str())).map(str::to_owned);
+        let found = filter::find(id, all.iter().map(|container| container.id.as_str()))?.map(str::to_owned);
         all.into_iter().find(|one| Some(&one.id) == found.as_ref()).ok_or_else(|| CriError::NotFound(format!("container {id:?}")))
     }
 
@@ -175,6 +181,21 @@ impl Core {
         })
     }
 
+    async fn change_limits(&self, request: wire::UpdateContainerResourcesRequest) -> Result<(), CriError> {
+        if !request.annotations.is_empty() {
+            return Err(CriError::Unsupported("annotations of a container that is there".into()));
+        }
+        if request.linux.as_ref().is_some_and(|linux| linux.cpu_quota < 0 || linux.memory_limit_in_bytes < 0) {
+            return Err(CriError::Unsupported("taking a limit away from a container that is there".into()));
+        }
+        let wanted = sandbox::resources_from_wire(request.linux)?;
+        let found = self.container(&request.container_id).await?;
+        if wanted.oom_score_adj != 0 && wanted.oom_score_adj != found.resources.oom_score_adj {
+            return Err(CriError::Unsupported("another oom_score_adj for a container that is there".into()));
+        }
+        self.runtime.update_container_resources(&found.id, &wanted).await
+    }
+
     async fn run_command(&self, request: wire::ExecSyncRequest) -> Result<wire::ExecSyncResponse, CriError> {
         if request.cmd.is_empty() {
             return Err(CriError::Invalid("there is no command to run".into()));
@@ -222,28 +243,31 @@ impl RuntimeService for Core {
     }
 
     async fn run_pod_sandbox(&self, request: Request<wire::RunPodSandboxRequest>) -> Answer<wire::RunPodSandboxResponse> {
-        let id = self.run_sandbox(request.into_inner()).await;
+        let core = self.clone();
+        let id = whole(async move { core.run_sandbox(request.into_inner()).await }).await;
         answer(id.map(|pod_sandbox_id| wire::RunPodSandboxResponse { pod_sandbox_id }))
     }
 
     async fn stop_pod_sandbox(&self, request: Request<wire::StopPodSandboxRequest>) -> Answer<wire::StopPodSandboxResponse> {
-        let stop = async {
-            if let Some(found) = or_gone(self.sandbox(&request.into_inner().pod_sandbox_id).await)? {
-                self.runtime.stop_pod_sandbox(&found.id).await?;
+        let core = self.clone();
+        let stop = async move {
+            if let Some(found) = or_gone(core.sandbox(&request.into_inner().pod_sandbox_id).await)? {
+                core.runtime.stop_pod_sandbox(&found.id).await?;
             }
             Ok(wire::StopPodSandboxResponse {})
         };
-        answer(stop.await)
+        answer(whole(stop).await)
     }
 
     async fn remove_pod_sandbox(&self, request: Request<wire::RemovePodSandboxRequest>) -> Answer<wire::RemovePodSandboxResponse> {
-        let remove = async {
-            if let Some(found) = or_gone(self.sandbox(&request.into_inner().pod_sandbox_id).await)? {
-                self.runtime.remove_pod_sandbox(&found.id).await?;
+        let core = self.clone();
+        let remove = async move {
+            if let Some(found) = or_gone(core.sandbox(&request.into_inner().pod_sandbox_id).await)? {
+                core.runtime.remove_pod_sandbox(&found.id).await?;
             }
             Ok(wire::RemovePodSandboxResponse {})
         };
-        answer(remove.await)
+        answer(whole(remove).await)
     }
 
     async fn pod_sandbox_status(&self, request: Request<wire::PodSandboxStatusRequest>) -> Answer<wire::PodSandboxStatusResponse> {
@@ -270,38 +294,41 @@ impl RuntimeService for Core {
     }
 
     async fn create_container(&self, request: Request<wire::CreateContainerRequest>) -> Answer<wire::CreateContainerResponse> {
-        let id = self.make_container(request.into_inner()).await;
+        let core = self.clone();
+        let id = whole(async move { core.make_container(request.into_inner()).await }).await;
         answer(id.map(|container_id| wire::CreateContainerResponse { container_id }))
     }
 
     async fn start_container(&self, request: Request<wire::StartContainerRequest>) -> Answer<wire::StartContainerResponse> {
-        let start = async {
-            let id = self.container(&request.into_inner().container_id).await?.id;
-            self.runtime.start_container(&id).await?;
+        let core = self.clone();
+        let start = async move {
+            let id = core.container(&request.into_inner().container_id).await?.id;
+            core.runtime.start_container(&id).await?;
             Ok(wire::StartContainerResponse {})
         };
-        answer(start.await)
+        answer(whole(start).await)
     }
 
     async fn stop_container(&self, request: Request<wire::StopContainerRequest>) -> Answer<wire::StopContainerResponse> {
-        let request = request.into_inner();
-        let stop = async {
-            if let Some(found) = or_gone(self.container(&request.container_id).await)? {
-                self.runtime.stop_container(&found.id, seconds(request.timeout)).await?;
+        let (core, request) = (self.clone(), request.into_inner());
+        let stop = async move {
+            if let Some(found) = or_gone(core.container(&request.container_id).await)? {
+                core.runtime.stop_container(&found.id, seconds(request.timeout)).await?;
             }
             Ok(wire::StopContainerResponse {})
         };
-        answer(stop.await)
+        answer(whole(stop).await)
     }
 
     async fn remove_container(&self, request: Request<wire::RemoveContainerRequest>) -> Answer<wire::RemoveContainerResponse> {
-        let remove = async {
-            if let Some(found) = or_gone(self.container(&request.into_inner().container_id).await)? {
-                self.runtime.remove_container(&found.id).await?;
+        let core = self.clone();
+        let remove = async move {
+            if let Some(found) = or_gone(core.container(&request.into_inner().container_id).await)? {
+                core.runtime.remove_container(&found.id).await?;
             }
             Ok(wire::RemoveContainerResponse {})
         };
-        answer(remove.await)
+        answer(whole(remove).await)
     }
 
     async fn container_status(&self, request: Request<wire::ContainerStatusRequest>) -> Answer<wire::ContainerStatusResponse> {
@@ -329,14 +356,9 @@ impl RuntimeService for Core {
         &self,
         request: Request<wire::UpdateContainerResourcesRequest>,
     ) -> Answer<wire::UpdateContainerResourcesResponse> {
-        let request = request.into_inner();
-        let update = async {
-            let wanted = sandbox::resources_from_wire(request.linux)?;
-            let id = self.container(&request.container_id).await?.id;
-            self.runtime.update_container_resources(&id, &wanted).await?;
-            Ok(wire::UpdateContainerResourcesResponse {})
-        };
-        answer(update.await)
+        let core = self.clone();
+        let updated = whole(async move { core.change_limits(request.into_inner()).await }).await;
+        answer(updated.map(|()| wire::UpdateContainerResourcesResponse {}))
     }
 
     async fn reopen_container_log(&self, request: Request<wire::ReopenContainerLogRequest>) -> Answer<wire::ReopenContainerLogResponse> {
@@ -358,7 +380,8 @@ impl RuntimeService for Core {
     }
 
     async fn exec_sync(&self, request: Request<wire::ExecSyncRequest>) -> Answer<wire::ExecSyncResponse> {
-        answer(self.run_command(request.into_inner()).await)
+        let core = self.clone();
+        answer(whole(async move { core.run_command(request.into_inner()).await }).await)
     }
 
     async fn exec(&self, _: Request<wire::ExecRequest>) -> Answer<wire::ExecResponse> {
@@ -437,5 +460,28 @@ impl RuntimeService for Core {
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
         let all = self.pod_metrics().await;
         answer(all.map(|all| pieces(all, |pod_sandbox_metrics| wire::StreamPodSandboxMetricsResponse { pod_sandbox_metrics })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_goes_on_when_its_caller_has_gone() {
+        let (go, gate) = tokio::sync::oneshot::channel::<()>();
+        let (finished, ended) = tokio::sync::oneshot::channel();
+        let work = whole(async move {
+            gate.await.ok();
+            finished.send(()).ok();
+            Ok(())
+        });
+        tokio::select! {
+            biased;
+            _ = work => panic!("it cannot have ended"),
+            () = std::future::ready(()) => {}
+        }
+        go.send(()).unwrap();
+        ended.await.unwrap();
     }
 }

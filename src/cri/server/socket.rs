@@ -1,9 +1,13 @@
 //! The server's socket: root's alone, and never taken from a server that lives.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
+
+/// Who waits to be let in.
+const BACKLOG: i32 = 128;
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +31,30 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     }
     match std::fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => return Err(SocketError::NoSocket(path.to_owned())),
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => return Err(SocketError::Busy(path.to_owned())),
-        Ok(_) => std::fs::remove_file(path).map_err(fail("remove the old socket"))?,
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(SocketError::Busy(path.to_owned())),
+            // Nobody listens.
+            Err(cause) if cause.kind() == ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(fail("remove the old socket"))?;
+            }
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {}
+            // It may only be slow.
+            Err(cause) => return Err(fail("find out who serves at")(cause)),
+        },
         Err(_) => {}
     }
-    let listener = UnixListener::bind(path).map_err(fail("listen at"))?;
-    // Who may speak here is root of the host.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail("close to others"))?;
-    Ok(listener)
+    listen(path).map_err(fail("listen at"))
+}
+
+/// Who may speak here is root of the host, from the first moment on: nobody connects before it listens.
+fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
 }
 
 #[cfg(test)]

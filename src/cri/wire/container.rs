@@ -1,25 +1,33 @@
 //! A container's configuration, from the wire and onto it. PURE.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super as wire;
-use super::sandbox::{refuse_apparmor, refuse_selinux, resources_from_wire, resources_to_wire};
+use super::sandbox::{known, refuse_apparmor, refuse_namespaces, refuse_selinux, resources_from_wire, resources_to_wire};
 use super::security_profile::ProfileType;
-use super::{NamespaceMode, signal};
+use super::signal;
 use crate::cri::CriError;
 use crate::cri::types::{ContainerConfig, ContainerMetadata, Mount, Seccomp, SecurityContext, default_paths};
+
+/// Where a container's record keeps the name its user has for the image, if that is another one.
+const USER_IMAGE: &str = "podbay.dev/user-specified-image";
 
 /// What the wire says a container is to be; what cannot be done is refused here, with its name.
 pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriError> {
     let metadata = config.metadata.filter(|metadata| !metadata.name.is_empty());
     let metadata = metadata.ok_or_else(|| CriError::Invalid("the container has no metadata with a name".into()))?;
-    let image = config.image.map(|image| image.image).filter(|image| !image.is_empty());
-    let image = image.ok_or_else(|| CriError::Invalid(format!("container {} has no image", metadata.name)))?;
+    let image = config.image.map(image_from_wire).transpose()?.filter(|(image, _)| !image.is_empty());
+    let (image, user_image) = image.ok_or_else(|| CriError::Invalid(format!("container {} has no image", metadata.name)))?;
     if !config.devices.is_empty() {
         return Err(CriError::Unsupported("devices of the host in a container that is not privileged".into()));
     }
     if !config.cdi_devices.is_empty() {
         return Err(CriError::Unsupported("CDI devices".into()));
+    }
+    let mut annotations = config.annotations;
+    if !user_image.is_empty() && user_image != image {
+        annotations.insert(USER_IMAGE.to_owned(), user_image);
     }
     let linux = config.linux.unwrap_or_default();
     Ok(ContainerConfig {
@@ -31,15 +39,23 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
         envs: config.envs.into_iter().map(|pair| (pair.key, pair.value)).collect(),
         mounts: config.mounts.into_iter().map(mount_from_wire).collect::<Result<_, _>>()?,
         labels: config.labels,
-        annotations: config.annotations,
+        annotations,
         log_path: config.log_path.into(),
         stdin: config.stdin,
         tty: config.tty,
         resources: resources_from_wire(linux.resources)?,
-        security: security_from_wire(linux.security_context.unwrap_or_default())?,
+        security: security_from_wire(linux.security_context)?,
         stop_signal: signal::from_wire(config.stop_signal),
         termination_message_path: String::new(),
     })
+}
+
+/// An image by name or id, and by the name its user has for it.
+pub fn image_from_wire(spec: wire::ImageSpec) -> Result<(String, String), CriError> {
+    if !spec.runtime_handler.is_empty() {
+        return Err(CriError::Invalid(format!("there is no runtime handler {:?}", spec.runtime_handler)));
+    }
+    Ok((spec.image, spec.user_specified_image))
 }
 
 fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
@@ -53,7 +69,7 @@ fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
     if mount.recursive_read_only {
         return unsupported("recursive_read_only");
     }
-    let propagation = match mount.propagation() {
+    let propagation = match known("propagation", mount.propagation)? {
         wire::MountPropagation::PropagationPrivate => "",
         wire::MountPropagation::PropagationHostToContainer => "rslave",
         wire::MountPropagation::PropagationBidirectional => "rshared",
@@ -94,7 +110,9 @@ fn id(name: &str, value: i64) -> Result<u32, CriError> {
     u32::try_from(value).map_err(|_| CriError::Invalid(format!("{name} is {value}")))
 }
 
-fn security_from_wire(security: wire::LinuxContainerSecurityContext) -> Result<SecurityContext, CriError> {
+fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Result<SecurityContext, CriError> {
+    let unmasked_proc = said.is_some();
+    let security = said.unwrap_or_default();
     refuse_selinux(security.selinux_options.as_ref())?;
     refuse_apparmor(security.apparmor.as_ref())?;
     #[allow(deprecated)]
@@ -102,10 +120,9 @@ fn security_from_wire(security: wire::LinuxContainerSecurityContext) -> Result<S
     if old_apparmor.starts_with("localhost/") {
         return Err(CriError::Unsupported("AppArmor profiles".into()));
     }
-    if security.namespace_options.as_ref().is_some_and(|options| options.pid() == NamespaceMode::Target) {
-        return Err(CriError::Unsupported("the process namespace of another container".into()));
-    }
-    if security.supplemental_groups_policy() == wire::SupplementalGroupsPolicy::Strict {
+    security.namespace_options.as_ref().map_or(Ok(()), refuse_namespaces)?;
+    let groups: wire::SupplementalGroupsPolicy = known("supplemental_groups_policy", security.supplemental_groups_policy)?;
+    if groups == wire::SupplementalGroupsPolicy::Strict {
         return Err(CriError::Unsupported("supplemental_groups_policy Strict".into()));
     }
     if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
@@ -132,8 +149,8 @@ fn security_from_wire(security: wire::LinuxContainerSecurityContext) -> Result<S
             Some(profile) => seccomp_from_wire(&profile)?,
             None => seccomp_of_path(&old_seccomp)?,
         },
-        // The caller says which paths: nothing is added to what it says.
-        unmasked_proc: true,
+        // A caller who speaks of security says which paths: nothing is added to that.
+        unmasked_proc,
         masked_paths: security.masked_paths,
         readonly_paths: security.readonly_paths,
         run_as_non_root: false,
@@ -141,7 +158,7 @@ fn security_from_wire(security: wire::LinuxContainerSecurityContext) -> Result<S
 }
 
 fn seccomp_from_wire(profile: &wire::SecurityProfile) -> Result<Seccomp, CriError> {
-    Ok(match profile.profile_type() {
+    Ok(match known("profile_type", profile.profile_type)? {
         ProfileType::RuntimeDefault => Seccomp::RuntimeDefault,
         ProfileType::Unconfined => Seccomp::Unconfined,
         ProfileType::Localhost if Path::new(&profile.localhost_ref).is_absolute() => {
@@ -169,16 +186,17 @@ fn seccomp_of_path(path: &str) -> Result<Seccomp, CriError> {
 /// the client's affair, as it is the kubelet's.
 pub fn to_wire(config: &ContainerConfig, namespaces: wire::NamespaceOption) -> wire::ContainerConfig {
     let pair = |(key, value): &(String, String)| wire::KeyValue { key: key.clone(), value: value.clone() };
+    let (image, annotations) = image_apart(&config.image, &config.annotations);
     wire::ContainerConfig {
         metadata: Some(metadata_to_wire(&config.metadata)),
-        image: Some(image_spec(&config.image)),
+        image: Some(image),
         command: config.command.clone(),
         args: config.args.clone(),
         working_dir: config.working_dir.clone(),
         envs: config.envs.iter().map(pair).collect(),
         mounts: config.mounts.iter().map(mount_to_wire).collect(),
         labels: config.labels.clone(),
-        annotations: config.annotations.clone(),
+        annotations,
         log_path: config.log_path.to_string_lossy().into_owned(),
         stdin: config.stdin,
         tty: config.tty,
@@ -194,6 +212,15 @@ pub fn to_wire(config: &ContainerConfig, namespaces: wire::NamespaceOption) -> w
 /// An image by name or id.
 pub fn image_spec(image: &str) -> wire::ImageSpec {
     wire::ImageSpec { image: image.to_owned(), user_specified_image: image.to_owned(), ..wire::ImageSpec::default() }
+}
+
+/// An image with the name its user has for it, which is kept among the annotations, and those without it.
+pub fn image_apart(image: &str, annotations: &BTreeMap<String, String>) -> (wire::ImageSpec, BTreeMap<String, String>) {
+    let (mut spec, mut annotations) = (image_spec(image), annotations.clone());
+    if let Some(name) = annotations.remove(USER_IMAGE) {
+        spec.user_specified_image = name;
+    }
+    (spec, annotations)
 }
 
 pub fn metadata_to_wire(metadata: &ContainerMetadata) -> wire::ContainerMetadata {
@@ -240,6 +267,7 @@ fn security_to_wire(security: &SecurityContext, namespaces: wire::NamespaceOptio
 mod tests {
     use super::*;
     use crate::cri::types::Resources;
+    use crate::cri::wire::NamespaceMode;
 
     fn config() -> ContainerConfig {
         ContainerConfig {
@@ -251,7 +279,7 @@ mod tests {
             envs: vec![("B".into(), "2".into()), ("A".into(), "1".into())],
             mounts: vec![Mount { container_path: "/m".into(), host_path: "/h".into(), readonly: true, propagation: "rslave".into() }],
             labels: [("a".to_owned(), "b".to_owned())].into(),
-            annotations: [("c".to_owned(), "d".to_owned())].into(),
+            annotations: [("c", "d"), (USER_IMAGE, "busybox")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             log_path: "web/3.log".into(),
             stdin: true,
             tty: true,
@@ -275,6 +303,15 @@ mod tests {
     #[test]
     fn a_container_survives_the_way() {
         assert_eq!(from_wire(to_wire(&config(), wire::NamespaceOption::default())).unwrap(), config());
+    }
+
+    #[test]
+    fn without_a_word_on_security_proc_is_masked() {
+        let mut silent = to_wire(&config(), wire::NamespaceOption::default());
+        silent.linux.as_mut().unwrap().security_context = None;
+        assert!(!from_wire(silent.clone()).unwrap().security.unmasked_proc);
+        silent.linux = None;
+        assert!(!from_wire(silent).unwrap().security.unmasked_proc);
     }
 
     #[test]

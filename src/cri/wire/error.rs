@@ -4,6 +4,9 @@ use tonic::{Code, Status};
 
 use crate::cri::CriError;
 
+/// Of a message in its header, which is spelled in ASCII.
+const MESSAGE_LIMIT_BYTES: usize = 4000;
+
 /// As a server answers.
 pub fn to_status(error: &CriError) -> Status {
     let code = match error {
@@ -16,12 +19,24 @@ pub fn to_status(error: &CriError) -> Status {
         CriError::Unreachable(_) => Code::Unavailable,
     };
     // A header of HTTP/2 carries it: not without end.
-    let mut text = error.to_string();
-    if let Some((end, _)) = text.char_indices().nth(4000) {
+    Status::new(code, cut(error.to_string()))
+}
+
+/// As much of a text as [`MESSAGE_LIMIT_BYTES`] hold; the header spells each byte that is not plain as `%XX`.
+fn cut(mut text: String) -> String {
+    let mut room = MESSAGE_LIMIT_BYTES;
+    let too_much = text.char_indices().find(|(_, c)| {
+        let plain = c.is_ascii_alphanumeric() || "-_./:,;=()".contains(*c);
+        let needed = if plain { 1 } else { 3 * c.len_utf8() };
+        let fits = needed <= room;
+        room = room.saturating_sub(needed);
+        !fits
+    });
+    if let Some((end, _)) = too_much {
         text.truncate(end);
         text.push('…');
     }
-    Status::new(code, text)
+    text
 }
 
 /// As a client reads it; `attempt` says what was asked for.
@@ -32,7 +47,8 @@ pub fn from_status(attempt: &str, status: &Status) -> CriError {
         Code::InvalidArgument => CriError::Invalid(text.to_owned()),
         Code::AlreadyExists => CriError::Exists(text.to_owned()),
         Code::Unimplemented => CriError::Unsupported(format!("{attempt}: {text}")),
-        Code::DeadlineExceeded => CriError::Timeout(attempt.to_owned()),
+        // Cancelled: our own limit ran out before the answer came.
+        Code::DeadlineExceeded | Code::Cancelled => CriError::Timeout(attempt.to_owned()),
         Code::Unavailable => CriError::Unreachable(format!("{attempt}: {text}")),
         _ => CriError::failed(attempt, text),
     }
@@ -57,6 +73,9 @@ mod tests {
             let back = from_status("exec", &to_status(&error));
             assert_eq!(std::mem::discriminant(&back), std::mem::discriminant(&error), "{error} became {back}");
         }
-        assert!(to_status(&CriError::Invalid("é".repeat(9000))).message().len() < 9000);
+        assert_eq!(to_status(&CriError::Invalid("é".repeat(9000))).message().chars().count(), 4000 / 6 + 1);
+        assert_eq!(to_status(&CriError::Invalid("a".repeat(9000))).message().chars().count(), 4001);
+        assert_eq!(to_status(&CriError::Invalid("short: é".into())).message(), "short: é");
+        assert!(matches!(from_status("exec", &Status::cancelled("late")), CriError::Timeout(_)));
     }
 }

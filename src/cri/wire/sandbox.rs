@@ -12,6 +12,10 @@ use crate::cri::types::{DnsConfig, Namespaces, PodSandboxConfig, PodSandboxMetad
 pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, CriError> {
     let metadata = config.metadata.filter(|metadata| !metadata.name.is_empty());
     let metadata = metadata.ok_or_else(|| CriError::Invalid("the sandbox has no metadata with a name".into()))?;
+    if metadata.uid.is_empty() {
+        // Its network and its cgroup are known by it.
+        return Err(CriError::Invalid("the sandbox's metadata have no uid".into()));
+    }
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
@@ -23,8 +27,10 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
     if options.userns_options.as_ref().is_some_and(|userns| userns.mode() == NamespaceMode::Pod) {
         return Err(CriError::Unsupported("a user namespace of the pod's own".into()));
     }
-    if [options.network(), options.ipc()].contains(&NamespaceMode::Container) {
-        return Err(CriError::Unsupported("a network or IPC namespace of one container".into()));
+    refuse_namespaces(&options)?;
+    let groups: wire::SupplementalGroupsPolicy = known("supplemental_groups_policy", security.supplemental_groups_policy)?;
+    if groups == wire::SupplementalGroupsPolicy::Strict {
+        return Err(CriError::Unsupported("supplemental_groups_policy Strict".into()));
     }
     let metadata = PodSandboxMetadata { namespace: metadata.namespace, name: metadata.name, uid: metadata.uid, attempt: metadata.attempt };
     Ok(PodSandboxConfig {
@@ -47,6 +53,26 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
     })
 }
 
+/// An enumeration's number that is one of its own: what is not known cannot be done.
+pub(super) fn known<E: TryFrom<i32>>(name: &str, number: i32) -> Result<E, CriError> {
+    E::try_from(number).map_err(|_| CriError::Invalid(format!("{name} is {number}, which is not known")))
+}
+
+/// Namespaces that are neither the pod's nor the node's, but for a process namespace of each container's own.
+pub(super) fn refuse_namespaces(options: &wire::NamespaceOption) -> Result<(), CriError> {
+    for (name, number) in [("network", options.network), ("ipc", options.ipc)] {
+        let mode: NamespaceMode = known(name, number)?;
+        if matches!(mode, NamespaceMode::Container | NamespaceMode::Target) {
+            return Err(CriError::Unsupported(format!("{name} namespace {}", mode.as_str_name())));
+        }
+    }
+    let mode: NamespaceMode = known("pid", options.pid)?;
+    if mode == NamespaceMode::Target {
+        return Err(CriError::Unsupported("the process namespace of another container".into()));
+    }
+    Ok(())
+}
+
 /// Below the runtime's own root, and one of each pod: callers name one for several.
 fn cgroup_parent(wanted: &str, metadata: &PodSandboxMetadata) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
@@ -64,7 +90,7 @@ fn cgroup_parent(wanted: &str, metadata: &PodSandboxMetadata) -> String {
 
 fn port_from_wire(mapping: wire::PortMapping) -> Result<PortMapping, CriError> {
     let port = |number: i32| u16::try_from(number).map_err(|_| CriError::Invalid(format!("{number} is no port")));
-    let protocol = match mapping.protocol() {
+    let protocol = match known("protocol", mapping.protocol)? {
         wire::Protocol::Tcp => "TCP",
         wire::Protocol::Udp => "UDP",
         wire::Protocol::Sctp => "SCTP",
@@ -101,8 +127,8 @@ pub fn resources_from_wire(resources: Option<wire::LinuxContainerResources>) -> 
         return unsupported("swap beyond the memory limit");
     }
     // A container dies as a whole anyway.
-    if let Some(name) = wanted.unified.keys().find(|name| *name != "memory.oom.group") {
-        return unsupported(&format!("the cgroup file {name}"));
+    if let Some((name, value)) = wanted.unified.iter().find(|(name, value)| (name.as_str(), value.as_str()) != ("memory.oom.group", "1")) {
+        return unsupported(&format!("{value:?} in the cgroup file {name}"));
     }
     Ok(Resources {
         cpu_period: positive("cpu_period", wanted.cpu_period)?,
@@ -277,6 +303,15 @@ mod tests {
         }
         let nameless = wire::PodSandboxConfig { metadata: None, ..to_wire(&config()) };
         assert!(matches!(from_wire(nameless), Err(CriError::Invalid(_))));
+        let mut nobody = to_wire(&config());
+        nobody.metadata.as_mut().unwrap().uid.clear();
+        assert!(matches!(from_wire(nobody), Err(CriError::Invalid(_))));
+        for (network, pid) in [(NamespaceMode::Target.into(), 0), (NamespaceMode::Container.into(), 0), (0, NamespaceMode::Target.into())] {
+            let options = wire::NamespaceOption { network, pid, ..wire::NamespaceOption::default() };
+            assert!(matches!(refuse_namespaces(&options), Err(CriError::Unsupported(_))), "{options:?}");
+        }
+        let unknown = wire::NamespaceOption { ipc: 9, ..wire::NamespaceOption::default() };
+        assert!(matches!(refuse_namespaces(&unknown), Err(CriError::Invalid(_))));
     }
 
     #[test]

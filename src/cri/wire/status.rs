@@ -1,7 +1,7 @@
 //! What is there, from the wire and onto it. PURE.
 
 use super as wire;
-use super::container::{image_spec, metadata_from_wire, metadata_to_wire, mount_of_status, mount_to_wire};
+use super::container::{image_apart, metadata_from_wire, metadata_to_wire, mount_of_status, mount_to_wire};
 use super::sandbox::{self, namespaces_from_wire, namespaces_to_wire, resources_from_wire, resources_to_wire};
 use crate::cri::types::{
     ContainerState, ContainerStats, ContainerStatus, FilesystemUsage, Image, InterfaceStats, PodSandbox, PodSandboxStats, SandboxState,
@@ -97,21 +97,23 @@ pub fn sandbox_from_wire(status: wire::PodSandboxStatus) -> PodSandbox {
 
 /// A container as lists tell it.
 pub fn container_item(container: &ContainerStatus) -> wire::Container {
+    let (image, annotations) = image_apart(&container.image, &container.annotations);
     wire::Container {
         id: container.id.clone(),
         pod_sandbox_id: container.sandbox_id.clone(),
         metadata: Some(metadata_to_wire(&container.metadata)),
-        image: Some(image_spec(&container.image)),
+        image: Some(image),
         image_ref: container.image_id.clone(),
         state: container_state(container.state).into(),
         created_at: nanoseconds(Some(container.created_at)),
         labels: container.labels.clone(),
-        annotations: container.annotations.clone(),
+        annotations,
         image_id: container.image_id.clone(),
     }
 }
 
 pub fn container_status(container: &ContainerStatus) -> wire::ContainerStatus {
+    let (image, annotations) = image_apart(&container.image, &container.annotations);
     wire::ContainerStatus {
         id: container.id.clone(),
         metadata: Some(metadata_to_wire(&container.metadata)),
@@ -120,12 +122,12 @@ pub fn container_status(container: &ContainerStatus) -> wire::ContainerStatus {
         started_at: nanoseconds(container.started_at),
         finished_at: nanoseconds(container.finished_at),
         exit_code: container.exit_code,
-        image: Some(image_spec(&container.image)),
+        image: Some(image),
         image_ref: container.image_id.clone(),
         reason: container.reason.clone(),
         message: container.message.clone(),
         labels: container.labels.clone(),
-        annotations: container.annotations.clone(),
+        annotations,
         mounts: container.mounts.iter().map(mount_to_wire).collect(),
         log_path: container.log_path.to_string_lossy().into_owned(),
         resources: Some(wire::ContainerResources { linux: Some(resources_to_wire(&container.resources)) }),
@@ -185,7 +187,7 @@ pub fn container_stats(stats: &ContainerStats, container: &ContainerStatus, now:
             id: container.id.clone(),
             metadata: Some(metadata_to_wire(&container.metadata)),
             labels: container.labels.clone(),
-            annotations: container.annotations.clone(),
+            annotations: image_apart(&container.image, &container.annotations).1,
         }),
         cpu: Some(cpu(timestamp, stats.cpu_nanos)),
         memory: Some(wire::MemoryUsage {
