@@ -32,6 +32,8 @@ pub enum Effect {
     Pulled(String, u32),
     Hook(String, Hook),
     VolumesReady,
+    /// The volumes tell of the pod as it is here.
+    Told(Arc<Pod>),
     VolumesGone,
     /// The server has no such pod any more.
     Gone,
@@ -77,8 +79,8 @@ pub(super) fn failure(subject: Subject, reason: &str, message: impl Into<String>
 
 async fn prepare_volumes(context: &Context, scene: &Scene) -> Vec<Effect> {
     match refresh_volumes(context, &scene.pod).await {
-        Ok(()) => vec![Effect::Clear(Subject::Volumes), Effect::VolumesReady],
-        Err(Refresh::Away(cause)) if volume::exist(&context.layout, uid(&scene.pod)) => {
+        Ok(()) => vec![Effect::Clear(Subject::Volumes), Effect::VolumesReady, Effect::Told(scene.pod.clone())],
+        Err(Refresh::Away(cause)) if volume::complete(&scene.pod, &context.layout) => {
             // The server is away and the files are there from before: go on with them.
             tracing::warn!(pod = full_name(&scene.pod), cause, "volumes are used as they were left");
             vec![Effect::Clear(Subject::Volumes), Effect::VolumesReady]
@@ -97,18 +99,18 @@ pub enum Refresh {
     Broken(String),
 }
 
-/// Makes volumes be as the server's objects say.
+/// Makes volumes be as the server's objects say: each that can be, whatever keeps another from it.
 pub async fn refresh_volumes(context: &Context, pod: &Arc<Pod>) -> Result<(), Refresh> {
     let Some(spec) = &pod.spec else { return Ok(()) };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let references = context.references.fetch(namespace, &Names::of_volumes(spec)).await;
     let references = references.map_err(|error| Refresh::Away(error.to_string()))?;
     let ground = volume::plan::Ground { references: &references, machine: &context.machine };
-    let volumes = volume::plan::volumes(pod, ground).map_err(|error| Refresh::Broken(error.to_string()))?;
+    let (volumes, unplanned) = volume::plan::possible(pod, ground);
     let (pod, layout) = (pod.clone(), context.layout.clone());
     let prepared = tokio::task::spawn_blocking(move || volume::prepare(&pod, &volumes, &layout)).await;
     match prepared {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => unplanned.map_or(Ok(()), |error| Err(Refresh::Broken(error.to_string()))),
         Ok(Err(error)) => Err(Refresh::Broken(error.to_string())),
         Err(panic) => Err(Refresh::Broken(panic.to_string())),
     }

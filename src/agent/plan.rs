@@ -211,11 +211,15 @@ impl Planner<'_> {
         };
         let (sidecars, mains): (Vec<_>, Vec<_>) = alive.into_iter().partition(|c| sidecar_at(c).is_some());
         let last = sidecars.into_iter().max_by_key(|c| sidecar_at(c));
+        if mains.is_empty() && self.seen.starting {
+            // One that is being started may run in a moment: no sidecar ends before it.
+            return false;
+        }
         let now_stop: Vec<&ContainerStatus> = if mains.is_empty() { last.into_iter().collect() } else { mains };
         for container in &now_stop {
             self.stop(container, reason.clone());
         }
-        if !now_stop.is_empty() || self.seen.starting {
+        if !now_stop.is_empty() {
             return false;
         }
         let ready = self.seen.sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready);

@@ -602,6 +602,11 @@ fn sidecars_end_from_the_last_to_the_first() {
     let pod = deleting(pod(json!({"initContainers": [side("a"), side("b")]})), at(40));
     let mut now = with(seen(true), [c("a", 0, "side:1").running(), c("b", 0, "side:1").running()]);
     now.memory.deletion_seen = Some(at(10));
+    now.starting = true;
+    now.containers.push(c("main", 0, "img:1").0);
+    check(&pod, &now, 10, &[]);
+    now.starting = false;
+    now.containers.pop();
     check(&pod, &now, 10, &["stop b-0 until 40 Killing"]);
     now.containers.pop();
     check(&pod, &now, 10, &["stop a-0 until 40 Killing"]);

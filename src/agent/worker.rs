@@ -22,7 +22,7 @@ use super::probe::{Prober, Target};
 use super::status_writer::{self, Written};
 use super::volume::plan::{self as plan_of_volumes, Names};
 use super::{record, status};
-use crate::cri::ContainerState;
+use crate::cri::{self, ContainerState};
 use crate::model::{Timestamp, pod as model};
 
 /// What the server last said of a pod.
@@ -198,10 +198,16 @@ impl Worker {
     async fn observe(&mut self, desired: &Desired, waiting: &Waiting) -> Result<ObservedPod, crate::cri::CriError> {
         let mut seen = observe::observe(&self.context, &desired.pod, self.volumes_ready).await?;
         // Until its start has ended nobody has heard of its hook, and it may not answer yet.
-        for container in seen.containers.iter_mut().filter(|container| is_running(container)) {
-            if self.under_way.contains_key(&plan::container_subject(&container.metadata.name)) {
-                container.state = ContainerState::Created;
-            }
+        let starts = |container: &cri::ContainerStatus| self.under_way.contains_key(&plan::container_subject(&container.metadata.name));
+        // Not an earlier one of that name, which runs on until it is stopped.
+        let newest =
+            |container: &&cri::ContainerStatus| seen.latest(&container.metadata.name).is_some_and(|latest| latest.id == container.id);
+        let in_use = seen.sandbox().map(|sandbox| sandbox.id.as_str());
+        let of_sandbox = |container: &&cri::ContainerStatus| Some(container.sandbox_id.as_str()) == in_use;
+        let running = seen.containers.iter().filter(|container| is_running(container) && starts(container));
+        let starting: BTreeSet<String> = running.filter(newest).filter(of_sandbox).map(|container| container.id.clone()).collect();
+        for container in seen.containers.iter_mut().filter(|container| starting.contains(&container.id)) {
+            container.state = ContainerState::Created;
         }
         let present: BTreeSet<&str> = seen.containers.iter().map(|container| container.id.as_str()).collect();
         self.memory.hooks.retain(|id, _| present.contains(id.as_str()));
@@ -252,6 +258,7 @@ impl Worker {
                     self.volumes_ready = true;
                     self.refreshed_at = self.context.clock.now();
                 }
+                Effect::Told(pod) => self.refreshed_for = pod,
                 Effect::VolumesGone => self.volumes_ready = false,
                 Effect::Gone => self.gone = true,
                 Effect::Forgotten => {
@@ -360,9 +367,6 @@ impl Worker {
             if matches!(step, Step::RunSandbox { .. }) && seen.starting {
                 continue;
             }
-            if *step == Step::PrepareVolumes {
-                self.refreshed_for = desired.pod.clone();
-            }
             self.tell_of_step(&desired.pod, step);
             self.under_way.insert(subject.clone(), step.makes());
             let (context, scene, step, finish) = (self.context.clone(), scene.clone(), step.clone(), self.finish.clone());
@@ -411,24 +415,25 @@ impl Worker {
             || now.duration_since(self.refreshed_at)
                 >= jiff::SignedDuration::try_from(self.refresh_interval(&desired.pod)).unwrap_or_default();
         let idle = !self.volumes_ready || seen.ready_sandbox().is_none() || self.gone || self.under_way.contains_key("volumes");
-        if !due || idle || self.under_way.contains_key(&subject) {
+        if !due || idle || self.under_way.contains_key(&subject) || self.rests(&subject) {
             return;
         }
         for container in model::all_containers(spec) {
             self.context.references.keep(namespace, &Names::of_environment(container));
         }
         self.refreshed_at = now;
-        self.refreshed_for = desired.pod.clone();
         if names.is_empty() && !tells {
+            self.refreshed_for = desired.pod.clone();
             return;
         }
         let (context, pod, finish) = (self.context.clone(), desired.pod.clone(), self.finish.clone());
         self.under_way.insert(subject.clone(), true);
         self.steps.spawn(async move {
-            if let Err(act::Refresh::Broken(cause)) = act::refresh_volumes(&context, &pod).await {
-                tracing::warn!(pod = full_name(&pod), cause, "volumes are not brought up to date");
-            }
-            finish.send(Finished { subject, outcome: Ok(Vec::new()) }).ok();
+            let outcome = match act::refresh_volumes(&context, &pod).await {
+                Ok(()) => Ok(vec![Effect::Told(pod)]),
+                Err(act::Refresh::Away(cause) | act::Refresh::Broken(cause)) => Err(format!("{}: {cause}", full_name(&pod))),
+            };
+            finish.send(Finished { subject, outcome }).ok();
         });
     }
 

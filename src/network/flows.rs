@@ -44,8 +44,14 @@ pub fn is_stale(flow: &Flow, wanted: &Wanted, local: &BTreeSet<Ipv4Addr>) -> boo
 /// Whether a flow to this host passes by the pod that its port leads to, or leads to a pod of this node though
 /// no port does.
 fn misses_host_port(flow: &Flow, wanted: &Wanted) -> bool {
-    let mut ports = wanted.published.iter().filter(|it| it.port.protocol.eq_ignore_ascii_case("UDP") && it.port.host_port == flow.to.1);
-    match ports.find(|it| it.port.host_address.is_none_or(|at| at == flow.to.0)) {
+    // On the loopback no port of the host leads anywhere.
+    if flow.to.0.is_loopback() {
+        return false;
+    }
+    let ports = || wanted.published.iter().filter(|it| it.port.protocol.eq_ignore_ascii_case("UDP") && it.port.host_port == flow.to.1);
+    // As the rules look them up: the one of this very address first.
+    let of_address = |at: Option<Ipv4Addr>| ports().find(|it| it.port.host_address == at);
+    match of_address(Some(flow.to.0)).or_else(|| of_address(None)) {
         Some(published) => flow.answered_by != (published.address, published.port.port),
         None => flow.to != flow.answered_by && wanted.pod_range.is_some_and(|range| range.contains(flow.answered_by.0.into())),
     }
@@ -187,10 +193,16 @@ mod tests {
             service_range: "10.96.0.0/16".parse().ok(),
             pod_range: "10.80.1.0/24".parse().ok(),
             services: vec![service],
-            published: vec![Published {
-                address: Ipv4Addr::new(10, 80, 1, 4),
-                port: HostPort { protocol: "UDP".into(), host_address: None, host_port: 514, port: 5514 },
-            }],
+            published: vec![
+                Published {
+                    address: Ipv4Addr::new(10, 80, 1, 4),
+                    port: HostPort { protocol: "UDP".into(), host_address: None, host_port: 514, port: 5514 },
+                },
+                Published {
+                    address: Ipv4Addr::new(10, 80, 1, 5),
+                    port: HostPort { protocol: "UDP".into(), host_address: Some(Ipv4Addr::new(192, 0, 2, 2)), host_port: 514, port: 5515 },
+                },
+            ],
             ..Wanted::default()
         }
     }
@@ -213,12 +225,16 @@ mod tests {
             ("192.0.2.1:514", "10.80.1.9:5514", true, "by a host port to a pod that is gone"),
             ("192.0.2.1:514", "192.0.2.1:514", true, "from before the port led to a pod"),
             ("192.0.2.9:514", "192.0.2.9:514", false, "the same port of another host"),
+            ("192.0.2.2:514", "10.80.1.5:5515", false, "by a host port of one address to its pod"),
+            ("192.0.2.2:514", "10.80.1.4:5514", true, "by a host port of one address to the pod of all others"),
+            ("127.0.0.1:514", "127.0.0.1:514", false, "a program of the host on its loopback"),
             ("192.0.2.1:515", "10.80.1.4:5514", true, "by a host port that is nobody's any more"),
             ("192.0.2.1:515", "192.0.2.1:515", false, "a program of the host on no port of ours"),
         ];
+        let local = ["192.0.2.1", "192.0.2.2", "127.0.0.1"].map(|it| it.parse().expect("an address")).into();
         for (to, answered_by, want, what) in table {
             let flow = Flow { to: place(to), answered_by: place(answered_by), key: Vec::new() };
-            assert_eq!(is_stale(&flow, &wanted(), &[Ipv4Addr::new(192, 0, 2, 1)].into()), want, "{what}");
+            assert_eq!(is_stale(&flow, &wanted(), &local), want, "{what}");
         }
     }
 

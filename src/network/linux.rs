@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,9 @@ use super::nft::{self, Table};
 use super::published::Ports;
 use super::{Attachment, HostPort, NetworkError, NodeNetwork, PodNetwork, Published, Range, ServicePort, Wanted, conntrack, host, plan};
 
+/// Where a node's own API listens unless it is told otherwise.
+const NODE_API_PORT: u16 = 10250;
+
 /// What is this node's own on the host.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -26,13 +30,16 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Of the pods' links; `None`: that of the link of the default route, at most 1500.
     pub mtu: Option<u32>,
+    /// TCP ports on which the daemon itself listens: no pod may have them.
+    pub own_ports: Vec<u16>,
     /// Work in this network namespace rather than in the caller's.
     pub netns: Option<PathBuf>,
 }
 
 impl Options {
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { bridge: "podbay0".into(), table: "podbay".into(), state_dir: state_dir.into(), mtu: None, netns: None }
+        let (bridge, table) = ("podbay0".into(), "podbay".into());
+        Self { bridge, table, state_dir: state_dir.into(), mtu: None, own_ports: vec![NODE_API_PORT], netns: None }
     }
 }
 
@@ -137,6 +144,8 @@ struct Worker {
     /// Of the last sync.
     complaint: Option<String>,
     settled: bool,
+    /// The rules may still lead to addresses that are given back: none is given out before they follow.
+    behind: bool,
     /// The UDP Services and host ports whose stale flows were last forgotten.
     flows_of: Option<(Vec<ServicePort>, Vec<Published>)>,
 }
@@ -146,7 +155,10 @@ impl Worker {
         let ipam = Ipam::open(&options.state_dir.join("addresses"))?;
         let ports = Ports::open(&options.state_dir.join("host-ports"))?;
         let table = Table::new(options.table.clone());
-        Ok(Self { options, netlink, table, ipam, ports, wanted: Wanted::default(), complaint: None, settled: false, flows_of: None })
+        // What was written down before a crash may not be in the rules yet.
+        let behind = ports.pods().next().is_some();
+        let wanted = Wanted::default();
+        Ok(Self { options, netlink, table, ipam, ports, wanted, complaint: None, settled: false, behind, flows_of: None })
     }
 
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Job>) {
@@ -174,10 +186,35 @@ impl Worker {
     async fn settle(&mut self) -> Result<(), NetworkError> {
         if !self.settled {
             let links = self.netlink.links().await?;
-            self.ipam.free_others(|pod| links.contains_key(&plan::host_link(pod)))?;
+            self.free_others(&links)?;
             self.settled = true;
         }
         Ok(())
+    }
+
+    /// Gives back the addresses of pods without a link.
+    fn free_others(&mut self, links: &BTreeMap<String, Link>) -> Result<(), NetworkError> {
+        self.behind |= self.ports.pods().any(|(pod, _)| !links.contains_key(&plan::host_link(pod)));
+        self.ipam.free_others(|pod| links.contains_key(&plan::host_link(pod)))
+    }
+
+    /// Gives a pod its address, the rules having let go of those given back.
+    async fn take(&mut self, pod: &str, range: Range, links: &BTreeMap<String, Link>) -> Result<Ipv4Addr, NetworkError> {
+        self.catch_up().await?;
+        let before = self.ipam.address(pod);
+        let mut taken = self.ipam.take(pod, range);
+        // The one it had was of another range.
+        self.behind |= before.is_some() && before != self.ipam.address(pod) && self.publishes(pod);
+        if matches!(taken, Err(NetworkError::Exhausted(_))) {
+            self.free_others(links)?;
+            self.catch_up().await?;
+            taken = self.ipam.take(pod, range);
+        }
+        taken
+    }
+
+    fn publishes(&self, pod: &str) -> bool {
+        self.ports.pods().any(|(other, _)| other == pod)
     }
 
     async fn attach(&mut self, pod: &str, netns_path: &Path) -> Result<Attachment, NetworkError> {
@@ -192,13 +229,7 @@ impl Worker {
         }
         let missing = || NetworkError::failed("attach a pod", format!("bridge {} is gone", self.options.bridge));
         let bridge = links.get(&self.options.bridge).ok_or_else(missing)?.clone();
-        let address = match self.ipam.take(pod, range) {
-            Err(NetworkError::Exhausted(_)) => {
-                self.ipam.free_others(|other| links.contains_key(&plan::host_link(other)))?;
-                self.ipam.take(pod, range)?
-            }
-            outcome => outcome?,
-        };
+        let address = self.take(pod, range, &links).await?;
         let attachment = Attachment { address, gateway };
         let name = plan::host_link(pod);
         if let Some(old) = links.get(&name) {
@@ -213,6 +244,7 @@ impl Worker {
             if let Some(half) = self.netlink.links().await?.get(&name) {
                 self.netlink.delete(half).await?;
             }
+            self.behind |= self.publishes(pod);
             self.ipam.free(pod)?;
         }
         made.map(|()| attachment)
@@ -230,12 +262,18 @@ impl Worker {
         if !ports.is_empty() && self.ipam.address(pod).is_none() {
             return Err(NetworkError::failed("publish the ports of a pod", "it is not attached"));
         }
-        let ipam = &self.ipam;
-        if !self.ports.put(pod, ports, |other| ipam.address(other).is_some())? {
-            return Ok(());
+        if let Some(port) = plan::first_own(ports, &self.options.own_ports) {
+            return Err(NetworkError::OwnPort(port.host_port));
         }
-        // Before the first sync after a start it is not known what else the rules have to say; then they follow.
-        if self.wanted.pod_range.is_some() {
+        let ipam = &self.ipam;
+        // It is written down before it is in the rules: whoever asks again finds no change there.
+        self.behind |= self.ports.put(pod, ports, |other| ipam.address(other).is_some())?;
+        self.catch_up().await
+    }
+
+    /// Before the first sync after a start it is not known what else the rules have to say; then they follow.
+    async fn catch_up(&mut self) -> Result<(), NetworkError> {
+        if self.behind && self.wanted.pod_range.is_some() {
             self.sync_rules().await?;
         }
         Ok(())
@@ -246,16 +284,18 @@ impl Worker {
         let of_pods = self.ports.pods().filter_map(|(pod, port)| Some(Published { address: self.ipam.address(pod)?, port: port.clone() }));
         self.wanted.published = of_pods.collect();
         let changed = self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
+        self.behind = false;
         self.sync_flows().await;
         Ok(changed)
     }
 
     async fn detach(&mut self, pod: &str) -> Result<(), NetworkError> {
-        // Before its address may be another's.
-        self.publish(pod, &[]).await?;
+        // Whatever nft says of the rules, nothing of the pod goes on.
         if let Some(link) = self.netlink.links().await?.get(&plan::host_link(pod)) {
             self.netlink.delete(link).await?;
         }
+        // Before its address may be another's.
+        self.publish(pod, &[]).await?;
         self.ipam.free(pod)
     }
 
@@ -487,6 +527,7 @@ impl Worker {
         }
         self.ipam.free_others(|_| false)?;
         self.ports.put("", &[], |_| false)?;
+        self.behind = false;
         let needs = |link: &&Link| {
             let carries = [InfoKind::Bridge, InfoKind::Tun, InfoKind::Wireguard, InfoKind::Vxlan].map(Some).contains(&link.kind);
             carries && link.up && link.name != self.options.bridge

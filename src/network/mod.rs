@@ -178,6 +178,8 @@ pub enum NetworkError {
     Exhausted(String),
     #[error("host port {port}/{protocol} is taken by another pod of this node")]
     Taken { port: u16, protocol: String },
+    #[error("host port {0}/TCP is taken by podbay itself")]
+    OwnPort(u16),
     #[error("this node has no pod range yet")]
     NoRange,
     /// Everything on this host is as wanted; other nodes' pods cannot be reached.

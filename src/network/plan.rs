@@ -307,6 +307,11 @@ pub fn first_taken<'a>(ports: &'a [HostPort], others: impl Iterator<Item = &'a H
     ports.iter().find(|port| others.iter().any(|other| meet(port, other)))
 }
 
+/// The first of these ports on which the daemon itself listens.
+pub fn first_own<'a>(ports: &'a [HostPort], own: &[u16]) -> Option<&'a HostPort> {
+    ports.iter().find(|port| port.protocol.eq_ignore_ascii_case("TCP") && own.contains(&port.host_port))
+}
+
 /// `0 : a, 1 : b`
 fn listed(values: impl Iterator<Item = String>) -> String {
     values.enumerate().map(|(index, value)| format!("{index} : {value}")).collect::<Vec<_>>().join(", ")
@@ -517,6 +522,9 @@ mod tests {
         }
         let (one, two) = (port(Some("192.0.2.1"), "TCP", 80), port(Some("192.0.2.2"), "TCP", 80));
         assert_eq!(first_taken(&[one], [&two].into_iter()), None);
+        let asked = [port(None, "UDP", 10250), port(None, "TCP", 10250)];
+        assert_eq!(first_own(&asked, &[6443, 10250]), Some(&asked[1]));
+        assert_eq!(first_own(&asked[..1], &[6443, 10250]), None);
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //!  └─ pod<uid>/               guaranteed pods
 //! ```
 //!
+//! In v1's `devices` hierarchy a container's processes are one level further down, in `<container>/in`: the rules are
+//! above the root of their cgroup namespace, where a container that may mount the hierarchy cannot change them.
+//!
 //! Written through `cgroups-rs`, which can say yes and do nothing: every limit is read back. v1 and hybrid hosts
 //! have a directory in each controller's hierarchy, v2 hosts one.
 
@@ -29,6 +32,8 @@ use crate::cri::Resources;
 const PAGE: u64 = 4096;
 /// v1's controller of what may be opened; v2 has a hook for a program instead.
 const DEVICES: &str = "devices";
+/// Below a container's rules for its devices: where its processes are.
+const IN: &str = "in";
 /// Dying processes keep a cgroup busy for a moment.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -52,7 +57,7 @@ pub struct Tree {
     unified: bool,
     /// (controller, where its hierarchy is mounted), in the order they are entered.
     mounts: Vec<(String, PathBuf)>,
-    /// v2: the program for the devices of containers, taken by the kernel once; or why it did not.
+    /// v2: the program for the devices of containers, taken by the kernel once; or why this kernel takes none.
     device_program: Arc<OnceLock<Result<OwnedFd, String>>>,
 }
 
@@ -76,7 +81,9 @@ impl Tree {
             vec![(String::new(), PathBuf::from(hierarchies::UNIFIED_MOUNTPOINT))]
         } else {
             let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            v1_mounts(&info)
+            let usable =
+                |(controller, mount): &(String, PathBuf)| controller != DEVICES || may_make_in(&mount.join(root.trim_matches('/')));
+            v1_mounts(&info).into_iter().filter(usable).collect()
         };
         if mounts.is_empty() {
             return Err(CgroupError::NoHierarchy);
@@ -163,9 +170,14 @@ impl Tree {
         let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: "devices", cause };
         let Some(directory) = self.directory(DEVICES, path) else { return Ok(false) };
         if self.unified {
-            let Ok(program) = self.device_program() else { return Ok(false) };
+            let Ok(program) = self.device_program().map_err(|error| fail(error.to_string()))? else { return Ok(false) };
             let cgroup = File::open(&directory).map_err(|error| fail(error.to_string()))?;
             return sys::attach_device_program(program.as_fd(), cgroup.as_fd()).map(|()| true).map_err(|error| fail(error.to_string()));
+        }
+        let inner = directory.join(IN);
+        if inner.is_dir() {
+            // Rules with something below them are changed no more.
+            return Ok(true);
         }
         let file = |name: &str| directory.join(name);
         std::fs::write(file("devices.deny"), "a").map_err(|error| fail(error.to_string()))?;
@@ -179,13 +191,23 @@ impl Tree {
         let got = std::fs::read_to_string(file("devices.list")).map_err(|error| fail(error.to_string()))?;
         match got.lines().find(|line| devices::lines().all(|allowed| allowed != **line)) {
             Some(more) => Err(fail(format!("{more} is still allowed"))),
-            None => Ok(true),
+            None => std::fs::create_dir(inner).map(|()| true).map_err(|error| fail(error.to_string())),
         }
     }
 
-    fn device_program(&self) -> Result<&OwnedFd, &String> {
-        let load = || sys::load_device_program(&devices::program()).map_err(|error| error.to_string());
-        self.device_program.get_or_init(load).as_ref()
+    /// The inner error: this kernel takes none, or not from us, and never will. The outer one may pass.
+    fn device_program(&self) -> io::Result<Result<&OwnedFd, &String>> {
+        if let Some(known) = self.device_program.get() {
+            return Ok(known.as_ref());
+        }
+        let loaded = match sys::load_device_program(&devices::program()) {
+            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EINVAL | nix::libc::ENOSYS | nix::libc::EPERM)) => {
+                tracing::warn!(%error, "the kernel takes no program for devices: nodev mounts alone keep them from containers");
+                Err(error.to_string())
+            }
+            outcome => Ok(outcome?),
+        };
+        Ok(self.device_program.get_or_init(|| loaded).as_ref())
     }
 
     /// Whether the kernel offers this file for the cgroup.
@@ -291,8 +313,14 @@ impl Tree {
             wire::Cgroup { unified: directories.into_iter().next().map(text).unwrap_or_default(), tasks: Vec::new() }
         } else {
             // A container of an earlier version has none for its devices.
-            let missing = self.directory(DEVICES, path).filter(|directory| !directory.exists());
-            directories.retain(|directory| Some(directory) != missing.as_ref());
+            let devices = self.directory(DEVICES, path);
+            directories.retain(|directory| Some(directory) != devices.as_ref() || directory.exists());
+            for directory in directories.iter_mut().filter(|directory| Some(&**directory) == devices.as_ref()) {
+                let inner = directory.join(IN);
+                if inner.is_dir() {
+                    *directory = inner;
+                }
+            }
             let tasks = directories.into_iter().map(|directory| text(directory.join("tasks"))).collect();
             wire::Cgroup { unified: String::new(), tasks }
         }
@@ -419,12 +447,23 @@ impl Tree {
         let mut problems: Vec<String> =
             limits.map(|controller| format!("cgroup controller {controller} is not available: its limits have no effect")).collect();
         let why = match self.unified {
-            true => self.device_program().err().map(|cause| format!("the kernel takes no program for them: {cause}")),
-            false => (!has(DEVICES)).then(|| "cgroup controller devices is not available".to_owned()),
+            true => match self.device_program() {
+                Ok(Err(cause)) => Some(format!("the kernel takes no program for them: {cause}")),
+                // Of what may pass the containers tell, which are refused until then.
+                Ok(Ok(_)) | Err(_) => None,
+            },
+            false => (!has(DEVICES)).then(|| "cgroup controller devices is not available, or not ours to write".to_owned()),
         };
         problems.extend(why.map(|why| format!("devices are kept from containers by nodev mounts alone: {why}")));
         problems
     }
+}
+
+/// Whether this directory, which may be there already, can have others made in it: no read-only mount, nobody else's.
+fn may_make_in(directory: &Path) -> bool {
+    use rustix::fs::Access;
+    let there = directory.ancestors().find(|ancestor| ancestor.exists());
+    there.is_some_and(|there| rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok())
 }
 
 /// Calls `visit` for a directory and everything below, parents first. Nothing if it is not there.
@@ -494,6 +533,20 @@ mod tests {
                     41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
         let names: Vec<String> = v1_mounts(info).into_iter().map(|(name, at)| format!("{name} {}", at.display())).collect();
         assert_eq!(names, ["memory /sys/fs/cgroup/memory", "cpu /sys/fs/cgroup/cpu,cpuacct", "cpuacct /sys/fs/cgroup/cpu,cpuacct"]);
+    }
+
+    #[test]
+    fn a_containers_processes_are_below_its_rules_for_devices() {
+        let mount = tempfile::tempdir().unwrap();
+        let mounts = ["pids", DEVICES].map(|name| (name.to_owned(), mount.path().join(name))).to_vec();
+        let tree = Tree { root: "podbay".into(), unified: false, mounts, device_program: Arc::default() };
+        let at = |name: &str| mount.path().join(name).to_string_lossy().into_owned();
+        for path in ["pids/podbay/pod1/c", "devices/podbay/pod1/c/in", "devices/podbay/pod1/shim"] {
+            std::fs::create_dir_all(mount.path().join(path)).unwrap();
+        }
+        assert_eq!(tree.entrance("pod1/c").tasks, [at("pids/podbay/pod1/c/tasks"), at("devices/podbay/pod1/c/in/tasks")]);
+        assert_eq!(tree.entrance("pod1/shim").tasks, [at("pids/podbay/pod1/shim/tasks"), at("devices/podbay/pod1/shim/tasks")]);
+        assert_eq!(tree.entrance("pod1/old").tasks, [at("pids/podbay/pod1/old/tasks")], "of an earlier version");
     }
 
     #[test]

@@ -14,6 +14,8 @@ const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 /// Beside what systemd may have attached above or here.
 const ALLOW_MULTI: u32 = 2;
+/// The kernel breaks off the check of a program when a signal comes.
+const TRIES: usize = 5;
 
 /// The beginning of `union bpf_attr` for `BPF_PROG_LOAD` (linux/bpf.h); what follows is zero.
 #[repr(C)]
@@ -50,7 +52,15 @@ pub(super) fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd
         instructions: program.as_ptr() as u64,
         license: license.as_ptr() as u64,
     };
-    let descriptor = bpf(PROG_LOAD, &load)?;
+    let passes = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
+    let mut outcome = bpf(PROG_LOAD, &load);
+    for _ in 1..TRIES {
+        if !outcome.as_ref().is_err_and(passes) {
+            break;
+        }
+        outcome = bpf(PROG_LOAD, &load);
+    }
+    let descriptor = outcome?;
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
     // SAFETY: a descriptor that the kernel has just made for us (close-on-exec, bpf(2)), and nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })

@@ -253,7 +253,9 @@ fn swap(index: &mut Index, key: &Arc<Key>, before: Option<&Object>, after: Optio
 }
 
 fn owners(object: &Object) -> Vec<String> {
-    let mut owners: Vec<String> = object.meta().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect();
+    // The empty word is of those without a controller.
+    let named = object.meta().owner_references.iter().flatten().filter(|owner| !owner.uid.is_empty());
+    let mut owners: Vec<String> = named.map(|owner| owner.uid.clone()).collect();
     if matches!(object.kind(), Kind::Pod | Kind::ReplicaSet) && object.controller().is_none() {
         owners.push(String::new());
     }

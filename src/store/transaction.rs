@@ -28,7 +28,7 @@ impl Transaction {
     }
 
     /// Whether it may pass where space is short: deletes, status, the updates that let a deletion go
-    /// on, and what is smaller than what goes with it.
+    /// on, and what is smaller than what goes with it at once.
     pub fn frees_space(&self, state: &Snapshot) -> bool {
         let size = |object: &Object| object.json().len();
         let (mut more, mut less) = (0, 0);
@@ -38,7 +38,14 @@ impl Transaction {
                 Write::UpdateStatus(..) => {}
                 Write::Delete { .. } => less += there.filter(|object| goes_at_once(object)).map_or(0, size),
                 Write::Update(..) if there.is_some_and(Object::is_deleting) => {}
-                Write::Update(object, _) => more += (size(object) + METADATA_BYTES).saturating_sub(there.map_or(0, size)),
+                Write::Update(object, _) => {
+                    let (old, new) = (there.map_or(0, size), size(object));
+                    less += old.saturating_sub(new);
+                    if new >= old {
+                        // As large as before makes no room either.
+                        more += (new - old).max(1);
+                    }
+                }
                 Write::Create(object) => more += size(object) + METADATA_BYTES,
             }
         }
@@ -46,7 +53,7 @@ impl Transaction {
     }
 }
 
-/// What admission adds to an object: UID, times, revision.
+/// What admission adds to a new object: UID, times, revision. One that was stored comes back with them.
 const METADATA_BYTES: usize = 256;
 
 /// One write. `Update` leaves the status alone and `UpdateStatus` everything but the status, as the

@@ -384,6 +384,7 @@ async fn a_port_of_the_host_leads_to_its_pod_from_everywhere() {
     // Whoever chooses an address that is not the host's leads nobody astray.
     node.network.publish("client", &[host_port("TCP", Some(Ipv4Addr::new(192, 0, 2, 9)), 8080, 80)]).await.expect_err("taken by all");
     node.network.publish("client", &[host_port("TCP", Some(Ipv4Addr::new(192, 0, 2, 9)), 8083, 80)]).await.expect("publish");
+    node.network.publish("client", &[host_port("TCP", None, 10250, 80)]).await.expect_err("the node's own");
     let _elsewhere = Server::start(&outside, "elsewhere", 8083);
     assert_eq!(ask(&client.netns, Ipv4Addr::new(192, 0, 2, 9), 8083).expect("not this host"), "elsewhere 192.0.2.1");
     // Somebody takes our rules away; another process takes over; the pod goes.

@@ -15,6 +15,8 @@ use tonic_prost::ProstCodec;
 
 /// More than any answer of the protocol takes.
 const MOST_BYTES: usize = 64 << 10;
+/// Of a server's message.
+const MOST_WORDS: usize = 1024;
 
 /// `grpc.health.v1.HealthCheckRequest` of the gRPC health checking protocol.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -76,14 +78,19 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
     let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
     let answer = client.unary(request, path, codec).await.map_err(|status| match status.code() {
         Code::Unimplemented => {
-            format!("this server does not implement the grpc health protocol (grpc.health.v1.Health): {}", status.message())
+            format!("this server does not implement the grpc health protocol (grpc.health.v1.Health): {}", start(status.message()))
         }
-        code => format!("health rpc failed with code {}: {}", code as i32, status.message()),
+        code => format!("health rpc failed with code {}: {}", code as i32, start(status.message())),
     })?;
     match answer.get_ref().status {
         SERVING => Ok(()),
         status => Err(format!("service unhealthy (responded with \"{}\")", status_name(status))),
     }
+}
+
+/// As much of a server's own words as belongs into an event.
+fn start(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MOST_WORDS)]
 }
 
 /// An error with its causes.

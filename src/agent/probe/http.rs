@@ -71,7 +71,9 @@ async fn once(get: &Get) -> Result<(u16, Option<String>), String> {
 
 async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, get: &Get) -> Result<(u16, Option<String>), String> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|cause| cause.to_string())?;
-    let connection = tokio::spawn(connection);
+    // Ended with the set, also when the probe's time is up meanwhile.
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(connection);
     let mut request = Request::get(&get.path);
     let given = |name: &str| get.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     if !given("host") {
@@ -88,7 +90,6 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
     }
     let request = request.header(header::CONNECTION, "close").body(Empty::<bytes::Bytes>::new()).map_err(|cause| cause.to_string())?;
     let answer = sender.send_request(request).await.map_err(|cause| cause.to_string());
-    connection.abort();
     let answer = answer?;
     let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
     Ok((answer.status().as_u16(), location))

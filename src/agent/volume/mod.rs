@@ -55,14 +55,15 @@ fn io_error(volume: &str, attempt: impl Into<String>) -> impl FnOnce(io::Error) 
 /// Makes every volume of a pod, or brings its files up to date. Again: nothing changes.
 ///
 /// # Errors
-/// The first volume that cannot be made.
+/// The first volume that cannot be made; the others are made all the same.
 pub fn prepare(pod: &Pod, volumes: &[Volume], layout: &Layout) -> Result<(), MountError> {
     let uid = uid(pod);
     fs::create_dir_all(layout.volumes(uid)).map_err(io_error("-", "create the pod's directory"))?;
     fs::set_permissions(layout.pod(uid), fs::Permissions::from_mode(0o750)).map_err(io_error("-", "set the pod's directory's mode"))?;
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
-    volumes.iter().try_for_each(|volume| make(volume, &layout.volume(uid, &volume.name), group))
+    let made = volumes.iter().map(|volume| make(volume, &layout.volume(uid, &volume.name), group));
+    made.fold(Ok(()), Result::and)
 }
 
 fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountError> {
@@ -274,6 +275,13 @@ pub fn exist(layout: &Layout, uid: &str) -> bool {
     layout.pod(uid).symlink_metadata().is_ok()
 }
 
+/// Whether every volume of the pod was made once: what it lacked may have kept one back.
+pub fn complete(pod: &Pod, layout: &Layout) -> bool {
+    let uid = uid(pod);
+    let mut own = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter(|volume| volume.host_path.is_none());
+    exist(layout, uid) && own.all(|volume| layout.volume(uid, &volume.name).symlink_metadata().is_ok())
+}
+
 /// Takes a pod's volumes away: mounts, then files. No error when there are none.
 ///
 /// # Errors
@@ -353,13 +361,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout { data_dir: dir.path().to_owned() };
         let volumes = [Volume { name: "scratch".into(), content: Content::Empty { memory: false, size_bytes: None } }];
+        prepare(&pod(), &[], &layout).unwrap();
+        assert!(exist(&layout, "u1") && !complete(&pod(), &layout));
         prepare(&pod(), &volumes, &layout).unwrap();
         let made = layout.volume("u1", "scratch");
         fs::write(made.join("kept"), "x").unwrap();
         prepare(&pod(), &volumes, &layout).unwrap();
         assert_eq!(fs::read_to_string(made.join("kept")).unwrap(), "x");
         assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o7777, 0o777);
-        assert!(exist(&layout, "u1"));
+        assert!(exist(&layout, "u1") && complete(&pod(), &layout));
         tear_down(&layout, "u1").unwrap();
         tear_down(&layout, "u1").unwrap();
         assert!(!exist(&layout, "u1"));

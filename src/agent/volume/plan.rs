@@ -83,8 +83,24 @@ pub struct Ground<'a> {
 /// # Errors
 /// What a volume refers to is not there (and not optional).
 pub fn volumes(pod: &Pod, ground: Ground<'_>) -> Result<Vec<Volume>, VolumeError> {
-    let all = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    all.map(|volume| Ok(Volume { name: volume.name.clone(), content: content(volume, pod, ground)? })).collect()
+    match possible(pod, ground) {
+        (volumes, None) => Ok(volumes),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// The volumes of which it is known what they hold, and why the first of the others is not among them.
+pub fn possible(pod: &Pod, ground: Ground<'_>) -> (Vec<Volume>, Option<VolumeError>) {
+    let (mut volumes, mut first) = (Vec::new(), None);
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        match content(volume, pod, ground) {
+            Ok(content) => volumes.push(Volume { name: volume.name.clone(), content }),
+            Err(error) => {
+                first.get_or_insert(error);
+            }
+        }
+    }
+    (volumes, first)
 }
 
 /// Whether a volume holds what the pod is told of itself, which changes with its labels and annotations.
@@ -352,6 +368,16 @@ mod tests {
             let got = one(volume.clone()).err().map(|error| error.to_string());
             assert_eq!(got.as_deref(), want, "{volume}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_keeps_no_other_volume_back() {
+        let volumes =
+            json!([{"name": "a", "configMap": {"name": "no"}}, {"name": "b", "configMap": {"name": "conf"}}, {"name": "c", "nfs": {}}]);
+        let pod = serde_json::from_value(json!({"spec": {"containers": [], "volumes": volumes}})).unwrap();
+        let (made, first) = possible(&pod, Ground { references: &references(), machine: &Machine::default() });
+        assert_eq!(made.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert!(matches!(first, Some(VolumeError::NoObject { volume, .. }) if volume == "a"));
     }
 
     #[test]

@@ -142,6 +142,9 @@ async fn short_of_space_only_deletes_and_status_are_taken() {
     let instead = |value: &str| create([config("e", value)]).with(delete("c").writes.remove(0));
     assert!(store.commit(instead(&"long".repeat(200))).await.is_err(), "more than goes");
     store.commit(create([config("c", "1")])).await.expect_err("short");
+    let change = |value: &str| Transaction::new("test").with(Write::Update(config("c", value), Precondition::exists()));
+    store.commit(change(&"long".repeat(200))).await.expect_err("larger");
+    store.commit(change("")).await.expect("smaller");
 
     told.0.store(MIB, Ordering::SeqCst);
     store.commit(delete("b")).await.expect("deletes pass");
