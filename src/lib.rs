@@ -29,7 +29,8 @@
 //! 5. [`control`], [`schedule`]: pure planners over the store's state
 //! 6. [`sync`]: from a commit to objects; [`simulate`]: what a commit would do
 //! 7. [`server`], [`tls`]: the Kubernetes REST API over the store
-//! 8. [`agent`]: from bound pods to [`cri`] verbs; [`network`]: addresses and Services
+//! 8. [`agent`]: from bound pods to [`cri`] verbs, which the engine carries out or, over a socket, any other
+//!    runtime; [`network`]: addresses, Services, host ports
 //! 9. [`runtime`] and the `podbay-shim` program: images, namespaces, cgroups, processes
 //! 10. [`cli`], [`config`], [`assemble`]: the verbs, the settings, which part stands behind which seam
 //!
