@@ -203,6 +203,22 @@ impl Admin<'_> {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
+    /// Runs the real kubectl.
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        let kubectl = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubectl");
+        assert!(kubectl.exists(), "the real kubectl is missing: run `make setup-test`");
+        let mut command = self.hosts.command(self.server, kubectl.to_str().expect("a path in UTF-8"));
+        command.args(arguments).env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.hosts.dir).stdin(Stdio::null());
+        command.output().expect("run kubectl")
+    }
+
+    /// Runs the real kubectl, which must succeed.
+    pub fn kubectl_ok(&self, arguments: &[&str]) -> String {
+        let out = self.kubectl(arguments);
+        assert!(out.status.success(), "kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
     /// An object or a list as JSON; `None` when it cannot be had.
     pub fn json(&self, what: &[&str]) -> Option<Value> {
         let mut arguments = vec!["get"];

@@ -1,8 +1,8 @@
 //! One host as a user has it: `podbay up` on a directory, the real kubectl, edits, bad edits,
 //! approval, adoption, restarts, `down` and `reset`.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -72,20 +72,6 @@ impl<'a> Node<'a> {
         std::fs::remove_file(self.manifests.join(name)).unwrap();
     }
 
-    fn kubectl(&self, arguments: &[&str]) -> Output {
-        let kubectl = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubectl");
-        assert!(kubectl.exists(), "the real kubectl is missing: run `make setup-test`");
-        let mut command = self.admin.hosts.command("one", kubectl.to_str().unwrap());
-        command.args(arguments).env("KUBECONFIG", self.admin.kubeconfig()).env("HOME", &self.admin.hosts.dir).stdin(Stdio::null());
-        command.output().unwrap()
-    }
-
-    fn kubectl_ok(&self, arguments: &[&str]) -> String {
-        let out = self.kubectl(arguments);
-        assert!(out.status.success(), "kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).into_owned()
-    }
-
     /// Waits until the Deployment has so many ready pods and no others; returns them.
     fn web_pods(&self, count: usize) -> Vec<Value> {
         self.admin.wait(&format!("{count} pods of web are ready"), || {
@@ -139,24 +125,24 @@ fn one_node_as_a_user_has_it() {
 fn pods_come_up_and_kubectl_works(node: &Node<'_>) {
     let pods = node.web_pods(2);
     let name = text(&pods[0], "/metadata/name");
-    assert!(node.kubectl_ok(&["get", "pods"]).contains("1/1"));
-    assert!(node.kubectl_ok(&["get", "deployment", "web", "-o", "wide"]).contains("2/2"));
-    assert!(node.kubectl_ok(&["describe", "pod", name]).contains("Started"));
-    assert_eq!(node.kubectl_ok(&["logs", name]), "started\n");
-    assert_eq!(node.kubectl_ok(&["exec", name, "--", "sh", "-c", "echo out; echo err >&2; hostname"]), format!("out\n{name}\n"));
-    assert_eq!(node.kubectl(&["exec", name, "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
+    assert!(node.admin.kubectl_ok(&["get", "pods"]).contains("1/1"));
+    assert!(node.admin.kubectl_ok(&["get", "deployment", "web", "-o", "wide"]).contains("2/2"));
+    assert!(node.admin.kubectl_ok(&["describe", "pod", name]).contains("Started"));
+    assert_eq!(node.admin.kubectl_ok(&["logs", name]), "started\n");
+    assert_eq!(node.admin.kubectl_ok(&["exec", name, "--", "sh", "-c", "echo out; echo err >&2; hostname"]), format!("out\n{name}\n"));
+    assert_eq!(node.admin.kubectl(&["exec", name, "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
     let file = node.admin.hosts.dir.join("applied.yaml");
     std::fs::write(&file, config_map("by-hand", "1")).unwrap();
     for _ in 0..2 {
-        node.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
+        node.admin.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
     }
     std::fs::write(&file, config_map("by-hand", "2")).unwrap();
-    assert_eq!(node.kubectl(&["diff", "-f", file.to_str().unwrap()]).status.code(), Some(1));
-    node.kubectl_ok(&["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()]);
-    assert_eq!(node.kubectl_ok(&["get", "configmap", "by-hand", "-o", "jsonpath={.data.value}"]), "2");
-    node.kubectl_ok(&["delete", "configmap", "by-hand"]);
-    node.kubectl_ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"]);
-    node.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    assert_eq!(node.admin.kubectl(&["diff", "-f", file.to_str().unwrap()]).status.code(), Some(1));
+    node.admin.kubectl_ok(&["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()]);
+    assert_eq!(node.admin.kubectl_ok(&["get", "configmap", "by-hand", "-o", "jsonpath={.data.value}"]), "2");
+    node.admin.kubectl_ok(&["delete", "configmap", "by-hand"]);
+    node.admin.kubectl_ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"]);
+    node.admin.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     isolated(node, &pods);
 }
 
@@ -165,13 +151,13 @@ fn isolated(node: &Node<'_>, pods: &[Value]) {
     let first = text(&pods[0], "/metadata/name");
     let second = text(&pods[1], "/metadata/name");
     let spaces = |pod: &str| {
-        node.kubectl_ok(&["exec", pod, "--", "sh", "-c", "for n in net pid mnt ipc uts cgroup; do readlink /proc/self/ns/$n; done"])
+        node.admin.kubectl_ok(&["exec", pod, "--", "sh", "-c", "for n in net pid mnt ipc uts cgroup; do readlink /proc/self/ns/$n; done"])
     };
     let own = sh("for n in net pid mnt ipc uts cgroup; do readlink /proc/self/ns/$n; done");
     for ((a, b), c) in spaces(first).lines().zip(spaces(second).lines()).zip(own.lines()) {
         assert!(a != b && a != c && b != c, "each pod has namespaces of its own: {a} {b} {c}");
     }
-    let processes = node.kubectl_ok(&["exec", first, "--", "sh", "-c", "ls -d /proc/[0-9]* | wc -l"]);
+    let processes = node.admin.kubectl_ok(&["exec", first, "--", "sh", "-c", "ls -d /proc/[0-9]* | wc -l"]);
     assert!(processes.trim().parse::<u32>().unwrap() < 8, "a container sees only its own processes: {processes}");
 }
 
@@ -215,9 +201,9 @@ fn everybody_in_a_pod_reads_its_files(node: &Node<'_>) {
     let dir = node.admin.hosts.dir.display().to_string();
     let file = node.admin.hosts.dir.join("plain.yaml");
     std::fs::write(&file, PLAIN_USER.replace("HOST", &dir)).unwrap();
-    node.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
+    node.admin.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
     node.admin.wait("the pod of a plain user is ready", || node.admin.json(&["pod", "plain"]).filter(is_ready));
-    let exec = |script: &str| node.kubectl(&["exec", "plain", "--", "sh", "-c", script]);
+    let exec = |script: &str| node.admin.kubectl(&["exec", "plain", "--", "sh", "-c", script]);
     let works = |script: &str| {
         let out = exec(script);
         assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
@@ -238,7 +224,7 @@ fn everybody_in_a_pod_reads_its_files(node: &Node<'_>) {
         [""; 0],
         "no Secret's value on the disk"
     );
-    node.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
+    node.admin.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
 }
 
 /// The main container ignores its stop signal to the end; the sidecar writes down that it got one.
@@ -265,9 +251,9 @@ fn a_sidecar_is_told_to_end(node: &Node<'_>) {
     std::fs::create_dir_all(&dir).unwrap();
     let file = node.admin.hosts.dir.join("stubborn.yaml");
     std::fs::write(&file, STUBBORN.replace("HOST", dir.to_str().unwrap())).unwrap();
-    node.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
+    node.admin.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
     node.admin.wait("the pod with a sidecar is ready", || node.admin.json(&["pod", "stubborn"]).filter(is_ready));
-    node.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
+    node.admin.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(dir.join("side")).unwrap(), "ended\n", "SIGTERM though the deadline had passed");
 }
 
@@ -315,8 +301,8 @@ fn a_preview_says_what_then_happens(node: &Node<'_>) {
 }
 
 fn what_git_says_is_put_back(node: &Node<'_>) {
-    node.kubectl_ok(&["annotate", "deployment", "web", "example.org/note=mine"]);
-    node.kubectl_ok(&["scale", "deployment", "web", "--replicas=4"]);
+    node.admin.kubectl_ok(&["annotate", "deployment", "web", "example.org/note=mine"]);
+    node.admin.kubectl_ok(&["scale", "deployment", "web", "--replicas=4"]);
     node.admin.wait("the replicas are put back", || {
         let web = node.admin.json(&["deployment", "web"])?;
         (web["spec"]["replicas"] == 2).then_some(())
@@ -379,17 +365,17 @@ fn what_was_accepted_outlives_the_daemon(node: &mut Node<'_>) {
     assert!(code > 1 && err.contains("datta"), "{err}");
     node.daemon.take().unwrap().kill_hard();
     node.up();
-    node.kubectl_ok(&["delete", "configmap", "kept"]);
-    node.kubectl_ok(&["scale", "deployment", "web", "--replicas=4"]);
+    node.admin.kubectl_ok(&["delete", "configmap", "kept"]);
+    node.admin.kubectl_ok(&["scale", "deployment", "web", "--replicas=4"]);
     node.admin.wait("the new process puts back what was accepted", || {
         let kept = node.admin.json(&["configmap", "kept"])?;
         let web = node.admin.json(&["deployment", "web"])?;
         (kept["data"]["value"] == "good" && web["spec"]["replicas"] == 2).then_some(())
     });
     assert!(node.reconcile(&["apps"]).0 > 1, "the bad revision is still refused");
-    let listed = node.kubectl_ok(&["get", "secrets", "-n", "kube-system", "-l", "podbay.dev/accepted-of=apps"]);
+    let listed = node.admin.kubectl_ok(&["get", "secrets", "-n", "kube-system", "-l", "podbay.dev/accepted-of=apps"]);
     assert!(listed.contains("podbay.dev/accepted-set"), "{listed}");
-    assert!(!node.kubectl_ok(&["get", "sources", "-o", "yaml"]).contains("hunter2"), "a Source shows no Secret value");
+    assert!(!node.admin.kubectl_ok(&["get", "sources", "-o", "yaml"]).contains("hunter2"), "a Source shows no Secret value");
     node.remove("kept.yaml");
     assert_eq!(node.reconcile(&["apps"]).0, 0);
     node.web_pods(2);
@@ -415,19 +401,19 @@ fn a_large_deletion_waits_for_approval(node: &Node<'_>) {
 fn strangers_are_adopted_only_when_asked(node: &Node<'_>) {
     let file = node.admin.hosts.dir.join("stranger.yaml");
     std::fs::write(&file, config_map("stranger", "theirs")).unwrap();
-    node.kubectl_ok(&["create", "-f", file.to_str().unwrap()]);
+    node.admin.kubectl_ok(&["create", "-f", file.to_str().unwrap()]);
     node.write("stranger.yaml", &config_map("stranger", "ours"));
     let (code, _, err) = node.reconcile(&["apps"]);
     assert!(code > 1 && err.contains("--adopt") && err.contains("stranger"), "{code} {err}");
-    assert_eq!(node.kubectl_ok(&["get", "configmap", "stranger", "-o", "jsonpath={.data.value}"]), "theirs");
+    assert_eq!(node.admin.kubectl_ok(&["get", "configmap", "stranger", "-o", "jsonpath={.data.value}"]), "theirs");
     let (code, out, err) = node.reconcile(&["apps", "--adopt"]);
     assert_eq!(code, 0, "{out}{err}");
-    assert_eq!(node.kubectl_ok(&["get", "configmap", "stranger", "-o", "jsonpath={.data.value}"]), "ours");
+    assert_eq!(node.admin.kubectl_ok(&["get", "configmap", "stranger", "-o", "jsonpath={.data.value}"]), "ours");
     node.remove("stranger.yaml");
     let (code, out, err) = node.reconcile(&["apps"]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(node.has("stranger"), "what was adopted is never pruned");
-    node.kubectl_ok(&["delete", "configmap", "stranger"]);
+    node.admin.kubectl_ok(&["delete", "configmap", "stranger"]);
 }
 
 fn an_object_has_one_source(node: &mut Node<'_>) {

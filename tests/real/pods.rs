@@ -1,8 +1,8 @@
 //! What pods may ask for, one thing after the other, on one host as a user has it: `podbay up` and the real
 //! kubectl. The containers tell of themselves in files of a directory of the host.
 
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::path::PathBuf;
+use std::process::Output;
 
 use serde_json::Value;
 
@@ -29,29 +29,15 @@ impl<'a> Place<'a> {
         place
     }
 
-    fn kubectl(&self, arguments: &[&str]) -> Output {
-        let kubectl = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubectl");
-        assert!(kubectl.exists(), "the real kubectl is missing: run `make setup-test`");
-        let mut command = self.admin.hosts.command("one", kubectl.to_str().unwrap());
-        command.args(arguments).env("KUBECONFIG", self.admin.kubeconfig()).env("HOME", &self.admin.hosts.dir).stdin(Stdio::null());
-        command.output().unwrap()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let out = self.kubectl(arguments);
-        assert!(out.status.success(), "kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).into_owned()
-    }
-
     /// Runs a script in the pod's first container.
     fn inside(&self, pod: &str, script: &str) -> String {
-        self.ok(&["exec", pod, "--", "sh", "-c", script])
+        self.admin.kubectl_ok(&["exec", pod, "--", "sh", "-c", script])
     }
 
     fn try_apply(&self, name: &str, manifest: &str) -> Output {
         let file = self.admin.hosts.dir.join(format!("{name}.yaml"));
         std::fs::write(&file, manifest.replace("HOST", self.told.to_str().unwrap())).unwrap();
-        self.kubectl(&["apply", "-f", file.to_str().unwrap()])
+        self.admin.kubectl(&["apply", "-f", file.to_str().unwrap()])
     }
 
     fn apply(&self, name: &str, manifest: &str) {
@@ -80,7 +66,7 @@ impl<'a> Place<'a> {
     }
 
     fn delete(&self, names: &[&str]) {
-        self.ok(&[&["delete", "pod"], names].concat());
+        self.admin.kubectl_ok(&[&["delete", "pod"], names].concat());
     }
 
     fn heard(&self, file: &str) -> String {
@@ -186,7 +172,7 @@ fn hooks_run_at_both_ends(place: &Place<'_>) {
     place.restarted("bad-start", 1);
     place.told_of("bad-start", "FailedPostStartHook", "exit code 3: no luck");
     place.told_of("bad-start", "Killing", "FailedPostStartHook");
-    place.ok(&["delete", "pod", "hooked", "bad-start"]);
+    place.admin.kubectl_ok(&["delete", "pod", "hooked", "bad-start"]);
     assert_eq!(place.heard("exec"), "start\nstop\nsignal\n", "the hook, then the signal that was asked for");
     assert_eq!(place.heard("http"), "stop\n");
     assert_eq!(place.heard("sleep"), "signal\n", "a signal after the sleep, within the grace");
@@ -211,12 +197,12 @@ fn hooks_run_before_restarts_and_drains(place: &Place<'_>) {
     place.restarted("with-hook", 1);
     assert_eq!(place.heard("stops"), "stop\n", "before a restart by its liveness probe");
     place.ready("with-hook");
-    place.ok(&["drain", "one", "--force"]);
+    place.admin.kubectl_ok(&["drain", "one", "--force"]);
     assert!(place.get("with-hook").is_none());
     assert_eq!(place.heard("stops"), "stop\nstop\n", "before the end of a pod that is drained");
     assert_eq!(place.heard("stuck"), "signal\n", "a hook that takes the whole grace leaves time for a signal");
     place.told_of("with-hook", "FailedPreStopHook", "took longer than");
-    place.ok(&["uncordon", "one"]);
+    place.admin.kubectl_ok(&["uncordon", "one"]);
 }
 
 const FILES: &str = r#"apiVersion: v1
@@ -281,18 +267,18 @@ fn files_tell_of_the_pod(place: &Place<'_>) {
     assert_eq!(place.inside("told", "cat /color; stat -Lc %a /all/conf/color /all/password"), "red440\n400\n");
     place.inside("told", "echo mine > /mine/file");
     assert_eq!(place.heard("of/told/file"), "mine\n", "a directory of the name of the pod");
-    let written = place.kubectl(&["exec", "told", "--", "sh", "-c", "echo x > /about/labels"]);
+    let written = place.admin.kubectl(&["exec", "told", "--", "sh", "-c", "echo x > /about/labels"]);
     assert!(String::from_utf8_lossy(&written.stderr).contains("Read-only file system"), "{written:?}");
     // A changed label brings the files up to date, and the sources beside it with them.
     let before = place.inside("told", "readlink /all/..data");
-    place.ok(&["patch", "configmap", "settings", "-p", r#"{"data":{"color":"blue"}}"#]);
-    place.ok(&["label", "pod", "told", "tier=two", "--overwrite"]);
+    place.admin.kubectl_ok(&["patch", "configmap", "settings", "-p", r#"{"data":{"color":"blue"}}"#]);
+    place.admin.kubectl_ok(&["label", "pod", "told", "tier=two", "--overwrite"]);
     place.admin.wait("the files follow the labels", || {
         (place.inside("told", "cat /about/labels") == "app=\"told\"\ntier=\"two\"" && place.inside("told", "cat /all/tier") == "two")
             .then_some(())
     });
     place.admin.wait("and the ConfigMap", || {
-        place.ok(&["annotate", "pod", "told", "--overwrite", &format!("asked={}", place.inside("told", "cat /proc/uptime"))]);
+        place.admin.kubectl_ok(&["annotate", "pod", "told", "--overwrite", &format!("asked={}", place.inside("told", "cat /proc/uptime"))]);
         (place.inside("told", "cat /all/conf/color") == "blue").then_some(())
     });
     assert_ne!(place.inside("told", "readlink /all/..data"), before, "in one step");
