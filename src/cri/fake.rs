@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, FilesystemUsage,
     Image, Images, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, RegistryAuth, Resources, Runtime, RuntimeCondition,
-    RuntimeEvent, SandboxState,
+    RuntimeEvent, SandboxState, Usage,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -41,6 +41,17 @@ pub struct Behaviour {
     /// Does not react to the stop signal: ends by SIGKILL (137), at once all the same.
     pub ignores_stop: bool,
 }
+
+/// Of whatever runs.
+const SOME_USAGE: Usage = Usage {
+    cpu_nanos: 1_000_000,
+    memory_working_set_bytes: 1 << 20,
+    memory_usage_bytes: 1 << 20,
+    memory_rss_bytes: 0,
+    page_faults: 0,
+    major_page_faults: 0,
+    pids: 1,
+};
 
 /// The in-memory runtime.
 pub struct FakeRuntime {
@@ -503,11 +514,7 @@ impl Runtime for FakeRuntime {
             id: c.status.id.clone(),
             sandbox_id: c.status.sandbox_id.clone(),
             name: c.status.metadata.name.clone(),
-            cpu_nanos: 1_000_000,
-            memory_working_set_bytes: 1 << 20,
-            memory_usage_bytes: 1 << 20,
-            pids: 1,
-            ..ContainerStats::default()
+            usage: SOME_USAGE,
         });
         Ok(stats.collect())
     }
@@ -515,14 +522,7 @@ impl Runtime for FakeRuntime {
     async fn pod_sandbox_stats(&self) -> Result<Vec<PodSandboxStats>, CriError> {
         let state = self.reach("pod_sandbox_stats", "")?;
         let ready = state.sandboxes.values().filter(|sandbox| sandbox.status.state == SandboxState::Ready);
-        let stats = ready.map(|sandbox| PodSandboxStats {
-            id: sandbox.status.id.clone(),
-            cpu_nanos: 1_000_000,
-            memory_working_set_bytes: 1 << 20,
-            memory_usage_bytes: 1 << 20,
-            pids: 1,
-            ..PodSandboxStats::default()
-        });
+        let stats = ready.map(|sandbox| PodSandboxStats { id: sandbox.status.id.clone(), usage: SOME_USAGE, network: Vec::new() });
         Ok(stats.collect())
     }
 

@@ -257,11 +257,9 @@ pub struct ExecRequest {
     pub stderr: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ContainerStats {
-    pub id: String,
-    pub sandbox_id: String,
-    pub name: String,
+/// What a container or a pod has used until now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
     /// CPU time used since its start, nanoseconds.
     pub cpu_nanos: u64,
     pub memory_working_set_bytes: u64,
@@ -273,17 +271,32 @@ pub struct ContainerStats {
     pub pids: u64,
 }
 
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.cpu_nanos += other.cpu_nanos;
+        self.memory_working_set_bytes += other.memory_working_set_bytes;
+        self.memory_usage_bytes += other.memory_usage_bytes;
+        self.memory_rss_bytes += other.memory_rss_bytes;
+        self.page_faults += other.page_faults;
+        self.major_page_faults += other.major_page_faults;
+        self.pids += other.pids;
+    }
+}
+
+/// ContainerStats.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContainerStats {
+    pub id: String,
+    pub sandbox_id: String,
+    pub name: String,
+    pub usage: Usage,
+}
+
 /// PodSandboxStats: a pod as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodSandboxStats {
     pub id: String,
-    pub cpu_nanos: u64,
-    pub memory_working_set_bytes: u64,
-    pub memory_usage_bytes: u64,
-    pub memory_rss_bytes: u64,
-    pub page_faults: u64,
-    pub major_page_faults: u64,
-    pub pids: u64,
+    pub usage: Usage,
     /// None with the host's network, or when it is not known.
     pub network: Vec<InterfaceStats>,
 }

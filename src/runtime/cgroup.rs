@@ -27,7 +27,7 @@ use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, MaxValue};
 
 use super::{devices, sys, wire};
-use crate::cri::Resources;
+use crate::cri::{Resources, Usage};
 
 const PAGE: u64 = 4096;
 /// v1's controller of what may be opened; v2 has a hook for a program instead.
@@ -59,18 +59,6 @@ pub struct Tree {
     mounts: Vec<(String, PathBuf)>,
     /// v2: the program for the devices of containers, taken by the kernel once; or why this kernel takes none.
     device_program: Arc<OnceLock<Result<OwnedFd, String>>>,
-}
-
-/// What a container has used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    pub cpu_nanos: u64,
-    pub memory_working_set_bytes: u64,
-    pub memory_usage_bytes: u64,
-    pub memory_rss_bytes: u64,
-    pub page_faults: u64,
-    pub major_page_faults: u64,
-    pub pids: u64,
 }
 
 impl Tree {

@@ -479,18 +479,7 @@ impl Inner {
         };
         let stats = running.into_iter().filter_map(|record| {
             let usage = self.cgroups.usage(&self.container_cgroup(&record)?);
-            Some(ContainerStats {
-                id: record.id,
-                sandbox_id: record.sandbox_id,
-                name: record.config.metadata.name,
-                cpu_nanos: usage.cpu_nanos,
-                memory_working_set_bytes: usage.memory_working_set_bytes,
-                memory_usage_bytes: usage.memory_usage_bytes,
-                memory_rss_bytes: usage.memory_rss_bytes,
-                page_faults: usage.page_faults,
-                major_page_faults: usage.major_page_faults,
-                pids: usage.pids,
-            })
+            Some(ContainerStats { id: record.id, sandbox_id: record.sandbox_id, name: record.config.metadata.name, usage })
         });
         stats.collect()
     }

@@ -239,13 +239,7 @@ impl Inner {
             let interfaces = std::fs::read_to_string(format!("/proc/{}/net/dev", record.shim_pid)).unwrap_or_default();
             PodSandboxStats {
                 id: record.id,
-                cpu_nanos: usage.cpu_nanos,
-                memory_working_set_bytes: usage.memory_working_set_bytes,
-                memory_usage_bytes: usage.memory_usage_bytes,
-                memory_rss_bytes: usage.memory_rss_bytes,
-                page_faults: usage.page_faults,
-                major_page_faults: usage.major_page_faults,
-                pids: usage.pids,
+                usage,
                 network: if record.config.host_network { Vec::new() } else { interfaces_of(&interfaces) },
             }
         });

@@ -569,7 +569,7 @@ async fn usage_is_counted() {
     loop {
         let stats = subject.runtime.container_stats().await.unwrap();
         let one = stats.iter().find(|stats| stats.id == id).unwrap();
-        if one.cpu_nanos > 1_000_000 && one.memory_working_set_bytes > 0 && one.pids == 1 {
+        if one.usage.cpu_nanos > 1_000_000 && one.usage.memory_working_set_bytes > 0 && one.usage.pids == 1 {
             break;
         }
         assert!(start.elapsed() < PATIENCE, "{one:?}");

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use super::config::Layout;
 use super::observed::{has_ended, is_running};
 use super::record;
-use crate::cri::{ContainerState, ContainerStatus, CriError, PodSandbox, Runtime, SandboxState};
+use crate::cri::{ContainerState, ContainerStatus, CriError, PodSandbox, Runtime, SandboxState, Usage};
 use crate::model::Timestamp;
 
 /// What the handlers work with.
@@ -147,7 +147,10 @@ async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, R
     let mut sandboxes = api.runtime.list_pod_sandboxes().await?;
     sandboxes.sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name, &a.id).cmp(&(&b.metadata.namespace, &b.metadata.name, &b.id)));
     let time = Timestamp::now().to_string();
-    let figures = |cpu: u64, memory: u64| json!({"cpu": {"time": time, "usageCoreNanoSeconds": cpu}, "memory": {"time": time, "workingSetBytes": memory}});
+    let figures = |usage: &Usage| {
+        json!({"cpu": {"time": time, "usageCoreNanoSeconds": usage.cpu_nanos},
+            "memory": {"time": time, "workingSetBytes": usage.memory_working_set_bytes}})
+    };
     let pods: Vec<Value> = sandboxes
         .iter()
         .filter(|sandbox| sandbox.state == SandboxState::Ready)
@@ -156,14 +159,15 @@ async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, R
             let containers: Vec<Value> = own
                 .iter()
                 .map(|stats| {
-                    let mut value = figures(stats.cpu_nanos, stats.memory_working_set_bytes);
+                    let mut value = figures(&stats.usage);
                     value["name"] = json!(stats.name);
                     value
                 })
                 .collect();
-            let (cpu, memory) = own.iter().fold((0, 0), |(cpu, memory), s| (cpu + s.cpu_nanos, memory + s.memory_working_set_bytes));
+            let mut sum = Usage::default();
+            own.iter().for_each(|stats| sum += stats.usage);
             let meta = &sandbox.metadata;
-            let mut pod = figures(cpu, memory);
+            let mut pod = figures(&sum);
             pod["podRef"] = json!({"name": meta.name, "namespace": meta.namespace, "uid": meta.uid});
             pod["startTime"] = json!(sandbox.created_at.to_string());
             pod["containers"] = json!(containers);

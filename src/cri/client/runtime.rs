@@ -308,13 +308,7 @@ fn sums(stats: &[ContainerStats]) -> Vec<PodSandboxStats> {
     let mut pods: BTreeMap<&str, PodSandboxStats> = BTreeMap::new();
     for one in stats {
         let pod = pods.entry(&one.sandbox_id).or_insert_with(|| PodSandboxStats { id: one.sandbox_id.clone(), ..Default::default() });
-        pod.cpu_nanos += one.cpu_nanos;
-        pod.memory_working_set_bytes += one.memory_working_set_bytes;
-        pod.memory_usage_bytes += one.memory_usage_bytes;
-        pod.memory_rss_bytes += one.memory_rss_bytes;
-        pod.page_faults += one.page_faults;
-        pod.major_page_faults += one.major_page_faults;
-        pod.pids += one.pids;
+        pod.usage += one.usage;
     }
     pods.into_values().collect()
 }

@@ -327,11 +327,11 @@ async fn usage_is_told(subject: &Subject) {
     let stats = must(runtime.container_stats().await);
     let of = |id: &str| stats.iter().find(|stats| stats.id == id);
     let (one, other) = (of(&running), of(&ended));
-    assert!(one.is_some_and(|one| one.cpu_nanos > 0 && one.memory_working_set_bytes > 0), "{stats:?}");
+    assert!(one.is_some_and(|one| one.usage.cpu_nanos > 0 && one.usage.memory_working_set_bytes > 0), "{stats:?}");
     assert!(one.is_some_and(|one| one.sandbox_id == sandbox && one.name == "running"), "{stats:?}");
-    assert!(other.is_none_or(|other| other.memory_working_set_bytes == 0), "{stats:?}");
+    assert!(other.is_none_or(|other| other.usage.memory_working_set_bytes == 0), "{stats:?}");
     let pods = must(runtime.pod_sandbox_stats().await);
-    assert!(pods.iter().any(|pod| pod.id == sandbox && pod.cpu_nanos > 0 && pod.memory_working_set_bytes > 0), "{pods:?}");
+    assert!(pods.iter().any(|pod| pod.id == sandbox && pod.usage.cpu_nanos > 0 && pod.usage.memory_working_set_bytes > 0), "{pods:?}");
     must(runtime.remove_pod_sandbox(&sandbox).await);
 }
 

@@ -106,14 +106,19 @@ impl Core {
 
     async fn all_sandbox_stats(&self, keep: impl Fn(&PodSandbox) -> bool) -> Result<Vec<wire::PodSandboxStats>, CriError> {
         let sandboxes = self.runtime.list_pod_sandboxes().await?;
-        let (stats, now) = (self.runtime.pod_sandbox_stats().await?, Timestamp::now());
-        let mut all = Vec::new();
-        for stats in &stats {
-            let Some(sandbox) = sandboxes.iter().find(|one| one.id == stats.id).filter(|one| keep(one)) else { continue };
-            let containers = self.all_container_stats(|container| container.sandbox_id == sandbox.id).await?;
-            all.push(status::sandbox_stats(stats, sandbox, containers, now));
-        }
-        Ok(all)
+        let (stats, own, containers) =
+            (self.runtime.pod_sandbox_stats().await?, self.runtime.container_stats().await?, self.runtime.list_containers().await?);
+        let now = Timestamp::now();
+        let containers: BTreeMap<&str, &ContainerStatus> = containers.iter().map(|one| (one.id.as_str(), one)).collect();
+        let in_sandbox = |id: &str| {
+            let own = own.iter().filter(|stats| stats.sandbox_id == id);
+            own.filter_map(|stats| Some(status::container_stats(stats, containers.get(stats.id.as_str())?, now))).collect()
+        };
+        let pod = |stats: &crate::cri::PodSandboxStats| {
+            let sandbox = sandboxes.iter().find(|one| one.id == stats.id).filter(|one| keep(one))?;
+            Some(status::sandbox_stats(stats, sandbox, in_sandbox(&sandbox.id), now))
+        };
+        Ok(stats.iter().filter_map(pod).collect())
     }
 
     async fn one_container_stats(&self, id: &str) -> Result<wire::ContainerStats, CriError> {

@@ -5,6 +5,7 @@ use super::container::{image_apart, metadata_from_wire, metadata_to_wire, mount_
 use super::sandbox::{self, namespaces_from_wire, namespaces_to_wire, resources_from_wire, resources_to_wire};
 use crate::cri::types::{
     ContainerState, ContainerStats, ContainerStatus, FilesystemUsage, Image, InterfaceStats, PodSandbox, PodSandboxStats, SandboxState,
+    Usage,
 };
 use crate::model::Timestamp;
 
@@ -180,7 +181,7 @@ pub fn container_from_wire(status: wire::ContainerStatus, sandbox_id: &str) -> C
 /// Figures at a time; `container`: whom they are of.
 pub fn container_stats(stats: &ContainerStats, container: &ContainerStatus, now: Timestamp) -> wire::ContainerStats {
     let limit = container.resources.memory_limit_bytes;
-    let available = (limit > 0).then(|| limit.saturating_sub(stats.memory_working_set_bytes));
+    let available = (limit > 0).then(|| limit.saturating_sub(stats.usage.memory_working_set_bytes));
     let timestamp = nanoseconds(Some(now));
     wire::ContainerStats {
         attributes: Some(wire::ContainerAttributes {
@@ -189,41 +190,50 @@ pub fn container_stats(stats: &ContainerStats, container: &ContainerStatus, now:
             labels: container.labels.clone(),
             annotations: image_apart(&container.image, &container.annotations).1,
         }),
-        cpu: Some(cpu(timestamp, stats.cpu_nanos)),
-        memory: Some(wire::MemoryUsage {
-            timestamp,
-            working_set_bytes: number(stats.memory_working_set_bytes),
-            available_bytes: available.and_then(number),
-            usage_bytes: number(stats.memory_usage_bytes),
-            rss_bytes: number(stats.memory_rss_bytes),
-            page_faults: number(stats.page_faults),
-            major_page_faults: number(stats.major_page_faults),
-            psi: None,
-        }),
+        cpu: Some(cpu(timestamp, &stats.usage)),
+        memory: Some(wire::MemoryUsage { available_bytes: available.and_then(number), ..memory(timestamp, &stats.usage) }),
         ..wire::ContainerStats::default()
     }
 }
 
-fn cpu(timestamp: i64, nanos: u64) -> wire::CpuUsage {
-    wire::CpuUsage { timestamp, usage_core_nano_seconds: number(nanos), ..wire::CpuUsage::default() }
+fn cpu(timestamp: i64, usage: &Usage) -> wire::CpuUsage {
+    wire::CpuUsage { timestamp, usage_core_nano_seconds: number(usage.cpu_nanos), ..wire::CpuUsage::default() }
 }
 
-/// `sandbox_id`: not among the wire's figures.
-pub fn container_stats_from_wire(stats: wire::ContainerStats, sandbox_id: &str) -> ContainerStats {
-    let attributes = stats.attributes.unwrap_or_default();
-    let memory = stats.memory.unwrap_or_default();
-    ContainerStats {
-        id: attributes.id,
-        sandbox_id: sandbox_id.to_owned(),
-        name: metadata_from_wire(attributes.metadata).name,
-        cpu_nanos: value(stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds)),
+fn memory(timestamp: i64, usage: &Usage) -> wire::MemoryUsage {
+    wire::MemoryUsage {
+        timestamp,
+        working_set_bytes: number(usage.memory_working_set_bytes),
+        usage_bytes: number(usage.memory_usage_bytes),
+        rss_bytes: number(usage.memory_rss_bytes),
+        page_faults: number(usage.page_faults),
+        major_page_faults: number(usage.major_page_faults),
+        ..wire::MemoryUsage::default()
+    }
+}
+
+fn usage_from_wire(cpu: Option<wire::CpuUsage>, memory: Option<wire::MemoryUsage>, process: Option<wire::ProcessUsage>) -> Usage {
+    let memory = memory.unwrap_or_default();
+    Usage {
+        cpu_nanos: value(cpu.and_then(|cpu| cpu.usage_core_nano_seconds)),
         memory_working_set_bytes: value(memory.working_set_bytes),
         memory_usage_bytes: value(memory.usage_bytes),
         memory_rss_bytes: value(memory.rss_bytes),
         page_faults: value(memory.page_faults),
         major_page_faults: value(memory.major_page_faults),
+        pids: value(process.and_then(|process| process.process_count)),
+    }
+}
+
+/// `sandbox_id`: not among the wire's figures.
+pub fn container_stats_from_wire(stats: wire::ContainerStats, sandbox_id: &str) -> ContainerStats {
+    let attributes = stats.attributes.unwrap_or_default();
+    ContainerStats {
+        id: attributes.id,
+        sandbox_id: sandbox_id.to_owned(),
+        name: metadata_from_wire(attributes.metadata).name,
         // The wire counts the processes of pods only.
-        pids: 0,
+        usage: usage_from_wire(stats.cpu, stats.memory, None),
     }
 }
 
@@ -253,18 +263,10 @@ pub fn sandbox_stats(
             annotations: sandbox.annotations.clone(),
         }),
         linux: Some(wire::LinuxPodSandboxStats {
-            cpu: Some(cpu(timestamp, stats.cpu_nanos)),
-            memory: Some(wire::MemoryUsage {
-                timestamp,
-                working_set_bytes: number(stats.memory_working_set_bytes),
-                usage_bytes: number(stats.memory_usage_bytes),
-                rss_bytes: number(stats.memory_rss_bytes),
-                page_faults: number(stats.page_faults),
-                major_page_faults: number(stats.major_page_faults),
-                ..wire::MemoryUsage::default()
-            }),
+            cpu: Some(cpu(timestamp, &stats.usage)),
+            memory: Some(memory(timestamp, &stats.usage)),
             network: (!stats.network.is_empty()).then_some(network),
-            process: Some(wire::ProcessUsage { timestamp, process_count: number(stats.pids) }),
+            process: Some(wire::ProcessUsage { timestamp, process_count: number(stats.usage.pids) }),
             containers,
             io: None,
         }),
@@ -273,7 +275,6 @@ pub fn sandbox_stats(
 
 pub fn sandbox_stats_from_wire(stats: wire::PodSandboxStats) -> PodSandboxStats {
     let linux = stats.linux.unwrap_or_default();
-    let memory = linux.memory.unwrap_or_default();
     let network = linux.network.unwrap_or_default();
     let interface = |usage: wire::NetworkInterfaceUsage| InterfaceStats {
         name: usage.name,
@@ -284,13 +285,7 @@ pub fn sandbox_stats_from_wire(stats: wire::PodSandboxStats) -> PodSandboxStats 
     };
     PodSandboxStats {
         id: stats.attributes.unwrap_or_default().id,
-        cpu_nanos: value(linux.cpu.and_then(|cpu| cpu.usage_core_nano_seconds)),
-        memory_working_set_bytes: value(memory.working_set_bytes),
-        memory_usage_bytes: value(memory.usage_bytes),
-        memory_rss_bytes: value(memory.rss_bytes),
-        page_faults: value(memory.page_faults),
-        major_page_faults: value(memory.major_page_faults),
-        pids: value(linux.process.and_then(|process| process.process_count)),
+        usage: usage_from_wire(linux.cpu, linux.memory, linux.process),
         network: network.default_interface.into_iter().chain(network.interfaces).map(interface).collect(),
     }
 }
