@@ -18,6 +18,7 @@ mod init;
 mod launch;
 mod log;
 mod process;
+mod rest;
 mod serve;
 mod socket;
 mod step;
@@ -102,7 +103,7 @@ fn prepare(init: &Init) -> Result<Shim, Failed> {
     let shared_pid = if init.shared_pid { Some(init::start()?) } else { None };
     // Our own memory and files are no business of a container that shares our user; children inherit it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).attempt(|| "become not dumpable")?;
-    Ok(Shim { listener, signals, shared_pid, state: State::default(), resting: false })
+    Ok(Shim { listener, signals, shared_pid, state: State::default() })
 }
 
 fn catch_signals() -> Result<SignalFd, Failed> {

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitOptions;
 
 use crate::launch::{self, Birth, Progress, Streams};
@@ -17,14 +16,12 @@ use crate::wire::{
     Containers, Done, Exec, Exit, Exited, Failed, Forget, Hello, Kill, Launch, LogFile, Request, Response, Run, Running, Shutdown, Started,
     VERSION, record_text,
 };
-use crate::{socket, sys, writer};
+use crate::{rest, socket, sys, writer};
 
 /// An end is told after its log is on file, or after this long.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Whoever connects speaks within this time.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// Quiet for so long, it gives memory back.
-pub const REST_AFTER: Duration = Duration::from_secs(1);
 /// What is read of one stream at a time: fair between containers.
 const CHUNK: usize = 16 << 10;
 
@@ -34,8 +31,6 @@ pub struct Shim {
     /// First process of the pod's shared PID namespace: (pid, pidfd).
     pub shared_pid: Option<(i32, OwnedFd)>,
     pub state: State,
-    /// Nothing has happened since memory was given back.
-    pub resting: bool,
 }
 
 #[derive(Default)]
@@ -123,10 +118,6 @@ impl Shim {
         let mut buffer = vec![0; CHUNK];
         loop {
             let ready = self.wait()?;
-            self.resting = ready.is_empty();
-            if self.resting {
-                sys::give_memory_back();
-            }
             // Ends first: they make a container's streams end.
             if ready.contains(&Source::Signals) {
                 self.hear_signals();
@@ -192,12 +183,7 @@ impl Shim {
         let patience = state.containers.iter().filter(|c| !c.told).filter_map(|c| c.ended).min();
         let left = patience.map(|ended| LOG_PATIENCE.saturating_sub(ended.elapsed()));
         let left = state.starting.iter().map(|starting| starting.birth.left()).chain(left).min();
-        let left = left.or(if self.resting { None } else { Some(REST_AFTER) });
-        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() });
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).attempt(|| "wait for something to happen"),
-        }
+        rest::wait(&mut fds, left).attempt(|| "wait for something to happen")?;
         let ready = fds.iter().zip(&sources).filter(|(fd, _)| !fd.revents().is_empty());
         Ok(ready.map(|(_, source)| *source).collect())
     }

@@ -228,19 +228,23 @@ pub fn keep_only(socket: &UnixStream) -> UnixStream {
 }
 
 /// Gives memory back that a quiet process does not need: free heap, and pages of the program's own code, which come
-/// back from the page cache when they are used.
+/// back from the page cache when they are used. The code goes last: what runs after it is what stays.
 pub fn give_memory_back() {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    // Executable mappings of files: the program's text, and its libraries' where it has some.
-    for line in maps.lines().filter(|line| line.contains(" r-xp ") && line.contains('/')) {
-        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
-        let number = |text| usize::from_str_radix(text, 16);
-        if let Some((Ok(start), Ok(end))) = range.map(|(start, end)| (number(start), number(end))) {
-            // SAFETY: a private mapping of code, never modified: what is dropped is read again unchanged.
-            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
-        }
-    }
-    drop(maps);
     // SAFETY: only returns free memory to the kernel.
     unsafe { libc::malloc_trim(0) };
+    for (start, length) in code() {
+        // SAFETY: a private mapping of code, never modified: what is dropped is read again unchanged.
+        unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+    }
+}
+
+/// Executable mappings of files, as (address, bytes): the program's text, and its libraries' where it has some.
+fn code() -> Vec<(usize, usize)> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let number = |text: &str| usize::from_str_radix(text, 16).ok();
+    let range = |line: &str| {
+        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+        Some((number(start)?, number(end)?.checked_sub(number(start)?)?))
+    };
+    maps.lines().filter(|line| line.contains(" r-xp ") && line.contains('/')).filter_map(range).collect()
 }

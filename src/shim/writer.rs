@@ -6,17 +6,17 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::serve::REST_AFTER;
 use crate::wire::LogFile;
-use crate::{log, socket, sys};
+use crate::{log, rest, socket, sys};
 
 /// Exit records are flushed together, when nothing has happened for so long, or when there are many.
-const FLUSH_AFTER_NS: i64 = 100_000_000;
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const UNFLUSHED_LIMIT: usize = 16;
 
 struct Log {
@@ -35,7 +35,6 @@ struct Log {
 pub fn run(control: &UnixStream) -> ! {
     let mut logs: Vec<Log> = Vec::new();
     let mut open = true;
-    let mut resting = false;
     let mut unflushed = Vec::new();
     let mut buffer = vec![0; 32 << 10];
     while open || !logs.is_empty() {
@@ -43,21 +42,10 @@ pub fn run(control: &UnixStream) -> ! {
         if open {
             fds.push(PollFd::new(control, PollFlags::IN));
         }
-        let rest = Timespec { tv_sec: REST_AFTER.as_secs() as _, tv_nsec: 0 };
-        let soon = Timespec { tv_sec: 0, tv_nsec: FLUSH_AFTER_NS };
-        let timeout = if unflushed.is_empty() { rest } else { soon };
-        let happened = match poll(&mut fds, if resting { None } else { Some(&timeout) }) {
-            Ok(count) => count > 0,
-            Err(Errno::INTR) => true,
-            Err(_) => break,
-        };
-        if (!happened || unflushed.len() >= UNFLUSHED_LIMIT) && !unflushed.is_empty() {
+        let limit = if unflushed.is_empty() { None } else { Some(FLUSH_AFTER) };
+        let Ok(happened) = rest::wait(&mut fds, limit) else { break };
+        if (happened == 0 || unflushed.len() >= UNFLUSHED_LIMIT) && !unflushed.is_empty() {
             flush(&mut unflushed);
-            continue;
-        }
-        resting = !happened;
-        if resting {
-            sys::give_memory_back();
             continue;
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
