@@ -37,7 +37,7 @@ impl Controller for Scheduler {
             Kind::Pod => match object.get::<Pod>() {
                 Some(pod) if pod::node_name(pod).is_none() => plan::is_pending(pod),
                 // Room was freed.
-                Some(pod) => (pod::is_terminal(pod) || state.get(object.key()).is_none()) && state.unbound_pods().next().is_some(),
+                Some(pod) => state.unbound_pods().next().is_some() && (pod::is_terminal(pod) || state.get(object.key()).is_none()),
                 None => false,
             },
             _ => false,

@@ -19,8 +19,8 @@ impl Controller for Namespaces {
         if object.kind() == Kind::Namespace {
             return vec![object.key().clone()];
         }
-        let home = Key::cluster(Kind::Namespace, object.key().namespace.clone());
-        state.get(&home).filter(|namespace| namespace.is_deleting()).map(|namespace| namespace.key().clone()).into_iter().collect()
+        let home = state.find(Kind::Namespace, "", &object.key().namespace);
+        home.filter(|namespace| namespace.is_deleting()).map(|namespace| namespace.key().clone()).into_iter().collect()
     }
 
     fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {
