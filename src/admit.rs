@@ -4,11 +4,13 @@
 //!
 //! - `create`, `update`, `delete`: one file a verb; a status is written by `update` too
 //! - `service`, `job`: what the cluster gives to a Service (addresses, ports) and a Job (selector)
+//! - `runtime_class`: what a Pod gets of its RuntimeClass
 //! - `status`: the status field of any kind
 
 mod create;
 mod delete;
 mod job;
+mod runtime_class;
 mod service;
 mod status;
 mod update;

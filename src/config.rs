@@ -62,6 +62,7 @@ pub struct NodeFile {
     pub systemd_slice: Option<bool>,
     pub shim: Option<PathBuf>,
     pub runtime_endpoint: Option<String>,
+    pub runtime_handlers: BTreeMap<String, PathBuf>,
     pub cluster_dns: Vec<String>,
     pub resolv_conf: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
@@ -149,6 +150,8 @@ pub struct Node {
     pub shim: Option<PathBuf>,
     /// Socket of another container runtime that speaks CRI v1; `None`: our own engine.
     pub runtime_endpoint: Option<String>,
+    /// Other OCI runtimes for our engine: their programs, by the handler of a RuntimeClass.
+    pub runtime_handlers: BTreeMap<String, PathBuf>,
     pub cluster_dns: Vec<IpAddr>,
     /// What pods resolve by outside the cluster; `None`: /etc/resolv.conf, or where it names nothing but
     /// this host, systemd-resolved's own.
@@ -340,10 +343,12 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
     if let Some(endpoint) = runtime_endpoint.as_ref().filter(|endpoint| !endpoint.starts_with("unix:///") && !endpoint.starts_with('/')) {
         errors.push(format!("node.runtime-endpoint: {endpoint:?} must be a socket like `unix:///run/containerd/containerd.sock`"));
     }
+    handlers(&file.runtime_handlers, runtime_endpoint.is_some(), errors);
     Node {
         name,
         address,
         runtime_endpoint,
+        runtime_handlers: file.runtime_handlers,
         api_port: file.api_port.unwrap_or(10250),
         lease_seconds: file.lease_seconds.unwrap_or(10),
         max_pods: file.max_pods.unwrap_or(110),
@@ -356,6 +361,20 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
         cluster_dns,
         resolv_conf: file.resolv_conf,
         labels: file.labels,
+    }
+}
+
+fn handlers(handlers: &BTreeMap<String, PathBuf>, elsewhere: bool, errors: &mut Vec<String>) {
+    if elsewhere && !handlers.is_empty() {
+        errors.push("node.runtime-handlers: the runtime of node.runtime-endpoint has its own: configure them there".to_owned());
+    }
+    for (name, program) in handlers {
+        if name == "podbay" || name.contains('.') || !is_dns_name(name) {
+            errors.push(format!("node.runtime-handlers: {name:?} is not a DNS label, or is the engine's own name"));
+        }
+        if !program.is_absolute() {
+            errors.push(format!("node.runtime-handlers.{name}: {} is not an absolute path", program.display()));
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl Stage {
         let engine = Engine::open(options.clone(), Arc::new(Directory(image.clone())), Arc::new(NoNetwork)).await.unwrap();
         let logs = dir.path().join("logs");
         std::fs::create_dir_all(&logs).unwrap();
-        let subject = Subject { runtime: Arc::new(engine), image: "busybox".into(), logs, host_network: false };
+        let subject = Subject { runtime: Arc::new(engine), image: "busybox".into(), logs, host_network: false, handler: String::new() };
         Self { dir, options, subject, image }
     }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
-use super::{LASTING_NAMESPACES, Outcome, Refused, invalid, is_controller, job, seconds, service, status};
+use super::{LASTING_NAMESPACES, Outcome, Refused, invalid, is_controller, job, runtime_class, seconds, service, status};
 use crate::model::{Key, Kind, Object, Typed, defaults, fields, pod, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
@@ -36,7 +36,13 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
     }
     match &mut typed {
         Typed::Namespace(it) => namespace(it),
-        Typed::Pod(it) => self::pod(it, state),
+        Typed::Pod(it) => {
+            self::pod(it, state);
+            if let Err(message) = runtime_class::merge(it, state) {
+                let key = Object::from_typed(typed).key().clone();
+                return Err(Refused::Forbidden { key, message });
+            }
+        }
         Typed::Job(it) => job::generate(it),
         _ => {}
     }

@@ -321,6 +321,37 @@ fn a_pod_is_bound_once() {
 }
 
 #[test]
+fn a_pod_gets_what_its_runtime_class_says() {
+    let mut cluster = Cluster::new();
+    let class = json!({"metadata": {"name": "light"}, "handler": "runc", "overhead": {"podFixed": {"memory": "8Mi"}},
+        "scheduling": {"nodeSelector": {"oci": "yes"}, "tolerations": [{"key": "oci", "operator": "Exists"}]}});
+    cluster.create(Kind::RuntimeClass, class);
+    cluster.create(Kind::RuntimeClass, json!({"metadata": {"name": "plain"}, "handler": "crun"}));
+    let with = |name: &str, class: &str, change: &[(&str, Value)]| {
+        let mut value = pod(name);
+        value["spec"]["runtimeClassName"] = json!(class);
+        change.iter().for_each(|(field, to)| value["spec"][*field] = to.clone());
+        value
+    };
+    let own = [("nodeSelector", json!({"disk": "fast"})), ("tolerations", json!([{"key": "oci", "operator": "Exists"}]))];
+    let made = cluster.create(Kind::Pod, with("a", "light", &own)).value();
+    assert_eq!(made["spec"]["overhead"], json!({"memory": "8Mi"}));
+    assert_eq!(made["spec"]["nodeSelector"], json!({"disk": "fast", "oci": "yes"}));
+    assert_eq!(made["spec"]["tolerations"].as_array().map(|all| all.iter().filter(|one| one["key"] == "oci").count()), Some(1));
+    cluster.create(Kind::Pod, with("b", "light", &[("overhead", json!({"memory": "8192Ki"}))]));
+    for (class, change, expected) in [
+        ("none", vec![], "pod rejected: RuntimeClass \"none\" not found"),
+        ("light", vec![("overhead", json!({"memory": "9Mi"}))], "Pod's Overhead doesn't match RuntimeClass's defined Overhead"),
+        ("plain", vec![("overhead", json!({"memory": "9Mi"}))], "Pod Overhead set without corresponding RuntimeClass defined Overhead"),
+        ("", vec![("overhead", json!({"memory": "9Mi"}))], "Pod Overhead set without corresponding RuntimeClass defined Overhead"),
+        ("light", vec![("nodeSelector", json!({"oci": "no"}))], "conflict: runtimeClass.scheduling.nodeSelector[oci] = yes; pod.spec"),
+    ] {
+        let refusal = cluster.refusal(Write::Create(object(Kind::Pod, with("c", class, &change))));
+        assert!(refusal.contains(expected), "{class}: {refusal}");
+    }
+}
+
+#[test]
 fn a_pod_gets_the_pull_secrets_of_its_account() {
     let mut cluster = Cluster::new();
     for (name, secrets) in

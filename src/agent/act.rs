@@ -127,8 +127,13 @@ async fn tear_down(context: &Context, scene: &Scene) -> Outcome {
 }
 
 async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Option<&str>) -> Vec<Effect> {
-    let config = config::sandbox(&scene.pod, attempt, &context.layout, &context.dns(), &context.options.node_name);
+    let mut config = config::sandbox(&scene.pod, attempt, &context.layout, &context.dns(), &context.options.node_name);
+    let class = scene.pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).filter(|name| !name.is_empty());
     let run = async {
+        if let Some(class) = class {
+            let handler = context.references.handler(class).await;
+            config.runtime_handler = handler.map_err(|error| CriError::failed("choose the pod's runtime", error))?;
+        }
         if let Some(dead) = after {
             context.runtime.stop_pod_sandbox(dead).await?;
         }

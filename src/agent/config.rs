@@ -81,6 +81,8 @@ pub fn sandbox(pod: &Pod, attempt: u32, layout: &Layout, dns: &NodeDns, node_nam
         resources: resources::pod(spec),
         port_mappings: port_mappings(spec),
         host_aliases: host_aliases(spec, &namespace, &name),
+        // Its RuntimeClass says it, which is asked for beside.
+        runtime_handler: String::new(),
         privileged: spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(is_privileged),
         metadata: PodSandboxMetadata { namespace, name, uid, attempt },
     }

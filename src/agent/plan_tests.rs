@@ -58,6 +58,7 @@ fn sandbox_of(attempt: u32, state: SandboxState) -> PodSandbox {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         namespaces: crate::cri::Namespaces::default(),
+        runtime_handler: String::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::Api;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -33,6 +34,8 @@ pub struct Fetcher {
     client: Client,
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
+    /// A RuntimeClass' handler never changes.
+    handlers: Mutex<BTreeMap<String, String>>,
 }
 
 fn keep<T>(cache: &Cache<T>, namespace: &str, names: &std::collections::BTreeSet<String>) {
@@ -55,7 +58,7 @@ struct Entry<T> {
 
 impl Fetcher {
     pub fn new(client: Client) -> Self {
-        Self { client, config_maps: Mutex::default(), secrets: Mutex::default() }
+        Self { client, config_maps: Mutex::default(), secrets: Mutex::default(), handlers: Mutex::default() }
     }
 
     /// The objects of these names.
@@ -75,6 +78,25 @@ impl Fetcher {
             }
         }
         Ok(found)
+    }
+
+    /// The handler of a RuntimeClass.
+    ///
+    /// # Errors
+    /// There is none of that name, or the server does not answer and it was never known.
+    pub async fn handler(&self, class: &str) -> Result<String, FetchError> {
+        let api: Api<RuntimeClass> = Api::all(self.client.clone());
+        let fail = |cause: String| FetchError { kind: "RuntimeClass", name: class.to_owned(), cause };
+        let lock = || self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        match tokio::time::timeout(PATIENCE, api.get_opt(class)).await {
+            Ok(Ok(Some(found))) => {
+                lock().insert(class.to_owned(), found.handler.clone());
+                Ok(found.handler)
+            }
+            Ok(Ok(None)) => Err(fail("it is not found".to_owned())),
+            Ok(Err(cause)) => lock().get(class).cloned().ok_or_else(|| fail(cause.to_string())),
+            Err(_) => lock().get(class).cloned().ok_or_else(|| fail("no answer".to_owned())),
+        }
     }
 
     /// Remembers what these names hold for as long as somebody says so.

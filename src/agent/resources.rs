@@ -40,8 +40,10 @@ pub fn container(spec: &PodSpec, container: &Container, machine: &Machine) -> Re
     }
 }
 
-/// The pod as a whole: a limit only where every container has one.
+/// The pod as a whole: a limit only where every container has one. Beside the containers it holds what their runtime
+/// needs for itself (`spec.overhead`).
 pub fn pod(spec: &PodSpec) -> Resources {
+    let overhead = |name: &str| spec.overhead.as_ref().and_then(|all| all.get(name)).map(Quantity::of).unwrap_or(Quantity::ZERO);
     let requests = crate::model::pod::requests(spec);
     let sum = |name: &str, amount: fn(&Quantity) -> i64| -> Option<i64> {
         let all: Option<Vec<i64>> = spec.containers.iter().chain(sidecars(spec)).map(|c| limit(c, name).map(|q| amount(&q))).collect();
@@ -50,9 +52,9 @@ pub fn pod(spec: &PodSpec) -> Resources {
     };
     Resources {
         cpu_period: PERIOD.unsigned_abs(),
-        cpu_quota: sum("cpu", Quantity::millis).map_or(0, quota),
+        cpu_quota: sum("cpu", Quantity::millis).map_or(0, |sum| quota(sum + overhead("cpu").millis())),
         cpu_shares: shares(requests.get("cpu").copied().unwrap_or(Quantity::ZERO).millis()),
-        memory_limit_bytes: sum("memory", Quantity::bytes).map_or(0, i64::unsigned_abs),
+        memory_limit_bytes: sum("memory", Quantity::bytes).map_or(0, |sum| (sum + overhead("memory").bytes()).unsigned_abs()),
         pids_limit: 0,
         oom_score_adj: 0,
     }
@@ -153,6 +155,8 @@ mod tests {
         let limited = of(&[], &[("cpu", "1"), ("memory", "1Gi")]);
         let both = PodSpec { containers: vec![limited.clone(), limited.clone()], ..PodSpec::default() };
         assert_eq!((pod(&both).memory_limit_bytes, pod(&both).cpu_quota), (2 << 30, 200_000));
+        let heavy = PodSpec { overhead: amounts(&[("cpu", "500m"), ("memory", "64Mi")]), ..both.clone() };
+        assert_eq!((pod(&heavy).memory_limit_bytes, pod(&heavy).cpu_quota), ((2 << 30) + (64 << 20), 250_000));
         let one = PodSpec { containers: vec![limited, of(&[], &[])], ..PodSpec::default() };
         assert_eq!((pod(&one).memory_limit_bytes, pod(&one).cpu_quota), (0, 0));
         let open_init = PodSpec { init_containers: Some(vec![of(&[], &[])]), ..both };

@@ -62,6 +62,7 @@ pub fn engine_options(config: &Config) -> runtime::Options {
     if let Some(path) = &config.node.shim {
         options.shim_path.clone_from(path);
     }
+    options.handlers.clone_from(&config.node.runtime_handlers);
     options.pod_pids_limit = u64::from(config.node.pod_pids_limit);
     options.cgroup_root.clone_from(&config.node.cgroup_root);
     if config.node.systemd_slice {

@@ -43,6 +43,9 @@ pub struct Behaviour {
 }
 
 /// Of whatever runs.
+/// The one handler it has beside the usual one.
+pub const HANDLER: &str = "fake";
+
 const SOME_USAGE: Usage = Usage {
     cpu_nanos: 1_000_000,
     memory_working_set_bytes: 1 << 20,
@@ -266,8 +269,15 @@ impl Runtime for FakeRuntime {
             .to_vec()
     }
 
+    async fn handlers(&self) -> Vec<String> {
+        vec![String::new(), HANDLER.to_owned()]
+    }
+
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {
         let mut state = self.reach("run_pod_sandbox", &config.metadata.name)?;
+        if !["", HANDLER].contains(&config.runtime_handler.as_str()) {
+            return Err(CriError::Invalid(format!("no runtime for {:?} is configured", config.runtime_handler)));
+        }
         if let Some(cause) = &state.sandbox_error {
             return Err(CriError::failed(format!("create sandbox of pod {}", config.metadata.name), cause));
         }
@@ -300,6 +310,7 @@ impl Runtime for FakeRuntime {
                 host_ipc: config.host_ipc,
                 shared_pid: config.share_process_namespace && !config.host_pid,
             },
+            runtime_handler: config.runtime_handler.clone(),
         };
         self.say(&status, "");
         state.sandboxes.insert(id.clone(), Sandbox { status, config: config.clone() });

@@ -33,6 +33,11 @@ pub trait Runtime: Send + Sync {
     /// What works and what does not on this host.
     async fn status(&self) -> Vec<RuntimeCondition>;
 
+    /// The names a sandbox may ask for as its `runtime_handler`; the empty one is the usual way.
+    async fn handlers(&self) -> Vec<String> {
+        vec![String::new()]
+    }
+
     /// Creates and starts a pod's sandbox, network included. Returns the id.
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError>;
     /// Kills what runs in it and takes its network away. No error when unknown or stopped.

@@ -53,6 +53,8 @@ pub struct PodSandboxConfig {
     pub host_aliases: Vec<(String, Vec<String>)>,
     /// A privileged container may come into it.
     pub privileged: bool,
+    /// Which of the runtime's ways to run containers (`RunPodSandboxRequest.runtime_handler`); empty: the usual one.
+    pub runtime_handler: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +106,8 @@ pub struct PodSandbox {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub namespaces: Namespaces,
+    /// As it was asked for.
+    pub runtime_handler: String,
 }
 
 /// Which namespaces of its own a sandbox has.

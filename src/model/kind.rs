@@ -11,6 +11,7 @@ use std::fmt;
 pub enum Kind {
     Namespace,
     Node,
+    RuntimeClass,
     ServiceAccount,
     Secret,
     ConfigMap,
@@ -49,6 +50,7 @@ pub struct KindInfo {
 const TABLE: &[KindInfo] = &[
     row(Kind::Namespace, "", "v1", "Namespace", "namespaces", "namespace", &["ns"], false, true, false, &[]),
     row(Kind::Node, "", "v1", "Node", "nodes", "node", &["no"], false, true, false, &[]),
+    row(Kind::RuntimeClass, "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass", &[], false, false, false, &[]),
     row(Kind::ServiceAccount, "", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"], true, false, false, &[]),
     row(Kind::Secret, "", "v1", "Secret", "secrets", "secret", &[], true, false, false, &[]),
     row(Kind::ConfigMap, "", "v1", "ConfigMap", "configmaps", "configmap", &["cm"], true, false, false, &[]),

@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
+    node::v1::RuntimeClass,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::{Serialize, de::DeserializeOwned};
@@ -70,7 +71,23 @@ macro_rules! kinds {
     };
 }
 
-kinds!(Namespace, Node, ServiceAccount, Secret, ConfigMap, Service, Pod, ReplicaSet, Deployment, Job, EndpointSlice, Lease, Event, Source,);
+kinds!(
+    Namespace,
+    Node,
+    RuntimeClass,
+    ServiceAccount,
+    Secret,
+    ConfigMap,
+    Service,
+    Pod,
+    ReplicaSet,
+    Deployment,
+    Job,
+    EndpointSlice,
+    Lease,
+    Event,
+    Source,
+);
 
 /// Why bytes or a value are not an object of their kind.
 #[derive(Debug, thiserror::Error)]

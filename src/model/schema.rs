@@ -99,10 +99,12 @@ fn schema(kind: Kind) -> &'static Schema {
 fn generate(kind: Kind) -> Value {
     use k8s_openapi::api::{
         apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+        node::v1 as node,
     };
     let schema = match kind {
         Kind::Namespace => schemars::schema_for!(core::Namespace),
         Kind::Node => schemars::schema_for!(core::Node),
+        Kind::RuntimeClass => schemars::schema_for!(node::RuntimeClass),
         Kind::ServiceAccount => schemars::schema_for!(core::ServiceAccount),
         Kind::Secret => schemars::schema_for!(core::Secret),
         Kind::ConfigMap => schemars::schema_for!(core::ConfigMap),

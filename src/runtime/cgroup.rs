@@ -57,6 +57,8 @@ pub struct Tree {
     unified: bool,
     /// (controller, where its hierarchy is mounted), in the order they are entered.
     mounts: Vec<(String, PathBuf)>,
+    /// Where v1's other hierarchies are, in which another OCI runtime makes cgroups of the same names.
+    others: Vec<PathBuf>,
     /// v2: the program for the devices of containers, taken by the kernel once; or why this kernel takes none.
     device_program: Arc<OnceLock<Result<OwnedFd, String>>>,
 }
@@ -76,7 +78,10 @@ impl Tree {
         if mounts.is_empty() {
             return Err(CgroupError::NoHierarchy);
         }
-        Ok(Self { root: root.trim_matches('/').to_owned(), unified, mounts, device_program: Arc::default() })
+        let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let used = |mount: &PathBuf| mounts.iter().any(|(_, known)| known == mount);
+        let others = if unified { Vec::new() } else { all_mounts(&info).into_iter().filter(|mount| !used(mount)).collect() };
+        Ok(Self { root: root.trim_matches('/').to_owned(), unified, mounts, others, device_program: Arc::default() })
     }
 
     pub fn is_unified(&self) -> bool {
@@ -100,6 +105,12 @@ impl Tree {
         // cpu and cpuacct are often one hierarchy.
         all.dedup();
         all
+    }
+
+    /// The same with those of other hierarchies, where nothing of ours is but what another runtime made for us.
+    fn all_directories(&self, path: &str) -> Vec<PathBuf> {
+        let full = self.full(path);
+        self.directories(path).into_iter().chain(self.others.iter().map(|mount| mount.join(&full))).collect()
     }
 
     fn directory(&self, controller: &str, path: &str) -> Option<PathBuf> {
@@ -363,7 +374,7 @@ impl Tree {
     /// Removes it and what is below. No error when it is not there.
     pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
         let deadline = Instant::now() + BUSY_LIMIT;
-        for directory in self.directories(path) {
+        for directory in self.all_directories(path) {
             let mut all = Vec::new();
             walk(&directory, &mut |directory| all.push(directory.to_owned()));
             for directory in all.iter().rev() {
@@ -383,14 +394,14 @@ impl Tree {
 
     /// Removes it if it is empty: the pod's own, which two sandboxes may share for a moment.
     pub fn remove_if_empty(&self, path: &str) {
-        for directory in self.directories(path) {
+        for directory in self.all_directories(path) {
             std::fs::remove_dir(directory).ok();
         }
     }
 
     /// Whether our root is there in any hierarchy.
     pub fn exists(&self) -> bool {
-        self.directories("").iter().any(|directory| directory.exists())
+        self.all_directories("").iter().any(|directory| directory.exists())
     }
 
     /// What it has used until now.
@@ -509,6 +520,12 @@ fn v1_mounts(info: &str) -> Vec<(String, PathBuf)> {
     found
 }
 
+/// The mount point of every hierarchy.
+fn all_mounts(info: &str) -> Vec<PathBuf> {
+    let of_cgroup = |line: &&str| line.split_once(" - ").is_some_and(|(_, source)| source.starts_with("cgroup"));
+    info.lines().filter(of_cgroup).filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -527,7 +544,7 @@ mod tests {
     fn a_containers_processes_are_below_its_rules_for_devices() {
         let mount = tempfile::tempdir().unwrap();
         let mounts = ["pids", DEVICES].map(|name| (name.to_owned(), mount.path().join(name))).to_vec();
-        let tree = Tree { root: "podbay".into(), unified: false, mounts, device_program: Arc::default() };
+        let tree = Tree { root: "podbay".into(), unified: false, mounts, others: Vec::new(), device_program: Arc::default() };
         let at = |name: &str| mount.path().join(name).to_string_lossy().into_owned();
         for path in ["pids/podbay/pod1/c", "devices/podbay/pod1/c/in", "devices/podbay/pod1/shim"] {
             std::fs::create_dir_all(mount.path().join(path)).unwrap();

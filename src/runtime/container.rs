@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::adopt::read_exit;
 use super::engine::{Inner, Name, Table, blocking, until_ended};
 use super::launch::plan::{Place, plan};
+use super::oci::handler;
 use super::record::{self, ContainerRecord};
 use super::sandbox::Sandbox;
 use super::shim::ShimError;
@@ -169,13 +170,19 @@ impl Inner {
         let (pod, shim_pid) = self.ready_sandbox(&record.sandbox_id)?;
         let around = self.surroundings(record, &pod, shim_pid);
         let profile = self.profile(&record.config)?;
-        let spec = spec::spec(&record.config, &image.config, &around, profile)?;
+        let mut spec = spec::spec(&record.config, &image.config, &around, profile)?;
+        let handler = self.handler(&pod, record)?;
+        if let Some(handler) = &handler {
+            spec = self.make_bundle(handler, &pod, shim_pid, record, spec)?;
+        }
         let path = self.spec_path(record);
         record::write(&path, &spec).map_err(RuntimeError::file("write", &path))?;
         let cgroup = cgroup_of(&pod, &record.id);
         let missing = self.cgroups.create(&cgroup, &record.config.resources)?;
         self.cgroups.die_together(&cgroup)?;
-        if !record.config.security.privileged && !self.cgroups.confine_devices(&cgroup)? {
+        // Another runtime sees to the devices itself.
+        let confined = record.config.security.privileged || handler.is_some() || self.cgroups.confine_devices(&cgroup)?;
+        if !confined {
             tracing::debug!(container = record.config.metadata.name, "devices are kept from it by nodev mounts alone");
         }
         if !missing.is_empty() {
@@ -294,10 +301,26 @@ impl Inner {
             None => self.plan_launch(record, &pod, &self.read_spec(record)?)?,
         };
         let directory = self.options.sandbox_run_dir(&record.sandbox_id);
+        let delegated = launch.commands.is_some();
         let run = Run { id: record.id.clone(), launch };
-        match shim::ask(&directory, &run.into(), &[])?.response {
-            Response::Started(started) => Ok(started.at_ns),
-            _ => Err(ShimError::Confused(directory).into()),
+        match shim::ask(&directory, &run.into(), &[]) {
+            Ok(answer) => match answer.response {
+                Response::Started(started) => Ok(started.at_ns),
+                _ => Err(ShimError::Confused(directory).into()),
+            },
+            Err(error) if delegated => {
+                // It may be half-way there.
+                self.forget_elsewhere(record);
+                Err(handler::explained(error.into()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has another OCI runtime take away what it has of a container, if one ran it.
+    pub fn forget_elsewhere(&self, record: &ContainerRecord) {
+        if let Some(Err(cause)) = self.known_handler(record).map(|handler| handler.delete()) {
+            tracing::warn!(container = record.id, cause, "have its runtime delete a container");
         }
     }
 
@@ -339,7 +362,11 @@ impl Inner {
             devices: if config.security.privileged { host_devices() } else { Vec::new() },
             stdin: config.stdin,
         };
-        Ok(plan(spec, &place))
+        let ours = plan(spec, &place);
+        Ok(match self.handler(pod, record)? {
+            Some(handler) => handler.launch(ours),
+            None => ours,
+        })
     }
 
     pub async fn stop_container(self: &Arc<Self>, id: &str, grace: Duration) -> Result<(), RuntimeError> {
@@ -392,10 +419,19 @@ impl Inner {
     async fn signal(self: &Arc<Self>, record: &ContainerRecord, signal: i32) -> Result<(), RuntimeError> {
         let directory = self.options.sandbox_run_dir(&record.sandbox_id);
         let kill = Kill { container: record.id.clone(), exec: 0, signal };
-        blocking(self, move |_| match shim::ask(&directory, &kill.into(), &[]) {
-            // A dead shim's containers are dead: its end will be, or was, noticed.
-            Err(error) if error.is_gone() => Ok(()),
-            result => result.map(drop).map_err(Into::into),
+        // A process of another runtime may have to hear of it by that runtime; the end itself needs nobody's help.
+        let handler = if signal == signal::KILL { None } else { self.known_handler(record) };
+        blocking(self, move |_| {
+            match handler.map(|handler| handler.kill(signal)) {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(cause)) => tracing::warn!(container = kill.container, cause, "have its runtime signal a container"),
+                None => {}
+            }
+            match shim::ask(&directory, &kill.into(), &[]) {
+                // A dead shim's containers are dead: its end will be, or was, noticed.
+                Err(error) if error.is_gone() => Ok(()),
+                result => result.map(drop).map_err(Into::into),
+            }
         })
         .await
     }
@@ -416,6 +452,7 @@ impl Inner {
             // Nothing waits for it; if the shim is dying, nobody needs it.
             shim::tell(&directory, &Forget { id: id.to_owned() }.into()).ok();
         }
+        self.forget_elsewhere(&record);
         if let Some(path) = self.container_cgroup(&record) {
             if record.start_error.is_some() || self.shares_processes(&record.sandbox_id) {
                 // A shim that was not waited for may have started it after all, and orphans of shared processes live on.
@@ -443,6 +480,7 @@ impl Inner {
     fn remove_files(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
         // Not there in a run directory that was cleared.
         std::fs::remove_file(self.spec_path(record)).ok();
+        std::fs::remove_dir_all(self.options.sandbox_run_dir(&record.sandbox_id).join(&record.id)).ok();
         let dir = self.dir_of(record);
         let trash = self.options.trash_dir().join(&record.id);
         match std::fs::rename(&dir, &trash) {
@@ -577,6 +615,7 @@ pub(super) fn user_of(record: &ContainerRecord) -> User {
         },
         groups: security.supplemental_groups.clone(),
         non_root: security.run_as_non_root,
+        exact: false,
     }
 }
 

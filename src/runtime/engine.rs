@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::cgroup::Tree;
 use super::container::Container;
+use super::oci::handler::OWN;
 use super::record::{self, ContainerRecord, Phase};
 use super::sandbox::Sandbox;
 use super::shim::{self, Program};
@@ -327,6 +328,11 @@ impl Runtime for Engine {
         let problems = self.inner.cgroups.problems();
         all.extend(problems.into_iter().map(|text| condition("CgroupsComplete", false, "ControllerMissing", text)));
         all
+    }
+
+    async fn handlers(&self) -> Vec<String> {
+        let own = [String::new(), OWN.to_owned()];
+        own.into_iter().chain(self.inner.options.handlers.keys().cloned()).collect()
     }
 
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {

@@ -1,6 +1,7 @@
 //! Commands in running containers, and connections to their ports.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::container::{cgroup_of, user_of};
 use super::engine::{Inner, blocking, receive};
 use super::launch::plan;
+use super::oci::handler;
 use super::shim::{self, ShimError};
 use super::wire::{Exec, Kill, Process, Response};
 use super::{RuntimeError, signal};
@@ -34,10 +36,13 @@ impl Inner {
     async fn begin_exec(self: &Arc<Self>, id: &str, command: &[String], tty: bool, fds: Vec<OwnedFd>) -> Result<Running, RuntimeError> {
         let (owned, command) = (id.to_owned(), command.to_vec());
         let (answer, directory) = blocking(self, move |inner| {
-            let (exec, directory) = inner.exec_request(&owned, command, tty)?;
+            let (exec, directory, files) = inner.exec_request(&owned, command, tty)?;
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-            let answer = shim::ask(&directory, &exec.into(), &borrowed)?;
-            Ok((answer, directory))
+            let answer = shim::ask(&directory, &exec.into(), &borrowed).map_err(|error| handler::explained(error.into()));
+            for file in files {
+                std::fs::remove_file(file).ok();
+            }
+            Ok((answer?, directory))
         })
         .await?;
         let Response::Started(started) = answer.response else {
@@ -49,7 +54,8 @@ impl Inner {
         Ok(Running { pid: started.pid, terminal: answer.fds.into_iter().next(), socket })
     }
 
-    fn exec_request(&self, id: &str, command: Vec<String>, tty: bool) -> Result<(Exec, std::path::PathBuf), RuntimeError> {
+    /// With the shim's directory, and the files that nobody needs after the start.
+    fn exec_request(&self, id: &str, command: Vec<String>, tty: bool) -> Result<(Exec, PathBuf, Vec<PathBuf>), RuntimeError> {
         let (record, pod) = {
             let table = self.table();
             let container = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
@@ -66,9 +72,15 @@ impl Inner {
         if tty && !process.env.iter().any(|pair| pair.starts_with("TERM=")) {
             process.env.push("TERM=xterm".into());
         }
+        let directory = self.options.sandbox_run_dir(&record.sandbox_id);
+        if let Some(handler) = self.handler(&pod, &record)? {
+            let (commands, files) = self.handler_exec(&handler, &spec, process.args, process.env, tty)?;
+            let process = Process { tty, ..Process::default() };
+            let exec = Exec { container: id.to_owned(), process, commands: Some(commands), ..Exec::default() };
+            return Ok((exec, directory, files.to_vec()));
+        }
         let cgroup = self.cgroups.entrance(&cgroup_of(&pod, id));
-        let exec = Exec { container: id.to_owned(), cgroup, process };
-        Ok((exec, self.options.sandbox_run_dir(&record.sandbox_id)))
+        Ok((Exec { container: id.to_owned(), cgroup, process, commands: None }, directory, Vec::new()))
     }
 
     pub async fn exec_sync(self: &Arc<Self>, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError> {

@@ -17,6 +17,7 @@
 //! - `engine`, `adopt`, `sandbox`, `container`, `exec`, `reset`: act
 //! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
+//! - `oci`: other OCI runtimes in the place of our launch
 //! - `image`: the image store
 
 mod adopt;
@@ -29,6 +30,7 @@ mod exec;
 pub mod files;
 pub mod image;
 pub mod launch;
+mod oci;
 pub mod record;
 mod reset;
 mod rootfs;
@@ -42,11 +44,14 @@ mod sys;
 pub mod syscalls;
 pub mod syscalls32;
 
+#[path = "../shim/account.rs"]
+mod account;
 #[path = "../shim/socket.rs"]
 mod socket;
 #[path = "../shim/wire.rs"]
 pub mod wire;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::ImageConfiguration;
@@ -73,6 +78,8 @@ pub struct Options {
     pub pod_pids_limit: u64,
     /// So many log files of a container are kept, the current one among them.
     pub log_max_files: u32,
+    /// Other OCI runtimes, by the name under which a sandbox asks for one: their programs.
+    pub handlers: BTreeMap<String, PathBuf>,
 }
 
 impl Options {
@@ -87,6 +94,7 @@ impl Options {
             log_max_bytes: 10 << 20,
             log_max_files: 5,
             pod_pids_limit: 4096,
+            handlers: BTreeMap::new(),
         }
     }
 

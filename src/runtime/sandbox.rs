@@ -24,6 +24,8 @@ const SHIM_OOM_SCORE: i32 = -998;
 const SHARES_OF_A_CPU: u64 = 1024;
 /// What the pod's limit leaves to the shim and its log writer, with what the kernel keeps for them.
 const SHIM_MEMORY_BYTES: u64 = 8 << 20;
+/// And to another OCI runtime, which is there for a moment at a start and for each command.
+const HANDLER_MEMORY_BYTES: u64 = 64 << 20;
 const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=65536k";
 
 pub(super) struct Sandbox {
@@ -49,6 +51,7 @@ impl Sandbox {
                 host_ipc: config.host_ipc,
                 shared_pid: config.share_process_namespace && !config.host_pid,
             },
+            runtime_handler: config.runtime_handler.clone(),
         }
     }
 }
@@ -81,6 +84,7 @@ impl Inner {
 
     pub async fn run_sandbox(self: Arc<Self>, config: &PodSandboxConfig) -> Result<String, RuntimeError> {
         check(config)?;
+        self.check_handler(&config.runtime_handler)?;
         let this = self.clone();
         let twin = self.table().sandboxes.values().find(|one| one.ready && one.record.config == *config).map(|one| one.record.id.clone());
         if let Some(id) = twin {
@@ -176,7 +180,9 @@ impl Inner {
         }
         if limits.memory_limit_bytes > 0 {
             // Beside the containers, which may use all of theirs.
-            limits.memory_limit_bytes = limits.memory_limit_bytes.saturating_add(SHIM_MEMORY_BYTES);
+            let other = self.options.handlers.contains_key(&record.config.runtime_handler);
+            let room = SHIM_MEMORY_BYTES + if other { HANDLER_MEMORY_BYTES } else { 0 };
+            limits.memory_limit_bytes = limits.memory_limit_bytes.saturating_add(room);
         }
         let missing = self.cgroups.create(parent, &limits)?;
         if !missing.is_empty() {
@@ -315,8 +321,21 @@ impl Inner {
                 self.cgroups.kill(&path)?;
             }
         }
+        self.delete_elsewhere(&record.id);
         self.settle_containers(&record.id);
         Ok(())
+    }
+
+    /// Has another OCI runtime forget the containers that it ran.
+    fn delete_elsewhere(&self, sandbox_id: &str) {
+        let all: Vec<_> = {
+            let table = self.table();
+            let of_it = table.containers.values().filter(|container| container.record.sandbox_id == sandbox_id);
+            of_it.map(|container| container.record.clone()).collect()
+        };
+        for record in all {
+            self.forget_elsewhere(&record);
+        }
     }
 
     /// The cgroups of this sandbox alone.

@@ -104,6 +104,7 @@ pub fn user(config: &ContainerConfig, image: &ImageConfiguration) -> User {
         },
         groups: security.supplemental_groups.clone(),
         non_root: security.run_as_non_root,
+        exact: false,
     }
 }
 

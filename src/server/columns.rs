@@ -16,6 +16,7 @@ pub fn columns(kind: Kind) -> &'static str {
     match kind {
         Kind::Namespace => "Name, Status, Age",
         Kind::Node => "Name, Status, Roles, Age, Version, Internal-IP*, External-IP*, OS-Image*, Kernel-Version*, Container-Runtime*",
+        Kind::RuntimeClass => "Name, Handler, Age",
         Kind::ServiceAccount => "Name, Secrets, Age",
         Kind::Secret => "Name, Type, Data, Age",
         Kind::ConfigMap => "Name, Data, Age",
@@ -41,6 +42,7 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
             vec![name, phase.into(), age]
         }
         Typed::Node(it) => node(it, name, age),
+        Typed::RuntimeClass(it) => vec![name, it.handler.clone().into(), age],
         Typed::ServiceAccount(it) => service_account(it, name, age),
         Typed::Secret(it) => {
             vec![name, it.type_.clone().unwrap_or_default().into(), it.data.as_ref().map_or(0, std::collections::BTreeMap::len).into(), age]

@@ -12,6 +12,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -114,6 +115,7 @@ fn schema(generator: &mut SchemaGenerator, kind: Kind) -> String {
     let reference = match kind {
         Kind::Namespace => generator.subschema_for::<Namespace>(),
         Kind::Node => generator.subschema_for::<Node>(),
+        Kind::RuntimeClass => generator.subschema_for::<RuntimeClass>(),
         Kind::ServiceAccount => generator.subschema_for::<ServiceAccount>(),
         Kind::Secret => generator.subschema_for::<Secret>(),
         Kind::ConfigMap => generator.subschema_for::<ConfigMap>(),

@@ -13,8 +13,8 @@ use rustix::pipe::PipeFlags;
 use rustix::thread::ThreadNameSpaceType;
 
 use crate::step::{Attempt, carry_out, refuse};
-use crate::wire::{Cgroup, Exec, Failed, Launch, Process};
-use crate::{process, socket, sys};
+use crate::wire::{Cgroup, Commands, Done, Exec, Failed, Launch, Process, Response, Step};
+use crate::{delegate, process, socket, sys};
 
 /// A child gets this long from fork to exec: mounts of dead servers hang.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -47,7 +47,19 @@ pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<(Birth
     }
     let join = if launch.new_pid { None } else { shared_pid };
     let standard = [null_in.as_fd(), out.as_fd(), err.as_fd()];
-    let born = give_birth(flags, &launch.cgroup, join, &launch.process, |sync| {
+    let born = if let Some(commands) = &launch.commands {
+        delegate(libc::CLONE_NEWNS, commands, &launch.steps, &launch.process, standard)?
+    } else {
+        start(flags, launch, join, standard)?
+    };
+    for fd in [&stdout, &stderr] {
+        rustix::io::ioctl_fionbio(fd, true).attempt(what)?;
+    }
+    Ok((born, Streams { stdout, stderr, stdin }))
+}
+
+fn start(flags: i32, launch: &Launch, join: Option<BorrowedFd<'_>>, standard: [BorrowedFd<'_>; 3]) -> Result<Birth, Failed> {
+    give_birth(flags, &launch.cgroup, join, &launch.process, |sync| {
         enter_cgroup(&launch.cgroup)?;
         if launch.new_cgroup_namespace {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).attempt(|| "make a cgroup namespace")?;
@@ -55,11 +67,13 @@ pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<(Birth
         process::set_oom_score(&launch.process)?;
         carry_out(&launch.steps)?;
         finish(&launch.process, standard, sync)
-    })?;
-    for fd in [&stdout, &stderr] {
-        rustix::io::ioctl_fionbio(fd, true).attempt(what)?;
-    }
-    Ok((born, Streams { stdout, stderr, stdin }))
+    })
+}
+
+/// Has another OCI runtime start a process. The child that attends to it stays with us, in our cgroup.
+fn delegate(flags: i32, commands: &Commands, steps: &[Step], process: &Process, standard: [BorrowedFd<'_>; 3]) -> Result<Birth, Failed> {
+    let born = give_birth(flags, &Cgroup::default(), None, process, |sync| delegate::attend(commands, steps, standard, sync))?;
+    Ok(Birth { delegated: Some(None), ..born })
 }
 
 /// A child on its way from fork to exec. It may take long, where mounts do, and nobody waits for it but the poll loop.
@@ -71,6 +85,8 @@ pub struct Birth {
     pub terminal: Option<OwnedFd>,
     wants_terminal: bool,
     begun: Instant,
+    /// The process is another runtime's: its number, once that is known. The child only attends to it.
+    pub delegated: Option<Option<i32>>,
 }
 
 /// What a child has said.
@@ -84,13 +100,18 @@ impl Birth {
     /// Takes what the child says, when there is something: its terminal, its failure, or its exec, which closes its end.
     pub fn advance(&mut self) -> Progress {
         let gone = |error: &std::io::Error| matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset);
-        let failure = match socket::receive::<Failed>(&self.sync) {
-            // A terminal comes with an empty failure.
-            Ok((_, mut fds)) if !fds.is_empty() => {
+        let failure = match socket::receive::<Response>(&self.sync) {
+            Ok((Response::Done(_), mut fds)) => {
                 self.terminal = fds.pop();
                 return Progress::Waiting;
             }
-            Ok((failure, _)) => failure,
+            Ok((Response::Started(started), _)) => {
+                self.delegated = Some(Some(started.pid));
+                return Progress::Waiting;
+            }
+            Ok((Response::Failed(failure), _)) => failure,
+            Ok(_) => refuse("wait for the child", "it says something else"),
+            Err(error) if gone(&error) && self.delegated == Some(None) => refuse("have another runtime start it", "the child died"),
             Err(error) if gone(&error) && self.wants_terminal && self.terminal.is_none() => refuse("open a terminal", "the child died"),
             Err(error) if gone(&error) => return Progress::Started,
             Err(error) => Err::<(), _>(error).attempt(|| "wait for the child").err().unwrap_or_default(),
@@ -115,6 +136,9 @@ pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd]) -> Result<B
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| "prepare the standard streams")?;
     let fd = |index: usize| standard.get(index).unwrap_or(&null).as_fd();
     let streams = [fd(0), fd(1), fd(2)];
+    if let Some(commands) = &exec.commands {
+        return delegate(0, commands, &[], &exec.process, streams);
+    }
     give_birth(0, &exec.cgroup, Some(init), &exec.process, |sync| {
         enter_cgroup(&exec.cgroup)?;
         process::set_oom_score(&exec.process)?;
@@ -150,12 +174,13 @@ fn give_birth(
             drop((ours, directory));
             let Err(failure) = body(&theirs);
             // When nobody reads it any more there is nobody to tell.
-            socket::send(&theirs, &failure, &[]).ok();
+            socket::send(&theirs, &Response::from(failure), &[]).ok();
             sys::exit_now(127)
         }
         Ok(sys::Side::Parent { pid, pidfd }) => {
             drop(theirs);
-            let birth = Birth { pid, pidfd, sync: ours, terminal: None, wants_terminal: wanted.tty, begun: Instant::now() };
+            let birth =
+                Birth { pid, pidfd, sync: ours, terminal: None, wants_terminal: wanted.tty, begun: Instant::now(), delegated: None };
             let left = leave_pid_namespace(pid_namespace_of.is_some());
             // What it has begun to say is there as a whole soon.
             let limited = birth.sync.set_read_timeout(Some(MESSAGE_LIMIT)).attempt(|| "wait for the child");
@@ -194,12 +219,12 @@ pub fn enter_cgroup(cgroup: &Cgroup) -> Result<(), Failed> {
     })
 }
 
-fn finish(process: &Process, standard: [BorrowedFd<'_>; 3], sync: &UnixStream) -> Result<std::convert::Infallible, Failed> {
+pub fn finish(process: &Process, standard: [BorrowedFd<'_>; 3], sync: &UnixStream) -> Result<std::convert::Infallible, Failed> {
     rustix::process::setsid().attempt(|| "start a session")?;
     sys::reset_signals();
     if process.tty {
         let (master, peer) = process::open_terminal()?;
-        socket::send(sync, &Failed::default(), &[master.as_fd()]).attempt(|| "hand the terminal over")?;
+        socket::send(sync, &Response::from(Done {}), &[master.as_fd()]).attempt(|| "hand the terminal over")?;
         process::take_terminal(peer.as_fd())?;
     } else {
         for (target, fd) in (0..).zip(standard) {

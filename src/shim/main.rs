@@ -14,6 +14,8 @@
 //!
 //! One thread, so that fork is safe at any moment. Not linked with the engine: they share `wire` and `socket`.
 
+mod account;
+mod delegate;
 mod init;
 mod launch;
 mod log;
@@ -146,18 +148,25 @@ fn namespaces(init: &Init) -> Result<(), Failed> {
         nix::unistd::sethostname(&init.hostname).attempt(|| format!("set the host name {}", init.hostname))?;
     }
     if init.new_network {
-        let what = || "bring the loopback interface up";
-        let kind = rustix::net::SocketType::DGRAM;
-        let socket =
-            rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, rustix::net::SocketFlags::CLOEXEC, None).attempt(what)?;
-        sys::loopback_up(socket.as_fd()).attempt(what)?;
+        loopback_up()?;
     }
-    let file = |name: &str| format!("/proc/sys/{}", name.replace('.', "/"));
     for (name, value) in &init.optional_sysctls {
-        std::fs::write(file(name), value).ok();
+        std::fs::write(file_of_sysctl(name), value).ok();
     }
-    for (name, value) in &init.sysctls {
-        std::fs::write(file(name), value).attempt(|| format!("set {name}={value}"))?;
-    }
-    Ok(())
+    set_sysctls(&init.sysctls)
+}
+
+fn loopback_up() -> Result<(), Failed> {
+    let what = || "bring the loopback interface up";
+    let kind = rustix::net::SocketType::DGRAM;
+    let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, rustix::net::SocketFlags::CLOEXEC, None).attempt(what)?;
+    sys::loopback_up(socket.as_fd()).attempt(what)
+}
+
+fn file_of_sysctl(name: &str) -> String {
+    format!("/proc/sys/{}", name.replace('.', "/"))
+}
+
+fn set_sysctls(all: &[(String, String)]) -> Result<(), Failed> {
+    all.iter().try_for_each(|(name, value)| std::fs::write(file_of_sysctl(name), value).attempt(|| format!("set {name}={value}")))
 }

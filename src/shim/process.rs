@@ -8,20 +8,13 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::process::{Gid, Signal, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::account::{Account, resolve};
 use crate::step::{Attempt, make_directories, open_directory, refuse};
 use crate::sys;
-use crate::wire::{Failed, Process, User};
+use crate::wire::{Failed, Process, Sets, User};
 
 /// An account file of a container is read up to this size.
 const ACCOUNTS_LIMIT: usize = 1 << 20;
-
-/// What the container's own account files say about its user.
-struct Account {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
-    home: String,
-}
 
 /// Writes `/proc/self/oom_score_adj` of the host's /proc, so before the root changes. A lower score than ours
 /// needs CAP_SYS_RESOURCE: without it the process keeps what it has.
@@ -40,6 +33,9 @@ pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Fai
         return Err(refuse("start the container", "it must not run as root, and its user is uid 0"));
     }
     set_limits(process)?;
+    if let Some(umask) = process.umask {
+        rustix::process::umask(Mode::from_raw_mode(umask));
+    }
     give_streams(&account);
     let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
     // Working directories of images are often missing, or closed to the user they name.
@@ -139,12 +135,40 @@ fn drop_privileges(process: &Process, account: &Account) -> Result<(), Failed> {
     let gid = Gid::from_raw(account.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid).attempt(|| format!("become group {}", account.gid))?;
     let uid = Uid::from_raw(account.uid);
+    if process.sets.is_some() {
+        // Whoever has sets of its own keeps them as another user.
+        rustix::thread::set_keep_capabilities(true).attempt(|| "keep the capabilities")?;
+    }
     rustix::thread::set_thread_res_uid(uid, uid, uid).attempt(|| format!("become user {}", account.uid))?;
-    let kept = if account.uid == 0 { want & have.permitted } else { CapabilitySet::empty() };
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    rustix::thread::set_capabilities(None, sets).attempt(|| "set the capabilities")?;
+    match &process.sets {
+        Some(sets) => take_sets(sets, have.permitted)?,
+        None => {
+            let kept = if account.uid == 0 { want & have.permitted } else { CapabilitySet::empty() };
+            let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+            rustix::thread::set_capabilities(None, sets).attempt(|| "set the capabilities")?;
+        }
+    }
+    if process.free {
+        return Ok(());
+    }
     // A change of credentials clears it, so last: the container does not outlive its shim.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).attempt(|| "tie it to its shim")
+}
+
+/// What is not had cannot be given.
+fn take_sets(sets: &Sets, have: CapabilitySet) -> Result<(), Failed> {
+    let what = || "set the capabilities";
+    let of = |bits: u64| CapabilitySet::from_bits_retain(bits) & have;
+    let all = CapabilitySets { effective: of(sets.effective), permitted: of(sets.permitted), inheritable: of(sets.inheritable) };
+    rustix::thread::set_capabilities(None, all).attempt(what)?;
+    rustix::thread::set_keep_capabilities(false).attempt(what)?;
+    for bit in (0..64).filter(|bit| sets.ambient & (1 << bit) != 0) {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if have.contains(one) {
+            rustix::thread::configure_capability_in_ambient_set(one, true).attempt(what)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the standard descriptors as a terminal's.
@@ -230,74 +254,4 @@ fn account(user: &User) -> Result<Account, Failed> {
     let (passwd, group) =
         if numbers_only { (String::new(), String::new()) } else { (read_accounts("/etc/passwd"), read_accounts("/etc/group")) };
     resolve(user, &passwd, &group)
-}
-
-/// `name:x:uid:gid:…:home:shell` and `name:x:gid:member,member`.
-fn resolve(user: &User, passwd: &str, group: &str) -> Result<Account, Failed> {
-    let (user_name, group_name) = match user.name.split_once(':') {
-        Some((user_name, group_name)) => (user_name, group_name),
-        None => (user.name.as_str(), ""),
-    };
-    let wanted = user.uid.or_else(|| if user_name.is_empty() { Some(0) } else { user_name.parse().ok() });
-    let line = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| match wanted {
-        Some(uid) => fields.get(2).and_then(|field| field.parse().ok()) == Some(uid),
-        None => fields.first() == Some(&user_name),
-    });
-    let field = |index: usize| line.as_ref().and_then(|fields| fields.get(index)).copied();
-    let number = |index: usize| field(index).and_then(|text| text.parse::<u32>().ok());
-    let uid = wanted
-        .or_else(|| number(2))
-        .ok_or_else(|| refuse(format!("find user {user_name:?}"), "the image's /etc/passwd has none of that name"))?;
-    let entries = || group.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let gid = match (user.gid, group_name) {
-        (Some(gid), _) => gid,
-        (None, "") => number(3).unwrap_or(0),
-        (None, name) => match name.parse() {
-            Ok(gid) => gid,
-            Err(_) => entries()
-                .find(|fields| fields.first() == Some(&name))
-                .and_then(|fields| fields.get(2)?.parse().ok())
-                .ok_or_else(|| refuse(format!("find group {name:?}"), "the image's /etc/group has none of that name"))?,
-        },
-    };
-    let mut groups = user.groups.clone();
-    if let Some(login) = field(0) {
-        let member = |fields: &Vec<&str>| fields.get(3).is_some_and(|names| names.split(',').any(|n| n == login));
-        groups.extend(entries().filter(member).filter_map(|fields| fields.get(2)?.parse::<u32>().ok()));
-    }
-    groups.push(gid);
-    groups.sort_unstable();
-    groups.dedup();
-    let home = field(5).filter(|home| !home.is_empty()).unwrap_or(if uid == 0 { "/root" } else { "/" }).to_owned();
-    Ok(Account { uid, gid, groups, home })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/srv/app:/bin/sh\nbroken\n";
-    const GROUP: &str = "root:x:0:\napp:x:1001:\nmedia:x:44:app,other\nbad:x:\n";
-
-    fn who(name: &str, uid: Option<u32>, gid: Option<u32>) -> Result<(u32, u32, Vec<u32>, String), String> {
-        let user = User { uid, gid, name: name.into(), groups: vec![7], non_root: false };
-        resolve(&user, PASSWD, GROUP).map(|a| (a.uid, a.gid, a.groups, a.home)).map_err(|f| f.cause)
-    }
-
-    #[test]
-    fn users_are_found_by_name_and_number() {
-        assert_eq!(who("", None, None), Ok((0, 0, vec![0, 7], "/root".into())));
-        assert_eq!(who("app", None, None), Ok((1000, 1001, vec![7, 44, 1001], "/srv/app".into())));
-        assert_eq!(who("1000", None, None), Ok((1000, 1001, vec![7, 44, 1001], "/srv/app".into())));
-        assert_eq!(who("app:media", None, None), Ok((1000, 44, vec![7, 44], "/srv/app".into())));
-        assert_eq!(who("4711:12", None, None), Ok((4711, 12, vec![7, 12], "/".into())));
-        assert_eq!(who("app", Some(0), None), Ok((0, 0, vec![0, 7], "/root".into())));
-        assert_eq!(who("", Some(5), Some(6)), Ok((5, 6, vec![6, 7], "/".into())));
-    }
-
-    #[test]
-    fn unknown_names_are_refused() {
-        assert!(who("nobody", None, None).is_err());
-        assert!(who("app:nogroup", None, None).is_err());
-    }
 }

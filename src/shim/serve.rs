@@ -22,6 +22,8 @@ use crate::{rest, socket, sys, writer};
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Whoever connects speaks within this time.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Orphans of a pod whose end is remembered while another runtime starts a process: containers can make any number.
+const STRANGERS: usize = 4096;
 /// What is read of one stream at a time: fair between containers.
 const CHUNK: usize = 16 << 10;
 
@@ -39,6 +41,8 @@ pub struct State {
     containers: Vec<Container>,
     execs: Vec<Command>,
     watchers: Vec<UnixStream>,
+    /// Children nobody has told us of yet, that have ended while another runtime starts some: (pid, code, signal).
+    strangers: Vec<(i32, i32, i32)>,
     writer: Option<LogWriter>,
     /// Set by `Shutdown`: who waits for it.
     shutdown: Option<UnixStream>,
@@ -305,7 +309,15 @@ impl State {
     }
 
     fn has_started(&mut self, started: Starting) {
-        let Starting { birth, caller, kind, died } = started;
+        let Starting { mut birth, caller, kind, mut died } = started;
+        if let Some(Some(pid)) = birth.delegated {
+            // What has ended was the child that attended to it.
+            died = self.strangers.iter().find(|(stranger, ..)| *stranger == pid).map(|(_, code, signal)| (*code, *signal));
+            (birth.pid, birth.pidfd) = (pid, sys::open_process(pid).unwrap_or(birth.pidfd));
+        }
+        if !self.starting.iter().any(|starting| starting.birth.delegated.is_some()) {
+            self.strangers.clear();
+        }
         let (pid, at_ns) = (birth.pid, now_ns());
         let response = Response::from(Started { pid, at_ns });
         match kind {
@@ -469,6 +481,8 @@ impl State {
             socket::send(&command.caller, &exited, &[]).ok();
         } else if self.writer.as_ref().is_some_and(|writer| writer.pid == pid) {
             self.replace_writer();
+        } else if self.strangers.len() < STRANGERS && self.starting.iter().any(|starting| starting.birth.delegated.is_some()) {
+            self.strangers.push((pid, code, signal));
         }
     }
 

@@ -14,7 +14,7 @@ use rustix::mount::{
 };
 
 use crate::sys;
-use crate::wire::{Attach, Failed, Filesystem, OpenTree, Overlay, Step};
+use crate::wire::{Attach, Failed, Filesystem, Node, OpenTree, Overlay, Step};
 
 /// Names what was attempted.
 pub trait Attempt<T> {
@@ -58,9 +58,9 @@ impl Builder {
     fn step(&mut self, step: &Step) -> Result<(), Failed> {
         match step {
             Step::OpenTree(tree) => self.open_tree(tree),
-            Step::MakePrivate(_) => {
-                let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-                rustix::mount::mount_change("/", flags).attempt(|| "make mounts private")
+            Step::MakePrivate(step) => {
+                let kind = if step.let_in { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
+                rustix::mount::mount_change("/", kind | MountPropagationFlags::REC).attempt(|| "make mounts private")
             }
             Step::Overlay(overlay) => self.overlay(overlay),
             Step::Filesystem(fs) => self.filesystem(fs),
@@ -81,6 +81,8 @@ impl Builder {
             }
             Step::Mask(mask) => self.mask(&mask.path),
             Step::ReadOnly(step) => self.read_only(&step.path),
+            Step::Root(root) => self.directory(&root.path),
+            Step::Node(node) => self.node(node),
             Step::Pivot(_) => self.pivot(),
             Step::Seal(_) => sys::mount_setattr(self.root()?.as_fd(), false, u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), 0)
                 .attempt(|| "make the root read-only"),
@@ -133,6 +135,27 @@ impl Builder {
         }
         self.root = Some(root);
         Ok(())
+    }
+
+    fn directory(&mut self, path: &str) -> Result<(), Failed> {
+        let what = || format!("make {path} the root file system");
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        // Onto itself: only a mount can become the root.
+        let tree = rustix::mount::open_tree(CWD, path, flags).attempt(what)?;
+        let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).attempt(what)?;
+        mount_on(&tree, &target).attempt(what)?;
+        self.root = Some(tree);
+        Ok(())
+    }
+
+    fn node(&mut self, node: &Node) -> Result<(), Failed> {
+        let what = || format!("make the device {}", node.path);
+        let (parent, name) = self.parent_of(&node.path)?;
+        let (kind, mode) = (FileType::from_raw_mode(node.mode), Mode::from_raw_mode(node.mode & 0o7777));
+        rustix::fs::mknodat(parent, name, kind, mode, rustix::fs::makedev(node.major, node.minor)).attempt(what)?;
+        let (uid, gid) = (rustix::process::Uid::from_raw(node.uid), rustix::process::Gid::from_raw(node.gid));
+        rustix::fs::chownat(parent, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).attempt(what)?;
+        rustix::fs::chmodat(parent, name, mode, rustix::fs::AtFlags::empty()).attempt(what)
     }
 
     fn filesystem(&mut self, fs: &Filesystem) -> Result<(), Failed> {

@@ -201,6 +201,11 @@ pub fn install_standard(fd: BorrowedFd<'_>, target: i32) -> io::Result<()> {
     if unsafe { libc::dup2(fd.as_raw_fd(), target) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A descriptor of a process, gone or not, that nobody has waited for yet.
+pub fn open_process(pid: i32) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(rustix::process::Pid::from_raw(pid)?, rustix::process::PidfdFlags::empty()).ok()
+}
+
 /// Sends any signal, real-time ones too.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let none: *const libc::siginfo_t = std::ptr::null();

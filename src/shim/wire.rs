@@ -224,6 +224,20 @@ message! {
         stdin: bool,
         steps: Vec<Step>,
         process: Process,
+        /// Another OCI runtime starts it; of the process only the terminal counts then.
+        commands: Option<Commands>,
+    }
+
+    /// What another OCI runtime is told, in the shim's place on the host.
+    Commands {
+        /// Programs with their arguments, one after the other until one fails.
+        all: Vec<Vec<String>>,
+        /// Holds the number of the process that they have started, and left to the shim.
+        pid_file: String,
+        /// Existing directory for the socket `tty`, to which a terminal is handed; empty: there is none.
+        console: String,
+        /// Where the runtime says why it failed.
+        log: String,
     }
 
     /// A log file in CRI's format. An empty path: no log.
@@ -250,6 +264,19 @@ message! {
         rlimits: Vec<Rlimit>,
         oom_score_adj: Option<i32>,
         tty: bool,
+        /// Other sets than those that follow from `capabilities`.
+        sets: Option<Sets>,
+        umask: Option<u32>,
+        /// It outlives whoever started it.
+        free: bool,
+    }
+
+    /// Sets of capabilities, by bits.
+    Sets {
+        effective: u64,
+        permitted: u64,
+        inheritable: u64,
+        ambient: u64,
     }
 
     Rlimit {
@@ -267,6 +294,8 @@ message! {
         groups: Vec<u32>,
         /// Refuse uid 0.
         non_root: bool,
+        /// No other groups than those given.
+        exact: bool,
     }
 
     /// Runs a command in a running container. Standard input, output and error come along as descriptors,
@@ -275,6 +304,7 @@ message! {
         container: String,
         cgroup: Cgroup,
         process: Process,
+        commands: Option<Commands>,
     }
 
     /// Sends a signal.
@@ -382,6 +412,8 @@ choice! {
         9 ReadOnly,
         10 Pivot,
         11 Seal,
+        12 Root,
+        13 Node,
     }
 }
 
@@ -394,7 +426,10 @@ message! {
     }
 
     /// Nothing we mount reaches the host, and nothing of the host reaches us.
-    MakePrivate {}
+    MakePrivate {
+        /// But what the host mounts from now on.
+        let_in: bool,
+    }
 
     /// The root file system.
     Overlay {
@@ -456,6 +491,58 @@ message! {
 
     /// Makes the root's own mount read-only.
     Seal {}
+
+    /// A directory that is there as the root file system, with what is mounted below it.
+    Root {
+        path: String,
+    }
+
+    /// Makes a device node or pipe.
+    Node {
+        path: String,
+        /// S_IFCHR, S_IFBLK or S_IFIFO and the permissions.
+        mode: u32,
+        major: u32,
+        minor: u32,
+        uid: u32,
+        gid: u32,
+    }
+}
+
+message! {
+    /// A container without a pod, or a command in one: what `podbay oci` says to this program on a socket. Its answers
+    /// are `Started` with the number of the process, and after a `Go` `Done` when it waits to be started.
+    Lone {
+        version: u32,
+        /// Namespaces to enter: their files, and their CLONE_NEW* bits.
+        join: Vec<(String, u32)>,
+        /// CLONE_NEW* bits of those to make.
+        new: u32,
+        hostname: String,
+        domainname: String,
+        sysctls: Vec<(String, String)>,
+        launch: Launch,
+        /// Existing directory in which `start.sock` is made, where it waits to be started; empty: it does not wait.
+        directory: String,
+        create_container: Vec<Hook>,
+        start_container: Vec<Hook>,
+        /// Stay as its parent and end with its exit code.
+        stay: bool,
+    }
+
+    /// A program to run at some moment.
+    Hook {
+        path: String,
+        args: Vec<String>,
+        env: Vec<String>,
+        /// 0: as long as it wants.
+        timeout_seconds: u32,
+    }
+
+    /// Go on. What hooks are told of the container's state (JSON).
+    Go {
+        state: String,
+    }
 }
 
 /// An exit record's text: a line a field, `version` first.
@@ -491,7 +578,7 @@ mod tests {
         Run {
             id: "c1".into(),
             launch: Launch {
-                steps: vec![MakePrivate {}.into(), Symlink { content: "a".into(), path: "/b".into() }.into()],
+                steps: vec![MakePrivate::default().into(), Symlink { content: "a".into(), path: "/b".into() }.into()],
                 process: Process { args: vec!["sh".into()], oom_score_adj: Some(-5), ..Process::default() },
                 ..Launch::default()
             },

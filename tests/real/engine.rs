@@ -3,6 +3,7 @@
 
 mod attacks;
 mod everyday;
+mod handler;
 mod survival;
 
 use std::collections::BTreeMap;
@@ -77,7 +78,7 @@ fn busybox(at: &Path) {
     std::fs::copy("/bin/busybox", at.join("bin/busybox")).expect("busybox-static is installed");
     for name in [
         "sh", "sleep", "true", "echo", "cat", "id", "ls", "mount", "unshare", "dd", "hostname", "kill", "yes", "stty", "tail", "mknod",
-        "touch", "nc", "chroot", "stat",
+        "touch", "nc", "chroot", "stat", "grep", "readlink", "tr", "cut",
     ] {
         symlink("busybox", at.join("bin").join(name)).unwrap();
     }
@@ -101,7 +102,7 @@ impl House {
         let engine = Engine::open(self.options.clone(), rootfs, self.network.clone()).await.unwrap();
         let logs = self.dir.path().join("logs");
         std::fs::create_dir_all(&logs).unwrap();
-        Subject { runtime: Arc::new(engine), image: "busybox".into(), logs, host_network: false }
+        Subject { runtime: Arc::new(engine), image: "busybox".into(), logs, host_network: false, handler: String::new() }
     }
 
     /// Takes everything away and finds nothing left.

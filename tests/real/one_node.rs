@@ -51,7 +51,7 @@ impl<'a> Node<'a> {
     }
 
     fn configure(&self, sources: &[(&str, &str)]) {
-        let mut more = "[server]\nlisten = \"10.99.0.1:6443\"\n".to_owned();
+        let mut more = "[node.runtime-handlers]\nrunc = \"/usr/sbin/runc\"\n[server]\nlisten = \"10.99.0.1:6443\"\n".to_owned();
         for (name, dir) in sources {
             let dir = self.admin.hosts.dir.join(dir);
             more.push_str(&format!("[[source]]\nname = \"{name}\"\ndirectory = \"{}\"\ninterval-seconds = 1\n", dir.display()));
@@ -113,6 +113,7 @@ fn one_node_as_a_user_has_it() {
     a_preview_says_what_then_happens(&node);
     what_git_says_is_put_back(&node);
     reconcile_waits_for_the_outcome(&node);
+    a_runtime_class_names_another_oci_runtime(&mut node);
     what_was_accepted_outlives_the_daemon(&mut node);
     a_large_deletion_waits_for_approval(&node);
     strangers_are_adopted_only_when_asked(&node);
@@ -144,6 +145,57 @@ fn pods_come_up_and_kubectl_works(node: &Node<'_>) {
     node.admin.kubectl_ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"]);
     node.admin.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     isolated(node, &pods);
+}
+
+const BY_RUNC: &str = r#"apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: light}
+handler: runc
+overhead: {podFixed: {memory: 16Mi}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: by-runc}
+spec:
+  runtimeClassName: light
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: podbay.local/busybox:test
+      command: ["/bin/sh", "-c", "echo begun; while ! test -e /tmp/go; do sleep 0.05; done; echo ended; exit 6"]
+      resources: {limits: {memory: 64Mi}}
+  restartPolicy: Never
+"#;
+
+fn a_runtime_class_names_another_oci_runtime(node: &mut Node<'_>) {
+    let file = node.admin.hosts.dir.join("by-runc.yaml");
+    std::fs::write(&file, BY_RUNC.replace("runtimeClassName: light", "runtimeClassName: heavy")).unwrap();
+    let refused = node.admin.kubectl(&["create", "-f", file.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("pod rejected: RuntimeClass \"heavy\" not found"), "{refused:?}");
+    std::fs::write(&file, BY_RUNC).unwrap();
+    node.admin.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
+    assert!(node.admin.kubectl_ok(&["get", "runtimeclass"]).contains("runc"));
+    let phase = |node: &Node<'_>| node.admin.kubectl_ok(&["get", "pod", "by-runc", "-o", "jsonpath={.status.phase}"]);
+    node.admin.wait("runc's pod runs", || (phase(node) == "Running").then_some(()));
+    let overhead = node.admin.kubectl_ok(&["get", "pod", "by-runc", "-o", "jsonpath={.spec.overhead.memory}"]);
+    assert_eq!(overhead, "16Mi");
+    let states = format!("ls -d {}/one/run/pods/sandboxes/*/oci/*/state.json", node.admin.hosts.dir.display());
+    sh(&states);
+    assert_eq!(node.admin.kubectl_ok(&["exec", "by-runc", "--", "sh", "-c", "echo in"]), "in\n");
+    // The agent dies: its pods do not.
+    let daemon = node.daemon.take().unwrap();
+    drop(daemon);
+    node.up();
+    node.admin.wait("runc's pod is known again", || (phase(node) == "Running").then_some(()));
+    node.admin.kubectl_ok(&["exec", "by-runc", "--", "touch", "/tmp/go"]);
+    node.admin.wait("runc's pod has ended", || (phase(node) == "Failed").then_some(()));
+    let code = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].restartCount}";
+    assert_eq!(node.admin.kubectl_ok(&["get", "pod", "by-runc", "-o", code]), "6 0");
+    assert_eq!(node.admin.kubectl_ok(&["logs", "by-runc"]), "begun\nended\n");
+    node.admin.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
+    node.admin.wait("nothing of it is left", || {
+        std::process::Command::new("sh").args(["-c", &states]).output().is_ok_and(|out| !out.status.success()).then_some(())
+    });
 }
 
 /// The containers are in namespaces of their own, and their limits are in force.

@@ -211,6 +211,7 @@ mod tests {
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             namespaces: crate::cri::Namespaces::default(),
+            runtime_handler: String::new(),
         };
         files.write_hosts(&config, &sandbox).unwrap();
         let added = files.add("s1", &ContainerConfig::default()).unwrap();

@@ -118,6 +118,12 @@ impl Runtime for Client {
         }
     }
 
+    async fn handlers(&self) -> Vec<String> {
+        let answer = self.shared.runtime().status(request(wire::StatusRequest { verbose: false })).await;
+        let all = got("ask the runtime for its handlers", answer).map(|answer| answer.runtime_handlers);
+        all.unwrap_or_default().into_iter().map(|handler| handler.name).collect()
+    }
+
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {
         let pod = format!("{}/{}", config.metadata.namespace, config.metadata.name);
         let attempt = format!("run sandbox of pod {pod}");
@@ -126,7 +132,7 @@ impl Runtime for Client {
             std::fs::create_dir_all(&config.log_directory).map_err(|cause| CriError::failed(&attempt, cause))?;
         }
         let of_pod = sandbox::to_wire(config);
-        let question = wire::RunPodSandboxRequest { config: Some(of_pod.clone()), runtime_handler: String::new() };
+        let question = wire::RunPodSandboxRequest { config: Some(of_pod.clone()), runtime_handler: config.runtime_handler.clone() };
         let id = got(&attempt, self.shared.runtime().run_pod_sandbox(request(question)).await)?.pod_sandbox_id;
         let finish = async {
             let found = self.shared.sandbox(&id).await?;

@@ -35,6 +35,8 @@ pub struct Subject {
     pub logs: std::path::PathBuf,
     /// Pods are made in the host's network where the runtime has no network of its own to give.
     pub host_network: bool,
+    /// Which of the runtime's handlers is meant; empty: the usual one.
+    pub handler: String,
 }
 
 impl Subject {
@@ -46,6 +48,7 @@ impl Subject {
             host_network: self.host_network,
             cgroup_parent: format!("burstable/poduid-{name}"),
             labels: [("app".to_owned(), name.to_owned())].into(),
+            runtime_handler: self.handler.clone(),
             ..PodSandboxConfig::default()
         }
     }
@@ -363,8 +366,13 @@ mod tests {
     #[tokio::test]
     async fn the_fake_keeps_the_contract() {
         let logs = tempfile::tempdir().unwrap();
-        let subject =
-            Subject { runtime: Arc::new(FakeRuntime::default()), image: "busybox".into(), logs: logs.path().into(), host_network: false };
+        let subject = Subject {
+            runtime: Arc::new(FakeRuntime::default()),
+            image: "busybox".into(),
+            logs: logs.path().into(),
+            host_network: false,
+            handler: String::new(),
+        };
         suite(&subject).await;
         stream_suite(&subject).await;
     }
@@ -390,7 +398,7 @@ mod tests {
         let client = Arc::new(crate::cri::client::Client::connect(&endpoint, &dir.path().join("client")).await.unwrap());
         assert_eq!(client.version(), "fake://0.1.0");
         let (image, logs) = ("docker.io/library/busybox:1".to_owned(), dir.path().join("logs"));
-        let subject = Subject { runtime: client.clone(), image: image.clone(), logs, host_network: false };
+        let subject = Subject { runtime: client.clone(), image: image.clone(), logs, host_network: false, handler: String::new() };
         suite(&subject).await;
         image_suite(&*client, &image).await;
         socket_suite(&endpoint, &subject).await;

@@ -156,6 +156,7 @@ mod tests {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             namespaces: crate::cri::Namespaces::default(),
+            runtime_handler: String::new(),
         };
         let before = Seen { sandboxes: vec![sandbox], containers: Vec::new() };
         let told = changes(&before, &Seen { sandboxes: Vec::new(), containers: Vec::new() });

@@ -12,7 +12,7 @@ use crate::cri::wire::error::to_status;
 use crate::cri::wire::runtime_service_server::RuntimeService;
 use crate::cri::wire::sandbox::namespaces_from_wire;
 use crate::cri::wire::{self, container, sandbox, status};
-use crate::cri::{ContainerStatus, CriError, PodSandbox};
+use crate::cri::{ContainerStatus, CriError, PodSandbox, PodSandboxConfig};
 use crate::model::Timestamp;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -67,11 +67,8 @@ impl Core {
     }
 
     async fn run_sandbox(&self, request: wire::RunPodSandboxRequest) -> Result<String, CriError> {
-        if !request.runtime_handler.is_empty() {
-            return Err(CriError::Invalid(format!("there is no runtime handler {:?}", request.runtime_handler)));
-        }
         let config = request.config.ok_or_else(|| CriError::Invalid("the request has no sandbox configuration".into()))?;
-        let config = sandbox::from_wire(config)?;
+        let config = PodSandboxConfig { runtime_handler: request.runtime_handler, ..sandbox::from_wire(config)? };
         self.runtime.run_pod_sandbox(&config).await
     }
 
@@ -178,10 +175,11 @@ impl Core {
             info.insert("info".to_owned(), text.to_string());
         }
         let features = wire::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
+        let handler = |name| wire::RuntimeHandler { name, features: Some(features) };
         Ok(wire::StatusResponse {
             status: Some(wire::RuntimeStatus { conditions: conditions.collect() }),
             info,
-            runtime_handlers: vec![wire::RuntimeHandler { name: String::new(), features: Some(features) }],
+            runtime_handlers: self.runtime.handlers().await.into_iter().map(handler).collect(),
             features: Some(wire::RuntimeFeatures::default()),
         })
     }

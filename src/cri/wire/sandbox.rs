@@ -49,6 +49,8 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
         port_mappings: config.port_mappings.into_iter().map(port_from_wire).collect::<Result<_, _>>()?,
         host_aliases: Vec::new(),
         privileged: security.privileged,
+        // Beside the configuration in the request.
+        runtime_handler: String::new(),
         metadata,
     })
 }

@@ -51,7 +51,7 @@ pub fn sandbox_item(sandbox: &PodSandbox) -> wire::PodSandbox {
         created_at: nanoseconds(Some(sandbox.created_at)),
         labels: sandbox.labels.clone(),
         annotations: sandbox.annotations.clone(),
-        runtime_handler: String::new(),
+        runtime_handler: sandbox.runtime_handler.clone(),
     }
 }
 
@@ -71,7 +71,7 @@ pub fn sandbox_status(sandbox: &PodSandbox) -> wire::PodSandboxStatus {
         }),
         labels: sandbox.labels.clone(),
         annotations: sandbox.annotations.clone(),
-        runtime_handler: String::new(),
+        runtime_handler: sandbox.runtime_handler.clone(),
     }
 }
 
@@ -93,6 +93,7 @@ pub fn sandbox_from_wire(status: wire::PodSandboxStatus) -> PodSandbox {
         labels: status.labels,
         annotations: status.annotations,
         namespaces: namespaces_from_wire(&options.unwrap_or_default()),
+        runtime_handler: status.runtime_handler,
     }
 }
 

@@ -31,7 +31,7 @@ pub fn apply(object: &mut Typed) {
         Typed::Deployment(it) => workload::deployment(it),
         Typed::Job(it) => workload::job(it),
         Typed::EndpointSlice(it) => endpoint_slice(it),
-        Typed::ServiceAccount(_) | Typed::ConfigMap(_) | Typed::Lease(_) | Typed::Event(_) | Typed::Source(_) => {}
+        Typed::RuntimeClass(_) | Typed::ServiceAccount(_) | Typed::ConfigMap(_) | Typed::Lease(_) | Typed::Event(_) | Typed::Source(_) => {}
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn table(kind: Kind) -> Node {
         }
         Kind::Namespace => root.add("spec", &[("finalizers", Acts)]),
         Kind::Node => root.add("spec", NODE),
+        Kind::RuntimeClass => root.add("", RUNTIME_CLASS),
         Kind::ServiceAccount => root.add("", SERVICE_ACCOUNT),
         Kind::Secret => root.add("", SECRET),
         Kind::ConfigMap => root.add("", &[("data.* binaryData.* immutable", Acts)]),
@@ -88,6 +89,12 @@ const NODE: &[Row] = &[
     ("providerID externalID", Harmless),
     ("configSource", Refused("nodes are configured by their own files")),
     ("podPreemptionPolicy", Refused("nothing is preempted")),
+];
+
+const RUNTIME_CLASS: &[Row] = &[
+    ("handler overhead.podFixed.* scheduling.nodeSelector.*", Acts),
+    ("scheduling.tolerations[].key scheduling.tolerations[].operator scheduling.tolerations[].value", Acts),
+    ("scheduling.tolerations[].effect scheduling.tolerations[].tolerationSeconds", Acts),
 ];
 
 const SERVICE_ACCOUNT: &[Row] = &[

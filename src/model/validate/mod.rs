@@ -33,6 +33,7 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
     match object {
         Typed::Namespace(_) | Typed::ServiceAccount(_) => {}
         Typed::Node(it) => simple::node(it, &mut errors),
+        Typed::RuntimeClass(it) => simple::runtime_class(it, &mut errors),
         Typed::Secret(it) => simple::secret(it, &mut errors),
         Typed::ConfigMap(it) => simple::config_map(it, &mut errors),
         Typed::Service(it) => service::service(it, &mut errors),

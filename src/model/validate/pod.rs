@@ -118,7 +118,7 @@ fn dns_config(config: Option<&PodDNSConfig>, policy: Option<&str>, path: &Path<'
     }
 }
 
-fn toleration(it: &Toleration, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn toleration(it: &Toleration, path: &Path<'_>, errors: &mut Errors) {
     let key = it.key.as_deref().unwrap_or_default();
     let operator = it.operator.as_deref().unwrap_or_default();
     let effect = it.effect.as_deref().unwrap_or_default();

@@ -1,12 +1,13 @@
-//! Kinds with few rules: Node, Secret, ConfigMap, Lease, Event. PURE.
+//! Kinds with few rules: Node, RuntimeClass, Secret, ConfigMap, Lease, Event. PURE.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Secret, Taint};
+use k8s_openapi::api::node::v1::RuntimeClass;
 
-use super::{SPEC, names, one_of, resources};
+use super::{SPEC, names, one_of, pod, resources};
 use crate::model::rule::{Errors, Path};
 
 /// What a ConfigMap or Secret may hold.
@@ -60,6 +61,29 @@ fn taints(taints: &[Taint], errors: &mut Errors) {
         one_of(Some(&taint.effect), &["NoSchedule", "PreferNoSchedule", "NoExecute"], &at.child("effect"), errors);
         if !seen.insert((&taint.key, &taint.effect)) {
             errors.duplicate(&at, taint);
+        }
+    }
+}
+
+pub(super) fn runtime_class(it: &RuntimeClass, errors: &mut Errors) {
+    errors.all(&ROOT.child("handler"), &it.handler, names::dns_label(&it.handler));
+    if let Some(overhead) = it.overhead.as_ref().and_then(|overhead| overhead.pod_fixed.as_ref()) {
+        let path = ROOT.child("overhead");
+        resources::list(Some(overhead), &path.child("podFixed"), errors);
+    }
+    let Some(scheduling) = &it.scheduling else { return };
+    let path = ROOT.child("scheduling");
+    let selector = path.child("nodeSelector");
+    for (key, value) in scheduling.node_selector.iter().flatten() {
+        errors.all(&selector, key, names::qualified_name(key));
+        errors.all(&selector, value, names::label_value(value));
+    }
+    let tolerations = path.child("tolerations");
+    for (index, one) in scheduling.tolerations.iter().flatten().enumerate() {
+        let at = tolerations.index(index);
+        pod::toleration(one, &at, errors);
+        if scheduling.tolerations.iter().flatten().take(index).any(|earlier| earlier == one) {
+            errors.duplicate(&at, one);
         }
     }
 }

@@ -54,6 +54,27 @@ fn service() -> Value {
     json!({"metadata": {"name": "s", "namespace": "web"}, "spec": {"ports": [{"port": 80}]}})
 }
 
+fn runtime_class() -> Value {
+    json!({"metadata": {"name": "light"}, "handler": "runc", "overhead": {"podFixed": {"memory": "8Mi"}},
+        "scheduling": {"nodeSelector": {"oci": "yes"}, "tolerations": [{"key": "oci", "operator": "Exists"}]}})
+}
+
+#[test]
+fn runtime_classes_are_checked() {
+    for (pointer, value, expected) in [
+        ("/handler", json!("Not/One"), "handler: Invalid value: \"Not/One\": a lowercase RFC 1123 label must consist of"),
+        ("/overhead/podFixed/memory", json!("-1"), "overhead.podFixed[memory]: Invalid value: \"-1\": must be greater than or equal to 0"),
+        ("/scheduling/nodeSelector/oci", json!("a b"), "scheduling.nodeSelector: Invalid value: \"a b\": a valid label must be"),
+        ("/scheduling/tolerations/0/operator", json!("x"), "scheduling.tolerations[0].operator:"),
+    ] {
+        let got = errors(Kind::RuntimeClass, with(&runtime_class(), pointer, value));
+        assert!(got.len() == 1 && got[0].starts_with(expected), "{pointer}: {got:?}");
+    }
+    let other = with(&runtime_class(), "/handler", json!("crun"));
+    let got = update(Kind::RuntimeClass, runtime_class(), other);
+    assert_eq!(got, ["handler: Invalid value: \"crun\": field is immutable"]);
+}
+
 #[test]
 fn plain_objects_are_valid() {
     let namespaced = json!({"metadata": {"name": "a", "namespace": "web"}});
@@ -69,6 +90,7 @@ fn plain_objects_are_valid() {
         (Kind::ConfigMap, with(&namespaced, "/data", json!({"a.b": "c"}))),
         (Kind::Secret, with(&namespaced, "/stringData", json!({"a": "b"}))),
         (Kind::ServiceAccount, namespaced.clone()),
+        (Kind::RuntimeClass, runtime_class()),
         (Kind::Lease, with(&namespaced, "/spec", json!({"leaseDurationSeconds": 40}))),
         (
             Kind::EndpointSlice,

@@ -30,6 +30,9 @@ pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
         (Typed::ConfigMap(new), Typed::ConfigMap(old)) => config_map(new, old, errors),
         (Typed::Secret(new), Typed::Secret(old)) => secret(new, old, errors),
         (Typed::Node(new), Typed::Node(old)) => node(new, old, errors),
+        (Typed::RuntimeClass(new), Typed::RuntimeClass(old)) if new.handler != old.handler => {
+            errors.invalid(&Path::root("handler"), &new.handler, IMMUTABLE);
+        }
         (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) if new.address_type != old.address_type => {
             errors.invalid(&Path::root("addressType"), &new.address_type, IMMUTABLE);
         }

@@ -74,6 +74,7 @@ pub fn plan(spec: &Spec, place: &Place) -> Launch {
         stdin: place.stdin,
         steps: steps(spec, place),
         process: process(spec, &place.user, &place.seccomp),
+        commands: None,
     }
 }
 
@@ -105,6 +106,7 @@ pub fn process(spec: &Spec, user: &User, seccomp: &[u8]) -> Process {
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
         oom_score_adj: process.oom_score_adj(),
         tty: process.terminal().unwrap_or(false),
+        ..Process::default()
     }
 }
 
@@ -146,7 +148,7 @@ fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
         all.then.push(Seal {}.into());
     }
     all.then.push(Pivot {}.into());
-    let private = [MakePrivate {}.into()];
+    let private = [MakePrivate::default().into()];
     all.open.into_iter().chain(private).chain(all.private).chain([overlay.into()]).chain(all.then).collect()
 }
 

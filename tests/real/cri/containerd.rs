@@ -134,7 +134,7 @@ conf_dir = "{net}"
     pub fn subject(&self, client: Arc<Client>) -> Subject {
         let logs: PathBuf = self.dir.path().join("logs");
         std::fs::create_dir_all(&logs).unwrap();
-        Subject { runtime: client, image: BUSYBOX.into(), logs, host_network: false }
+        Subject { runtime: client, image: BUSYBOX.into(), logs, host_network: false, handler: String::new() }
     }
 }
 

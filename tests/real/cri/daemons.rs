@@ -37,7 +37,7 @@ async fn the_engine_serves_by_itself() {
     let runtime = client(&hosts).await;
     let logs = hosts.dir.join("logs");
     std::fs::create_dir_all(&logs).unwrap();
-    let subject = Subject { runtime: runtime.clone(), image: BUSYBOX.into(), logs, host_network: false };
+    let subject = Subject { runtime: runtime.clone(), image: BUSYBOX.into(), logs, host_network: false, handler: String::new() };
     suite(&subject).await;
     for condition in runtime.status().await {
         assert!(condition.ok || !condition.kind.ends_with("Ready"), "{condition:?}");

@@ -80,7 +80,7 @@ impl Served {
     fn subject(&self, runtime: Arc<dyn Runtime>) -> Subject {
         let logs = self.dir.path().join("logs");
         std::fs::create_dir_all(&logs).unwrap();
-        Subject { runtime, image: BUSYBOX.into(), logs, host_network: false }
+        Subject { runtime, image: BUSYBOX.into(), logs, host_network: false, handler: String::new() }
     }
 
     async fn leaves_nothing(self) {

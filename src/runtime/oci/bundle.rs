@@ -1,0 +1,116 @@
+//! A container's spec as another OCI runtime wants it. PURE.
+
+use std::path::PathBuf;
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, PosixRlimitBuilder, Process, Spec, UserBuilder};
+
+use super::super::account::Account;
+
+/// The version that the runtimes in use understand; nothing in our specs is younger.
+const VERSION: &str = "1.0.2";
+
+/// What another runtime has to be told about this host and this pod.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// The first process of the pod's shared PID namespace.
+    pub pod_init: Option<i32>,
+    pub host_network: bool,
+    /// The hard limit of open files: what is above it the kernel refuses to most.
+    pub most_files: u64,
+    /// Our own score, where this host does not let us give a lower one.
+    pub least_oom_score: Option<i32>,
+}
+
+/// The spec for a container that runs as `account`.
+///
+/// # Errors
+/// The library's, for a part that lacks something.
+pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, OciSpecError> {
+    spec.set_version(VERSION.to_owned());
+    // The pod's UTS namespace has its name already; with the host's it would be the host that is renamed.
+    spec.set_hostname(None);
+    if let Some(given) = spec.process().clone() {
+        spec.set_process(Some(process(given, account, host)?));
+    }
+    if let Some(linux) = spec.linux_mut() {
+        let all = linux.namespaces().clone().unwrap_or_default().into_iter();
+        let kept = all.filter(|one| !(host.host_network && one.typ() == LinuxNamespaceType::Uts));
+        linux.set_namespaces(Some(kept.map(|one| joined(one, host)).collect()));
+        if let Some(memory) = linux.resources_mut().as_mut().and_then(|resources| resources.memory_mut().as_mut()) {
+            // Where swap is not accounted there is no such limit; where it is, the cgroup has it already.
+            memory.set_swap(None);
+        }
+    }
+    Ok(spec)
+}
+
+fn joined(mut namespace: LinuxNamespace, host: &Host) -> LinuxNamespace {
+    if let (LinuxNamespaceType::Pid, Some(_), Some(init)) = (namespace.typ(), namespace.path(), host.pod_init) {
+        namespace.set_path(Some(PathBuf::from(format!("/proc/{init}/ns/pid"))));
+    }
+    namespace
+}
+
+/// A process for another runtime: its user by numbers, and nothing this host would not allow.
+///
+/// # Errors
+/// The library's.
+pub fn process(mut process: Process, account: &Account, host: &Host) -> Result<Process, OciSpecError> {
+    let groups: Vec<u32> = account.groups.iter().copied().filter(|gid| *gid != account.gid).collect();
+    process.set_user(UserBuilder::default().uid(account.uid).gid(account.gid).additional_gids(groups).build()?);
+    let mut env = process.env().clone().unwrap_or_default();
+    if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+        env.push(format!("HOME={}", account.home));
+    }
+    process.set_env(Some(env));
+    let limits = process.rlimits().clone().unwrap_or_default();
+    let lowered = limits.into_iter().map(|limit| {
+        let most = |value: u64| value.min(host.most_files);
+        PosixRlimitBuilder::default().typ(limit.typ()).soft(most(limit.soft())).hard(most(limit.hard())).build()
+    });
+    process.set_rlimits(Some(lowered.collect::<Result<_, _>>()?));
+    let score = process.oom_score_adj().map(|score| host.least_oom_score.map_or(score, |least| score.max(least)));
+    process.set_oom_score_adj(score);
+    Ok(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::spec::{Surroundings, spec as made};
+    use super::*;
+    use crate::cri::{ContainerConfig, Resources};
+
+    fn adapted(around: &Surroundings, host: &Host) -> Spec {
+        let resources = Resources { memory_limit_bytes: 64 << 20, oom_score_adj: -997, ..Resources::default() };
+        let config = ContainerConfig { command: vec!["sh".into()], resources, ..ContainerConfig::default() };
+        let image = serde_json::from_str(r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#).unwrap();
+        let account = Account { uid: 7, gid: 8, groups: vec![8, 9], home: "/srv".into() };
+        spec(made(&config, &image, around, None).unwrap(), &account, host).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_asked_that_the_host_would_refuse() {
+        let host = Host { most_files: 20_000, least_oom_score: Some(0), ..Host::default() };
+        let spec = adapted(&Surroundings { shim_pid: 4, hostname: "web".into(), ..Surroundings::default() }, &host);
+        let process = spec.process().clone().unwrap();
+        assert_eq!((process.user().uid(), process.user().gid(), process.user().additional_gids().clone()), (7, 8, Some(vec![9])));
+        assert!(process.env().clone().unwrap().contains(&"HOME=/srv".to_owned()));
+        assert_eq!(process.rlimits().clone().unwrap()[0].hard(), 20_000);
+        assert_eq!(process.oom_score_adj(), Some(0));
+        assert_eq!(spec.hostname(), &None);
+        let memory = spec.linux().clone().unwrap().resources().clone().unwrap().memory().unwrap();
+        assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), None));
+    }
+
+    #[test]
+    fn a_pods_processes_are_joined_by_its_first_one_and_the_hosts_name_is_left_alone() {
+        let around = Surroundings { shim_pid: 4, shared_pid: true, host_network: true, ..Surroundings::default() };
+        let spec = adapted(&around, &Host { pod_init: Some(11), host_network: true, most_files: u64::MAX, ..Host::default() });
+        let namespaces = spec.linux().clone().unwrap().namespaces().clone().unwrap();
+        let path = |typ| namespaces.iter().find(|one| one.typ() == typ).map(|one| one.path().clone());
+        assert_eq!(path(LinuxNamespaceType::Pid), Some(Some("/proc/11/ns/pid".into())));
+        assert_eq!(path(LinuxNamespaceType::Uts), None);
+        assert_eq!(spec.process().clone().unwrap().oom_score_adj(), Some(-997));
+    }
+}

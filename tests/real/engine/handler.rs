@@ -1,0 +1,97 @@
+//! Containers of another OCI runtime, in our sandboxes.
+
+use podbay::cri::contract::inside_suite;
+
+use super::*;
+
+fn with_runc(name: &str) -> House {
+    let mut house = House::new(name);
+    house.options.handlers.insert("runc".to_owned(), "/usr/sbin/runc".into());
+    house
+}
+
+async fn open(house: &House) -> Subject {
+    Subject { handler: "runc".to_owned(), ..house.open().await }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_another_oci_runtime_are_as_ours() {
+    let house = with_runc("runc");
+    let subject = open(&house).await;
+    assert_eq!(subject.runtime.handlers().await, ["", "podbay", "runc"]);
+    suite(&subject).await;
+    stream_suite(&subject).await;
+    house.close(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_another_oci_runtime_find_what_ours_find() {
+    let house = with_runc("runc-inside");
+    let subject = open(&house).await;
+    inside_suite(&subject).await;
+    house.close(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_that_runtimes_and_run_on_without_the_engine() {
+    let house = with_runc("runc-lives");
+    let subject = open(&house).await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("lives")).await.unwrap();
+    assert_eq!(subject.runtime.pod_sandbox_status(&sandbox).await.unwrap().runtime_handler, "runc");
+    let mut config = script(&subject, "echo one; while ! test -e /tmp/go; do sleep 0.01; done; echo two; id -u; exit 5");
+    config.security.run_as_username = "app".to_owned();
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let known = || {
+        let root = house.options.run_dir.join("sandboxes").join(&sandbox).join("oci");
+        let out = std::process::Command::new("runc").arg("--root").arg(root).args(["state", &id]).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert!(known().contains("\"running\""), "{}", known());
+    drop(subject);
+    let subject = open(&house).await;
+    assert_eq!(subject.runtime.container_status(&id).await.unwrap().state, ContainerState::Running);
+    assert_eq!(exec(&subject, &id, "echo in; id -u; exit 3").await, (3, "in\n1000\n".to_owned()));
+    let tty = ExecRequest {
+        command: ["sh", "-c", "stty size; exit 4"].map(str::to_owned).to_vec(),
+        tty: true,
+        stdin: false,
+        stdout: true,
+        stderr: false,
+    };
+    assert_eq!(subject.runtime.exec(&id, &tty).await.unwrap().exit.await.unwrap(), 4);
+    assert_eq!(exec(&subject, &id, "touch /tmp/go").await.0, 0);
+    let ended = subject.until_exited(&id).await;
+    assert_eq!((ended.exit_code, log_text(&ended.log_path)), (5, "one\ntwo\n1000\n".to_owned()));
+    subject.runtime.remove_container(&id).await.unwrap();
+    assert!(!known().contains("running") && !known().contains("stopped"), "it has forgotten it");
+    let terminal = ContainerConfig { tty: true, ..script(&subject, "test -t 1 && echo terminal") };
+    let id = subject.start(&sandbox, &terminal).await.unwrap();
+    let ended = subject.until_exited(&id).await;
+    assert!(ended.exit_code == 0 && log_text(&ended.log_path).trim_end().ends_with("terminal"));
+    house.close(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_cannot_do_it_is_said() {
+    let mut house = with_runc("runc-cannot");
+    house.options.handlers.insert("gone".to_owned(), "/no/such/runtime".into());
+    let subject = open(&house).await;
+    let mut pod = subject.pod("nobody");
+    pod.runtime_handler = "nobody".to_owned();
+    let refused = subject.runtime.run_pod_sandbox(&pod).await.unwrap_err().to_string();
+    assert!(refused.contains("no runtime for \"nobody\" is configured"), "{refused}");
+    let mut pod = subject.pod("gone");
+    pod.runtime_handler = "gone".to_owned();
+    let sandbox = subject.runtime.run_pod_sandbox(&pod).await.unwrap();
+    let refused = subject.start(&sandbox, &subject.container("main", &["true"])).await.unwrap_err().to_string();
+    assert!(refused.contains("/no/such/runtime") && refused.contains("no such program"), "{refused}");
+    // What runc says is passed on, and a user nobody knows is refused before it is asked.
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("wrong")).await.unwrap();
+    let refused = subject.start(&sandbox, &subject.container("main", &["/none"])).await.unwrap_err().to_string();
+    assert!(refused.contains("/none") && refused.contains("no such file") && !refused.contains("{\""), "{refused}");
+    let mut config = subject.container("who", &["true"]);
+    config.security.run_as_username = "nobody-knows".to_owned();
+    let refused = subject.runtime.create_container(&sandbox, &config).await.unwrap_err().to_string();
+    assert!(refused.contains("nobody-knows"), "{refused}");
+    house.close(subject).await;
+}
