@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use nix::libc::sock_filter;
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall,
     LinuxSyscallBuilder,
 };
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, sock_filter};
 
 use super::{syscalls, syscalls32};
-
-/// The architecture this program was built for, as seccompiler names it.
-const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86_64" };
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
@@ -36,7 +33,7 @@ pub enum Foreign {
 pub struct SeccompError(String);
 
 impl SeccompError {
-    fn new(cause: impl std::fmt::Display) -> Self {
+    pub(super) fn new(cause: impl std::fmt::Display) -> Self {
         Self(cause.to_string())
     }
 }
@@ -96,88 +93,186 @@ fn arg(index: usize, value: u64, two: Option<u64>, op: LinuxSeccompOperator) -> 
     arg.build().map_err(SeccompError::new)
 }
 
-/// Compiles a profile to the bytes of its BPF program.
-///
-/// Taken are profiles with a default, one other action under any conditions, and unconditional errors: what
-/// profiles in use are made of. System calls this architecture lacks are left out.
+/// What becomes of one system call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Verdict {
+    /// The first whose conditions all hold.
+    conditional: Vec<(Vec<LinuxSeccompArg>, u32)>,
+    /// Else this; else the default.
+    always: Option<u32>,
+}
+
+/// Compiles a profile to the bytes of its BPF program. System calls this architecture lacks are left out.
 pub fn compile(profile: &LinuxSeccomp, foreign: Foreign) -> Result<Vec<u8>, SeccompError> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
-    let mut errors: BTreeMap<i64, u32> = BTreeMap::new();
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    let mut unconditional = std::collections::BTreeSet::new();
-    let mut other: Option<SeccompAction> = None;
+    let mut calls: BTreeMap<u32, Verdict> = BTreeMap::new();
     for rule in profile.syscalls().as_deref().unwrap_or_default() {
-        let conditions = conditions(rule.args().as_deref().unwrap_or_default())?;
-        let wanted = action(rule.action(), rule.errno_ret())?;
-        if wanted == default && conditions.is_empty() {
+        let (wanted, conditions) = (action(rule.action(), rule.errno_ret())?, rule.args().clone().unwrap_or_default());
+        if conditions.len() > CONDITIONS {
+            return Err(SeccompError(format!("a rule has {} conditions: {CONDITIONS} at most", conditions.len())));
+        }
+        for (name, number) in rule.names().iter().filter_map(|name| Some((name, syscalls::number(name, syscalls::NATIVE)?))) {
+            let verdict = calls.entry(number).or_default();
+            match verdict.always {
+                _ if !conditions.is_empty() => verdict.conditional.push((conditions.clone(), wanted)),
+                Some(other) if other != wanted => return Err(SeccompError(format!("it says two things about {name}"))),
+                _ => verdict.always = Some(wanted),
+            }
+        }
+    }
+    let mut program = prelude(default);
+    for (first, last, verdict) in ranges(calls, default) {
+        let body = body(&verdict, default)?;
+        let over = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        // A jump by condition is short.
+        match (u8::try_from(over), first == last) {
+            (Ok(over), true) => program.push(step(JUMP_EQUAL, 0, over, first)),
+            _ => {
+                let skip = [step(JUMP_GREATER_EQUAL, 0, 1, first), step(JUMP_GREATER, 0, 1, last), step(JUMP, 0, 0, over)];
+                program.extend(skip);
+            }
+        }
+        program.extend(body);
+    }
+    program.push(step(RETURN, 0, 0, default));
+    let whole: Vec<sock_filter> = architectures(foreign).chain(program).collect();
+    if whole.len() > INSTRUCTIONS {
+        return Err(SeccompError(format!("it needs {} instructions, and the kernel takes {INSTRUCTIONS}", whole.len())));
+    }
+    Ok(bytes(whole.into_iter()))
+}
+
+/// Neighbours of which the same is said, together; those that the default is for, not at all.
+fn ranges(calls: BTreeMap<u32, Verdict>, default: u32) -> Vec<(u32, u32, Verdict)> {
+    let mut all: Vec<(u32, u32, Verdict)> = Vec::new();
+    for (number, verdict) in calls {
+        let plain = verdict.conditional.is_empty();
+        if plain && verdict.always.is_none_or(|always| always == default) {
             continue;
         }
-        for number in rule.names().iter().filter_map(|name| syscalls::number(name)) {
-            match (&wanted, &other) {
-                (_, Some(other)) if *other == wanted => {}
-                (SeccompAction::Errno(errno), _) if conditions.is_empty() && other_is_set_or_allows(&default, &other) => {
-                    errors.insert(number, *errno);
-                    continue;
-                }
-                (_, None) => other = Some(wanted.clone()),
-                _ => return Err(SeccompError::new("mixes more than two actions under conditions")),
-            }
-            if conditions.is_empty() {
-                unconditional.insert(number);
-            }
-            let chain = rules.entry(number).or_default();
-            if !conditions.is_empty() {
-                chain.push(SeccompRule::new(conditions.clone()).map_err(SeccompError::new)?);
-            }
+        match all.last_mut() {
+            Some((_, last, before)) if plain && *last + 1 == number && *before == verdict => *last = number,
+            _ => all.push((number, number, verdict)),
         }
     }
-    for number in unconditional {
-        rules.insert(number, Vec::new());
+    all
+}
+
+/// What decides about one call; ends with an answer in any case.
+fn body(verdict: &Verdict, default: u32) -> Result<Vec<sock_filter>, SeccompError> {
+    let mut all = Vec::new();
+    for (conditions, wanted) in &verdict.conditional {
+        let mut chain: Vec<Instruction> = Vec::new();
+        for condition in conditions {
+            let part = holds(condition)?;
+            let end = chain.len() + part.len();
+            chain.extend(part.into_iter().map(|one| one.with_end(end)));
+        }
+        chain.push(Instruction::plain(RETURN, *wanted));
+        let end = chain.len();
+        let resolved = chain.into_iter().enumerate().map(|(at, one)| one.resolve(at, end)).collect::<Option<Vec<_>>>();
+        all.extend(resolved.ok_or_else(|| SeccompError::new("a rule has too many conditions"))?);
     }
-    let matched = other.unwrap_or(if default == SeccompAction::Allow { SeccompAction::Log } else { SeccompAction::Allow });
-    let arch = ARCHITECTURE.try_into().map_err(SeccompError::new)?;
-    let filter = SeccompFilter::new(rules, default, matched, arch).map_err(SeccompError::new)?;
-    let program: BpfProgram = filter.try_into().map_err(SeccompError::new)?;
-    Ok(bytes(architectures(foreign).chain(prelude(&errors)).chain(program)))
+    all.push(step(RETURN, 0, 0, verdict.always.unwrap_or(default)));
+    Ok(all)
 }
 
-/// Unconditional errors stand in the prelude, when the filter's one other action is taken or will be Allow.
-fn other_is_set_or_allows(default: &SeccompAction, other: &Option<SeccompAction>) -> bool {
-    other.is_some() || *default != SeccompAction::Allow
+/// Where a comparison leads.
+#[derive(Debug, Clone, Copy)]
+enum Goto {
+    Next,
+    /// The condition holds.
+    Holds,
+    /// Its place in the chain, once known.
+    At(usize),
+    /// The rule is not for this call.
+    Fails,
 }
 
-fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<SeccompAction, SeccompError> {
-    Ok(match action {
-        LinuxSeccompAction::ScmpActAllow => SeccompAction::Allow,
-        LinuxSeccompAction::ScmpActErrno => SeccompAction::Errno(errno.unwrap_or(EPERM)),
-        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => SeccompAction::KillThread,
-        LinuxSeccompAction::ScmpActKillProcess => SeccompAction::KillProcess,
-        LinuxSeccompAction::ScmpActLog => SeccompAction::Log,
-        LinuxSeccompAction::ScmpActTrap => SeccompAction::Trap,
-        other => return Err(SeccompError(format!("action {other} is not supported"))),
+struct Instruction {
+    code: u16,
+    k: u32,
+    yes: Goto,
+    no: Goto,
+}
+
+impl Instruction {
+    fn plain(code: u16, k: u32) -> Self {
+        Self { code, k, yes: Goto::Next, no: Goto::Next }
+    }
+
+    fn jump(code: u16, k: u32, yes: Goto, no: Goto) -> Self {
+        Self { code, k, yes, no }
+    }
+
+    fn with_end(self, end: usize) -> Self {
+        let place = |goto| if matches!(goto, Goto::Holds) { Goto::At(end) } else { goto };
+        Self { yes: place(self.yes), no: place(self.no), ..self }
+    }
+
+    /// `end`: where the chain ends.
+    fn resolve(self, at: usize, end: usize) -> Option<sock_filter> {
+        let offset = |goto| match goto {
+            Goto::Next | Goto::Holds => Some(0),
+            Goto::At(place) => u8::try_from(place - at - 1).ok(),
+            Goto::Fails => u8::try_from(end - at - 1).ok(),
+        };
+        Some(step(self.code, offset(self.yes)?, offset(self.no)?, self.k))
+    }
+}
+
+/// Compares an argument, which has 64 bits where the machine's words have 32.
+fn holds(arg: &LinuxSeccompArg) -> Result<Vec<Instruction>, SeccompError> {
+    use Goto::{Fails, Holds, Next};
+    let index = u32::try_from(arg.index()).ok().filter(|index| *index < 6);
+    let index = index.ok_or_else(|| SeccompError(format!("there is no argument {}", arg.index())))?;
+    let low_at = FIRST_ARGUMENT + index * 8;
+    let parts = |value: u64| (u32::try_from(value >> 32).unwrap_or(0), u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0));
+    let (high, low) = parts(arg.value());
+    let load_high = || Instruction::plain(LOAD, low_at + 4);
+    let load_low = || Instruction::plain(LOAD, low_at);
+    // What lies above in the upper half decides; what is equal there is compared below.
+    let ordered = |above, below, last: Instruction| {
+        let beyond = Instruction::jump(JUMP_GREATER, high, above, Next);
+        vec![load_high(), beyond, Instruction::jump(JUMP_EQUAL, high, Next, below), load_low(), last]
+    };
+    Ok(match arg.op() {
+        LinuxSeccompOperator::ScmpCmpEq => {
+            let equal = |k| Instruction::jump(JUMP_EQUAL, k, Next, Fails);
+            vec![load_high(), equal(high), load_low(), equal(low)]
+        }
+        LinuxSeccompOperator::ScmpCmpMaskedEq => {
+            let (wanted_high, wanted_low) = parts(arg.value_two().unwrap_or(0) & arg.value());
+            let equal = |k| Instruction::jump(JUMP_EQUAL, k, Next, Fails);
+            let masked = |load, mask, wanted| [load, Instruction::plain(AND, mask), equal(wanted)];
+            masked(load_high(), high, wanted_high).into_iter().chain(masked(load_low(), low, wanted_low)).collect()
+        }
+        // Where a value is excluded the kernel may look at the lower half only, and so does the filter.
+        LinuxSeccompOperator::ScmpCmpNe if high == 0 => vec![load_low(), Instruction::jump(JUMP_EQUAL, low, Fails, Next)],
+        LinuxSeccompOperator::ScmpCmpNe => {
+            let other = Instruction::jump(JUMP_EQUAL, high, Next, Holds);
+            vec![load_high(), other, load_low(), Instruction::jump(JUMP_EQUAL, low, Fails, Next)]
+        }
+        LinuxSeccompOperator::ScmpCmpGt => ordered(Holds, Fails, Instruction::jump(JUMP_GREATER, low, Next, Fails)),
+        LinuxSeccompOperator::ScmpCmpGe => ordered(Holds, Fails, Instruction::jump(JUMP_GREATER_EQUAL, low, Next, Fails)),
+        LinuxSeccompOperator::ScmpCmpLt => ordered(Fails, Holds, Instruction::jump(JUMP_GREATER_EQUAL, low, Fails, Next)),
+        LinuxSeccompOperator::ScmpCmpLe => ordered(Fails, Holds, Instruction::jump(JUMP_GREATER, low, Fails, Next)),
     })
 }
 
-fn conditions(args: &[LinuxSeccompArg]) -> Result<Vec<SeccompCondition>, SeccompError> {
-    args.iter()
-        .map(|arg| {
-            let index = u8::try_from(arg.index()).map_err(SeccompError::new)?;
-            let (op, value) = match arg.op() {
-                LinuxSeccompOperator::ScmpCmpEq => (SeccompCmpOp::Eq, arg.value()),
-                LinuxSeccompOperator::ScmpCmpNe => (SeccompCmpOp::Ne, arg.value()),
-                LinuxSeccompOperator::ScmpCmpLt => (SeccompCmpOp::Lt, arg.value()),
-                LinuxSeccompOperator::ScmpCmpLe => (SeccompCmpOp::Le, arg.value()),
-                LinuxSeccompOperator::ScmpCmpGt => (SeccompCmpOp::Gt, arg.value()),
-                LinuxSeccompOperator::ScmpCmpGe => (SeccompCmpOp::Ge, arg.value()),
-                LinuxSeccompOperator::ScmpCmpMaskedEq => (SeccompCmpOp::MaskedEq(arg.value()), arg.value_two().unwrap_or(0)),
-            };
-            // Quadwords, so that nothing hides in the upper half; where a value is excluded the kernel may look at
-            // the lower half only, and so does the filter.
-            let narrow = op == SeccompCmpOp::Ne && u32::try_from(value).is_ok();
-            let length = if narrow { SeccompCmpArgLen::Dword } else { SeccompCmpArgLen::Qword };
-            SeccompCondition::new(index, length, op, value).map_err(SeccompError::new)
-        })
-        .collect()
+/// What the filter answers (linux/seccomp.h).
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, SeccompError> {
+    let number = |default: u32| errno.unwrap_or(default) & 0xffff;
+    Ok(match action {
+        LinuxSeccompAction::ScmpActAllow => RET_ALLOW,
+        LinuxSeccompAction::ScmpActErrno => RET_ERRNO | number(EPERM),
+        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => RET_KILL_THREAD,
+        LinuxSeccompAction::ScmpActKillProcess => RET_KILL_PROCESS,
+        LinuxSeccompAction::ScmpActLog => RET_LOG,
+        LinuxSeccompAction::ScmpActTrap => RET_TRAP,
+        LinuxSeccompAction::ScmpActTrace => RET_TRACE | number(EPERM),
+        other => return Err(SeccompError(format!("action {other} is not supported"))),
+    })
 }
 
 const LOAD: u16 = 0x20;
@@ -187,8 +282,20 @@ const JUMP_GREATER: u16 = 0x25;
 const JUMP_GREATER_EQUAL: u16 = 0x35;
 const JUMP_SET: u16 = 0x45;
 const RETURN: u16 = 0x06;
-const RET_ALLOW: u32 = 0x7fff_0000;
+const AND: u16 = 0x54;
+const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_KILL_THREAD: u32 = 0;
+const RET_TRAP: u32 = 0x0003_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_TRACE: u32 = 0x7ff0_0000;
+const RET_LOG: u32 = 0x7ffc_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+/// Conditions of one rule: short jumps lead over them.
+const CONDITIONS: usize = 24;
+/// BPF_MAXINSNS (linux/bpf_common.h).
+const INSTRUCTIONS: usize = 4096;
+/// Calls by the numbers of x32, which no profile names.
+const X32: u32 = 0x4000_0000;
 /// Offsets in what the filter sees: the call's number, the architecture, the lower half of the first argument.
 const NUMBER: u32 = 0;
 const AUDIT_ARCH: u32 = 4;
@@ -228,16 +335,11 @@ fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-/// Errors for whole system calls, and ENOSYS for those nobody knew when this was written.
-fn prelude(errors: &BTreeMap<i64, u32>) -> impl Iterator<Item = sock_filter> {
-    let mut program = vec![step(LOAD, 0, 0, NUMBER)];
-    for (number, errno) in errors {
-        program.push(step(JUMP_EQUAL, 0, 1, u32::try_from(*number).unwrap_or(u32::MAX)));
-        program.push(step(RETURN, 0, 0, RET_ERRNO | (errno & 0xffff)));
-    }
-    program.push(step(JUMP_GREATER_EQUAL, 0, 1, syscalls::FIRST_UNKNOWN));
-    program.push(step(RETURN, 0, 0, RET_ERRNO | ENOSYS));
-    program.into_iter()
+/// ENOSYS for calls nobody knew when this was written, unless everything is allowed that is not named.
+fn prelude(default: u32) -> Vec<sock_filter> {
+    let lenient = matches!(default, RET_ALLOW | RET_LOG);
+    let unknown = if lenient { X32 } else { syscalls::FIRST_UNKNOWN };
+    vec![step(LOAD, 0, 0, NUMBER), step(JUMP_GREATER_EQUAL, 0, 1, unknown), step(RETURN, 0, 0, RET_ERRNO | ENOSYS)]
 }
 
 fn bytes(program: impl Iterator<Item = sock_filter>) -> Vec<u8> {
@@ -291,7 +393,7 @@ mod tests {
     const MISSING: u32 = 0x0005_0026;
 
     fn ask(program: &[u8], name: &str, first: u64) -> u32 {
-        run(program, syscalls::number(name).unwrap(), [first, 0, 0, 0, 0, 0])
+        run(program, i64::from(syscalls::number(name, syscalls::NATIVE).unwrap()), [first, 0, 0, 0, 0, 0])
     }
 
     #[test]
@@ -330,8 +432,57 @@ mod tests {
         assert_eq!(ask(&program, "read", 0), ALLOW);
         #[cfg(target_arch = "x86_64")]
         assert_eq!(ask(&program, "chmod", 0), DENY);
+        assert_eq!(run(&program, 0x4000_0053, [0; 6]), MISSING, "by another number");
         let notify = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdirat"],"action":"SCMP_ACT_NOTIFY"}]}"#;
         assert!(compile(&serde_json::from_str(notify).unwrap(), Foreign::Nothing).is_err());
+    }
+
+    #[test]
+    fn conditions_compare_all_64_bits() {
+        let big = 0x1_0000_0005u64;
+        let table: [(&str, u64, u64, &[u64], &[u64]); 8] = [
+            ("SCMP_CMP_EQ", big, 0, &[big], &[5, big + 1, 0x2_0000_0005]),
+            ("SCMP_CMP_NE", big, 0, &[5, big + 1, 0x2_0000_0005], &[big]),
+            ("SCMP_CMP_NE", 40, 0, &[2, 0x1_0000_0002], &[40, 0x1_0000_0028]),
+            ("SCMP_CMP_LT", big, 0, &[0, 5, big - 1, 0xffff_ffff], &[big, big + 1, 0x2_0000_0000]),
+            ("SCMP_CMP_LE", big, 0, &[0, big], &[big + 1, 0x2_0000_0000]),
+            ("SCMP_CMP_GT", big, 0, &[big + 1, 0x2_0000_0000], &[big, 5, 0xffff_ffff]),
+            ("SCMP_CMP_GE", big, 0, &[big, 0x2_0000_0000], &[big - 1, 0xffff_ffff]),
+            ("SCMP_CMP_MASKED_EQ", 0x1_0000_00ff, 5, &[5, 0x2_0000_0105], &[big, 6]),
+        ];
+        for (op, value, two, yes, no) in table {
+            let rule = serde_json::json!({"names": ["mkdirat"], "action": "SCMP_ACT_ALLOW", "args": [
+                {"index": 1, "value": 7, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": value, "valueTwo": two, "op": op}]});
+            let profile = serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]});
+            let program = compile(&serde_json::from_value(profile).unwrap(), Foreign::Nothing).unwrap();
+            let mkdirat = i64::from(syscalls::number("mkdirat", syscalls::NATIVE).unwrap());
+            let say = |first: u64, second: u64| run(&program, mkdirat, [first, second, 0, 0, 0, 0]);
+            yes.iter().for_each(|first| assert_eq!(say(*first, 7), ALLOW, "{first:#x} {op} {value:#x}"));
+            no.iter().for_each(|first| assert_eq!(say(*first, 7), DENY, "{first:#x} {op} {value:#x}"));
+            yes.iter().for_each(|first| assert_eq!(say(*first, 8), DENY, "both must hold"));
+        }
+    }
+
+    #[test]
+    fn several_rules_for_one_call_are_tried_in_their_order() {
+        let rule = |action: &str, value: Option<u64>| {
+            let args: Vec<_> = value.into_iter().map(|v| serde_json::json!({"index": 0, "value": v, "op": "SCMP_CMP_EQ"})).collect();
+            serde_json::json!({"names": ["mkdirat"], "action": action, "args": args})
+        };
+        let of = |rules: Vec<serde_json::Value>| {
+            let profile = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
+            compile(&serde_json::from_value(profile).unwrap(), Foreign::Nothing)
+        };
+        let kill = "SCMP_ACT_KILL_PROCESS";
+        let program = of(vec![rule("SCMP_ACT_LOG", None), rule(kill, Some(1)), rule("SCMP_ACT_ERRNO", Some(2))]).unwrap();
+        assert_eq!([1, 2, 3].map(|first| ask(&program, "mkdirat", first)), [RET_KILL_PROCESS, DENY, RET_LOG]);
+        let many = (0..2000).map(|value| rule(kill, Some(value))).collect();
+        assert!(of(many).unwrap_err().to_string().contains("instructions"));
+        assert!(of(vec![rule(kill, None), rule("SCMP_ACT_LOG", None)]).is_err());
+        // More between two numbers than a short jump leads over.
+        let long = of((0..100).map(|value| rule(kill, Some(value))).collect()).unwrap();
+        assert_eq!([99, 100].map(|first| ask(&long, "mkdirat", first)), [RET_KILL_PROCESS, ALLOW]);
+        assert_eq!(ask(&long, "statx", 5), ALLOW);
     }
 
     #[test]
