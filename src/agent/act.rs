@@ -14,8 +14,8 @@ use super::plan::{Grace, Step};
 use super::probe::{self, Target};
 use super::status_writer::still_there;
 use super::volume::plan::Names;
-use super::{pull, record, security, volume};
-use crate::cri::CriError;
+use super::{beneath, ids, pull, record, security, volume};
+use crate::cri::{ContainerConfig, CriError, IdRange, Seccomp};
 use crate::model::{Timestamp, pod as model};
 use crate::plan::Reason;
 
@@ -134,6 +134,7 @@ async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Opti
             let handler = context.references.handler(class).await;
             config.runtime_handler = handler.map_err(|error| CriError::failed("choose the pod's runtime", error))?;
         }
+        config.users = users(context, &scene.pod).await?;
         if let Some(dead) = after {
             context.runtime.stop_pod_sandbox(dead).await?;
         }
@@ -149,6 +150,53 @@ async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Opti
             failure(Subject::Sandbox, "FailedCreatePodSandBox", error.to_string())
         }
     }
+}
+
+/// The ids of a pod's own user namespace, if it is to have one.
+async fn users(context: &Context, pod: &Pod) -> Result<Option<IdRange>, CriError> {
+    if !has_own_users(pod) {
+        return Ok(None);
+    }
+    let attempt = || "make a user namespace for the pod".to_owned();
+    if !context.runtime.features().await.user_namespaces {
+        return Err(CriError::failed(attempt(), "this node's runtime cannot, or its kernel: see the node's conditions"));
+    }
+    let (layout, uid) = (context.layout.clone(), uid(pod).to_owned());
+    let chosen = tokio::task::spawn_blocking(move || ids::of_pod(&layout, &uid)).await;
+    chosen.map_err(|panic| CriError::failed(attempt(), panic))?.map(Some).map_err(|error| CriError::failed(attempt(), error))
+}
+
+fn has_own_users(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false))
+}
+
+/// What depends on what the runtime can do, and on the ids that the pod has.
+async fn suit(context: &Context, pod: &Pod, container: &Container, config: &mut ContainerConfig) -> Result<(), String> {
+    let deep = config.mounts.iter().any(|mount| mount.recursive_readonly);
+    if deep || config.security.strict_groups {
+        let can = context.runtime.features().await;
+        if config.security.strict_groups && !can.supplemental_groups_policy {
+            return Err("supplementalGroupsPolicy: this node's runtime does not know the policy `Strict`".to_owned());
+        }
+        for mount in config.mounts.iter_mut().filter(|_| !can.recursive_read_only_mounts) {
+            mount.recursive_readonly = false;
+        }
+        let must = container.volume_mounts.iter().flatten().find(|mount| mount.recursive_read_only.as_deref() == Some("Enabled"));
+        if let (Some(mount), false) = (must, can.recursive_read_only_mounts) {
+            return Err(format!("volume {}: this node's runtime has no recursive read-only mounts", mount.name));
+        }
+    }
+    if let Seccomp::Localhost(path) = &config.security.seccomp {
+        let dir = context.layout.seccomp();
+        let opened = beneath::top(&dir).and_then(|top| beneath::within(&top, path.strip_prefix(&dir).unwrap_or(path)));
+        opened.map_err(|cause| format!("cannot load seccomp profile {}: {cause}", path.display()))?;
+    }
+    if has_own_users(pod) {
+        let range = ids::recorded(&context.layout, uid(pod)).map_err(|error| error.to_string())?;
+        let range = range.ok_or("the ids of the pod's user namespace are not on record any more")?;
+        config.mounts.iter_mut().for_each(|mount| mount.ids = Some(range));
+    }
+    Ok(())
 }
 
 async fn create(context: &Context, scene: &Scene, name: &str, (attempt, delay): (u32, u32), sandbox: &str) -> Vec<Effect> {
@@ -175,13 +223,7 @@ async fn create(context: &Context, scene: &Scene, name: &str, (attempt, delay): 
 ///
 /// # Errors
 /// What it refers to is not there; the text is for a person and holds no values.
-async fn container_config(
-    context: &Context,
-    scene: &Scene,
-    name: &str,
-    attempt: u32,
-    delay: u32,
-) -> Result<crate::cri::ContainerConfig, String> {
+async fn container_config(context: &Context, scene: &Scene, name: &str, attempt: u32, delay: u32) -> Result<ContainerConfig, String> {
     let pod = &scene.pod;
     let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
     let container = model::container(spec, name).ok_or_else(|| format!("the pod has no container {name}"))?;
@@ -205,7 +247,9 @@ async fn container_config(
     let mounts = tokio::task::spawn_blocking(move || volume::mount_paths(&shared, &of, &envs, &layout)).await;
     let mounts = mounts.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())?;
     let parts = config::Parts { attempt, delay, mounts: &mounts, security, around: &around, machine: &context.machine };
-    config::container(pod, container, &parts).map_err(|error| error.to_string())
+    let mut config = config::container(pod, container, &parts).map_err(|error| error.to_string())?;
+    suit(context, pod, container, &mut config).await?;
+    Ok(config)
 }
 
 async fn start(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<Effect> {

@@ -36,6 +36,12 @@ pub fn file(top: impl AsFd, path: &Path) -> io::Result<File> {
     Ok(File::from(file))
 }
 
+/// What is below another directory, by whatever links, as long as they lead nowhere else.
+pub fn within(top: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+}
+
 /// One name: a path could lead through a link.
 fn one(name: &Path) -> io::Result<&Path> {
     let mut parts = name.components();
@@ -144,6 +150,24 @@ mod tests {
         remove(&top, Path::new("never")).unwrap();
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
         assert_eq!(fs::read_to_string(outside.join("kept")).unwrap(), "kept");
+    }
+
+    #[test]
+    fn what_lies_within_is_reached_by_links_that_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("inside");
+        fs::create_dir(&inside).unwrap();
+        fs::write(inside.join("file"), "").unwrap();
+        fs::write(dir.path().join("other"), "").unwrap();
+        symlink("file", inside.join("stays")).unwrap();
+        symlink("../other", inside.join("leaves")).unwrap();
+        symlink(dir.path().join("other"), inside.join("absolute")).unwrap();
+        let top = top(&inside).unwrap();
+        let found = |path: &str| within(&top, Path::new(path)).is_ok();
+        assert!(found("file") && found("stays"));
+        for path in ["leaves", "absolute", "../other", "/etc/passwd", "missing"] {
+            assert!(!found(path), "{path}");
+        }
     }
 
     #[test]

@@ -26,6 +26,10 @@ impl Layout {
     pub fn pod(&self, uid: &str) -> PathBuf {
         self.data_dir.join("pods").join(uid)
     }
+    /// Which ids of the host its user namespace has.
+    pub fn ids(&self, uid: &str) -> PathBuf {
+        self.pod(uid).join("ids")
+    }
     pub fn volumes(&self, uid: &str) -> PathBuf {
         self.pod(uid).join("volumes")
     }
@@ -83,6 +87,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, layout: &Layout, dns: &NodeDns, node_nam
         host_aliases: host_aliases(spec, &namespace, &name),
         // Its RuntimeClass says it, which is asked for beside.
         runtime_handler: String::new(),
+        users: None,
         privileged: spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(is_privileged),
         metadata: PodSandboxMetadata { namespace, name, uid, attempt },
     }
@@ -187,6 +192,9 @@ fn mounts(spec: &PodSpec, container: &Container, hosts: &[PathBuf], envs: &[(Str
                 _ => "private",
             }
             .to_owned(),
+            // `IfPossible`: the runtime is asked before.
+            recursive_readonly: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            ids: None,
         })
         .collect()
 }

@@ -12,6 +12,7 @@
 //! - `identity`: joining, and renewing the certificate
 //! - `record`: the last known pods on disk, for a start without the server
 //! - `volume`, `probe`, `machine`: this host; `beneath`: files where a container may have put links
+//! - `id_plan` (pure), `ids`: which ids of the host a pod with a user namespace of its own has
 //! - `node_api`: the kubelet's own API: logs, exec, port-forward
 //!
 //! Absent on purpose: eviction under pressure, device plugins, static pods.
@@ -30,7 +31,9 @@ pub mod dns;
 pub mod env;
 pub mod events;
 pub mod follow;
+pub mod id_plan;
 pub mod identity;
+pub mod ids;
 pub mod image_gc;
 pub mod image_plan;
 pub mod machine;

@@ -37,6 +37,7 @@ pub fn container(spec: &PodSpec, container: &Container, machine: &Machine) -> Re
         memory_limit_bytes: limit("memory").map_or(0, |memory| memory.bytes().unsigned_abs()),
         pids_limit: 0,
         oom_score_adj: oom_score_adj(spec, request("memory").bytes(), machine),
+        ..Resources::default()
     }
 }
 
@@ -55,8 +56,7 @@ pub fn pod(spec: &PodSpec) -> Resources {
         cpu_quota: sum("cpu", Quantity::millis).map_or(0, |sum| quota(sum + overhead("cpu").millis())),
         cpu_shares: shares(requests.get("cpu").copied().unwrap_or(Quantity::ZERO).millis()),
         memory_limit_bytes: sum("memory", Quantity::bytes).map_or(0, |sum| (sum + overhead("memory").bytes()).unsigned_abs()),
-        pids_limit: 0,
-        oom_score_adj: 0,
+        ..Resources::default()
     }
 }
 

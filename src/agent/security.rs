@@ -1,6 +1,6 @@
 //! A container's security context: the pod's and its own in one. PURE.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, SeccompProfile};
 
@@ -35,6 +35,7 @@ pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, sec
         run_as_user,
         run_as_group: id(own.run_as_group.or(pod.run_as_group)),
         supplemental_groups: groups.filter_map(|group| u32::try_from(group).ok()).collect(),
+        strict_groups: pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         no_new_privs: own.allow_privilege_escalation == Some(false),
         seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile, seccomp_dir) },
@@ -46,7 +47,7 @@ pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, sec
 fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Seccomp {
     match profile.map(|profile| (profile.type_.as_str(), profile.localhost_profile.as_deref())) {
         Some(("Unconfined", _)) => Seccomp::Unconfined,
-        Some(("Localhost", Some(name))) => Seccomp::Localhost(dir.join(PathBuf::from(name.trim_start_matches('/')))),
+        Some(("Localhost", Some(name))) => Seccomp::Localhost(dir.join(name.trim_start_matches('/'))),
         _ => Seccomp::RuntimeDefault,
     }
 }

@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, FilesystemUsage,
-    Image, Images, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, RegistryAuth, Resources, Runtime, RuntimeCondition,
-    RuntimeEvent, SandboxState, Usage,
+    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Features,
+    FilesystemUsage, Image, Images, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, RegistryAuth, Resources, Runtime,
+    RuntimeCondition, RuntimeEvent, SandboxState, Usage,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -257,6 +257,10 @@ impl Runtime for FakeRuntime {
         "fake://0.1.0".into()
     }
 
+    async fn features(&self) -> Features {
+        Features { user_namespaces: true, recursive_read_only_mounts: true, supplemental_groups_policy: true }
+    }
+
     async fn status(&self) -> Vec<RuntimeCondition> {
         let unreachable = self.lock().unreachable.clone();
         ["RuntimeReady", "NetworkReady"]
@@ -309,6 +313,7 @@ impl Runtime for FakeRuntime {
                 host_pid: config.host_pid,
                 host_ipc: config.host_ipc,
                 shared_pid: config.share_process_namespace && !config.host_pid,
+                users: config.users,
             },
             runtime_handler: config.runtime_handler.clone(),
         };

@@ -38,6 +38,11 @@ pub trait Runtime: Send + Sync {
         vec![String::new()]
     }
 
+    /// What it can do that not every runtime can. Unknown is no.
+    async fn features(&self) -> Features {
+        Features::default()
+    }
+
     /// Creates and starts a pod's sandbox, network included. Returns the id.
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError>;
     /// Kills what runs in it and takes its network away. No error when unknown or stopped.

@@ -55,6 +55,30 @@ pub struct PodSandboxConfig {
     pub privileged: bool,
     /// Which of the runtime's ways to run containers (`RunPodSandboxRequest.runtime_handler`); empty: the usual one.
     pub runtime_handler: String,
+    /// A user namespace of its own (`hostUsers: false`) with these ids of the host.
+    pub users: Option<IdRange>,
+}
+
+/// UserNamespace and IDMapping: ids of a user namespace, from 0 on, and where they begin on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub host: u32,
+    pub length: u32,
+}
+
+impl IdRange {
+    /// The host's id of one inside.
+    pub fn on_host(self, id: u32) -> Option<u32> {
+        if id < self.length { self.host.checked_add(id) } else { None }
+    }
+}
+
+/// RuntimeHandlerFeatures and RuntimeFeatures: what a runtime can do beyond what each one can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    pub user_namespaces: bool,
+    pub recursive_read_only_mounts: bool,
+    pub supplemental_groups_policy: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +110,15 @@ pub struct Resources {
     pub memory_limit_bytes: u64,
     pub pids_limit: u64,
     pub oom_score_adj: i32,
+    /// Memory and swap together; below zero: any.
+    pub memory_swap_limit_bytes: i64,
+    /// `0-2,5`
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    /// Bytes by the pages' size (`2MB`).
+    pub hugepages: BTreeMap<String, u64>,
+    /// Files of the container's cgroup (v2) and what to write there.
+    pub unified: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +150,7 @@ pub struct Namespaces {
     pub host_pid: bool,
     pub host_ipc: bool,
     pub shared_pid: bool,
+    pub users: Option<IdRange>,
 }
 
 /// Name and attempt (restart count) of a container.
@@ -164,6 +198,10 @@ pub struct Mount {
     pub readonly: bool,
     /// `private` (default), `rslave`, `rshared`.
     pub propagation: String,
+    /// What is mounted below it is read-only as well.
+    pub recursive_readonly: bool,
+    /// What an id owns on the disk it owns in the pod, whose user namespace has these.
+    pub ids: Option<IdRange>,
 }
 
 /// LinuxContainerSecurityContext.
@@ -179,6 +217,8 @@ pub struct SecurityContext {
     /// A name of the image's /etc/passwd instead of a number.
     pub run_as_username: String,
     pub supplemental_groups: Vec<u32>,
+    /// Only those: none that the image's /etc/group has for the user (`supplementalGroupsPolicy: Strict`).
+    pub strict_groups: bool,
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub seccomp: Seccomp,

@@ -26,6 +26,7 @@ use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, MaxValue};
 
+use super::limits::{self, Limit};
 use super::{devices, sys, wire};
 use crate::cri::{Resources, Usage};
 
@@ -124,10 +125,12 @@ impl Tree {
     pub fn create(&self, path: &str, limits: &Resources) -> Result<Vec<&'static str>, CgroupError> {
         let full = self.full(path);
         let create = |cause: String| CgroupError::Create { path: full.clone(), cause };
+        let more = limits::files(limits).map_err(|error| create(error.to_string()))?;
+        let needed = limits::controllers(&more);
         let controllers: Vec<String> = if self.unified {
             let present = std::fs::read_to_string(self.mounts[0].1.join("cgroup.controllers")).unwrap_or_default();
             let present = present.split_whitespace().map(str::to_owned);
-            present.filter(|name| ["cpu", "memory", "pids"].contains(&name.as_str())).collect()
+            present.filter(|name| ["cpu", "memory", "pids"].contains(&name.as_str()) || needed.contains(name.as_str())).collect()
         } else {
             self.mounts.iter().map(|(controller, _)| controller.clone()).collect()
         };
@@ -142,6 +145,7 @@ impl Tree {
         self.set_cpu(&cgroup, path, limits, &mut missing)?;
         self.set_memory(&cgroup, path, limits, &mut missing)?;
         self.set_pids(&cgroup, path, limits, &mut missing)?;
+        self.set_more(path, &more)?;
         match missing.iter().find(|limit| self.unified && controllers.iter().any(|controller| controller == *limit)) {
             // A pod without its limits, on a host that has them, is not what was asked for.
             Some(limit) => {
@@ -259,22 +263,24 @@ impl Tree {
         let read = |name: &str| std::fs::read_to_string(directory.join(name)).map(|text| text.trim().to_owned());
         let pages = |text: &str| text.parse::<u64>().ok().map(|bytes| bytes / PAGE);
         let with_swap = !self.unified && self.offers("memory", path, "memory.memsw.limit_in_bytes");
+        let swap = limits::swap_bytes(limits).map(|swap| i64::try_from(swap).unwrap_or(i64::MAX));
+        let both = swap.map_or(-1, |swap| wanted.saturating_add(swap));
         if with_swap && read("memory.memsw.limit_in_bytes").ok().and_then(|text| text.parse().ok()).is_some_and(|now: i64| now < wanted) {
             // The kernel lets neither be the other's lesser, on the way up either.
-            memory.set_memswap_limit(wanted).map_err(|error| fail("swap limit", describe(&error)))?;
+            memory.set_memswap_limit(both).map_err(|error| fail("swap limit", describe(&error)))?;
         }
         memory.set_limit(wanted).map_err(|error| fail("memory limit", describe(&error)))?;
         let got = read(file).map_err(|error| fail("memory limit", error.to_string()))?;
         if pages(&got) != Some(limits.memory_limit_bytes / PAGE) {
             return Err(fail("memory limit", format!("it is {got} after {wanted} was set")));
         }
-        // No swap beyond it, as with Kubernetes; where swap is not accounted there is no such file.
+        // No swap beyond it unless it was asked for, as with Kubernetes; where swap is not accounted there is no such file.
         if self.unified {
             if self.offers("memory", path, "memory.swap.max") {
-                memory.set_memswap_limit(0).map_err(|error| fail("swap limit", describe(&error)))?;
+                memory.set_memswap_limit(swap.unwrap_or(-1)).map_err(|error| fail("swap limit", describe(&error)))?;
             }
         } else if with_swap {
-            memory.set_memswap_limit(wanted).map_err(|error| fail("swap limit", describe(&error)))?;
+            memory.set_memswap_limit(both).map_err(|error| fail("swap limit", describe(&error)))?;
         }
         Ok(())
     }
@@ -290,6 +296,21 @@ impl Tree {
         };
         let wanted = MaxValue::Value(i64::try_from(limits.pids_limit).unwrap_or(i64::MAX));
         check("pids limit", pids.set_pid_max(wanted).and_then(|()| pids.get_pid_max()), wanted, &fail)
+    }
+
+    /// Limits that a host may lack: an error then, as only who means them asks for them.
+    fn set_more(&self, path: &str, more: &[Limit]) -> Result<(), CgroupError> {
+        for limit in more {
+            let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: limit.controller(), cause };
+            let file = self.directory("", path).map(|directory| directory.join(&limit.file)).filter(|file| self.unified && file.exists());
+            match file {
+                Some(file) => std::fs::write(&file, &limit.value).map_err(|error| fail(format!("{}: {error}", limit.file)))?,
+                // None of what is not there, and what older kernels do not tell apart.
+                None if limit.controller() == "hugetlb" && (limit.value == "0" || limit.file.ends_with(".rsvd.max")) => {}
+                None => return Err(fail(format!("this host has no {}: it takes cgroup v2 with that controller", limit.file))),
+            }
+        }
+        Ok(())
     }
 
     /// Weighs a cgroup against its siblings, and reads it back. No error where there is no such cgroup or controller.

@@ -1,6 +1,6 @@
 //! Containers: made, started, stopped and removed in a sandbox.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, capability, seccomp, shim, signal, spec};
+use super::{ImageRoot, RuntimeError, capability, limits, profile, seccomp, shim, signal, spec};
 use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, PodSandboxConfig, Resources, Seccomp};
 use crate::model::Timestamp;
 
@@ -117,6 +117,7 @@ impl Inner {
     /// Returns the sandbox's and the container's id.
     pub fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<(String, String), RuntimeError> {
         self.ready_sandbox(sandbox_id)?;
+        limits::files(&config.resources)?;
         let _reserved = self.reserve(Name::Container(sandbox_id.to_owned(), config.metadata.clone()))?;
         let image = self.rootfs.prepare(&config.image)?;
         let from_image = image.config.config().clone().unwrap_or_default();
@@ -158,16 +159,17 @@ impl Inner {
         // The upper directory's own mode and owner are those of the container's root.
         let mode = like.as_ref().map_or(0o755, |like| like.mode() & 0o7777);
         std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(mode)).map_err(RuntimeError::file("set the mode of", &upper))?;
-        if let Some(like) = like {
-            std::os::unix::fs::chown(&upper, Some(like.uid()), Some(like.gid())).map_err(RuntimeError::file("set the owner of", &upper))?;
-        }
+        let (pod, shim_pid) = self.ready_sandbox(&record.sandbox_id)?;
+        let (uid, gid) = like.map_or((0, 0), |like| (like.uid(), like.gid()));
+        // In a user namespace the layers are shown with the pod's ids; this one has them.
+        let own = |id: u32| pod.users.map_or(id, |range| range.on_host(id).unwrap_or(id));
+        std::os::unix::fs::chown(&upper, Some(own(uid)), Some(own(gid))).map_err(RuntimeError::file("set the owner of", &upper))?;
         if !record.config.termination_message_path.is_empty() {
             let path = dir.join("termination-log");
             std::fs::write(&path, "").map_err(RuntimeError::file("make the file", &path))?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
                 .map_err(RuntimeError::file("set the mode of", &path))?;
         }
-        let (pod, shim_pid) = self.ready_sandbox(&record.sandbox_id)?;
         let around = self.surroundings(record, &pod, shim_pid);
         let profile = self.profile(&record.config)?;
         let mut spec = spec::spec(&record.config, &image.config, &around, profile)?;
@@ -210,6 +212,7 @@ impl Inner {
             host_network: pod.host_network,
             host_pid: pod.host_pid,
             host_ipc: pod.host_ipc,
+            users: pod.users,
             shared_pid: pod.share_process_namespace && !pod.host_pid,
             shim_pid,
             files: self.options.sandbox_dir(&record.sandbox_id),
@@ -228,9 +231,10 @@ impl Inner {
             Seccomp::Unconfined => Ok(None),
             Seccomp::RuntimeDefault => Ok(Some(seccomp::default_profile(bounding(config)?)?)),
             Seccomp::Localhost(path) => {
-                let text = std::fs::read(path).map_err(RuntimeError::file("read the seccomp profile", path))?;
-                let profile = serde_json::from_slice(&text);
-                Ok(Some(profile.map_err(|cause| CriError::failed(format!("read the seccomp profile {}", path.display()), cause))?))
+                let text = read_profile(path).map_err(RuntimeError::file("read the seccomp profile", path))?;
+                let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+                let profile = profile::read(&text, bounding(config)?, &kernel);
+                Ok(Some(profile.map_err(|cause| CriError::failed(format!("read {}", path.display()), cause))?))
             }
         }
     }
@@ -361,6 +365,7 @@ impl Inner {
             privileged: config.security.privileged,
             devices: if config.security.privileged { host_devices() } else { Vec::new() },
             stdin: config.stdin,
+            users: pod.users,
         };
         let ours = plan(spec, &place);
         Ok(match self.handler(pod, record)? {
@@ -560,6 +565,7 @@ impl Inner {
         };
         let cgroup = self.container_cgroup(&record).ok_or_else(|| CriError::NotFound(format!("sandbox of container {id}")))?;
         let resources = merged(&record.config.resources, wanted);
+        limits::files(&resources)?;
         let missing = self.cgroups.create(&cgroup, &resources)?;
         if !missing.is_empty() {
             return Err(CriError::failed(attempt(), format!("this host has no controller for {}", missing.join(", "))).into());
@@ -572,6 +578,18 @@ impl Inner {
     }
 }
 
+/// A regular file of a bounded length.
+fn read_profile(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.len() > profile::LIMIT_BYTES {
+        return Err(std::io::Error::other(format!("it is no file of at most {} bytes", profile::LIMIT_BYTES)));
+    }
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, profile::LIMIT_BYTES), &mut text)?;
+    Ok(text)
+}
+
 /// A spec without what may hold values of Secrets.
 fn without_values(mut spec: serde_json::Value) -> serde_json::Value {
     if let Some(process) = spec.get_mut("process").and_then(serde_json::Value::as_object_mut) {
@@ -582,6 +600,7 @@ fn without_values(mut spec: serde_json::Value) -> serde_json::Value {
 
 fn merged(old: &Resources, new: &Resources) -> Resources {
     let or = |new: u64, old: u64| if new == 0 { old } else { new };
+    let text = |new: &String, old: &String| if new.is_empty() { old.clone() } else { new.clone() };
     Resources {
         cpu_period: or(new.cpu_period, old.cpu_period),
         cpu_quota: if new.cpu_quota == 0 { old.cpu_quota } else { new.cpu_quota },
@@ -589,6 +608,11 @@ fn merged(old: &Resources, new: &Resources) -> Resources {
         memory_limit_bytes: or(new.memory_limit_bytes, old.memory_limit_bytes),
         pids_limit: or(new.pids_limit, old.pids_limit),
         oom_score_adj: old.oom_score_adj,
+        memory_swap_limit_bytes: if new.memory_swap_limit_bytes == 0 { old.memory_swap_limit_bytes } else { new.memory_swap_limit_bytes },
+        cpuset_cpus: text(&new.cpuset_cpus, &old.cpuset_cpus),
+        cpuset_mems: text(&new.cpuset_mems, &old.cpuset_mems),
+        hugepages: old.hugepages.clone().into_iter().chain(new.hugepages.clone()).collect(),
+        unified: old.unified.clone().into_iter().chain(new.unified.clone()).collect(),
     }
 }
 
@@ -615,7 +639,7 @@ pub(super) fn user_of(record: &ContainerRecord) -> User {
         },
         groups: security.supplemental_groups.clone(),
         non_root: security.run_as_non_root,
-        exact: false,
+        exact: security.strict_groups,
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,8 +22,8 @@ use super::shim::{self, Program};
 use super::wire::{Exit, Exited, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire};
 use super::{Options, Rootfs, RuntimeError};
 use crate::cri::{
-    ContainerConfig, ContainerMetadata, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, PodSandbox,
-    PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
+    ContainerConfig, ContainerMetadata, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Features,
+    PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
 };
 use crate::network::PodNetwork;
 
@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub seccomp: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
     /// The CPU share that all burstable pods have together; none: not set yet.
     pub burstable: Mutex<Option<u64>>,
+    /// Why pods have no user namespaces of their own, if they have none.
+    pub users_problem: OnceLock<Option<String>>,
     table: Mutex<Table>,
     events: broadcast::Sender<RuntimeEvent>,
     /// Ended with the engine.
@@ -110,6 +112,7 @@ impl Engine {
             options,
             seccomp: Mutex::default(),
             burstable: Mutex::default(),
+            users_problem: OnceLock::new(),
             table: Mutex::default(),
             events: broadcast::channel(4096).0,
             listeners: Mutex::default(),
@@ -327,12 +330,21 @@ impl Runtime for Engine {
         let mut all = vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", true, "", String::new())];
         let problems = self.inner.cgroups.problems();
         all.extend(problems.into_iter().map(|text| condition("CgroupsComplete", false, "ControllerMissing", text)));
+        if let Ok(Some(cause)) = blocking(&self.inner, |inner| Ok(inner.users_problem())).await {
+            let text = format!("pods with `hostUsers: false` are refused: {cause}");
+            all.push(condition("UserNamespaces", false, "NotAvailable", text));
+        }
         all
     }
 
     async fn handlers(&self) -> Vec<String> {
         let own = [String::new(), OWN.to_owned()];
         own.into_iter().chain(self.inner.options.handlers.keys().cloned()).collect()
+    }
+
+    async fn features(&self) -> Features {
+        let users = blocking(&self.inner, |inner| Ok(inner.users_problem())).await;
+        Features { user_namespaces: matches!(users, Ok(None)), recursive_read_only_mounts: true, supplemental_groups_policy: true }
     }
 
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {

@@ -12,7 +12,7 @@
 //! everything again from `record`s, sockets and exit records. A container's mounts exist in its own mount
 //! namespace only, so its end takes them away.
 //!
-//! - `spec`, `launch::plan`, `capability`, `seccomp`, `syscalls`, `syscalls32`, `signal`, `files`,
+//! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `exec`, `reset`: act
 //! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
@@ -30,7 +30,9 @@ mod exec;
 pub mod files;
 pub mod image;
 pub mod launch;
+mod limits;
 mod oci;
+mod profile;
 pub mod record;
 mod reset;
 mod rootfs;

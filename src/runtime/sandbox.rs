@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
 use super::wire::{Init, Request, Shutdown, VERSION};
-use super::{RuntimeError, files, shim};
+use super::{RuntimeError, files, shim, sys, wire};
 use crate::cri::{
     CriError, InterfaceStats, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, PortMapping, Resources, RuntimeEvent, SandboxState,
 };
@@ -26,7 +26,6 @@ const SHARES_OF_A_CPU: u64 = 1024;
 const SHIM_MEMORY_BYTES: u64 = 8 << 20;
 /// And to another OCI runtime, which is there for a moment at a start and for each command.
 const HANDLER_MEMORY_BYTES: u64 = 64 << 20;
-const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=65536k";
 
 pub(super) struct Sandbox {
     pub record: SandboxRecord,
@@ -50,6 +49,7 @@ impl Sandbox {
                 host_pid: config.host_pid,
                 host_ipc: config.host_ipc,
                 shared_pid: config.share_process_namespace && !config.host_pid,
+                users: config.users,
             },
             runtime_handler: config.runtime_handler.clone(),
         }
@@ -65,6 +65,10 @@ fn check(config: &PodSandboxConfig) -> Result<(), CriError> {
         if !files::sysctl_is_of_pod(name, config.host_network, config.host_ipc) {
             return Err(CriError::Invalid(format!("sysctl {name} is not one of the pod's own namespaces")));
         }
+    }
+    let of_host = [("network", config.host_network), ("process", config.host_pid), ("IPC", config.host_ipc)];
+    if let (Some(_), Some((name, _))) = (config.users, of_host.iter().find(|(_, host)| *host)) {
+        return Err(CriError::Invalid(format!("a pod with a user namespace of its own cannot use the host's {name} namespace")));
     }
     if config.hostname.len() > 64 {
         return Err(CriError::Invalid(format!("host name {} is longer than 64", config.hostname)));
@@ -85,6 +89,14 @@ impl Inner {
     pub async fn run_sandbox(self: Arc<Self>, config: &PodSandboxConfig) -> Result<String, RuntimeError> {
         check(config)?;
         self.check_handler(&config.runtime_handler)?;
+        if config.users.is_some() && self.options.handlers.contains_key(&config.runtime_handler) {
+            return Err(CriError::Unsupported("a user namespace for a pod that another OCI runtime runs".into()).into());
+        }
+        if config.users.is_some() {
+            blocking(&self, |inner| Ok(inner.users_problem().map_or(Ok(()), Err)))
+                .await?
+                .map_err(|cause| CriError::failed("make a user namespace for the pod", cause))?;
+        }
         let this = self.clone();
         let twin = self.table().sandboxes.values().find(|one| one.ready && one.record.config == *config).map(|one| one.record.id.clone());
         if let Some(id) = twin {
@@ -161,7 +173,9 @@ impl Inner {
         if !config.host_ipc {
             let shm = run.join("shm");
             let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            rustix::mount::mount("shm", &shm, "tmpfs", flags, SHM_OPTIONS)
+            let root = config.users.map_or(0, |range| range.host);
+            let options = std::ffi::CString::new(format!("mode=1777,size=65536k,uid={root},gid={root}")).unwrap_or_default();
+            rustix::mount::mount("shm", &shm, "tmpfs", flags, options.as_c_str())
                 .map_err(|errno| RuntimeError::file("mount a tmpfs on", &shm)(errno.into()))?;
         }
         self.create_cgroups(record)?;
@@ -230,8 +244,14 @@ impl Inner {
             optional_sysctls: optional.map(|(name, value)| (name.into(), value.into())).collect(),
             cgroup: self.cgroups.entrance(&Self::shim_cgroup(record)),
             oom_score_adj: SHIM_OOM_SCORE,
+            users: config.users.map(|range| wire::IdRange { host: range.host, length: range.length }),
             title: format!("{}/{}", config.metadata.namespace, config.metadata.name),
         }
+    }
+
+    /// Why this host cannot give pods user namespaces of their own; looked at once.
+    pub fn users_problem(&self) -> Option<String> {
+        self.users_problem.get_or_init(|| sys::try_id_mapping(&self.options.root_dir).err()).clone()
     }
 
     /// What pods use as a whole, their shims included.

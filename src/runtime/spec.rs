@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use oci_spec::OciSpecError;
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{
-    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder, PosixRlimitBuilder,
-    PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxIdMapping,
+    LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder,
+    Spec, SpecBuilder, UserBuilder,
 };
 
 use super::capability;
 use super::launch::plan::is_default_device;
+use super::limits::swap_bytes;
 use super::wire::User;
-use crate::cri::types::{self as cri, ContainerConfig, Resources, default_paths};
+use crate::cri::types::{self as cri, ContainerConfig, IdRange, Resources, default_paths};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -27,6 +29,8 @@ pub struct Surroundings {
     pub host_network: bool,
     pub host_pid: bool,
     pub host_ipc: bool,
+    /// The pod's user namespace.
+    pub users: Option<IdRange>,
     pub shared_pid: bool,
     /// Process that holds the pod's namespaces.
     pub shim_pid: i32,
@@ -75,6 +79,10 @@ pub fn spec(
         linux = linux.masked_paths([masked, security.masked_paths.clone()].concat());
         linux = linux.readonly_paths([read_only, security.readonly_paths.clone()].concat());
     }
+    if let Some(range) = around.users {
+        let ids = id_mapping(range).map_err(oci)?;
+        linux = linux.uid_mappings(ids.clone()).gid_mappings(ids);
+    }
     if let Some(profile) = seccomp {
         linux = linux.seccomp(profile);
     }
@@ -104,7 +112,7 @@ pub fn user(config: &ContainerConfig, image: &ImageConfiguration) -> User {
         },
         groups: security.supplemental_groups.clone(),
         non_root: security.run_as_non_root,
-        exact: false,
+        exact: security.strict_groups,
     }
 }
 
@@ -201,6 +209,9 @@ fn namespaces(around: &Surroundings) -> Result<Vec<LinuxNamespace>, OciSpecError
     if !around.host_network {
         all.push(of_pod(LinuxNamespaceType::Network, "net")?);
     }
+    if around.users.is_some() {
+        all.push(new(LinuxNamespaceType::User)?);
+    }
     Ok(all)
 }
 
@@ -212,10 +223,27 @@ fn resources(wanted: &Resources) -> Result<LinuxResources, OciSpecError> {
     if wanted.cpu_quota > 0 {
         cpu = cpu.quota(wanted.cpu_quota).period(if wanted.cpu_period > 0 { wanted.cpu_period } else { 100_000 });
     }
+    if !wanted.cpuset_cpus.is_empty() {
+        cpu = cpu.cpus(wanted.cpuset_cpus.clone());
+    }
+    if !wanted.cpuset_mems.is_empty() {
+        cpu = cpu.mems(wanted.cpuset_mems.clone());
+    }
     let mut all = LinuxResourcesBuilder::default().cpu(cpu.build()?);
     if wanted.memory_limit_bytes > 0 {
         let limit = i64::try_from(wanted.memory_limit_bytes).unwrap_or(i64::MAX);
-        all = all.memory(LinuxMemoryBuilder::default().limit(limit).swap(limit).build()?);
+        let both = swap_bytes(wanted).map_or(-1, |swap| limit.saturating_add_unsigned(swap));
+        all = all.memory(LinuxMemoryBuilder::default().limit(limit).swap(both).build()?);
+    }
+    let pages = |(size, bytes): (&String, &u64)| {
+        let bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
+        LinuxHugepageLimitBuilder::default().page_size(size).limit(bytes).build()
+    };
+    if !wanted.hugepages.is_empty() {
+        all = all.hugepage_limits(wanted.hugepages.iter().map(pages).collect::<Result<Vec<_>, _>>()?);
+    }
+    if !wanted.unified.is_empty() {
+        all = all.unified(wanted.unified.clone().into_iter().collect::<std::collections::HashMap<_, _>>());
     }
     if wanted.pids_limit > 0 {
         let limit = i64::try_from(wanted.pids_limit).unwrap_or(i64::MAX);
@@ -231,6 +259,19 @@ fn mount(kind: &str, source: &Path, target: &Path, options: &[&str]) -> Result<M
         .destination(target)
         .options(options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
         .build()
+}
+
+fn id_mapping(range: IdRange) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    Ok(vec![LinuxIdMappingBuilder::default().container_id(0u32).host_id(range.host).size(range.length).build()?])
+}
+
+/// What an id owns on the disk it owns in the pod.
+fn id_mapped(mut mount: Mount, range: Option<IdRange>) -> Result<Mount, OciSpecError> {
+    if let Some(range) = range {
+        mount.set_uid_mappings(Some(id_mapping(range)?));
+        mount.set_gid_mappings(Some(id_mapping(range)?));
+    }
+    Ok(mount)
 }
 
 fn mounts(config: &ContainerConfig, around: &Surroundings) -> Result<Vec<Mount>, SpecError> {
@@ -254,11 +295,13 @@ fn mounts(config: &ContainerConfig, around: &Surroundings) -> Result<Vec<Mount>,
     let files = [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")];
     for (file, target) in files {
         let file_access = if config.security.readonly_rootfs { "ro" } else { "rw" };
-        all.push(mount("bind", &around.files.join(file), Path::new(target), &["bind", "nodev", "rprivate", file_access]).map_err(oci)?);
+        let bound = mount("bind", &around.files.join(file), Path::new(target), &["bind", "nodev", "rprivate", file_access]);
+        all.push(bound.and_then(|bound| id_mapped(bound, around.users)).map_err(oci)?);
     }
     if !config.termination_message_path.is_empty() {
         let target = Path::new(&config.termination_message_path);
-        all.push(mount("bind", &around.termination_log, target, &["bind", "nodev", "rprivate"]).map_err(oci)?);
+        let bound = mount("bind", &around.termination_log, target, &["bind", "nodev", "rprivate"]);
+        all.push(bound.and_then(|bound| id_mapped(bound, around.users)).map_err(oci)?);
     }
     let mut wanted: Vec<&cri::Mount> = config.mounts.iter().collect();
     // What lies below another comes after it.
@@ -272,11 +315,21 @@ fn mounts(config: &ContainerConfig, around: &Surroundings) -> Result<Vec<Mount>,
         let propagation = if one.propagation.is_empty() || one.propagation == "private" { "rprivate" } else { &one.propagation };
         // Such a node is in every container anyway; read-only as there, so that its mode stays the host's affair.
         let harmless = is_default_device(&one.host_path);
-        let mut options = vec!["rbind", propagation, if one.readonly || harmless { "ro" } else { "rw" }];
+        let access = match (one.readonly || harmless, one.recursive_readonly) {
+            (true, true) => "rro",
+            (true, false) => "ro",
+            (false, _) => "rw",
+        };
+        let mut options = vec!["rbind", propagation, access];
         if !privileged && !harmless {
             options.push("nodev");
         }
-        all.push(mount("bind", &one.host_path, &one.container_path, &options).map_err(oci)?);
+        if one.ids.is_some() && one.ids != around.users {
+            let cause = format!("mount {}: its ids are not those of the pod's user namespace", one.container_path.display());
+            return Err(SpecError::Invalid { container: name.clone(), cause });
+        }
+        let bound = mount("bind", &one.host_path, &one.container_path, &options);
+        all.push(bound.and_then(|bound| id_mapped(bound, one.ids.filter(|_| !harmless))).map_err(oci)?);
     }
     Ok(all)
 }

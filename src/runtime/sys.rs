@@ -2,9 +2,11 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::libc;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use super::devices::Instruction;
 
@@ -71,4 +73,81 @@ pub(super) fn attach_device_program(program: BorrowedFd<'_>, cgroup: BorrowedFd<
     let number = |descriptor: BorrowedFd<'_>| u32::try_from(descriptor.as_raw_fd()).unwrap_or(u32::MAX);
     let attach = Attach { target: number(cgroup), program: number(program), kind: ATTACH_CGROUP_DEVICE, flags: ALLOW_MULTI };
     bpf(PROG_ATTACH, &attach).map(drop)
+}
+
+/// linux/mount.h
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+/// `struct mount_attr` (mount_setattr(2)).
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    users: u64,
+}
+
+/// A process that does nothing, in a user namespace of its own, until this is dropped.
+struct Sleeper(libc::pid_t);
+
+impl Sleeper {
+    fn in_new_user_namespace() -> io::Result<Self> {
+        let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
+        // SAFETY: without CLONE_VM and a stack this is fork(2). The child is the copy of one thread of several, so it only
+        // makes system calls that take no lock of this process, and never returns from here.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) };
+        match pid {
+            -1 => Err(io::Error::last_os_error()),
+            0 => loop {
+                // SAFETY: as said; prctl sets what happens to this process when its parent ends, pause waits.
+                unsafe {
+                    libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                    libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
+                }
+            },
+            pid => libc::pid_t::try_from(pid).map(Self).map_err(io::Error::other),
+        }
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // SAFETY: a child of ours that nobody else waits for, so the number is its own until it is waited for here.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// Whether pods can have user namespaces here: one can be made, and files in `dir` and in a tmpfs be shown with its ids.
+pub(super) fn try_id_mapping(dir: &Path) -> Result<(), String> {
+    let said = |attempt: &'static str| move |cause: io::Error| format!("{attempt}: {cause}");
+    let sleeper = Sleeper::in_new_user_namespace().map_err(said("make a user namespace"))?;
+    let file = |name: &str| format!("/proc/{}/{name}", sleeper.0);
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(file(map), "0 65536 65536\n").map_err(said("map ids of a user namespace"))?;
+    }
+    let users = std::fs::File::open(file("ns/user")).map_err(said("open a user namespace"))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let on_disk = rustix::mount::open_tree(rustix::fs::CWD, dir, flags);
+    let in_memory = || {
+        let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_create(&context)?;
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    let disk = on_disk.map_err(io::Error::from).and_then(|mount| id_map(mount.as_fd(), users.as_fd()));
+    disk.map_err(|cause| format!("the file system of {} does not map ids: {cause}", dir.display()))?;
+    let memory = in_memory().map_err(io::Error::from).and_then(|mount| id_map(mount.as_fd(), users.as_fd()));
+    memory.map_err(said("tmpfs does not map ids (it does from Linux 6.3 on)"))
+}
+
+fn id_map(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    let users = u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?;
+    let attributes = MountAttributes { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, users };
+    let (size, path) = (size_of::<MountAttributes>(), c"".as_ptr());
+    // SAFETY: an empty C string and a live mount_attr of the given size, both only read.
+    let result =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), path, libc::AT_EMPTY_PATH, &raw const attributes, size) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

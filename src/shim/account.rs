@@ -82,6 +82,12 @@ mod tests {
     }
 
     #[test]
+    fn exact_groups_are_those_that_were_said() {
+        let user = User { name: "app".into(), groups: vec![7], exact: true, ..User::default() };
+        assert_eq!(resolve(&user, PASSWD, GROUP).map(|account| account.groups).ok(), Some(vec![7, 1001]));
+    }
+
+    #[test]
     fn unknown_names_are_refused() {
         assert!(who("nobody", None, None).is_err());
         assert!(who("app:nogroup", None, None).is_err());

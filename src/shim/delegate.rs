@@ -27,7 +27,7 @@ pub fn attend(
     rustix::process::setsid().attempt(|| "start a session")?;
     sys::reset_signals();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).attempt(|| "tie it to its shim")?;
-    carry_out(steps)?;
+    carry_out(steps, None)?;
     for (target, fd) in (0..).zip(standard) {
         sys::install_standard(fd, target).attempt(|| "install the standard streams")?;
     }

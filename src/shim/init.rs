@@ -15,13 +15,14 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::step::{Attempt, new_filesystem, refuse};
 use crate::sys;
+use crate::users::Users;
 use crate::wire::Failed;
 
 /// Nobody's, as the pause container's of Kubernetes.
 const NOBODY: u32 = 65_535;
 
 /// Starts it in a new PID namespace; it has let go of everything when this returns.
-pub fn start() -> Result<(i32, OwnedFd), Failed> {
+pub fn start(users: Option<&Users>) -> Result<(i32, OwnedFd), Failed> {
     let what = || "make the pod's PID namespace";
     let (ready, done) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(what)?;
     match sys::fork(libc::CLONE_NEWPID as u64, None).attempt(what)? {
@@ -33,7 +34,8 @@ pub fn start() -> Result<(i32, OwnedFd), Failed> {
             }
         }
         sys::Side::Child => {
-            if give_everything_up().is_err() || rustix::io::write(&done, &[1]).is_err() {
+            let entered = users.map_or(Ok(()), |users| users.enter(&[], nix::sched::CloneFlags::empty()));
+            if entered.and_then(|()| give_everything_up()).is_err() || rustix::io::write(&done, &[1]).is_err() {
                 sys::exit_now(1);
             }
             sys::close_from(0);

@@ -8,11 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sched::CloneFlags;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::thread::ThreadNameSpaceType;
 
 use crate::step::{Attempt, carry_out, refuse};
+use crate::users::Users;
 use crate::wire::{Cgroup, Commands, Done, Exec, Failed, Launch, Process, Response, Step};
 use crate::{delegate, process, socket, sys};
 
@@ -30,8 +32,9 @@ pub struct Streams {
     pub stdin: Option<OwnedFd>,
 }
 
-/// Begins to start a container. `shared_pid`: the init of the pod's PID namespace, where it has one.
-pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<(Birth, Streams), Failed> {
+/// Begins to start a container. `shared_pid`: the init of the pod's PID namespace, `users`: the pod's user namespace, where
+/// it has one.
+pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>, users: Option<&Users>) -> Result<(Birth, Streams), Failed> {
     let what = || "prepare the standard streams";
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).attempt(what);
     let (null_in, stdin) = if launch.stdin && !launch.process.tty {
@@ -50,7 +53,7 @@ pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<(Birth
     let born = if let Some(commands) = &launch.commands {
         delegate(libc::CLONE_NEWNS, commands, &launch.steps, &launch.process, standard)?
     } else {
-        start(flags, launch, join, standard)?
+        start(flags, launch, (join, users), standard)?
     };
     for fd in [&stdout, &stderr] {
         rustix::io::ioctl_fionbio(fd, true).attempt(what)?;
@@ -58,14 +61,24 @@ pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>) -> Result<(Birth
     Ok((born, Streams { stdout, stderr, stdin }))
 }
 
-fn start(flags: i32, launch: &Launch, join: Option<BorrowedFd<'_>>, standard: [BorrowedFd<'_>; 3]) -> Result<Birth, Failed> {
+fn start(
+    flags: i32,
+    launch: &Launch,
+    (join, users): (Option<BorrowedFd<'_>>, Option<&Users>),
+    standard: [BorrowedFd<'_>; 3],
+) -> Result<Birth, Failed> {
     give_birth(flags, &launch.cgroup, join, &launch.process, |sync| {
         enter_cgroup(&launch.cgroup)?;
         if launch.new_cgroup_namespace {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).attempt(|| "make a cgroup namespace")?;
+            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).attempt(|| "make a cgroup namespace")?;
         }
         process::set_oom_score(&launch.process)?;
-        carry_out(&launch.steps)?;
+        carry_out(&launch.steps, users)?;
+        if let Some(users) = users {
+            // The ones it has had until now are the host's.
+            let cgroup = if launch.new_cgroup_namespace { CloneFlags::CLONE_NEWCGROUP } else { CloneFlags::empty() };
+            users.enter(&standard, CloneFlags::CLONE_NEWNS | cgroup)?;
+        }
         finish(&launch.process, standard, sync)
     })
 }
@@ -132,7 +145,7 @@ impl Birth {
 }
 
 /// Begins to run a command in the container whose first process is `init`.
-pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd]) -> Result<Birth, Failed> {
+pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd], users: Option<&Users>) -> Result<Birth, Failed> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| "prepare the standard streams")?;
     let fd = |index: usize| standard.get(index).unwrap_or(&null).as_fd();
     let streams = [fd(0), fd(1), fd(2)];
@@ -144,6 +157,9 @@ pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd]) -> Result<B
         process::set_oom_score(&exec.process)?;
         let namespaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
         rustix::thread::move_into_thread_name_spaces(init, namespaces).attempt(|| "enter the container's namespaces")?;
+        if let Some(users) = users {
+            users.enter(&streams, CloneFlags::empty())?;
+        }
         finish(&exec.process, streams, sync)
     })
 }

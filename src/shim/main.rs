@@ -25,6 +25,7 @@ mod serve;
 mod socket;
 mod step;
 mod sys;
+mod users;
 #[allow(dead_code, reason = "the engine uses the rest")]
 mod wire;
 mod writer;
@@ -40,6 +41,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::serve::{Shim, State};
 use crate::step::{Attempt, refuse};
+use crate::users::{Founder, Users, write_sysctl};
 use crate::wire::{Failed, Hello, Init, Response, VERSION, Wire};
 
 fn main() {
@@ -101,11 +103,11 @@ fn prepare(init: &Init) -> Result<Shim, Failed> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).attempt(|| "become a subreaper")?;
     let signals = catch_signals()?;
     let listener = listen(&init.directory)?;
-    namespaces(init)?;
-    let shared_pid = if init.shared_pid { Some(init::start()?) } else { None };
+    let users = namespaces(init)?;
+    let shared_pid = if init.shared_pid { Some(init::start(users.as_ref())?) } else { None };
     // Our own memory and files are no business of a container that shares our user; children inherit it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).attempt(|| "become not dumpable")?;
-    Ok(Shim { listener, signals, shared_pid, state: State::default() })
+    Ok(Shim { listener, signals, shared_pid, users, state: State::default() })
 }
 
 fn catch_signals() -> Result<SignalFd, Failed> {
@@ -132,7 +134,8 @@ fn listen(directory: &str) -> Result<UnixListener, Failed> {
     UnixListener::bind(path).attempt(what)
 }
 
-fn namespaces(init: &Init) -> Result<(), Failed> {
+/// The pod's namespaces, and what is set in them.
+fn namespaces(init: &Init) -> Result<Option<Users>, Failed> {
     let mut flags = CloneFlags::empty();
     if init.new_network {
         flags |= CloneFlags::CLONE_NEWNET;
@@ -143,7 +146,10 @@ fn namespaces(init: &Init) -> Result<(), Failed> {
     if !init.hostname.is_empty() {
         flags |= CloneFlags::CLONE_NEWUTS;
     }
-    unshare(flags).attempt(|| "make the pod's namespaces")?;
+    let founded = match &init.users {
+        Some(range) => Some(users::found(range, flags)?),
+        None => unshare(flags).attempt(|| "make the pod's namespaces").map(|()| None)?,
+    };
     if !init.hostname.is_empty() {
         nix::unistd::sethostname(&init.hostname).attempt(|| format!("set the host name {}", init.hostname))?;
     }
@@ -151,9 +157,14 @@ fn namespaces(init: &Init) -> Result<(), Failed> {
         loopback_up()?;
     }
     for (name, value) in &init.optional_sysctls {
-        std::fs::write(file_of_sysctl(name), value).ok();
+        write_sysctl(name, value).ok();
     }
-    set_sysctls(&init.sysctls)
+    let Some((users, founder)) = founded else {
+        return init.sysctls.iter().try_for_each(|(name, value)| write_sysctl(name, value)).map(|()| None);
+    };
+    // By one in it: what they are of is not ours.
+    Founder::finish(founder, &init.sysctls)?;
+    Ok(Some(users))
 }
 
 fn loopback_up() -> Result<(), Failed> {
@@ -161,12 +172,4 @@ fn loopback_up() -> Result<(), Failed> {
     let kind = rustix::net::SocketType::DGRAM;
     let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, rustix::net::SocketFlags::CLOEXEC, None).attempt(what)?;
     sys::loopback_up(socket.as_fd()).attempt(what)
-}
-
-fn file_of_sysctl(name: &str) -> String {
-    format!("/proc/sys/{}", name.replace('.', "/"))
-}
-
-fn set_sysctls(all: &[(String, String)]) -> Result<(), Failed> {
-    all.iter().try_for_each(|(name, value)| std::fs::write(file_of_sysctl(name), value).attempt(|| format!("set {name}={value}")))
 }

@@ -29,6 +29,10 @@ pub fn set_oom_score(process: &Process) -> Result<(), Failed> {
 /// Becomes the program. Inside the container's root. Returns only with the reason why not.
 pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Failed> {
     let account = account(&process.user)?;
+    // To the kernel it means "as it is": root.
+    if account.uid == u32::MAX || account.gid == u32::MAX || account.groups.contains(&u32::MAX) {
+        return Err(refuse("start the container", format!("{} is nobody's number", u32::MAX)));
+    }
     if process.user.non_root && account.uid == 0 {
         return Err(refuse("start the container", "it must not run as root, and its user is uid 0"));
     }

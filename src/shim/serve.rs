@@ -12,6 +12,7 @@ use rustix::process::WaitOptions;
 use crate::launch::{self, Birth, Progress, Streams};
 use crate::log::{Pumped, Sink, Stream, now_ns};
 use crate::step::{Attempt, refuse};
+use crate::users::Users;
 use crate::wire::{
     Containers, Done, Exec, Exit, Exited, Failed, Forget, Hello, Kill, Launch, LogFile, Request, Response, Run, Running, Shutdown, Started,
     VERSION, record_text,
@@ -32,6 +33,8 @@ pub struct Shim {
     pub signals: SignalFd,
     /// First process of the pod's shared PID namespace: (pid, pidfd).
     pub shared_pid: Option<(i32, OwnedFd)>,
+    /// The pod's user namespace.
+    pub users: Option<Users>,
     pub state: State,
 }
 
@@ -253,7 +256,7 @@ impl Shim {
         let begun = if self.state.knows(&run.id) {
             Err(refuse(format!("start container {}", run.id), "it was started before"))
         } else {
-            self.state.ensure_writer().and_then(|()| launch::run(&run.launch, shared))
+            self.state.ensure_writer().and_then(|()| launch::run(&run.launch, shared, self.users.as_ref()))
         };
         match begun {
             Ok((birth, streams)) => {
@@ -266,7 +269,7 @@ impl Shim {
     }
 
     fn exec(&mut self, exec: &Exec, fds: &[OwnedFd], caller: UnixStream) {
-        match self.state.live(&exec.container).and_then(|c| launch::exec(exec, c.pidfd.as_fd(), fds)) {
+        match self.state.live(&exec.container).and_then(|c| launch::exec(exec, c.pidfd.as_fd(), fds, self.users.as_ref())) {
             Ok(birth) => {
                 let kind = Kind::Command(exec.container.clone());
                 self.state.starting.push(Starting { birth, caller, kind, died: None });

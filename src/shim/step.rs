@@ -14,6 +14,7 @@ use rustix::mount::{
 };
 
 use crate::sys;
+use crate::users::Users;
 use crate::wire::{Attach, Failed, Filesystem, Node, OpenTree, Overlay, Step};
 
 /// Names what was attempted.
@@ -39,7 +40,8 @@ pub fn refuse(attempt: impl Into<String>, cause: impl Into<String>) -> Failed {
 }
 
 #[derive(Default)]
-struct Builder {
+struct Builder<'u> {
+    users: Option<&'u Users>,
     trees: Vec<Option<OwnedFd>>,
     root: Option<OwnedFd>,
     /// An empty read-only file system, made once, for directories to hide.
@@ -48,13 +50,13 @@ struct Builder {
     parent: Option<(String, OwnedFd)>,
 }
 
-/// Carries out every step.
-pub fn carry_out(steps: &[Step]) -> Result<(), Failed> {
-    let mut builder = Builder::default();
+/// Carries out every step. `users`: the pod's user namespace, where it has one.
+pub fn carry_out(steps: &[Step], users: Option<&Users>) -> Result<(), Failed> {
+    let mut builder = Builder { users, ..Builder::default() };
     steps.iter().try_for_each(|step| builder.step(step))
 }
 
-impl Builder {
+impl Builder<'_> {
     fn step(&mut self, step: &Step) -> Result<(), Failed> {
         match step {
             Step::OpenTree(tree) => self.open_tree(tree),
@@ -99,6 +101,9 @@ impl Builder {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
         let fd = rustix::mount::open_tree(CWD, tree.source.as_str(), flags).attempt(|| format!("open {} of the host", tree.source))?;
+        if tree.id_mapped {
+            self.users()?.map(fd.as_fd(), &tree.source)?;
+        }
         let slot = tree.slot as usize;
         if self.trees.len() <= slot {
             self.trees.resize_with(slot + 1, || None);
@@ -107,10 +112,27 @@ impl Builder {
         Ok(())
     }
 
+    fn users(&self) -> Result<&Users, Failed> {
+        self.users.ok_or_else(|| refuse("carry out the plan", "it maps ids, and the pod has no user namespace"))
+    }
+
+    /// A layer with the pod's ids: mounted over itself, here where nobody else sees it, as overlayfs wants a mount of the
+    /// namespace it is in.
+    fn mapped_layer(&self, path: &str) -> Result<(), Failed> {
+        let what = || format!("open the layer {path}");
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = rustix::mount::open_tree(CWD, path, flags).attempt(what)?;
+        self.users()?.map(tree.as_fd(), path)?;
+        rustix::mount::move_mount(&tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).attempt(what)
+    }
+
     fn overlay(&mut self, overlay: &Overlay) -> Result<(), Failed> {
         let what = || format!("mount the root file system at {}", overlay.at);
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &String| rustix::fs::open(path.as_str(), directory, Mode::empty()).attempt(|| format!("open the layer {path}"));
+        if overlay.id_mapped {
+            overlay.lower.iter().try_for_each(|path| self.mapped_layer(path))?;
+        }
         // Descriptors instead of paths: short whatever the number of layers, and nothing to escape.
         let lower = overlay.lower.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let (upper, work) = (open(&overlay.upper)?, open(&overlay.work)?);
@@ -134,7 +156,7 @@ impl Builder {
             sys::mount_setattr(root.as_fd(), false, overlay.attributes, 0).attempt(what)?;
         }
         self.root = Some(root);
-        Ok(())
+        if overlay.id_mapped { self.users()?.make_files_as_root() } else { Ok(()) }
     }
 
     fn directory(&mut self, path: &str) -> Result<(), Failed> {
@@ -188,8 +210,12 @@ impl Builder {
         if kind == FileType::Directory {
             self.parent = None;
         }
-        if attach.attributes != 0 || attach.propagation != 0 {
-            sys::mount_setattr(tree.as_fd(), true, attach.attributes, attach.propagation).attempt(what)?;
+        let (everywhere, top) = (attach.attributes & !attach.only_top, attach.attributes & attach.only_top);
+        if everywhere != 0 || attach.propagation != 0 {
+            sys::mount_setattr(tree.as_fd(), true, everywhere, attach.propagation).attempt(what)?;
+        }
+        if top != 0 {
+            sys::mount_setattr(tree.as_fd(), false, top, 0).attempt(what)?;
         }
         mount_on(&tree, &target).attempt(what)
     }

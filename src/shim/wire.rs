@@ -193,6 +193,14 @@ message! {
         title: String,
         /// Set where the host lets us.
         optional_sysctls: Vec<(String, String)>,
+        /// The pod has a user namespace of its own, which its other namespaces belong to.
+        users: Option<IdRange>,
+    }
+
+    /// Ids of a user namespace, from 0 on, and where they begin outside.
+    IdRange {
+        host: u32,
+        length: u32,
     }
 
     /// How to enter a cgroup.
@@ -423,6 +431,8 @@ message! {
         slot: u32,
         source: String,
         recursive: bool,
+        /// Its files are shown with the ids of the pod's user namespace.
+        id_mapped: bool,
     }
 
     /// Nothing we mount reaches the host, and nothing of the host reaches us.
@@ -441,6 +451,8 @@ message! {
         at: String,
         /// MOUNT_ATTR_* bits.
         attributes: u64,
+        /// The layers are shown with the ids of the pod's user namespace.
+        id_mapped: bool,
     }
 
     /// A new file system instance in the container.
@@ -464,6 +476,8 @@ message! {
         propagation: u64,
         /// Links of the image are followed (inside it); else refused.
         follow: bool,
+        /// Those of the attributes that are set on the mount itself alone.
+        only_top: u64,
     }
 
     Symlink {

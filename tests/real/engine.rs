@@ -4,6 +4,7 @@
 mod attacks;
 mod everyday;
 mod handler;
+mod isolation;
 mod survival;
 
 use std::collections::BTreeMap;
@@ -420,7 +421,7 @@ async fn a_read_only_root_is_read_only_and_its_volumes_are_as_said() {
         container_path: container.into(),
         host_path: host.into(),
         readonly,
-        propagation: String::new(),
+        ..Mount::default()
     };
     let mut config = script(
         &subject,

@@ -108,6 +108,7 @@ fn what_pods_may_ask_for() {
     hooks_run_before_restarts_and_drains(&place);
     files_tell_of_the_pod(&place);
     groups_own_their_volumes(&place);
+    users_of_a_pod_are_its_own(&place);
     last_words_are_kept(&place);
     ports_of_the_host_lead_to_pods(&place);
 }
@@ -337,6 +338,52 @@ fn groups_own_their_volumes(place: &Place<'_>) {
     assert_eq!(place.inside("groups", stat).lines().collect::<Vec<_>>(), want);
     assert_eq!(place.inside("groups", "cat /all/deep/password"), "hunter2", "by the group");
     place.delete(&["groups"]);
+}
+
+const OWN_USERS: &str = r#"  hostUsers: false
+  securityContext: {fsGroup: 77, supplementalGroupsPolicy: Strict, seccompProfile: {type: Localhost, localhostProfile: pods/plain.json}}
+  volumes:
+  - {name: host, hostPath: {path: HOST}}
+  - {name: scratch, emptyDir: {}}
+  - {name: memory, emptyDir: {medium: Memory}}
+  - {name: conf, configMap: {name: users}}
+  containers:
+  - {name: main, image: podbay.local/busybox:test, command: [sleep, "10000"], volumeMounts: [
+      {name: host, mountPath: /host}, {name: scratch, mountPath: /scratch}, {name: memory, mountPath: /memory},
+      {name: conf, mountPath: /conf, readOnly: true, recursiveReadOnly: Enabled}, {name: scratch, mountPath: /sub, subPath: a/b}]}"#;
+
+/// Its root is nobody on the host, and its volumes are as any other pod's.
+fn users_of_a_pod_are_its_own(place: &Place<'_>) {
+    place.apply("users", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: users}\ndata: {key: text}\n");
+    let refused =
+        place.try_apply("users-host", &pod("users-host", &OWN_USERS.replace("hostUsers: false", "hostUsers: false\n  hostPID: true")));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("spec.hostPID: Forbidden: when `pod.Spec.HostUsers` is false"), "{said}");
+    place.pod("users-a", OWN_USERS);
+    place.told_of("users-a", "Failed", "cannot load seccomp profile");
+    let profiles = place.admin.hosts.dir.join("one/data/seccomp/pods");
+    std::fs::create_dir_all(&profiles).unwrap();
+    let rule =
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#;
+    std::fs::write(profiles.join("plain.json"), rule).unwrap();
+    place.pod("users-b", OWN_USERS);
+    let ids = ["users-a", "users-b"].map(|name| {
+        place.ready(name);
+        let script = format!(
+            "id -u; id -G; cat /conf/key; echo; stat -Lc %u:%g /scratch /memory /sub /conf/key; touch /host/of-{name} /scratch/x /memory/x /sub/x; \
+             mkdir /tmp/x 2>&1; cat /proc/self/uid_map"
+        );
+        let told = place.inside(name, &script);
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[..7], ["0", "0 77", "text", "0:77", "0:77", "0:77", "0:77"], "{told}");
+        assert!(lines[7].contains("No space left on device"), "{told}");
+        assert_eq!(sh(&format!("stat -c %u {}/of-{name}", place.told.display())).trim(), "0", "as Kubernetes maps a hostPath");
+        let map: Vec<u32> = lines[8].split_whitespace().map(|word| word.parse().unwrap()).collect();
+        assert_eq!((map[0], map[2]), (0, 65_536), "{told}");
+        map[1]
+    });
+    assert!(ids[0] != ids[1] && ids.iter().all(|first| *first >= 65_536 && first % 65_536 == 0), "{ids:?}");
+    place.delete(&["users-a", "users-b"]);
 }
 
 /// The first writes what it is asked for, the second more than is kept, the third only to its log; the others

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
-use crate::cri::wire;
-use crate::cri::{ContainerConfig, ContainerState, ContainerStatus, Mount, PodSandbox, PodSandboxConfig};
+use crate::cri::wire::{self, sandbox::namespaces_from_wire};
+use crate::cri::{ContainerConfig, ContainerState, ContainerStatus, Mount, Namespaces, PodSandbox, PodSandboxConfig};
 use crate::runtime::files::{hosts, hosts_of_host};
 
 /// Which file a container's termination message is in.
@@ -89,9 +89,10 @@ impl Files {
     pub fn add(&self, sandbox_id: &str, config: &ContainerConfig) -> io::Result<ContainerConfig> {
         let (mut config, dir) = (config.clone(), self.of_sandbox(sandbox_id)?);
         let hosts = dir.join("hosts");
+        let ids = self.sandbox_config(sandbox_id).and_then(|pod| namespaces(&pod).users);
         if hosts.exists() && !config.mounts.iter().any(|mount| mount.container_path == Path::new(HOSTS)) {
             let readonly = config.security.readonly_rootfs;
-            config.mounts.push(Mount { container_path: HOSTS.into(), host_path: hosts, readonly, propagation: String::new() });
+            config.mounts.push(Mount { container_path: HOSTS.into(), host_path: hosts, readonly, ids, ..Mount::default() });
         }
         if !config.termination_message_path.is_empty() {
             std::fs::create_dir_all(&dir)?;
@@ -101,7 +102,7 @@ impl Files {
             file.set_permissions(std::fs::Permissions::from_mode(0o666))?;
             config.annotations.insert(ANNOTATION.into(), path.to_string_lossy().into_owned());
             let target = config.termination_message_path.clone().into();
-            config.mounts.push(Mount { container_path: target, host_path: path, readonly: false, propagation: String::new() });
+            config.mounts.push(Mount { container_path: target, host_path: path, ids, ..Mount::default() });
         }
         Ok(config)
     }
@@ -131,6 +132,13 @@ impl Files {
             _ => Ok(()),
         }
     }
+}
+
+/// Which namespaces a sandbox was asked to have.
+pub(super) fn namespaces(pod: &wire::PodSandboxConfig) -> Namespaces {
+    let security = pod.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let options = security.and_then(|security| security.namespace_options.as_ref());
+    options.map(namespaces_from_wire).unwrap_or_default()
 }
 
 fn read_message(path: &Path) -> String {

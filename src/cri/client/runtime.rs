@@ -11,8 +11,8 @@ use super::{Client, PATIENCE, Shared, done, got, request, timed};
 use crate::cri::wire::sandbox::{namespaces_to_wire, resources_to_wire};
 use crate::cri::wire::{self, container, sandbox, status};
 use crate::cri::{
-    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Images as _,
-    PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
+    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Features,
+    Images as _, PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
 };
 
 /// So many questions at once.
@@ -122,6 +122,18 @@ impl Runtime for Client {
         let answer = self.shared.runtime().status(request(wire::StatusRequest { verbose: false })).await;
         let all = got("ask the runtime for its handlers", answer).map(|answer| answer.runtime_handlers);
         all.unwrap_or_default().into_iter().map(|handler| handler.name).collect()
+    }
+
+    async fn features(&self) -> Features {
+        let answer = self.shared.runtime().status(request(wire::StatusRequest { verbose: false })).await;
+        let Ok(answer) = got("ask the runtime what it can do", answer) else { return Features::default() };
+        let handlers = answer.runtime_handlers.into_iter();
+        let of_default = handlers.filter(|handler| handler.name.is_empty()).find_map(|handler| handler.features).unwrap_or_default();
+        Features {
+            user_namespaces: of_default.user_namespaces,
+            recursive_read_only_mounts: of_default.recursive_read_only_mounts,
+            supplemental_groups_policy: answer.features.is_some_and(|features| features.supplemental_groups_policy),
+        }
     }
 
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {

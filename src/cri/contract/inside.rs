@@ -82,7 +82,7 @@ async fn mounts_are_there(subject: &Subject) {
         container_path: Path::new("/mnt").join(name),
         host_path: dir.join(name),
         readonly,
-        propagation: String::new(),
+        ..Mount::default()
     };
     let mut config =
         script(subject, "mounts", "cat /mnt/rw/file /mnt/ro/file; echo; echo after > /mnt/rw/file; echo no > /mnt/ro/file || echo refused");

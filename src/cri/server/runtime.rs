@@ -174,13 +174,22 @@ impl Core {
             });
             info.insert("info".to_owned(), text.to_string());
         }
-        let features = wire::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
-        let handler = |name| wire::RuntimeHandler { name, features: Some(features) };
+        let can = self.runtime.features().await;
+        let features = wire::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: can.recursive_read_only_mounts,
+            user_namespaces: can.user_namespaces,
+        };
+        // Another runtime's own affair, which nobody has asked it.
+        let of = |usual: bool| if usual { features } else { wire::RuntimeHandlerFeatures::default() };
+        let handler = |name: String| wire::RuntimeHandler { features: Some(of(name.is_empty())), name };
         Ok(wire::StatusResponse {
             status: Some(wire::RuntimeStatus { conditions: conditions.collect() }),
             info,
             runtime_handlers: self.runtime.handlers().await.into_iter().map(handler).collect(),
-            features: Some(wire::RuntimeFeatures::default()),
+            features: Some(wire::RuntimeFeatures {
+                supplemental_groups_policy: can.supplemental_groups_policy,
+                ..wire::RuntimeFeatures::default()
+            }),
         })
     }
 

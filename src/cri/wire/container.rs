@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super as wire;
-use super::sandbox::{known, refuse_apparmor, refuse_namespaces, refuse_selinux, resources_from_wire, resources_to_wire};
+use super::sandbox::{
+    ids_from_wire, ids_to_wire, known, refuse_apparmor, refuse_namespaces, refuse_selinux, resources_from_wire, resources_to_wire,
+};
 use super::security_profile::ProfileType;
 use super::signal;
 use crate::cri::CriError;
@@ -63,11 +65,10 @@ fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
     if mount.image.is_some() {
         return unsupported("an image as a volume");
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return unsupported("id mappings");
-    }
-    if mount.recursive_read_only {
-        return unsupported("recursive_read_only");
+    let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    let ids = mapped.then(|| ids_from_wire(&mount.uid_mappings, &mount.gid_mappings)).transpose()?;
+    if mount.recursive_read_only && (!mount.readonly || mount.propagation != 0) {
+        return Err(CriError::Invalid(format!("mount {}: recursive_read_only needs readonly, and no propagation", mount.container_path)));
     }
     let propagation = match known("propagation", mount.propagation)? {
         wire::MountPropagation::PropagationPrivate => "",
@@ -79,6 +80,8 @@ fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
         host_path: mount.host_path.into(),
         readonly: mount.readonly,
         propagation: propagation.into(),
+        recursive_readonly: mount.recursive_read_only,
+        ids,
     })
 }
 
@@ -95,6 +98,9 @@ pub fn mount_to_wire(mount: &Mount) -> wire::Mount {
         host_path: text(&mount.host_path),
         readonly: mount.readonly,
         propagation: propagation.into(),
+        recursive_read_only: mount.recursive_readonly,
+        uid_mappings: mount.ids.map(ids_to_wire).unwrap_or_default(),
+        gid_mappings: mount.ids.map(ids_to_wire).unwrap_or_default(),
         ..wire::Mount::default()
     }
 }
@@ -102,7 +108,7 @@ pub fn mount_to_wire(mount: &Mount) -> wire::Mount {
 /// A mount as a status tells it.
 pub fn mount_of_status(mount: wire::Mount) -> Mount {
     let read_only = mount.readonly;
-    let plain = wire::Mount { image: None, uid_mappings: Vec::new(), gid_mappings: Vec::new(), recursive_read_only: false, ..mount };
+    let plain = wire::Mount { image: None, ..mount };
     mount_from_wire(plain).unwrap_or(Mount { readonly: read_only, ..Mount::default() })
 }
 
@@ -122,9 +128,6 @@ fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Resu
     }
     security.namespace_options.as_ref().map_or(Ok(()), refuse_namespaces)?;
     let groups: wire::SupplementalGroupsPolicy = known("supplemental_groups_policy", security.supplemental_groups_policy)?;
-    if groups == wire::SupplementalGroupsPolicy::Strict {
-        return Err(CriError::Unsupported("supplemental_groups_policy Strict".into()));
-    }
     if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
         return Err(CriError::Invalid("run_as_group needs run_as_user or run_as_username".into()));
     }
@@ -143,6 +146,7 @@ fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Resu
         run_as_group: security.run_as_group.map(|group| id("run_as_group", group.value)).transpose()?,
         run_as_username: security.run_as_username,
         supplemental_groups: security.supplemental_groups.into_iter().map(|g| id("a group", g)).collect::<Result<_, _>>()?,
+        strict_groups: groups == wire::SupplementalGroupsPolicy::Strict,
         readonly_rootfs: security.readonly_rootfs,
         no_new_privs: security.no_new_privs,
         seccomp: match security.seccomp {
@@ -255,6 +259,10 @@ fn security_to_wire(security: &SecurityContext, namespaces: wire::NamespaceOptio
         run_as_username: security.run_as_username.clone(),
         readonly_rootfs: security.readonly_rootfs,
         supplemental_groups: security.supplemental_groups.iter().map(|group| i64::from(*group)).collect(),
+        supplemental_groups_policy: match security.strict_groups {
+            true => wire::SupplementalGroupsPolicy::Strict.into(),
+            false => wire::SupplementalGroupsPolicy::Merge.into(),
+        },
         no_new_privs: security.no_new_privs,
         masked_paths: masked,
         readonly_paths: read_only,
@@ -266,7 +274,7 @@ fn security_to_wire(security: &SecurityContext, namespaces: wire::NamespaceOptio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cri::types::Resources;
+    use crate::cri::types::{IdRange, Resources};
     use crate::cri::wire::NamespaceMode;
 
     fn config() -> ContainerConfig {
@@ -277,7 +285,17 @@ mod tests {
             args: vec!["-c".into(), "true".into()],
             working_dir: "/srv".into(),
             envs: vec![("B".into(), "2".into()), ("A".into(), "1".into())],
-            mounts: vec![Mount { container_path: "/m".into(), host_path: "/h".into(), readonly: true, propagation: "rslave".into() }],
+            mounts: vec![
+                Mount { container_path: "/m".into(), host_path: "/h".into(), propagation: "rslave".into(), ..Mount::default() },
+                Mount {
+                    container_path: "/n".into(),
+                    host_path: "/i".into(),
+                    readonly: true,
+                    recursive_readonly: true,
+                    ids: Some(IdRange { host: 65_536, length: 65_536 }),
+                    ..Mount::default()
+                },
+            ],
             labels: [("a".to_owned(), "b".to_owned())].into(),
             annotations: [("c", "d"), (USER_IMAGE, "busybox")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             log_path: "web/3.log".into(),
@@ -289,6 +307,7 @@ mod tests {
                 run_as_user: Some(7),
                 run_as_group: Some(8),
                 supplemental_groups: vec![9],
+                strict_groups: true,
                 no_new_privs: true,
                 seccomp: Seccomp::Localhost("/p.json".into()),
                 unmasked_proc: true,
@@ -330,12 +349,10 @@ mod tests {
         fn security(config: &mut wire::ContainerConfig) -> &mut wire::LinuxContainerSecurityContext {
             config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
         }
-        let cases: [(&str, Change); 7] = [
+        let cases: [(&str, Change); 5] = [
             ("devices of the host", |config| config.devices.push(wire::Device::default())),
             ("CDI", |config| config.cdi_devices.push(wire::CdiDevice::default())),
             ("image as a volume", |config| config.mounts[0].image = Some(wire::ImageSpec::default())),
-            ("recursive_read_only", |config| config.mounts[0].recursive_read_only = true),
-            ("Strict", |config| security(config).supplemental_groups_policy = 1),
             ("process namespace", |config| security(config).namespace_options.as_mut().unwrap().pid = NamespaceMode::Target.into()),
             ("ambient", |config| security(config).capabilities.as_mut().unwrap().add_ambient_capabilities.push("CHOWN".into())),
         ];
@@ -345,6 +362,9 @@ mod tests {
             let refused = from_wire(wanted);
             assert!(matches!(&refused, Err(CriError::Unsupported(text)) if text.contains(word)), "{word}: {refused:?}");
         }
+        let mut halfway = to_wire(&config(), wire::NamespaceOption::default());
+        halfway.mounts[0].recursive_read_only = true;
+        assert!(matches!(from_wire(halfway), Err(CriError::Invalid(_))));
         let mut groupless = to_wire(&config(), wire::NamespaceOption::default());
         security(&mut groupless).run_as_user = None;
         assert!(matches!(from_wire(groupless), Err(CriError::Invalid(_))));

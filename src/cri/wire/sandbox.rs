@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super as wire;
 use super::NamespaceMode;
 use crate::cri::CriError;
-use crate::cri::types::{DnsConfig, Namespaces, PodSandboxConfig, PodSandboxMetadata, PortMapping, Resources};
+use crate::cri::types::{DnsConfig, IdRange, Namespaces, PodSandboxConfig, PodSandboxMetadata, PortMapping, Resources};
 
 /// What the wire says a sandbox is to be; what cannot be done is refused here, with its name.
 pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, CriError> {
@@ -24,14 +24,10 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
     refuse_selinux(security.selinux_options.as_ref())?;
     refuse_apparmor(security.apparmor.as_ref())?;
     let options = security.namespace_options.unwrap_or_default();
-    if options.userns_options.as_ref().is_some_and(|userns| userns.mode() == NamespaceMode::Pod) {
-        return Err(CriError::Unsupported("a user namespace of the pod's own".into()));
-    }
+    let users = users_from_wire(options.userns_options.as_ref())?;
     refuse_namespaces(&options)?;
-    let groups: wire::SupplementalGroupsPolicy = known("supplemental_groups_policy", security.supplemental_groups_policy)?;
-    if groups == wire::SupplementalGroupsPolicy::Strict {
-        return Err(CriError::Unsupported("supplemental_groups_policy Strict".into()));
-    }
+    // Of a sandbox process, which there is none of.
+    known::<wire::SupplementalGroupsPolicy>("supplemental_groups_policy", security.supplemental_groups_policy)?;
     let metadata = PodSandboxMetadata { namespace: metadata.namespace, name: metadata.name, uid: metadata.uid, attempt: metadata.attempt };
     Ok(PodSandboxConfig {
         hostname: config.hostname,
@@ -51,6 +47,7 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
         privileged: security.privileged,
         // Beside the configuration in the request.
         runtime_handler: String::new(),
+        users,
         metadata,
     })
 }
@@ -73,6 +70,38 @@ pub(super) fn refuse_namespaces(options: &wire::NamespaceOption) -> Result<(), C
         return Err(CriError::Unsupported("the process namespace of another container".into()));
     }
     Ok(())
+}
+
+/// One range for users and groups, from 0 on.
+pub(super) fn ids_from_wire(uids: &[wire::IdMapping], gids: &[wire::IdMapping]) -> Result<IdRange, CriError> {
+    let invalid = |cause: &str| Err(CriError::Invalid(format!("id mappings: {cause}")));
+    let ([uid], [gid]) = (uids, gids) else { return invalid("one range of users and one of groups is what can be mapped") };
+    if uid != gid {
+        return invalid("the range of the groups is not that of the users");
+    }
+    if uid.container_id != 0 {
+        return invalid("id 0 of the container is not mapped");
+    }
+    let range = IdRange { host: uid.host_id, length: uid.length };
+    if range.host == 0 || range.length == 0 || range.host.checked_add(range.length).is_none() {
+        return invalid(&format!("{} ids from {} on are no range of the host's for a pod", range.length, range.host));
+    }
+    Ok(range)
+}
+
+pub(super) fn ids_to_wire(range: IdRange) -> Vec<wire::IdMapping> {
+    vec![wire::IdMapping { host_id: range.host, container_id: 0, length: range.length }]
+}
+
+/// The pod's own user namespace, or none: the node's.
+fn users_from_wire(options: Option<&wire::UserNamespace>) -> Result<Option<IdRange>, CriError> {
+    let Some(options) = options else { return Ok(None) };
+    match known("userns_options.mode", options.mode)? {
+        NamespaceMode::Pod => ids_from_wire(&options.uids, &options.gids).map(Some),
+        NamespaceMode::Node if options.uids.is_empty() && options.gids.is_empty() => Ok(None),
+        NamespaceMode::Node => Err(CriError::Invalid("id mappings in the node's user namespace".into())),
+        mode => Err(CriError::Unsupported(format!("user namespace {}", mode.as_str_name()))),
+    }
 }
 
 /// Below the runtime's own root, and one of each pod: callers name one for several.
@@ -118,20 +147,9 @@ pub fn resources_from_wire(resources: Option<wire::LinuxContainerResources>) -> 
     let Some(wanted) = resources else { return Ok(Resources::default()) };
     let positive = |name: &str, value: i64| u64::try_from(value).map_err(|_| CriError::Invalid(format!("{name} is {value}")));
     let memory = positive("memory_limit_in_bytes", wanted.memory_limit_in_bytes.max(0))?;
-    let unsupported = |what: &str| Err(CriError::Unsupported(what.to_owned()));
-    if !wanted.cpuset_cpus.is_empty() || !wanted.cpuset_mems.is_empty() {
-        return unsupported("cpuset_cpus and cpuset_mems");
-    }
-    if wanted.hugepage_limits.iter().any(|limit| limit.limit > 0) {
-        return unsupported("hugepage_limits");
-    }
-    if wanted.memory_swap_limit_in_bytes > 0 && wanted.memory_swap_limit_in_bytes != wanted.memory_limit_in_bytes {
-        return unsupported("swap beyond the memory limit");
-    }
+    let mut unified = wanted.unified;
     // A container dies as a whole anyway.
-    if let Some((name, value)) = wanted.unified.iter().find(|(name, value)| (name.as_str(), value.as_str()) != ("memory.oom.group", "1")) {
-        return unsupported(&format!("{value:?} in the cgroup file {name}"));
-    }
+    unified.retain(|name, value| (name.as_str(), value.as_str()) != ("memory.oom.group", "1"));
     Ok(Resources {
         cpu_period: positive("cpu_period", wanted.cpu_period)?,
         cpu_quota: wanted.cpu_quota,
@@ -139,7 +157,16 @@ pub fn resources_from_wire(resources: Option<wire::LinuxContainerResources>) -> 
         memory_limit_bytes: memory,
         pids_limit: 0,
         oom_score_adj: i32::try_from(wanted.oom_score_adj.clamp(-1000, 1000)).unwrap_or(0),
+        memory_swap_limit_bytes: wanted.memory_swap_limit_in_bytes,
+        cpuset_cpus: wanted.cpuset_cpus,
+        cpuset_mems: wanted.cpuset_mems,
+        hugepages: wanted.hugepage_limits.into_iter().map(|limit| (limit.page_size, limit.limit)).collect(),
+        unified,
     })
+}
+
+fn hugepage_limit(size: &str, limit: u64) -> wire::HugepageLimit {
+    wire::HugepageLimit { page_size: size.to_owned(), limit }
 }
 
 /// Our limits in the wire's words.
@@ -151,6 +178,11 @@ pub fn resources_to_wire(resources: &Resources) -> wire::LinuxContainerResources
         cpu_shares: number(resources.cpu_shares),
         memory_limit_in_bytes: number(resources.memory_limit_bytes),
         oom_score_adj: i64::from(resources.oom_score_adj),
+        memory_swap_limit_in_bytes: resources.memory_swap_limit_bytes,
+        cpuset_cpus: resources.cpuset_cpus.clone(),
+        cpuset_mems: resources.cpuset_mems.clone(),
+        hugepage_limits: resources.hugepages.iter().map(|(size, limit)| hugepage_limit(size, *limit)).collect(),
+        unified: resources.unified.clone(),
         ..wire::LinuxContainerResources::default()
     }
 }
@@ -167,6 +199,11 @@ pub fn namespaces_to_wire(namespaces: Namespaces) -> wire::NamespaceOption {
         network: of(namespaces.host_network).into(),
         pid: pid.into(),
         ipc: of(namespaces.host_ipc).into(),
+        userns_options: namespaces.users.map(|range| wire::UserNamespace {
+            mode: NamespaceMode::Pod.into(),
+            uids: ids_to_wire(range),
+            gids: ids_to_wire(range),
+        }),
         ..wire::NamespaceOption::default()
     }
 }
@@ -178,6 +215,7 @@ pub fn namespaces_from_wire(options: &wire::NamespaceOption) -> Namespaces {
         host_pid: options.pid() == NamespaceMode::Node,
         host_ipc: options.ipc() == NamespaceMode::Node,
         shared_pid: options.pid() == NamespaceMode::Pod,
+        users: users_from_wire(options.userns_options.as_ref()).ok().flatten(),
     }
 }
 
@@ -188,6 +226,7 @@ pub fn to_wire(config: &PodSandboxConfig) -> wire::PodSandboxConfig {
         host_pid: config.host_pid,
         host_ipc: config.host_ipc,
         shared_pid: config.share_process_namespace && !config.host_pid,
+        users: config.users,
     };
     let security = wire::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces_to_wire(namespaces)),
@@ -264,11 +303,20 @@ mod tests {
             dns: Some(DnsConfig { servers: vec!["10.96.0.10".into()], searches: vec!["svc".into()], options: vec!["ndots:5".into()] }),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             annotations: [("c".to_owned(), "d".to_owned())].into(),
-            host_ipc: true,
+            users: Some(IdRange { host: 131_072, length: 65_536 }),
             share_process_namespace: true,
             sysctls: [("net.core.somaxconn".to_owned(), "9".to_owned())].into(),
             cgroup_parent: "cri/podu1".into(),
-            resources: Resources { cpu_shares: 512, memory_limit_bytes: 1 << 20, ..Resources::default() },
+            resources: Resources {
+                cpu_shares: 512,
+                memory_limit_bytes: 1 << 20,
+                memory_swap_limit_bytes: 2 << 20,
+                cpuset_cpus: "0-1".into(),
+                cpuset_mems: "0".into(),
+                hugepages: [("2MB".to_owned(), 4 << 20)].into(),
+                unified: [("memory.high".to_owned(), "1000".to_owned())].into(),
+                ..Resources::default()
+            },
             port_mappings: vec![PortMapping { protocol: "UDP".into(), container_port: 53, host_port: 5353, host_ip: "127.0.0.1".into() }],
             ..PodSandboxConfig::default()
         }
@@ -282,20 +330,15 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_refused_by_name() {
         type Change = fn(&mut wire::LinuxPodSandboxConfig);
-        let cases: [(&str, Change); 4] = [
+        let cases: [(&str, Change); 2] = [
             ("user namespace", |linux| {
                 let options = linux.security_context.as_mut().unwrap().namespace_options.as_mut().unwrap();
-                options.userns_options = Some(wire::UserNamespace::default());
+                options.userns_options = Some(wire::UserNamespace { mode: NamespaceMode::Target.into(), ..wire::UserNamespace::default() });
             }),
             ("SELinux", |linux| {
                 let level = wire::SeLinuxOption { level: "s0".into(), ..wire::SeLinuxOption::default() };
                 linux.security_context.as_mut().unwrap().selinux_options = Some(level);
             }),
-            ("hugepage", |linux| {
-                let limit = wire::HugepageLimit { page_size: "2MB".into(), limit: 1 };
-                linux.resources.as_mut().unwrap().hugepage_limits.push(limit);
-            }),
-            ("cpuset", |linux| linux.resources.as_mut().unwrap().cpuset_cpus = "0".into()),
         ];
         for (word, change) in cases {
             let mut wanted = to_wire(&config());
@@ -314,6 +357,31 @@ mod tests {
         }
         let unknown = wire::NamespaceOption { ipc: 9, ..wire::NamespaceOption::default() };
         assert!(matches!(refuse_namespaces(&unknown), Err(CriError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_user_namespace_is_one_range_from_0_on() {
+        let one = |host_id, container_id, length| wire::IdMapping { host_id, container_id, length };
+        let range = |uids: &[wire::IdMapping], gids: &[wire::IdMapping]| ids_from_wire(uids, gids).ok();
+        let good = [one(65_536, 0, 65_536)];
+        assert_eq!(range(&good, &good), Some(IdRange { host: 65_536, length: 65_536 }));
+        let bad = [
+            vec![],
+            vec![one(65_536, 0, 10), one(70_000, 10, 10)],
+            vec![one(65_536, 1, 65_536)],
+            vec![one(0, 0, 65_536)],
+            vec![one(65_536, 0, 0)],
+            vec![one(u32::MAX, 0, 2)],
+        ];
+        for maps in bad {
+            assert_eq!(range(&maps, &maps), None, "{maps:?}");
+        }
+        assert_eq!(range(&good, &[one(131_072, 0, 65_536)]), None);
+        let mode = |mode: NamespaceMode| wire::UserNamespace { mode: mode.into(), uids: good.to_vec(), gids: good.to_vec() };
+        assert!(users_from_wire(Some(&mode(NamespaceMode::Pod))).unwrap().is_some());
+        for other in [NamespaceMode::Node, NamespaceMode::Container, NamespaceMode::Target] {
+            assert!(users_from_wire(Some(&mode(other))).is_err(), "{other:?}");
+        }
     }
 
     #[test]

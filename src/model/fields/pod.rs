@@ -29,7 +29,7 @@ pub(super) fn add(root: &mut Node, at: &'static str) {
 
 const SPEC: &[Row] = &[
     ("activeDeadlineSeconds dnsPolicy enableServiceLinks hostIPC hostNetwork hostPID hostname nodeName restartPolicy", Acts),
-    ("shareProcessNamespace terminationGracePeriodSeconds imagePullSecrets[].name nodeSelector.*", Acts),
+    ("hostUsers shareProcessNamespace terminationGracePeriodSeconds imagePullSecrets[].name nodeSelector.*", Acts),
     ("dnsConfig.nameservers dnsConfig.searches dnsConfig.options[].name dnsConfig.options[].value", Acts),
     ("hostAliases[].ip hostAliases[].hostnames runtimeClassName overhead.*", Acts),
     ("tolerations[].key tolerations[].operator tolerations[].value tolerations[].effect tolerations[].tolerationSeconds", Acts),
@@ -41,7 +41,6 @@ const SPEC: &[Row] = &[
     ("os.name", Only(&["linux"], "pods run on Linux")),
     ("priority", Only(&["0"], "pod priorities are not supported yet")),
     ("priorityClassName", Refused("pod priorities are not supported yet")),
-    ("hostUsers", Only(&["true"], "user namespaces of pods are not supported yet")),
     ("setHostnameAsFQDN", Only(&["false"], "there are no cluster DNS names yet")),
     ("subdomain", Refused("there are no cluster DNS names yet")),
     ("hostnameOverride", Refused("use `hostname`: `hostnameOverride` is not supported yet")),
@@ -57,21 +56,18 @@ const SPEC: &[Row] = &[
 ];
 
 const SECURITY: &[Row] = &[
-    ("runAsUser runAsGroup runAsNonRoot fsGroup supplementalGroups", Acts),
+    ("runAsUser runAsGroup runAsNonRoot fsGroup supplementalGroups supplementalGroupsPolicy", Acts),
     // When the owner of a volume's files is changed, not whether.
     ("fsGroupChangePolicy seLinuxChangePolicy", Harmless),
-    ("supplementalGroupsPolicy", Only(&["Merge"], "only the policy `Merge` is supported")),
     ("sysctls[].name", Check(sysctl)),
     ("sysctls[].value", Acts),
-    ("seccompProfile.type", Only(&["RuntimeDefault", "Unconfined"], NO_LOCAL_SECCOMP)),
-    ("seccompProfile.localhostProfile", Refused(NO_LOCAL_SECCOMP)),
+    ("seccompProfile.type seccompProfile.localhostProfile", Acts),
     ("appArmorProfile.type", Only(&["Unconfined"], NO_APPARMOR)),
     ("appArmorProfile.localhostProfile", Refused(NO_APPARMOR)),
     ("seLinuxOptions", Refused("SELinux labels are not supported yet")),
     ("windowsOptions", Refused("pods run on Linux")),
 ];
 
-const NO_LOCAL_SECCOMP: &str = "seccomp profiles from the node are not supported yet: use `RuntimeDefault` or `Unconfined`";
 const NO_APPARMOR: &str = "AppArmor profiles are not supported yet";
 
 /// What Kubernetes calls safe, and the length of a listen queue: each belongs to the pod's own
@@ -174,8 +170,7 @@ const CONTAINER: &[Row] = &[
     // Resources of running containers never change here.
     ("resizePolicy", Harmless),
     ("volumeMounts[].name volumeMounts[].mountPath volumeMounts[].readOnly volumeMounts[].subPath volumeMounts[].subPathExpr", Acts),
-    ("volumeMounts[].mountPropagation", Acts),
-    ("volumeMounts[].recursiveReadOnly", Only(&["Disabled", "IfPossible"], "recursive read-only mounts are not supported yet")),
+    ("volumeMounts[].mountPropagation volumeMounts[].recursiveReadOnly", Acts),
     ("volumeMounts[].bindMountOptions", Refused("mount options are not supported yet")),
     ("volumeDevices", Refused("raw block volumes are not supported yet")),
 ];
@@ -194,8 +189,7 @@ fn host_ip(address: &Value, _: &Value) -> Option<String> {
 const CONTAINER_SECURITY: &[Row] = &[
     ("runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged allowPrivilegeEscalation procMount", Acts),
     ("capabilities.add capabilities.drop", Acts),
-    ("seccompProfile.type", Only(&["RuntimeDefault", "Unconfined"], NO_LOCAL_SECCOMP)),
-    ("seccompProfile.localhostProfile", Refused(NO_LOCAL_SECCOMP)),
+    ("seccompProfile.type seccompProfile.localhostProfile", Acts),
     ("appArmorProfile.type", Only(&["Unconfined"], NO_APPARMOR)),
     ("appArmorProfile.localhostProfile", Refused(NO_APPARMOR)),
     ("seLinuxOptions", Refused("SELinux labels are not supported yet")),

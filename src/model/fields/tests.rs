@@ -105,7 +105,6 @@ fn what_is_not_served_is_refused_with_a_reason() {
             template(&json!({"priorityClassName": "high"})),
             "spec.template.spec.priorityClassName: Forbidden: pod priorities are not supported yet",
         ),
-        (Kind::Pod, pod(json!({"hostUsers": false})), "spec.hostUsers: Forbidden: user namespaces of pods are not supported yet"),
         (
             Kind::Pod,
             pod(
@@ -122,11 +121,6 @@ fn what_is_not_served_is_refused_with_a_reason() {
             Kind::Pod,
             container(json!({"resources": {"limits": {"cpu": "1", "nvidia.com/gpu": "1"}}})),
             "spec.containers[1].resources.limits[nvidia.com/gpu]: Forbidden: only `cpu` and `memory` are supported yet",
-        ),
-        (
-            Kind::Pod,
-            container(json!({"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}}})),
-            "spec.containers[1].securityContext.seccompProfile.localhostProfile: Forbidden: seccomp profiles from the node are not supported yet: use `RuntimeDefault` or `Unconfined`; spec.containers[1].securityContext.seccompProfile.type: Forbidden: seccomp profiles from the node are not supported yet: use `RuntimeDefault` or `Unconfined`",
         ),
         (Kind::Job, json!({"spec": {"completionMode": "Indexed"}}), "spec.completionMode: Forbidden: indexed Jobs are not supported yet"),
         (

@@ -94,7 +94,7 @@ fn container(it: &Container, path: &Path<'_>, volumes: &Known<'_>, grace: i64, s
         resources::requirements(resources, &path.child("resources"), errors);
     }
     if let Some(context) = &it.security_context {
-        security::container(context, &path.child("securityContext"), errors);
+        security::container(context, spec, &path.child("securityContext"), errors);
     }
 }
 

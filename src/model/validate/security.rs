@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{PodSecurityContext, PodSpec, SeccompProfile, SecurityContext};
 
-use super::{names, one_of};
+use super::{names, one_of, volume};
 use crate::model::rule::{Errors, Path};
 
 const ID: &str = "must be between 0 and 2147483647, inclusive";
@@ -13,6 +13,11 @@ pub(super) fn pod(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     let at = path.child("securityContext");
     if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
         errors.invalid(&path.child("shareProcessNamespace"), &true, "ShareProcessNamespace and HostPID cannot both be enabled");
+    }
+    if spec.host_users == Some(false) {
+        let detail = "when `pod.Spec.HostUsers` is false";
+        let of_host = [("hostNetwork", spec.host_network), ("hostPID", spec.host_pid), ("hostIPC", spec.host_ipc)];
+        of_host.iter().filter(|(_, host)| *host == Some(true)).for_each(|(name, _)| errors.forbidden(&path.child(name), detail));
     }
     let Some(it) = &spec.security_context else { return };
     id(it.run_as_user, &at.child("runAsUser"), errors);
@@ -72,7 +77,7 @@ fn seccomp(profile: Option<&SeccompProfile>, path: &Path<'_>, errors: &mut Error
     match it.type_.as_str() {
         "" => errors.required(&path.child("type"), "type is required when seccompProfile is set"),
         "Localhost" if local.is_none() => errors.required(&at, "must be set when seccomp type is Localhost"),
-        "Localhost" => {}
+        "Localhost" => volume::descending(local.unwrap_or_default(), &at, errors),
         "RuntimeDefault" | "Unconfined" => {
             if let Some(local) = local {
                 errors.invalid(&at, local, "can only be set when seccomp type is Localhost");
@@ -82,10 +87,13 @@ fn seccomp(profile: Option<&SeccompProfile>, path: &Path<'_>, errors: &mut Error
     }
 }
 
-pub(super) fn container(it: &SecurityContext, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn container(it: &SecurityContext, spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     id(it.run_as_user, &path.child("runAsUser"), errors);
     id(it.run_as_group, &path.child("runAsGroup"), errors);
     one_of(it.proc_mount.as_deref(), &["Default", "Unmasked"], &path.child("procMount"), errors);
+    if let (Some(mount @ "Unmasked"), true) = (it.proc_mount.as_deref(), spec.host_users != Some(false)) {
+        errors.invalid(&path.child("procMount"), mount, "`hostUsers` must be false to use `Unmasked`");
+    }
     seccomp(it.seccomp_profile.as_ref(), &path.child("seccompProfile"), errors);
     if it.allow_privilege_escalation == Some(false) {
         if it.privileged == Some(true) {

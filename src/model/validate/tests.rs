@@ -365,7 +365,29 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         r#"{"seccompProfile": {"type": "Localhost"}}"#,
         "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
     ),
+    (
+        "/spec/securityContext",
+        r#"{"seccompProfile": {"type": "Localhost", "localhostProfile": "/a/../b"}}"#,
+        "spec.securityContext.seccompProfile.localhostProfile: Invalid value: \"/a/../b\": must be a relative path; spec.securityContext.seccompProfile.localhostProfile: Invalid value: \"/a/../b\": must not contain '..'",
+    ),
+    (
+        "/spec/containers/0/securityContext",
+        r#"{"procMount": "Unmasked"}"#,
+        "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`",
+    ),
 ];
+
+#[test]
+fn a_user_namespace_goes_with_no_other_namespace_of_the_hosts() {
+    let own = with(&pod(), "/spec/hostUsers", json!(false));
+    assert_eq!(errors(Kind::Pod, own.clone()), Vec::<String>::new());
+    let unmasked = with(&own, "/spec/containers/0/securityContext", json!({"procMount": "Unmasked"}));
+    assert_eq!(errors(Kind::Pod, unmasked), Vec::<String>::new());
+    for name in ["hostNetwork", "hostPID", "hostIPC"] {
+        let both = with(&own, &format!("/spec/{name}"), json!(true));
+        assert_eq!(errors(Kind::Pod, both), [format!("spec.{name}: Forbidden: when `pod.Spec.HostUsers` is false")]);
+    }
+}
 
 #[test]
 fn pod_rules() {

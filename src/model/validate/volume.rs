@@ -147,11 +147,16 @@ fn no_dots(text: &str, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// A path that stays below where it starts.
-pub(super) fn relative(text: &str, path: &Path<'_>, errors: &mut Errors) {
+/// A path that leads down.
+pub(super) fn descending(text: &str, path: &Path<'_>, errors: &mut Errors) {
     if text.starts_with('/') {
         errors.invalid(path, text, RELATIVE);
     }
     no_dots(text, path, errors);
+}
+
+pub(super) fn relative(text: &str, path: &Path<'_>, errors: &mut Errors) {
+    descending(text, path, errors);
     if text.starts_with("..") && text.split('/').next() != Some("..") {
         errors.invalid(path, text, "must not start with '..'");
     }
@@ -176,20 +181,14 @@ pub(super) fn mounts(container: &Container, volumes: &Known<'_>, path: &Path<'_>
 }
 
 fn mount(it: &VolumeMount, container: &Container, path: &Path<'_>, errors: &mut Errors) {
-    let below = |text: &str, path: &Path<'_>, errors: &mut Errors| {
-        if text.starts_with('/') {
-            errors.invalid(path, text, RELATIVE);
-        }
-        no_dots(text, path, errors);
-    };
     let sub_path = it.sub_path.as_deref().unwrap_or_default();
     let expression = it.sub_path_expr.as_deref().unwrap_or_default();
-    below(sub_path, &path.child("subPath"), errors);
+    descending(sub_path, &path.child("subPath"), errors);
     if !expression.is_empty() {
         if !sub_path.is_empty() {
             errors.invalid(&path.child("subPathExpr"), expression, "subPathExpr and subPath are mutually exclusive");
         }
-        below(expression, &path.child("subPathExpr"), errors);
+        descending(expression, &path.child("subPathExpr"), errors);
     }
     let at = path.child("mountPropagation");
     let propagation = it.mount_propagation.as_deref();
@@ -202,6 +201,10 @@ fn mount(it: &VolumeMount, container: &Container, path: &Path<'_>, errors: &mut 
     one_of(it.recursive_read_only.as_deref(), &["Disabled", "Enabled", "IfPossible"], &at, errors);
     if matches!(it.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")) && it.read_only != Some(true) {
         errors.forbidden(&at, "may only be specified when readOnly is true");
+    }
+    let propagates = propagation.is_some_and(|it| !it.is_empty() && it != "None");
+    if matches!(it.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")) && propagates {
+        errors.forbidden(&at, "may only be specified when mountPropagation is None or not specified");
     }
 }
 

@@ -9,6 +9,7 @@ use super::super::wire::{
     Attach, Cgroup, Directory, Filesystem, Launch, LogFile, MakePrivate, Mask, OpenTree, Overlay, Pivot, Process, ReadOnly, Rlimit, Seal,
     Step, Symlink, User,
 };
+use crate::cri::IdRange;
 
 const READ_ONLY: u64 = 0x1;
 const NO_SUID: u64 = 0x2;
@@ -55,6 +56,8 @@ pub struct Place {
     /// More device nodes of the host (privileged containers).
     pub devices: Vec<PathBuf>,
     pub stdin: bool,
+    /// The pod's user namespace.
+    pub users: Option<IdRange>,
 }
 
 /// The launch of the container that `spec` describes.
@@ -133,6 +136,7 @@ fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
         work: text(&place.work),
         at: root.map(|root| text(root.path())).unwrap_or_default(),
         attributes: if place.privileged { 0 } else { NO_DEVICES },
+        id_mapped: place.users.is_some(),
     };
     for mount in spec.mounts().iter().flatten() {
         all.mount(mount);
@@ -160,7 +164,11 @@ impl Steps<'_> {
             Some("bind") => {
                 let recursive = mount.options().iter().flatten().any(|option| option == "rbind");
                 let source = mount.source().as_deref().map(text).unwrap_or_default();
-                self.bind(source, target, recursive, attributes, propagation, true);
+                let id_mapped = mount.uid_mappings().is_some();
+                let tree = OpenTree { source, recursive, id_mapped, ..OpenTree::default() };
+                let deep = mount.options().iter().flatten().any(|option| option == "rro");
+                let only_top = if deep { 0 } else { attributes & READ_ONLY };
+                self.bind(tree, Attach { slot: 0, target, attributes, propagation, follow: true, only_top });
             }
             Some("cgroup") => self.cgroup(&target, attributes),
             kind => {
@@ -168,7 +176,8 @@ impl Steps<'_> {
                 let nodes = kind == "tmpfs" && target == "/dev";
                 let attributes = attributes | if nodes && !self.place.privileged { NO_DEVICES } else { 0 };
                 let optional = kind == "mqueue";
-                self.then.push(Filesystem { kind, options: rest, attributes, target, optional }.into());
+                let options = rest.into_iter().map(|option| self.on_host(option)).collect();
+                self.then.push(Filesystem { kind, options, attributes, target, optional }.into());
                 if nodes {
                     self.devices();
                 }
@@ -176,13 +185,20 @@ impl Steps<'_> {
         }
     }
 
-    fn bind(&mut self, source: String, target: String, recursive: bool, attributes: u64, propagation: u64, follow: bool) {
+    /// An owner that a file system is given, in the host's ids: it is mounted from there.
+    fn on_host(&self, (name, value): (String, String)) -> (String, String) {
+        let range = self.place.users.filter(|_| name == "uid" || name == "gid");
+        let id = range.zip(value.parse().ok()).and_then(|(range, id)| range.on_host(id));
+        (name, id.map_or(value, |id| id.to_string()))
+    }
+
+    fn bind(&mut self, tree: OpenTree, attach: Attach) {
         let slot = u32::try_from(self.open.len() + self.private.len()).unwrap_or(u32::MAX);
-        let is_private = propagation == 0 || propagation == PRIVATE;
-        let propagation = if is_private { 0 } else { propagation };
+        let is_private = attach.propagation == 0 || attach.propagation == PRIVATE;
+        let propagation = if is_private { 0 } else { attach.propagation };
         let opened = if is_private { &mut self.private } else { &mut self.open };
-        opened.push(OpenTree { slot, source, recursive }.into());
-        self.then.push(Attach { slot, target, attributes, propagation, follow }.into());
+        opened.push(OpenTree { slot, ..tree }.into());
+        self.then.push(Attach { slot, propagation, ..attach }.into());
     }
 
     /// The host's nodes, bound one by one: /dev itself and everything else is `nodev`, so nodes made in the
@@ -192,7 +208,8 @@ impl Steps<'_> {
         let default = DEVICES.iter().map(|name| PathBuf::from("/dev").join(name));
         let more = self.place.devices.iter().filter(|path| !is_default_device(path));
         for path in default.chain(more.cloned()) {
-            self.bind(text(&path), text(&path), false, READ_ONLY, PRIVATE, false);
+            let tree = OpenTree { source: text(&path), ..OpenTree::default() };
+            self.bind(tree, Attach { target: text(&path), attributes: READ_ONLY, ..Attach::default() });
         }
         for (content, path) in LINKS {
             self.then.push(Symlink { content: content.into(), path: path.into() }.into());
@@ -225,7 +242,7 @@ fn options(all: &[String]) -> (u64, u64, Vec<(String, String)>) {
     let (mut attributes, mut propagation, mut rest) = (0, 0, Vec::new());
     for option in all {
         match option.as_str() {
-            "ro" => attributes |= READ_ONLY,
+            "ro" | "rro" => attributes |= READ_ONLY,
             "nosuid" => attributes |= NO_SUID,
             "nodev" => attributes |= NO_DEVICES,
             "noexec" => attributes |= NO_EXEC,
@@ -252,15 +269,13 @@ mod tests {
         let mut config = ContainerConfig { command: vec!["sh".into()], ..ContainerConfig::default() };
         change(&mut config);
         let around = Surroundings { root: "/r".into(), files: "/f".into(), shm: "/s".into(), ..Surroundings::default() };
-        let spec = spec(
-            &config,
-            &serde_json::from_str(r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#).unwrap(),
-            &around,
-            None,
-        )
-        .unwrap();
         let place = Place { layers: vec!["/l2".into(), "/l1".into()], privileged: config.security.privileged, ..Place::default() };
-        plan(&spec, &place)
+        planned(&config, &around, &place)
+    }
+
+    fn planned(config: &ContainerConfig, around: &Surroundings, place: &Place) -> Launch {
+        let image = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+        plan(&spec(config, &serde_json::from_str(image).unwrap(), around, None).unwrap(), place)
     }
 
     #[test]
@@ -288,14 +303,20 @@ mod tests {
     #[test]
     fn nothing_but_nodes_of_the_host_opens_devices() {
         let launch = launch(|config| {
-            config.mounts =
-                vec![Mount { container_path: "/data".into(), host_path: "/h".into(), readonly: true, propagation: "rslave".into() }];
+            config.mounts = vec![Mount {
+                container_path: "/data".into(),
+                host_path: "/h".into(),
+                readonly: true,
+                propagation: "rslave".into(),
+                ..Mount::default()
+            }];
         });
         for step in &launch.steps {
             match step {
                 Step::Filesystem(fs) if fs.kind != "devpts" => assert!(fs.attributes & NO_DEVICES != 0, "{fs:?}"),
                 Step::Attach(attach) if attach.target == "/data" => {
                     assert_eq!((attach.attributes, attach.propagation, attach.follow), (READ_ONLY | NO_DEVICES, SLAVE, true));
+                    assert_eq!(attach.only_top, READ_ONLY);
                 }
                 Step::Attach(attach) if attach.follow => assert!(attach.attributes & NO_DEVICES != 0, "{attach:?}"),
                 Step::Attach(attach) => {
@@ -307,19 +328,63 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_below_a_read_only_mount_is_so_where_that_is_asked_for() {
+        let launch = launch(|config| {
+            let mount = |path: &str, deep| Mount {
+                container_path: path.into(),
+                host_path: path.into(),
+                readonly: true,
+                recursive_readonly: deep,
+                ..Mount::default()
+            };
+            config.mounts = vec![mount("/a", false), mount("/b", true)];
+        });
+        let at = |path: &str| {
+            launch.steps.iter().find_map(|step| match step {
+                Step::Attach(attach) if attach.target == path => Some((attach.attributes & READ_ONLY, attach.only_top)),
+                _ => None,
+            })
+        };
+        assert_eq!((at("/a"), at("/b")), (Some((READ_ONLY, READ_ONLY)), Some((READ_ONLY, 0))));
+    }
+
+    #[test]
     fn what_propagates_is_opened_while_it_does() {
         let launch = launch(|config| {
             let mount = |path: &str, propagation: &str| Mount {
                 container_path: path.into(),
                 host_path: path.into(),
-                readonly: false,
                 propagation: propagation.into(),
+                ..Mount::default()
             };
             config.mounts = vec![mount("/a", ""), mount("/b", "rshared")];
         });
         let at = |path: &str| launch.steps.iter().position(|s| matches!(s, Step::OpenTree(tree) if tree.source == path)).unwrap();
         let private = launch.steps.iter().position(|s| matches!(s, Step::MakePrivate(_))).unwrap();
         assert!(at("/b") < private && private < at("/a"));
+    }
+
+    #[test]
+    fn a_pods_user_namespace_owns_what_is_made_for_it() {
+        let range = IdRange { host: 131_072, length: 65_536 };
+        let mut config = ContainerConfig { command: vec!["sh".into()], ..ContainerConfig::default() };
+        let mount = |path: &str, ids| Mount { container_path: path.into(), host_path: path.into(), ids, ..Mount::default() };
+        config.mounts = vec![mount("/mapped", Some(range)), mount("/plain", None), mount("/dev/zero", Some(range))];
+        let around =
+            Surroundings { root: "/r".into(), files: "/f".into(), shm: "/s".into(), users: Some(range), ..Surroundings::default() };
+        let launch = planned(&config, &around, &Place { users: Some(range), ..Place::default() });
+        let mapped = |step: &Step| match step {
+            Step::OpenTree(tree) if tree.id_mapped => Some(tree.source.clone()),
+            _ => None,
+        };
+        let sources: Vec<String> = launch.steps.iter().filter_map(mapped).collect();
+        assert_eq!(sources, ["/f/hosts", "/f/hostname", "/f/resolv.conf", "/mapped"], "no device, and no tmpfs of the engine's");
+        assert!(launch.steps.iter().any(|step| matches!(step, Step::Overlay(overlay) if overlay.id_mapped)));
+        let terminals = launch.steps.iter().find_map(|step| match step {
+            Step::Filesystem(fs) if fs.kind == "devpts" => Some(fs.options.clone()),
+            _ => None,
+        });
+        assert!(terminals.unwrap().contains(&("gid".to_owned(), "131077".to_owned())));
     }
 
     #[test]
