@@ -162,6 +162,7 @@ pub fn container(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<
         annotations,
         log_path: Path::new(&container.name).join(format!("{}.log", parts.attempt)),
         stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         resources: resources::container(spec, container, parts.machine),
         security: parts.security.clone(),

@@ -70,7 +70,9 @@ pub trait Runtime: Send + Sync {
     /// A connection to a port inside the sandbox's network namespace (port-forward).
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError>;
 
-    /// The streams a running container was started with.
+    /// The streams of a running container, from now on: what it writes to each client that is attached, what they write
+    /// into its standard input. `command` and `tty` of the request mean nothing: whether it has a terminal was said when
+    /// it was created. `exit` is the container's own; who drops it together with `resize` has left.
     async fn attach(&self, id: &str, _request: &ExecRequest) -> Result<ExecSession, CriError> {
         Err(CriError::Unsupported(format!("attach to container {id}")))
     }

@@ -180,7 +180,10 @@ pub struct ContainerConfig {
     pub annotations: BTreeMap<String, String>,
     /// Below the sandbox's log directory: `nginx/0.log`.
     pub log_path: PathBuf,
+    /// Its standard input stays open.
     pub stdin: bool,
+    /// Until the first client that is attached to it has gone.
+    pub stdin_once: bool,
     pub tty: bool,
     pub resources: Resources,
     pub security: SecurityContext,

@@ -366,6 +366,7 @@ impl Inner {
             devices: if config.security.privileged { host_devices() } else { Vec::new() },
             stdin: config.stdin,
             users: pod.users,
+            stdin_once: config.stdin_once,
         };
         let ours = plan(spec, &place);
         Ok(match self.handler(pod, record)? {

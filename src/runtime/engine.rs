@@ -421,6 +421,14 @@ impl Runtime for Engine {
         self.inner.exec(id, request).await
     }
 
+    async fn attach(&self, id: &str, request: &ExecRequest) -> Result<ExecSession, CriError> {
+        self.inner.attach(id, request).await
+    }
+
+    async fn reopen_container_log(&self, id: &str) -> Result<(), CriError> {
+        self.inner.reopen_log(id).await
+    }
+
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError> {
         self.inner.port_forward(sandbox_id, port).await
     }

@@ -220,24 +220,29 @@ async fn exit_code(socket: &mut tokio::net::UnixStream) -> Option<i32> {
     }
 }
 
-/// Sees a command to its end and its terminal through its sizes.
-async fn attend(
+/// Sees a command or a container to its end and its terminal through its sizes, unless nobody wants to know any more.
+pub(super) async fn attend(
     mut socket: tokio::net::UnixStream,
-    exit: oneshot::Sender<i32>,
+    mut exit: oneshot::Sender<i32>,
     mut sizes: mpsc::Receiver<(u16, u16)>,
     terminal: Option<OwnedFd>,
 ) {
     let ended = exit_code(&mut socket);
     tokio::pin!(ended);
     let code = loop {
-        tokio::select! {
+        let size = tokio::select! {
             code = &mut ended => break code,
-            Some((columns, rows)) = sizes.recv() => {
-                if let Some(terminal) = &terminal {
-                    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-                    rustix::termios::tcsetwinsize(terminal, size).ok();
-                }
+            size = sizes.recv() => size,
+        };
+        let Some((columns, rows)) = size else {
+            tokio::select! {
+                code = &mut ended => break code,
+                () = exit.closed() => return,
             }
+        };
+        if let Some(terminal) = &terminal {
+            let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+            rustix::termios::tcsetwinsize(terminal, size).ok();
         }
     };
     // Whoever asked may have left; a dead shim has killed the command.

@@ -14,13 +14,14 @@
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`: decide; pure
-//! - `engine`, `adopt`, `sandbox`, `container`, `exec`, `reset`: act
+//! - `engine`, `adopt`, `sandbox`, `container`, `exec`, `attach`, `reset`: act
 //! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `oci`: other OCI runtimes in the place of our launch
 //! - `image`: the image store
 
 mod adopt;
+mod attach;
 pub mod capability;
 pub mod cgroup;
 mod container;

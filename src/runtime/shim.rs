@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::net;
 
 use super::socket;
-use super::wire::{Failed, Hello, Init, Request, Response, VERSION, Wire};
+use super::wire::{Failed, Hello, Init, REQUESTS, Request, Response, VERSION, Wire};
 
 /// A shim cannot be started, reached, or says no.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,8 @@ pub enum ShimError {
     Refused(Failed),
     #[error("the shim in {0} answered something else")]
     Confused(PathBuf),
+    #[error("the shim in {0} is of an older podbay, which cannot do this: its pod can when it is made anew")]
+    Older(PathBuf),
     #[error(
         "the shim in {directory} is of a newer podbay (format {found}; this one knows up to {VERSION}): \
          its pod is left alone, start the newer podbay again"
@@ -135,6 +137,8 @@ fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
 pub struct Connection {
     pub socket: UnixStream,
     pub shim_pid: i32,
+    /// The last request that it says to know.
+    requests: u8,
 }
 
 /// Connects to the shim of a run directory, without waiting for it. Nothing on the connection takes long.
@@ -165,7 +169,9 @@ fn understood(directory: &Path, hello: &Hello) -> Result<(), ShimError> {
 
 fn greeted(directory: &Path, socket: UnixStream) -> Result<Connection, ShimError> {
     match socket::receive::<Response>(&socket).map_err(|cause| ShimError::talk(directory, cause))? {
-        (Response::Hello(hello), _) => understood(directory, &hello).map(|()| Connection { socket, shim_pid: hello.pid }),
+        (Response::Hello(hello), _) => {
+            understood(directory, &hello).map(|()| Connection { socket, shim_pid: hello.pid, requests: hello.requests })
+        }
         _ => Err(ShimError::Confused(directory.to_owned())),
     }
 }
@@ -189,17 +195,23 @@ pub struct Answer {
     pub socket: UnixStream,
 }
 
+/// Whether the shims of the first version do not know it.
+fn is_new(request: &Request) -> bool {
+    matches!(request, Request::Join(_) | Request::ReopenLog(_))
+}
+
 /// Asks the shim of a run directory for something.
 pub fn ask(directory: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, ShimError> {
     let fail = |cause: io::Error| ShimError::talk(directory, cause);
     // Request and greeting cross: the shim wakes up once.
     let socket = reach(directory)?;
     socket::send(&socket, request, fds).map_err(fail)?;
-    let Connection { socket, .. } = greeted(directory, socket)?;
+    let Connection { socket, requests, .. } = greeted(directory, socket)?;
     if matches!(request, Request::Run(_) | Request::Exec(_)) {
         socket.set_read_timeout(Some(START_LIMIT)).map_err(fail)?;
     }
     match socket::receive::<Response>(&socket).map_err(fail)? {
+        (Response::Failed(_), _) if is_new(request) && requests < REQUESTS => Err(ShimError::Older(directory.to_owned())),
         (Response::Failed(failed), _) => Err(ShimError::Refused(failed)),
         (response, fds) => Ok(Answer { response, fds, socket }),
     }

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::thread::ThreadNameSpaceType;
 
-use crate::step::{Attempt, carry_out, refuse};
+use crate::step::{Attempt, carry_out, mount_console, refuse};
 use crate::users::Users;
 use crate::wire::{Cgroup, Commands, Done, Exec, Failed, Launch, Process, Response, Step};
 use crate::{delegate, process, socket, sys};
@@ -79,7 +79,7 @@ fn start(
             let cgroup = if launch.new_cgroup_namespace { CloneFlags::CLONE_NEWCGROUP } else { CloneFlags::empty() };
             users.enter(&standard, CloneFlags::CLONE_NEWNS | cgroup)?;
         }
-        finish(&launch.process, standard, sync)
+        finish(&launch.process, standard, true, sync)
     })
 }
 
@@ -160,7 +160,7 @@ pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd], users: Opti
         if let Some(users) = users {
             users.enter(&streams, CloneFlags::empty())?;
         }
-        finish(&exec.process, streams, sync)
+        finish(&exec.process, streams, false, sync)
     })
 }
 
@@ -235,11 +235,20 @@ pub fn enter_cgroup(cgroup: &Cgroup) -> Result<(), Failed> {
     })
 }
 
-pub fn finish(process: &Process, standard: [BorrowedFd<'_>; 3], sync: &UnixStream) -> Result<std::convert::Infallible, Failed> {
+/// `is_first`: its terminal is the container's console.
+pub fn finish(
+    process: &Process,
+    standard: [BorrowedFd<'_>; 3],
+    is_first: bool,
+    sync: &UnixStream,
+) -> Result<std::convert::Infallible, Failed> {
     rustix::process::setsid().attempt(|| "start a session")?;
     sys::reset_signals();
     if process.tty {
         let (master, peer) = process::open_terminal()?;
+        if is_first {
+            mount_console(&peer)?;
+        }
         socket::send(sync, &Response::from(Done {}), &[master.as_fd()]).attempt(|| "hand the terminal over")?;
         process::take_terminal(peer.as_fd())?;
     } else {

@@ -26,6 +26,11 @@ impl Stream {
     pub fn new(fd: OwnedFd, name: &'static str) -> Self {
         Self { fd, name, partial: Vec::new() }
     }
+
+    /// 0: standard output, 1: standard error.
+    pub fn number(&self) -> usize {
+        usize::from(self.name == "stderr")
+    }
 }
 
 /// The way to the log writer.
@@ -61,7 +66,7 @@ impl Sink {
             Ok(count) => {
                 self.take(stream, &buffer[..count], now_ns);
                 self.flush(now_ns);
-                return Pumped::Some;
+                return Pumped::Some(count);
             }
             Err(Errno::AGAIN | Errno::INTR) => return Pumped::Nothing,
             // EIO is how a terminal ends.
@@ -156,7 +161,8 @@ impl Sink {
 /// What reading a stream gave.
 #[derive(PartialEq, Eq)]
 pub enum Pumped {
-    Some,
+    /// So many bytes of the buffer.
+    Some(usize),
     Nothing,
     Ended,
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  engine ──stdin: Init──► podbay-shim ──fork──► the shim (session of its own, pod's cgroup and namespaces)
-//!                             │ exits             │ shim.sock: Run, Exec, Kill, List, Watch, Forget, Shutdown
+//!                             │ exits             │ shim.sock: Run, Exec, Join, Kill, List, Watch, …
 //!                             ▼                   ├─ log writer      (may block on the disk)
 //!                      stdout: Hello│Failed       ├─ pod's init      (shared PID namespace only)
 //!                                                 └─ containers      (launch: fork, steps, exec)
@@ -15,6 +15,7 @@
 //! One thread, so that fork is safe at any moment. Not linked with the engine: they share `wire` and `socket`.
 
 mod account;
+mod attach;
 mod delegate;
 mod init;
 mod launch;
@@ -42,7 +43,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::serve::{Shim, State};
 use crate::step::{Attempt, refuse};
 use crate::users::{Founder, Users, write_sysctl};
-use crate::wire::{Failed, Hello, Init, Response, VERSION, Wire};
+use crate::wire::{Failed, Init, Response, Wire};
 
 fn main() {
     sys::close_from(3);
@@ -77,7 +78,7 @@ fn start() -> Result<(), Failed> {
         return Ok(());
     }
     let shim = prepare(&init)?;
-    reply(&Hello { version: VERSION, pid: rustix::process::getpid().as_raw_pid() }.into());
+    reply(&serve::hello().into());
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open /dev/null")?;
     for target in 0..3 {
         sys::install_standard(null.as_fd(), target).attempt(|| "let go of the standard streams")?;

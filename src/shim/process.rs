@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::process::{Gid, Signal, Uid};
@@ -15,6 +15,9 @@ use crate::wire::{Failed, Process, Sets, User};
 
 /// An account file of a container is read up to this size.
 const ACCOUNTS_LIMIT: usize = 1 << 20;
+
+/// linux/magic.h: DEVPTS_SUPER_MAGIC.
+const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// Writes `/proc/self/oom_score_adj` of the host's /proc, so before the root changes. A lower score than ours
 /// needs CAP_SYS_RESOURCE: without it the process keeps what it has.
@@ -183,12 +186,18 @@ pub fn take_terminal(peer: BorrowedFd<'_>) -> Result<(), Failed> {
     rustix::process::ioctl_tiocsctty(peer).attempt(|| "make the terminal its own")
 }
 
-/// A terminal of the container's own devpts: (our side, its side).
-pub fn open_terminal() -> Result<(std::os::fd::OwnedFd, std::os::fd::OwnedFd), Failed> {
+/// A terminal of the container's own devpts: (our side, its side). Links on the way are refused, and what is no devpts
+/// as well: a volume may lie over /dev.
+pub fn open_terminal() -> Result<(OwnedFd, OwnedFd), Failed> {
     let what = || "open a terminal";
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let master = rustix::fs::openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).attempt(what)?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let master = rustix::fs::openat2(CWD, "/dev/pts/ptmx", flags, Mode::empty(), resolve).attempt(what)?;
+    if rustix::fs::fstatfs(&master).attempt(what)?.f_type as u64 != DEVPTS_MAGIC {
+        return Err(refuse(what(), "there is no devpts at /dev/pts"));
+    }
     rustix::pty::unlockpt(&master).attempt(what)?;
+    // Not by a name, which the container could have given to something else.
     let peer = sys::terminal_peer(master.as_fd()).attempt(what)?;
     Ok((master, peer))
 }

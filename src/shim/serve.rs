@@ -9,13 +9,14 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitOptions;
 
+use crate::attach::{Clients, Input, Part};
 use crate::launch::{self, Birth, Progress, Streams};
 use crate::log::{Pumped, Sink, Stream, now_ns};
 use crate::step::{Attempt, refuse};
 use crate::users::Users;
 use crate::wire::{
-    Containers, Done, Exec, Exit, Exited, Failed, Forget, Hello, Kill, Launch, LogFile, Request, Response, Run, Running, Shutdown, Started,
-    VERSION, record_text,
+    Containers, Done, Exec, Exit, Exited, Failed, Forget, Hello, Join, Kill, Launch, LogFile, LogNews, REQUESTS, ReopenLog, Request,
+    Response, Run, Running, Shutdown, Started, VERSION, record_text,
 };
 use crate::{rest, socket, sys, writer};
 
@@ -47,6 +48,8 @@ pub struct State {
     /// Children nobody has told us of yet, that have ended while another runtime starts some: (pid, code, signal).
     strangers: Vec<(i32, i32, i32)>,
     writer: Option<LogWriter>,
+    /// Who waits for a container's log to be opened anew.
+    reopening: Vec<(String, UnixStream)>,
     /// Set by `Shutdown`: who waits for it.
     shutdown: Option<UnixStream>,
     /// The last container's end is the shim's.
@@ -63,7 +66,10 @@ struct Container {
     log: LogFile,
     streams: Vec<Stream>,
     sink: Sink,
-    _stdin: Option<OwnedFd>,
+    input: Input,
+    clients: Clients,
+    /// The terminal's other side: held, so that the terminal stays when nobody in the container has it open.
+    terminal: Option<OwnedFd>,
     exit: Option<Exit>,
     /// The log is on file, or there is none.
     logged: bool,
@@ -88,6 +94,8 @@ enum Kind {
         oom_file: String,
         log: LogFile,
         streams: Streams,
+        stdin: bool,
+        stdin_once: bool,
     },
     /// In this container.
     Command(String),
@@ -115,6 +123,8 @@ enum Source {
     Writer,
     Stream(usize, usize),
     Room(usize),
+    Input(usize),
+    Client(usize, usize, Part),
     Watcher(usize),
     Starting(usize),
 }
@@ -139,6 +149,8 @@ impl Shim {
                     Source::Writer => self.state.hear_writer(),
                     Source::Stream(container, stream) => self.state.pump(container, stream, &mut buffer, now),
                     Source::Room(container) => self.state.containers[container].sink.flush(now),
+                    Source::Input(container) => self.state.containers[container].input.flush(),
+                    Source::Client(container, client, part) => self.state.hear_client(container, client, part, &mut buffer),
                     Source::Watcher(index) => gone.push(index),
                 }
             }
@@ -177,6 +189,15 @@ impl Shim {
             if let Some(room) = container.sink.waiting() {
                 sources.push(Source::Room(index));
                 fds.push(PollFd::from_borrowed_fd(room, PollFlags::OUT));
+            }
+            if let Some(room) = container.input.waiting() {
+                sources.push(Source::Input(index));
+                fds.push(PollFd::from_borrowed_fd(room, PollFlags::OUT));
+            }
+            for (client, part, fd) in container.clients.waiting(container.input.waiting().is_none()) {
+                sources.push(Source::Client(index, client, part));
+                let flags = if matches!(part, Part::Output(_)) { PollFlags::empty() } else { input };
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
             }
         }
         for (index, watcher) in state.watchers.iter().enumerate() {
@@ -220,12 +241,11 @@ impl Shim {
 
     fn accept(&mut self) {
         let Ok((stream, _)) = self.listener.accept() else { return };
-        let hello = Hello { version: VERSION, pid: rustix::process::getpid().as_raw_pid() };
         if stream.set_read_timeout(Some(REQUEST_LIMIT)).is_err() || stream.set_write_timeout(Some(REQUEST_LIMIT)).is_err() {
             return;
         }
         // Who only tells something has left by now, and is heard all the same.
-        socket::send(&stream, &Response::from(hello), &[]).ok();
+        socket::send(&stream, &Response::from(hello()), &[]).ok();
         let (request, fds) = match socket::receive::<Request>(&stream) {
             Ok(received) => received,
             Err(error) => {
@@ -244,6 +264,8 @@ impl Shim {
                 self.state.watchers.push(stream);
             }
             Request::Forget(forget) => drop(answer(&stream, self.state.forget(&forget))),
+            Request::Join(join) => self.state.join(&join, fds, stream),
+            Request::ReopenLog(reopen) => self.state.reopen_log(reopen, stream),
             Request::Shutdown(Shutdown {}) => {
                 self.state.kill_all();
                 self.state.shutdown = Some(stream);
@@ -260,8 +282,8 @@ impl Shim {
         };
         match begun {
             Ok((birth, streams)) => {
-                let Launch { record, oom_file, log, .. } = run.launch;
-                let kind = Kind::Container { id: run.id, record, oom_file, log, streams };
+                let Launch { record, oom_file, log, stdin, stdin_once, .. } = run.launch;
+                let kind = Kind::Container { id: run.id, record, oom_file, log, streams, stdin, stdin_once };
                 self.state.starting.push(Starting { birth, caller, kind, died: None });
             }
             Err(failure) => drop(answer(&caller, Err(failure))),
@@ -277,6 +299,11 @@ impl Shim {
             Err(failure) => drop(answer(&caller, Err(failure))),
         }
     }
+}
+
+/// How it greets.
+pub fn hello() -> Hello {
+    Hello { version: VERSION, pid: rustix::process::getpid().as_raw_pid(), requests: REQUESTS }
 }
 
 /// Says whether there was anybody to answer.
@@ -329,12 +356,17 @@ impl State {
                 socket::send(&caller, &response, &terminal).ok();
                 self.execs.push(Command { pid, pidfd: birth.pidfd, container, started_at_ns: at_ns, caller });
             }
-            Kind::Container { id, record, oom_file, log, streams } => {
+            Kind::Container { id, record, oom_file, log, streams, stdin, stdin_once } => {
                 answer(&caller, Ok(response));
-                let Streams { stdout, stderr, stdin } = streams;
-                let (stdout, stderr) = match birth.terminal {
-                    Some(master) => (master, None),
-                    None => (stdout, Some(stderr)),
+                let Streams { stdout, stderr, stdin: pipe } = streams;
+                let terminal = birth.terminal.as_ref().and_then(|master| sys::terminal_peer(master.as_fd()).ok());
+                let (stdout, stderr, input) = match birth.terminal {
+                    // What a terminal's client has left goes on for the next one.
+                    Some(master) => {
+                        let input = if stdin { master.try_clone().ok() } else { None };
+                        (master, None, Input::new(input, false))
+                    }
+                    None => (stdout, Some(stderr), Input::new(pipe, stdin_once)),
                 };
                 // The pipes are so already.
                 rustix::io::ioctl_fionbio(&stdout, true).ok();
@@ -351,7 +383,9 @@ impl State {
                     log,
                     streams,
                     sink: Sink::default(),
-                    _stdin: stdin,
+                    input,
+                    clients: Clients::default(),
+                    terminal,
                     exit: None,
                     ended: None,
                     told: false,
@@ -462,8 +496,10 @@ impl State {
         let container = &mut self.containers[container];
         // A stream that ended before this one in the same round has moved the rest.
         let Some(at) = container.streams.get_mut(stream) else { return };
-        if container.sink.pump(at, buffer, now) == Pumped::Ended {
-            container.streams.remove(stream);
+        match container.sink.pump(at, buffer, now) {
+            Pumped::Some(count) => container.clients.give(at.number(), &buffer[..count]),
+            Pumped::Nothing => {}
+            Pumped::Ended => drop(container.streams.remove(stream)),
         }
     }
 
@@ -476,6 +512,8 @@ impl State {
             let started_at_ns = container.started_at_ns;
             container.exit = Some(Exit { code, signal, oom_killed, started_at_ns, finished_at_ns });
             container.ended = Some(Instant::now());
+            // The terminal ends with the last process that has it.
+            (container.terminal, container.input) = (None, Input::default());
         } else if let Some(index) = self.execs.iter().position(|command| command.pid == pid) {
             let command = self.execs.swap_remove(index);
             let started_at_ns = command.started_at_ns;
@@ -494,12 +532,18 @@ impl State {
         let Self { containers, watchers, writer, .. } = self;
         for container in containers.iter_mut().filter(|container| !container.told) {
             let now = now_ns();
+            container.clients.sweep(&mut container.input, buffer);
             if container.exit.is_some() {
                 container.streams.retain_mut(|stream| {
                     loop {
                         match container.sink.pump(stream, buffer, now) {
-                            Pumped::Some if container.sink.waiting().is_none() => {}
-                            Pumped::Some | Pumped::Nothing => break true,
+                            Pumped::Some(count) => {
+                                container.clients.give(stream.number(), &buffer[..count]);
+                                if container.sink.waiting().is_some() {
+                                    break true;
+                                }
+                            }
+                            Pumped::Nothing => break true,
                             Pumped::Ended => break false,
                         }
                     }
@@ -517,6 +561,7 @@ impl State {
             let record = write_record(&container.record, &record_text(&container.id, exit));
             let news = Response::from(Exited { id: container.id.clone(), exit: exit.clone() });
             watchers.retain(|watcher| socket::send(watcher, &news, &[]).is_ok());
+            container.clients.end(|caller| drop(socket::send(caller, &news, &[])));
             // On the disk as well, for the sake of a power cut; nobody has to wait for that but the log writer.
             if let (Some(record), Some(writer)) = (record, writer.as_ref()) {
                 let flush = (String::new(), LogFile::default());
@@ -557,18 +602,68 @@ impl State {
         for container in self.containers.iter_mut().filter(|c| !c.logged) {
             connect_log(writer, container);
         }
+        // A new writer opens every log anew.
+        for (_, caller) in self.reopening.drain(..) {
+            answer(&caller, Ok(Done {}.into()));
+        }
     }
 
     fn hear_writer(&mut self) {
         let Some(writer) = &self.writer else { return };
-        match socket::receive::<String>(&writer.control) {
-            Ok((id, _)) => {
-                for container in self.containers.iter_mut().filter(|container| container.id == id) {
+        match socket::receive::<LogNews>(&writer.control) {
+            Ok((LogNews::LogEnded(ended), _)) => {
+                for container in self.containers.iter_mut().filter(|container| container.id == ended.id) {
                     container.logged = true;
                 }
+                self.has_reopened(&ended.id, &Some(refuse(format!("reopen the log of container {}", ended.id), "it has ended")));
             }
+            Ok((LogNews::LogReopened(done), _)) => self.has_reopened(&done.id, &done.failure),
             // Its end is seen as a child's.
             Err(_) => self.replace_writer(),
+        }
+    }
+
+    fn reopen_log(&mut self, reopen: ReopenLog, caller: UnixStream) {
+        let what = || format!("reopen the log of container {}", reopen.container);
+        let asked = self.live(&reopen.container).and_then(|container| {
+            let writer = self.writer.as_ref().filter(|_| !container.log.path.is_empty());
+            let writer = writer.ok_or_else(|| refuse(what(), "it has none"))?;
+            // Its place is known there; without a pipe it is not opened but opened anew.
+            socket::send(&writer.control, &(container.id.clone(), container.log.clone()), &[]).attempt(what)
+        });
+        match asked {
+            Ok(()) => self.reopening.push((reopen.container, caller)),
+            Err(failure) => drop(answer(&caller, Err(failure))),
+        }
+    }
+
+    fn has_reopened(&mut self, id: &str, failure: &Option<Failed>) {
+        self.reopening.retain(|(container, caller)| {
+            if container == id {
+                answer(caller, failure.clone().map_or(Ok(Done {}.into()), Err));
+            }
+            container != id
+        });
+    }
+
+    fn hear_client(&mut self, container: usize, client: usize, part: Part, buffer: &mut [u8]) {
+        let container = &mut self.containers[container];
+        container.clients.hear(client, part, &mut container.input, buffer);
+    }
+
+    fn join(&mut self, join: &Join, fds: Vec<OwnedFd>, caller: UnixStream) {
+        let found = self.containers.iter_mut().find(|container| container.id == join.container && container.exit.is_none());
+        let Some(container) = found else {
+            answer(&caller, Err(refuse(format!("attach to container {}", join.container), "it is not running")));
+            return;
+        };
+        match container.clients.add(join, fds, &caller) {
+            Ok(()) => {
+                let started = Response::from(Started { pid: container.pid, at_ns: container.started_at_ns });
+                let terminal = container.streams.first().filter(|_| container.terminal.is_some()).map(|stream| stream.fd.as_fd());
+                socket::send(&caller, &started, terminal.as_slice()).ok();
+            }
+            Err(failure) => drop(answer(&caller, Err(failure))),
         }
     }
 }

@@ -329,6 +329,16 @@ impl Builder<'_> {
     }
 }
 
+/// Makes a terminal the /dev/console of the current root, which is the container's. By descriptors: links are refused,
+/// and nothing that is swapped meanwhile leads elsewhere.
+pub fn mount_console(terminal: &OwnedFd) -> Result<(), Failed> {
+    let what = || "mount the terminal on /dev/console";
+    let root = open_directory("/").attempt(what)?;
+    let builder = Builder { root: Some(root), ..Builder::default() };
+    let target = builder.make_target("/dev/console", FileType::CharacterDevice, false)?;
+    copy_of(terminal).and_then(|mount| mount_on(&mount, &target)).attempt(what)
+}
+
 fn copy_of(mount: &OwnedFd) -> io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;

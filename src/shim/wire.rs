@@ -7,6 +7,9 @@
 /// The format's version, said in the first message of either side.
 pub const VERSION: u32 = 1;
 
+/// The tag of the last request there is.
+pub const REQUESTS: u8 = 9;
+
 /// A message is at most this long.
 pub const MESSAGE_LIMIT_BYTES: usize = 4 << 20;
 
@@ -234,6 +237,8 @@ message! {
         process: Process,
         /// Another OCI runtime starts it; of the process only the terminal counts then.
         commands: Option<Commands>,
+        /// Its standard input ends with the first client that has written to it; a terminal's does not.
+        stdin_once: bool,
     }
 
     /// What another OCI runtime is told, in the shim's place on the host.
@@ -337,10 +342,27 @@ message! {
     /// Kills every container and ends.
     Shutdown {}
 
+    /// Attaches to a container's streams. For each one wanted a pipe's other end comes along, in this order. Answered
+    /// with `Started` (and the terminal, for its size), and with `Exited` at the container's end; who closes the
+    /// connection has left.
+    Join {
+        container: String,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    }
+
+    /// Writes on into a new file at the log's path.
+    ReopenLog {
+        container: String,
+    }
+
     /// The shim's first message on each connection.
     Hello {
         version: u32,
         pid: i32,
+        /// The last request it knows; not said (0) by those that know none after `Shutdown`.
+        requests: u8,
     }
 
     Done {}
@@ -371,6 +393,17 @@ message! {
         exit: Option<Exit>,
     }
 
+    /// Everything of a log is on file.
+    LogEnded {
+        id: String,
+    }
+
+    /// A log has a new file, or why not.
+    LogReopened {
+        id: String,
+        failure: Option<Failed>,
+    }
+
     /// A container ended, or (in the answer to `Exec`) a command.
     Exited {
         id: String,
@@ -396,6 +429,8 @@ choice! {
         5 Watch,
         6 Forget,
         7 Shutdown,
+        8 Join,
+        9 ReopenLog,
     }
 
     Response {
@@ -405,6 +440,12 @@ choice! {
         4 Containers,
         5 Exited,
         6 Hello,
+    }
+
+    /// What the log writer says to its shim.
+    LogNews {
+        1 LogEnded,
+        2 LogReopened,
     }
 
     /// One thing to do on the way into a container, in order.

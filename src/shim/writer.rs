@@ -1,8 +1,9 @@
 //! The log writer: a process of its own beside the shim, because writing to a disk may block.
 //!
 //! Gets a pipe and a file name for each container, appends what comes out of the pipe, rotates by size, and
-//! says the container's id back when the pipe has ended and all is written. Flushes exit records to disk, too. Never follows a link: a container
-//! that can write into the log directory must not choose what we write to.
+//! says when the pipe has ended and all is written. Opens a log anew when told its name again without a pipe, at the
+//! end of a record. Flushes exit records to disk, too. Never follows a link: a container that can write into the log
+//! directory must not choose what we write to.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -12,7 +13,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::wire::LogFile;
+use crate::step::Attempt;
+use crate::wire::{LogEnded, LogFile, LogNews, LogReopened};
 use crate::{log, rest, socket, sys};
 
 /// Exit records are flushed together, when nothing has happened for so long, or when there are many.
@@ -29,6 +31,10 @@ struct Log {
     at_line_start: bool,
     /// Records that could not be written since the last that could.
     lost: u64,
+    /// To be opened anew at the end of a record.
+    moved: bool,
+    /// How that went, to be told.
+    news: Option<LogReopened>,
 }
 
 /// Runs until the shim is gone and everything it wrote is on file.
@@ -38,6 +44,14 @@ pub fn run(control: &UnixStream) -> ! {
     let mut unflushed = Vec::new();
     let mut buffer = vec![0; 32 << 10];
     while open || !logs.is_empty() {
+        for log in &mut logs {
+            if log.moved && log.at_line_start {
+                log.follow();
+            }
+            if let Some(news) = log.news.take() {
+                socket::send(control, &LogNews::from(news), &[]).ok();
+            }
+        }
         let mut fds: Vec<PollFd<'_>> = logs.iter().map(|log| PollFd::new(&log.pipe, PollFlags::IN)).collect();
         if open {
             fds.push(PollFd::new(control, PollFlags::IN));
@@ -62,18 +76,22 @@ pub fn run(control: &UnixStream) -> ! {
         }
         for index in ended.into_iter().rev() {
             let log = logs.swap_remove(index);
-            socket::send(control, &log.id, &[]).ok();
+            socket::send(control, &LogNews::from(LogEnded { id: log.id }), &[]).ok();
         }
         if open && ready[count] {
             match socket::receive::<(String, LogFile)>(control) {
                 Ok(((id, place), mut fds)) => {
-                    let Some(pipe) = fds.pop() else { continue };
+                    let Some(pipe) = fds.pop() else {
+                        logs.iter_mut().filter(|log| log.id == id).for_each(|log| log.moved = true);
+                        continue;
+                    };
                     if place.path.is_empty() {
                         // Not a log but a record to be flushed.
                         unflushed.push(pipe);
                     } else {
-                        let mut log = Log { id, pipe, file: None, size_bytes: 0, place, at_line_start: true, lost: 0 };
-                        log.reopen();
+                        let mut log =
+                            Log { id, pipe, file: None, size_bytes: 0, place, at_line_start: true, lost: 0, moved: false, news: None };
+                        log.reopen().ok();
                         logs.push(log);
                     }
                 }
@@ -97,8 +115,11 @@ fn flush(records: &mut Vec<OwnedFd>) {
 impl Log {
     fn append(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.place.max_bytes > 0 && self.size_bytes >= self.place.max_bytes {
-                if self.at_line_start {
+            let is_full = self.place.max_bytes > 0 && self.size_bytes >= self.place.max_bytes;
+            if is_full || self.moved {
+                if self.at_line_start && self.moved {
+                    self.follow();
+                } else if self.at_line_start {
                     self.rotate();
                 } else {
                     // To the end of the record first.
@@ -118,7 +139,7 @@ impl Log {
     fn write(&mut self, bytes: &[u8]) {
         self.at_line_start = bytes.last() == Some(&b'\n');
         if self.file.is_none() {
-            self.reopen();
+            self.reopen().ok();
         }
         let Some(file) = &self.file else {
             self.lost += records(bytes);
@@ -140,14 +161,24 @@ impl Log {
         }
     }
 
-    fn reopen(&mut self) {
-        self.file = open_log(&self.place).ok();
-        let size = self.file.as_ref().and_then(|file| rustix::fs::fstat(file).ok()).map_or(0, |stat| stat.st_size);
+    /// Goes on in the file that is at its path now, or in a new one; where there can be none, in the one it has.
+    fn reopen(&mut self) -> Result<(), Errno> {
+        let file = open_log(&self.place)?;
+        let size = rustix::fs::fstat(&file).map_or(0, |stat| stat.st_size);
         self.size_bytes = u64::try_from(size).unwrap_or(0);
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Somebody has moved the file away, and waits.
+    fn follow(&mut self) {
+        self.moved = false;
+        let failure = self.reopen().attempt(|| format!("reopen the log of container {}", self.id)).err();
+        self.news = Some(LogReopened { id: self.id.clone(), failure });
     }
 
     fn rotate(&mut self) {
-        self.file = None;
+        (self.file, self.size_bytes) = (None, 0);
         let (parent, name) = self.place.path.rsplit_once('/').unwrap_or(("", &self.place.path));
         if let Ok(directory) = open_below(&self.place.directory, parent) {
             let numbered = |number: u32| if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
@@ -158,7 +189,7 @@ impl Log {
                 rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty()).ok();
             }
         }
-        self.reopen();
+        self.reopen().ok();
     }
 }
 

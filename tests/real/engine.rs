@@ -5,6 +5,7 @@ mod attacks;
 mod everyday;
 mod handler;
 mod isolation;
+mod streams;
 mod survival;
 
 use std::collections::BTreeMap;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use podbay::cri::{ContainerState, SandboxState};
+use podbay::cri::{ContainerState, ExecRequest, SandboxState};
 use podbay::runtime::Engine;
 
 use super::engine::{Directories, House, exec, shim};
@@ -155,7 +155,7 @@ async fn a_newer_record_is_named_and_its_pod_left_alone() {
 /// An upgrade: the programs are others, the pod runs on under the shim it was started by.
 #[tokio::test]
 async fn a_real_pod_runs_on_when_every_program_is_replaced() {
-    upgrade("replaced", &fs::read(shim()).unwrap()).await;
+    upgrade("replaced", &fs::read(shim()).unwrap(), "").await;
 }
 
 /// The same from the program of an earlier version, kept as it was built (`make release` of 0.1.0): static, so
@@ -164,10 +164,11 @@ async fn a_real_pod_runs_on_when_every_program_is_replaced() {
 #[tokio::test]
 async fn a_pod_of_an_earlier_program_is_driven_on() {
     let program = zstd::decode_all(&include_bytes!("saved_shim/podbay-shim-0.1.0-x86_64.zst")[..]).unwrap();
-    upgrade("earlier", &program).await;
+    upgrade("earlier", &program, "is of an older podbay, which cannot do this").await;
 }
 
-async fn upgrade(name: &str, earlier: &[u8]) {
+/// `lacks`: what is said of what the shim of that program cannot do.
+async fn upgrade(name: &str, earlier: &[u8], lacks: &str) {
     let mut house = House::new(name);
     let before = house.dir.path().join("podbay-shim.old");
     fs::write(&before, earlier).unwrap();
@@ -184,6 +185,13 @@ async fn upgrade(name: &str, earlier: &[u8]) {
     let running = subject.runtime.container_status(&id).await.unwrap();
     assert_eq!((running.state, running.started_at), (ContainerState::Running, started), "nothing was restarted");
     assert_eq!(exec(&subject, &id, "echo still").await.1, "still\n");
+    let request = ExecRequest { stdout: true, ..ExecRequest::default() };
+    let attached = subject.runtime.attach(&id, &request).await.map(drop);
+    let reopened = subject.runtime.reopen_container_log(&id).await;
+    for tried in [attached, reopened] {
+        let said = tried.map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(said.contains(lacks) && said.is_empty() == lacks.is_empty(), "{said}");
+    }
     let second = subject.start(&sandbox, &subject.container("second", &["sh", "-c", "exit 3"])).await.unwrap();
     assert_eq!(subject.until_exited(&second).await.exit_code, 3);
     subject.runtime.stop_container(&id, Duration::ZERO).await.unwrap();

@@ -23,6 +23,8 @@ pub async fn inside_suite(subject: &Subject) {
     limits_can_be_changed(subject).await;
     last_words_are_kept(subject).await;
     output_is_kept_apart(subject).await;
+    a_terminal_is_one(subject).await;
+    logs_are_opened_anew(subject).await;
 }
 
 fn script(subject: &Subject, name: &str, text: &str) -> ContainerConfig {
@@ -249,5 +251,45 @@ async fn output_is_kept_apart(subject: &Subject) {
     );
     let late = runtime.exec_sync(&id, &["true".to_owned()], PATIENCE).await;
     assert!(!matches!(late, Err(CriError::Timeout(_)) | Ok(_)), "{late:?}");
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn a_terminal_is_one(subject: &Subject) {
+    let text = "test -t 0 && test -t 1 && test -t 2 && tty; echo $TERM; test $(stat -c %t:%T /dev/console) = $(stat -c %t:%T $(tty)) && echo same; \
+                echo by-name > /dev/console; echo apart >&2; stat -c %u /dev/console";
+    let mut config = ContainerConfig { tty: true, ..script(subject, "terminal", text) };
+    config.security.run_as_user = Some(1000);
+    let (ended, lines) = run(subject, &subject.pod("terminal"), &config).await;
+    let lines: Vec<_> = lines.iter().map(|line| line.trim_end()).collect();
+    assert_eq!((ended.exit_code, lines), (0, vec!["/dev/pts/0", "xterm", "same", "by-name", "apart", "1000"]));
+}
+
+async fn logs_are_opened_anew(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("reopen")).await);
+    let counting = script(subject, "counting", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done");
+    let id = must(subject.start(&sandbox, &counting).await);
+    let path = must(runtime.container_status(&id).await).log_path;
+    let numbers = |path: &Path| -> Vec<u32> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect()
+    };
+    let lines = async |path: &Path| {
+        let start = std::time::Instant::now();
+        while numbers(path).len() < 3 {
+            assert!(start.elapsed() < PATIENCE, "nothing in {}", path.display());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    lines(&path).await;
+    let moved = path.with_extension("moved");
+    assert!(std::fs::rename(&path, &moved).is_ok());
+    must(runtime.reopen_container_log(&id).await);
+    assert!(path.exists(), "the new file is there at once");
+    lines(&path).await;
+    must(runtime.stop_container(&id, Duration::ZERO).await);
+    let all = [numbers(&moved), numbers(&path)].concat();
+    assert!(all.iter().copied().eq(0..u32::try_from(all.len()).unwrap_or(0)), "{all:?}");
+    assert!(runtime.reopen_container_log(&id).await.is_err(), "the log of what has ended");
     must(runtime.remove_pod_sandbox(&sandbox).await);
 }

@@ -3,9 +3,11 @@
 //! - here: sandboxes, containers, commands, events. Commands are those every implementation understands:
 //!   `sh -c "exit N"`, `echo`, `true`, and `sleep`
 //! - `inside`: what a container finds and what becomes of it, where there is a kernel under it
+//! - `attached`: terminals, and clients of a container's streams
 //! - `images`: ImageService
 //! - `socket`: what can be said on a socket and not through the traits: filters, codes, unknown ids
 
+mod attached;
 mod images;
 mod inside;
 mod socket;
@@ -14,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use attached::attach_suite;
 pub use images::image_suite;
 pub use inside::inside_suite;
 pub use socket::{our_socket_suite, socket_suite};

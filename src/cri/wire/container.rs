@@ -44,6 +44,7 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
         annotations,
         log_path: config.log_path.into(),
         stdin: config.stdin,
+        stdin_once: config.stdin_once,
         tty: config.tty,
         resources: resources_from_wire(linux.resources)?,
         security: security_from_wire(linux.security_context)?,
@@ -203,6 +204,7 @@ pub fn to_wire(config: &ContainerConfig, namespaces: wire::NamespaceOption) -> w
         annotations,
         log_path: config.log_path.to_string_lossy().into_owned(),
         stdin: config.stdin,
+        stdin_once: config.stdin_once,
         tty: config.tty,
         linux: Some(wire::LinuxContainerConfig {
             resources: Some(resources_to_wire(&config.resources)),
@@ -300,6 +302,7 @@ mod tests {
             annotations: [("c", "d"), (USER_IMAGE, "busybox")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             log_path: "web/3.log".into(),
             stdin: true,
+            stdin_once: true,
             tty: true,
             resources: Resources { cpu_quota: 5000, cpu_period: 10_000, oom_score_adj: 7, ..Resources::default() },
             security: SecurityContext {

@@ -146,8 +146,7 @@ fn size_on_disk(empty_dir: &Value, _: &Value) -> Option<String> {
 const NO_CLOUD_DISK: &str = "this volume type is not supported: emptyDir, hostPath, configMap, secret, downwardAPI and projected are";
 
 const CONTAINER: &[Row] = &[
-    ("name image imagePullPolicy command args workingDir stdin tty", Acts),
-    ("stdinOnce", Only(&["false"], "nobody can attach to a container's input yet")),
+    ("name image imagePullPolicy command args workingDir stdin stdinOnce tty", Acts),
     ("restartPolicy terminationMessagePath terminationMessagePolicy lifecycle.stopSignal", Acts),
     ("restartPolicyRules", Refused("restart rules of single containers are not supported yet")),
     ("env[].name env[].value", Acts),

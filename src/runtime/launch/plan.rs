@@ -58,6 +58,7 @@ pub struct Place {
     pub stdin: bool,
     /// The pod's user namespace.
     pub users: Option<IdRange>,
+    pub stdin_once: bool,
 }
 
 /// The launch of the container that `spec` describes.
@@ -78,6 +79,7 @@ pub fn plan(spec: &Spec, place: &Place) -> Launch {
         steps: steps(spec, place),
         process: process(spec, &place.user, &place.seccomp),
         commands: None,
+        stdin_once: place.stdin_once,
     }
 }
 

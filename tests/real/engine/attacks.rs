@@ -203,3 +203,118 @@ async fn a_device_is_opened_by_no_node_that_a_container_makes() {
     assert!(said.contains("NULL") && !said.contains("not permitted"), "{said}");
     house.close(subject).await;
 }
+
+/// Memory of the shims' own, KiB.
+fn shim_kib(house: &House) -> u64 {
+    let shims = processes_of(house).into_iter().filter(|pid| {
+        // A container's own first process has another command line.
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("podbay-shim"))
+    });
+    let private = |pid: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:"));
+        value.and_then(|value| value.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    shims.map(private).sum()
+}
+
+#[tokio::test]
+async fn memory_is_not_exhausted_by_who_attaches() {
+    let house = House::new("memory");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("memory")).await.unwrap();
+    let mut config = script(&subject, "while :; do echo \"a line that fills whatever keeps it for those who do not read\"; done");
+    config.stdin = true;
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let request = ExecRequest { stdin: true, stdout: true, stderr: true, ..ExecRequest::default() };
+    let log = subject.runtime.container_status(&id).await.unwrap().log_path;
+    let written = || std::fs::metadata(&log).map_or(0, |log| log.len());
+    let moves_on = async || {
+        let before = written();
+        // The log begins anew when it is full.
+        wait_for("the container writes on", || written() != before).await;
+    };
+    moves_on().await;
+    let before = shim_kib(&house);
+    // Nobody reads, everybody writes what is not read.
+    let mut attached = Vec::new();
+    let refused = loop {
+        match subject.runtime.attach(&id, &request).await {
+            Ok(session) => {
+                let stdin = session.stdin.as_ref().unwrap();
+                rustix::io::ioctl_fionbio(stdin, true).unwrap();
+                while rustix::io::write(stdin, &[b'x'; 4096]).is_ok() {}
+                attached.push(session);
+            }
+            Err(refused) => break refused.to_string(),
+        }
+        assert!(attached.len() < 100, "so many may attach");
+        moves_on().await;
+    };
+    assert!(refused.contains("clients are attached already"), "{refused}");
+    for _ in 0..50 {
+        moves_on().await;
+    }
+    let after = shim_kib(&house);
+    assert!(after < before + 1024, "{before} KiB before, {after} KiB with {} clients that do not read", attached.len());
+    // Those that leave make room, however they leave.
+    attached.truncate(3);
+    let start = Instant::now();
+    while let Err(cause) = subject.runtime.attach(&id, &request).await {
+        assert!(start.elapsed() < PATIENCE, "{cause}");
+    }
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn a_console_link_does_not_lead_a_terminal_out() {
+    let mut house = House::new("console");
+    let secret = secret(&house);
+    let volume = house.dir.path().join("dev");
+    std::fs::create_dir_all(volume.join("pts")).unwrap();
+    // A root with a link for a /dev as well.
+    let image = house.dir.path().join("linked");
+    busybox(&image);
+    std::fs::remove_dir(image.join("dev")).unwrap();
+    symlink("/tmp", image.join("dev")).unwrap();
+    house.images.insert("linked".into(), image);
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("console")).await.unwrap();
+    let mut number = 0;
+    let mut refused = async |image: &str, pts: bool| {
+        number += 1;
+        let mut config = subject.container(&format!("c{number}"), &["sh", "-c", "echo x > /dev/console"]);
+        (config.tty, config.image, config.security.privileged) = (true, image.into(), true);
+        let mount = |at: &str, host: &Path| Mount { container_path: at.into(), host_path: host.into(), ..Mount::default() };
+        if image == "busybox" {
+            config.mounts.push(mount("/dev", &volume));
+        }
+        if pts {
+            config.mounts.push(mount("/dev/pts", Path::new("/dev/pts")));
+        }
+        subject.start(&sandbox, &config).await.unwrap_err().to_string()
+    };
+    let no_terminal = refused("busybox", false).await;
+    assert!(no_terminal.contains("open a terminal"), "{no_terminal}");
+    std::fs::write(volume.join("pts/ptmx"), "").unwrap();
+    let no_devpts = refused("busybox", false).await;
+    assert!(no_devpts.contains("there is no devpts at /dev/pts"), "{no_devpts}");
+    for number in DESCRIPTORS.take(3) {
+        std::fs::remove_dir_all(volume.join("pts")).unwrap_or_else(|_| std::fs::remove_file(volume.join("pts")).unwrap());
+        symlink(format!("/proc/self/fd/{number}/dev/pts"), volume.join("pts")).unwrap();
+        let linked = refused("busybox", false).await;
+        assert!(linked.contains("open a terminal"), "{linked}");
+    }
+    std::fs::remove_file(volume.join("pts")).unwrap();
+    std::fs::create_dir(volume.join("pts")).unwrap();
+    for target in [secret.display().to_string(), format!("{UP}{}", secret.display()), "/proc/self/fd/3".into(), "/etc/passwd".into()] {
+        symlink(&target, volume.join("console")).unwrap();
+        let linked = refused("busybox", true).await;
+        assert!(linked.contains("/dev/console") && linked.contains("symbolic link"), "{target}: {linked}");
+        std::fs::remove_file(volume.join("console")).unwrap();
+    }
+    let linked = refused("linked", false).await;
+    assert!(linked.contains("symbolic link"), "{linked}");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "HOST");
+    house.close(subject).await;
+}
