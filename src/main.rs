@@ -37,6 +37,7 @@ fn run(verb: Verb) -> cli::error::Outcome {
             Verb::Describe(args) => cli::describe::run(&args).await,
             Verb::Logs(args) => cli::logs::run(&args).await,
             Verb::Exec(args) => cli::exec::run(&args).await,
+            Verb::Attach(args) => cli::attach::run(&args).await,
             Verb::Explain(args) => cli::explain::run(&args, &assemble::Host).await,
             Verb::Source(verb) => cli::source::run(&verb).await,
             Verb::Node(verb) => cli::node::run(&verb).await,

@@ -31,6 +31,8 @@ pub enum Verb {
     Logs(LogsArgs),
     /// Run a command in a container
     Exec(ExecArgs),
+    /// See what a container writes from now on, and write to it
+    Attach(AttachArgs),
     /// Answer why something is not as wanted: a pod pending, a source blocked
     Explain(NamedArgs),
     /// List, add, suspend, resume or remove sources
@@ -252,6 +254,26 @@ pub struct ExecArgs {
     /// The command and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AttachArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The pod's name
+    pub pod: String,
+    /// Namespace [default: default]
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Container of the pod [default: its first]
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Use the container's terminal
+    #[arg(short, long)]
+    pub tty: bool,
 }
 
 #[derive(Debug, Clone, Subcommand)]

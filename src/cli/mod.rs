@@ -5,12 +5,14 @@
 //! - `output`: tables, JSON, YAML; nothing from outside reaches a terminal unescaped
 //! - `error`: failures to exit codes and hints
 //! - `outcome` (pure): how far an accepted revision is
+//! - `terminal`: the streams of `exec` and `attach`
 //! - `local`: what a verb needs of this host without a server; `assemble` provides it
 //!
 //! The daemon verbs (`up`, `server`, `agent`, `down`, `reset`, `image`, `runtime`) are carried out by
 //! `assemble`: they need the parts, not the API.
 
 pub mod args;
+pub mod attach;
 pub mod client;
 pub mod describe;
 pub mod error;
@@ -26,4 +28,5 @@ pub mod reconcile;
 pub mod snapshot;
 pub mod source;
 pub mod status;
+mod terminal;
 pub mod token;
