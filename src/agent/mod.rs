@@ -13,7 +13,7 @@
 //! - `record`: the last known pods on disk, for a start without the server
 //! - `volume`, `probe`, `machine`: this host; `beneath`: files where a container may have put links
 //! - `id_plan` (pure), `ids`: which ids of the host a pod with a user namespace of its own has
-//! - `node_api`: the kubelet's own API: logs, exec, port-forward
+//! - `node_api`: the kubelet's own API: logs, exec, attach, port-forward
 //!
 //! Absent on purpose: eviction under pressure, device plugins, static pods.
 //!

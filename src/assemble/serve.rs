@@ -1,8 +1,10 @@
 //! `podbay runtime serve`: the engine by itself, as any CRI v1 runtime.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use tokio::net::TcpListener;
 
 use super::daemon::{self, Lock};
 use super::node;
@@ -26,6 +28,8 @@ pub async fn serve(config: &Config, args: &RuntimeServeArgs) -> Outcome {
     // The pods of a host have one master: its agent, or this.
     let _lock = Lock::take(&dirs, "agent")?;
     let listener = server::bind(&socket)?;
+    let at = SocketAddr::from((args.stream_address, args.stream_port));
+    let streams = TcpListener::bind(at).await.with_context(|| format!("listen on {at} (--stream-address, --stream-port)"))?;
     node::make_private(config)?;
     let network = Arc::new(node::open_network(config)?);
     let wanted = Wanted { pod_range: Some(range), cluster_range: Some(range), ..Wanted::default() };
@@ -33,7 +37,7 @@ pub async fn serve(config: &Config, args: &RuntimeServeArgs) -> Outcome {
     let (engine, images) = node::open_engine(config, network).await?;
     tracing::info!(socket = %socket.display(), pods = %range, "serving the CRI");
     daemon::tell_ready(end.clone());
-    server::serve(listener, engine, images, end).await?;
+    server::serve(listener, streams, engine, images, end).await?;
     daemon::tell_stopping();
     // A next start would only have to clear it away.
     std::fs::remove_file(&socket).ok();

@@ -410,6 +410,12 @@ pub struct RuntimeServeArgs {
     /// Addresses of the pods
     #[arg(long, value_name = "RANGE", default_value = "10.88.0.0/16")]
     pub pod_range: String,
+    /// Where exec, attach and port-forward are served: plain HTTP, to whoever has a URL from the socket
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub stream_address: std::net::IpAddr,
+    /// The port for them; 0: any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub stream_port: u16,
 }
 
 #[derive(Debug, Clone, Subcommand)]

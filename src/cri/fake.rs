@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Features,
+    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, Duplex, ExecOutput, ExecRequest, ExecSession, Features,
     FilesystemUsage, Image, Images, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, RegistryAuth, Resources, Runtime,
     RuntimeCondition, RuntimeEvent, SandboxState, Usage,
 };
@@ -70,6 +70,7 @@ struct State {
     behaviours: BTreeMap<String, Behaviour>,
     exec_answers: BTreeMap<(String, Vec<String>), Result<ExecOutput, CriError>>,
     sandbox_error: Option<String>,
+    fails_reopening: bool,
     unreachable: Option<String>,
     calls: Vec<String>,
     next_id: u64,
@@ -142,6 +143,11 @@ impl FakeRuntime {
     /// From now on creating sandboxes fails with this cause; `None`: works.
     pub fn fail_sandboxes(&self, cause: Option<&str>) {
         self.lock().sandbox_error = cause.map(str::to_owned);
+    }
+
+    /// From now on logs cannot be opened anew, or can.
+    pub fn fail_reopening(&self, fails: bool) {
+        self.lock().fails_reopening = fails;
     }
 
     /// From now on every verb fails as unreachable; `None`: works.
@@ -495,10 +501,11 @@ impl Runtime for FakeRuntime {
         let ((input, stdin), (stdout, output), (stderr, _)) = (pipe()?, pipe()?, pipe()?);
         let command = request.command.clone();
         let reads = request.stdin;
-        // Its own thread, as a process would be: `cat` gives back what it is given, the rest is interpreted.
+        // Its own thread, as a process would be: `cat` gives back what it is given, `yes` never ends, the rest is interpreted.
         std::thread::spawn(move || {
             let (mut input, mut output) = (input, output);
             let code = match interpret(&command) {
+                None if command == ["yes"] => std::io::copy(&mut std::io::repeat(b'y'), &mut output).map_or(1, |_| 0),
                 Some((text, code)) => output.write_all(text.as_bytes()).map_or(1, |()| code),
                 None if reads => std::io::copy(&mut input, &mut output).map_or(1, |_| 0),
                 None => 0,
@@ -516,11 +523,28 @@ impl Runtime for FakeRuntime {
         })
     }
 
-    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError> {
+    async fn reopen_container_log(&self, id: &str) -> Result<(), CriError> {
+        let state = self.reach("reopen_container_log", id)?;
+        let attempt = || format!("reopen the log of container {id}");
+        let path = &running(&state, id)?.status.log_path;
+        if state.fails_reopening {
+            return Err(CriError::failed(attempt(), "it is said to fail"));
+        }
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.map(drop).map_err(|cause| CriError::failed(attempt(), cause))
+    }
+
+    /// Whatever the process is, it gives back what it is given.
+    async fn attach(&self, id: &str, request: &ExecRequest) -> Result<ExecSession, CriError> {
+        let command = vec!["cat".to_owned()];
+        self.exec(id, &ExecRequest { command, ..request.clone() }).await
+    }
+
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, CriError> {
         drop(self.reach("port_forward", sandbox_id)?);
-        tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .map_err(|cause| CriError::failed(format!("connect to port {port} of sandbox {sandbox_id}"), cause))
+        let connected = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        let failed = |cause| CriError::failed(format!("connect to port {port} of sandbox {sandbox_id}"), cause);
+        connected.map(|stream| Box::new(stream) as _).map_err(failed)
     }
 
     async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError> {

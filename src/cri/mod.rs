@@ -7,12 +7,14 @@
 //! - `contract`: what every runtime must do
 //! - `keyring` (pure): which credentials are for which image
 //! - `wire`: the same verbs as gRPC messages; `server`: our runtime on a socket; `client`: any runtime behind one
+//! - `streaming`: exec, attach and port-forward as callers of Kubernetes speak them
 
 pub mod client;
 pub mod contract;
 pub mod fake;
 pub mod keyring;
 pub mod server;
+pub mod streaming;
 pub mod types;
 pub mod wire;
 
@@ -20,6 +22,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 
 pub use types::*;
@@ -68,7 +71,7 @@ pub trait Runtime: Send + Sync {
     /// Starts a command with streams for a person.
     async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecSession, CriError>;
     /// A connection to a port inside the sandbox's network namespace (port-forward).
-    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError>;
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, CriError>;
 
     /// The streams of a running container, from now on: what it writes to each client that is attached, what they write
     /// into its standard input. `command` and `tty` of the request mean nothing: whether it has a terminal was said when
@@ -104,6 +107,10 @@ pub trait Runtime: Send + Sync {
 #[async_trait]
 pub trait Images: Send + Sync {
     async fn list(&self) -> Result<Vec<Image>, CriError>;
+/// A connection: bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
     /// `None` when it is not here.
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError>;
     /// Fetches and unpacks. Returns the image's id.

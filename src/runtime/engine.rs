@@ -22,7 +22,7 @@ use super::shim::{self, Program};
 use super::wire::{Exit, Exited, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire};
 use super::{Options, Rootfs, RuntimeError};
 use crate::cri::{
-    ContainerConfig, ContainerMetadata, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Features,
+    ContainerConfig, ContainerMetadata, ContainerStats, ContainerStatus, CriError, Duplex, ExecOutput, ExecRequest, ExecSession, Features,
     PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
 };
 use crate::network::PodNetwork;
@@ -429,8 +429,8 @@ impl Runtime for Engine {
         self.inner.reopen_log(id).await
     }
 
-    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError> {
-        self.inner.port_forward(sandbox_id, port).await
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, CriError> {
+        self.inner.port_forward(sandbox_id, port).await.map(|stream| Box::new(stream) as _)
     }
 
     async fn details(&self, id: &str) -> serde_json::Value {

@@ -218,6 +218,7 @@ const SEAMS: &[&str] = &[
     "src/clock.rs",
     "src/config.rs",
     "src/cri/mod.rs",
+    "src/cri/streaming/mod.rs",
     "src/network/mod.rs",
     "src/sync/source.rs",
 ];

@@ -203,12 +203,23 @@ impl Admin<'_> {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
-    /// Runs the real kubectl.
-    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+    fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let kubectl = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubectl");
         assert!(kubectl.exists(), "the real kubectl is missing: run `make setup-test`");
         let mut command = self.hosts.command(self.server, kubectl.to_str().expect("a path in UTF-8"));
         command.args(arguments).env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.hosts.dir).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the real kubectl.
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_command(arguments).output().expect("run kubectl")
+    }
+
+    /// Runs the real kubectl as those before 1.30 are: streams are SPDY's.
+    pub fn old_kubectl(&self, arguments: &[&str]) -> Output {
+        let mut command = self.kubectl_command(arguments);
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false").env("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
         command.output().expect("run kubectl")
     }
 

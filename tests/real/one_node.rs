@@ -132,6 +132,9 @@ fn pods_come_up_and_kubectl_works(node: &Node<'_>) {
     assert_eq!(node.admin.kubectl_ok(&["logs", name]), "started\n");
     assert_eq!(node.admin.kubectl_ok(&["exec", name, "--", "sh", "-c", "echo out; echo err >&2; hostname"]), format!("out\n{name}\n"));
     assert_eq!(node.admin.kubectl(&["exec", name, "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
+    let old = node.admin.old_kubectl(&["exec", name, "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((old.status.code(), old.stdout.as_slice()), (Some(7), &b"out\n"[..]));
+    assert!(String::from_utf8_lossy(&old.stderr).starts_with("err\n"), "{old:?}");
     let file = node.admin.hosts.dir.join("applied.yaml");
     std::fs::write(&file, config_map("by-hand", "1")).unwrap();
     for _ in 0..2 {

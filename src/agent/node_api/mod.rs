@@ -4,15 +4,10 @@
 //! containers are found in the runtime, so it answers while the server is away.
 //!
 //! - `logs`: reading and following log files
-//! - `exec`: streams over a WebSocket, `v5.channel.k8s.io` and `v4.channel.k8s.io`
-//! - `forward`: ports over a WebSocket, `v4.channel.k8s.io` and SPDY in a WebSocket (`spdy`)
+//! - `stream`: exec, attach and port-forward, over SPDY and over WebSockets
 
-mod exec;
-mod forward;
 pub mod logs;
-mod spdy;
-mod spdy_dictionary;
-mod tunnel;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +43,9 @@ pub fn router(runtime: Arc<dyn Runtime>, options: &super::Options) -> Router {
         .route("/pods", get(pods))
         .route("/stats/summary", get(summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
-        .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
-        .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
-        .route("/portForward/{namespace}/{pod}", any(forward::forward))
+        .route("/exec/{namespace}/{pod}/{container}", any(stream::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(stream::attach))
+        .route("/portForward/{namespace}/{pod}", any(stream::forward))
         .with_state(api)
 }
 
@@ -277,8 +272,8 @@ fn stream(
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    fn of(RawQuery(query): RawQuery) -> Self {
-        let query = query.unwrap_or_default();
+    fn of(RawQuery(query): &RawQuery) -> Self {
+        let query = query.as_deref().unwrap_or_default();
         let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (unescape(name), unescape(value))
@@ -322,7 +317,7 @@ mod tests {
 
     #[test]
     fn queries_are_read_as_the_kubelet_does() {
-        let query = Parameters::of(RawQuery(Some("command=sh&command=-c&command=echo%20a%2Bb+c&input=1&tty=0&output=true".into())));
+        let query = Parameters::of(&RawQuery(Some("command=sh&command=-c&command=echo%20a%2Bb+c&input=1&tty=0&output=true".into())));
         assert_eq!(query.all("command"), ["sh", "-c", "echo a+b c"]);
         assert!(query.flag(["input", "stdin"]) && query.flag(["output", "stdout"]) && !query.flag(["tty", "tty"]));
         assert_eq!(unescape("%zz%"), "%zz%");

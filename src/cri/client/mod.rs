@@ -5,12 +5,14 @@
 //!
 //! - `runtime`, `images`: the two traits, a verb a call
 //! - `events`: where to look; by looking, where the runtime does not tell
+//! - `stream`: exec, attach and port-forward, where the runtime serves them
 //! - `files`: what containers get mounted besides their volumes
 
 mod events;
 mod files;
 mod images;
 mod runtime;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use tokio::sync::broadcast;
 
-use super::{Client, PATIENCE, Shared, done, got, request, timed};
+use super::{Client, PATIENCE, Shared, done, got, request, stream, timed};
 use crate::cri::wire::sandbox::{namespaces_to_wire, resources_to_wire};
 use crate::cri::wire::{self, container, sandbox, status};
 use crate::cri::{
@@ -262,12 +262,40 @@ impl Runtime for Client {
         Ok(ExecOutput { stdout: answer.stdout, stderr: answer.stderr, exit_code: answer.exit_code })
     }
 
-    async fn exec(&self, id: &str, _request: &ExecRequest) -> Result<ExecSession, CriError> {
-        Err(CriError::Unsupported(format!("exec with streams in container {id}")))
+    async fn exec(&self, id: &str, wanted: &ExecRequest) -> Result<ExecSession, CriError> {
+        let attempt = format!("exec {:?} in container {id}", wanted.command);
+        let question = wire::ExecRequest {
+            container_id: id.to_owned(),
+            cmd: wanted.command.clone(),
+            tty: wanted.tty,
+            stdin: wanted.stdin,
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+            ..wire::ExecRequest::default()
+        };
+        let url = got(&attempt, self.shared.runtime().exec(request(question)).await)?.url;
+        stream::remote(&attempt, &url, wanted).await
     }
 
-    async fn port_forward(&self, sandbox_id: &str, _port: u16) -> Result<tokio::net::TcpStream, CriError> {
-        Err(CriError::Unsupported(format!("port-forward to sandbox {sandbox_id}")))
+    async fn attach(&self, id: &str, wanted: &ExecRequest) -> Result<ExecSession, CriError> {
+        let attempt = format!("attach to container {id}");
+        let question = wire::AttachRequest {
+            container_id: id.to_owned(),
+            tty: wanted.tty,
+            stdin: wanted.stdin,
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+            ..wire::AttachRequest::default()
+        };
+        let url = got(&attempt, self.shared.runtime().attach(request(question)).await)?.url;
+        stream::remote(&attempt, &url, wanted).await
+    }
+
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, CriError> {
+        let attempt = format!("connect to port {port} of sandbox {sandbox_id}");
+        let question = wire::PortForwardRequest { pod_sandbox_id: sandbox_id.to_owned(), port: vec![i32::from(port)] };
+        let url = got(&attempt, self.shared.runtime().port_forward(request(question)).await)?.url;
+        stream::forward(&attempt, &url, port).await
     }
 
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {

@@ -5,12 +5,14 @@
 //! - `inside`: what a container finds and what becomes of it, where there is a kernel under it
 //! - `attached`: terminals, and clients of a container's streams
 //! - `images`: ImageService
+//! - `streams`: exec, attach and port-forward with streams
 //! - `socket`: what can be said on a socket and not through the traits: filters, codes, unknown ids
 
 mod attached;
 mod images;
 mod inside;
 mod socket;
+mod streams;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,10 +22,11 @@ pub use attached::attach_suite;
 pub use images::image_suite;
 pub use inside::inside_suite;
 pub use socket::{our_socket_suite, socket_suite};
+pub use streams::{attach_suite, inside_stream_suite, stream_suite};
 
 use super::{
-    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, CriError, ExecRequest, PodSandboxConfig, PodSandboxMetadata,
-    Runtime, SandboxState,
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, CriError, PodSandboxConfig, PodSandboxMetadata, Runtime,
+    SandboxState,
 };
 
 /// How long anything may take on a busy machine.
@@ -220,33 +223,6 @@ async fn commands_run_inside(subject: &Subject) {
     must(runtime.remove_pod_sandbox(&sandbox).await);
 }
 
-/// Commands with streams.
-///
-/// # Panics
-/// When the runtime does not do what it must.
-pub async fn stream_suite(subject: &Subject) {
-    let runtime = &subject.runtime;
-    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("streams")).await);
-    let id = must(subject.start(&sandbox, &subject.container("host", &["sleep", "100000"])).await);
-    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let request = ExecRequest { command: words("cat"), stdin: true, stdout: true, ..ExecRequest::default() };
-    let session = must(runtime.exec(&id, &request).await);
-    let (Some(stdin), Some(stdout)) = (session.stdin, session.stdout) else { panic!("streams that were asked for") };
-    let echoed = tokio::task::spawn_blocking(move || {
-        use std::io::{Read, Write};
-        let mut stdin = std::fs::File::from(stdin);
-        stdin.write_all(b"to and fro")?;
-        drop(stdin);
-        let mut text = String::new();
-        std::fs::File::from(stdout).read_to_string(&mut text)?;
-        Ok::<_, std::io::Error>(text)
-    });
-    let echoed = tokio::time::timeout(PATIENCE, echoed).await;
-    assert!(matches!(echoed, Ok(Ok(Ok(ref text))) if text == "to and fro"), "{echoed:?}");
-    assert_eq!(tokio::time::timeout(PATIENCE, session.exit).await.ok().and_then(Result::ok), Some(0));
-    must(runtime.remove_pod_sandbox(&sandbox).await);
-}
-
 /// A second sandbox or container of the same name and attempt is never made.
 async fn names_are_taken_once(subject: &Subject) {
     let runtime = &subject.runtime;
@@ -395,7 +371,8 @@ mod tests {
         let images = Arc::new(super::super::fake::FakeImages::default());
         images.add("docker.io/library/busybox:1");
         let listener = crate::cri::server::bind(&socket).unwrap();
-        let serve = crate::cri::server::serve(listener, Arc::new(FakeRuntime::default()), images, end.clone());
+        let streams = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let serve = crate::cri::server::serve(listener, streams, Arc::new(FakeRuntime::default()), images, end.clone());
         let server = tokio::spawn(serve);
         let endpoint = format!("unix://{}", socket.display());
         let client = Arc::new(crate::cri::client::Client::connect(&endpoint, &dir.path().join("client")).await.unwrap());
@@ -409,6 +386,7 @@ mod tests {
         end.cancel();
         drop(subject);
         drop(client);
+        stream_suite(&subject).await;
         server.await.unwrap().unwrap();
     }
 }

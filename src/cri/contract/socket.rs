@@ -37,6 +37,7 @@ pub async fn socket_suite(endpoint: &str, subject: &Subject) {
     caller.nonsense_is_refused().await;
     caller.filters().await;
     caller.commands().await;
+    caller.streams().await;
     caller.images().await;
 }
 
@@ -56,7 +57,7 @@ pub async fn our_socket_suite(endpoint: &str, subject: &Subject) {
     must(caller.runtime.update_runtime_config(wire::UpdateRuntimeConfigRequest { runtime_config: None }).await);
     let checkpoint = caller.runtime.checkpoint_container(wire::CheckpointContainerRequest::default()).await;
     assert_eq!(code(checkpoint), Code::Unimplemented);
-    assert_eq!(code(caller.runtime.exec(wire::ExecRequest::default()).await), Code::Unimplemented);
+    assert_eq!(code(caller.runtime.exec(wire::ExecRequest::default()).await), Code::InvalidArgument);
     let missing = wire::ImageFilter { image: Some(container::image_spec("docker.io/library/not-there:1")) };
     // containerd 1.6 takes no notice of the filter.
     assert_eq!(must(caller.images.list_images(wire::ListImagesRequest { filter: Some(missing) }).await).images, []);
@@ -282,6 +283,32 @@ impl Caller<'_> {
             must(self.runtime.remove_container(wire::RemoveContainerRequest { container_id: id.clone() }).await);
         }
         must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: pod.1.clone() }).await);
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
+    }
+
+    /// Each answer is a URL of its own.
+    async fn streams(&mut self) {
+        let pod = self.pod("urls").await;
+        let id = self.container(&pod, "host", true).await;
+        let exec = wire::ExecRequest { container_id: id.clone(), cmd: vec!["true".into()], stdout: true, ..Default::default() };
+        let attach = wire::AttachRequest { container_id: id.clone(), stdout: true, ..Default::default() };
+        let ports = wire::PortForwardRequest { pod_sandbox_id: pod.1.clone(), port: vec![80] };
+        let mut urls = std::collections::BTreeSet::new();
+        for _ in 0..2 {
+            urls.insert(must(self.runtime.exec(exec.clone()).await).url);
+            urls.insert(must(self.runtime.attach(attach.clone()).await).url);
+            urls.insert(must(self.runtime.port_forward(ports.clone()).await).url);
+        }
+        assert_eq!(urls.iter().filter(|url| url.starts_with("http://127.0.0.1:")).count(), 6, "{urls:?}");
+        let nothing = wire::ExecRequest { stdout: false, ..exec.clone() };
+        assert_eq!(code(self.runtime.exec(nothing).await), Code::InvalidArgument);
+        let both = wire::ExecRequest { tty: true, stderr: true, ..exec.clone() };
+        assert_eq!(code(self.runtime.exec(both).await), Code::InvalidArgument);
+        must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: pod.1.clone() }).await);
+        for late in [self.runtime.exec(exec).await.map(drop), self.runtime.attach(attach).await.map(drop)] {
+            assert!(late.is_err(), "a container that has ended");
+        }
+        assert_ne!(code(self.runtime.port_forward(ports).await), Code::Ok);
         must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
     }
 

@@ -5,6 +5,7 @@
 //! - `events`: the stream of container events, from what is there before and after (its `kinds` is pure)
 //! - `metrics`: figures by name, for Prometheus (pure)
 //! - `socket`: the socket and who may use it
+//! - `stream`: where callers come for exec, attach and port-forward; `tokens`: what each may have there (pure)
 //!
 //! What this runtime cannot do is answered `Unimplemented`, with its name.
 
@@ -14,10 +15,12 @@ mod images;
 mod metrics;
 mod runtime;
 mod socket;
+mod stream;
+mod tokens;
 
 use std::sync::Arc;
 
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::wire::image_service_server::ImageServiceServer;
@@ -39,6 +42,7 @@ const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 pub(super) struct Core {
     pub runtime: Arc<dyn Runtime>,
     pub images: Arc<dyn Images>,
+    pub streams: Arc<stream::Streams>,
     /// Ends what would go on for good.
     pub end: CancellationToken,
 }
@@ -59,17 +63,21 @@ async fn accept(listener: &UnixListener) -> UnixStream {
     }
 }
 
-/// Serves both services until the token is cancelled; requests that are under way are finished.
+/// Serves both services until the token is cancelled; requests that are under way are finished. Exec, attach and
+/// port-forward are answered with addresses at `streams`.
 ///
 /// # Errors
-/// When the socket fails.
+/// When a socket fails.
 pub async fn serve(
     listener: UnixListener,
+    streams: TcpListener,
     runtime: Arc<dyn Runtime>,
     images: Arc<dyn Images>,
     end: CancellationToken,
 ) -> Result<(), CriError> {
-    let core = Core { runtime, images, end: end.clone() };
+    let at = streams.local_addr().map_err(|cause| CriError::failed("listen for streams", cause))?;
+    let core = Core { runtime, images, streams: Arc::new(stream::Streams::new(at)), end: end.clone() };
+    tokio::spawn(stream::listen(streams, Arc::clone(&core.streams), Arc::clone(&core.runtime), end.clone()));
     let incoming = futures::stream::unfold(listener, |listener| async move {
         let stream = accept(&listener).await;
         Some((Ok::<_, std::io::Error>(stream), listener))

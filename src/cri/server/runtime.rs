@@ -54,13 +54,13 @@ fn seconds(value: i64) -> Duration {
 
 impl Core {
     /// The sandbox that is meant, by its id or the beginning of it.
-    async fn sandbox(&self, id: &str) -> Result<PodSandbox, CriError> {
+    pub(super) async fn sandbox(&self, id: &str) -> Result<PodSandbox, CriError> {
         let all = self.runtime.list_pod_sandboxes().await?;
         let found = filter::find(id, all.iter().map(|sandbox| sandbox.id.as_str()))?.map(str::to_owned);
         all.into_iter().find(|sandbox| Some(&sandbox.id) == found.as_ref()).ok_or_else(|| CriError::NotFound(format!("sandbox {id:?}")))
     }
 
-    async fn container(&self, id: &str) -> Result<ContainerStatus, CriError> {
+    pub(super) async fn container(&self, id: &str) -> Result<ContainerStatus, CriError> {
         let all = self.runtime.list_containers().await?;
         let found = filter::find(id, all.iter().map(|container| container.id.as_str()))?.map(str::to_owned);
         all.into_iter().find(|one| Some(&one.id) == found.as_ref()).ok_or_else(|| CriError::NotFound(format!("container {id:?}")))
@@ -396,16 +396,16 @@ impl RuntimeService for Core {
         answer(whole(async move { core.run_command(request.into_inner()).await }).await)
     }
 
-    async fn exec(&self, _: Request<wire::ExecRequest>) -> Answer<wire::ExecResponse> {
-        unsupported("exec with streams")
+    async fn exec(&self, request: Request<wire::ExecRequest>) -> Answer<wire::ExecResponse> {
+        answer(self.exec_url(request.into_inner()).await.map(|url| wire::ExecResponse { url }))
     }
 
-    async fn attach(&self, _: Request<wire::AttachRequest>) -> Answer<wire::AttachResponse> {
-        unsupported("attach")
+    async fn attach(&self, request: Request<wire::AttachRequest>) -> Answer<wire::AttachResponse> {
+        answer(self.attach_url(request.into_inner()).await.map(|url| wire::AttachResponse { url }))
     }
 
-    async fn port_forward(&self, _: Request<wire::PortForwardRequest>) -> Answer<wire::PortForwardResponse> {
-        unsupported("port-forward")
+    async fn port_forward(&self, request: Request<wire::PortForwardRequest>) -> Answer<wire::PortForwardResponse> {
+        answer(self.forward_url(&request.into_inner()).await.map(|url| wire::PortForwardResponse { url }))
     }
 
     async fn container_stats(&self, request: Request<wire::ContainerStatsRequest>) -> Answer<wire::ContainerStatsResponse> {

@@ -6,7 +6,9 @@ mod daemons;
 use std::sync::Arc;
 
 use podbay::cri::client::Client;
-use podbay::cri::contract::{Subject, image_suite, inside_suite, our_socket_suite, socket_suite, suite};
+use podbay::cri::contract::{
+    Subject, attach_suite, image_suite, inside_stream_suite, inside_suite, our_socket_suite, socket_suite, stream_suite, suite,
+};
 use podbay::cri::{Runtime, server};
 use podbay::runtime::image::{self, ImageStore};
 use podbay::runtime::{Engine, Options, Remains, reset};
@@ -24,6 +26,9 @@ async fn containerd_keeps_the_contract() {
     let subject = containerd.subject(client.clone());
     suite(&subject).await;
     inside_suite(&subject).await;
+    stream_suite(&subject).await;
+    inside_stream_suite(&subject).await;
+    attach_suite(&subject).await;
     socket_suite(&containerd.endpoint(), &subject).await;
     image_suite(&*client, BUSYBOX).await;
 }
@@ -64,7 +69,8 @@ impl Served {
         let listener = server::bind(&self.dir.path().join("cri.sock")).unwrap();
         let engine = Arc::new(self.engine().await);
         self.end = CancellationToken::new();
-        let serve = server::serve(listener, engine, self.images.clone(), self.end.clone());
+        let streams = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let serve = server::serve(listener, streams, engine, self.images.clone(), self.end.clone());
         self.server = Some(tokio::spawn(async move { serve.await.unwrap() }));
     }
 
@@ -97,6 +103,8 @@ async fn our_engine_keeps_the_contract_directly() {
     let subject = served.subject(Arc::new(served.engine().await));
     suite(&subject).await;
     inside_suite(&subject).await;
+    stream_suite(&subject).await;
+    inside_stream_suite(&subject).await;
     image_suite(&*served.images, BUSYBOX).await;
     drop(subject);
     served.leaves_nothing().await;
@@ -111,6 +119,8 @@ async fn our_engine_keeps_the_contract_over_its_socket() {
     let subject = served.subject(client.clone());
     suite(&subject).await;
     inside_suite(&subject).await;
+    stream_suite(&subject).await;
+    inside_stream_suite(&subject).await;
     socket_suite(&served.endpoint(), &subject).await;
     our_socket_suite(&served.endpoint(), &subject).await;
     image_suite(&*client, BUSYBOX).await;
