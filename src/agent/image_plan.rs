@@ -94,7 +94,7 @@ pub fn plan(
     let old_enough = |known: &Known| now.duration_since(known.first_seen).as_secs() >= i64::from(policy.minimum_age_seconds);
     let mut removable: Vec<(&Known, &Image)> = images
         .iter()
-        .filter(|image| !used.contains(&image.id))
+        .filter(|image| !image.pinned && !used.contains(&image.id))
         .filter_map(|image| Some((known.get(&image.id)?, image)))
         .filter(|(known, _)| old_enough(known))
         .collect();
@@ -115,7 +115,7 @@ mod tests {
 
     fn image(id: &str) -> Image {
         let tags = vec![format!("docker.io/library/{id}:1")];
-        Image { id: id.to_owned(), tags, digests: Vec::new(), size_bytes: 10, user: String::new() }
+        Image { id: id.to_owned(), tags, digests: Vec::new(), size_bytes: 10, user: String::new(), pinned: false }
     }
 
     fn set(ids: &[&str]) -> BTreeSet<String> {
@@ -149,6 +149,14 @@ mod tests {
         known = remember(&known, &images, &set(&["new", "used"]), at(200));
         let plan = plan(&known, &images, &set(&["used"]), FULL, Policy::default(), at(1000));
         assert_eq!((ids(&plan), plan.missing), (vec!["never", "old", "new"], 100));
+    }
+
+    #[test]
+    fn what_the_runtime_needs_itself_stays() {
+        let mut images = ["pause", "other"].map(image);
+        images[0].pinned = true;
+        let known = remember(&BTreeMap::new(), &images, &set(&[]), at(0));
+        assert_eq!(ids(&plan(&known, &images, &set(&[]), FULL, Policy::default(), at(1000))), ["other"]);
     }
 
     #[test]

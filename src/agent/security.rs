@@ -74,7 +74,7 @@ mod tests {
     use k8s_openapi::api::core::v1::{Capabilities, PodSecurityContext, SecurityContext as Own};
 
     fn image(user: &str) -> Image {
-        Image { id: "i".into(), tags: vec![], digests: vec![], size_bytes: 1, user: user.into() }
+        Image { id: "i".into(), tags: vec![], digests: vec![], size_bytes: 1, user: user.into(), pinned: false }
     }
 
     #[test]

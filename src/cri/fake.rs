@@ -5,7 +5,7 @@
 //! `echo WORDS`, each also behind `sh -c`, and anything else runs until it is stopped. `exec` reads its command
 //! the same way, after the answers given to [`FakeRuntime::answer_exec`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -611,6 +611,7 @@ struct ImageState {
     errors: BTreeMap<String, CriError>,
     users: BTreeMap<String, String>,
     demanded: BTreeMap<String, String>,
+    pinned: BTreeSet<String>,
     pulls: Vec<String>,
 }
 
@@ -628,14 +629,25 @@ impl FakeImages {
     /// Makes it present without a pull.
     pub fn add(&self, reference: &str) {
         let mut state = self.lock();
-        let user = state.users.get(reference).cloned().unwrap_or_default();
-        let image = Image { id: Self::id_of(reference), tags: vec![reference.to_owned()], digests: Vec::new(), size_bytes: 1 << 20, user };
+        let image = Image {
+            id: Self::id_of(reference),
+            tags: vec![reference.to_owned()],
+            digests: Vec::new(),
+            size_bytes: 1 << 20,
+            user: state.users.get(reference).cloned().unwrap_or_default(),
+            pinned: state.pinned.contains(reference),
+        };
         state.present.insert(reference.to_owned(), image);
     }
 
     /// The user in the configuration of this image, from its next pull on.
     pub fn set_user(&self, reference: &str, user: &str) {
         self.lock().users.insert(reference.to_owned(), user.to_owned());
+    }
+
+    /// This reference's image is one that the runtime needs itself, from its next pull on.
+    pub fn pin(&self, reference: &str) {
+        self.lock().pinned.insert(reference.to_owned());
     }
 
     /// Pulls of this reference fail so; `None`: work.

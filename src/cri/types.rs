@@ -387,6 +387,8 @@ pub struct Image {
     pub size_bytes: u64,
     /// User of its configuration: `1000`, `app`, `app:app` or empty.
     pub user: String,
+    /// The runtime needs it itself: never removed to make room.
+    pub pinned: bool,
 }
 
 /// How far a pull is.

@@ -11,7 +11,7 @@ use super::{Client, PATIENCE, Shared, done, got, request, stream, timed};
 use crate::cri::wire::sandbox::{namespaces_to_wire, resources_to_wire};
 use crate::cri::wire::{self, container, sandbox, status};
 use crate::cri::{
-    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, ExecOutput, ExecRequest, ExecSession, Features,
+    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, Duplex, ExecOutput, ExecRequest, ExecSession, Features,
     Images as _, PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
 };
 

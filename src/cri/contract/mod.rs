@@ -339,6 +339,7 @@ async fn events_say_where_to_look(subject: &Subject) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Images as _;
     use super::super::fake::FakeRuntime;
     use super::*;
 
@@ -370,6 +371,8 @@ mod tests {
         let (socket, end) = (dir.path().join("cri.sock"), tokio_util::sync::CancellationToken::new());
         let images = Arc::new(super::super::fake::FakeImages::default());
         images.add("docker.io/library/busybox:1");
+        images.pin("docker.io/library/pause:1");
+        images.add("docker.io/library/pause:1");
         let listener = crate::cri::server::bind(&socket).unwrap();
         let streams = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let serve = crate::cri::server::serve(listener, streams, Arc::new(FakeRuntime::default()), images, end.clone());
@@ -377,6 +380,9 @@ mod tests {
         let endpoint = format!("unix://{}", socket.display());
         let client = Arc::new(crate::cri::client::Client::connect(&endpoint, &dir.path().join("client")).await.unwrap());
         assert_eq!(client.version(), "fake://0.1.0");
+        let pinned = client.list().await.unwrap().into_iter().map(|image| (image.tags.concat(), image.pinned));
+        let expected = [("docker.io/library/busybox:1", false), ("docker.io/library/pause:1", true)];
+        assert_eq!(pinned.collect::<Vec<_>>(), expected.map(|(name, pinned)| (name.to_owned(), pinned)));
         let (image, logs) = ("docker.io/library/busybox:1".to_owned(), dir.path().join("logs"));
         let subject = Subject { runtime: client.clone(), image: image.clone(), logs, host_network: false, handler: String::new() };
         suite(&subject).await;

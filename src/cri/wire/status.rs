@@ -303,13 +303,13 @@ pub fn image(image: &Image) -> wire::Image {
         uid: uid.map(|value| wire::Int64Value { value }),
         username: if uid.is_some() { String::new() } else { user.to_owned() },
         spec: None,
-        pinned: false,
+        pinned: image.pinned,
     }
 }
 
 pub fn image_from_wire(image: wire::Image) -> Image {
     let user = image.uid.map_or(image.username, |uid| uid.value.to_string());
-    Image { id: image.id, tags: image.repo_tags, digests: image.repo_digests, size_bytes: image.size, user }
+    Image { id: image.id, tags: image.repo_tags, digests: image.repo_digests, size_bytes: image.size, user, pinned: image.pinned }
 }
 
 pub fn filesystem(usage: &FilesystemUsage, now: Timestamp) -> wire::FilesystemUsage {

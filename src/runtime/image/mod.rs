@@ -407,6 +407,7 @@ fn summary(id: &Digest, record: &Record) -> Image {
         digests: record.digests.iter().cloned().collect(),
         size_bytes: record.bytes,
         user: record.user.clone(),
+        pinned: false,
     }
 }
 
