@@ -7,6 +7,7 @@
 //! - `network_plan`, `node_plan` (pure): the cluster's objects as this node's network; this host as a Node
 //! - `options` (pure), `context`: everything host-global; what all parts share
 //! - `pull`: the step that fetches an image; `image_plan` (pure), `image_gc`: which images go when the disk fills up
+//! - `log_plan` (pure), `log_rotation`: logs of a runtime that does not keep them within their limits
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server
 //! - `identity`: joining, and renewing the certificate
@@ -36,6 +37,8 @@ pub mod identity;
 pub mod ids;
 pub mod image_gc;
 pub mod image_plan;
+pub mod log_plan;
+pub mod log_rotation;
 pub mod machine;
 pub mod network_plan;
 pub mod node_api;
@@ -115,6 +118,7 @@ pub async fn run_with_clock(
             follow::pods(context.clone(), reconnected.clone(), tell),
             follow::network(context.clone(), reconnected.clone(), node_changed.clone()),
             image_gc::run(context.clone()),
+            log_rotation::run(context.clone()),
             write_events,
         )
     };

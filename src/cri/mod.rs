@@ -84,6 +84,10 @@ pub trait Runtime: Send + Sync {
     async fn update_container_resources(&self, id: &str, _resources: &Resources) -> Result<(), CriError> {
         Err(CriError::Unsupported(format!("change the limits of container {id}")))
     }
+    /// Whether it keeps logs within their limits; else somebody has to move them away now and then.
+    fn rotates_logs(&self) -> bool {
+        true
+    }
     /// Writes on into a new file, after somebody has moved the old one away.
     async fn reopen_container_log(&self, id: &str) -> Result<(), CriError> {
         Err(CriError::Unsupported(format!("reopen the log of container {id}")))
@@ -103,14 +107,14 @@ pub trait Runtime: Send + Sync {
     fn events(&self) -> broadcast::Receiver<RuntimeEvent>;
 }
 
-/// CRI's ImageService.
-#[async_trait]
-pub trait Images: Send + Sync {
-    async fn list(&self) -> Result<Vec<Image>, CriError>;
 /// A connection: bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
+/// CRI's ImageService.
+#[async_trait]
+pub trait Images: Send + Sync {
+    async fn list(&self) -> Result<Vec<Image>, CriError>;
     /// `None` when it is not here.
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError>;
     /// Fetches and unpacks. Returns the image's id.

@@ -50,13 +50,15 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
 }
 
 /// The directory of a log, opened through no link.
-struct Folder {
-    directory: OwnedFd,
-    name: String,
+pub struct Folder {
+    pub directory: OwnedFd,
+    pub name: String,
 }
 
 impl Folder {
-    fn open(path: &Path) -> io::Result<Self> {
+    /// # Errors
+    /// It is not there, or behind a link.
+    pub fn open(path: &Path) -> io::Result<Self> {
         let bad = || io::Error::from(io::ErrorKind::InvalidInput);
         let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(bad)?.to_owned();
         let parent = path.parent().ok_or_else(bad)?;
@@ -75,7 +77,10 @@ impl Folder {
 
     /// The files of the log from the oldest to the newest: `0.log.3`, `0.log.2`, … , `0.log`, and CRI-style
     /// `0.log.20260102-030405`. Compressed ones are left out.
-    fn files(&self) -> io::Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn files(&self) -> io::Result<Vec<String>> {
         let entries = beneath::entries(&self.directory)?;
         let names: Vec<String> = entries.into_iter().filter_map(|(name, _)| name.into_string().ok()).collect();
         let newest = names.contains(&self.name).then(|| self.name.clone());

@@ -308,6 +308,11 @@ impl Runtime for Client {
         got(&format!("change the limits of container {id}"), answer).map(drop)
     }
 
+    /// Ours does.
+    fn rotates_logs(&self) -> bool {
+        self.shared.version.starts_with("podbay://")
+    }
+
     async fn reopen_container_log(&self, id: &str) -> Result<(), CriError> {
         let question = wire::ReopenContainerLogRequest { container_id: id.to_owned() };
         got(&format!("reopen the log of container {id}"), self.shared.runtime().reopen_container_log(request(question)).await).map(drop)

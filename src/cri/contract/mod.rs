@@ -386,13 +386,13 @@ mod tests {
         let (image, logs) = ("docker.io/library/busybox:1".to_owned(), dir.path().join("logs"));
         let subject = Subject { runtime: client.clone(), image: image.clone(), logs, host_network: false, handler: String::new() };
         suite(&subject).await;
+        stream_suite(&subject).await;
         image_suite(&*client, &image).await;
         socket_suite(&endpoint, &subject).await;
         our_socket_suite(&endpoint, &subject).await;
         end.cancel();
         drop(subject);
         drop(client);
-        stream_suite(&subject).await;
         server.await.unwrap().unwrap();
     }
 }

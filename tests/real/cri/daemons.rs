@@ -99,6 +99,41 @@ spec:
           readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 "#;
 
+/// Exec and port-forward go through the agent to the runtime's own streaming server.
+fn streams_reach_the_pods(admin: &Admin<'_>, pod: &str) {
+    let say = ["exec", pod, "--", "sh", "-c", "echo out; echo err >&2; hostname; exit 7"];
+    for out in [admin.kubectl(&say), admin.old_kubectl(&say)] {
+        assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned()), (Some(7), format!("out\n{pod}\n")));
+        assert!(String::from_utf8_lossy(&out.stderr).starts_with("err\n"), "{out:?}");
+    }
+    assert_eq!(admin.ok(&["exec", pod, "--", "hostname"]), format!("{pod}\n"));
+    let kubectl = concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin/kubectl");
+    for websockets in ["true", "false"] {
+        let script = format!(
+            "export KUBECTL_PORT_FORWARD_WEBSOCKETS={websockets}; {kubectl} port-forward pod/{pod} 18080:8080 >/dev/null & trap 'kill $!' EXIT; \
+             until busybox wget -q -O - http://127.0.0.1:18080/hostname; do sleep 0.1; done"
+        );
+        let mut command = admin.hosts.command("one", "timeout");
+        command.args(["60", "sh", "-c", &script]).env("KUBECONFIG", admin.kubeconfig()).env("HOME", &admin.hosts.dir);
+        let out = command.stdin(std::process::Stdio::null()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), format!("{pod}\n"), "{out:?}");
+    }
+}
+
+/// containerd leaves that to whoever drives it.
+fn full_logs_are_rotated(admin: &Admin<'_>, pod: &str) {
+    let much = "head -c 12000000 /dev/zero | tr '\\0' y > /proc/1/fd/1; echo > /proc/1/fd/1";
+    admin.ok(&["exec", pod, "--", "sh", "-c", much]);
+    let place = admin.hosts.dir.join("one/data/logs");
+    admin.wait("the full log is an older one", || {
+        let dir = std::fs::read_dir(&place).ok()?.flatten().find(|entry| entry.file_name().to_string_lossy().contains(pod))?.path();
+        let bytes = |name: &str| std::fs::metadata(dir.join("httpd").join(name)).map(|meta| meta.len()).ok();
+        (bytes("0.log.1")? > 10_000_000 && bytes("0.log")? < 10_000_000).then_some(())
+    });
+    admin.ok(&["exec", pod, "--", "sh", "-c", "echo written afterwards > /proc/1/fd/1"]);
+    admin.wait("the log goes on", || admin.ok(&["logs", "--tail", "1", pod]).contains("written afterwards").then_some(()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_runs_its_pods_on_containerd() {
     let hosts = Hosts::new("pbctd", &["one"]);
@@ -132,6 +167,8 @@ async fn an_agent_runs_its_pods_on_containerd() {
         assert!(text(pod, "/status/podIP").starts_with("10.80.0."), "{pod}");
         assert!(admin.ok(&["logs", text(pod, "/metadata/name")]).contains("started by test"));
     }
+    streams_reach_the_pods(&admin, text(&pods[0], "/metadata/name"));
+    full_logs_are_rotated(&admin, text(&pods[0], "/metadata/name"));
     // The daemon's end is none of theirs.
     daemon.kill_hard();
     let _daemon = hosts.start("one", &["up"]);
