@@ -30,12 +30,19 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// Finds out that the other side is gone within half a minute, so that no watch waits for ever.
 pub fn keep_alive(stream: &TcpStream) {
     use nix::sys::socket::{setsockopt, sockopt};
+    probe(stream);
+    // It cannot fail on a TCP socket of Linux; a connection without it still works.
+    let _ = setsockopt(stream, sockopt::TcpUserTimeout, &25_000);
+}
+
+/// The same for a connection whose other side may read nothing for as long as it likes, as `kubectl exec … | less` does.
+pub fn probe(stream: &TcpStream) {
+    use nix::sys::socket::{setsockopt, sockopt};
     // None of these can fail on a TCP socket of Linux; a connection without them still works.
     let _ = setsockopt(stream, sockopt::KeepAlive, &true);
     let _ = setsockopt(stream, sockopt::TcpKeepIdle, &10);
     let _ = setsockopt(stream, sockopt::TcpKeepInterval, &5);
     let _ = setsockopt(stream, sockopt::TcpKeepCount, &3);
-    let _ = setsockopt(stream, sockopt::TcpUserTimeout, &25_000);
     let _ = stream.set_nodelay(true);
 }
 

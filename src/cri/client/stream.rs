@@ -23,7 +23,7 @@ use crate::cri::streaming::lane::{Inlet, PIECE_BYTES};
 use crate::cri::streaming::sys::End;
 use crate::cri::streaming::{EXEC, PORT_FORWARD, SPDY, VERSION};
 use crate::cri::{CriError, Duplex, ExecRequest, ExecSession};
-use crate::tls::connect::keep_alive;
+use crate::tls::connect::probe;
 
 /// For the runtime to take us in.
 const DIAL: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ async fn upgraded(url: &str, protocol: &str) -> Result<Connection, String> {
     let authority = uri.authority().ok_or("it is nowhere")?;
     let host = authority.host().trim_matches(['[', ']']);
     let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await.map_err(|error| error.to_string())?;
-    keep_alive(&stream);
+    probe(&stream);
     let told = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
     tokio::spawn(connection.with_upgrades());

@@ -19,7 +19,7 @@ use super::{ACCEPT_PAUSE, Core};
 use crate::cri::streaming::{self, Remote, Verb, Wanted};
 use crate::cri::wire;
 use crate::cri::{ContainerState, CriError, ExecRequest, Runtime, SandboxState};
-use crate::tls::connect::keep_alive;
+use crate::tls::connect::probe;
 use crate::tls::connection::{Patience, serve_stream};
 
 /// Connections at once, sessions on them included.
@@ -86,7 +86,7 @@ pub async fn listen(listener: TcpListener, streams: Arc<Streams>, runtime: Arc<d
             taken = next() => taken,
         };
         if let Some((stream, place)) = taken {
-            keep_alive(&stream);
+            probe(&stream);
             // Held by the connection, and by the session it becomes.
             let place = Arc::new(place);
             let extend = move |extensions: &mut http::Extensions| drop(extensions.insert(Arc::clone(&place)));
