@@ -5,7 +5,7 @@
 //! - `inside`: what a container finds and what becomes of it, where there is a kernel under it
 //! - `attached`: terminals, and clients of a container's streams
 //! - `images`: ImageService
-//! - `streams`: exec, attach and port-forward with streams
+//! - `streams`: exec and port-forward with streams
 //! - `socket`: what can be said on a socket and not through the traits: filters, codes, unknown ids
 
 mod attached;
@@ -22,7 +22,7 @@ pub use attached::attach_suite;
 pub use images::image_suite;
 pub use inside::inside_suite;
 pub use socket::{our_socket_suite, socket_suite};
-pub use streams::{attach_suite, inside_stream_suite, stream_suite};
+pub use streams::{inside_stream_suite, stream_suite};
 
 use super::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatus, CriError, PodSandboxConfig, PodSandboxMetadata, Runtime,

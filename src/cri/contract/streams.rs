@@ -1,8 +1,7 @@
-//! Exec, attach and port-forward with streams.
+//! Exec and port-forward with streams.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -163,40 +162,4 @@ async fn echoed(subject: &Subject, sandbox: &str, port: u16) -> Result<String, S
     let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await;
     read.map_err(|_| "no end".to_owned())?.map_err(told)?;
     Ok(text)
-}
-
-/// The streams a container was started with. The image is a busybox.
-///
-/// # Panics
-/// When the runtime does not do what it must.
-pub async fn attach_suite(subject: &Subject) {
-    let runtime = Arc::clone(&subject.runtime);
-    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("attach")).await);
-    let mut config = subject.container("talks", &["sh", "-c", "while read line; do echo got $line; done; exit 0"]);
-    config.stdin = true;
-    let id = must(subject.start(&sandbox, &config).await);
-    let wanted = ExecRequest { stdin: true, stdout: true, stderr: true, ..ExecRequest::default() };
-    // Who leaves may come again.
-    for (text, expected) in [("one\n", "got one\n"), ("two\n", "got two\n")] {
-        let mut session = must(runtime.attach(&id, &wanted).await);
-        echoes(&mut session, text, expected).await;
-    }
-    let mut config = subject.container("terminal", &["sh", "-c", "read line; stty size 2>/dev/null || echo none; exit 0"]);
-    (config.stdin, config.tty) = (true, true);
-    let terminal = must(subject.start(&sandbox, &config).await);
-    let wanted = ExecRequest { tty: true, stdin: true, stdout: true, ..ExecRequest::default() };
-    let mut session = must(runtime.attach(&terminal, &wanted).await);
-    assert!(session.resize.send((77, 33)).await.is_ok());
-    // The size comes by another way than the text does.
-    tokio::task::yield_now().await;
-    let shown = {
-        let Some(stdin) = session.stdin.as_ref().map(OwnedFd::try_clone) else { panic!("a stream that was asked for") };
-        aside(move || std::fs::File::from(stdin?).write_all(b"x\n")).await;
-        read_all(session.stdout.take()).await
-    };
-    assert!(shown.contains("33 77") || shown.contains("none"), "{shown:?}");
-    subject.until_exited(&terminal).await;
-    must(runtime.stop_container(&id, Duration::ZERO).await);
-    assert!(runtime.attach(&id, &wanted).await.is_err(), "attach to an ended container");
-    must(runtime.remove_pod_sandbox(&sandbox).await);
 }

@@ -31,7 +31,7 @@ const PATIENCE: Patience = Patience { headers: Duration::from_secs(10), idle: Du
 pub struct Streams {
     at: SocketAddr,
     began: Instant,
-    tokens: Mutex<Tokens>,
+    tokens: Mutex<Tokens<Wanted>>,
 }
 
 impl Streams {

@@ -246,7 +246,7 @@ impl Listener {
 
     async fn opened(&mut self, id: u32, fin: bool, block: &[u8]) -> Result<(), &'static str> {
         let headers = self.inflate.read(block)?;
-        if id % 2 == 0 || id <= self.last {
+        if id.is_multiple_of(2) || id <= self.last {
             return Err("a SPDY stream has a number that cannot be");
         }
         self.last = id;

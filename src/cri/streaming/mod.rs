@@ -30,7 +30,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::{ExecRequest, Runtime};
-pub use session::Verb;
 
 /// Which of the protocols' versions a caller speaks, and which we speak with it.
 pub(super) const VERSION: &str = "x-stream-protocol-version";
@@ -38,6 +37,15 @@ const ACCEPTED: &str = "x-accepted-stream-protocol-versions";
 pub(super) const SPDY: &str = "SPDY/3.1";
 pub(super) use forward::PROTOCOL as PORT_FORWARD;
 pub(super) const EXEC: &str = remote::PROTOCOLS[0];
+
+/// What a caller is joined with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// A command of its own, whose exit code is told.
+    Exec,
+    /// The container's process, whose end is not the caller's affair.
+    Attach,
+}
 
 /// A process to be joined with.
 #[derive(Clone, Debug, PartialEq, Eq)]

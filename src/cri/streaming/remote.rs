@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Remote;
 use super::connection::{Connection, Side, Stream};
 use super::session::{self, Ends, Report};
+use super::{Remote, Verb};
 use crate::cri::{ExecRequest, Runtime};
 
 /// What we speak; the caller's first that is among them is taken.
@@ -73,8 +73,8 @@ fn ends(mut streams: BTreeMap<&'static str, Stream>, report: Report) -> Option<E
 /// Begins what is wanted and joins it with its caller.
 pub(super) async fn join(runtime: &dyn Runtime, remote: &Remote, ends: Ends) {
     let session = match remote.verb {
-        session::Verb::Exec => runtime.exec(&remote.container, &remote.request).await,
-        session::Verb::Attach => runtime.attach(&remote.container, &remote.request).await,
+        Verb::Exec => runtime.exec(&remote.container, &remote.request).await,
+        Verb::Attach => runtime.attach(&remote.container, &remote.request).await,
     };
     session::run(ends, session, remote.verb).await;
 }

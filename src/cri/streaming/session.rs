@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Verb;
 use super::lane::{Inlet, Outlet, PIECE_BYTES};
 use super::sys::End;
 use crate::cri::{CriError, ExecSession};
@@ -19,15 +20,6 @@ const QUIET: Duration = Duration::from_secs(1);
 const LAST_BYTES: usize = 1 << 20;
 /// A size of a terminal is shorter.
 const SIZE_LIMIT_BYTES: usize = 1024;
-
-/// What a caller is joined with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// A command of its own, whose exit code is told.
-    Exec,
-    /// The container's process, whose end is not the caller's affair.
-    Attach,
-}
 
 /// How the outcome is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

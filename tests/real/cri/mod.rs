@@ -105,6 +105,7 @@ async fn our_engine_keeps_the_contract_directly() {
     inside_suite(&subject).await;
     stream_suite(&subject).await;
     inside_stream_suite(&subject).await;
+    attach_suite(&subject).await;
     image_suite(&*served.images, BUSYBOX).await;
     drop(subject);
     served.leaves_nothing().await;
@@ -121,6 +122,7 @@ async fn our_engine_keeps_the_contract_over_its_socket() {
     inside_suite(&subject).await;
     stream_suite(&subject).await;
     inside_stream_suite(&subject).await;
+    attach_suite(&subject).await;
     socket_suite(&served.endpoint(), &subject).await;
     our_socket_suite(&served.endpoint(), &subject).await;
     image_suite(&*client, BUSYBOX).await;
