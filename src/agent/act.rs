@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
-use kube::api::{Api, DeleteParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 
 use super::config;
 use super::context::Context;
 use super::env::Surroundings;
+use super::objects::Objects;
 use super::observed::{Hook, ProbeView, Subject, full_name, uid};
 use super::plan::{Grace, Step};
 use super::probe::{self, Target};
@@ -360,7 +361,7 @@ const LONGEST_KILL: Duration = Duration::from_secs(60);
 
 async fn finish(context: &Context, scene: &Scene) -> Outcome {
     let meta = &scene.pod.metadata;
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let api: Objects<Pod> = Objects::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
     let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: None };
     let params = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
     match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::objects::Objects;
 use crate::model::Timestamp;
 
 const COMPONENT: &str = "kubelet";
@@ -84,7 +84,7 @@ async fn write(client: Client, node_name: String, mut tellings: mpsc::Receiver<T
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     while let Some(telling) = tellings.recv().await {
         let namespace = telling.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
-        let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
+        let api: Objects<Event> = Objects::namespaced(client.clone(), &namespace);
         let key = key(&telling);
         let result = match known.get_mut(&key) {
             Some(old) => {
@@ -94,7 +94,7 @@ async fn write(client: Client, node_name: String, mut tellings: mpsc::Receiver<T
                 }
                 old.written = Instant::now();
                 let patch = serde_json::json!({"count": old.count, "lastTimestamp": Time(telling.at)});
-                api.patch(&old.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+                api.merge(&old.name, patch).await.map(drop)
             }
             None => {
                 let event = event(&telling, &namespace, &node_name);
@@ -103,7 +103,7 @@ async fn write(client: Client, node_name: String, mut tellings: mpsc::Receiver<T
                     known.clear();
                 }
                 known.insert(key.clone(), Known { name, count: 1, written: Instant::now() });
-                api.create(&PostParams::default(), &event).await.map(drop)
+                api.create(&event).await.map(drop)
             }
         };
         if let Err(cause) = result {

@@ -9,16 +9,16 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::Api;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Resource, ResourceExt};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc};
 
 use super::context::{Context, View};
 use super::network_plan;
+use super::objects::Objects;
 use super::registration::Reconnected;
 use crate::network::NetworkError;
 
@@ -56,8 +56,7 @@ pub enum PodEvent {
 pub async fn pods(context: Arc<Context>, reconnected: Arc<Reconnected>, tell: mpsc::Sender<PodEvent>) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", context.options.node_name));
     loop {
-        let api: Api<Pod> = Api::all(context.client.clone());
-        let mut stream = pin!(watch(api, config.clone()).backoff(Patience::default()));
+        let mut stream = pin!(Objects::<Pod>::all(context.client.clone()).watch(config.clone(), Patience::default()));
         let mut list = Vec::new();
         loop {
             let event = tokio::select! {
@@ -99,7 +98,7 @@ pub async fn network(context: Arc<Context>, reconnected: Arc<Reconnected>, node_
     let follow = Follow { context: &context, changed: &changed, reconnected: &reconnected, ready: &ready };
     let own = context.options.node_name.clone();
     tokio::join!(
-        follow.kind(Api::<Node>::all(client()), all(), |view, list| {
+        follow.kind(Objects::<Node>::all(client()), all(), |view, list| {
             let status = |nodes: &[Node]| {
                 let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(own.as_str()));
                 own.map(|node| (node.status.clone(), node.metadata.labels.clone()))
@@ -109,12 +108,13 @@ pub async fn network(context: Arc<Context>, reconnected: Arc<Reconnected>, node_
             }
             view.nodes = list;
         }),
-        follow.kind(Api::<Service>::all(client()), all(), |view, list| {
+        follow.kind(Objects::<Service>::all(client()), all(), |view, list| {
             view.services = list;
             context.gate.change(|waiting| waiting.services = false);
         }),
-        follow.kind(Api::<EndpointSlice>::all(client()), all(), |view, list| view.slices = list),
-        follow.kind(Api::<ConfigMap>::namespaced(client(), "kube-system"), settings, |view, list| view.settings = list.into_iter().next()),
+        follow.kind(Objects::<EndpointSlice>::all(client()), all(), |view, list| view.slices = list),
+        follow.kind(Objects::<ConfigMap>::namespaced(client(), "kube-system"), settings, |view, list| view.settings =
+            list.into_iter().next()),
         sync(&context, &changed, &ready, &node_changed),
     );
 }
@@ -130,13 +130,13 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    async fn kind<T>(&self, api: Api<T>, config: watcher::Config, put: impl Fn(&mut View, Vec<T>))
+    async fn kind<T>(&self, objects: Objects<T>, config: watcher::Config, put: impl Fn(&mut View, Vec<T>))
     where
-        T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        T: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned,
     {
         let mut listed = false;
         loop {
-            let mut stream = pin!(watch(api.clone(), config.clone()).backoff(Patience::default()));
+            let mut stream = pin!(objects.watch(config.clone(), Patience::default()));
             let mut known: BTreeMap<(String, String), T> = BTreeMap::new();
             let key = |object: &T| (object.namespace().unwrap_or_default(), object.name_any());
             loop {

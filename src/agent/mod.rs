@@ -9,7 +9,7 @@
 //! - `pull`: the step that fetches an image; `image_plan` (pure), `image_gc`: which images go when the disk fills up
 //! - `log_plan` (pure), `log_rotation`: logs of a runtime that does not keep them within their limits
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
-//! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server
+//! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server, through `objects`
 //! - `identity`: joining, and renewing the certificate
 //! - `record`: the last known pods on disk, for a start without the server
 //! - `volume`, `probe`, `machine`: this host; `beneath`: files where a container may have put links
@@ -43,6 +43,7 @@ pub mod machine;
 pub mod network_plan;
 pub mod node_api;
 pub mod node_plan;
+pub mod objects;
 pub mod observe;
 pub mod observed;
 pub mod options;

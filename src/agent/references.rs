@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use kube::api::Api;
 use kube::{Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::env::References;
+use super::objects::Objects;
 use super::volume::plan::Names;
 
 /// What nobody asked for this long is dropped.
@@ -85,7 +85,7 @@ impl Fetcher {
     /// # Errors
     /// There is none of that name, or the server does not answer and it was never known.
     pub async fn handler(&self, class: &str) -> Result<String, FetchError> {
-        let api: Api<RuntimeClass> = Api::all(self.client.clone());
+        let api: Objects<RuntimeClass> = Objects::all(self.client.clone());
         let fail = |cause: String| FetchError { kind: "RuntimeClass", name: class.to_owned(), cause };
         let lock = || self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
         match tokio::time::timeout(PATIENCE, api.get_opt(class)).await {
@@ -107,7 +107,7 @@ impl Fetcher {
 
     async fn one<T>(&self, cache: &Cache<T>, namespace: &str, name: &str, kind: &'static str) -> Result<Option<T>, FetchError>
     where
-        T: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        T: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned,
     {
         let key = (namespace.to_owned(), name.to_owned());
         let lock = || cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +115,7 @@ impl Fetcher {
             entry.used = Instant::now();
             return Ok(entry.value.clone());
         }
-        let api: Api<T> = Api::namespaced(self.client.clone(), namespace);
+        let api: Objects<T> = Objects::namespaced(self.client.clone(), namespace);
         let answer = match tokio::time::timeout(PATIENCE, api.get_opt(name)).await {
             Ok(Ok(value)) => Ok(value),
             // Denied is an answer: the pod does not name it, or not any more.

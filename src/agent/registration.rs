@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio::sync::Notify;
 
 use super::context::Context;
 use super::machine;
 use super::node_plan::{self, Facts, LEASE_NAMESPACE};
+use super::objects::Objects;
 
 /// Told when the server answers again after it did not: everything is listed anew.
 #[derive(Default)]
@@ -83,7 +83,7 @@ impl Keeper {
     /// Creates the Node, or corrects its labels and status where they differ.
     async fn node(&mut self) -> Result<(), String> {
         let (options, now) = (&self.context.options, self.context.clock.now());
-        let api: Api<Node> = Api::all(self.context.client.clone());
+        let api: Objects<Node> = Objects::all(self.context.client.clone());
         let known = self
             .context
             .cluster
@@ -94,7 +94,7 @@ impl Keeper {
         };
         let Some(mut current) = current else {
             let fresh = node_plan::fresh(options, &self.facts, now);
-            let created = api.create(&PostParams::default(), &fresh).await.map_err(|cause| format!("create the Node: {cause}"))?;
+            let created = api.create(&fresh).await.map_err(|cause| format!("create the Node: {cause}"))?;
             tracing::info!(node = options.node_name, "registered");
             self.node_uid = created.metadata.uid.clone();
             if created.status.as_ref().is_none_or(|status| status.capacity.is_none()) {
@@ -106,14 +106,13 @@ impl Keeper {
         let wanted = node_plan::labels(options, &self.facts);
         let has = |name: &String, value: &String| current.metadata.labels.as_ref().is_some_and(|labels| labels.get(name) == Some(value));
         if !wanted.iter().all(|(name, value)| has(name, value)) {
-            let patch = Patch::Merge(serde_json::json!({"metadata": {"labels": wanted}}));
-            let patched = api.patch(&options.node_name, &PatchParams::default(), &patch).await;
+            let patched = api.merge(&options.node_name, serde_json::json!({"metadata": {"labels": wanted}})).await;
             current = patched.map_err(|cause| format!("label the Node: {cause}"))?;
         }
         self.write_status(&api, current).await
     }
 
-    async fn write_status(&self, api: &Api<Node>, mut current: Node) -> Result<(), String> {
+    async fn write_status(&self, api: &Objects<Node>, mut current: Node) -> Result<(), String> {
         let (options, now) = (&self.context.options, self.context.clock.now());
         for _ in 0..4 {
             let status = node_plan::status(options, &self.facts, current.status.as_ref(), now);
@@ -121,7 +120,7 @@ impl Keeper {
                 return Ok(());
             }
             current.status = Some(status);
-            match api.replace_status(&options.node_name, &PostParams::default(), &current).await {
+            match api.replace_status(&options.node_name, &current).await {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(refusal)) if refusal.code == 409 => {
                     current = api.get(&options.node_name).await.map_err(|cause| format!("get the Node: {cause}"))?;
@@ -134,7 +133,7 @@ impl Keeper {
 
     async fn renew_lease(&mut self) -> Result<(), String> {
         let options = &self.context.options;
-        let api: Api<Lease> = Api::namespaced(self.context.client.clone(), LEASE_NAMESPACE);
+        let api: Objects<Lease> = Objects::namespaced(self.context.client.clone(), LEASE_NAMESPACE);
         let failed = |cause: kube::Error| format!("renew the node's lease: {cause}");
         for _ in 0..3 {
             let old = match self.lease.take() {
@@ -143,8 +142,8 @@ impl Keeper {
             };
             let next = node_plan::lease(options, self.node_uid.as_deref(), old.as_ref(), self.context.clock.now());
             let written = match &old {
-                Some(_) => api.replace(&options.node_name, &PostParams::default(), &next).await,
-                None => api.create(&PostParams::default(), &next).await,
+                Some(_) => api.replace(&options.node_name, &next).await,
+                None => api.create(&next).await,
             };
             match written {
                 Ok(lease) => {

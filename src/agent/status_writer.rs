@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::{Api, PostParams};
 
 use super::act::Effect;
 use super::context::Context;
+use super::objects::Objects;
 use super::observed::{full_name, uid};
 
 /// What the server has, as far as is known.
@@ -38,13 +38,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The server does not answer, or refuses.
 pub async fn write(context: &Context, pod: &Pod, status: &PodStatus, written: &Mutex<Option<PodStatus>>) -> Result<Vec<Effect>, String> {
     let meta = &pod.metadata;
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let api: Objects<Pod> = Objects::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
     let name = meta.name.as_deref().unwrap_or_default();
     let failed = |cause: String| format!("write the status of pod {}: {cause}", full_name(pod));
     let mut next = pod.clone();
     for _ in 0..4 {
         next.status = Some(status.clone());
-        let answer = tokio::time::timeout(PATIENCE, api.replace_status(name, &PostParams::default(), &next)).await;
+        let answer = tokio::time::timeout(PATIENCE, api.replace_status(name, &next)).await;
         match answer.map_err(|_| failed("no answer".to_owned()))? {
             Ok(_) => {
                 *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
@@ -67,7 +67,7 @@ pub async fn write(context: &Context, pod: &Pod, status: &PodStatus, written: &M
 ///
 /// # Errors
 /// The server does not say.
-pub async fn still_there(api: &Api<Pod>, pod: &Pod) -> Result<Option<Pod>, String> {
+pub async fn still_there(api: &Objects<Pod>, pod: &Pod) -> Result<Option<Pod>, String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let current = tokio::time::timeout(PATIENCE, api.get_opt(name)).await.map_err(|_| "no answer".to_owned())?;
     Ok(current.map_err(|cause| cause.to_string())?.filter(|current| uid(current) == uid(pod)))

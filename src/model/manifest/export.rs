@@ -4,7 +4,6 @@
 //! scheduler chose. Neither is anybody's wish, and neither exists here.
 
 use k8s_openapi::api::core::v1::PodSpec;
-use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::position::{Inside, Position, Spot};
@@ -31,7 +30,7 @@ pub(super) fn strip_pod(value: &mut Value, spot: &mut Spot, mut note: impl FnMut
     if !spec.get("volumes").and_then(Value::as_array).is_some_and(projects) {
         return;
     }
-    let Some(name) = PodSpec::deserialize(&*spec).ok().and_then(|spec| api_access(&spec)) else { return };
+    let Some(name) = serde_json::from_value::<PodSpec>(spec.clone()).ok().and_then(|spec| api_access(&spec)) else { return };
     let Some(spots) = spot.field_mut("spec") else { return };
     drop_items(spec, spots, "volumes", |volume| volume["name"] == name);
     for list in ["containers", "initContainers"] {

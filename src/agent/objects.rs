@@ -1,0 +1,158 @@
+//! Objects of the API server: kube's `Api`, with JSON inside. The client's code for lists, watches and writes is in the
+//! program once and not once a kind, and so is what reads objects out of watch events.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicResourceScope;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Error, Resource};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+/// Any object, as the server writes it.
+#[derive(Clone, Debug, Default)]
+struct Json {
+    /// A copy of what `value` says: kube asks for it.
+    meta: ObjectMeta,
+    value: Value,
+}
+
+impl Json {
+    fn of<T: Serialize>(object: &T) -> Result<Self, Error> {
+        Ok(Self { meta: ObjectMeta::default(), value: serde_json::to_value(object).map_err(Error::SerdeError)? })
+    }
+
+    fn typed<T: DeserializeOwned>(self) -> Result<T, Error> {
+        serde_json::from_value(self.value).map_err(Error::SerdeError)
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let meta = value.get("metadata").cloned().map(serde_json::from_value).transpose();
+        Ok(Self { meta: meta.map_err(serde::de::Error::custom)?.unwrap_or_default(), value })
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
+impl Resource for Json {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(kind: &ApiResource) -> Cow<'_, str> {
+        kind.kind.as_str().into()
+    }
+    fn group(kind: &ApiResource) -> Cow<'_, str> {
+        kind.group.as_str().into()
+    }
+    fn version(kind: &ApiResource) -> Cow<'_, str> {
+        kind.version.as_str().into()
+    }
+    fn plural(kind: &ApiResource) -> Cow<'_, str> {
+        kind.plural.as_str().into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+/// The objects of one kind, in one namespace or all. Its verbs are those of kube's `Api`, with the same errors.
+pub struct Objects<T> {
+    api: Api<Json>,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T: Resource<DynamicType = ()> + DeserializeOwned + Serialize> Objects<T> {
+    pub fn all(client: Client) -> Self {
+        Self { api: Api::all_with(client, &ApiResource::erase::<T>(&())), kind: PhantomData }
+    }
+
+    pub fn namespaced(client: Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced_with(client, namespace, &ApiResource::erase::<T>(&())), kind: PhantomData }
+    }
+
+    pub async fn get(&self, name: &str) -> Result<T, Error> {
+        self.api.get(name).await?.typed()
+    }
+
+    /// `None`: there is none of this name.
+    pub async fn get_opt(&self, name: &str) -> Result<Option<T>, Error> {
+        self.api.get_opt(name).await?.map(Json::typed).transpose()
+    }
+
+    pub async fn create(&self, object: &T) -> Result<T, Error> {
+        self.api.create(&PostParams::default(), &Json::of(object)?).await?.typed()
+    }
+
+    pub async fn replace(&self, name: &str, object: &T) -> Result<T, Error> {
+        self.api.replace(name, &PostParams::default(), &Json::of(object)?).await?.typed()
+    }
+
+    pub async fn replace_status(&self, name: &str, object: &T) -> Result<T, Error> {
+        self.api.replace_status(name, &PostParams::default(), &Json::of(object)?).await?.typed()
+    }
+
+    /// RFC 7386.
+    pub async fn merge(&self, name: &str, patch: Value) -> Result<T, Error> {
+        self.api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?.typed()
+    }
+
+    pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<(), Error> {
+        self.api.delete(name, params).await.map(drop)
+    }
+
+    /// Lists and then follows them, without end. What cannot be read is an error and passed over.
+    pub fn watch<B: Backoff + 'static>(
+        &self,
+        config: watcher::Config,
+        patience: B,
+    ) -> impl Stream<Item = watcher::Result<Event<T>>> + use<T, B> {
+        watcher(self.api.clone(), config).backoff(patience).map(|event| {
+            let typed = match event? {
+                Event::Init => Ok(Event::Init),
+                Event::InitDone => Ok(Event::InitDone),
+                Event::InitApply(object) => object.typed().map(Event::InitApply),
+                Event::Apply(object) => object.typed().map(Event::Apply),
+                Event::Delete(object) => object.typed().map(Event::Delete),
+            };
+            typed.map_err(watcher::Error::WatchFailed)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::core::WatchEvent;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_of_a_watch_is_read() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "resourceVersion": "7"},
+            "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80}]}], "priority": -5, "terminationGracePeriodSeconds": 30}});
+        let event = serde_json::from_value(json!({"type": "ADDED", "object": pod.clone()})).unwrap();
+        let WatchEvent::Added(object) = event else { panic!("{event:?}") };
+        let object: Json = object;
+        assert_eq!(object.meta().resource_version.as_deref(), Some("7"));
+        let typed: Pod = object.typed().unwrap();
+        assert_eq!(Json::of(&typed).unwrap().value, pod);
+    }
+}
