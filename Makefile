@@ -58,6 +58,7 @@ test-hosts: release ## units and cgroup v2 on real hosts with systemd (virtual m
 
 install: setup-run release ## install binaries and units into the system, and what pods need of it
 	install -Dm755 -t $(DESTDIR)/usr/local/bin target/release/podbay target/release/podbay-shim
+	ln -sf podbay $(DESTDIR)/usr/local/bin/podbay-oci
 	install -Dm644 -t $(DESTDIR)/etc/systemd/system systemd/*.service systemd/*.slice
 	install -Dm644 -t $(DESTDIR)/usr/local/share/doc/podbay README.md systemd/podbay.toml
 	install -d $(DESTDIR)/etc/podbay

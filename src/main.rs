@@ -8,8 +8,9 @@ use podbay::cli::args::{Cli, Verb};
 use podbay::cli::{self, error::finish};
 
 fn main() -> ExitCode {
-    let verb = Cli::parse().verb;
+    let verb = Cli::parse_from(cli::oci::words(std::env::args_os())).verb;
     match verb {
+        Verb::Oci(args) => assemble::oci(&args),
         Verb::InternalGitFetch => assemble::git_fetch_child(),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
@@ -51,6 +52,7 @@ fn run(verb: Verb) -> cli::error::Outcome {
             | Verb::Down(_)
             | Verb::Reset(_)
             | Verb::Runtime(_)
+            | Verb::Oci(_)
             | Verb::Image(_) => unreachable!("these verbs are carried out above"),
         }
     });

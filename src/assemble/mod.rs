@@ -4,6 +4,7 @@
 //! - `node`: engine, images, network, agent in one process
 //! - `foreign`: another container runtime in the engine's place
 //! - `serve`: the engine alone, on a CRI socket
+//! - `oci`: a container alone, by the command line of an OCI runtime
 //! - `up`: the daemon verbs, made of those two
 //! - `host`: `down`, `reset` and `image`, which need no daemon; `pull_bars`: what a pull shows at a terminal
 //! - `previews`: sync and the simulator behind the server's and the CLI's previews
@@ -13,6 +14,7 @@ mod daemon;
 mod foreign;
 mod host;
 mod node;
+mod oci;
 mod previews;
 mod pull_bars;
 mod serve;
@@ -23,6 +25,7 @@ use crate::cli::args::{AgentArgs, DaemonArgs, HostArgs, RuntimeVerb, Verb};
 use crate::cli::error::Outcome;
 use crate::config::{Config, Flags};
 
+pub use oci::oci;
 pub use previews::{Host, LivePreviews};
 
 /// The hidden verb in which git repositories are fetched.

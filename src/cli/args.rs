@@ -56,6 +56,8 @@ pub enum Verb {
     /// The container engine by itself, without Kubernetes
     #[command(subcommand)]
     Runtime(RuntimeVerb),
+    /// Be an OCI runtime, which podman and containerd can call in the place of runc
+    Oci(super::oci::OciArgs),
     /// Print a shell's completion script
     Completions { shell: clap_complete::Shell },
     #[command(name = "internal-git-fetch", hide = true)]

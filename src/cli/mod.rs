@@ -1,5 +1,6 @@
 //! The verbs a person types: one file a verb, each a thin client of the REST API.
 //!
+//! - `oci`: the flags of `podbay oci`, which other programs call
 //! - `args`: every verb and flag (the source of `--help` and of the completions)
 //! - `client`: kubeconfig to a client, and the REST paths of the kinds
 //! - `output`: tables, JSON, YAML; nothing from outside reaches a terminal unescaped
@@ -22,6 +23,7 @@ pub mod get;
 pub mod local;
 pub mod logs;
 pub mod node;
+pub mod oci;
 mod outcome;
 pub mod output;
 pub mod reconcile;

@@ -97,7 +97,11 @@ impl Tree {
 
     /// Below each hierarchy's mount point.
     pub fn full(&self, path: &str) -> String {
-        if path.is_empty() { self.root.clone() } else { format!("{}/{path}", self.root) }
+        match (self.root.as_str(), path) {
+            (root, "") => root.to_owned(),
+            ("", path) => path.to_owned(),
+            (root, path) => format!("{root}/{path}"),
+        }
     }
 
     fn directories(&self, path: &str) -> Vec<PathBuf> {
@@ -170,8 +174,17 @@ impl Tree {
     /// Lets the processes of a container open only the devices that every container has. False where this host has no
     /// means for it.
     pub fn confine_devices(&self, path: &str) -> Result<bool, CgroupError> {
+        self.confine_devices_but(path, &[])
+    }
+
+    /// The same with more that it may open, as lines for v1's `devices.allow`.
+    pub fn confine_devices_but(&self, path: &str, more: &[String]) -> Result<bool, CgroupError> {
+        let more: Vec<&String> = more.iter().filter(|line| devices::lines().all(|known| known != **line)).collect();
         let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: "devices", cause };
         let Some(directory) = self.directory(DEVICES, path) else { return Ok(false) };
+        if self.unified && !more.is_empty() {
+            return Err(fail("devices of a container's own need cgroup v1".to_owned()));
+        }
         if self.unified {
             let Ok(program) = self.device_program().map_err(|error| fail(error.to_string()))? else { return Ok(false) };
             let cgroup = File::open(&directory).map_err(|error| fail(error.to_string()))?;
@@ -184,7 +197,8 @@ impl Tree {
         }
         let file = |name: &str| directory.join(name);
         std::fs::write(file("devices.deny"), "a").map_err(|error| fail(error.to_string()))?;
-        for line in devices::lines() {
+        let allowed: Vec<String> = devices::lines().chain(more.iter().map(|line| (*line).clone())).collect();
+        for line in &allowed {
             // What is denied above us stays denied.
             match std::fs::write(file("devices.allow"), line) {
                 Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(fail(error.to_string())),
@@ -192,7 +206,7 @@ impl Tree {
             }
         }
         let got = std::fs::read_to_string(file("devices.list")).map_err(|error| fail(error.to_string()))?;
-        match got.lines().find(|line| devices::lines().all(|allowed| allowed != **line)) {
+        match got.lines().find(|line| more.is_empty() && allowed.iter().all(|allowed| allowed != *line)) {
             Some(more) => Err(fail(format!("{more} is still allowed"))),
             None => std::fs::create_dir(inner).map(|()| true).map_err(|error| fail(error.to_string())),
         }
@@ -341,9 +355,59 @@ impl Tree {
                     *directory = inner;
                 }
             }
-            let tasks = directories.into_iter().map(|directory| text(directory.join("tasks"))).collect();
+            let freezer = self.freezer(path).map(|(directory, _)| directory).filter(|directory| directory.exists());
+            let tasks = directories.into_iter().chain(freezer).map(|directory| text(directory.join("tasks"))).collect();
             wire::Cgroup { unified: String::new(), tasks }
         }
+    }
+
+    /// What a container without a cgroup namespace is to see of each controller (v2: of all): its own.
+    pub fn views(&self, path: &str) -> Vec<(String, PathBuf)> {
+        let full = self.full(path);
+        let seen = self.mounts.iter().filter(|(controller, _)| controller != DEVICES);
+        seen.map(|(controller, mount)| (controller.clone(), mount.join(&full))).collect()
+    }
+
+    /// Where its processes are stopped and let go on: (directory, file).
+    fn freezer(&self, path: &str) -> Option<(PathBuf, &'static str)> {
+        if self.unified {
+            return self.directories(path).into_iter().next().map(|directory| (directory, "cgroup.freeze"));
+        }
+        let mount = self.others.iter().find(|mount| mount.ends_with("freezer"))?;
+        Some((mount.join(self.full(path)), "freezer.state"))
+    }
+
+    /// Makes v1's cgroup for stopping processes; entered by [`Self::entrance`] where it is there.
+    pub fn make_freezer(&self, path: &str) -> Result<(), CgroupError> {
+        let Some((directory, _)) = self.freezer(path).filter(|_| !self.unified) else { return Ok(()) };
+        std::fs::create_dir_all(directory).map_err(|cause| CgroupError::Create { path: self.full(path), cause: cause.to_string() })
+    }
+
+    /// Stops all processes of it, or lets them go on; returns when they have.
+    pub fn freeze(&self, path: &str, frozen: bool) -> Result<(), CgroupError> {
+        let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: "freezer", cause };
+        let (directory, file) = self.freezer(path).ok_or_else(|| fail("this host has none".to_owned()))?;
+        let text = match (self.unified, frozen) {
+            (true, true) => "1",
+            (true, false) => "0",
+            (false, true) => "FROZEN",
+            (false, false) => "THAWED",
+        };
+        std::fs::write(directory.join(file), text).map_err(|error| fail(error.to_string()))?;
+        let deadline = Instant::now() + BUSY_LIMIT;
+        while self.is_frozen(path) != frozen {
+            if Instant::now() > deadline {
+                return Err(fail("its processes do not follow".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    pub fn is_frozen(&self, path: &str) -> bool {
+        let Some((directory, file)) = self.freezer(path) else { return false };
+        let (file, wanted) = if self.unified { ("cgroup.events", "frozen 1") } else { (file, "FROZEN") };
+        std::fs::read_to_string(directory.join(file)).is_ok_and(|text| text.lines().any(|line| line == wanted))
     }
 
     /// The file that counts out-of-memory kills; empty without a memory controller.

@@ -367,6 +367,7 @@ impl Inner {
             stdin: config.stdin,
             users: pod.users,
             stdin_once: config.stdin_once,
+            ..Place::default()
         };
         let ours = plan(spec, &place);
         Ok(match self.handler(pod, record)? {

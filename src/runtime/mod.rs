@@ -32,7 +32,7 @@ pub mod files;
 pub mod image;
 pub mod launch;
 mod limits;
-mod oci;
+pub mod oci;
 mod profile;
 pub mod record;
 mod reset;

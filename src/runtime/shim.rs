@@ -5,14 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::net;
 
 use super::socket;
-use super::wire::{Failed, Hello, Init, REQUESTS, Request, Response, VERSION, Wire};
+use super::wire::{Failed, Hello, Init, Lone, REQUESTS, Request, Response, VERSION, Wire};
 
 /// A shim cannot be started, reached, or says no.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,28 @@ impl Program {
             match self.spawn_from(program, init) {
                 Err(ShimError::Start(cause)) if cause.kind() == io::ErrorKind::PermissionDenied => last = cause,
                 result => return result,
+            }
+        }
+        Err(ShimError::Start(last))
+    }
+
+    /// Starts the program for a container without a pod, on the caller's standard streams; returns the socket on which it
+    /// answers. It ends when the container's first process is there.
+    pub fn spawn_lone(&self, lone: &Lone, console: Option<BorrowedFd<'_>>) -> Result<(UnixStream, Child), ShimError> {
+        let (ours, theirs) = UnixStream::pair().map_err(ShimError::Start)?;
+        rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).map_err(|errno| ShimError::Start(errno.into()))?;
+        let memory = self.sealed.as_ref().map(|fd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())));
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for program in memory.iter().chain([&self.path]) {
+            let mut command = Command::new(program);
+            command.arg0("podbay-shim").arg("lone").arg(theirs.as_raw_fd().to_string()).env_clear();
+            match command.spawn() {
+                Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => last = cause,
+                spawned => {
+                    let child = spawned.map_err(ShimError::Start)?;
+                    socket::send(&ours, lone, console.as_slice()).map_err(ShimError::Start)?;
+                    return Ok((ours, child));
+                }
             }
         }
         Err(ShimError::Start(last))

@@ -45,6 +45,13 @@ fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Sends any signal, real-time ones too.
+pub(super) fn signal(pid: i32, number: i32) -> io::Result<()> {
+    // SAFETY: passes two numbers.
+    let result = unsafe { libc::kill(pid, number) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Has the kernel check and take a program that decides on devices.
 pub(super) fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";

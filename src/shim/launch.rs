@@ -236,12 +236,7 @@ pub fn enter_cgroup(cgroup: &Cgroup) -> Result<(), Failed> {
 }
 
 /// `is_first`: its terminal is the container's console.
-pub fn finish(
-    process: &Process,
-    standard: [BorrowedFd<'_>; 3],
-    is_first: bool,
-    sync: &UnixStream,
-) -> Result<std::convert::Infallible, Failed> {
+fn finish(process: &Process, standard: [BorrowedFd<'_>; 3], is_first: bool, sync: &UnixStream) -> Result<std::convert::Infallible, Failed> {
     rustix::process::setsid().attempt(|| "start a session")?;
     sys::reset_signals();
     if process.tty {

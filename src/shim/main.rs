@@ -20,6 +20,7 @@ mod delegate;
 mod init;
 mod launch;
 mod log;
+mod lone;
 mod process;
 mod rest;
 mod serve;
@@ -46,6 +47,11 @@ use crate::users::{Founder, Users, write_sysctl};
 use crate::wire::{Failed, Init, Response, Wire};
 
 fn main() {
+    // A pod's title has a slash in it.
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some("lone") {
+        sys::exit_now(lone::run(words.next().as_deref().unwrap_or_default()));
+    }
     sys::close_from(3);
     let result = start();
     let code = match result {

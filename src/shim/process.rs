@@ -214,13 +214,7 @@ fn execute(process: &Process, account: &Account) -> Failed {
     let (Ok(args), Ok(variables)) = (strings(&process.args), strings(&env)) else {
         return refuse("start the container", "a NUL byte in an argument or variable");
     };
-    let path = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH="));
-    let path = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let candidates: Vec<String> = if program.contains('/') {
-        vec![program.clone()]
-    } else {
-        path.split(':').map(|dir| format!("{}/{program}", if dir.is_empty() { "." } else { dir })).collect()
-    };
+    let candidates = candidates(program, &env);
     let mut failure = io::Error::from_raw_os_error(nix::libc::ENOENT);
     for candidate in &candidates {
         let Ok(candidate) = CString::new(candidate.as_str()) else { continue };
@@ -235,6 +229,20 @@ fn execute(process: &Process, account: &Account) -> Failed {
             }
         }
     }
+    not_executed(program, failure)
+}
+
+/// Where the program may be.
+fn candidates(program: &str, env: &[String]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = env.iter().rev().find_map(|pair| pair.strip_prefix("PATH="));
+    let path = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    path.split(':').map(|dir| format!("{}/{program}", if dir.is_empty() { "." } else { dir })).collect()
+}
+
+fn not_executed(program: &str, failure: io::Error) -> Failed {
     let what = || format!("execute {program:?}");
     match failure.raw_os_error() {
         Some(nix::libc::ENOENT) if !program.contains('/') => {
@@ -242,6 +250,23 @@ fn execute(process: &Process, account: &Account) -> Failed {
         }
         _ => Err::<(), _>(failure).attempt(what).err().unwrap_or_default(),
     }
+}
+
+/// Whether there is something to execute, before anybody waits for it to be started.
+pub fn find(process: &Process) -> Result<(), Failed> {
+    let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
+        return Err(refuse("start the container", "no command is given"));
+    };
+    let cwd = std::path::Path::new(if process.cwd.is_empty() { "/" } else { &process.cwd });
+    let mut failure = io::Error::from_raw_os_error(nix::libc::ENOENT);
+    for candidate in candidates(program, &process.env) {
+        match std::fs::metadata(cwd.join(candidate)) {
+            Ok(found) if found.is_file() && std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o111 != 0 => return Ok(()),
+            Ok(_) => failure = io::Error::from_raw_os_error(nix::libc::EACCES),
+            Err(_) => {}
+        }
+    }
+    Err(not_executed(program, failure))
 }
 
 /// Reads an account file of the container: a regular file, up to a bound, else nothing.

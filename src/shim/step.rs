@@ -56,6 +56,14 @@ pub fn carry_out(steps: &[Step], users: Option<&Users>) -> Result<(), Failed> {
     steps.iter().try_for_each(|step| builder.step(step))
 }
 
+/// The same, with something of others' before the last one.
+pub fn carry_out_before(steps: &[Step], last: &Step, before: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
+    let mut builder = Builder::default();
+    steps.iter().try_for_each(|step| builder.step(step))?;
+    before()?;
+    builder.step(last)
+}
+
 impl Builder<'_> {
     fn step(&mut self, step: &Step) -> Result<(), Failed> {
         match step {

@@ -155,6 +155,13 @@ pub fn is_inside_root() -> io::Result<bool> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(path[0] == b'/') }
 }
 
+/// The socket that whoever started this program has left open at a number.
+pub fn inherited_socket(number: i32) -> UnixStream {
+    // SAFETY: called once, at the very start of the program, before it owns a descriptor: nobody else has this one. If it
+    // is none, using it fails with an error.
+    unsafe { UnixStream::from_raw_fd(number) }
+}
+
 /// Closes every descriptor from `first` on. Only before anything of ours is open there, or where nothing of ours is
 /// used again.
 pub fn close_from(first: u32) {

@@ -583,6 +583,9 @@ message! {
         start_container: Vec<Hook>,
         /// Stay as its parent and end with its exit code.
         stay: bool,
+        /// Of its terminal; 0: not said.
+        columns: u32,
+        rows: u32,
     }
 
     /// A program to run at some moment.

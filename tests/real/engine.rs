@@ -72,7 +72,7 @@ pub(super) fn shim() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_podbay-shim"))
 }
 
-fn busybox(at: &Path) {
+pub(crate) fn busybox(at: &Path) {
     for dir in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
         std::fs::create_dir_all(at.join(dir)).unwrap();
     }
@@ -80,7 +80,7 @@ fn busybox(at: &Path) {
     std::fs::copy("/bin/busybox", at.join("bin/busybox")).expect("busybox-static is installed");
     for name in [
         "sh", "sleep", "true", "echo", "cat", "id", "ls", "mount", "unshare", "dd", "hostname", "kill", "yes", "stty", "tail", "mknod",
-        "touch", "nc", "chroot", "stat", "grep", "readlink", "tr", "cut",
+        "touch", "nc", "chroot", "stat", "grep", "readlink", "tr", "cut", "mkdir", "head", "tty",
     ] {
         symlink("busybox", at.join("bin").join(name)).unwrap();
     }

@@ -14,6 +14,7 @@ mod hosts;
 mod image;
 mod layer;
 mod network;
+mod oci;
 mod old_shim;
 mod one_node;
 mod pods;

@@ -6,8 +6,8 @@ use oci_spec::runtime::{self as oci, LinuxNamespaceType, Spec};
 
 use super::super::capability;
 use super::super::wire::{
-    Attach, Cgroup, Directory, Filesystem, Launch, LogFile, MakePrivate, Mask, OpenTree, Overlay, Pivot, Process, ReadOnly, Rlimit, Seal,
-    Step, Symlink, User,
+    Attach, Cgroup, Directory, Filesystem, Launch, LogFile, MakePrivate, Mask, OpenTree, Overlay, Pivot, Process, ReadOnly, Rlimit, Root,
+    Seal, Step, Symlink, User,
 };
 use crate::cri::IdRange;
 
@@ -15,6 +15,10 @@ const READ_ONLY: u64 = 0x1;
 const NO_SUID: u64 = 0x2;
 const NO_DEVICES: u64 = 0x4;
 const NO_EXEC: u64 = 0x8;
+const NO_ACCESS_TIME: u64 = 0x10;
+const STRICT_ACCESS_TIME: u64 = 0x20;
+const NO_DIRECTORY_ACCESS_TIME: u64 = 0x80;
+const NO_LINKS: u64 = 0x20_0000;
 const PRIVATE: u64 = 1 << 18;
 const SLAVE: u64 = 1 << 19;
 const SHARED: u64 = 1 << 20;
@@ -59,6 +63,12 @@ pub struct Place {
     /// The pod's user namespace.
     pub users: Option<IdRange>,
     pub stdin_once: bool,
+    /// The spec's root is a directory that is mounted already.
+    pub directory_as_root: bool,
+    /// What the host mounts later comes in.
+    pub let_in: bool,
+    /// Without a cgroup namespace: the controllers (v2: none) with the container's own directory in each.
+    pub own_cgroups: Vec<(String, PathBuf)>,
 }
 
 /// The launch of the container that `spec` describes.
@@ -85,17 +95,32 @@ pub fn plan(spec: &Spec, place: &Place) -> Launch {
 
 /// The process of the spec; also the pattern for commands run in the container.
 pub fn process(spec: &Spec, user: &User, seccomp: &[u8]) -> Process {
-    let Some(process) = spec.process() else { return Process::default() };
+    spec.process().as_ref().map(|process| process_of(process, user, seccomp)).unwrap_or_default()
+}
+
+/// Any process of OCI's.
+pub fn process_of(process: &oci::Process, user: &User, seccomp: &[u8]) -> Process {
     let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
     let capabilities = bounding.iter().filter_map(|c| capability::bit(&c.to_string())).fold(0, |set, bit| set | 1 << bit);
     let rlimit = |limit: &oci::PosixRlimit| Rlimit {
-        // The one the spec sets; the numbers are the kernel's.
+        // The numbers are the kernel's.
         resource: match limit.typ() {
-            oci::PosixRlimitType::RlimitNofile => 7,
+            oci::PosixRlimitType::RlimitCpu => 0,
+            oci::PosixRlimitType::RlimitFsize => 1,
+            oci::PosixRlimitType::RlimitData => 2,
+            oci::PosixRlimitType::RlimitStack => 3,
             oci::PosixRlimitType::RlimitCore => 4,
+            oci::PosixRlimitType::RlimitRss => 5,
             oci::PosixRlimitType::RlimitNproc => 6,
+            oci::PosixRlimitType::RlimitNofile => 7,
             oci::PosixRlimitType::RlimitMemlock => 8,
-            _ => 7,
+            oci::PosixRlimitType::RlimitAs => 9,
+            oci::PosixRlimitType::RlimitLocks => 10,
+            oci::PosixRlimitType::RlimitSigpending => 11,
+            oci::PosixRlimitType::RlimitMsgqueue => 12,
+            oci::PosixRlimitType::RlimitNice => 13,
+            oci::PosixRlimitType::RlimitRtprio => 14,
+            oci::PosixRlimitType::RlimitRttime => 15,
         },
         soft: limit.soft(),
         hard: limit.hard(),
@@ -132,11 +157,12 @@ struct Steps<'a> {
 fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
     let mut all = Steps { place, open: Vec::new(), private: Vec::new(), then: Vec::new() };
     let root = spec.root().as_ref();
+    let at = root.map(|root| text(root.path())).unwrap_or_default();
     let overlay = Overlay {
         lower: place.layers.iter().map(|layer| text(layer)).collect(),
         upper: text(&place.upper),
         work: text(&place.work),
-        at: root.map(|root| text(root.path())).unwrap_or_default(),
+        at: at.clone(),
         attributes: if place.privileged { 0 } else { NO_DEVICES },
         id_mapped: place.users.is_some(),
     };
@@ -154,17 +180,19 @@ fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
         all.then.push(Seal {}.into());
     }
     all.then.push(Pivot {}.into());
-    let private = [MakePrivate::default().into()];
-    all.open.into_iter().chain(private).chain(all.private).chain([overlay.into()]).chain(all.then).collect()
+    let private = [MakePrivate { let_in: place.let_in }.into()];
+    let base: Step = if place.directory_as_root { Root { path: at }.into() } else { overlay.into() };
+    all.open.into_iter().chain(private).chain(all.private).chain([base]).chain(all.then).collect()
 }
 
 impl Steps<'_> {
     fn mount(&mut self, mount: &oci::Mount) {
         let target = text(mount.destination());
         let (attributes, propagation, rest) = options(mount.options().as_deref().unwrap_or_default());
+        let recursive = mount.options().iter().flatten().any(|option| option == "rbind");
+        let binds = recursive || mount.options().iter().flatten().any(|option| option == "bind");
         match mount.typ().as_deref() {
-            Some("bind") => {
-                let recursive = mount.options().iter().flatten().any(|option| option == "rbind");
+            kind if binds || kind == Some("bind") => {
                 let source = mount.source().as_deref().map(text).unwrap_or_default();
                 let id_mapped = mount.uid_mappings().is_some();
                 let tree = OpenTree { source, recursive, id_mapped, ..OpenTree::default() };
@@ -172,7 +200,7 @@ impl Steps<'_> {
                 let only_top = if deep { 0 } else { attributes & READ_ONLY };
                 self.bind(tree, Attach { slot: 0, target, attributes, propagation, follow: true, only_top });
             }
-            Some("cgroup") => self.cgroup(&target, attributes),
+            Some("cgroup" | "cgroup2") => self.cgroup(&target, attributes),
             kind => {
                 let kind = kind.unwrap_or_default().to_owned();
                 let nodes = kind == "tmpfs" && target == "/dev";
@@ -218,11 +246,21 @@ impl Steps<'_> {
         }
     }
 
+    fn own_cgroup(&mut self, own: &Path, target: String, attributes: u64) {
+        let tree = OpenTree { source: text(own), ..OpenTree::default() };
+        self.bind(tree, Attach { target, attributes, follow: true, ..Attach::default() });
+    }
+
     fn cgroup(&mut self, target: &str, attributes: u64) {
         let new = |kind: &str, options: &[(&str, &str)], attributes, target: String| {
             let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             Filesystem { kind: kind.into(), options, attributes, target, optional: true }.into()
         };
+        if let [(_, only)] = self.place.own_cgroups.as_slice()
+            && self.place.controllers.is_empty()
+        {
+            return self.own_cgroup(only, target.to_owned(), attributes);
+        }
         if self.place.controllers.is_empty() {
             self.then.push(new("cgroup2", &[], attributes, target.to_owned()));
             return;
@@ -231,7 +269,10 @@ impl Steps<'_> {
         for controller in &self.place.controllers {
             let at = format!("{target}/{controller}");
             self.then.push(Directory { path: at.clone(), mode: 0o755 }.into());
-            self.then.push(new("cgroup", &[(controller, "")], attributes, at));
+            match self.place.own_cgroups.iter().find(|(name, _)| name == controller) {
+                Some((_, own)) => self.own_cgroup(own, at, attributes),
+                None => self.then.push(new("cgroup", &[(controller, "")], attributes, at)),
+            }
         }
         if attributes & READ_ONLY != 0 {
             self.then.push(ReadOnly { path: target.to_owned() }.into());
@@ -245,13 +286,17 @@ fn options(all: &[String]) -> (u64, u64, Vec<(String, String)>) {
     for option in all {
         match option.as_str() {
             "ro" | "rro" => attributes |= READ_ONLY,
-            "nosuid" => attributes |= NO_SUID,
-            "nodev" => attributes |= NO_DEVICES,
-            "noexec" => attributes |= NO_EXEC,
+            "nosuid" | "rnosuid" => attributes |= NO_SUID,
+            "nodev" | "rnodev" => attributes |= NO_DEVICES,
+            "noexec" | "rnoexec" => attributes |= NO_EXEC,
+            "noatime" => attributes |= NO_ACCESS_TIME,
+            "strictatime" => attributes |= STRICT_ACCESS_TIME,
+            "nodiratime" => attributes |= NO_DIRECTORY_ACCESS_TIME,
+            "nosymfollow" => attributes |= NO_LINKS,
             "private" | "rprivate" => propagation = PRIVATE,
             "slave" | "rslave" => propagation = SLAVE,
             "shared" | "rshared" => propagation = SHARED,
-            "rw" | "bind" | "rbind" | "newinstance" => {}
+            "rw" | "bind" | "rbind" | "newinstance" | "suid" | "dev" | "exec" | "relatime" | "atime" | "diratime" | "defaults" => {}
             other => {
                 let (key, value) = other.split_once('=').unwrap_or((other, ""));
                 rest.push((key.to_owned(), value.to_owned()));

@@ -38,15 +38,21 @@ impl Containerd {
     /// Starts it with `number` choosing its range of addresses.
     pub async fn start(number: u8) -> Self {
         let bridge = format!("pbc{}", std::process::id() % 100_000 + u32::from(number) * 100_000);
-        Self::start_by(Command::new("containerd"), bridge, &format!("10.213.{number}.0/24"), false).await
+        Self::start_by(Command::new("containerd"), bridge, &format!("10.213.{number}.0/24"), false, None).await
+    }
+
+    /// The same with another OCI runtime than runc.
+    pub async fn start_with(number: u8, runtime: &Path) -> Self {
+        let bridge = format!("pbc{}", std::process::id() % 100_000 + u32::from(number) * 100_000);
+        Self::start_by(Command::new("containerd"), bridge, &format!("10.213.{number}.0/24"), false, Some(runtime)).await
     }
 
     /// On one of several hosts, for its agent: the pods' range is that of the node, which the agent is told.
     pub async fn start_on(hosts: &Hosts, name: &str) -> Self {
-        Self::start_by(hosts.command(name, "containerd"), "podbay0".into(), "{{.PodCIDR}}", true).await
+        Self::start_by(hosts.command(name, "containerd"), "podbay0".into(), "{{.PodCIDR}}", true, None).await
     }
 
-    async fn start_by(mut program: Command, bridge: String, range: &str, template: bool) -> Self {
+    async fn start_by(mut program: Command, bridge: String, range: &str, template: bool, runtime: Option<&Path>) -> Self {
         let dir = tempfile::Builder::new().prefix("podbay-containerd-").tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::create_dir_all(dir.path().join("net")).unwrap();
@@ -58,6 +64,11 @@ impl Containerd {
         let file = if template { "template.json" } else { "net/10-test.conflist" };
         std::fs::write(dir.path().join(file), network.to_string()).unwrap();
         let template = if template { format!("conf_template = \"{}\"", path("template.json")) } else { String::new() };
+        let runtime = runtime.map(|path| {
+            let runc = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc";
+            format!("[{runc}]\nruntime_type = \"io.containerd.runc.v2\"\n[{runc}.options]\nBinaryName = \"{}\"\n", path.display())
+        });
+        let runtime = runtime.unwrap_or_default();
         let config = format!(
             r#"version = 2
 root = "{root}"
@@ -74,6 +85,7 @@ stream_server_port = "0"
 bin_dir = "/usr/lib/cni"
 conf_dir = "{net}"
 {template}
+{runtime}
 "#,
             root = path("root"),
             state = path("state"),

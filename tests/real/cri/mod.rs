@@ -1,6 +1,6 @@
 //! The CRI on the kernel: the same suites on containerd, and on our engine behind its socket.
 
-mod containerd;
+pub mod containerd;
 mod daemons;
 
 use std::sync::Arc;

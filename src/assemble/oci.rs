@@ -1,0 +1,145 @@
+//! `podbay oci`: one container by itself. No daemon, no image store: everything is in the bundle.
+
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use crate::cli::oci::{CreateArgs, ExecArgs, OciArgs, OciVerb};
+use crate::cli::output::print;
+use crate::model::Timestamp;
+use crate::runtime;
+use crate::runtime::oci::life::{Create, Exec, Runtime};
+use crate::runtime::oci::state::OCI_VERSION;
+
+/// Resources are at most this long.
+const RESOURCES_LIMIT: u64 = 1 << 20;
+
+/// Carries out a verb; errors go to the caller's log and standard error.
+pub fn oci(args: &OciArgs) -> ExitCode {
+    match carry_out(args) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            let text = format!("{error:#}");
+            log(args, &text);
+            eprintln!("{text}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// A line as runc writes it: its callers read the last one.
+fn log(args: &OciArgs, text: &str) {
+    let Some(path) = &args.log else { return };
+    let line = match args.log_format.as_str() {
+        "json" => json!({"level": "error", "msg": text, "time": Timestamp::now()}).to_string(),
+        _ => format!("time={:?} level=error msg={text:?}", Timestamp::now().to_string()),
+    };
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    // Nobody else is there to be told.
+    opened.and_then(|mut file| writeln!(file, "{line}")).ok();
+}
+
+fn carry_out(args: &OciArgs) -> anyhow::Result<i32> {
+    if args.systemd_cgroup {
+        bail!("--systemd-cgroup is not supported: use the cgroupfs manager");
+    }
+    if args.rootless.as_deref().is_some_and(|value| !matches!(value, "false" | "auto")) || !rustix::process::geteuid().is_root() {
+        bail!("containers without root are not supported");
+    }
+    let shim = runtime::Options::new("", "").shim_path;
+    let runtime = Runtime { root: std::path::absolute(&args.root)?, shim };
+    match &args.verb {
+        OciVerb::Create(args) => runtime.create(&create(args)?)?,
+        OciVerb::Start { id } => runtime.start(id)?,
+        OciVerb::Run { create: args, detach } => return Ok(runtime.run(&create(args)?, *detach)?),
+        OciVerb::State { id } => say(&runtime.state(id)?),
+        OciVerb::Kill { id, signal, all } => runtime.kill(id, signal, *all)?,
+        OciVerb::Delete { id, force } => runtime.delete(id, *force)?,
+        OciVerb::Exec(args) => return Ok(runtime.exec(&exec(args)?)?),
+        OciVerb::List { format, quiet } => list(&runtime.list(), format, *quiet),
+        OciVerb::Ps { id, format } => ps(&runtime.processes(id)?, format),
+        OciVerb::Pause { id } => runtime.freeze(id, true)?,
+        OciVerb::Resume { id } => runtime.freeze(id, false)?,
+        OciVerb::Update { id, resources } => runtime.update(id, read_resources(resources)?)?,
+        OciVerb::Events { id, stats: true } => print(&format!("{}\n", runtime.stats(id)?)),
+        OciVerb::Events { .. } => bail!("events are told only once: say --stats"),
+        OciVerb::Features => say(&features()),
+    }
+    Ok(0)
+}
+
+fn say(value: &Value) {
+    print(&format!("{value:#}\n"));
+}
+
+fn create(args: &CreateArgs) -> anyhow::Result<Create> {
+    if args.preserve_fds > 0 {
+        bail!("--preserve-fds is not supported: a container gets the standard streams only");
+    }
+    if args.no_pivot {
+        bail!("--no-pivot is not supported: the root is always changed by pivot_root");
+    }
+    let CreateArgs { id, bundle, pid_file, console_socket, .. } = args.clone();
+    Ok(Create { id, bundle, pid_file, console_socket })
+}
+
+fn exec(args: &ExecArgs) -> anyhow::Result<Exec> {
+    if args.preserve_fds > 0 {
+        bail!("--preserve-fds is not supported: a command gets the standard streams only");
+    }
+    let ExecArgs { id, command, process, tty, detach, pid_file, console_socket, .. } = args.clone();
+    if process.is_none() && command.is_empty() {
+        bail!("there is neither a command nor --process");
+    }
+    Ok(Exec { id, process, args: command, tty, pid_file, console_socket, detach })
+}
+
+fn read_resources(path: &std::path::Path) -> anyhow::Result<Value> {
+    let mut bytes = Vec::new();
+    if path == std::path::Path::new("-") {
+        std::io::stdin().take(RESOURCES_LIMIT).read_to_end(&mut bytes).context("read the resources")?;
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(RESOURCES_LIMIT).read_to_end(&mut bytes)).context("read the resources")?;
+    }
+    serde_json::from_slice(&bytes).context("read the resources")
+}
+
+fn list(all: &[Value], format: &str, quiet: bool) {
+    let text = |one: &Value, field: &str| match &one[field] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let lines = match (quiet, format) {
+        (true, _) => all.iter().map(|one| text(one, "id") + "\n").collect(),
+        (false, "json") => format!("{}\n", Value::from(all.to_vec())),
+        _ => {
+            let fields = ["id", "pid", "status", "bundle", "created"];
+            let row = |one: &Value| fields.map(|field| text(one, field)).join("\t") + "\n";
+            "ID\tPID\tSTATUS\tBUNDLE\tCREATED\n".to_owned() + &all.iter().map(row).collect::<String>()
+        }
+    };
+    print(&lines);
+}
+
+fn ps(pids: &[i32], format: &str) {
+    match format {
+        "json" => print(&format!("{}\n", json!(pids))),
+        _ => print(&pids.iter().fold("PID\n".to_owned(), |text, pid| format!("{text}{pid}\n"))),
+    }
+}
+
+/// features.md and features-linux.md of the runtime specification.
+fn features() -> Value {
+    json!({
+        "ociVersionMin": "1.0.0", "ociVersionMax": OCI_VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {"enabled": true}, "apparmor": {"enabled": false}, "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false}, "mountExtensions": {"idmap": {"enabled": false}},
+        },
+    })
+}

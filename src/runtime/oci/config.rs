@@ -1,0 +1,321 @@
+//! A bundle's config.json as what the shim's program is told. PURE.
+//!
+//! Format: the OCI runtime specification 1.2, `config.md` and `config-linux.md`. What is known there and cannot be done
+//! here is refused by its name; what is not known there is passed over, as the specification asks ("Extensibility").
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{self as oci, LinuxNamespaceType, Spec};
+use serde_json::Value;
+
+use super::super::capability;
+use super::super::launch::plan::{self, Place};
+use super::super::wire::{Hook, Lone, Node, Process, Sets, Step, User, VERSION};
+use crate::cri::Resources;
+
+/// Why a bundle is not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("config.json: {field} is not supported{why}")]
+    Unsupported { field: String, why: String },
+    #[error("config.json: {0}")]
+    Invalid(String),
+}
+
+/// Fields that are refused where they say something: `[]` leads into a list.
+const REFUSED: [&str; 33] = [
+    "process.scheduler",
+    "process.ioPriority",
+    "process.execCPUAffinity",
+    "process.apparmorProfile",
+    "process.selinuxLabel",
+    "linux.uidMappings",
+    "linux.gidMappings",
+    "linux.timeOffsets",
+    "linux.netDevices",
+    "linux.mountLabel",
+    "linux.intelRdt",
+    "linux.memoryPolicy",
+    "linux.personality",
+    "linux.resources.memory.reservation",
+    "linux.resources.memory.swappiness",
+    "linux.resources.memory.disableOOMKiller",
+    "linux.resources.cpu.realtimeRuntime",
+    "linux.resources.cpu.realtimePeriod",
+    "linux.resources.cpu.idle",
+    "linux.resources.cpu.burst",
+    "linux.resources.blockIO.weight",
+    "linux.resources.blockIO.leafWeight",
+    "linux.resources.blockIO.weightDevice",
+    "linux.resources.blockIO.throttleReadBpsDevice",
+    "linux.resources.blockIO.throttleWriteBpsDevice",
+    "linux.resources.blockIO.throttleReadIOPSDevice",
+    "linux.resources.blockIO.throttleWriteIOPSDevice",
+    "linux.resources.network",
+    "linux.resources.rdma",
+    "linux.seccomp.listenerPath",
+    "mounts[].uidMappings",
+    "mounts[].gidMappings",
+    "vm",
+];
+
+/// Mount options that would need more than a flag.
+const REFUSED_OPTIONS: [&str; 6] = ["tmpcopyup", "idmap", "ridmap", "remount", "unbindable", "runbindable"];
+
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => map.values().any(says_something),
+        Value::Bool(true) => true,
+    }
+}
+
+fn find(value: &Value, path: &str) -> bool {
+    match path.split_once('.') {
+        Some((head, rest)) => step(value, head).into_iter().any(|below| find(below, rest)),
+        None => step(value, path).into_iter().any(says_something),
+    }
+}
+
+fn step<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
+    match name.strip_suffix("[]") {
+        Some(name) => value.get(name).and_then(Value::as_array).into_iter().flatten().collect(),
+        None => value.get(name).into_iter().collect(),
+    }
+}
+
+/// Everything that this runtime would have to pass over in silence.
+///
+/// # Errors
+/// The first such field.
+pub fn check(raw: &Value) -> Result<(), ConfigError> {
+    let refuse = |field: String, why: &str| Err(ConfigError::Unsupported { field, why: why.to_owned() });
+    if let Some(field) = REFUSED.iter().find(|field| find(raw, field)) {
+        return refuse((*field).to_owned(), "");
+    }
+    for namespace in step(&raw["linux"], "namespaces[]") {
+        match namespace["type"].as_str().unwrap_or_default() {
+            "user" => return refuse("linux.namespaces: user".into(), ": containers run in the host's user namespace"),
+            "time" => return refuse("linux.namespaces: time".into(), ""),
+            _ => {}
+        }
+    }
+    for mount in step(raw, "mounts[]") {
+        for option in step(mount, "options[]").into_iter().filter_map(Value::as_str) {
+            if REFUSED_OPTIONS.contains(&option) {
+                return refuse(format!("mounts: the option {option} of {}", mount["destination"]), "");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where things of one container are on this host.
+#[derive(Debug, Clone, Default)]
+pub struct Ground {
+    /// Cgroups and v1's hierarchies.
+    pub place: Place,
+    /// Where it waits to be started.
+    pub directory: String,
+}
+
+/// The cgroup: (its parent, its name), below each hierarchy's root.
+pub fn cgroup(spec: &Spec, id: &str) -> Result<(String, String), ConfigError> {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default();
+    let text = path.to_string_lossy().into_owned();
+    if text.contains(':') {
+        let why = ": a systemd slice; use the cgroupfs manager".to_owned();
+        return Err(ConfigError::Unsupported { field: "linux.cgroupsPath".into(), why });
+    }
+    if text.is_empty() {
+        return Ok(("podbay-oci".to_owned(), id.to_owned()));
+    }
+    let plain = |part: &&str| !part.is_empty() && *part != ".";
+    let parts: Vec<&str> = text.split('/').filter(plain).collect();
+    if parts.contains(&"..") {
+        return Err(ConfigError::Invalid(format!("linux.cgroupsPath {text} has `..` in it")));
+    }
+    let Some((name, parents)) = parts.split_last() else {
+        return Err(ConfigError::Invalid("linux.cgroupsPath is the hierarchy's root".into()));
+    };
+    Ok((parents.join("/"), (*name).to_owned()))
+}
+
+/// Limits as our cgroups take them; a limit of -1 is none.
+pub fn limits(resources: Option<&oci::LinuxResources>) -> Resources {
+    let Some(resources) = resources else { return Resources::default() };
+    let positive = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+    let cpu = resources.cpu().as_ref();
+    Resources {
+        cpu_period: cpu.and_then(oci::LinuxCpu::period).unwrap_or(0),
+        cpu_quota: cpu.and_then(oci::LinuxCpu::quota).unwrap_or(0),
+        cpu_shares: cpu.and_then(oci::LinuxCpu::shares).unwrap_or(0),
+        memory_limit_bytes: positive(resources.memory().as_ref().and_then(oci::LinuxMemory::limit)),
+        pids_limit: positive(resources.pids().as_ref().map(oci::LinuxPids::limit)),
+        memory_swap_limit_bytes: resources.memory().as_ref().and_then(oci::LinuxMemory::swap).unwrap_or(0),
+        cpuset_cpus: cpu.and_then(|cpu| cpu.cpus().clone()).unwrap_or_default(),
+        cpuset_mems: cpu.and_then(|cpu| cpu.mems().clone()).unwrap_or_default(),
+        hugepages: resources.hugepage_limits().iter().flatten().map(|one| (one.page_size().clone(), positive(Some(one.limit())))).collect(),
+        unified: resources.unified().clone().unwrap_or_default().into_iter().collect(),
+        oom_score_adj: 0,
+    }
+}
+
+/// What the shim's program is told to make the container.
+///
+/// # Errors
+/// What makes no sense.
+pub fn lone(spec: &Spec, ground: Ground) -> Result<Lone, ConfigError> {
+    let invalid = |text: &str| ConfigError::Invalid(text.to_owned());
+    let linux = spec.linux().clone().ok_or_else(|| invalid("there is no `linux`"))?;
+    let given = spec.process().as_ref().ok_or_else(|| invalid("there is no `process`"))?;
+    let (mut join, mut new) = (Vec::new(), 0);
+    for namespace in linux.namespaces().iter().flatten() {
+        let bit = bit(namespace.typ());
+        match namespace.path() {
+            Some(path) => join.push((path.to_string_lossy().into_owned(), bit)),
+            None => new |= bit,
+        }
+    }
+    if new & nix::libc::CLONE_NEWNS as u32 == 0 {
+        return Err(invalid("linux.namespaces: a mount namespace of its own is needed"));
+    }
+    let mut launch = plan::plan(spec, &ground.place);
+    launch.process = process(given, ground.place.seccomp);
+    let devices: Vec<Step> = linux.devices().iter().flatten().filter(|one| !plan::is_default_device(one.path())).map(node).collect();
+    // Once everything is mounted, before anything is hidden.
+    let at = launch.steps.iter().position(|step| matches!(step, Step::Mask(_) | Step::ReadOnly(_) | Step::Seal(_) | Step::Pivot(_)));
+    let at = at.unwrap_or(launch.steps.len());
+    launch.steps.splice(at..at, devices);
+    let hooks = spec.hooks().clone().unwrap_or_default();
+    let size = given.console_size();
+    Ok(Lone {
+        version: VERSION,
+        join,
+        new,
+        hostname: spec.hostname().clone().unwrap_or_default(),
+        domainname: spec.domainname().clone().unwrap_or_default(),
+        sysctls: linux.sysctl().clone().unwrap_or_default().into_iter().collect(),
+        launch,
+        directory: ground.directory,
+        create_container: hooks.create_container().iter().flatten().map(hook).collect(),
+        start_container: hooks.start_container().iter().flatten().map(hook).collect(),
+        stay: false,
+        columns: size.and_then(|size| u32::try_from(size.width()).ok()).unwrap_or(0),
+        rows: size.and_then(|size| u32::try_from(size.height()).ok()).unwrap_or(0),
+    })
+}
+
+/// The CLONE_NEW* bit.
+pub fn bit(kind: LinuxNamespaceType) -> u32 {
+    use nix::libc;
+    let bit = match kind {
+        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
+        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        // Refused before.
+        LinuxNamespaceType::User | LinuxNamespaceType::Time => 0,
+    };
+    bit as u32
+}
+
+pub fn hook(hook: &oci::Hook) -> Hook {
+    Hook {
+        path: hook.path().to_string_lossy().into_owned(),
+        args: hook.args().clone().unwrap_or_default(),
+        env: hook.env().clone().unwrap_or_default(),
+        timeout_seconds: hook.timeout().and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0),
+    }
+}
+
+fn node(device: &oci::LinuxDevice) -> Step {
+    let kind = match device.typ() {
+        oci::LinuxDeviceType::B => 0o060_000,
+        oci::LinuxDeviceType::P => 0o010_000,
+        _ => 0o020_000,
+    };
+    let number = |number: i64| u32::try_from(number).unwrap_or(0);
+    Node {
+        path: device.path().to_string_lossy().into_owned(),
+        mode: kind | device.file_mode().unwrap_or(0o666) & 0o7777,
+        major: number(device.major()),
+        minor: number(device.minor()),
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    }
+    .into()
+}
+
+/// A process as its sets say, which nobody's death ends.
+pub fn process(given: &oci::Process, seccomp: Vec<u8>) -> Process {
+    let user = given.user();
+    let who = User {
+        uid: Some(user.uid()),
+        gid: Some(user.gid()),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        exact: true,
+        ..User::default()
+    };
+    let sets = given.capabilities().as_ref();
+    let of = |set: &Option<oci::Capabilities>| {
+        set.iter().flatten().filter_map(|one| capability::bit(&one.to_string())).fold(0, |set, bit| set | 1 << bit)
+    };
+    let sets = sets.map_or_else(Sets::default, |sets| Sets {
+        effective: of(sets.effective()),
+        permitted: of(sets.permitted()),
+        inheritable: of(sets.inheritable()),
+        ambient: of(sets.ambient()),
+    });
+    Process { sets: Some(sets), umask: user.umask(), free: true, ..plan::process_of(given, &who, &seccomp) }
+}
+
+/// The root of a bundle.
+///
+/// # Errors
+/// There is none.
+pub fn root(spec: &Spec, bundle: &Path) -> Result<PathBuf, ConfigError> {
+    let root = spec.root().as_ref().ok_or_else(|| ConfigError::Invalid("there is no `root`".into()))?;
+    Ok(bundle.join(root.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_would_be_passed_over_is_refused_by_name() {
+        for (config, expected) in [
+            (json!({"process": {"scheduler": {"policy": "SCHED_FIFO"}}}), "process.scheduler"),
+            (json!({"linux": {"resources": {"cpu": {"burst": 5}}}}), "linux.resources.cpu.burst"),
+            (json!({"linux": {"resources": {"blockIO": {"weight": 10}}}}), "blockIO.weight"),
+            (json!({"linux": {"namespaces": [{"type": "user"}]}}), "namespaces: user"),
+            (json!({"mounts": [{"destination": "/a"}, {"uidMappings": [{"size": 1}]}]}), "mounts[].uidMappings"),
+            (json!({"mounts": [{"destination": "/a", "options": ["tmpcopyup"]}]}), "tmpcopyup of \"/a\""),
+        ] {
+            let refused = check(&config).map_err(|error| error.to_string());
+            assert!(refused.as_ref().is_err_and(|text| text.contains(expected)), "{expected}: {refused:?}");
+        }
+        let empty = json!({"process": {"apparmorProfile": "", "selinuxLabel": ""}, "mounts": [{"uidMappings": []}],
+            "linux": {"resources": {"cpu": {"burst": null, "realtimeRuntime": 0}, "rdma": {}, "memory": {"disableOOMKiller": false}},
+            "timeOffsets": null, "intelRdt": {}, "namespaces": [{"type": "pid"}]}, "com.example/new": 1});
+        assert_eq!(check(&empty), Ok(()));
+    }
+
+    #[test]
+    fn a_cgroup_has_a_parent_and_a_name() {
+        let with = |path: &str| -> Spec { serde_json::from_value(json!({"ociVersion": "1.2.0", "linux": {"cgroupsPath": path}})).unwrap() };
+        let of = |path: &str| cgroup(&with(path), "c1");
+        assert_eq!(of("/a/b/c"), Ok(("a/b".into(), "c".into())));
+        assert_eq!(of("c"), Ok((String::new(), "c".into())));
+        assert_eq!(of(""), Ok(("podbay-oci".into(), "c1".into())));
+        assert!(of("/a/../c").is_err() && of("/").is_err());
+        assert!(of("system.slice:podbay:c").is_err_and(|error| error.to_string().contains("systemd")));
+    }
+}
