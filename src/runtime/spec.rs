@@ -242,14 +242,15 @@ fn resources(wanted: &Resources) -> Result<LinuxResources, OciSpecError> {
     if !wanted.hugepages.is_empty() {
         all = all.hugepage_limits(wanted.hugepages.iter().map(pages).collect::<Result<Vec<_>, _>>()?);
     }
-    if !wanted.unified.is_empty() {
-        all = all.unified(wanted.unified.clone().into_iter().collect::<std::collections::HashMap<_, _>>());
-    }
     if wanted.pids_limit > 0 {
         let limit = i64::try_from(wanted.pids_limit).unwrap_or(i64::MAX);
         all = all.pids(LinuxPidsBuilder::default().limit(limit).build()?);
     }
-    all.build()
+    let mut built = all.build()?;
+    if !wanted.unified.is_empty() {
+        built.set_unified(Some(wanted.unified.clone().into_iter().collect()));
+    }
+    Ok(built)
 }
 
 fn mount(kind: &str, source: &Path, target: &Path, options: &[&str]) -> Result<Mount, OciSpecError> {
