@@ -12,7 +12,7 @@ use podbay::cri::contract::Subject;
 use crate::hosts::{Hosts, sh};
 use crate::layer::{Tar, architecture, image, layout};
 
-const PAUSE: &str = "podbay.test/pause:1";
+pub const PAUSE: &str = "podbay.test/pause:1";
 pub const BUSYBOX: &str = "podbay.test/busybox:1";
 
 pub struct Containerd {
@@ -22,7 +22,7 @@ pub struct Containerd {
 }
 
 /// An archive of the image that holds a sandbox open: its shell only sleeps.
-fn pause(at: &Path) {
+pub fn pause(at: &Path) {
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let layer = Tar::new()
         .directory("bin")
@@ -126,6 +126,11 @@ conf_dir = "{net}"
         }
     }
 
+    /// What all of its processes were started with.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn socket(&self) -> String {
         self.dir.path().join("containerd.sock").display().to_string()
     }
@@ -158,7 +163,7 @@ impl Drop for Containerd {
             eprintln!("--- containerd's last words\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
         // Of a failed test: pods that still run. Its shims are those that were started for its socket.
-        let dir = self.dir.path().display().to_string();
+        let dir = self.path().display().to_string();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
             let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
