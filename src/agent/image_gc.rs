@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::context::Context;
-use super::image_plan::{self, Known, Space};
+use super::image_plan::{self, Known, Progress, Space};
 use crate::cri::CriError;
 
 /// Looks for ever, at the configured interval.
@@ -35,29 +35,23 @@ async fn look(context: &Context, known: &BTreeMap<String, Known>) -> Result<BTre
     if plan.missing == 0 {
         return Ok(known);
     }
-    let (mut after, mut estimated, mut removed) = (before, 0u64, 0);
+    let (mut after, mut progress) = (before, Progress::default());
     let mut failed = Vec::new();
-    for (id, size) in &plan.removable {
+    for (id, _) in &plan.removable {
         if let Err(error) = context.images.remove(id).await {
             // The others may go all the same.
             failed.push(error.to_string());
             continue;
         }
         tracing::info!(image = id, "an unused image is removed to make room");
-        (estimated, removed) = (estimated.saturating_add(*size), removed + 1);
         let now = space(context).await?;
-        let freed = now.available > after.available;
+        progress.count(after, now);
         after = now;
-        // Nothing goes while a pull is under way: more names less would not help until the next look.
-        if !freed && *size > 0 {
-            break;
-        }
-        // Layers of others stay, and those of a pull under way go at its end: neither figure is the truth.
-        if after.available.saturating_sub(before.available).max(estimated) >= plan.missing {
+        if progress.is_enough(plan.missing) {
             break;
         }
     }
-    tell(context, (before, after), (removed, estimated), plan.missing);
+    tell(context, (before, after), progress, plan.missing);
     if let Some(first) = failed.first() {
         let text = format!("{} unused images could not be removed, the first: {first}", failed.len());
         tracing::warn!(failed = failed.len(), error = first, "unused images could not be removed");
@@ -66,19 +60,19 @@ async fn look(context: &Context, known: &BTreeMap<String, Known>) -> Result<BTre
     Ok(known)
 }
 
-fn tell(context: &Context, (before, after): (Space, Space), (removed, estimated): (usize, u64), missing: u64) {
+fn tell(context: &Context, (before, after): (Space, Space), progress: Progress, missing: u64) {
     let node = &context.options.node_name;
     let mib = |bytes: u64| bytes >> 20;
-    if removed > 0 {
+    if progress.removed > 0 {
         let (from, to) = (before.used_percent(), after.used_percent());
-        let text = format!("The images' disk was {from} % full: {removed} unused images were removed, now it is {to} % full");
+        let text = format!("The images' disk was {from} % full: {} unused images were removed, now it is {to} % full", progress.removed);
         context.events.node(node, false, "ImageGCRemoved", text);
     }
-    if estimated < missing && after.available.saturating_sub(before.available) < missing {
+    if progress.freed < missing {
         let text = format!(
-            "Failed to garbage collect required amount of images. Attempted to free {} MiB, but only found {} MiB eligible to free.",
+            "Failed to garbage collect required amount of images. Attempted to free {} MiB, but only {} MiB came free.",
             mib(missing),
-            mib(estimated)
+            mib(progress.freed)
         );
         context.events.node(node, true, "FreeDiskSpaceFailed", text);
     }

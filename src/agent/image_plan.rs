@@ -59,6 +59,34 @@ pub struct Plan {
     pub removable: Vec<(String, u64)>,
 }
 
+/// Images in a row of which nothing came free before a look ends: all their layers are others' too, or a pull holds them.
+const FRUITLESS: u32 = 5;
+
+/// How far a look has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Images.
+    pub removed: usize,
+    /// Bytes that came free, whatever the images' sizes say.
+    pub freed: u64,
+    fruitless: u32,
+}
+
+impl Progress {
+    /// Counts one image that was removed.
+    pub fn count(&mut self, before: Space, after: Space) {
+        let freed = after.available.saturating_sub(before.available);
+        self.removed += 1;
+        self.freed = self.freed.saturating_add(freed);
+        self.fruitless = if freed == 0 { self.fruitless + 1 } else { 0 };
+    }
+
+    /// Whether the next image stays until the next look.
+    pub fn is_enough(&self, missing: u64) -> bool {
+        self.freed >= missing || self.fruitless >= FRUITLESS
+    }
+}
+
 /// Ids of images that some container was made from, whether it runs, has ended or is yet to start.
 pub fn in_use(images: &[Image], containers: &[ContainerStatus]) -> BTreeSet<String> {
     let names: BTreeSet<&str> = containers.iter().flat_map(|found| [found.image_id.as_str(), found.image.as_str()]).collect();
@@ -157,6 +185,27 @@ mod tests {
         images[0].pinned = true;
         let known = remember(&BTreeMap::new(), &images, &set(&[]), at(0));
         assert_eq!(ids(&plan(&known, &images, &set(&[]), FULL, Policy::default(), at(1000))), ["other"]);
+    }
+
+    #[test]
+    fn an_image_of_which_nothing_comes_free_does_not_end_a_look() {
+        let disk = |available| Space { capacity: 1000, available };
+        let mut progress = Progress::default();
+        for _ in 1..FRUITLESS {
+            progress.count(disk(100), disk(100));
+            assert!(!progress.is_enough(50));
+        }
+        progress.count(disk(100), disk(130));
+        // Somebody wrote more than came free: that is no gain, and takes none back.
+        progress.count(disk(130), disk(90));
+        assert_eq!((progress.freed, progress.is_enough(30), progress.is_enough(31)), (30, true, false));
+        for _ in 2..FRUITLESS {
+            progress.count(disk(90), disk(90));
+            assert!(!progress.is_enough(50));
+        }
+        progress.count(disk(90), disk(90));
+        assert!(progress.is_enough(50), "not for ever");
+        assert_eq!(progress.removed, 2 * FRUITLESS as usize);
     }
 
     #[test]
