@@ -268,7 +268,7 @@ impl Worker {
         let ipam = &self.ipam;
         // It is written down before it is in the rules: whoever asks again finds no change there.
         self.behind |= self.ports.put(pod, ports, |other| ipam.address(other).is_some())?;
-        self.catch_up().await
+        self.catch_up().await.map_err(|cause| about_ports(pod, ports, &cause))
     }
 
     /// Before the first sync after a start it is not known what else the rules have to say; then they follow.
@@ -541,6 +541,15 @@ impl Worker {
 }
 
 /// Whether the pod's end is as it should be.
+/// What went wrong, with the ports that were asked for.
+fn about_ports(pod: &str, ports: &[HostPort], cause: &NetworkError) -> NetworkError {
+    if ports.is_empty() {
+        return NetworkError::failed(format!("take back the host ports of pod {pod}"), cause);
+    }
+    let named: Vec<String> = ports.iter().map(|port| format!("{}/{}", port.host_port, port.protocol)).collect();
+    NetworkError::failed(format!("publish host ports {} of pod {pod}", named.join(", ")), cause)
+}
+
 async fn is_attached(inside: &Netlink, attachment: Attachment) -> Result<bool, NetworkError> {
     let Some(link) = inside.links().await?.remove("eth0") else { return Ok(false) };
     let addresses = inside.addresses().await?;

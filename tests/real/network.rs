@@ -399,6 +399,57 @@ async fn a_port_of_the_host_leads_to_its_pod_from_everywhere() {
     assert!(!node.netns.nft("list ruleset").contains("8080"));
 }
 
+/// Runs this test of `network` once more with an `nft` before the real one, and says in which directory once it is
+/// there. It changes nothing while the file `fail` lies beside it.
+fn with_failing_nft(name: &str) -> Option<PathBuf> {
+    if let Some(dir) = std::env::var_os("PODBAY_TEST_NFT") {
+        return Some(dir.into());
+    }
+    let dir = tempfile::tempdir().expect("make a directory");
+    let (program, fail) = (dir.path().join("nft"), dir.path().join("fail"));
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -f ] && [ -e {} ] && {{ echo 'Error: no room' >&2; exit 1; }}\nexec /usr/sbin/nft \"$@\"\n",
+        fail.display()
+    );
+    fs::write(&program, script).expect("write a program");
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("make it one");
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap_or_default());
+    let mut again = Command::new(std::env::current_exe().expect("this program"));
+    again.args([&format!("network::{name}"), "--exact", "--nocapture"]).env("PATH", path).env("PODBAY_TEST_NFT", dir.path());
+    assert!(again.status().expect("run it").success(), "{name} with an nft that fails");
+    None
+}
+
+#[tokio::test]
+async fn host_ports_that_nft_refuses_are_named_and_tried_again() {
+    let Some(dir) = with_failing_nft("host_ports_that_nft_refuses_are_named_and_tried_again") else { return };
+    let mut node = Node::new("10.80.1.0/24").await;
+    let (pod, outside) = (node.pod("pod-uid").await, Netns::new());
+    let host = Ipv4Addr::new(192, 0, 2, 1);
+    node.netns.cable("wire", "192.0.2.1/24", &outside, "192.0.2.9/24");
+    let _server = Server::start(&pod.netns, "pod", 80);
+    let rules = node.netns.nft("list ruleset");
+    fs::write(dir.join("fail"), "").expect("let it fail");
+    let ports = [host_port("TCP", None, 8080, 80), host_port("UDP", None, 5353, 53)];
+    let error = node.network.publish("pod-uid", &ports).await.expect_err("nft fails").to_string();
+    for part in ["8080/TCP", "5353/UDP", "of pod pod-uid", "no room"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert_eq!(node.netns.nft("list ruleset"), rules, "nothing is half applied");
+    assert!(refused(&ask(&outside, host, 8080)));
+    fs::remove_file(dir.join("fail")).expect("let it work");
+    node.network.publish("pod-uid", &ports).await.expect("the same again");
+    assert_eq!(ask(&outside, host, 8080).expect("published"), "pod 192.0.2.9");
+    // Nobody asks again: the node's next look brings it.
+    fs::write(dir.join("fail"), "").expect("let it fail");
+    node.network.publish("pod-uid", &[host_port("TCP", None, 8081, 80)]).await.expect_err("nft fails");
+    assert_eq!(ask(&outside, host, 8080).expect("as before"), "pod 192.0.2.9");
+    fs::remove_file(dir.join("fail")).expect("let it work");
+    assert!(node.sync().await);
+    assert_eq!(ask(&outside, host, 8081).expect("brought"), "pod 192.0.2.9");
+    assert!(refused(&ask(&outside, host, 8080)), "given back");
+}
+
 #[tokio::test]
 async fn a_udp_sender_follows_a_port_of_the_host_to_its_next_pod() {
     let node = Node::new("10.80.1.0/24").await;
