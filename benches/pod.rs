@@ -69,8 +69,13 @@ async fn run() {
     pause(&archive("pause.tar"));
     let podman = Podman::open(&archive("busybox.tar"), &archive("pause.tar"), PAUSE);
     let row = |name, maker| Row { name, maker, until_running: Vec::new(), whole: Vec::new() };
-    let direct =
-        Subject { runtime: stage.subject.runtime.clone(), image: "busybox".into(), logs: stage.subject.logs.clone(), host_network: false, handler: String::new() };
+    let direct = Subject {
+        runtime: stage.subject.runtime.clone(),
+        image: "busybox".into(),
+        logs: stage.subject.logs.clone(),
+        host_network: false,
+        handler: String::new(),
+    };
     let mut rows = [
         row("podbay", Maker::Runtime(direct)),
         row("podbay by its CRI socket", Maker::Runtime(socket)),
@@ -148,7 +153,13 @@ async fn serve(stage: &Stage, dir: &Path, end: CancellationToken) -> Subject {
     let streams = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     tokio::spawn(server::serve(listener, streams, stage.subject.runtime.clone(), Arc::new(FakeImages::default()), end));
     let client = Client::connect(socket.to_str().unwrap(), &dir.join("client")).await.unwrap();
-    Subject { runtime: Arc::new(client), image: "busybox".into(), logs: stage.subject.logs.clone(), host_network: false, handler: String::new() }
+    Subject {
+        runtime: Arc::new(client),
+        image: "busybox".into(),
+        logs: stage.subject.logs.clone(),
+        host_network: false,
+        handler: String::new(),
+    }
 }
 
 fn our_processes(stage: &Stage) -> Vec<Process> {

@@ -253,10 +253,19 @@ impl Tree {
                 let set = cpu.set_cfs_quota_and_period(Some(limits.cpu_quota), Some(period));
                 check("cpu quota", set.and_then(|()| cpu.cfs_quota()), limits.cpu_quota, &fail)?;
             } else {
-                // In this order: the quota is checked against the period.
-                check("cpu period", cpu.set_cfs_period(period).and_then(|()| cpu.cfs_period()), period, &fail)?;
-                let set = cpu.set_cfs_quota(limits.cpu_quota);
-                check("cpu quota", set.and_then(|()| cpu.cfs_quota()), limits.cpu_quota, &fail)?;
+                let set_period = || check("cpu period", cpu.set_cfs_period(period).and_then(|()| cpu.cfs_period()), period, &fail);
+                let set_quota = || {
+                    let set = cpu.set_cfs_quota(limits.cpu_quota);
+                    check("cpu quota", set.and_then(|()| cpu.cfs_quota()), limits.cpu_quota, &fail)
+                };
+                // The kernel checks each step against the pod's limit: on the way it is never more than before or after.
+                if cpu.cfs_period().is_ok_and(|now| period < now) {
+                    set_quota()?;
+                    set_period()?;
+                } else {
+                    set_period()?;
+                    set_quota()?;
+                }
             }
         }
         Ok(())

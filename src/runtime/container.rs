@@ -663,3 +663,27 @@ fn host_devices() -> Vec<PathBuf> {
     all.sort_unstable();
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_of_limits_stays() {
+        let old = Resources {
+            cpu_period: 50_000,
+            cpu_quota: 25_000,
+            cpu_shares: 512,
+            memory_limit_bytes: 64 << 20,
+            pids_limit: 100,
+            oom_score_adj: 7,
+            ..Resources::default()
+        };
+        assert_eq!(merged(&old, &Resources::default()), old);
+        let wanted = Resources { cpu_quota: 40_000, memory_limit_bytes: 32 << 20, oom_score_adj: 9, ..Resources::default() };
+        let expected = Resources { cpu_quota: 40_000, memory_limit_bytes: 32 << 20, ..old.clone() };
+        assert_eq!(merged(&old, &wanted), expected, "the quota is of the period it had");
+        let all = Resources { cpu_period: 1, cpu_quota: 2, cpu_shares: 3, memory_limit_bytes: 4, pids_limit: 5, ..old.clone() };
+        assert_eq!(merged(&old, &all), all);
+    }
+}

@@ -5,6 +5,7 @@ mod attacks;
 mod everyday;
 mod handler;
 mod isolation;
+mod limits;
 mod streams;
 mod survival;
 

@@ -496,4 +496,42 @@ mod tests {
         go.send(()).unwrap();
         ended.await.unwrap();
     }
+
+    #[tokio::test]
+    async fn limits_change_as_they_can_and_are_refused_as_they_cannot() {
+        use crate::cri::fake::{FakeImages, FakeRuntime};
+        use crate::cri::{ContainerConfig, PodSandboxConfig, Runtime as _};
+        let runtime = std::sync::Arc::new(FakeRuntime::default());
+        let sandbox = runtime.run_pod_sandbox(&PodSandboxConfig::default()).await.unwrap();
+        let mut config = ContainerConfig { image: "busybox".into(), ..ContainerConfig::default() };
+        (config.resources.cpu_shares, config.resources.oom_score_adj) = (512, 100);
+        let id = runtime.create_container(&sandbox, &config).await.unwrap();
+        let streams = std::sync::Arc::new(crate::cri::server::stream::Streams::new("127.0.0.1:1".parse().unwrap()));
+        let core = Core { runtime: runtime.clone(), images: std::sync::Arc::<FakeImages>::default(), streams, end: Default::default() };
+        let ask = async |linux: wire::LinuxContainerResources, annotated: bool| {
+            let annotations = annotated.then(|| ("a".to_owned(), "b".to_owned())).into_iter().collect();
+            let request = wire::UpdateContainerResourcesRequest {
+                container_id: id.clone(),
+                linux: Some(linux),
+                annotations,
+                ..wire::UpdateContainerResourcesRequest::default()
+            };
+            core.change_limits(request).await
+        };
+        let memory = |bytes| wire::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
+        let quota = |micros| wire::LinuxContainerResources { cpu_quota: micros, ..Default::default() };
+        let oom = |score| wire::LinuxContainerResources { oom_score_adj: score, ..memory(1 << 20) };
+        assert!(matches!(ask(memory(-1), false).await, Err(CriError::Unsupported(_))));
+        assert!(matches!(ask(quota(-1), false).await, Err(CriError::Unsupported(_))));
+        assert!(matches!(ask(oom(99), false).await, Err(CriError::Unsupported(_))));
+        assert!(matches!(ask(memory(1 << 20), true).await, Err(CriError::Unsupported(_))));
+        assert_eq!(runtime.container_status(&id).await.unwrap().resources, config.resources, "nothing of what was refused");
+        // The one it has is no change.
+        ask(oom(100), false).await.unwrap();
+        ask(quota(7000), false).await.unwrap();
+        let now = runtime.container_status(&id).await.unwrap().resources;
+        assert_eq!((now.memory_limit_bytes, now.cpu_quota, now.cpu_shares), (1 << 20, 7000, 512));
+        let unknown = wire::UpdateContainerResourcesRequest { container_id: "nobody".into(), ..Default::default() };
+        assert!(matches!(core.change_limits(unknown).await, Err(CriError::NotFound(_))));
+    }
 }
