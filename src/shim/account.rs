@@ -54,6 +54,10 @@ pub fn resolve(user: &User, passwd: &str, group: &str) -> Result<Account, Failed
     groups.push(gid);
     groups.sort_unstable();
     groups.dedup();
+    // The kernel takes it for "stay what you are", which is root.
+    if let Some(id) = groups.iter().chain([&uid]).find(|id| **id == u32::MAX) {
+        return Err(refuse(format!("become user {:?}", user.name), &format!("{id} is no id")));
+    }
     let home = field(5).filter(|home| !home.is_empty()).unwrap_or(if uid == 0 { "/root" } else { "/" }).to_owned();
     Ok(Account { uid, gid, groups, home })
 }
@@ -85,6 +89,20 @@ mod tests {
     fn exact_groups_are_those_that_were_said() {
         let user = User { name: "app".into(), groups: vec![7], exact: true, ..User::default() };
         assert_eq!(resolve(&user, PASSWD, GROUP).map(|account| account.groups).ok(), Some(vec![7, 1001]));
+    }
+
+    #[test]
+    fn an_id_that_means_stay_as_you_are_is_refused() {
+        for (name, uid, gid) in
+            [("4294967295", None, None), ("", Some(u32::MAX), None), ("", Some(5), Some(u32::MAX)), ("app:4294967295", None, None)]
+        {
+            assert_eq!(who(name, uid, gid), Err("4294967295 is no id".to_owned()), "{name} {uid:?} {gid:?}");
+        }
+        // 2^32 is 0 in 32 bits.
+        for name in ["4294967296", "4294967296:0", "app:4294967296", "-1"] {
+            assert!(who(name, None, None).is_err_and(|cause| cause.contains("none of that name")), "{name}");
+        }
+        assert_eq!(who("4294967294", None, None).map(|account| account.0), Ok(u32::MAX - 1));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::cri::wire::sandbox::{namespaces_to_wire, resources_to_wire};
 use crate::cri::wire::{self, container, sandbox, status};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, Duplex, ExecOutput, ExecRequest, ExecSession, Features,
-    Images as _, PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
+    Images as _, PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent, SecurityContext,
 };
 
 /// So many questions at once.
@@ -83,19 +83,31 @@ impl Shared {
 impl Client {
     /// On the wire a group needs a user: where only a group is wanted, the image's.
     async fn complete_user(&self, config: &mut ContainerConfig) -> Result<(), CriError> {
-        let security = &mut config.security;
-        if security.run_as_group.is_none() || security.run_as_user.is_some() || !security.run_as_username.is_empty() {
-            return Ok(());
-        }
-        let user = self.image_status(&config.image).await?.map(|image| image.user).unwrap_or_default();
-        let name = user.split(':').next().unwrap_or_default();
-        match name.parse() {
-            Ok(number) => security.run_as_user = Some(number),
-            Err(_) if name.is_empty() => security.run_as_user = Some(0),
-            Err(_) => name.clone_into(&mut security.run_as_username),
+        if lacks_user(&config.security) {
+            let image = self.image_status(&config.image).await?;
+            take_user(&mut config.security, &image.map(|image| image.user).unwrap_or_default())?;
         }
         Ok(())
     }
+}
+
+fn lacks_user(security: &SecurityContext) -> bool {
+    security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty()
+}
+
+/// The user of an image's `user[:group]`; root where it has none.
+fn take_user(security: &mut SecurityContext, image_user: &str) -> Result<(), CriError> {
+    let name = image_user.split(':').next().unwrap_or_default();
+    match name.parse() {
+        Ok(number) => security.run_as_user = Some(number),
+        Err(_) if name.is_empty() => security.run_as_user = Some(0),
+        // Whoever reads it into a smaller number takes it for another user.
+        Err(_) if name.bytes().all(|byte| byte.is_ascii_digit()) => {
+            return Err(CriError::Invalid(format!("the image's user {name} is no user id")));
+        }
+        Err(_) => name.clone_into(&mut security.run_as_username),
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -362,4 +374,45 @@ fn sums(stats: &[ContainerStats]) -> Vec<PodSandboxStats> {
         pod.usage += one.usage;
     }
     pods.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_group_without_a_user_takes_the_images() {
+        let of = |group: Option<u32>, user: Option<u32>, name: &str| SecurityContext {
+            run_as_group: group,
+            run_as_user: user,
+            run_as_username: name.to_owned(),
+            ..SecurityContext::default()
+        };
+        assert!(lacks_user(&of(Some(5), None, "")));
+        for complete in [of(None, None, ""), of(Some(5), Some(0), ""), of(Some(5), None, "app")] {
+            assert!(!lacks_user(&complete), "{complete:?}");
+        }
+    }
+
+    #[test]
+    fn the_images_user_is_a_number_a_name_or_root() {
+        let taken = |image_user: &str| {
+            let mut security = SecurityContext { run_as_group: Some(5), ..SecurityContext::default() };
+            take_user(&mut security, image_user).map(|()| (security.run_as_user, security.run_as_username, security.run_as_group))
+        };
+        for (user, number, name) in [
+            ("", Some(0), ""),
+            (":7", Some(0), ""),
+            ("1000", Some(1000), ""),
+            ("1000:7", Some(1000), ""),
+            ("app:7", None, "app"),
+            ("4294967295", Some(u32::MAX), ""),
+        ] {
+            assert_eq!(taken(user).unwrap(), (number, name.to_owned(), Some(5)), "{user:?}");
+        }
+        // 2^32 is 0 in 32 bits.
+        for user in ["4294967296", "4294967296:0", "99999999999999999999"] {
+            assert!(matches!(taken(user), Err(CriError::Invalid(_))), "{user}");
+        }
+    }
 }
