@@ -52,6 +52,19 @@ pub(super) fn signal(pid: i32, number: i32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Tries a few times what only a signal keeps from being done.
+fn again<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let passes = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
+    let mut outcome = work();
+    for _ in 1..TRIES {
+        if !outcome.as_ref().is_err_and(passes) {
+            break;
+        }
+        outcome = work();
+    }
+    outcome
+}
+
 /// Has the kernel check and take a program that decides on devices.
 pub(super) fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
@@ -61,15 +74,7 @@ pub(super) fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd
         instructions: program.as_ptr() as u64,
         license: license.as_ptr() as u64,
     };
-    let passes = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
-    let mut outcome = bpf(PROG_LOAD, &load);
-    for _ in 1..TRIES {
-        if !outcome.as_ref().is_err_and(passes) {
-            break;
-        }
-        outcome = bpf(PROG_LOAD, &load);
-    }
-    let descriptor = outcome?;
+    let descriptor = again(|| bpf(PROG_LOAD, &load))?;
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
     // SAFETY: a descriptor that the kernel has just made for us (close-on-exec, bpf(2)), and nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
@@ -157,4 +162,25 @@ fn id_map(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
     let result =
         unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), path, libc::AT_EMPTY_PATH, &raw const attributes, size) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_signal_broke_off_is_tried_again_and_nothing_else() {
+        let tried = |errors: &[i32]| {
+            let mut count = 0;
+            let outcome = again(|| {
+                count += 1;
+                errors.get(count - 1).map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(*errno)))
+            });
+            (count, outcome.err().and_then(|error| error.raw_os_error()))
+        };
+        assert_eq!(tried(&[]), (1, None));
+        assert_eq!(tried(&[libc::EAGAIN, libc::EINTR, libc::EAGAIN]), (4, None));
+        assert_eq!(tried(&[libc::EPERM]), (1, Some(libc::EPERM)));
+        assert_eq!(tried(&[libc::EAGAIN, libc::EINVAL]), (2, Some(libc::EINVAL)));
+        assert_eq!(tried(&[libc::EAGAIN; 9]), (TRIES, Some(libc::EAGAIN)));
+    }
 }

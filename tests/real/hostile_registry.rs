@@ -325,6 +325,29 @@ async fn a_cut_download_goes_on_where_it_was_cut() {
 }
 
 #[tokio::test]
+async fn a_download_that_cannot_go_on_is_begun_anew() {
+    let parts = parts_of(900_000);
+    let (id, layer) = (Digest::of(parts.config.as_bytes()).to_string(), Digest::of(&parts.layers[0]).to_string());
+    let (of, first) = (layer.clone(), AtomicU64::new(1));
+    let fake = Fake::start(move |ask| {
+        if !ask.path.contains(&of) {
+            return honest(&parts, ask);
+        }
+        match ask.range() {
+            // As a registry whose storage knows no ranges.
+            Some(_) => StatusCode::RANGE_NOT_SATISFIABLE.into_response(),
+            None if first.swap(0, Ordering::Relaxed) == 1 => cutting(&parts, ask, &AtomicU64::new(0)),
+            None => honest(&parts, ask),
+        }
+    })
+    .await;
+    let host = Host::new(options(&[&fake.address]));
+    assert_eq!(host.store.pull(&fake.name(), None).await.expect("pull"), id);
+    assert_eq!(fake.asked(&layer), 3, "cut, not from the middle, whole");
+    host.left(&["layers", "sizes", "blobs/sha256"]);
+}
+
+#[tokio::test]
 async fn a_download_goes_on_after_a_restart() {
     let parts = parts_of(900_000);
     let size = parts.layers[0].len() as u64;

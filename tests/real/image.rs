@@ -8,6 +8,7 @@ use podbay::cri::Images;
 use podbay::runtime::image::{ImageError, ImageStore, Limits, Options, Refusal, build};
 
 use crate::layer::{Tar, architecture, gzip, image, layout, zstd};
+use crate::small_disk::SmallDisk;
 
 struct Scene {
     directory: tempfile::TempDir,
@@ -277,6 +278,22 @@ fn bombs_are_refused() {
     fs::write(small.path("bomb.tar.gz"), gzip(&vec![0; 4 << 20])).expect("write");
     let error = small.store.import(&small.path("bomb.tar.gz"), None).expect_err("too large");
     assert!(matches!(error, ImageError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn a_layer_does_not_take_the_last_inodes_of_a_disk() {
+    let disk = SmallDisk::made_with(64 << 20, &["-N", "17000"]);
+    let limits = Limits { reserve: 0, ..Limits::default() };
+    let store = ImageStore::open(&disk.mount.join("store"), Options { limits, ..Options::default() }).expect("open the store");
+    let inodes = || rustix::fs::statvfs(&disk.mount).expect("look at the disk");
+    let all = inodes().f_files;
+    let many = (0..all).fold(Tar::new(), |tar, index| tar.file(&format!("d{}/f{index}", index % 64), "")).finish();
+    let file = tempfile::NamedTempFile::new().expect("make a file");
+    fs::write(file.path(), gzip(&many)).expect("write the layer");
+    let before = inodes().f_ffree;
+    let error = store.import_rootfs(file.path(), "many:1").expect_err("more files than the disk has room for").to_string();
+    assert!(error.contains("inodes are free"), "{error}");
+    assert_eq!(inodes().f_ffree, before, "nothing of it stays");
 }
 
 #[tokio::test]

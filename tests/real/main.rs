@@ -21,4 +21,5 @@ mod pods;
 mod private_tls;
 mod pull_command;
 mod registry;
+mod small_disk;
 mod store_full;

@@ -1,9 +1,7 @@
 //! A full disk under the store: a small ext4 filesystem on a loop device.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,61 +13,11 @@ use podbay::store::disk::{DiskStore, OpenError, Options};
 use podbay::store::{CommitError, Precondition, Store, Transaction, Write};
 use tokio::runtime::Runtime;
 
+use crate::small_disk::SmallDisk;
+
 const MIB: u64 = 1 << 20;
 /// Long enough for a busy machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A filesystem of its own, gone when dropped.
-struct SmallDisk {
-    mount: PathBuf,
-    _scratch: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    fn new(bytes: u64) -> Self {
-        let scratch = tempfile::tempdir().expect("a directory");
-        let (image, mount) = (scratch.path().join("image"), scratch.path().join("mount"));
-        File::create(&image).and_then(|file| file.set_len(bytes)).expect("make the image");
-        fs::create_dir(&mount).expect("make the mount point");
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount));
-        Self { mount, _scratch: scratch }
-    }
-
-    fn free(&self) -> u64 {
-        let found = rustix::fs::statvfs(&self.mount).expect("statvfs");
-        found.f_bavail * found.f_frsize
-    }
-
-    /// Another program takes all space but so much.
-    fn leave(&self, bytes: u64) {
-        self.give_back();
-        let ballast = File::create(self.mount.join("ballast")).expect("make the ballast");
-        let mut size = self.free().saturating_sub(bytes);
-        // The filesystem takes some for itself: try a little less.
-        while size > 0 && rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, size).is_err() {
-            size = size.saturating_sub(16 << 10);
-        }
-    }
-
-    fn give_back(&self) {
-        let _ = fs::remove_file(self.mount.join("ballast"));
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(&self.mount).status().is_ok_and(|status| status.success());
-        if !unmounted {
-            let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
-        }
-    }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().expect("run it");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 fn try_open(path: &Path) -> Result<DiskStore, OpenError> {
     let options = Options { reserve_bytes: 4 * MIB, low_bytes: 2 * MIB, ..Options::default() };
@@ -187,7 +135,7 @@ fn every_write_may_fail() {
     let runtime = Runtime::new().expect("a runtime");
     let mut refusals = 0;
     for left in (0..40).map(|step| step * (16 << 10)) {
-        let _ = fs::remove_dir_all(disk.mount.join("store"));
+        let _ = std::fs::remove_dir_all(disk.mount.join("store"));
         disk.leave(left);
         let mut known = BTreeMap::new();
         match try_open(&disk.mount) {

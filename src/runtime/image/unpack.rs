@@ -89,13 +89,17 @@ impl Room {
             let (what, place) = ("the layer being unpacked".to_owned(), self.place.clone());
             return Err(ImageError::NoSpace { what, place, needs: LOOK_EVERY, free, reserve: self.reserve });
         }
-        // Some filesystems have no fixed number of inodes and say 0; on small ones a part is enough.
-        if disk.f_files > 0 && disk.f_favail < INODE_RESERVE.min(disk.f_files / 20) {
+        if is_short_of_inodes(disk.f_files, disk.f_favail) {
             let attempt = format!("unpack a layer in {}, where {} inodes are free", self.place.display(), disk.f_favail);
             return Err(ImageError::Io { attempt, source: io::ErrorKind::StorageFull.into() });
         }
         Ok(())
     }
+}
+
+/// Some filesystems have no fixed number of inodes and say 0; on small ones a part is enough.
+fn is_short_of_inodes(all: u64, free: u64) -> bool {
+    all > 0 && free < INODE_RESERVE.min(all / 20)
 }
 
 /// A file's content on its way: one file may be as large as the whole layer, so it asks for room as it grows.
@@ -478,6 +482,15 @@ pub(super) fn open_beneath(directory: &Path, name: &str) -> Result<std::fs::File
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_inodes_are_left_to_others() {
+        assert!(!is_short_of_inodes(0, 0), "none are counted");
+        assert!(is_short_of_inodes(1000, 49) && !is_short_of_inodes(1000, 50));
+        let many = 1 << 30;
+        assert!(is_short_of_inodes(many, INODE_RESERVE - 1) && !is_short_of_inodes(many, INODE_RESERVE));
+        assert_eq!(INODE_RESERVE, 16_384, "more than entries come between two looks");
+    }
 
     #[test]
     fn a_file_asks_for_room_while_it_grows() {

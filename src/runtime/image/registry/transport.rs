@@ -16,7 +16,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -266,21 +266,54 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let proxy = self.proxies.intercept(&target).filter(|_| target.scheme_str() == Some("https"));
-        let Some(proxy) = proxy else {
-            let connecting = self.direct.call(target);
-            return Box::pin(async move { connecting.await.map_err(Into::into) });
+        let proxy = match proxy_of(&self.proxies, &target) {
+            Ok(Some(proxy)) => proxy,
+            Ok(None) => {
+                let connecting = self.direct.call(target);
+                return Box::pin(async move { connecting.await.map_err(Into::into) });
+            }
+            Err(refusal) => return Box::pin(async move { Err(refusal.into()) }),
         };
-        // TLS to the proxy and SOCKS are not spoken here: its password would go in the clear, or nobody would understand.
-        let scheme = proxy.uri().scheme_str().unwrap_or_default().to_owned();
-        if scheme != "http" {
-            return Box::pin(async move { Err(format!("the proxy of HTTPS_PROXY is {scheme}://: only http:// proxies are used").into()) });
-        }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct.clone());
         if let Some(auth) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(auth.clone());
         }
         let connecting = tower::Service::call(&mut tunnel, target);
         Box::pin(async move { connecting.await.map_err(Into::into) })
+    }
+}
+
+/// What stands between us and a target; `None`: nothing.
+fn proxy_of(proxies: &Matcher, target: &Uri) -> Result<Option<Intercept>, String> {
+    let Some(proxy) = proxies.intercept(target).filter(|_| target.scheme_str() == Some("https")) else { return Ok(None) };
+    // TLS to the proxy and SOCKS are not spoken here: its password would go in the clear, or nobody would understand.
+    match proxy.uri().scheme_str().unwrap_or_default() {
+        "http" => Ok(Some(proxy)),
+        scheme => Err(format!("the proxy of HTTPS_PROXY is {scheme}://: only http:// proxies are used")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_https_goes_through_a_proxy_and_only_through_one_by_http() {
+        let through = |proxy: &str, target: &str| {
+            let proxies = Matcher::builder().http(proxy).https(proxy).no("inside.test,10.0.0.0/8").build();
+            proxy_of(&proxies, &target.parse().expect("a target")).map(|proxy| proxy.map(|proxy| proxy.uri().to_string()))
+        };
+        let by_http = "http://proxy.test:3128/";
+        assert_eq!(through(by_http, "https://registry.test/v2/"), Ok(Some(by_http.to_owned())));
+        // Without a scheme it is this one.
+        assert_eq!(through("proxy.test:3128", "https://registry.test/v2/"), Ok(Some(by_http.to_owned())));
+        for direct in ["http://registry.test/v2/", "https://inside.test/v2/", "https://10.1.2.3:5000/v2/"] {
+            assert_eq!(through(by_http, direct), Ok(None), "{direct}");
+        }
+        for scheme in ["https", "socks5", "socks5h", "socks4"] {
+            let refusal = through(&format!("{scheme}://user:secret@proxy.test:1080"), "https://registry.test/v2/");
+            assert!(refusal.as_ref().is_err_and(|text| text.contains(&format!("{scheme}://")) && !text.contains("secret")), "{refusal:?}");
+        }
+        assert_eq!(through("https://proxy.test:1080", "http://registry.test/v2/"), Ok(None), "it is not asked at all");
     }
 }
