@@ -48,6 +48,12 @@ test: export PROPTEST_RNG_SEED ?= 20261125
 test: setup-test ## every test, skipping nothing (as root)
 	cargo test --locked --no-fail-fast
 
+# FUZZ_SECONDS=600 longer; TARGETS="layer cri_requests" some alone.
+FUZZ_SECONDS ?= 60
+fuzz: setup-build ## look for bytes that break what reads strangers' bytes (libFuzzer, nightly toolchain)
+	tests/setup fuzz
+	tests/fuzz/run $(FUZZ_SECONDS) $(TARGETS)
+
 bench: release ## print the figures
 	tests/setup bench
 	PODBAY_BIN=$(CURDIR)/target/release cargo bench --locked --target $(HOST)
@@ -63,4 +69,4 @@ install: setup-run release ## install binaries and units into the system, and wh
 	install -Dm644 -t $(DESTDIR)/usr/local/share/doc/podbay README.md systemd/podbay.toml
 	install -d $(DESTDIR)/etc/podbay
 
-.PHONY: help setup-build setup-run setup-test release demo lint test bench test-hosts install
+.PHONY: help setup-build setup-run setup-test release demo lint test fuzz bench test-hosts install

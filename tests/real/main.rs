@@ -8,6 +8,7 @@ mod cluster;
 mod cri;
 mod engine;
 mod foretold;
+mod fuzz;
 mod git;
 mod hostile_registry;
 mod hosts;

@@ -7,11 +7,13 @@
 //! - `registry`: the distribution protocol; `credentials`: who we are there
 //! - `pull`, `download`, `partial`: from a registry, resumable, unpacked while it comes; `progress`: for those who watch
 //! - `build`: an image archive out of a directory
+//! - `door`: the way in for fuzz targets
 
 mod archive;
 pub mod build;
 mod credentials;
 mod disk;
+pub mod door;
 mod download;
 mod error;
 mod import;

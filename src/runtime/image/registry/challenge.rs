@@ -2,7 +2,7 @@
 
 /// A way to sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub enum Challenge {
     Basic,
     /// A token is to be fetched from `realm`.
     Bearer {
@@ -13,7 +13,7 @@ pub(super) enum Challenge {
 }
 
 /// The first challenge among the headers' values that is understood; a token before a password.
-pub(super) fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
+pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
     let mut basic = None;
     for (scheme, parameters) in headers.flat_map(parse) {
         let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());

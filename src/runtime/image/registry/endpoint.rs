@@ -67,7 +67,7 @@ fn endpoint(host: &str, repository: String, plain: bool, mirror_of: Option<Strin
 }
 
 /// Where a redirect leads, seen from where it came from; `None` when that makes no sense.
-pub(super) fn redirected(from: &http::Uri, location: &str) -> Option<http::Uri> {
+pub fn redirected(from: &http::Uri, location: &str) -> Option<http::Uri> {
     let scheme = from.scheme_str()?;
     let authority = from.authority()?;
     let location = location.split('#').next().unwrap_or_default();

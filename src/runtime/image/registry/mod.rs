@@ -5,7 +5,7 @@
 //! - `transport`: HTTP and TLS
 //! - `sign_in`: passwords and tokens
 
-mod challenge;
+pub(super) mod challenge;
 mod endpoint;
 mod sign_in;
 mod transport;
@@ -17,7 +17,7 @@ use http::{StatusCode, Uri, header};
 use serde::Deserialize;
 
 pub use endpoint::RegistryOptions;
-pub(super) use endpoint::{Endpoint, endpoints};
+pub(super) use endpoint::{Endpoint, endpoints, redirected};
 pub(super) use transport::Answer;
 
 use super::archive::DOCUMENT_MAX;

@@ -1,0 +1,174 @@
+//! What each fuzz target does with its bytes: written once, for libFuzzer (`make fuzz`) and for the tests on the stable
+//! toolchain (`tests/real/fuzz.rs`). A target panics where something must not be.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use podbay::cri::wire::{self as cri, container, sandbox, status};
+use podbay::runtime::image::{Digest, Limits, Platform, Reference, door};
+use podbay::runtime::wire::{self, Wire};
+use prost::Message;
+
+pub struct Target {
+    pub name: &'static str,
+    pub run: fn(&[u8]),
+}
+
+pub const TARGETS: [Target; 6] = [
+    Target { name: "layer", run: layer },
+    Target { name: "image_documents", run: image_documents },
+    Target { name: "names_and_headers", run: names_and_headers },
+    Target { name: "shim_messages", run: shim_messages },
+    Target { name: "cri_requests", run: cri_requests },
+    Target { name: "cri_answers", run: cri_answers },
+];
+
+/// A layer as it is, and once more with sums that are right: else hardly anything gets behind the first header.
+fn layer(data: &[u8]) {
+    unpack(data);
+    if let Some(mended) = with_sums(data) {
+        unpack(&mended);
+    }
+}
+
+fn unpack(data: &[u8]) {
+    // In memory where there is such a place: a target runs thousands of times a second.
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("make a directory");
+    let (root, outside) = (place.path().join("root"), place.path().join("outside"));
+    fs::create_dir(&root).expect("make the root");
+    fs::create_dir(&outside).expect("make what is outside");
+    fs::write(outside.join("mark"), "untouched").expect("write the mark");
+    let limits = Limits { entries: 200, layer_bytes: 1 << 20, archive_bytes: 1 << 20, reserve: 0 };
+    if let Ok(bytes) = door::layer(data, &root, &limits) {
+        assert!(bytes <= limits.layer_bytes, "{bytes} bytes came out");
+    }
+    let names = |at: &Path| fs::read_dir(at).expect("list").map(|entry| entry.expect("list").file_name()).collect::<Vec<_>>();
+    assert_eq!(names(place.path()).len(), 2, "something came out beside the root: {:?}", names(place.path()));
+    assert_eq!(names(&outside), ["mark"]);
+    let mark = outside.join("mark");
+    let found = fs::metadata(&mark).expect("look at the mark");
+    assert_eq!((fs::read(&mark).expect("read the mark").as_slice(), found.nlink()), (&b"untouched"[..], 1));
+    harmless(&root);
+}
+
+/// Devices but whiteouts, and sockets, never come out of a layer.
+fn harmless(directory: &Path) {
+    for entry in fs::read_dir(directory).expect("list").flatten() {
+        let found = entry.path().symlink_metadata().expect("look at it");
+        let kind = found.file_type();
+        let whiteout = kind.is_char_device() && found.rdev() == 0;
+        assert!(kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_fifo() || whiteout, "{:?}", entry.path());
+        if kind.is_dir() {
+            harmless(&entry.path());
+        }
+    }
+}
+
+/// Headers of a tar with the sums of what they hold now.
+fn with_sums(data: &[u8]) -> Option<Vec<u8>> {
+    let mut mended = data.to_vec();
+    for block in mended.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    (mended != data).then_some(mended)
+}
+
+/// Manifests, indexes and configurations.
+fn image_documents(data: &[u8]) {
+    let host = Platform { os: "linux".into(), architecture: "amd64".into(), variant: String::new() };
+    for (read, most) in [(door::manifest(data, &host), 1000), (door::configuration(data, &host), 500)] {
+        assert!(read.is_err() || read.is_ok_and(|count| count <= most), "a list without an end");
+    }
+}
+
+/// What people and registries write: references, digests, challenges, redirects.
+fn names_and_headers(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(reference) = text.parse::<Reference>() {
+        let name = reference.canonical();
+        let again: Reference = name.parse().unwrap_or_else(|error| panic!("{name:?} of {text:?} is no name: {error}"));
+        assert_eq!(again.canonical(), name, "of {text:?}");
+        // It becomes part of an address.
+        assert!(reference.path().split('/').all(|part| !part.is_empty() && part != "." && part != ".."), "{text:?}");
+    }
+    if let Ok(digest) = text.parse::<Digest>() {
+        assert_eq!(digest.to_string(), text);
+    }
+    door::challenge(text);
+    let from = http::Uri::from_static("https://registry.test:5000/v2/app/blobs/x");
+    if let Some(to) = door::redirect(&from, text) {
+        assert!(matches!(to.scheme_str(), Some("http" | "https")), "{text:?} leads to {to}");
+        assert!(to.authority().is_some_and(|authority| !authority.as_str().contains('@')), "{text:?} leads to {to}");
+    }
+}
+
+/// What comes out of bytes is the same after another time there and back.
+fn there_and_back<T: Wire + PartialEq + std::fmt::Debug>(data: &[u8]) {
+    if let Ok(message) = T::from_bytes(data) {
+        assert_eq!(T::from_bytes(&message.to_bytes()).as_ref(), Ok(&message));
+    }
+}
+
+/// Both sides of the shim's socket, and its records.
+fn shim_messages(data: &[u8]) {
+    there_and_back::<wire::Init>(data);
+    there_and_back::<wire::Request>(data);
+    there_and_back::<wire::Response>(data);
+    there_and_back::<wire::Step>(data);
+    if let Some(exit) = std::str::from_utf8(data).ok().and_then(wire::parse_record) {
+        assert_eq!(wire::parse_record(&wire::record_text("id", &exit)), Some(exit));
+    }
+}
+
+/// What a client of our runtime asks.
+fn cri_requests(data: &[u8]) {
+    if let Ok(request) = cri::RunPodSandboxRequest::decode(data)
+        && let Some(Ok(config)) = request.config.map(sandbox::from_wire)
+    {
+        let parent = &config.cgroup_parent;
+        assert!(!parent.starts_with('/') && parent.split('/').all(|part| part != ".."), "cgroup {parent:?}");
+        sandbox::to_wire(&config);
+    }
+    if let Ok(request) = cri::CreateContainerRequest::decode(data)
+        && let Some(Ok(config)) = request.config.map(container::from_wire)
+    {
+        assert!(!config.metadata.name.is_empty() && !config.image.is_empty());
+        let again = container::from_wire(container::to_wire(&config, cri::NamespaceOption::default()));
+        assert_eq!(
+            again.as_ref().map(|again| (&again.command, &again.envs, &again.mounts)).ok(),
+            Some((&config.command, &config.envs, &config.mounts))
+        );
+    }
+    if let Ok(request) = cri::UpdateContainerResourcesRequest::decode(data) {
+        sandbox::resources_from_wire(request.linux).ok();
+    }
+    if let Ok(request) = cri::PullImageRequest::decode(data) {
+        request.image.map(container::image_from_wire);
+    }
+}
+
+/// What another runtime tells our client.
+fn cri_answers(data: &[u8]) {
+    if let Ok(answer) = cri::PodSandboxStatusResponse::decode(data) {
+        answer.status.map(status::sandbox_from_wire);
+    }
+    if let Ok(answer) = cri::ContainerStatusResponse::decode(data)
+        && let Some(found) = answer.status
+    {
+        let found = status::container_from_wire(found, "sandbox");
+        status::container_status(&found);
+    }
+    if let Ok(answer) = cri::ListContainerStatsResponse::decode(data) {
+        answer.stats.into_iter().for_each(|stats| drop(status::container_stats_from_wire(stats, "sandbox")));
+    }
+    if let Ok(answer) = cri::ListPodSandboxStatsResponse::decode(data) {
+        answer.stats.into_iter().for_each(|stats| drop(status::sandbox_stats_from_wire(stats)));
+    }
+    if let Ok(answer) = cri::ListImagesResponse::decode(data) {
+        answer.images.into_iter().for_each(|image| drop(status::image_from_wire(image)));
+    }
+}
