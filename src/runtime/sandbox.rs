@@ -390,7 +390,15 @@ impl Inner {
         }
         let dir = self.options.sandbox_dir(&record.id);
         if !all {
-            return self.write_sandbox(&SandboxRecord { phase: Phase::Stopped, ..record.clone() });
+            use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+            return match self.write_sandbox(&SandboxRecord { phase: Phase::Stopped, ..record.clone() }) {
+                // Or nobody could stop and remove what fills the disk. The next engine finds its shim gone, which says the same.
+                Err(RuntimeError::File { cause, .. }) if matches!(cause.kind(), StorageFull | QuotaExceeded) => {
+                    tracing::warn!(sandbox = record.id, %cause, "the disk is full: that the sandbox is stopped is not written down");
+                    Ok(())
+                }
+                written => written,
+            };
         }
         match std::fs::remove_dir_all(&dir) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::file("remove", &dir)(cause)),

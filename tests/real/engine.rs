@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod attacks;
+mod bombs;
 mod everyday;
 mod handler;
 mod isolation;
 mod limits;
 mod streams;
 mod survival;
+mod ways_out;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
