@@ -441,7 +441,9 @@ mod tests {
     #[test]
     fn conditions_compare_all_64_bits() {
         let big = 0x1_0000_0005u64;
-        let table: [(&str, u64, u64, &[u64], &[u64]); 8] = [
+        // Operator, value and second value; arguments of which it holds, and of which not.
+        type Case<'a> = (&'a str, u64, u64, &'a [u64], &'a [u64]);
+        let table: [Case<'_>; 8] = [
             ("SCMP_CMP_EQ", big, 0, &[big], &[5, big + 1, 0x2_0000_0005]),
             ("SCMP_CMP_NE", big, 0, &[5, big + 1, 0x2_0000_0005], &[big]),
             ("SCMP_CMP_NE", 40, 0, &[2, 0x1_0000_0002], &[40, 0x1_0000_0028]),

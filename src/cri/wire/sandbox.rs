@@ -183,7 +183,6 @@ pub fn resources_to_wire(resources: &Resources) -> wire::LinuxContainerResources
         cpuset_mems: resources.cpuset_mems.clone(),
         hugepage_limits: resources.hugepages.iter().map(|(size, limit)| hugepage_limit(size, *limit)).collect(),
         unified: resources.unified.clone(),
-        ..wire::LinuxContainerResources::default()
     }
 }
 
