@@ -25,3 +25,4 @@ mod pull_command;
 mod registry;
 mod small_disk;
 mod store_full;
+mod terminals;

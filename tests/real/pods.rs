@@ -8,15 +8,15 @@ use serde_json::Value;
 
 use crate::hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
 
-struct Place<'a> {
-    admin: Admin<'a>,
+pub struct Place<'a> {
+    pub admin: Admin<'a>,
     /// What containers see as `/host`.
     told: PathBuf,
     _daemon: Daemon,
 }
 
 impl<'a> Place<'a> {
-    fn start(hosts: &'a Hosts) -> Self {
+    pub fn start(hosts: &'a Hosts) -> Self {
         let told = hosts.dir.join("told");
         std::fs::create_dir_all(&told).unwrap();
         // Containers of every user write there.
@@ -46,15 +46,15 @@ impl<'a> Place<'a> {
     }
 
     /// Applies a pod whose spec has these lines; its only image is the test's, its directory of the host is mounted.
-    fn pod(&self, name: &str, spec: &str) {
+    pub fn pod(&self, name: &str, spec: &str) {
         self.apply(name, &pod(name, spec));
     }
 
-    fn get(&self, name: &str) -> Option<Value> {
+    pub fn get(&self, name: &str) -> Option<Value> {
         self.admin.json(&["pod", name])
     }
 
-    fn ready(&self, name: &str) -> Value {
+    pub fn ready(&self, name: &str) -> Value {
         self.admin.wait(&format!("{name} is ready"), || self.get(name).filter(is_ready))
     }
 

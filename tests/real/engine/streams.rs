@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use podbay::cri::contract::attach_suite;
-use podbay::cri::{ContainerConfig, ExecSession};
+use podbay::cri::{ContainerConfig, ExecSession, IdRange};
 
 use super::*;
 
@@ -147,5 +147,23 @@ async fn a_client_that_hangs_holds_up_neither_the_container_nor_its_log_nor_othe
     std::fs::File::from(hangs.stdout.unwrap()).read_to_string(&mut late).unwrap();
     assert!(late.starts_with("0 is a line") && late.len() < 512 << 10, "{}", late.len());
     assert_eq!(hangs.exit.await.unwrap(), 7);
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn a_pod_with_users_of_its_own_has_terminals_too() {
+    let house = House::new("usertty");
+    let subject = house.open().await;
+    let users = IdRange { host: 1_310_720, length: 65_536 };
+    let pod = PodSandboxConfig { users: Some(users), ..subject.pod("usertty") };
+    let text = "test -t 1 && echo yes; stat -c %t:%u /dev/console; echo by-name > /dev/console";
+    let sandbox = subject.runtime.run_pod_sandbox(&pod).await.unwrap();
+    let config = ContainerConfig { tty: true, stdin: true, ..script(&subject, &format!("read -r go; {text}")) };
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let client = subject.runtime.attach(&id, &everything()).await.unwrap();
+    say(&client, "go\n");
+    let ended = subject.until_exited(&id).await;
+    let said = log_text(&ended.log_path);
+    assert!(said.contains("yes\n88:0\nby-name\n"), "{said}");
     house.close(subject).await;
 }
