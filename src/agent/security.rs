@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, SeccompProfile};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, PodSpec, SeccompProfile};
 
-use crate::cri::{Image, Seccomp, SecurityContext};
+use crate::cri::{AppArmor, Image, Seccomp, SecurityContext};
 
 /// Merges both levels; the container's wins. `seccomp_dir` is where Localhost profiles live.
 ///
@@ -39,6 +39,7 @@ pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, sec
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         no_new_privs: own.allow_privilege_escalation == Some(false),
         seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile, seccomp_dir) },
+        apparmor: apparmor(own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref())),
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
         run_as_non_root,
     })
@@ -49,6 +50,14 @@ fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Seccomp {
         Some(("Unconfined", _)) => Seccomp::Unconfined,
         Some(("Localhost", Some(name))) => Seccomp::Localhost(dir.join(name.trim_start_matches('/'))),
         _ => Seccomp::RuntimeDefault,
+    }
+}
+
+fn apparmor(profile: Option<&AppArmorProfile>) -> AppArmor {
+    match profile.map(|profile| (profile.type_.as_str(), profile.localhost_profile.as_deref())) {
+        Some(("Unconfined", _)) => AppArmor::Unconfined,
+        Some(("Localhost", Some(name))) => AppArmor::Localhost(name.to_owned()),
+        _ => AppArmor::RuntimeDefault,
     }
 }
 

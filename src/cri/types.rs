@@ -225,6 +225,7 @@ pub struct SecurityContext {
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub seccomp: Seccomp,
+    pub apparmor: AppArmor,
     /// Default masks and read-only paths of /proc are left out (`procMount: Unmasked`).
     pub unmasked_proc: bool,
     /// Further paths nobody reads, and further ones nobody writes.
@@ -250,6 +251,16 @@ pub enum Seccomp {
     Unconfined,
     /// Path of an OCI seccomp profile on the host.
     Localhost(PathBuf),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmor {
+    /// What the runtime brings along.
+    #[default]
+    RuntimeDefault,
+    Unconfined,
+    /// A profile that is loaded on the host.
+    Localhost(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

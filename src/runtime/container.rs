@@ -16,7 +16,7 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, capability, limits, profile, seccomp, shim, signal, spec};
+use super::{ImageRoot, RuntimeError, apparmor, capability, limits, profile, seccomp, shim, signal, spec};
 use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, PodSandboxConfig, Resources, Seccomp};
 use crate::model::Timestamp;
 
@@ -170,7 +170,9 @@ impl Inner {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
                 .map_err(RuntimeError::file("set the mode of", &path))?;
         }
-        let around = self.surroundings(record, &pod, shim_pid);
+        let security = &record.config.security;
+        let apparmor = apparmor::label(&security.apparmor, security.privileged)?;
+        let around = Surroundings { apparmor, ..self.surroundings(record, &pod, shim_pid) };
         let profile = self.profile(&record.config)?;
         let mut spec = spec::spec(&record.config, &image.config, &around, profile)?;
         let handler = self.handler(&pod, record)?;
@@ -208,6 +210,7 @@ impl Inner {
     fn surroundings(&self, record: &ContainerRecord, pod: &PodSandboxConfig, shim_pid: i32) -> Surroundings {
         let dir = self.dir_of(record);
         Surroundings {
+            apparmor: String::new(),
             hostname: pod.hostname.clone(),
             host_network: pod.host_network,
             host_pid: pod.host_pid,

@@ -15,12 +15,13 @@
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `exec`, `attach`, `reset`: act
-//! - `cgroup`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
+//! - `cgroup`, `apparmor`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `oci`: other OCI runtimes in the place of our launch
 //! - `image`: the image store
 
 mod adopt;
+mod apparmor;
 mod attach;
 pub mod capability;
 pub mod cgroup;

@@ -29,6 +29,8 @@ pub struct Surroundings {
     pub host_network: bool,
     pub host_pid: bool,
     pub host_ipc: bool,
+    /// AppArmor's label for its processes; empty: none.
+    pub apparmor: String,
     /// The pod's user namespace.
     pub users: Option<IdRange>,
     pub shared_pid: bool,
@@ -144,7 +146,11 @@ fn process(
     let working_dir = from_image.working_dir().clone().unwrap_or_default();
     let cwd = [config.working_dir.as_str(), working_dir.as_str(), "/"].into_iter().find(|dir| !dir.is_empty());
     let files = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(1_048_576u64).hard(1_048_576u64);
-    ProcessBuilder::default()
+    let mut built = ProcessBuilder::default();
+    if !around.apparmor.is_empty() {
+        built = built.apparmor_profile(around.apparmor.clone());
+    }
+    built
         .terminal(config.tty)
         .user(oci_user.build().map_err(oci)?)
         .args(arguments(config, &from_image).ok_or_else(|| SpecError::NoCommand(name.clone()))?)

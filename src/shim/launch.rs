@@ -73,6 +73,7 @@ fn start(
             nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).attempt(|| "make a cgroup namespace")?;
         }
         process::set_oom_score(&launch.process)?;
+        process::set_label(&launch.process)?;
         carry_out(&launch.steps, users)?;
         if let Some(users) = users {
             // The ones it has had until now are the host's.
@@ -155,6 +156,7 @@ pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd], users: Opti
     give_birth(0, &exec.cgroup, Some(init), &exec.process, |sync| {
         enter_cgroup(&exec.cgroup)?;
         process::set_oom_score(&exec.process)?;
+        process::set_label(&exec.process)?;
         let namespaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
         rustix::thread::move_into_thread_name_spaces(init, namespaces).attempt(|| "enter the container's namespaces")?;
         if let Some(users) = users {

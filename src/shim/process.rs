@@ -29,6 +29,17 @@ pub fn set_oom_score(process: &Process) -> Result<(), Failed> {
     }
 }
 
+/// Has AppArmor confine what this process executes next. By the host's /proc, so before the root changes.
+pub fn set_label(process: &Process) -> Result<(), Failed> {
+    if process.apparmor.is_empty() {
+        return Ok(());
+    }
+    let order = format!("exec {}", process.apparmor);
+    // The second is where kernels before 5.8 have it.
+    let written = std::fs::write("/proc/self/attr/apparmor/exec", &order).or_else(|_| std::fs::write("/proc/self/attr/exec", &order));
+    written.attempt(|| format!("confine it by the AppArmor profile {}", process.apparmor))
+}
+
 /// Becomes the program. Inside the container's root. Returns only with the reason why not.
 pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Failed> {
     let account = account(&process.user)?;

@@ -282,6 +282,8 @@ message! {
         umask: Option<u32>,
         /// It outlives whoever started it.
         free: bool,
+        /// AppArmor's label; empty: none.
+        apparmor: String,
     }
 
     /// Sets of capabilities, by bits.

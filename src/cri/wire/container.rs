@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super as wire;
-use super::sandbox::{
-    ids_from_wire, ids_to_wire, known, refuse_apparmor, refuse_namespaces, refuse_selinux, resources_from_wire, resources_to_wire,
-};
+use super::sandbox::{ids_from_wire, ids_to_wire, known, refuse_namespaces, refuse_selinux, resources_from_wire, resources_to_wire};
 use super::security_profile::ProfileType;
 use super::signal;
 use crate::cri::CriError;
-use crate::cri::types::{ContainerConfig, ContainerMetadata, Mount, Seccomp, SecurityContext, default_paths};
+use crate::cri::types::{AppArmor, ContainerConfig, ContainerMetadata, Mount, Seccomp, SecurityContext, default_paths};
 
 /// Where a container's record keeps the name its user has for the image, if that is another one.
 const USER_IMAGE: &str = "podbay.dev/user-specified-image";
@@ -121,12 +119,8 @@ fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Resu
     let unmasked_proc = said.is_some();
     let security = said.unwrap_or_default();
     refuse_selinux(security.selinux_options.as_ref())?;
-    refuse_apparmor(security.apparmor.as_ref())?;
     #[allow(deprecated)]
     let (old_apparmor, old_seccomp) = (security.apparmor_profile.clone(), security.seccomp_profile_path.clone());
-    if old_apparmor.starts_with("localhost/") {
-        return Err(CriError::Unsupported("AppArmor profiles".into()));
-    }
     security.namespace_options.as_ref().map_or(Ok(()), refuse_namespaces)?;
     let groups: wire::SupplementalGroupsPolicy = known("supplemental_groups_policy", security.supplemental_groups_policy)?;
     if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
@@ -154,6 +148,10 @@ fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Resu
             Some(profile) => seccomp_from_wire(&profile)?,
             None => seccomp_of_path(&old_seccomp)?,
         },
+        apparmor: match security.apparmor {
+            Some(profile) => apparmor_from_wire(&profile)?,
+            None => apparmor_of_name(&old_apparmor)?,
+        },
         // A caller who speaks of security says which paths: nothing is added to that.
         unmasked_proc,
         masked_paths: security.masked_paths,
@@ -173,6 +171,24 @@ fn seccomp_from_wire(profile: &wire::SecurityProfile) -> Result<Seccomp, CriErro
             return Err(CriError::Invalid(format!("seccomp profile {:?} is not an absolute path", profile.localhost_ref)));
         }
     })
+}
+
+fn apparmor_from_wire(profile: &wire::SecurityProfile) -> Result<AppArmor, CriError> {
+    Ok(match known("profile_type", profile.profile_type)? {
+        ProfileType::RuntimeDefault => AppArmor::RuntimeDefault,
+        ProfileType::Unconfined => AppArmor::Unconfined,
+        ProfileType::Localhost => apparmor_of_name(&format!("localhost/{}", profile.localhost_ref.trim_start_matches("localhost/")))?,
+    })
+}
+
+/// The older way to name an AppArmor profile.
+fn apparmor_of_name(name: &str) -> Result<AppArmor, CriError> {
+    match (name, name.strip_prefix("localhost/")) {
+        ("" | "runtime/default", _) => Ok(AppArmor::RuntimeDefault),
+        ("unconfined", _) => Ok(AppArmor::Unconfined),
+        (_, Some(profile)) if !profile.is_empty() => Ok(AppArmor::Localhost(profile.to_owned())),
+        _ => Err(CriError::Invalid(format!("{name:?} names no AppArmor profile"))),
+    }
 }
 
 /// The older way to name a profile.
@@ -248,7 +264,15 @@ fn security_to_wire(security: &SecurityContext, namespaces: wire::NamespaceOptio
         Seccomp::Unconfined => (ProfileType::Unconfined, String::new()),
         Seccomp::Localhost(path) => (ProfileType::Localhost, path.to_string_lossy().into_owned()),
     };
+    let apparmor = match &security.apparmor {
+        AppArmor::RuntimeDefault => (ProfileType::RuntimeDefault, String::new()),
+        AppArmor::Unconfined => (ProfileType::Unconfined, String::new()),
+        AppArmor::Localhost(name) => (ProfileType::Localhost, name.clone()),
+    };
+    // Nothing said is the default, also to runtimes on hosts without it.
+    let apparmor = Some(apparmor).filter(|(profile, _)| *profile != ProfileType::RuntimeDefault);
     wire::LinuxContainerSecurityContext {
+        apparmor: apparmor.map(|(profile, name)| wire::SecurityProfile { profile_type: profile.into(), localhost_ref: name }),
         capabilities: Some(wire::Capability {
             add_capabilities: security.add_capabilities.clone(),
             drop_capabilities: security.drop_capabilities.clone(),
@@ -313,6 +337,7 @@ mod tests {
                 strict_groups: true,
                 no_new_privs: true,
                 seccomp: Seccomp::Localhost("/p.json".into()),
+                apparmor: AppArmor::Localhost("own".into()),
                 unmasked_proc: true,
                 masked_paths: vec!["/proc/kcore".into()],
                 ..SecurityContext::default()
@@ -334,6 +359,16 @@ mod tests {
         assert!(!from_wire(silent.clone()).unwrap().security.unmasked_proc);
         silent.linux = None;
         assert!(!from_wire(silent).unwrap().security.unmasked_proc);
+    }
+
+    #[test]
+    fn apparmor_profiles_have_old_and_new_names() {
+        let names =
+            [("", AppArmor::RuntimeDefault), ("unconfined", AppArmor::Unconfined), ("localhost/a", AppArmor::Localhost("a".into()))];
+        for (name, profile) in names {
+            assert_eq!(apparmor_of_name(name).unwrap(), profile);
+        }
+        assert!(apparmor_of_name("localhost/").is_err() && apparmor_of_name("other").is_err());
     }
 
     #[test]

@@ -62,13 +62,13 @@ const SECURITY: &[Row] = &[
     ("sysctls[].name", Check(sysctl)),
     ("sysctls[].value", Acts),
     ("seccompProfile.type seccompProfile.localhostProfile", Acts),
-    ("appArmorProfile.type", Only(&["Unconfined"], NO_APPARMOR)),
-    ("appArmorProfile.localhostProfile", Refused(NO_APPARMOR)),
+    ("appArmorProfile.type", Only(&["Localhost", "Unconfined"], NO_APPARMOR)),
+    ("appArmorProfile.localhostProfile", Acts),
     ("seLinuxOptions", Refused("SELinux labels are not supported yet")),
     ("windowsOptions", Refused("pods run on Linux")),
 ];
 
-const NO_APPARMOR: &str = "AppArmor profiles are not supported yet";
+const NO_APPARMOR: &str = "there is no AppArmor profile of the runtime's own: name one that is loaded on the node (`Localhost`)";
 
 /// What Kubernetes calls safe, and the length of a listen queue: each belongs to the pod's own
 /// namespaces.
@@ -189,8 +189,8 @@ const CONTAINER_SECURITY: &[Row] = &[
     ("runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged allowPrivilegeEscalation procMount", Acts),
     ("capabilities.add capabilities.drop", Acts),
     ("seccompProfile.type seccompProfile.localhostProfile", Acts),
-    ("appArmorProfile.type", Only(&["Unconfined"], NO_APPARMOR)),
-    ("appArmorProfile.localhostProfile", Refused(NO_APPARMOR)),
+    ("appArmorProfile.type", Only(&["Localhost", "Unconfined"], NO_APPARMOR)),
+    ("appArmorProfile.localhostProfile", Acts),
     ("seLinuxOptions", Refused("SELinux labels are not supported yet")),
     ("windowsOptions", Refused("pods run on Linux")),
 ];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{PodSecurityContext, PodSpec, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext};
 
 use super::{names, one_of, volume};
 use crate::model::rule::{Errors, Path};
@@ -30,6 +30,7 @@ pub(super) fn pod(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     one_of(it.fs_group_change_policy.as_deref(), &["Always", "OnRootMismatch"], &at.child("fsGroupChangePolicy"), errors);
     one_of(it.supplemental_groups_policy.as_deref(), &["Merge", "Strict"], &at.child("supplementalGroupsPolicy"), errors);
     seccomp(it.seccomp_profile.as_ref(), &at.child("seccompProfile"), errors);
+    apparmor(it.app_armor_profile.as_ref(), &at.child("appArmorProfile"), errors);
     sysctls(it, spec, &at.child("sysctls"), errors);
 }
 
@@ -87,6 +88,26 @@ fn seccomp(profile: Option<&SeccompProfile>, path: &Path<'_>, errors: &mut Error
     }
 }
 
+fn apparmor(profile: Option<&AppArmorProfile>, path: &Path<'_>, errors: &mut Errors) {
+    let Some(it) = profile else { return };
+    let local = it.localhost_profile.as_deref();
+    let at = path.child("localhostProfile");
+    match it.type_.as_str() {
+        "" => errors.required(&path.child("type"), "type is required when appArmorProfile is set"),
+        "Localhost" => match local {
+            None | Some("") => errors.required(&at, "must be set when AppArmor type is Localhost"),
+            Some(name) if name.trim() != name => errors.invalid(&at, name, "must not be padded with whitespace"),
+            Some(_) => {}
+        },
+        "RuntimeDefault" | "Unconfined" => {
+            if let Some(local) = local {
+                errors.invalid(&at, local, "can only be set when AppArmor type is Localhost");
+            }
+        }
+        other => errors.unsupported(&path.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
+    }
+}
+
 pub(super) fn container(it: &SecurityContext, spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     id(it.run_as_user, &path.child("runAsUser"), errors);
     id(it.run_as_group, &path.child("runAsGroup"), errors);
@@ -95,6 +116,7 @@ pub(super) fn container(it: &SecurityContext, spec: &PodSpec, path: &Path<'_>, e
         errors.invalid(&path.child("procMount"), mount, "`hostUsers` must be false to use `Unmasked`");
     }
     seccomp(it.seccomp_profile.as_ref(), &path.child("seccompProfile"), errors);
+    apparmor(it.app_armor_profile.as_ref(), &path.child("appArmorProfile"), errors);
     if it.allow_privilege_escalation == Some(false) {
         if it.privileged == Some(true) {
             errors.invalid(path, it, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");

@@ -371,6 +371,16 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         "spec.securityContext.seccompProfile.localhostProfile: Invalid value: \"/a/../b\": must be a relative path; spec.securityContext.seccompProfile.localhostProfile: Invalid value: \"/a/../b\": must not contain '..'",
     ),
     (
+        "/spec/securityContext",
+        r#"{"appArmorProfile": {"type": "Localhost", "localhostProfile": " x"}}"#,
+        "spec.securityContext.appArmorProfile.localhostProfile: Invalid value: \" x\": must not be padded with whitespace",
+    ),
+    (
+        "/spec/containers/0/securityContext",
+        r#"{"appArmorProfile": {"type": "Localhost"}}"#,
+        "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Required value: must be set when AppArmor type is Localhost",
+    ),
+    (
         "/spec/containers/0/securityContext",
         r#"{"procMount": "Unmasked"}"#,
         "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`",

@@ -136,6 +136,7 @@ pub fn process_of(process: &oci::Process, user: &User, seccomp: &[u8]) -> Proces
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
         oom_score_adj: process.oom_score_adj(),
         tty: process.terminal().unwrap_or(false),
+        apparmor: process.apparmor_profile().clone().unwrap_or_default(),
         ..Process::default()
     }
 }
