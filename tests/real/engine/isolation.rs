@@ -135,6 +135,17 @@ async fn every_capability_of_a_pods_own_users_ends_at_the_host() {
 }
 
 #[tokio::test]
+async fn a_terminal_belongs_to_the_pods_own_users() {
+    let house = House::new("userstty");
+    let subject = house.open().await;
+    let mut config = script(&subject, "test -t 0 && stat -c 'owner %u' /dev/console && echo said > /dev/console; echo tried > /dev/stdout");
+    config.tty = true;
+    let (code, text) = run(&subject, &own_users(&subject, "userstty"), config).await;
+    assert!(code == 0 && ["owner 0", "said", "tried"].iter().all(|word| text.contains(word)), "{text}");
+    house.close(subject).await;
+}
+
+#[tokio::test]
 async fn what_a_user_namespace_cannot_be_is_refused() {
     let house = House::new("refused");
     let subject = house.open().await;
