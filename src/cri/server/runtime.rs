@@ -514,7 +514,6 @@ mod tests {
                 container_id: id.clone(),
                 linux: Some(linux),
                 annotations,
-                ..wire::UpdateContainerResourcesRequest::default()
             };
             core.change_limits(request).await
         };
