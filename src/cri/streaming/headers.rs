@@ -39,15 +39,14 @@ impl Inflate {
 
     fn inflate(&mut self, block: &[u8]) -> Result<Vec<u8>, &'static str> {
         let broken = "a SPDY header block cannot be decompressed";
-        let mut out = Vec::with_capacity(1024);
+        let mut out = Vec::with_capacity(BLOCK_LIMIT_BYTES + 1);
         let before = self.state.total_in();
         loop {
             let used = usize::try_from(self.state.total_in() - before).unwrap_or(block.len());
             let rest = block.get(used..).unwrap_or_default();
             match self.state.decompress_vec(rest, &mut out, FlushDecompress::Sync) {
-                Ok(_) if out.len() < out.capacity() => return Ok(out),
-                Ok(_) if out.len() >= BLOCK_LIMIT_BYTES => return Err("a SPDY header block is too long"),
-                Ok(_) => out.reserve(4096),
+                Ok(_) if out.len() > BLOCK_LIMIT_BYTES => return Err("a SPDY header block is too long"),
+                Ok(_) => return Ok(out),
                 Err(error) if error.needs_dictionary().is_some() && !self.has_dictionary => {
                     self.has_dictionary = true;
                     self.state.set_dictionary(&dictionary()).map_err(|_| broken)?;
@@ -162,6 +161,9 @@ mod tests {
         let bomb = Zlib::new().write(&vec![0; 8 << 20]);
         assert!(bomb.len() < 16 << 10, "it comes through as a frame");
         assert_eq!(Inflate::default().read(&bomb), Err("a SPDY header block is too long"));
+        let longest = |length: usize| Inflate::default().inflate(&Zlib::new().write(&vec![b'a'; length])).map(|block| block.len());
+        assert_eq!(longest(BLOCK_LIMIT_BYTES), Ok(BLOCK_LIMIT_BYTES));
+        assert_eq!(longest(BLOCK_LIMIT_BYTES + 1), Err("a SPDY header block is too long"));
         let many = Zlib::new().write(&[&65u32.to_be_bytes()[..], &[0; 520]].concat());
         assert_eq!(Inflate::default().read(&many), Err("a SPDY header block has too many headers"));
         assert!(Inflate::default().read(b"no zlib at all").is_err());
