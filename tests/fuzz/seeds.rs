@@ -1,5 +1,7 @@
 //! Where fuzzing begins: for each target some of what it reads every day, and some of what it must refuse.
 
+use flate2::{Compress, Compression, FlushCompress};
+use podbay::cri::streaming::door as spdy;
 use podbay::cri::wire as cri;
 use podbay::runtime::wire::{self, Wire};
 use prost::Message;
@@ -19,6 +21,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "shim_messages" => shim(),
         "cri_requests" => requests(),
         "cri_answers" => answers(),
+        "spdy" => frames(),
         other => panic!("{other} has no seeds"),
     }
 }
@@ -262,4 +265,46 @@ fn answers() -> Vec<Vec<u8>> {
         cri::ListPodSandboxStatsResponse { stats: vec![cri::PodSandboxStats::default()] }.encode_to_vec(),
         cri::ListImagesResponse { images: vec![image] }.encode_to_vec(),
     ]
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let mut deflate = spdy::Deflate::default();
+    let exec = [
+        &spdy::syn_stream(1, &deflate.write(&[("streamtype", "error")]))[..],
+        &spdy::syn_stream(3, &deflate.write(&[("streamtype", "stdin")])),
+        &spdy::window_update(3, 65536),
+        &spdy::ping(1),
+        &spdy::data(3, false, b"echo a\n"),
+        &spdy::data(3, true, b""),
+        &spdy::rst_stream(3, 5),
+        &spdy::go_away(3),
+    ];
+    let mut deflate = spdy::Deflate::default();
+    let answers = [
+        &spdy::syn_reply(1, &deflate.write(&[]))[..],
+        &spdy::syn_reply(3, &deflate.write(&[("a", "\u{fffd}")])),
+        &spdy::data(1, true, br#"{"status":"Success"}"#),
+    ];
+    let mut zlib = Compress::new(Compression::default(), true);
+    zlib.set_dictionary(&spdy::dictionary()).expect("set the dictionary");
+    let mut compressed = |block: &[u8]| {
+        let mut out = Vec::with_capacity(block.len() + 1024);
+        zlib.compress_vec(block, &mut out, FlushCompress::Sync).expect("compress");
+        out
+    };
+    let port = b"\0\0\0\x02\0\0\0\x0aStreamType\0\0\0\x04data\0\0\0\x04Port\0\0\0\x048080";
+    let forward = [&spdy::syn_stream(1, &compressed(port))[..], &spdy::syn_stream(3, &compressed(port))];
+    // A block that is cut short; more than a block may become.
+    let short = spdy::syn_stream(1, &spdy::Deflate::default().write(&[("a", "b")])[..20]);
+    let bomb = spdy::syn_stream(5, &compressed(&vec![0; 1 << 20]));
+    let mut all = vec![exec.concat(), answers.concat(), forward.concat(), short.to_vec(), bomb.to_vec()];
+    // Another version, a length that is too long, a frame that is cut short, data that go on.
+    let broken: [&[u8]; 4] = [
+        &[0x80, 2, 0, 1, 0, 0, 0, 0],
+        &[0x80, 3, 0, 1, 0, 255, 255, 255],
+        &[0x80, 3, 0, 1, 0, 0, 0, 2, 0, 0],
+        &[0, 0, 0, 1, 1, 0, 1, 0, 7],
+    ];
+    all.extend(broken.map(<[u8]>::to_vec));
+    all
 }

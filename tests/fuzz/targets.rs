@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use podbay::cri::streaming::door::{self as spdy, Frame, Headers};
 use podbay::cri::wire::{self as cri, container, sandbox, status};
 use podbay::runtime::image::{Digest, Limits, Platform, Reference, door};
 use podbay::runtime::wire::{self, Wire};
@@ -15,13 +16,14 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "layer", run: layer },
     Target { name: "image_documents", run: image_documents },
     Target { name: "names_and_headers", run: names_and_headers },
     Target { name: "shim_messages", run: shim_messages },
     Target { name: "cri_requests", run: cri_requests },
     Target { name: "cri_answers", run: cri_answers },
+    Target { name: "spdy", run: spdy_frames },
 ];
 
 /// A layer as it is, and once more with sums that are right: else hardly anything gets behind the first header.
@@ -171,4 +173,66 @@ fn cri_answers(data: &[u8]) {
     if let Ok(answer) = cri::ListImagesResponse::decode(data) {
         answer.images.into_iter().for_each(|image| drop(status::image_from_wire(image)));
     }
+}
+
+/// What a caller of exec, attach or port-forward sends: the same however its bytes are cut.
+fn spdy_frames(data: &[u8]) {
+    let whole = hear(&[data]);
+    let pieces: Vec<&[u8]> = data.chunks(7).collect();
+    assert_eq!(hear(&pieces), whole, "in pieces and as a whole");
+}
+
+/// What was heard, pieces of data put together, and what ended it.
+type Heard = (Vec<(Frame, Headers)>, Option<&'static str>);
+
+fn hear(pieces: &[&[u8]]) -> Heard {
+    let (mut decoder, mut inflate) = (spdy::Decoder::default(), spdy::Inflate::default());
+    let mut heard = Vec::new();
+    for piece in pieces {
+        decoder.push(piece);
+        loop {
+            let frame = match decoder.take() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(cause) => return (heard, Some(cause)),
+            };
+            match headers(&frame, &mut inflate) {
+                Ok(headers) => put(&mut heard, frame, headers),
+                Err(cause) => return (heard, Some(cause)),
+            }
+        }
+    }
+    (heard, None)
+}
+
+fn put(heard: &mut Vec<(Frame, Headers)>, frame: Frame, headers: Headers) {
+    if let Frame::Data { id, fin, bytes } = &frame
+        && let Some((Frame::Data { id: before, fin: ended, bytes: all }, _)) = heard.last_mut()
+        && before == id
+        && !*ended
+    {
+        *all = [&all[..], bytes].concat().into();
+        *ended = *fin;
+        return;
+    }
+    heard.push((frame, headers));
+}
+
+/// The headers of a frame that has some; ours are read as they were written.
+fn headers(frame: &Frame, inflate: &mut spdy::Inflate) -> Result<Headers, &'static str> {
+    let (Frame::SynStream { block, .. } | Frame::SynReply { block, .. } | Frame::Headers { block, .. }) = frame else {
+        return Ok(Headers::new());
+    };
+    let limit = 16 << 10;
+    assert!(block.len() <= limit, "a block of {} bytes", block.len());
+    let headers = inflate.read(block)?;
+    // What is no text became marks of three bytes.
+    let size: usize = headers.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
+    assert!(headers.len() <= 64 && size <= 3 * limit, "{} headers of {size} bytes", headers.len());
+    if size + 4 <= limit {
+        let words: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let again = spdy::Inflate::default().read(&spdy::Deflate::default().write(&words));
+        assert_eq!(again.as_ref(), Ok(&headers));
+    }
+    Ok(headers)
 }

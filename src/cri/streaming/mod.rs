@@ -5,10 +5,11 @@
 //! - `connection`: streams of a SPDY connection, for the server and the client; `lane`: what each may hold
 //! - `session`: a command's streams joined with its caller's; `sys`: the command's ends of them
 //! - `remote`: exec and attach over SPDY; `forward`: ports over SPDY; `websocket`: both over WebSockets
+//! - `door`: the way in for fuzz targets
 
 pub(super) mod connection;
 mod dictionary;
-
+pub mod door;
 mod forward;
 mod frame;
 mod headers;
