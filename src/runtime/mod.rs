@@ -50,6 +50,8 @@ pub mod syscalls32;
 
 #[path = "../shim/account.rs"]
 mod account;
+#[path = "../shim/memory.rs"]
+mod memory;
 #[path = "../shim/socket.rs"]
 mod socket;
 #[path = "../shim/wire.rs"]

@@ -11,8 +11,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::File;
-use std::io::{IoSlice, Write};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -25,8 +24,8 @@ use rustix::thread::LinkNameSpaceType;
 
 use crate::step::{Attempt, carry_out_before, mount_console, refuse};
 use crate::users::write_sysctl;
-use crate::wire::{Done, Failed, Go, Hook, Lone, Process, Response, Started};
-use crate::{launch, loopback_up, process, socket, sys};
+use crate::wire::{Cgroup, Done, Failed, Go, Hook, Lone, Process, Response, Started};
+use crate::{loopback_up, memory, process, socket, sys};
 
 /// Between two looks at a hook that has not ended.
 const LOOK: Duration = Duration::from_millis(2);
@@ -38,6 +37,10 @@ const NEW_MOUNT: u32 = nix::libc::CLONE_NEWNS as u32;
 pub fn run(number: &str) -> i32 {
     let Ok(number) = number.parse::<i32>() else { return 2 };
     let sync = sys::inherited_socket(number);
+    // Whatever else somebody left open for this program is none of the container's.
+    if sys::close_all_but(&sync).is_err() {
+        return 2;
+    }
     match begin(&sync) {
         Ok(None) => 0,
         Ok(Some(pid)) => {
@@ -56,16 +59,27 @@ pub fn run(number: &str) -> i32 {
 /// Returns the process to wait for, if there is one.
 fn begin(sync: &UnixStream) -> Result<Option<i32>, Failed> {
     rustix::io::fcntl_setfd(sync, rustix::io::FdFlags::CLOEXEC).attempt(|| "take the socket over")?;
+    // Neither this program nor what it has open is for those whose namespaces it enters, until it becomes another.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).attempt(|| "become not dumpable")?;
     let (lone, fds) = socket::receive::<Lone>(sync).attempt(|| "read what to do")?;
     let console = fds.into_iter().next();
     process::set_oom_score(&lone.launch.process)?;
-    enter_cgroup(&lone)?;
     // Before the mounts change; its path may be longer than a socket's may be.
     let listener = if lone.directory.is_empty() { None } else { Some(listen(&lone.directory)?) };
+    let doors = doors(&lone.launch.cgroup)?;
+    if listener.is_some() {
+        // Before its cgroup namespace is made, which begins there.
+        enter(&doors)?;
+    }
     join(&lone)?;
     match sys::fork(u64::from(lone.new), None).attempt(|| "make the container's namespaces")? {
         sys::Side::Child => {
-            let Err(failure) = live(&lone, sync, listener, console);
+            let lived = || match listener {
+                Some(listener) => live(&lone, sync, listener, console),
+                // Whoever waits for a command is none of the container's processes.
+                None => enter(&doors).and_then(|()| become_it(&lone, sync, console.as_ref())),
+            };
+            let Err(failure) = lived();
             socket::send(sync, &Response::from(failure), &[]).ok();
             sys::exit_now(127)
         }
@@ -76,13 +90,18 @@ fn begin(sync: &UnixStream) -> Result<Option<i32>, Failed> {
     }
 }
 
-fn enter_cgroup(lone: &Lone) -> Result<(), Failed> {
-    let cgroup = &lone.launch.cgroup;
-    launch::enter_cgroup(cgroup)?;
-    if cgroup.unified.is_empty() {
-        return Ok(());
-    }
-    std::fs::write(format!("{}/cgroup.procs", cgroup.unified), "0").attempt(|| format!("enter the cgroup {}", cgroup.unified))
+/// The files by which the container's cgroups are entered: opened while paths are the host's.
+fn doors(cgroup: &Cgroup) -> Result<Vec<OwnedFd>, Failed> {
+    let unified = Some(&cgroup.unified).filter(|path| !path.is_empty()).map(|path| format!("{path}/cgroup.procs"));
+    let open = |path: String| {
+        let opened = rustix::fs::open(path.as_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        opened.attempt(|| format!("open the cgroup {path}"))
+    };
+    cgroup.tasks.iter().cloned().chain(unified).map(open).collect()
+}
+
+fn enter(doors: &[OwnedFd]) -> Result<(), Failed> {
+    doors.iter().try_for_each(|door| rustix::io::write(door, b"0").map(drop).attempt(|| "enter the container's cgroup"))
 }
 
 fn listen(directory: &str) -> Result<UnixListener, Failed> {
@@ -118,10 +137,9 @@ fn kinds() -> [(u32, LinkNameSpaceType); 6] {
     ]
 }
 
-/// In the first process, or the command.
-fn live(lone: &Lone, sync: &UnixStream, listener: Option<UnixListener>, console: Option<OwnedFd>) -> Result<Infallible, Failed> {
+/// In the first process.
+fn live(lone: &Lone, sync: &UnixStream, listener: UnixListener, console: Option<OwnedFd>) -> Result<Infallible, Failed> {
     let process = &lone.launch.process;
-    let Some(listener) = listener else { return become_it(process, sync, console.as_ref(), (lone.columns, lone.rows)) };
     let go = socket::receive::<Go>(sync).attempt(|| "wait for the hooks")?.0;
     if !lone.hostname.is_empty() {
         nix::unistd::sethostname(&lone.hostname).attempt(|| format!("set the host name {}", lone.hostname))?;
@@ -135,14 +153,12 @@ fn live(lone: &Lone, sync: &UnixStream, listener: Option<UnixListener>, console:
     lone.sysctls.iter().try_for_each(|(name, value)| write_sysctl(name, value))?;
     // The hooks see both the host's files and the container's.
     let (last, steps) = lone.launch.steps.split_last().ok_or_else(|| refuse("carry out the plan", "it is empty"))?;
-    carry_out_before(steps, last, || hooks("createContainer", &lone.create_container, &go.state))?;
+    carry_out_before(steps, last, || hooks("createContainer", &lone.create_container, &go.state, None))?;
     process::find(process)?;
     let console = console.map(|console| give_terminal(&console, (lone.columns, lone.rows))).transpose()?;
     if let Some(terminal) = &console {
         mount_console(terminal)?;
     }
-    // It holds capabilities until it is started: nobody in a shared PID namespace looks into it.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).attempt(|| "become not dumpable")?;
     socket::send(sync, &Response::from(Done {}), &[]).attempt(|| "say that it waits")?;
     // Whoever made it does not wait any longer.
     rustix::net::shutdown(sync, rustix::net::Shutdown::Both).ok();
@@ -151,7 +167,7 @@ fn live(lone: &Lone, sync: &UnixStream, listener: Option<UnixListener>, console:
     drop(listener);
     let begun = || -> Result<Infallible, Failed> {
         let go = socket::receive::<Go>(&starter).attempt(what)?.0;
-        hooks("startContainer", &lone.start_container, &go.state)?;
+        hooks("startContainer", &lone.start_container, &go.state, Some(process))?;
         finish(process, &starter, console.as_ref())
     };
     let Err(failure) = begun();
@@ -160,9 +176,9 @@ fn live(lone: &Lone, sync: &UnixStream, listener: Option<UnixListener>, console:
 }
 
 /// A command in a container that runs.
-fn become_it(process: &Process, sync: &UnixStream, console: Option<&OwnedFd>, size: (u32, u32)) -> Result<Infallible, Failed> {
-    let terminal = console.map(|console| give_terminal(console, size)).transpose()?;
-    finish(process, sync, terminal.as_ref())
+fn become_it(lone: &Lone, sync: &UnixStream, console: Option<&OwnedFd>) -> Result<Infallible, Failed> {
+    let terminal = console.map(|console| give_terminal(console, (lone.columns, lone.rows))).transpose()?;
+    finish(&lone.launch.process, sync, terminal.as_ref())
 }
 
 fn finish(process: &Process, sync: &UnixStream, terminal: Option<&OwnedFd>) -> Result<Infallible, Failed> {
@@ -193,11 +209,12 @@ fn give_terminal(console: &OwnedFd, (columns, rows): (u32, u32)) -> Result<Owned
     Ok(peer)
 }
 
-fn hooks(kind: &str, all: &[Hook], state: &str) -> Result<(), Failed> {
-    all.iter().try_for_each(|hook| run_hook(kind, hook, state))
+fn hooks(kind: &str, all: &[Hook], state: &str, confined: Option<&Process>) -> Result<(), Failed> {
+    all.iter().try_for_each(|hook| run_hook(kind, hook, state, confined))
 }
 
-fn run_hook(kind: &str, hook: &Hook, state: &str) -> Result<(), Failed> {
+/// `confined`: the program is the container's, so it may do what that one's process may.
+fn run_hook(kind: &str, hook: &Hook, state: &str, confined: Option<&Process>) -> Result<(), Failed> {
     let what = || format!("run the {kind} hook {}", hook.path);
     let strings = |all: &[String]| all.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>();
     let own_name = std::slice::from_ref(&hook.path);
@@ -205,27 +222,22 @@ fn run_hook(kind: &str, hook: &Hook, state: &str) -> Result<(), Failed> {
     let (Ok(args), Ok(env), Ok(path)) = (strings(args), strings(&hook.env), CString::new(hook.path.as_str())) else {
         return Err(refuse(what(), "a NUL byte in an argument or variable"));
     };
-    let (input, mut told) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map(|(read, write)| (read, File::from(write))).attempt(what)?;
+    let told = memory::file_of(state).attempt(what)?;
     match sys::fork(0, None).attempt(what)? {
         sys::Side::Child => {
+            sys::reset_signals();
             // What it says is not the container's output.
             let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
             let quiet = null.is_ok_and(|null| [1, 2].into_iter().all(|target| sys::install_standard(null.as_fd(), target).is_ok()));
-            if quiet && sys::install_standard(input.as_fd(), 0).is_ok() {
+            let ready = quiet && sys::install_standard(told.as_fd(), 0).is_ok();
+            if ready && confined.is_none_or(|process| process::become_user(process).is_ok()) {
                 sys::execve(&path, &args, &env);
             }
             sys::exit_now(127)
         }
-        sys::Side::Parent { pid, pidfd } => {
-            drop(input);
-            // It need not read it.
-            told.write_all(state.as_bytes()).ok();
-            drop(told);
-            wait_for_hook(hook, pid, &pidfd)
-                .and_then(|code| if code == 0 { Ok(()) } else { Err(format!("exit code {code}")) })
-                .map_err(|cause| refuse(what(), cause))
-        }
+        sys::Side::Parent { pid, pidfd } => wait_for_hook(hook, pid, &pidfd)
+            .and_then(|code| if code == 0 { Ok(()) } else { Err(format!("exit code {code}")) })
+            .map_err(|cause| refuse(what(), cause)),
     }
 }
 

@@ -21,6 +21,7 @@ mod init;
 mod launch;
 mod log;
 mod lone;
+mod memory;
 mod process;
 mod rest;
 mod serve;

@@ -42,11 +42,13 @@ pub fn set_label(process: &Process) -> Result<(), Failed> {
 
 /// Becomes the program. Inside the container's root. Returns only with the reason why not.
 pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Failed> {
+    let account = become_user(process)?;
+    Err(execute(process, &account))
+}
+
+/// Becomes who it is to be, and gives up what that one may not do: what is left is to execute something.
+pub fn become_user(process: &Process) -> Result<Account, Failed> {
     let account = account(&process.user)?;
-    // To the kernel it means "as it is": root.
-    if account.uid == u32::MAX || account.gid == u32::MAX || account.groups.contains(&u32::MAX) {
-        return Err(refuse("start the container", format!("{} is nobody's number", u32::MAX)));
-    }
     if process.user.non_root && account.uid == 0 {
         return Err(refuse("start the container", "it must not run as root, and its user is uid 0"));
     }
@@ -73,7 +75,7 @@ pub fn become_program(process: &Process) -> Result<std::convert::Infallible, Fai
             sys::seccomp(&process.seccomp).attempt(|| "load the seccomp filter")?;
         }
     }
-    Err(execute(process, &account))
+    Ok(account)
 }
 
 /// The standard streams belong to the user who is to open `/dev/stdout`. Those of others (a device, a file) stay theirs.

@@ -1,6 +1,6 @@
 //! The verbs of an OCI runtime (runtime.md, "Operations"), and those its callers have got used to with runc.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
@@ -16,7 +16,7 @@ use super::super::launch::plan::Place;
 use super::super::record::RecordError;
 use super::super::shim::{Program, ShimError};
 use super::super::wire::{Go, Lone, Response, VERSION};
-use super::super::{seccomp, signal, socket, sys};
+use super::super::{memory, seccomp, signal, socket, sys};
 use super::config::{self, ConfigError, Ground};
 use super::state::{Home, Record, Status, ticks};
 use crate::model::Timestamp;
@@ -372,7 +372,8 @@ impl Runtime {
         }
         write_pid(wanted.pid_file.as_deref(), pid)?;
         let ended = child.wait().map_err(|cause| request("wait for the command", cause))?;
-        Ok(if wanted.detach { 0 } else { ended.code().unwrap_or(1) })
+        let code = || ended.code().unwrap_or(128 + std::os::unix::process::ExitStatusExt::signal(&ended).unwrap_or(0));
+        Ok(if wanted.detach { 0 } else { code() })
     }
 
     /// Every container that can be read.
@@ -551,12 +552,9 @@ fn run_hook(kind: &'static str, hook: &oci::Hook, state: &Value) -> Result<(), O
         std::os::unix::process::CommandExt::arg0(&mut command, name).args(rest);
     }
     command.env_clear().envs(wanted.env.iter().filter_map(|pair| pair.split_once('=')));
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|cause| fail(cause.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // It need not read it.
-        stdin.write_all(state.to_string().as_bytes()).ok();
-    }
+    let told = memory::file_of(&state.to_string()).map_err(|cause| fail(cause.to_string()))?;
+    command.stdin(told).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|cause| fail(cause.to_string()))?;
     let begun = Instant::now();
     loop {
         match child.try_wait().map_err(|cause| fail(cause.to_string()))? {
