@@ -633,19 +633,7 @@ fn bounding(config: &ContainerConfig) -> Result<u64, RuntimeError> {
 
 /// Who the container runs as, from its record alone.
 pub(super) fn user_of(record: &ContainerRecord) -> User {
-    let security = &record.config.security;
-    User {
-        uid: security.run_as_user,
-        gid: security.run_as_group,
-        name: match (security.run_as_user, security.run_as_username.as_str()) {
-            (Some(_), _) => String::new(),
-            (None, "") => record.image_user.clone(),
-            (None, name) => name.to_owned(),
-        },
-        groups: security.supplemental_groups.clone(),
-        non_root: security.run_as_non_root,
-        exact: security.strict_groups,
-    }
+    spec::user(&record.config.security, &record.image_user)
 }
 
 /// The device nodes in the host's /dev and below, but what a container has of its own.

@@ -18,7 +18,7 @@ use super::capability;
 use super::launch::plan::is_default_device;
 use super::limits::swap_bytes;
 use super::wire::User;
-use crate::cri::types::{self as cri, ContainerConfig, IdRange, Resources, default_paths};
+use crate::cri::types::{self as cri, ContainerConfig, IdRange, Resources, SecurityContext, default_paths};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -100,16 +100,14 @@ pub fn spec(
         .map_err(oci)
 }
 
-/// Who it runs as, as far as the configuration says: names are looked up in the container.
-pub fn user(config: &ContainerConfig, image: &ImageConfiguration) -> User {
-    let security = &config.security;
-    let from_image = image.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+/// Who it runs as, as far as the configuration and the image say: names are looked up in the container.
+pub fn user(security: &SecurityContext, image_user: &str) -> User {
     User {
         uid: security.run_as_user,
         gid: security.run_as_group,
         name: match (security.run_as_user, security.run_as_username.as_str()) {
             (Some(_), _) => String::new(),
-            (None, "") => from_image,
+            (None, "") => image_user.to_owned(),
             (None, name) => name.to_owned(),
         },
         groups: security.supplemental_groups.clone(),
@@ -138,7 +136,7 @@ fn process(
         .ambient(Capabilities::default())
         .build()
         .map_err(oci)?;
-    let who = user(config, image);
+    let who = user(security, from_image.user().as_deref().unwrap_or_default());
     let mut oci_user = UserBuilder::default().uid(who.uid.unwrap_or(0)).gid(who.gid.unwrap_or(0)).additional_gids(who.groups.clone());
     if !who.name.is_empty() {
         oci_user = oci_user.username(who.name);
@@ -344,7 +342,7 @@ fn mounts(config: &ContainerConfig, around: &Surroundings) -> Result<Vec<Mount>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cri::types::{ContainerMetadata, SecurityContext};
+    use crate::cri::types::ContainerMetadata;
 
     fn config(command: &[&str], args: &[&str]) -> ContainerConfig {
         let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
@@ -397,9 +395,9 @@ mod tests {
     #[test]
     fn the_image_names_the_user_unless_the_pod_does() {
         let mut config = config(&[], &[]);
-        assert_eq!(user(&config, &image()).name, "app");
+        assert_eq!(user(&config.security, "app").name, "app");
         config.security = SecurityContext { run_as_user: Some(7), ..SecurityContext::default() };
-        assert_eq!(user(&config, &image()), User { uid: Some(7), ..User::default() });
+        assert_eq!(user(&config.security, "app"), User { uid: Some(7), ..User::default() });
     }
 
     #[test]
