@@ -244,7 +244,7 @@ pub struct ExecArgs {
     /// Namespace [default: default]
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// Container of the pod [default: its first]
+    /// Container of the pod [default: the one its annotation kubectl.kubernetes.io/default-container names, else its first]
     #[arg(short, long)]
     pub container: Option<String>,
     /// Pass standard input on
@@ -267,7 +267,7 @@ pub struct AttachArgs {
     /// Namespace [default: default]
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// Container of the pod [default: its first]
+    /// Container of the pod [default: the one its annotation kubectl.kubernetes.io/default-container names, else its first]
     #[arg(short, long)]
     pub container: Option<String>,
     /// Pass standard input on

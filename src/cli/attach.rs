@@ -8,26 +8,36 @@ use kube::api::AttachParams;
 use super::args::AttachArgs;
 use super::client::connect;
 use super::error::Outcome;
-use super::terminal::converse;
+use super::terminal::{converse, is_usable};
+
+/// Names the container that is meant where nobody names one (kubectl's).
+const DEFAULT: &str = "kubectl.kubernetes.io/default-container";
 
 pub async fn run(args: &AttachArgs) -> Outcome {
     let client = connect(&args.client).await?;
     let pods: Api<Pod> = Api::namespaced(client, args.namespace.as_deref().unwrap_or("default"));
     let pod = pods.get(&args.pod).await?;
-    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    let params = match chosen(containers, args.container.as_deref()) {
+    let mut params = match chosen(&pod, args.container.as_deref()) {
         Some(container) => streams(container, args)?,
         // The server says which there are.
         None => AttachParams { container: args.container.clone(), stdin: args.stdin, ..AttachParams::default() },
     };
+    params.tty = params.tty && is_usable(params.stdin);
     let process = pods.attach(&args.pod, &params).await?;
     converse(process, &params).await
 }
 
-fn chosen<'a>(containers: &'a [Container], name: Option<&str>) -> Option<&'a Container> {
+/// The container of this name; without one that of the pod's annotation, or the first.
+pub fn chosen<'a>(pod: &'a Pod, name: Option<&str>) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
+    let named = |name: &str| {
+        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        all.find(|container| container.name == name)
+    };
+    let annotated = || pod.metadata.annotations.as_ref().and_then(|all| named(all.get(DEFAULT)?));
     match name {
-        Some(name) => containers.iter().find(|container| container.name == name),
-        None => containers.first(),
+        Some(name) => named(name),
+        None => annotated().or_else(|| spec.containers.first()),
     }
 }
 
@@ -65,6 +75,19 @@ mod tests {
         for (stdin, tty, lacks) in [(true, false, "`stdin: true`"), (false, true, "`tty: true`")] {
             assert!(streams(&plain, &args(stdin, tty)).unwrap_err().to_string().contains(lacks));
         }
-        assert!(chosen(&[plain], Some("other")).is_none());
+    }
+
+    #[test]
+    fn init_containers_are_found_and_the_annotation_says_which_is_meant() {
+        let container = |name: &str| Container { name: name.into(), ..Container::default() };
+        let mut pod = Pod::default();
+        pod.spec.get_or_insert_default().containers = vec![container("a"), container("b")];
+        pod.spec.get_or_insert_default().init_containers = Some(vec![container("first"), container("side")]);
+        let name = |pod: &Pod, name| chosen(pod, name).map(|container| container.name.clone()).unwrap_or_default();
+        assert_eq!([None, Some("b"), Some("side"), Some("other")].map(|wanted| name(&pod, wanted)), ["a", "b", "side", ""]);
+        for (said, meant) in [("b", "b"), ("side", "side"), ("other", "a")] {
+            pod.metadata.annotations.get_or_insert_default().insert(DEFAULT.into(), said.into());
+            assert_eq!([name(&pod, None), name(&pod, Some("a"))], [meant, "a"]);
+        }
     }
 }

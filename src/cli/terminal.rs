@@ -6,40 +6,52 @@ use std::io::IsTerminal as _;
 use anyhow::Context as _;
 use kube::api::{AttachParams, AttachedProcess, TerminalSize};
 use tokio::io::AsyncWriteExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::{FAILED, Outcome};
 
 /// Talks until the other side ends, or this process is told to end.
 pub async fn converse(mut process: AttachedProcess, params: &AttachParams) -> Outcome {
-    let raw = if params.tty && params.stdin { RawTerminal::enter().context("switch the terminal to raw mode")? } else { RawTerminal(None) };
+    let is_raw = params.tty && params.stdin && std::io::stdin().is_terminal();
+    // Heard before there is something to put back. Where there is nothing, a signal does what it does.
+    let signals = if is_raw { ending_signals() } else { Vec::new() };
+    let raw = if is_raw { Some(RawTerminal::enter().context("switch the terminal to raw mode")?) } else { None };
     if params.tty {
         tokio::spawn(follow_size(process.terminal_size()));
     }
-    let told = async {
-        match raw.0 {
-            Some(_) => told_to_end().await,
-            // Nothing to put back: the signal does what it does.
-            None => std::future::pending().await,
-        }
+    let (code, said) = tokio::select! {
+        ended = pump(&mut process) => ended,
+        code = told_to_end(signals) => (code, None),
     };
-    let code = tokio::select! {
-        code = pump(&mut process) => code,
-        code = told => code,
-    };
+    drop(raw);
+    if let Some(said) = said {
+        anstream::eprintln!("{said}");
+    }
     process.abort();
     Ok(code)
 }
 
-/// Waits for a signal that ends processes; returns the exit code that stands for it.
-async fn told_to_end() -> u8 {
+/// Whether there is a terminal to be one for the other side; if not that is said. `stdin`: what is typed is passed on.
+pub fn is_usable(stdin: bool) -> bool {
+    let usable = !stdin || std::io::stdin().is_terminal();
+    if !usable {
+        anstream::eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+    }
+    usable
+}
+
+fn ending_signals() -> Vec<(SignalKind, Signal)> {
     let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit()];
-    let heard = kinds.into_iter().filter_map(|kind| {
-        let mut heard = signal(kind).ok()?;
-        Some(Box::pin(async move {
+    kinds.into_iter().filter_map(|kind| Some((kind, signal(kind).ok()?))).collect()
+}
+
+/// Waits for a signal that ends processes; returns the exit code that stands for it.
+async fn told_to_end(signals: Vec<(SignalKind, Signal)>) -> u8 {
+    let heard = signals.into_iter().map(|(kind, mut heard)| {
+        Box::pin(async move {
             heard.recv().await;
             u8::try_from(128 + kind.as_raw_value()).unwrap_or(FAILED)
-        }))
+        })
     });
     let heard: Vec<_> = heard.collect();
     if heard.is_empty() {
@@ -57,8 +69,8 @@ fn own(stream: impl std::os::fd::AsFd) -> tokio::fs::File {
     }
 }
 
-/// Copies the streams until the command ends; returns its exit code.
-async fn pump(process: &mut AttachedProcess) -> u8 {
+/// Copies the streams until the command ends; returns its exit code, and what is to be said of its end.
+async fn pump(process: &mut AttachedProcess) -> (u8, Option<String>) {
     let status = process.take_status();
     if let Some(mut stdin) = process.stdin() {
         tokio::spawn(async move {
@@ -80,21 +92,21 @@ async fn pump(process: &mut AttachedProcess) -> u8 {
         }
     };
     tokio::join!(stdout, stderr);
-    let Some(status) = status else { return FAILED };
-    let Some(status) = status.await else { return FAILED };
+    let Some(status) = status else { return (FAILED, None) };
+    let Some(status) = status.await else { return (FAILED, None) };
     if status.status.as_deref().is_some_and(|status| status == "Success") {
-        return 0;
+        return (0, None);
     }
     let causes = status.details.and_then(|details| details.causes).unwrap_or_default();
     let code = causes
         .iter()
         .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
         .and_then(|cause| cause.message.as_ref()?.parse::<u8>().ok());
-    match code {
-        Some(code) => anstream::eprintln!("command terminated with exit code {code}"),
-        None => anstream::eprintln!("error: {}", super::output::clean(&status.message.unwrap_or_default())),
-    }
-    code.unwrap_or(FAILED)
+    let said = match code {
+        Some(code) => format!("command terminated with exit code {code}"),
+        None => format!("error: {}", super::output::clean(&status.message.unwrap_or_default())),
+    };
+    (code.unwrap_or(FAILED), Some(said))
 }
 
 async fn follow_size(sizes: Option<futures::channel::mpsc::Sender<TerminalSize>>) {
@@ -113,27 +125,22 @@ async fn follow_size(sizes: Option<futures::channel::mpsc::Sender<TerminalSize>>
     }
 }
 
-/// Raw mode for as long as it lives; does nothing where standard input is no terminal.
-struct RawTerminal(Option<rustix::termios::Termios>);
+/// Raw mode for as long as it lives.
+struct RawTerminal(rustix::termios::Termios);
 
 impl RawTerminal {
     fn enter() -> std::io::Result<Self> {
-        if !std::io::stdin().is_terminal() {
-            return Ok(Self(None));
-        }
         let before = rustix::termios::tcgetattr(std::io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
         rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, &raw)?;
-        Ok(Self(Some(before)))
+        Ok(Self(before))
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // Nothing can be done if the terminal is gone.
-            let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, before);
-        }
+        // Nothing can be done if the terminal is gone.
+        let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, &self.0);
     }
 }

@@ -115,6 +115,7 @@ fn people_type_into_containers() {
     place.pod("shell", SHELL);
     place.ready("shell");
     what_is_run_ends_with_its_input(&place);
+    without_a_terminal_here_there_is_none_there(&place);
     a_shell_is_run_and_gone_again(&place);
     who_attaches_finds_what_the_last_one_left(&place);
     commands_have_terminals_too(&place);
@@ -128,6 +129,13 @@ fn what_is_run_ends_with_its_input(place: &Place<'_>) {
     let (said, wrong) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success() && said.contains("to and fro\n"), "{said}{wrong}");
     assert!(place.get("words").is_none(), "and is gone");
+}
+
+fn without_a_terminal_here_there_is_none_there(place: &Place<'_>) {
+    let out = with_input(place, "\"$PODBAY\" exec -it shell -c main -- sh", b"test -t 0 || echo none\n");
+    assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()), (Some(0), "none\n"));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(said, "Unable to use a TTY - input is not a terminal or the right kind of file\n");
 }
 
 fn a_shell_is_run_and_gone_again(place: &Place<'_>) {
