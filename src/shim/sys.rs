@@ -59,6 +59,7 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
 
 /// linux/mount.h
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+const ACCESS_TIMES: u64 = 0x70;
 
 #[repr(C)]
 struct MountAttr {
@@ -70,7 +71,9 @@ struct MountAttr {
 
 /// Sets attributes and propagation of an open mount.
 pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64, propagation: u64) -> io::Result<()> {
-    set_attributes(mount, recursive, &MountAttr { attr_set, attr_clr: 0, propagation, userns_fd: 0 })
+    // Not bits but a number: another one is set only where the old one is cleared (mount_setattr(2), MOUNT_ATTR__ATIME).
+    let attr_clr = if attr_set & ACCESS_TIMES == 0 { 0 } else { ACCESS_TIMES };
+    set_attributes(mount, recursive, &MountAttr { attr_set, attr_clr, propagation, userns_fd: 0 })
 }
 
 fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {
@@ -132,13 +135,14 @@ pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Closes every descriptor but the standard three and this one, in a child that ends in exec or `exit_now`.
+/// Closes every descriptor but the standard three and this one: at the very start, before the program owns another, or in a
+/// child that ends in exec or `exit_now`.
 pub fn close_all_but(socket: &UnixStream) -> io::Result<()> {
     let kept = u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?;
     let ranges = [(3, kept.saturating_sub(1)), (kept.saturating_add(1), u32::MAX)];
     for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
-        // SAFETY: the caller's child uses none of the closed descriptors again and never returns to the frames that
-        // own them, so no owner of one is ever dropped.
+        // SAFETY: nobody owns the closed descriptors yet, or the caller's child uses none of them again and never returns
+        // to the frames that own them, so no owner of one is ever dropped.
         if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == -1 {
             return Err(io::Error::last_os_error());
         }

@@ -276,6 +276,22 @@ fn hooks_run_in_their_order_with_the_state() {
 }
 
 #[test]
+fn times_of_access_are_as_a_mount_says() {
+    both(|oci| {
+        let bundle = oci.bundle("times", "grep -E ' /(none|all) ' /proc/mounts | cut -d' ' -f2,4 | sort", |config| {
+            for (name, option) in [("/none", "noatime"), ("/all", "strictatime")] {
+                let mount = json!({"destination": name, "type": "bind", "source": oci.dir.path(), "options": ["bind", option]});
+                config["mounts"].as_array_mut().unwrap().push(mount);
+            }
+        });
+        let said = oci.ok(&["run", "--bundle", &bundle, "times"]);
+        let all = said.lines().next().unwrap_or_default();
+        assert!(all.starts_with("/all ") && !all.contains("atime"), "{said}");
+        assert!(said.lines().any(|line| line.starts_with("/none ") && line.contains("noatime")), "{said}");
+    });
+}
+
+#[test]
 fn a_hook_in_the_container_may_do_what_the_container_may() {
     both(|oci| {
         let bundle = oci.bundle("confined", "true", |config| {
