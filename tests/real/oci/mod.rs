@@ -342,7 +342,8 @@ fn no_descriptor_of_the_callers_is_left_to_a_container_or_a_command() {
     };
     let file = std::fs::File::create(oci.dir.path().join("said")).unwrap();
     let line = format!("exec 7</ 8</etc/passwd; {} --root {} create --bundle {bundle} fds", oci.program.display(), state.display());
-    let created = Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
+    let created =
+        Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
     assert!(created.success());
     let state: Value = serde_json::from_str(&oci.ok(&["state", "fds"])).unwrap();
     let open: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", state["pid"]))
