@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-const CLASSES: [(&str, &[(&str, &str)]); 19] = [
+const CLASSES: [(&str, &[(&str, &str)]); 23] = [
     (
         "the runtime's program overwritten through /proc/self/exe",
         &[
@@ -18,6 +18,7 @@ const CLASSES: [(&str, &[(&str, &str)]); 19] = [
             ("tests/real/engine/attacks.rs", "a_working_directory_does_not_lead_out_through_a_descriptor"),
             ("tests/real/engine/attacks.rs", "a_working_directory_does_not_lead_a_command_out_through_a_descriptor"),
             ("tests/real/engine/attacks.rs", "a_command_is_not_found_through_a_descriptor"),
+            ("tests/real/oci/mod.rs", "no_descriptor_of_the_callers_is_left_to_a_container_or_a_command"),
         ],
     ),
     (
@@ -108,6 +109,31 @@ const CLASSES: [(&str, &[(&str, &str)]); 19] = [
             ("tests/real/engine/bombs.rs", "a_log_bomb_fills_no_more_than_its_share"),
             ("tests/real/engine/bombs.rs", "a_disk_bomb_stops_no_other_pod_and_no_daemon"),
             ("tests/real/engine.rs", "a_log_that_cannot_be_written_does_not_hold_the_container_up"),
+        ],
+    ),
+    (
+        "memory exhaustion by exec and attach",
+        &[
+            ("tests/real/engine/attacks.rs", "memory_is_not_exhausted_by_who_attaches"),
+            ("src/cri/streaming/tests.rs", "memory_exhaustion_by_exec_and_attach"),
+        ],
+    ),
+    ("terminals led elsewhere by links", &[("tests/real/engine/attacks.rs", "a_console_link_does_not_lead_a_terminal_out")]),
+    (
+        "ways from a pod's own users to the host's",
+        &[
+            ("tests/real/engine/isolation.rs", "root_of_a_pod_with_users_of_its_own_is_nobody_on_the_host"),
+            ("tests/real/engine/isolation.rs", "two_pods_with_users_of_their_own_share_none"),
+            ("tests/real/engine/isolation.rs", "every_capability_of_a_pods_own_users_ends_at_the_host"),
+            ("tests/real/engine/isolation.rs", "a_terminal_belongs_to_the_pods_own_users"),
+            ("tests/real/engine/isolation.rs", "what_a_user_namespace_cannot_be_is_refused"),
+        ],
+    ),
+    (
+        "hooks that run programs of the image's, or hang",
+        &[
+            ("tests/real/oci/mod.rs", "a_hook_in_the_container_may_do_what_the_container_may"),
+            ("tests/real/oci/mod.rs", "a_hook_that_reads_nothing_is_not_waited_for"),
         ],
     ),
     (
