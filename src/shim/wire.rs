@@ -196,7 +196,8 @@ message! {
         title: String,
         /// Set where the host lets us.
         optional_sysctls: Vec<(String, String)>,
-        /// The pod has a user namespace of its own, which its other namespaces belong to.
+        /// The pod has a user namespace of its own, which its other namespaces belong to, but a PID namespace: that is the
+        /// host's, as its first process is there before it enters.
         users: Option<IdRange>,
     }
 
