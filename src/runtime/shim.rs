@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::net;
 
 use super::socket;
-use super::wire::{Failed, Hello, Init, Lone, REQUESTS, Request, Response, VERSION, Wire};
+use super::wire::{Failed, HEEDS, Hello, Init, Lone, Process, Request, Response, VERSION, Wire};
 
 /// A shim cannot be started, reached, or says no.
 #[derive(Debug, thiserror::Error)]
@@ -159,8 +159,7 @@ fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
 pub struct Connection {
     pub socket: UnixStream,
     pub shim_pid: i32,
-    /// The last request that it says to know.
-    requests: u8,
+    hello: Hello,
 }
 
 /// Connects to the shim of a run directory, without waiting for it. Nothing on the connection takes long.
@@ -191,9 +190,7 @@ fn understood(directory: &Path, hello: &Hello) -> Result<(), ShimError> {
 
 fn greeted(directory: &Path, socket: UnixStream) -> Result<Connection, ShimError> {
     match socket::receive::<Response>(&socket).map_err(|cause| ShimError::talk(directory, cause))? {
-        (Response::Hello(hello), _) => {
-            understood(directory, &hello).map(|()| Connection { socket, shim_pid: hello.pid, requests: hello.requests })
-        }
+        (Response::Hello(hello), _) => understood(directory, &hello).map(|()| Connection { socket, shim_pid: hello.pid, hello }),
         _ => Err(ShimError::Confused(directory.to_owned())),
     }
 }
@@ -217,24 +214,71 @@ pub struct Answer {
     pub socket: UnixStream,
 }
 
-/// Whether the shims of the first version do not know it.
-fn is_new(request: &Request) -> bool {
-    matches!(request, Request::Join(_) | Request::ReopenLog(_))
+/// The last request that the shims of the first version know, which do not say so.
+const FIRST_REQUESTS: u8 = 7;
+
+fn knows(hello: &Hello, request: &Request) -> bool {
+    request.tag() <= hello.requests.max(FIRST_REQUESTS)
+}
+
+/// Whether a shim that does not heed everything of it would let a process do more than it may.
+fn is_strict(request: &Request) -> bool {
+    let is_strict = |process: &Process| !process.apparmor.is_empty() || process.user.exact;
+    match request {
+        Request::Run(run) => run.launch.commands.is_none() && is_strict(&run.launch.process),
+        Request::Exec(exec) => exec.commands.is_none() && is_strict(&exec.process),
+        _ => false,
+    }
 }
 
 /// Asks the shim of a run directory for something.
 pub fn ask(directory: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, ShimError> {
     let fail = |cause: io::Error| ShimError::talk(directory, cause);
-    // Request and greeting cross: the shim wakes up once.
     let socket = reach(directory)?;
-    socket::send(&socket, request, fds).map_err(fail)?;
-    let Connection { socket, requests, .. } = greeted(directory, socket)?;
+    let send = |socket: &UnixStream| socket::send(socket, request, fds).map_err(fail);
+    let Connection { socket, hello, .. } = if is_strict(request) {
+        let connection = greeted(directory, socket)?;
+        if connection.hello.heeds < HEEDS {
+            return Err(ShimError::Older(directory.to_owned()));
+        }
+        send(&connection.socket)?;
+        connection
+    } else {
+        // Request and greeting cross: the shim wakes up once.
+        send(&socket)?;
+        greeted(directory, socket)?
+    };
     if matches!(request, Request::Run(_) | Request::Exec(_)) {
         socket.set_read_timeout(Some(START_LIMIT)).map_err(fail)?;
     }
     match socket::receive::<Response>(&socket).map_err(fail)? {
-        (Response::Failed(_), _) if is_new(request) && requests < REQUESTS => Err(ShimError::Older(directory.to_owned())),
+        (Response::Failed(_), _) if !knows(&hello, request) => Err(ShimError::Older(directory.to_owned())),
         (Response::Failed(failed), _) => Err(ShimError::Refused(failed)),
         (response, fds) => Ok(Answer { response, fds, socket }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::wire::{Commands, Exec, Join, List, REQUESTS, ReopenLog, User};
+
+    #[test]
+    fn what_an_older_shim_does_not_know_is_told_by_its_own_tag() {
+        let hello = |requests| Hello { requests, ..Hello::default() };
+        let (join, reopen, list) = (Join::default().into(), ReopenLog::default().into(), List::default().into());
+        for (requests, known) in [(0, [false, false, true]), (8, [true, false, true]), (REQUESTS, [true; 3])] {
+            assert_eq!([&join, &reopen, &list].map(|request| knows(&hello(requests), request)), known, "{requests}");
+        }
+    }
+
+    #[test]
+    fn what_an_older_shim_would_let_do_more_is_strict() {
+        let exec = |process, commands| is_strict(&Exec { process, commands, ..Exec::default() }.into());
+        let labelled = Process { apparmor: "profile".into(), ..Process::default() };
+        let exact = Process { user: User { exact: true, ..User::default() }, ..Process::default() };
+        assert!(exec(labelled.clone(), None) && exec(exact, None));
+        assert!(!exec(labelled, Some(Commands::default())), "that is another runtime's to heed");
+        assert!(!exec(Process::default(), None));
     }
 }

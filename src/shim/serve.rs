@@ -15,7 +15,7 @@ use crate::log::{Pumped, Sink, Stream, now_ns};
 use crate::step::{Attempt, refuse};
 use crate::users::Users;
 use crate::wire::{
-    Containers, Done, Exec, Exit, Exited, Failed, Forget, Hello, Join, Kill, Launch, LogFile, LogNews, REQUESTS, ReopenLog, Request,
+    Containers, Done, Exec, Exit, Exited, Failed, Forget, HEEDS, Hello, Join, Kill, Launch, LogFile, LogNews, REQUESTS, ReopenLog, Request,
     Response, Run, Running, Shutdown, Started, VERSION, record_text,
 };
 use crate::{rest, socket, sys, writer};
@@ -303,7 +303,7 @@ impl Shim {
 
 /// How it greets.
 pub fn hello() -> Hello {
-    Hello { version: VERSION, pid: rustix::process::getpid().as_raw_pid(), requests: REQUESTS }
+    Hello { version: VERSION, pid: rustix::process::getpid().as_raw_pid(), requests: REQUESTS, heeds: HEEDS }
 }
 
 /// Says whether there was anybody to answer.

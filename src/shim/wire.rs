@@ -10,6 +10,9 @@ pub const VERSION: u32 = 1;
 /// The tag of the last request there is.
 pub const REQUESTS: u8 = 9;
 
+/// From 1 on: AppArmor's label, and that groups are exact.
+pub const HEEDS: u8 = 1;
+
 /// A message is at most this long.
 pub const MESSAGE_LIMIT_BYTES: usize = 4 << 20;
 
@@ -158,9 +161,16 @@ macro_rules! choice {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$note])* $variant($variant),)* }
 
+        impl $name {
+            pub fn tag(&self) -> u8 {
+                match self { $(Self::$variant(_) => $tag,)* }
+            }
+        }
+
         impl Wire for $name {
             fn put(&self, out: &mut Vec<u8>) {
-                match self { $(Self::$variant(value) => { out.push($tag); value.put(out); })* }
+                out.push(self.tag());
+                match self { $(Self::$variant(value) => value.put(out),)* }
             }
             fn get(input: &mut &[u8]) -> Result<Self, Malformed> {
                 match u8::get(input)? {
@@ -238,7 +248,7 @@ message! {
         process: Process,
         /// Another OCI runtime starts it; of the process only the terminal counts then.
         commands: Option<Commands>,
-        /// Its standard input ends with the first client that has written to it; a terminal's does not.
+        /// Its standard input ends with the first client that has it, when that closes it or leaves; a terminal's does not.
         stdin_once: bool,
     }
 
@@ -366,6 +376,9 @@ message! {
         pid: i32,
         /// The last request it knows; not said (0) by those that know none after `Shutdown`.
         requests: u8,
+        /// What it heeds of a process: [`HEEDS`]. Not said (0) by those that might pass over AppArmor's label and that groups
+        /// are exact.
+        heeds: u8,
     }
 
     Done {}

@@ -144,7 +144,7 @@ fn shim() -> Vec<Vec<u8>> {
         wire::Started { pid: 7, at_ns: 8 }.into(),
         wire::Containers { all: vec![running] }.into(),
         wire::Exited { id: text("c"), exit: exit.clone() }.into(),
-        wire::Hello { version: wire::VERSION, pid: 9, requests: 9 }.into(),
+        wire::Hello { version: wire::VERSION, pid: 9, requests: 9, heeds: 1 }.into(),
     ];
     let init = wire::Init {
         version: wire::VERSION,
