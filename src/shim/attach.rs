@@ -1,11 +1,15 @@
 //! Who is attached to a container's streams: what it writes goes to each client, what they write goes into it.
 //!
-//! A client's pipe is all the memory it gets: what a slow one has no room for it misses, and a mark in its stream says
-//! how much that was. Nothing here waits, so neither the container nor its log notices how many there are.
+//! A client's pipe is all the memory it gets. Where that is full the container's output is not read until the client has
+//! taken something, or has taken nothing for a second, so its log is held up no longer than that. Then, and at once on a
+//! terminal, the client misses what it has no room for, and a mark in its stream (standard error, where it has that) says
+//! how much that was.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::step::{Attempt, refuse};
@@ -15,6 +19,10 @@ use crate::wire::{Failed, Join};
 const CLIENTS: usize = 16;
 /// So often one is still read from that has left: as much as its pipe can hold, and not for ever.
 const LAST_READS: u32 = 16;
+/// Whoever takes nothing for so long holds nothing back.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A pipe that has any room takes so much as a whole (pipe(7)).
+const PIECE: usize = 4096;
 
 /// One who is attached.
 struct Client {
@@ -29,6 +37,10 @@ struct Client {
 struct Output {
     pipe: OwnedFd,
     missed_bytes: u64,
+    /// It is full: since when nothing was taken from it, and the bytes that wait in it.
+    full: Option<(Instant, u64)>,
+    /// Its reader was waited for long enough.
+    slow: bool,
 }
 
 /// Which of a client's descriptors has something to say.
@@ -40,11 +52,26 @@ pub enum Part {
 }
 
 impl Output {
+    fn new(pipe: OwnedFd) -> Self {
+        Self { pipe, missed_bytes: 0, full: None, slow: false }
+    }
+
+    fn look(&mut self, now: Instant) {
+        let mut fds = [PollFd::new(&self.pipe, PollFlags::OUT)];
+        let has_room = poll(&mut fds, Some(&Timespec::default())) != Ok(0);
+        if has_room {
+            (self.full, self.slow) = (None, self.missed_bytes > 0);
+            return;
+        }
+        let unread = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
+        match self.full {
+            Some((since, before)) if before == unread => self.slow |= now.duration_since(since) >= PATIENCE,
+            _ => self.full = Some((now, unread)),
+        }
+    }
+
     /// Says whether anybody still reads it.
     fn give(&mut self, bytes: &[u8]) -> bool {
-        if !self.mark() {
-            return false;
-        }
         let written = if self.missed_bytes > 0 { Err(Errno::AGAIN) } else { rustix::io::write(&self.pipe, bytes) };
         let count = match written {
             Ok(count) => count,
@@ -61,18 +88,11 @@ impl Output {
         matches!((unread, room), (Ok(unread), Ok(room)) if unread > room as u64 / 2)
     }
 
-    /// Says in the stream what it lacks, when there is room: so few bytes are written as a whole or not at all.
-    fn mark(&mut self) -> bool {
-        if self.missed_bytes == 0 || self.is_behind() {
-            return true;
+    /// Makes room for one more mark, if need be.
+    fn widen(&self) {
+        if let Ok(room) = rustix::pipe::fcntl_getpipe_size(&self.pipe) {
+            rustix::pipe::fcntl_setpipe_size(&self.pipe, room + PIECE).ok();
         }
-        let text = format!("\r\n[podbay: {} bytes left out, this client was too slow]\r\n", self.missed_bytes);
-        match rustix::io::write(&self.pipe, text.as_bytes()) {
-            Ok(_) => self.missed_bytes = 0,
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => return false,
-        }
-        true
     }
 }
 
@@ -80,9 +100,40 @@ impl Output {
 #[derive(Default)]
 pub struct Clients {
     all: Vec<Client>,
+    /// What the container writes is held back for them.
+    hold: bool,
 }
 
 impl Clients {
+    pub fn new(hold: bool) -> Self {
+        Self { all: Vec::new(), hold }
+    }
+
+    pub fn are_there(&self) -> bool {
+        !self.all.is_empty()
+    }
+
+    /// As much of a buffer as may be read at a time for them.
+    pub fn piece<'b>(&self, buffer: &'b mut [u8]) -> &'b mut [u8] {
+        let length = if self.hold && self.are_there() { buffer.len().min(PIECE) } else { buffer.len() };
+        &mut buffer[..length]
+    }
+
+    /// Sees who has room. To be called before output is read.
+    pub fn look(&mut self, now: Instant) {
+        if self.hold {
+            self.all.iter_mut().flat_map(|client| client.outputs.iter_mut().flatten()).for_each(|output| output.look(now));
+        }
+    }
+
+    /// A client that has no room for a stream's output and is waited for: where room is to come, and for how long.
+    pub fn holding(&self, stream: usize) -> Option<(BorrowedFd<'_>, Duration)> {
+        self.all.iter().filter_map(|client| client.outputs[stream].as_ref()).filter(|output| !output.slow).find_map(|output| {
+            let (since, _) = output.full?;
+            Some((output.pipe.as_fd(), PATIENCE.saturating_sub(since.elapsed())))
+        })
+    }
+
     /// `fds`: a pipe's end for each stream that is wanted.
     pub fn add(&mut self, join: &Join, fds: Vec<OwnedFd>, caller: &UnixStream) -> Result<(), Failed> {
         let what = || format!("attach to container {}", join.container);
@@ -98,7 +149,7 @@ impl Clients {
             Ok::<_, Failed>(fd)
         };
         let (stdin, stdout, stderr) = (next(join.stdin)?, next(join.stdout)?, next(join.stderr)?);
-        let outputs = [stdout, stderr].map(|pipe| pipe.map(|pipe| Output { pipe, missed_bytes: 0 }));
+        let outputs = [stdout, stderr].map(|pipe| pipe.map(Output::new));
         let caller = caller.try_clone().attempt(what)?;
         self.all.push(Client { caller, stdin, outputs, gone: false });
         Ok(())
@@ -145,6 +196,7 @@ impl Clients {
     /// Output of the container: `stream` 0 or 1.
     pub fn give(&mut self, stream: usize, bytes: &[u8]) {
         for client in &mut self.all {
+            client.mark(stream, false);
             let output = &mut client.outputs[stream];
             if output.as_mut().is_some_and(|output| !output.give(bytes)) {
                 *output = None;
@@ -155,8 +207,8 @@ impl Clients {
     /// The container has ended: everybody is let go of, once told.
     pub fn end(&mut self, mut tell: impl FnMut(&UnixStream)) {
         for mut client in self.all.drain(..) {
-            for output in client.outputs.iter_mut().flatten() {
-                output.mark();
+            for stream in 0..2 {
+                client.mark(stream, true);
             }
             tell(&client.caller);
         }
@@ -164,6 +216,25 @@ impl Clients {
 }
 
 impl Client {
+    /// Says what a stream lacks, when there is room: so few bytes are written as a whole or not at all. `last`: there will
+    /// be no other moment for it. Not among what may be data, where that can be.
+    fn mark(&mut self, stream: usize, last: bool) {
+        let Some(output) = &self.outputs[stream] else { return };
+        if output.missed_bytes == 0 || (!last && output.is_behind()) {
+            return;
+        }
+        let text = format!("\r\n[podbay: {} bytes left out, this client was too slow]\r\n", output.missed_bytes);
+        let place = self.outputs[1].as_ref().unwrap_or(output);
+        let mut written = rustix::io::write(&place.pipe, text.as_bytes());
+        if last && written == Err(Errno::AGAIN) {
+            place.widen();
+            written = rustix::io::write(&place.pipe, text.as_bytes());
+        }
+        if let (Ok(_), Some(output)) = (written, &mut self.outputs[stream]) {
+            output.missed_bytes = 0;
+        }
+    }
+
     /// Takes what it says, at most `buffer`, or hears of its end.
     fn read(&mut self, input: &mut Input, buffer: &mut [u8]) {
         let Some(stdin) = &self.stdin else { return };
@@ -291,6 +362,55 @@ mod tests {
         clients.give(0, b"last");
         let rest = String::from_utf8(read(&slow.1)).unwrap();
         assert_eq!(rest, format!("\r\n[podbay: {} bytes left out, this client was too slow]\r\nlast", 200_000 - first.len()));
+    }
+
+    #[test]
+    fn who_takes_something_is_waited_for_and_who_takes_nothing_a_second_only() {
+        let mut clients = Clients::new(true);
+        let one = client(&mut clients).unwrap();
+        let (begun, mut buffer, mut given) = (Instant::now(), [b'x'; 3 * PIECE], 0);
+        let mut fill = |clients: &mut Clients, now| loop {
+            clients.look(now);
+            if clients.holding(0).is_some() {
+                break given;
+            }
+            let piece = clients.piece(&mut buffer);
+            clients.give(0, piece);
+            given += piece.len();
+        };
+        fill(&mut clients, begun);
+        assert!(clients.holding(1).is_none(), "the other stream goes on");
+        let mut half = [0; 2 * PIECE];
+        let mut taken = rustix::io::read(&one.1, &mut half).unwrap();
+        let given = fill(&mut clients, begun + PATIENCE);
+        clients.look(begun + PATIENCE + PATIENCE / 2);
+        assert!(clients.holding(0).is_some(), "it has taken something");
+        clients.look(begun + 3 * PATIENCE);
+        assert!(clients.holding(0).is_none());
+        clients.give(0, &[b'y'; 100]);
+        clients.end(|_| {});
+        let said = read(&one.1);
+        let (data, mark) = said.split_at(given - taken);
+        taken += data.len();
+        assert!(taken == given && data.iter().all(|byte| *byte == b'x'), "nothing else is missing");
+        assert_eq!(mark, b"\r\n[podbay: 100 bytes left out, this client was too slow]\r\n");
+    }
+
+    #[test]
+    fn the_mark_is_not_among_the_data_where_there_is_a_standard_error() {
+        let mut clients = Clients::default();
+        let ((data, stdout), (errors, stderr)) = (pipe(), pipe());
+        let caller = UnixStream::pair().unwrap();
+        let join = Join { container: "c".into(), stdin: false, stdout: true, stderr: true };
+        clients.add(&join, vec![stdout, stderr], &caller.0).unwrap();
+        for _ in 0..200 {
+            clients.give(0, &[b'x'; 1000]);
+        }
+        clients.end(|_| {});
+        let whole = read(&data);
+        assert!(whole.iter().all(|byte| *byte == b'x'));
+        let expected = format!("\r\n[podbay: {} bytes left out, this client was too slow]\r\n", 200_000 - whole.len());
+        assert_eq!(String::from_utf8(read(&errors)).unwrap(), expected);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::{rest, socket, sys, writer};
 
 /// An end is told after its log is on file, or after this long.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
+/// The log writer sends its news whole; a new one is tried for so often.
+const WRITER_LIMIT: Duration = Duration::from_secs(1);
 /// Whoever connects speaks within this time.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Orphans of a pod whose end is remembered while another runtime starts a process: containers can make any number.
@@ -111,7 +113,6 @@ struct Command {
 }
 
 struct LogWriter {
-    pid: i32,
     control: UnixStream,
 }
 
@@ -125,6 +126,8 @@ enum Source {
     Room(usize),
     Input(usize),
     Client(usize, usize, Part),
+    /// Of a client that holds its container's output back.
+    Relief,
     Watcher(usize),
     Starting(usize),
 }
@@ -144,7 +147,7 @@ impl Shim {
             let (mut gone, mut heard) = (Vec::new(), Vec::new());
             for source in ready.iter().copied() {
                 match source {
-                    Source::Signals | Source::Listener => {}
+                    Source::Signals | Source::Listener | Source::Relief => {}
                     Source::Starting(index) => heard.push(index),
                     Source::Writer => self.state.hear_writer(),
                     Source::Stream(container, stream) => self.state.pump(container, stream, &mut buffer, now),
@@ -181,10 +184,17 @@ impl Shim {
             sources.push(Source::Writer);
             fds.push(PollFd::new(&writer.control, input));
         }
+        let mut held = None;
         for (index, container) in state.containers.iter().enumerate() {
             for (number, stream) in container.streams.iter().enumerate() {
-                sources.push(Source::Stream(index, number));
-                fds.push(PollFd::new(&stream.fd, input));
+                if let Some((room, left)) = container.clients.holding(stream.number()) {
+                    sources.push(Source::Relief);
+                    fds.push(PollFd::from_borrowed_fd(room, PollFlags::OUT));
+                    held = held.into_iter().chain([left]).min();
+                } else {
+                    sources.push(Source::Stream(index, number));
+                    fds.push(PollFd::new(&stream.fd, input));
+                }
             }
             if let Some(room) = container.sink.waiting() {
                 sources.push(Source::Room(index));
@@ -210,7 +220,8 @@ impl Shim {
         }
         let patience = state.containers.iter().filter(|c| !c.told).filter_map(|c| c.ended).min();
         let left = patience.map(|ended| LOG_PATIENCE.saturating_sub(ended.elapsed()));
-        let left = state.starting.iter().map(|starting| starting.birth.left()).chain(left).min();
+        let writer = Some(WRITER_LIMIT).filter(|_| state.lacks_writer());
+        let left = state.starting.iter().map(|starting| starting.birth.left()).chain(left).chain(held).chain(writer).min();
         rest::wait(&mut fds, left).attempt(|| "wait for something to happen")?;
         let ready = fds.iter().zip(&sources).filter(|(fd, _)| !fd.revents().is_empty());
         Ok(ready.map(|(_, source)| *source).collect())
@@ -360,6 +371,8 @@ impl State {
                 answer(&caller, Ok(response));
                 let Streams { stdout, stderr, stdin: pipe } = streams;
                 let terminal = birth.terminal.as_ref().and_then(|master| sys::terminal_peer(master.as_fd()).ok());
+                // A terminal is not held back: who types is to see what comes.
+                let clients = Clients::new(birth.terminal.is_none());
                 let (stdout, stderr, input) = match birth.terminal {
                     // What a terminal's client has left goes on for the next one.
                     Some(master) => {
@@ -384,7 +397,7 @@ impl State {
                     streams,
                     sink: Sink::default(),
                     input,
-                    clients: Clients::default(),
+                    clients,
                     terminal,
                     exit: None,
                     ended: None,
@@ -496,8 +509,9 @@ impl State {
         let container = &mut self.containers[container];
         // A stream that ended before this one in the same round has moved the rest.
         let Some(at) = container.streams.get_mut(stream) else { return };
-        match container.sink.pump(at, buffer, now) {
-            Pumped::Some(count) => container.clients.give(at.number(), &buffer[..count]),
+        let piece = container.clients.piece(buffer);
+        match container.sink.pump(at, piece, now) {
+            Pumped::Some(count) => container.clients.give(at.number(), &piece[..count]),
             Pumped::Nothing => {}
             Pumped::Ended => drop(container.streams.remove(stream)),
         }
@@ -520,8 +534,6 @@ impl State {
             let exit = Exit { code, signal, oom_killed: false, started_at_ns, finished_at_ns };
             let exited = Response::from(Exited { id: command.container, exit });
             socket::send(&command.caller, &exited, &[]).ok();
-        } else if self.writer.as_ref().is_some_and(|writer| writer.pid == pid) {
-            self.replace_writer();
         } else if self.strangers.len() < STRANGERS && self.starting.iter().any(|starting| starting.birth.delegated.is_some()) {
             self.strangers.push((pid, code, signal));
         }
@@ -529,43 +541,35 @@ impl State {
 
     /// Brings what has ended to its end: the rest of the output, the log's end, the record, the news.
     fn settle(&mut self, buffer: &mut [u8]) {
+        if self.lacks_writer() {
+            self.ensure_writer().ok();
+        }
         let Self { containers, watchers, writer, .. } = self;
-        for container in containers.iter_mut().filter(|container| !container.told) {
-            let now = now_ns();
+        for container in containers.iter_mut().filter(|container| !container.told || container.clients.are_there()) {
             container.clients.sweep(&mut container.input, buffer);
+            container.clients.look(Instant::now());
             if container.exit.is_some() {
-                container.streams.retain_mut(|stream| {
-                    loop {
-                        match container.sink.pump(stream, buffer, now) {
-                            Pumped::Some(count) => {
-                                container.clients.give(stream.number(), &buffer[..count]);
-                                if container.sink.waiting().is_some() {
-                                    break true;
-                                }
-                            }
-                            Pumped::Nothing => break true,
-                            Pumped::Ended => break false,
-                        }
-                    }
-                });
-                if container.streams.is_empty() && container.sink.waiting().is_none() {
-                    container.sink.close();
-                }
+                container.drain(buffer);
             }
             let Some(exit) = &container.exit else { continue };
-            let patient = container.ended.is_some_and(|ended| ended.elapsed() < LOG_PATIENCE);
-            if !container.logged && container.sink.used && patient {
-                continue;
-            }
-            container.told = true;
-            let record = write_record(&container.record, &record_text(&container.id, exit));
             let news = Response::from(Exited { id: container.id.clone(), exit: exit.clone() });
-            watchers.retain(|watcher| socket::send(watcher, &news, &[]).is_ok());
-            container.clients.end(|caller| drop(socket::send(caller, &news, &[])));
-            // On the disk as well, for the sake of a power cut; nobody has to wait for that but the log writer.
-            if let (Some(record), Some(writer)) = (record, writer.as_ref()) {
-                let flush = (String::new(), LogFile::default());
-                socket::send(&writer.control, &flush, &[record.as_fd()]).ok();
+            if !container.told {
+                let patient = container.ended.is_some_and(|ended| ended.elapsed() < LOG_PATIENCE);
+                if !container.logged && container.sink.used && patient {
+                    continue;
+                }
+                container.told = true;
+                let record = write_record(&container.record, &record_text(&container.id, exit));
+                watchers.retain(|watcher| socket::send(watcher, &news, &[]).is_ok());
+                // On the disk as well, for the sake of a power cut; nobody has to wait for that but the log writer.
+                if let (Some(record), Some(writer)) = (record, writer.as_ref()) {
+                    let flush = (String::new(), LogFile::default());
+                    socket::send(&writer.control, &flush, &[record.as_fd()]).ok();
+                }
+            }
+            // Who reads slowly hears of the end after the last of the output.
+            if container.streams.iter().all(|stream| container.clients.holding(stream.number()).is_none()) {
+                container.clients.end(|caller| drop(socket::send(caller, &news, &[])));
             }
         }
         // What was told and still writes (a process that outlived the first one) goes on being read.
@@ -581,31 +585,29 @@ impl State {
             return Ok(());
         }
         let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair")?;
+        ours.set_read_timeout(Some(WRITER_LIMIT)).attempt(|| "limit the log writer's time")?;
         match sys::fork(0, None).attempt(|| "start the log writer")? {
             sys::Side::Child => {
                 // Not the containers' pipes, which must end for it when the shim closes them.
                 writer::run(&sys::keep_only(&theirs))
             }
-            sys::Side::Parent { pid, .. } => {
-                self.writer = Some(LogWriter { pid, control: ours });
+            sys::Side::Parent { .. } => {
+                let writer = self.writer.insert(LogWriter { control: ours });
+                for container in self.containers.iter_mut().filter(|c| !c.logged) {
+                    connect_log(writer, container);
+                }
+                // A new writer opens every log anew.
+                for (_, caller) in self.reopening.drain(..) {
+                    answer(&caller, Ok(Done {}.into()));
+                }
                 Ok(())
             }
         }
     }
 
-    fn replace_writer(&mut self) {
-        self.writer = None;
-        if self.ensure_writer().is_err() {
-            return;
-        }
-        let Some(writer) = &self.writer else { return };
-        for container in self.containers.iter_mut().filter(|c| !c.logged) {
-            connect_log(writer, container);
-        }
-        // A new writer opens every log anew.
-        for (_, caller) in self.reopening.drain(..) {
-            answer(&caller, Ok(Done {}.into()));
-        }
+    /// Its logs have nobody who writes them: no process may have been had.
+    fn lacks_writer(&self) -> bool {
+        self.writer.is_none() && self.containers.iter().any(|container| !container.logged)
     }
 
     fn hear_writer(&mut self) {
@@ -618,8 +620,12 @@ impl State {
                 self.has_reopened(&ended.id, &Some(refuse(format!("reopen the log of container {}", ended.id), "it has ended")));
             }
             Ok((LogNews::LogReopened(done), _)) => self.has_reopened(&done.id, &done.failure),
-            // Its end is seen as a child's.
-            Err(_) => self.replace_writer(),
+            // It has died. Not told by its end as a child: that may come in the same round, and then the new one would be
+            // listened to for what the old one has said.
+            Err(_) => {
+                self.writer = None;
+                self.ensure_writer().ok();
+            }
         }
     }
 
@@ -664,6 +670,34 @@ impl State {
                 socket::send(&caller, &started, terminal.as_slice()).ok();
             }
             Err(failure) => drop(answer(&caller, Err(failure))),
+        }
+    }
+}
+
+impl Container {
+    /// Takes the rest of what one that has ended has written, as far as there is room for it.
+    fn drain(&mut self, buffer: &mut [u8]) {
+        let Self { streams, sink, clients, .. } = self;
+        let now = now_ns();
+        streams.retain_mut(|stream| {
+            while clients.holding(stream.number()).is_none() {
+                let piece = clients.piece(buffer);
+                match sink.pump(stream, piece, now) {
+                    Pumped::Some(count) => {
+                        clients.give(stream.number(), &piece[..count]);
+                        clients.look(Instant::now());
+                        if sink.waiting().is_some() {
+                            break;
+                        }
+                    }
+                    Pumped::Nothing => break,
+                    Pumped::Ended => return false,
+                }
+            }
+            true
+        });
+        if streams.is_empty() && sink.waiting().is_none() {
+            sink.close();
         }
     }
 }

@@ -117,6 +117,37 @@ async fn a_log_that_was_moved_away_is_not_followed_by_a_link() {
     house.close(subject).await;
 }
 
+/// The log writer of a shim: its only child that is no container's.
+fn log_writer(shim: rustix::process::Pid) -> Option<i32> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.into_iter().find(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = format!("PPid:\t{}\n", shim.as_raw_nonzero());
+        status.contains(&line) && status.starts_with("Name:\tpodbay-shim\n") && !status.contains("State:\tZ")
+    })
+}
+
+#[tokio::test]
+async fn a_log_writer_that_dies_is_replaced_though_all_of_that_is_heard_at_once() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let house = House::new("writer");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("writer")).await.unwrap();
+    let id = subject.start(&sandbox, &script(&subject, "while :; do echo on; sleep 0.01; done")).await.unwrap();
+    let log = subject.runtime.container_status(&id).await.unwrap().log_path;
+    wait_for("it writes", || log_text(&log).contains("on")).await;
+    let shim = super::survival::shim_of(&house, &sandbox);
+    let first = log_writer(shim).unwrap();
+    kill_process(shim, Signal::STOP).unwrap();
+    kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+    wait_for("it is dead", || log_writer(shim).is_none()).await;
+    let before = log_text(&log).len();
+    kill_process(shim, Signal::CONT).unwrap();
+    wait_for("another writes", || log_text(&log).len() > before).await;
+    assert_ne!(log_writer(shim), Some(first));
+    house.close(subject).await;
+}
+
 #[tokio::test]
 async fn a_client_that_hangs_holds_up_neither_the_container_nor_its_log_nor_others() {
     let house = House::new("hangs");
@@ -146,6 +177,7 @@ async fn a_client_that_hangs_holds_up_neither_the_container_nor_its_log_nor_othe
     let mut late = String::new();
     std::fs::File::from(hangs.stdout.unwrap()).read_to_string(&mut late).unwrap();
     assert!(late.starts_with("0 is a line") && late.len() < 512 << 10, "{}", late.len());
+    assert!(late.ends_with(" bytes left out, this client was too slow]\r\n"), "{}", &late[late.len() - 200..]);
     assert_eq!(hangs.exit.await.unwrap(), 7);
     house.close(subject).await;
 }
