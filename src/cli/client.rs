@@ -25,7 +25,8 @@ pub async fn connect(args: &ClientArgs) -> anyhow::Result<Client> {
     let path = kubeconfig(args)?;
     // Read here: the library's error hides whether the file is missing or forbidden.
     let text = std::fs::read_to_string(&path).with_context(|| format!("read kubeconfig {}", path.display()))?;
-    let kubeconfig = Kubeconfig::from_yaml(&text).with_context(|| format!("read kubeconfig {}", path.display()))?;
+    // By the reader of manifests: the library's own would be another in the program.
+    let kubeconfig: Kubeconfig = serde_yaml::from_str(&text).with_context(|| format!("read kubeconfig {}", path.display()))?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("use kubeconfig {}", path.display()))?;
