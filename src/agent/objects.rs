@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicResourceScope;
@@ -117,32 +117,105 @@ impl<T: Resource<DynamicType = ()> + DeserializeOwned + Serialize> Objects<T> {
         self.api.delete(name, params).await.map(drop)
     }
 
-    /// Lists and then follows them, without end. What cannot be read is an error and passed over.
+    /// Lists and then follows them, without end. A change that cannot be read is an error and passed over; a list of which
+    /// one cannot be read is an error in place of its end, and all is listed anew.
     pub fn watch<B: Backoff + 'static>(
         &self,
         config: watcher::Config,
         patience: B,
     ) -> impl Stream<Item = watcher::Result<Event<T>>> + use<T, B> {
-        watcher(self.api.clone(), config).backoff(patience).map(|event| {
-            let typed = match event? {
-                Event::Init => Ok(Event::Init),
-                Event::InitDone => Ok(Event::InitDone),
-                Event::InitApply(object) => object.typed().map(Event::InitApply),
-                Event::Apply(object) => object.typed().map(Event::Apply),
-                Event::Delete(object) => object.typed().map(Event::Delete),
-            };
-            typed.map_err(watcher::Error::WatchFailed)
-        })
+        let api = self.api.clone();
+        let fresh = move || (watcher(api.clone(), config.clone()).boxed(), Listing::default());
+        let typed = stream::unfold((fresh(), fresh), async |((mut events, mut listing), fresh)| {
+            loop {
+                let typed = match events.next().await? {
+                    Ok(event) => listing.typed(event),
+                    Err(error) => Some(Err(error)),
+                };
+                if listing.over {
+                    (events, listing) = fresh();
+                }
+                if let Some(typed) = typed {
+                    return Some((typed, ((events, listing), fresh)));
+                }
+            }
+        });
+        typed.backoff(patience)
+    }
+}
+
+/// A list on its way: what is missing in it must not look as if it were gone.
+#[derive(Default)]
+struct Listing {
+    /// Why it is not whole.
+    lacks: Option<Error>,
+    /// It ended so.
+    over: bool,
+}
+
+impl Listing {
+    /// `None`: there is nothing to say before the list's end.
+    fn typed<T: DeserializeOwned>(&mut self, event: Event<Json>) -> Option<watcher::Result<Event<T>>> {
+        let typed = match event {
+            Event::Init => {
+                self.lacks = None;
+                Ok(Event::Init)
+            }
+            Event::InitApply(object) => match object.typed() {
+                Ok(object) => Ok(Event::InitApply(object)),
+                Err(error) => {
+                    self.lacks.get_or_insert(error);
+                    return None;
+                }
+            },
+            Event::InitDone => match self.lacks.take() {
+                None => Ok(Event::InitDone),
+                Some(error) => {
+                    self.over = true;
+                    Err(error)
+                }
+            },
+            Event::Apply(object) => object.typed().map(Event::Apply),
+            Event::Delete(object) => object.typed().map(Event::Delete),
+        };
+        Some(typed.map_err(watcher::Error::WatchFailed))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
     use k8s_openapi::api::core::v1::Pod;
+    use kube::client::Body;
     use kube::core::WatchEvent;
     use serde_json::json;
 
+    use super::super::follow::Patience;
     use super::*;
+
+    #[tokio::test]
+    async fn a_list_that_cannot_all_be_read_has_no_end() {
+        let pod = |name: &str, containers: Value| json!({"metadata": {"name": name}, "spec": {"containers": containers}});
+        let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"},
+            "items": [pod("bad", json!(5)), pod("good", json!([]))]})
+        .to_string();
+        let answer = move |_: http::Request<Body>| {
+            let answer = http::Response::new(Body::from(list.clone().into_bytes()));
+            async { Ok::<_, Infallible>(answer) }
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let events = Objects::<Pod>::all(client).watch(watcher::Config::default(), Patience::default());
+        let told = events.take(6).map(|event| match event {
+            Ok(Event::Init) => "begin".to_owned(),
+            Ok(Event::InitApply(pod)) => pod.metadata.name.unwrap_or_default(),
+            Err(_) => "error".to_owned(),
+            other => format!("{other:?}"),
+        });
+        let told = tokio::time::timeout(Duration::from_secs(60), told.collect::<Vec<_>>()).await.unwrap();
+        assert_eq!(told, ["begin", "good", "error", "begin", "good", "error"]);
+    }
 
     #[test]
     fn an_event_of_a_watch_is_read() {
