@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{Feed, Inlet, Lane, Outlet, PIECE_BYTES, Shared, Tasks, Word, inlet, room};
+use super::lane::{Feed, Inlet, Lane, Outlet, PIECE_BYTES, ROOM_BYTES, Shared, Tasks, Word, inlet, room};
 use super::session::{Ends, Report};
 use super::{Remote, Wanted, forward, refuse, remote};
 use crate::cri::Runtime;
@@ -37,8 +37,8 @@ const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const PORTS: &str = "v4.channel.k8s.io";
 /// Channels are numbered in a byte, two for each.
 const PORTS_LIMIT: usize = 120;
-/// Nobody sends longer ones.
-const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
+/// As much as nobody may leave untaken. Kubectl sends 32 KiB at a time.
+const MESSAGE_LIMIT_BYTES: usize = ROOM_BYTES;
 
 /// Answers the request and serves what is wanted.
 pub async fn upgrade(runtime: Arc<dyn Runtime>, wanted: Wanted, mut parts: Parts) -> Response {
@@ -90,21 +90,24 @@ async fn write(mut socket: SplitSink<WebSocket, Message>, mut words: mpsc::Recei
 
 /// The lanes into which messages go.
 #[derive(Default)]
-struct Feeds(BTreeMap<u8, Feed>);
+pub(super) struct Feeds(BTreeMap<u8, Feed>);
 
 impl Feeds {
-    fn open(&mut self, channel: u8, room: &Arc<Semaphore>) -> Inlet {
+    pub fn open(&mut self, channel: u8, room: &Arc<Semaphore>) -> Inlet {
         let (feed, inlet) = inlet(room, None);
         self.0.insert(channel, feed);
         inlet
     }
 
-    async fn hear(&mut self, data: Bytes) {
+    pub async fn hear(&mut self, data: Bytes) {
         match data.split_first() {
             Some((&CLOSE, [channel])) => drop(self.0.remove(channel)),
-            Some((channel, [_, ..])) => {
+            Some((channel, bytes)) => {
                 if let Some(feed) = self.0.get(channel) {
-                    feed.push(data.slice(1..)).await;
+                    for piece in bytes.chunks(PIECE_BYTES) {
+                        // Copied: the message holds on to the whole buffer that it was read into.
+                        feed.push(Bytes::copy_from_slice(piece)).await;
+                    }
                 }
             }
             _ => {}
