@@ -315,6 +315,15 @@ pub struct ExecRequest {
     pub stderr: bool,
 }
 
+impl ExecRequest {
+    /// # Errors
+    /// It asks for no stream: then there is nothing to be joined with.
+    pub fn check(&self) -> Result<(), CriError> {
+        let any = self.stdin || self.stdout || self.stderr;
+        any.then_some(()).ok_or_else(|| CriError::Invalid("you must specify at least 1 of stdin, stdout, stderr".into()))
+    }
+}
+
 /// What a container or a pod has used until now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -449,6 +458,9 @@ pub enum CriError {
     /// The runtime does not answer: nothing is known of its pods. Never "no pods".
     #[error("runtime is unreachable: {0}")]
     Unreachable(String),
+    /// There is no more room for it (gRPC ResourceExhausted).
+    #[error("{0}")]
+    Exhausted(String),
     /// Image pulls: will not get better by trying again soon (no such image, denied).
     #[error("pull {reference}: {cause}")]
     Pull { reference: String, cause: String },

@@ -70,7 +70,7 @@ impl From<CriError> for Refusal {
         let status = match &error {
             CriError::NotFound(_) => StatusCode::NOT_FOUND,
             CriError::Invalid(_) => StatusCode::BAD_REQUEST,
-            CriError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            CriError::Unreachable(_) | CriError::Exhausted(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())

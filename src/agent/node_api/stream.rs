@@ -46,6 +46,7 @@ async fn join(
         stdout: query.flag(["output", "stdout"]),
         stderr: query.flag(["error", "stderr"]) && !tty,
     };
+    wanted.check()?;
     let found = api.running(&namespace, &pod, &container).await?;
     let remote = Remote { verb, container: found.id, request: wanted };
     Ok(serve(Arc::clone(&api.runtime), Wanted::Remote(remote), request).await)

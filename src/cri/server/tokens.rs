@@ -7,10 +7,19 @@ use std::time::Duration;
 const LIFE: Duration = Duration::from_secs(60);
 /// Callers that were answered and have not come.
 const LIMIT: usize = 1000;
+/// What they want, together: commands may be long.
+const LIMIT_BYTES: usize = 32 << 20;
 
 /// Tokens that were given out. Times are measured from any one moment.
 #[derive(Debug)]
-pub struct Tokens<T>(BTreeMap<String, (Duration, T)>);
+pub struct Tokens<T>(BTreeMap<String, Given<T>>);
+
+#[derive(Debug)]
+struct Given<T> {
+    until: Duration,
+    bytes: usize,
+    wanted: T,
+}
 
 impl<T> Default for Tokens<T> {
     fn default() -> Self {
@@ -19,21 +28,21 @@ impl<T> Default for Tokens<T> {
 }
 
 impl<T> Tokens<T> {
-    /// Says whether there was room for it. `place` is a path's end: the verb and a token nobody can guess.
-    pub fn put(&mut self, place: String, wanted: T, now: Duration) -> bool {
-        if self.0.len() >= LIMIT {
-            self.0.retain(|_, (until, _)| *until > now);
-        }
-        let room = self.0.len() < LIMIT;
+    /// Says whether there was room for it, which takes so many bytes. `place` is a path's end: the verb and a token nobody
+    /// can guess.
+    pub fn put(&mut self, place: String, wanted: T, bytes: usize, now: Duration) -> bool {
+        self.0.retain(|_, given| given.until > now);
+        let held: usize = self.0.values().map(|given| given.bytes).sum();
+        let room = self.0.len() < LIMIT && held + bytes <= LIMIT_BYTES;
         if room {
-            self.0.insert(place, (now + LIFE, wanted));
+            self.0.insert(place, Given { until: now + LIFE, bytes, wanted });
         }
         room
     }
 
     /// What it stands for; never twice.
     pub fn take(&mut self, place: &str, now: Duration) -> Option<T> {
-        self.0.remove(place).filter(|(until, _)| *until > now).map(|(_, wanted)| wanted)
+        self.0.remove(place).filter(|given| given.until > now).map(|given| given.wanted)
     }
 }
 
@@ -48,7 +57,7 @@ mod tests {
     #[test]
     fn a_token_is_good_once_and_for_a_minute() {
         let mut tokens = Tokens::default();
-        assert!(tokens.put("exec/a".into(), "it", at(0)) && tokens.put("exec/b".into(), "it", at(0)));
+        assert!(tokens.put("exec/a".into(), "it", 1, at(0)) && tokens.put("exec/b".into(), "it", 1, at(0)));
         assert_eq!(tokens.take("attach/a", at(1)), None);
         assert_eq!(tokens.take("exec/a", at(59)), Some("it"));
         assert_eq!(tokens.take("exec/a", at(59)), None);
@@ -59,10 +68,13 @@ mod tests {
     fn tokens_that_nobody_comes_for_are_bounded() {
         let mut tokens = Tokens::default();
         for number in 0..LIMIT {
-            assert!(tokens.put(number.to_string(), "it", at(0)));
+            assert!(tokens.put(number.to_string(), "it", 1, at(0)));
         }
-        assert!(!tokens.put("one more".into(), "it", at(59)));
-        assert!(tokens.put("later".into(), "it", at(60)));
+        assert!(!tokens.put("one more".into(), "it", 1, at(59)));
+        assert!(tokens.put("later".into(), "it", LIMIT_BYTES - 1, at(60)));
         assert_eq!(tokens.0.len(), 1);
+        assert!(tokens.put("short".into(), "it", 1, at(60)));
+        assert!(!tokens.put("long".into(), "it", 1, at(60)), "there is room for no more bytes");
+        assert!(tokens.take("later", at(61)).is_some() && tokens.put("long".into(), "it", LIMIT_BYTES - 1, at(61)));
     }
 }

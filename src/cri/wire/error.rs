@@ -17,6 +17,7 @@ pub fn to_status(error: &CriError) -> Status {
         CriError::Unsupported(_) => Code::Unimplemented,
         CriError::Timeout(_) => Code::DeadlineExceeded,
         CriError::Unreachable(_) => Code::Unavailable,
+        CriError::Exhausted(_) => Code::ResourceExhausted,
     };
     // A header of HTTP/2 carries it: not without end.
     Status::new(code, cut(error.to_string()))
@@ -50,6 +51,7 @@ pub fn from_status(attempt: &str, status: &Status) -> CriError {
         // Cancelled: our own limit ran out before the answer came.
         Code::DeadlineExceeded | Code::Cancelled => CriError::Timeout(attempt.to_owned()),
         Code::Unavailable => CriError::Unreachable(format!("{attempt}: {text}")),
+        Code::ResourceExhausted => CriError::Exhausted(format!("{attempt}: {text}")),
         _ => CriError::failed(attempt, text),
     }
 }
@@ -68,6 +70,7 @@ mod tests {
             CriError::Timeout("exec".into()),
             CriError::Unreachable("gone".into()),
             CriError::Unsupported("dance".into()),
+            CriError::Exhausted("full".into()),
         ];
         for error in all {
             let back = from_status("exec", &to_status(&error));
