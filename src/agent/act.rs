@@ -135,7 +135,7 @@ async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Opti
             let handler = context.references.handler(class).await;
             config.runtime_handler = handler.map_err(|error| CriError::failed("choose the pod's runtime", error))?;
         }
-        config.users = users(context, &scene.pod).await?;
+        config.users = users(context, &scene.pod, &config.runtime_handler).await?;
         if let Some(dead) = after {
             context.runtime.stop_pod_sandbox(dead).await?;
         }
@@ -154,12 +154,12 @@ async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Opti
 }
 
 /// The ids of a pod's own user namespace, if it is to have one.
-async fn users(context: &Context, pod: &Pod) -> Result<Option<IdRange>, CriError> {
+async fn users(context: &Context, pod: &Pod, handler: &str) -> Result<Option<IdRange>, CriError> {
     if !has_own_users(pod) {
         return Ok(None);
     }
     let attempt = || "make a user namespace for the pod".to_owned();
-    if !context.runtime.features().await.user_namespaces {
+    if !context.runtime.features(handler).await?.user_namespaces {
         return Err(CriError::failed(attempt(), "this node's runtime cannot, or its kernel: see the node's conditions"));
     }
     let (layout, uid) = (context.layout.clone(), uid(pod).to_owned());
@@ -172,10 +172,18 @@ fn has_own_users(pod: &Pod) -> bool {
 }
 
 /// What depends on what the runtime can do, and on the ids that the pod has.
-async fn suit(context: &Context, pod: &Pod, container: &Container, config: &mut ContainerConfig) -> Result<(), String> {
+async fn suit(
+    context: &Context,
+    pod: &Pod,
+    container: &Container,
+    config: &mut ContainerConfig,
+    sandbox: &str,
+) -> Result<(), String> {
     let deep = config.mounts.iter().any(|mount| mount.recursive_readonly);
     if deep || config.security.strict_groups {
-        let can = context.runtime.features().await;
+        // Not known is not no: it is asked again.
+        let told = async { context.runtime.features(&context.runtime.pod_sandbox_status(sandbox).await?.runtime_handler).await };
+        let can = told.await.map_err(|error: CriError| error.to_string())?;
         if config.security.strict_groups && !can.supplemental_groups_policy {
             return Err("supplementalGroupsPolicy: this node's runtime does not know the policy `Strict`".to_owned());
         }
@@ -202,7 +210,7 @@ async fn suit(context: &Context, pod: &Pod, container: &Container, config: &mut 
 
 async fn create(context: &Context, scene: &Scene, name: &str, (attempt, delay): (u32, u32), sandbox: &str) -> Vec<Effect> {
     let subject = || Subject::Container(name.to_owned());
-    let config = match container_config(context, scene, name, attempt, delay).await {
+    let config = match container_config(context, scene, name, (attempt, delay), sandbox).await {
         Ok(config) => config,
         Err(cause) => {
             context.events.pod(&scene.pod, Some(name), true, "Failed", format!("Error: {cause}"));
@@ -224,7 +232,13 @@ async fn create(context: &Context, scene: &Scene, name: &str, (attempt, delay): 
 ///
 /// # Errors
 /// What it refers to is not there; the text is for a person and holds no values.
-async fn container_config(context: &Context, scene: &Scene, name: &str, attempt: u32, delay: u32) -> Result<ContainerConfig, String> {
+async fn container_config(
+    context: &Context,
+    scene: &Scene,
+    name: &str,
+    (attempt, delay): (u32, u32),
+    sandbox: &str,
+) -> Result<ContainerConfig, String> {
     let pod = &scene.pod;
     let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
     let container = model::container(spec, name).ok_or_else(|| format!("the pod has no container {name}"))?;
@@ -249,7 +263,7 @@ async fn container_config(context: &Context, scene: &Scene, name: &str, attempt:
     let mounts = mounts.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())?;
     let parts = config::Parts { attempt, delay, mounts: &mounts, security, around: &around, machine: &context.machine };
     let mut config = config::container(pod, container, &parts).map_err(|error| error.to_string())?;
-    suit(context, pod, container, &mut config).await?;
+    suit(context, pod, container, &mut config, sandbox).await?;
     Ok(config)
 }
 

@@ -42,10 +42,10 @@ pub struct Behaviour {
     pub ignores_stop: bool,
 }
 
-/// Of whatever runs.
 /// The one handler it has beside the usual one.
 pub const HANDLER: &str = "fake";
 
+/// Of whatever runs.
 const SOME_USAGE: Usage = Usage {
     cpu_nanos: 1_000_000,
     memory_working_set_bytes: 1 << 20,
@@ -263,8 +263,11 @@ impl Runtime for FakeRuntime {
         "fake://0.1.0".into()
     }
 
-    async fn features(&self) -> Features {
-        Features { user_namespaces: true, recursive_read_only_mounts: true, supplemental_groups_policy: true }
+    async fn features(&self, _handler: &str) -> Result<Features, CriError> {
+        if let Some(cause) = &self.lock().unreachable {
+            return Err(CriError::Unreachable(cause.clone()));
+        }
+        Ok(Features { user_namespaces: true, recursive_read_only_mounts: true, supplemental_groups_policy: true })
     }
 
     async fn status(&self) -> Vec<RuntimeCondition> {

@@ -41,9 +41,9 @@ pub trait Runtime: Send + Sync {
         vec![String::new()]
     }
 
-    /// What it can do that not every runtime can. Unknown is no.
-    async fn features(&self) -> Features {
-        Features::default()
+    /// What a handler of it can do that not every runtime can. Unknown is no.
+    async fn features(&self, _handler: &str) -> Result<Features, CriError> {
+        Ok(Features::default())
     }
 
     /// Creates and starts a pod's sandbox, network included. Returns the id.
@@ -64,6 +64,10 @@ pub trait Runtime: Send + Sync {
     async fn remove_container(&self, id: &str) -> Result<(), CriError>;
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>, CriError>;
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, CriError>;
+    /// The same list without those that cannot be looked at, for work in which each is a case of its own.
+    async fn list_answering(&self) -> Result<Vec<ContainerStatus>, CriError> {
+        self.list_containers().await
+    }
 
     /// Runs a command to its end; output bounded to 16 MiB a stream; killed at the timeout
     /// ([`CriError::Timeout`]). Zero: no limit.

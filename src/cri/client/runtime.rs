@@ -58,6 +58,14 @@ impl Shared {
         Ok(Some(found))
     }
 
+    /// What each look at a listed container has brought.
+    async fn looks(&self) -> Result<Vec<Result<Option<ContainerStatus>, CriError>>, CriError> {
+        let listed = self.containers(None).await?;
+        self.ended().retain(|id, _| listed.iter().any(|one| one.id == *id));
+        let looks = listed.into_iter().map(|one| async move { self.status_of(&one).await });
+        Ok(futures::stream::iter(looks).buffered(AT_ONCE).collect().await)
+    }
+
     async fn container(&self, id: &str) -> Result<ContainerStatus, CriError> {
         let missing = || CriError::NotFound(format!("container {id}"));
         let filter = wire::ContainerFilter { id: id.to_owned(), ..wire::ContainerFilter::default() };
@@ -136,16 +144,16 @@ impl Runtime for Client {
         all.unwrap_or_default().into_iter().map(|handler| handler.name).collect()
     }
 
-    async fn features(&self) -> Features {
+    async fn features(&self, handler: &str) -> Result<Features, CriError> {
         let answer = self.shared.runtime().status(request(wire::StatusRequest { verbose: false })).await;
-        let Ok(answer) = got("ask the runtime what it can do", answer) else { return Features::default() };
-        let handlers = answer.runtime_handlers.into_iter();
-        let of_default = handlers.filter(|handler| handler.name.is_empty()).find_map(|handler| handler.features).unwrap_or_default();
-        Features {
-            user_namespaces: of_default.user_namespaces,
-            recursive_read_only_mounts: of_default.recursive_read_only_mounts,
+        let answer = got("ask the runtime what it can do", answer)?;
+        let mut handlers = answer.runtime_handlers.into_iter();
+        let of_handler = handlers.find(|known| known.name == handler).and_then(|known| known.features).unwrap_or_default();
+        Ok(Features {
+            user_namespaces: of_handler.user_namespaces,
+            recursive_read_only_mounts: of_handler.recursive_read_only_mounts,
             supplemental_groups_policy: answer.features.is_some_and(|features| features.supplemental_groups_policy),
-        }
+        })
     }
 
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {
@@ -254,11 +262,18 @@ impl Runtime for Client {
     }
 
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>, CriError> {
-        let listed = self.shared.containers(None).await?;
-        self.shared.ended().retain(|id, _| listed.iter().any(|one| one.id == *id));
-        let looks = listed.into_iter().map(|one| async move { self.shared.status_of(&one).await });
-        let all: Vec<_> = futures::stream::iter(looks).buffered(AT_ONCE).collect().await;
-        all.into_iter().filter_map(Result::transpose).collect()
+        self.shared.looks().await?.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    async fn list_answering(&self) -> Result<Vec<ContainerStatus>, CriError> {
+        let known = |look: Result<_, CriError>| match look {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "a container is passed over");
+                None
+            }
+        };
+        Ok(self.shared.looks().await?.into_iter().filter_map(known).collect())
     }
 
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, CriError> {

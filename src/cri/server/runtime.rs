@@ -174,7 +174,8 @@ impl Core {
             });
             info.insert("info".to_owned(), text.to_string());
         }
-        let can = self.runtime.features().await;
+        // The conditions say what is wrong.
+        let can = self.runtime.features("").await.unwrap_or_default();
         let features = wire::RuntimeHandlerFeatures {
             recursive_read_only_mounts: can.recursive_read_only_mounts,
             user_namespaces: can.user_namespaces,
