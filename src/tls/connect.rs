@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// Finds out that the other side is gone within half a minute, so that no watch waits for ever.
-pub fn keep_alive(stream: &TcpStream) {
+fn keep_alive(stream: &TcpStream) {
     use nix::sys::socket::{setsockopt, sockopt};
     probe(stream);
     // It cannot fail on a TCP socket of Linux; a connection without it still works.
@@ -75,7 +75,8 @@ pub fn authority_of(url: &str) -> Result<Authority, TlsError> {
     format!("{authority}:6443").parse().map_err(|_| wrong())
 }
 
-/// Opens a TLS connection to `address` (`HOST:PORT`) and expects a certificate for `name`.
+/// Opens a TLS connection to `address` (`HOST:PORT`) and expects a certificate for `name`. Its other side may read nothing
+/// for as long as it likes.
 ///
 /// # Errors
 /// No connection, or the wrong peer.
@@ -84,7 +85,7 @@ pub async fn open(address: &str, name: &str, config: Arc<ClientConfig>) -> Resul
     let name = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Address(name.to_owned()))?;
     let connect = async {
         let stream = TcpStream::connect(address).await?;
-        keep_alive(&stream);
+        probe(&stream);
         TlsConnector::from(config).connect(name, stream).await
     };
     match tokio::time::timeout(PATIENCE, connect).await {
@@ -100,6 +101,7 @@ pub async fn open(address: &str, name: &str, config: Arc<ClientConfig>) -> Resul
 pub async fn ask(address: &str, name: &str, config: Arc<ClientConfig>, request: Request<Body>) -> Result<Response<Bytes>, TlsError> {
     let failed = |source| TlsError::Http { address: address.to_owned(), source };
     let stream = open(address, name, config).await?;
+    keep_alive(stream.get_ref().0);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let connection = tokio::spawn(connection);
     let answer = async {
@@ -150,7 +152,12 @@ impl tower::Service<Uri> for Connector {
 
     fn call(&mut self, _uri: Uri) -> Self::Future {
         let Self { address, name, config } = self.clone();
-        Box::pin(async move { open(&address, name, config).await.map(|stream| Open(TokioIo::new(stream))) })
+        Box::pin(async move {
+            let stream = open(&address, name, config).await?;
+            // Answers are read as they come: who takes nothing is gone.
+            keep_alive(stream.get_ref().0);
+            Ok(Open(TokioIo::new(stream)))
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Patience, serve_stream};
 use super::register::{Place, Register};
-use super::{LiveKey, Peer, TlsError, connect::keep_alive};
+use super::{LiveKey, Peer, TlsError, connect::probe};
 
 /// What may be held open, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +187,7 @@ impl Connection {
 type Tls = tokio_rustls::server::TlsStream<TcpStream>;
 
 async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, patience: Duration) -> Option<(Tls, Option<Peer>)> {
-    keep_alive(&stream);
+    probe(&stream);
     let stream = match tokio::time::timeout(patience, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
