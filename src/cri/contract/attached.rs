@@ -58,6 +58,16 @@ impl Client {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+
+    /// Until an answer comes: over a socket it is attached before somebody is there to listen.
+    async fn says_until_it_sees(&mut self, said: &str, text: &str) {
+        let start = Instant::now();
+        while !self.seen().contains(text) {
+            assert!(start.elapsed() < PATIENCE, "{text:?} is not in {:?}", self.seen());
+            self.say(said);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 /// Says back what it hears, and how it ends.
@@ -99,12 +109,10 @@ async fn input_stays_open_or_ends_with_the_first(subject: &Subject) {
     let sandbox = must(subject.runtime.run_pod_sandbox(&subject.pod("input")).await);
     let open = must(subject.start(&sandbox, &parrot(subject, "open")).await);
     let mut first = Client::attach(subject, &open, false).await;
-    first.say("one\n");
-    first.sees("heard one\n").await;
+    first.says_until_it_sees("one\n", "heard one\n").await;
     drop(first);
     let mut second = Client::attach(subject, &open, false).await;
-    second.say("two\n");
-    second.sees("heard two\n").await;
+    second.says_until_it_sees("two\n", "heard two\n").await;
     let once = ContainerConfig { stdin_once: true, ..parrot(subject, "once") };
     let once = must(subject.start(&sandbox, &once).await);
     let mut only = Client::attach(subject, &once, false).await;
@@ -126,17 +134,12 @@ async fn a_terminal_is_talked_to(subject: &Subject) {
     let mut client = Client::attach(subject, &id, true).await;
     assert!(client.session.resize.send((91, 17)).await.is_ok());
     // What is typed comes back, so what is looked for is not in it as it stands.
-    client.say("test -t 0 && test -t 2 && echo its-a-\"terminal\"\n");
-    client.sees("its-a-terminal\r\n").await;
-    let start = Instant::now();
-    while !client.seen().contains("17 91") {
-        assert!(start.elapsed() < PATIENCE, "no such size: {}", client.seen());
-        client.say("stty size\n");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    client.says_until_it_sees("test -t 0 && test -t 2 && echo its-a-\"terminal\"\n", "its-a-terminal\r\n").await;
+    client.says_until_it_sees("stty size\n", "17 91").await;
     drop(client);
     // A key as a person presses it: interrupts, and nothing else.
     let mut client = Client::attach(subject, &id, true).await;
+    client.says_until_it_sees("echo back-\"again\"\n", "back-again").await;
     client.say("echo now-\"sleeping\"; sleep 100000\n");
     client.sees("now-sleeping").await;
     let start = Instant::now();

@@ -146,7 +146,6 @@ fn no_dots(text: &str, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// A path that stays below where it starts.
 /// A path that leads down.
 pub(super) fn descending(text: &str, path: &Path<'_>, errors: &mut Errors) {
     if text.starts_with('/') {
@@ -155,6 +154,7 @@ pub(super) fn descending(text: &str, path: &Path<'_>, errors: &mut Errors) {
     no_dots(text, path, errors);
 }
 
+/// A path that stays below where it starts.
 pub(super) fn relative(text: &str, path: &Path<'_>, errors: &mut Errors) {
     descending(text, path, errors);
     if text.starts_with("..") && text.split('/').next() != Some("..") {

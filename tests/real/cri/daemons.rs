@@ -110,7 +110,7 @@ fn streams_reach_the_pods(admin: &Admin<'_>, pod: &str) {
     let kubectl = concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin/kubectl");
     for websockets in ["true", "false"] {
         let script = format!(
-            "export KUBECTL_PORT_FORWARD_WEBSOCKETS={websockets}; {kubectl} port-forward pod/{pod} 18080:8080 >/dev/null & trap 'kill $!' EXIT; \
+            "export KUBECTL_PORT_FORWARD_WEBSOCKETS={websockets}; {kubectl} port-forward pod/{pod} 18080:8080 >/dev/null & trap 'kill $!; wait' EXIT; \
              until busybox wget -q -O - http://127.0.0.1:18080/hostname; do sleep 0.1; done"
         );
         let mut command = admin.hosts.command("one", "timeout");
