@@ -515,7 +515,7 @@ impl Runtime for FakeRuntime {
             };
             drop(output);
             // Whoever asked may have left.
-            exit_tx.send(code).ok();
+            exit_tx.send(Ok(code)).ok();
         });
         Ok(ExecSession {
             stdin: request.stdin.then(|| OwnedFd::from(stdin)),

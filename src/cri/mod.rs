@@ -141,8 +141,8 @@ pub struct ExecSession {
     pub stdout: Option<OwnedFd>,
     /// Never with a terminal.
     pub stderr: Option<OwnedFd>,
-    /// The exit code (128 + signal where a signal ended it). Dropping it does not end the command.
-    pub exit: tokio::sync::oneshot::Receiver<i32>,
+    /// The exit code (128 + signal where a signal ended it), or why there is none. Dropping it does not end the command.
+    pub exit: tokio::sync::oneshot::Receiver<Result<i32, String>>,
     /// Size changes for a terminal: (columns, rows).
     pub resize: tokio::sync::mpsc::Sender<(u16, u16)>,
 }

@@ -223,7 +223,7 @@ async fn exit_code(socket: &mut tokio::net::UnixStream) -> Option<i32> {
 /// Sees a command or a container to its end and its terminal through its sizes, unless nobody wants to know any more.
 pub(super) async fn attend(
     mut socket: tokio::net::UnixStream,
-    mut exit: oneshot::Sender<i32>,
+    mut exit: oneshot::Sender<Result<i32, String>>,
     mut sizes: mpsc::Receiver<(u16, u16)>,
     terminal: Option<OwnedFd>,
 ) {
@@ -246,5 +246,5 @@ pub(super) async fn attend(
         }
     };
     // Whoever asked may have left; a dead shim has killed the command.
-    exit.send(code.unwrap_or(137)).ok();
+    exit.send(Ok(code.unwrap_or(137))).ok();
 }

@@ -538,7 +538,7 @@ async fn terminals_have_sizes_and_echo() {
         std::fs::File::from(stdout).read_to_end(&mut text).ok();
         String::from_utf8(text).unwrap()
     });
-    assert_eq!(session.exit.await.unwrap(), 9);
+    assert_eq!(session.exit.await.unwrap(), Ok(9));
     let text = text.await.unwrap();
     assert!(text.contains("37 101"), "{text}");
     house.close(subject).await;

@@ -29,8 +29,6 @@ use crate::tls::connect::probe;
 const DIAL: Duration = Duration::from_secs(30);
 /// Of what the runtime says when it refuses, or of an outcome.
 const WORDS_LIMIT_BYTES: usize = 64 << 10;
-/// The exit code of a command that could not be started, as shells and container engines have it.
-const NOT_STARTED: i32 = 126;
 
 /// A SPDY connection to where the runtime's answer leads.
 async fn dial(attempt: &str, url: &str, protocol: &str) -> Result<Connection, CriError> {
@@ -120,7 +118,7 @@ struct Session {
 
 impl Session {
     /// Until the runtime has told the outcome, or nobody here wants to know it.
-    async fn keep(self, connection: Connection, mut exit: oneshot::Sender<i32>) {
+    async fn keep(self, connection: Connection, mut exit: oneshot::Sender<Result<i32, String>>) {
         let Self { inward, mut out, mut err, outcome, sizes } = self;
         let outputs = async { tokio::join!(copy_out(&mut out), copy_out(&mut err), read_all(outcome)).2 };
         let inputs = async {
@@ -132,18 +130,11 @@ impl Session {
             () = inputs => return,
             () = exit.closed() => return,
         };
-        let code = code_of(&outcome);
-        if let (Err(Some(cause)), Some((end, _))) = (&code, err.as_ref().or(out.as_ref())) {
-            // There is no other way to tell it.
-            end.write_all(format!("{cause}\n").as_bytes()).await.ok();
-        }
         drop((out, err));
-        match code {
-            Ok(code) => exit.send(code).ok(),
-            Err(Some(_)) => exit.send(NOT_STARTED).ok(),
-            // Nobody knows: the connection broke.
-            Err(None) => None,
-        };
+        // Nobody knows it where the connection broke.
+        if let Some(told) = code_of(&outcome) {
+            exit.send(told).ok();
+        }
         connection.end().await;
     }
 }
@@ -186,15 +177,15 @@ async fn read_all(inlet: Option<Inlet>) -> Vec<u8> {
     all
 }
 
-/// The exit code that an outcome tells, else why there is none, where that is said.
-fn code_of(outcome: &[u8]) -> Result<i32, Option<String>> {
-    let status: serde_json::Value = serde_json::from_slice(outcome).map_err(|_| None)?;
+/// The exit code that an outcome tells, or why there is none; `None`: it tells nothing.
+fn code_of(outcome: &[u8]) -> Option<Result<i32, String>> {
+    let status: serde_json::Value = serde_json::from_slice(outcome).ok()?;
     if status["status"] == "Success" {
-        return Ok(0);
+        return Some(Ok(0));
     }
     let causes = status["details"]["causes"].as_array().into_iter().flatten();
     let mut codes = causes.filter(|cause| cause["reason"] == "ExitCode").filter_map(|cause| cause["message"].as_str()?.parse().ok());
-    codes.next().ok_or_else(|| Some(status["message"].as_str().unwrap_or("the command failed").to_owned()))
+    Some(codes.next().ok_or_else(|| status["message"].as_str().unwrap_or("the command failed").to_owned()))
 }
 
 /// A connection to a port at a URL.
@@ -208,13 +199,23 @@ pub(super) async fn forward(attempt: &str, url: &str, port: u16) -> Result<Box<d
     let data = connection.open(&headers("data")).await.ok_or_else(refused)?;
     let (near, far) = tokio::io::duplex(4 * PIECE_BYTES);
     let failure = Arc::new(Mutex::new(None));
-    tokio::spawn(carry(connection, far, data, error.inlet, Arc::clone(&failure)));
-    Ok(Box::new(Forwarded { stream: near, failure }))
+    let (held, dropped) = oneshot::channel();
+    tokio::spawn(carry(connection, far, data, error.inlet, (Arc::clone(&failure), dropped)));
+    Ok(Box::new(Forwarded { stream: near, failure, _held: held }))
 }
 
-async fn carry(connection: Connection, far: DuplexStream, data: Stream, error: Inlet, failure: Arc<Mutex<Option<String>>>) {
+type Failure = Arc<Mutex<Option<String>>>;
+
+async fn carry(
+    connection: Connection,
+    far: DuplexStream,
+    data: Stream,
+    error: Inlet,
+    (failure, dropped): (Failure, oneshot::Receiver<()>),
+) {
     let (mut read, mut write) = tokio::io::split(far);
     let Stream { mut inlet, outlet, .. } = data;
+    let given_up = outlet.clone();
     let inward = async {
         let mut buffer = vec![0; PIECE_BYTES];
         while let Ok(count) = read.read(&mut buffer).await {
@@ -241,6 +242,8 @@ async fn carry(connection: Connection, far: DuplexStream, data: Stream, error: I
     tokio::select! {
         () = outward => {}
         () = inward => {}
+        // Nobody is left who would read or write it, whatever the pod still has to say.
+        _ = dropped => given_up.reset().await,
     }
     connection.end().await;
 }
@@ -248,7 +251,9 @@ async fn carry(connection: Connection, far: DuplexStream, data: Stream, error: I
 /// The pod's side of a forwarded port: what went wrong there is told at its end.
 struct Forwarded {
     stream: DuplexStream,
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Failure,
+    /// Dropped with it.
+    _held: oneshot::Sender<()>,
 }
 
 impl AsyncRead for Forwarded {
@@ -283,11 +288,11 @@ mod tests {
 
     #[test]
     fn outcomes_have_a_code_or_a_cause() {
-        assert_eq!(code_of(br#"{"metadata":{},"status":"Success"}"#), Ok(0));
+        assert_eq!(code_of(br#"{"metadata":{},"status":"Success"}"#), Some(Ok(0)));
         let failed = br#"{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
-        assert_eq!(code_of(failed), Ok(7));
-        assert_eq!(code_of(br#"{"status":"Failure","message":"no such program"}"#), Err(Some("no such program".to_owned())));
-        assert_eq!(code_of(b""), Err(None));
+        assert_eq!(code_of(failed), Some(Ok(7)));
+        assert_eq!(code_of(br#"{"status":"Failure","message":"no such program"}"#), Some(Err("no such program".to_owned())));
+        assert_eq!(code_of(b""), None);
     }
 
     #[test]

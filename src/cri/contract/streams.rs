@@ -51,7 +51,7 @@ async fn echoes(session: &mut ExecSession, text: &'static str, expected: &'stati
 }
 
 async fn code(session: ExecSession) -> Option<i32> {
-    tokio::time::timeout(PATIENCE, session.exit).await.ok().and_then(Result::ok)
+    tokio::time::timeout(PATIENCE, session.exit).await.ok().and_then(Result::ok).and_then(Result::ok)
 }
 
 /// Commands with streams, which every implementation understands.

@@ -71,11 +71,11 @@ pub async fn run(ends: Ends, session: Result<ExecSession, CriError>, verb: Verb)
                         _ = &mut outputs => {}
                         () = until_told(told) => drop(outputs.await),
                     }
-                    self::outcome(Some(0))
+                    self::outcome(Some(Ok(0)))
                 }
                 Verb::Attach => {
                     until_told(told).await;
-                    self::outcome(Some(0))
+                    self::outcome(Some(Ok(0)))
                 }
             }
         }
@@ -93,7 +93,7 @@ pub async fn run(ends: Ends, session: Result<ExecSession, CriError>, verb: Verb)
 }
 
 /// A runtime that does not say when a container ends lets its output say it.
-async fn until_told(told: impl Future<Output = Option<i32>>) {
+async fn until_told<T>(told: impl Future<Output = Option<T>>) {
     if told.await.is_none() {
         std::future::pending().await
     }
@@ -109,14 +109,15 @@ async fn tell(outlet: &Outlet, report: Report, status: &serde_json::Value) {
 }
 
 /// The Status that a command has as its outcome.
-fn outcome(code: Option<i32>) -> serde_json::Value {
+fn outcome(code: Option<Result<i32, String>>) -> serde_json::Value {
     match code {
-        Some(0) => json!({"metadata": {}, "status": "Success"}),
-        Some(code) => json!({
+        Some(Ok(0)) => json!({"metadata": {}, "status": "Success"}),
+        Some(Ok(code)) => json!({
             "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
             "message": format!("command terminated with non-zero exit code: exit code {code}"),
             "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}
         }),
+        Some(Err(cause)) => refusal(&cause),
         None => refusal("the runtime did not say how the command ended"),
     }
 }
@@ -219,10 +220,12 @@ mod tests {
 
     #[test]
     fn outcomes_are_what_kubectl_reads() {
-        assert_eq!(outcome(Some(0))["status"], "Success");
-        let failed = outcome(Some(7));
+        assert_eq!(outcome(Some(Ok(0)))["status"], "Success");
+        let failed = outcome(Some(Ok(7)));
         assert_eq!((failed["reason"].as_str(), failed["details"]["causes"][0]["message"].as_str()), (Some("NonZeroExitCode"), Some("7")));
         assert_eq!(outcome(None)["reason"], "InternalError");
+        let refused = outcome(Some(Err("no such program".into())));
+        assert_eq!((refused["reason"].as_str(), refused["message"].as_str()), (Some("InternalError"), Some("no such program")));
     }
 
     #[test]

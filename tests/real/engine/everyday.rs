@@ -23,7 +23,7 @@ async fn everybody_can_open_its_standard_streams() {
         let command = ["sh", "-c", write].map(str::to_owned).to_vec();
         let request = ExecRequest { command, tty: true, stdin: false, stdout: true, stderr: false };
         let session = subject.runtime.exec(&id, &request).await.unwrap();
-        assert_eq!(session.exit.await.unwrap(), 0, "{name}: a command with a terminal");
+        assert_eq!(session.exit.await.unwrap(), Ok(0), "{name}: a command with a terminal");
     }
     house.close(subject).await;
 }

@@ -58,7 +58,7 @@ async fn they_are_that_runtimes_and_run_on_without_the_engine() {
         stdout: true,
         stderr: false,
     };
-    assert_eq!(subject.runtime.exec(&id, &tty).await.unwrap().exit.await.unwrap(), 4);
+    assert_eq!(subject.runtime.exec(&id, &tty).await.unwrap().exit.await.unwrap(), Ok(4));
     assert_eq!(exec(&subject, &id, "touch /tmp/go").await.0, 0);
     let ended = subject.until_exited(&id).await;
     assert_eq!((ended.exit_code, log_text(&ended.log_path)), (5, "one\ntwo\n1000\n".to_owned()));

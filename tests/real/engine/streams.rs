@@ -60,7 +60,7 @@ async fn who_is_attached_is_so_again_after_a_restart_of_the_engine() {
     say(&after, "while [ \"$(stty size 2>/dev/null)\" != '11 77' ]; do sleep 0.01; done; echo re\"sized\"\n");
     read_until(&after, "resized");
     say(&after, "exit 4\n");
-    assert_eq!(after.exit.await.unwrap(), 4);
+    assert_eq!(after.exit.await.unwrap(), Ok(4));
     house.close(subject).await;
 }
 
@@ -172,13 +172,13 @@ async fn a_client_that_hangs_holds_up_neither_the_container_nor_its_log_nor_othe
     assert_eq!(ended.exit_code, 7);
     wait_for("the log has its end", || log_text(&ended.log_path).ends_with("all\n")).await;
     assert!(reader.join().unwrap().ends_with("all\n"));
-    assert_eq!(reads.exit.await.unwrap(), 7);
+    assert_eq!(reads.exit.await.unwrap(), Ok(7));
     // What the one that hangs has missed it hears of, when it reads after all.
     let mut late = String::new();
     std::fs::File::from(hangs.stdout.unwrap()).read_to_string(&mut late).unwrap();
     assert!(late.starts_with("0 is a line") && late.len() < 512 << 10, "{}", late.len());
     assert!(late.ends_with(" bytes left out, this client was too slow]\r\n"), "{}", &late[late.len() - 200..]);
-    assert_eq!(hangs.exit.await.unwrap(), 7);
+    assert_eq!(hangs.exit.await.unwrap(), Ok(7));
     house.close(subject).await;
 }
 

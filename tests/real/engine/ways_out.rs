@@ -97,7 +97,7 @@ async fn no_descriptor_is_left_to_a_container_or_a_command() {
             std::io::Read::read_to_end(&mut std::fs::File::from(stdout), &mut text).ok();
             String::from_utf8_lossy(&text).into_owned()
         });
-        assert_eq!(session.exit.await.unwrap(), 0);
+        assert_eq!(session.exit.await.unwrap(), Ok(0));
         let text = text.await.unwrap();
         assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2"], "a command with a terminal in {name}");
     }
