@@ -172,13 +172,7 @@ fn has_own_users(pod: &Pod) -> bool {
 }
 
 /// What depends on what the runtime can do, and on the ids that the pod has.
-async fn suit(
-    context: &Context,
-    pod: &Pod,
-    container: &Container,
-    config: &mut ContainerConfig,
-    sandbox: &str,
-) -> Result<(), String> {
+async fn suit(context: &Context, pod: &Pod, container: &Container, config: &mut ContainerConfig, sandbox: &str) -> Result<(), String> {
     let deep = config.mounts.iter().any(|mount| mount.recursive_readonly);
     if deep || config.security.strict_groups {
         // Not known is not no: it is asked again.

@@ -27,8 +27,7 @@ const SESSIONS: usize = 1024;
 /// Connections at once of those who have not shown a good token yet: any user of this host may come.
 const STRANGERS: usize = 256;
 /// Whoever comes has one thing to say; a session's connection is no longer served here.
-const PATIENCE: Patience =
-    Patience { headers: Duration::from_secs(5), idle: Duration::from_secs(5), life: Some(Duration::from_secs(30)) };
+const PATIENCE: Patience = Patience { headers: Duration::from_secs(5), idle: Duration::from_secs(5), life: Some(Duration::from_secs(30)) };
 
 /// What callers may have, and where they get it.
 pub struct Streams {
