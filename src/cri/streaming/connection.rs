@@ -40,6 +40,8 @@ pub struct Stream {
     pub headers: Headers,
     pub inlet: Inlet,
     pub outlet: Outlet,
+    /// Comes when the other side gives the stream up, or with the connection's end.
+    pub given_up: oneshot::Receiver<()>,
 }
 
 impl Stream {
@@ -49,14 +51,23 @@ impl Stream {
     }
 }
 
-/// Streams whose other end may still send.
+/// Streams whose other end may still send or give them up.
 #[derive(Default)]
 struct Table(BTreeMap<u32, Entry>);
 
 struct Entry {
-    feed: Feed,
+    /// None: it sends no more.
+    feed: Option<Feed>,
     /// Waits for the answer to a stream of ours.
     reply: Option<oneshot::Sender<()>>,
+    /// Dropped with the entry.
+    given_up: oneshot::Sender<()>,
+}
+
+impl Entry {
+    fn matters(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| !feed.is_closed()) || !self.given_up.is_closed()
+    }
 }
 
 type Open = Arc<Mutex<Table>>;
@@ -119,7 +130,8 @@ impl Connection {
         let outlet = self.tasks.shared.outlet(Lane::Stream(id));
         let (feed, inlet) = inlet(&self.room, Some(outlet.clone()));
         let (reply, answered) = oneshot::channel();
-        lock(&self.open).0.insert(id, Entry { feed, reply: Some(reply) });
+        let (giving_up, given_up) = oneshot::channel();
+        lock(&self.open).0.insert(id, Entry { feed: Some(feed), reply: Some(reply), given_up: giving_up });
         let syn = frame::syn_stream(id, &self.deflate.write(headers));
         self.tasks.shared.output.send(Word::Frame(syn)).await.ok()?;
         tokio::select! {
@@ -128,7 +140,7 @@ impl Connection {
             answer = tokio::time::timeout(REPLY, answered) => answer.ok()?.ok()?,
             () = self.tasks.shared.gone.cancelled() => return None,
         }
-        Some(Stream { id, headers: Headers::new(), inlet, outlet })
+        Some(Stream { id, headers: Headers::new(), inlet, outlet, given_up })
     }
 
     /// Sends what is still to be sent, says good-bye and waits a moment for the other side.
@@ -141,7 +153,12 @@ impl Connection {
 
 /// Writes frames until the last one or until nobody reads them.
 async fn write<T: AsyncWrite>(mut output: WriteHalf<T>, mut words: mpsc::Receiver<Word>, gone: CancellationToken, busy: Arc<AtomicBool>) {
-    while let Some(Word::Frame(frame)) = words.recv().await {
+    while let Some(word) = words.recv().await {
+        let frame = match word {
+            Word::Frame(frame) => frame,
+            Word::Nothing => frame::nothing(),
+            Word::End => break,
+        };
         let flush = words.is_empty();
         let written = async {
             output.write_all(&frame).await?;
@@ -223,13 +240,13 @@ impl Listener {
                 self.ended(id, fin);
             }
             Frame::Data { id, fin, bytes } => {
-                let feed = lock(&self.open).0.get(&id).map(|entry| entry.feed.clone());
+                let feed = lock(&self.open).0.get(&id).and_then(|entry| entry.feed.clone());
                 if let Some(feed) = feed.filter(|_| !bytes.is_empty()) {
-                    feed.push(bytes).await;
+                    feed.push(bytes, &self.shared.output).await;
                 }
                 self.ended(id, fin);
             }
-            Frame::RstStream { id } => self.ended(id, true),
+            Frame::RstStream { id } => drop(lock(&self.open).0.remove(&id)),
             // Our own would have come back.
             Frame::Ping { id } if (id % 2 == 1) == (self.side == Side::Server) => return self.send(frame::ping(id)).await,
             Frame::GoAway => self.incoming = None,
@@ -240,7 +257,13 @@ impl Listener {
 
     fn ended(&self, id: u32, fin: bool) {
         if fin {
-            lock(&self.open).0.remove(&id);
+            let mut open = lock(&self.open);
+            if let Some(entry) = open.0.get_mut(&id) {
+                entry.feed = None;
+                if !entry.matters() {
+                    open.0.remove(&id);
+                }
+            }
         }
     }
 
@@ -258,11 +281,10 @@ impl Listener {
         };
         let reply = frame::syn_reply(id, &self.deflate.write(&[]));
         self.send(reply).await?;
-        if !fin {
-            lock(&self.open).0.insert(id, Entry { feed, reply: None });
-        }
+        let (giving_up, given_up) = oneshot::channel();
+        lock(&self.open).0.insert(id, Entry { feed: (!fin).then_some(feed), reply: None, given_up: giving_up });
         // Else nobody wants streams any more, and this one has ended before it began.
-        incoming.send(Stream { id, headers, inlet, outlet }).await.ok();
+        incoming.send(Stream { id, headers, inlet, outlet, given_up }).await.ok();
         Ok(())
     }
 
@@ -270,7 +292,7 @@ impl Listener {
     fn has_place(&self) -> bool {
         let mut open = lock(&self.open);
         if open.0.len() >= STREAMS {
-            open.0.retain(|_, entry| !entry.feed.is_closed());
+            open.0.retain(|_, entry| entry.matters());
         }
         open.0.len() < STREAMS
     }

@@ -95,10 +95,17 @@ async fn take(halves: &mut BTreeMap<String, Half>, stream: Stream, pairs: usize)
 }
 
 async fn serve_pair(runtime: Arc<dyn Runtime>, sandbox: String, port: u16, data: Stream, error: Stream) {
-    let (mut inlet, outlet) = (data.inlet, data.outlet);
-    let failed = match runtime.port_forward(&sandbox, port).await {
-        Ok(wire) => copy(wire, &mut inlet, &outlet).await.err().map(|error| error.to_string()),
-        Err(error) => Some(error.to_string()),
+    let Stream { mut inlet, outlet, given_up, .. } = data;
+    let forwarded = async {
+        match runtime.port_forward(&sandbox, port).await {
+            Ok(wire) => copy(wire, &mut inlet, &outlet).await.err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
+    };
+    let failed = tokio::select! {
+        failed = forwarded => failed,
+        // Kubectl does so when its own client has gone, whatever the pod still has to say.
+        _ = given_up => return error.outlet.finish().await,
     };
     if let Some(cause) = failed {
         error.outlet.send(format!("error forwarding port {port}: {cause}").as_bytes()).await;

@@ -165,6 +165,12 @@ pub fn window_update(id: u32, delta: u32) -> Bytes {
     control(9, 0, &[&id.to_be_bytes(), &delta.to_be_bytes()])
 }
 
+/// A byte more for the whole connection (section 2.6.8): nobody answers it, and windows are not waited for. A ping would be
+/// answered, by a caller that may be unable to before it is read from.
+pub fn nothing() -> Bytes {
+    window_update(0, 1)
+}
+
 pub fn data(id: u32, fin: bool, bytes: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(8 + bytes.len());
     out.extend_from_slice(&id.to_be_bytes());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ pub const PIECE_BYTES: usize = 16 << 10;
 const FRAMES: usize = 8;
 /// A sender that counts is told after so much: half of what SPDY/3.1 lets it send at first (section 2.6.8).
 const CREDIT_BYTES: usize = 32 << 10;
+/// While nothing is read, whether the other side is still there is found out by writing.
+const KNOCK_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// For the other side to close once it has everything: closing first could take from it what it has not read yet.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -30,6 +33,8 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub enum Word {
     Frame(Bytes),
+    /// Means nothing: that it cannot be sent is how one learns that nobody is there.
+    Nothing,
     /// Nothing comes after it.
     End,
 }
@@ -134,16 +139,28 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Waits until there is room. What nobody takes any more is dropped.
-    pub async fn push(&self, bytes: Bytes) {
+    /// Waits until there is room. What nobody takes any more is dropped. `output` is the connection's, on which nothing is
+    /// read meanwhile.
+    pub async fn push(&self, bytes: Bytes, output: &mpsc::Sender<Word>) {
         let cost = (bytes.len() + PIECE_COST_BYTES).min(ROOM_BYTES);
         let room = Arc::clone(&self.room).acquire_many_owned(u32::try_from(cost).unwrap_or(1));
+        let knock = async {
+            loop {
+                tokio::time::sleep(KNOCK_EVERY).await;
+                // Full: then something is being written.
+                if let Err(TrySendError::Closed(_)) = output.try_send(Word::Nothing) {
+                    return;
+                }
+            }
+        };
         tokio::select! {
+            biased;
             Ok(room) = room => {
                 // Nobody takes it: then the room is free again.
                 self.pieces.send(Piece { bytes, _room: room }).ok();
             }
             () = self.pieces.closed() => {}
+            () = knock => {}
         }
     }
 

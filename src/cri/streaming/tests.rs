@@ -171,6 +171,43 @@ async fn connections_go_through_the_tunnel_and_over_plain_spdy() {
     }
 }
 
+/// Whoever sends and is not read from is still missed once he has left.
+#[tokio::test]
+async fn a_caller_whose_input_waits_is_missed() {
+    let (near, far) = tokio::io::duplex(16 << 10);
+    let mut connection = Connection::start(far, Side::Server);
+    let (read, mut write) = tokio::io::split(near);
+    write.write_all(&frame::syn_stream(1, &Deflate::default().write(&[]))).await.unwrap();
+    let _stream = connection.accept().await.unwrap();
+    let (frame, mut sent) = (frame::data(1, false, &[b'x'; PIECE_BYTES]), 0);
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(2), write.write_all(&frame)).await {
+        written.unwrap();
+        sent += PIECE_BYTES;
+    }
+    assert!(sent >= ROOM_BYTES / 2 && !connection.gone().is_cancelled(), "{sent} bytes");
+    drop((read, write));
+    tokio::time::timeout(PATIENCE, connection.gone().cancelled()).await.unwrap();
+}
+
+/// A server that goes on talking is not talked to for somebody who has left.
+#[tokio::test]
+async fn a_forwarded_connection_ends_when_it_is_given_up() {
+    let (runtime, sandbox, _) = runtime().await;
+    let mut connection = Connection::start(raw(&runtime, &sandbox), Side::Client);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let headers = |kind| [("port", port.as_str()), ("requestid", "0"), ("streamtype", kind)];
+    let mut error = connection.open(&headers("error")).await.unwrap();
+    let data = connection.open(&headers("data")).await.unwrap();
+    let (mut served, _) = listener.accept().await.unwrap();
+    // As kubectl: its own client is gone.
+    data.outlet.finish().await;
+    data.outlet.reset().await;
+    assert_eq!(all(&mut error.inlet).await, "");
+    let ended = async { while served.write_all(&[0; 1024]).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+}
+
 #[tokio::test]
 async fn callers_are_told_what_is_spoken() {
     let (runtime, _, container) = runtime().await;
@@ -287,19 +324,19 @@ async fn endless_streams() {
 /// What is held is what was sent, and not the buffers it came in.
 async fn small_pieces_of_large_messages() {
     let mut feeds = Feeds::default();
-    let mut stdin = feeds.open(0, &room());
+    let (mut stdin, (shared, _words)) = (feeds.open(0, &room()), Shared::new());
     for _ in 0..100 {
         let read = Bytes::from(vec![0; 64 << 10]);
-        feeds.hear(read.slice(..2)).await;
+        feeds.hear(read.slice(..2), &shared.output).await;
         assert!(read.is_unique(), "64 KiB are held for a byte");
         let mut unknown = vec![0; 60 << 10];
         unknown[0] = 9;
-        feeds.hear(unknown.into()).await;
+        feeds.hear(unknown.into(), &shared.output).await;
     }
     for _ in 0..100 {
         assert_eq!(stdin.next().await.as_deref(), Some([0].as_slice()));
     }
-    feeds.hear(vec![0; 1 + 3 * PIECE_BYTES].into()).await;
+    feeds.hear(vec![0; 1 + 3 * PIECE_BYTES].into(), &shared.output).await;
     for _ in 0..3 {
         assert_eq!(stdin.next().await.map(|piece| piece.len()), Some(PIECE_BYTES));
     }

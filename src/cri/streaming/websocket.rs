@@ -78,8 +78,14 @@ fn goodbye() -> Message {
 }
 
 async fn write(mut socket: SplitSink<WebSocket, Message>, mut words: mpsc::Receiver<Word>, gone: CancellationToken) {
-    while let Some(Word::Frame(bytes)) = words.recv().await {
-        if socket.send(Message::Binary(bytes)).await.is_err() {
+    while let Some(word) = words.recv().await {
+        let message = match word {
+            Word::Frame(bytes) => Message::Binary(bytes),
+            // Nobody answers one that was not asked for (RFC 6455, section 5.5.3).
+            Word::Nothing => Message::Pong(Bytes::new()),
+            Word::End => break,
+        };
+        if socket.send(message).await.is_err() {
             gone.cancel();
             return;
         }
@@ -99,14 +105,14 @@ impl Feeds {
         inlet
     }
 
-    pub async fn hear(&mut self, data: Bytes) {
+    pub async fn hear(&mut self, data: Bytes, output: &mpsc::Sender<Word>) {
         match data.split_first() {
             Some((&CLOSE, [channel])) => drop(self.0.remove(channel)),
             Some((channel, bytes)) => {
                 if let Some(feed) = self.0.get(channel) {
                     for piece in bytes.chunks(PIECE_BYTES) {
                         // Copied: the message holds on to the whole buffer that it was read into.
-                        feed.push(Bytes::copy_from_slice(piece)).await;
+                        feed.push(Bytes::copy_from_slice(piece), output).await;
                     }
                 }
             }
@@ -115,22 +121,22 @@ impl Feeds {
     }
 }
 
-async fn read(mut socket: SplitStream<WebSocket>, mut feeds: Feeds, gone: CancellationToken) {
+async fn read(mut socket: SplitStream<WebSocket>, mut feeds: Feeds, shared: Shared) {
     while let Some(Ok(message)) = socket.next().await {
         match message {
-            Message::Binary(data) => feeds.hear(data).await,
+            Message::Binary(data) => feeds.hear(data, &shared.output).await,
             Message::Close(_) => break,
             _ => {}
         }
     }
     drop(feeds);
-    gone.cancel();
+    shared.gone.cancel();
 }
 
 fn start(socket: WebSocket, feeds: Feeds, (shared, words): (Shared, mpsc::Receiver<Word>)) -> Tasks {
     let (sender, receiver) = socket.split();
     let writer = tokio::spawn(write(sender, words, shared.gone.clone()));
-    let reader = tokio::spawn(read(receiver, feeds, shared.gone.clone()));
+    let reader = tokio::spawn(read(receiver, feeds, shared.clone()));
     Tasks { shared, reader, writer }
 }
 
@@ -195,9 +201,17 @@ async fn serve_tunnel(socket: WebSocket, runtime: &Arc<dyn Runtime>, sandbox: &s
         carry_in(receiver, into).await;
         std::future::pending().await
     };
+    // Who cannot be reached has left, though what he sent may still wait.
+    let left = CancellationToken::new();
+    let outward = async {
+        if !carry_out(out_of, sender).await {
+            left.cancel();
+        }
+    };
     tokio::select! {
-        ((), ()) = async { tokio::join!(forward::serve(near, runtime, sandbox), carry_out(out_of, sender)) } => {}
+        ((), ()) = async { tokio::join!(forward::serve(near, runtime, sandbox), outward) } => {}
         () = inward => {}
+        () = left.cancelled() => {}
     }
 }
 
@@ -212,12 +226,16 @@ async fn carry_in(mut socket: SplitStream<WebSocket>, mut into: tokio::io::Write
     into.shutdown().await.ok();
 }
 
-async fn carry_out(mut out_of: tokio::io::ReadHalf<DuplexStream>, mut socket: SplitSink<WebSocket, Message>) {
+/// Says whether all of it could be sent.
+async fn carry_out(mut out_of: tokio::io::ReadHalf<DuplexStream>, mut socket: SplitSink<WebSocket, Message>) -> bool {
     let mut buffer = vec![0; PIECE_BYTES];
     while let Ok(count) = out_of.read(&mut buffer).await {
-        if count == 0 || socket.send(Message::Binary(Bytes::copy_from_slice(&buffer[..count]))).await.is_err() {
+        if count == 0 {
             break;
         }
+        if socket.send(Message::Binary(Bytes::copy_from_slice(&buffer[..count]))).await.is_err() {
+            return false;
+        }
     }
-    socket.send(goodbye()).await.ok();
+    socket.send(goodbye()).await.is_ok()
 }
