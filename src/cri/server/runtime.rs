@@ -511,11 +511,7 @@ mod tests {
         let core = Core { runtime: runtime.clone(), images: std::sync::Arc::<FakeImages>::default(), streams, end: Default::default() };
         let ask = async |linux: wire::LinuxContainerResources, annotated: bool| {
             let annotations = annotated.then(|| ("a".to_owned(), "b".to_owned())).into_iter().collect();
-            let request = wire::UpdateContainerResourcesRequest {
-                container_id: id.clone(),
-                linux: Some(linux),
-                annotations,
-            };
+            let request = wire::UpdateContainerResourcesRequest { container_id: id.clone(), linux: Some(linux), annotations };
             core.change_limits(request).await
         };
         let memory = |bytes| wire::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
