@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use nix::libc::sock_filter;
 use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall,
-    LinuxSyscallBuilder,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder, LinuxSeccompOperator,
+    LinuxSyscall, LinuxSyscallBuilder,
 };
 
 use super::{syscalls, syscalls32};
@@ -48,7 +48,8 @@ pub fn default_profile(capabilities: u64) -> Result<LinuxSeccomp, SeccompError> 
     names.sort_unstable();
     names.dedup();
     let mut rules = vec![rule(names, LinuxSeccompAction::ScmpActAllow, None, vec![])?];
-    // Families but AF_VSOCK, which reaches the hypervisor around every network policy.
+    // Families but AF_VSOCK, which reaches the hypervisor around every network policy. Programs of 32 bits have
+    // `socketcall` too, whose arguments are behind a pointer, so this binds only those of 64 bits.
     let other = arg(0, u64::from(AF_VSOCK), None, LinuxSeccompOperator::ScmpCmpNe)?;
     rules.push(rule(vec!["socket".into()], LinuxSeccompAction::ScmpActAllow, None, vec![other])?);
     for persona in PERSONALITIES {
@@ -64,9 +65,19 @@ pub fn default_profile(capabilities: u64) -> Result<LinuxSeccomp, SeccompError> 
     LinuxSeccompBuilder::default()
         .default_action(LinuxSeccompAction::ScmpActErrno)
         .default_errno_ret(EPERM)
+        .architectures(own_architectures())
         .syscalls(rules)
         .build()
         .map_err(SeccompError::new)
+}
+
+/// For other runtimes, which kill a program of 32 bits where its architecture is not named.
+fn own_architectures() -> Vec<Arch> {
+    if cfg!(target_arch = "aarch64") {
+        vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm]
+    } else {
+        vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86]
+    }
 }
 
 fn rule(
@@ -96,9 +107,9 @@ fn arg(index: usize, value: u64, two: Option<u64>, op: LinuxSeccompOperator) -> 
 /// What becomes of one system call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Verdict {
-    /// The first whose conditions all hold.
+    /// The first whose conditions all hold; else the default.
     conditional: Vec<(Vec<LinuxSeccompArg>, u32)>,
-    /// Else this; else the default.
+    /// This whatever the conditions say, as with libseccomp.
     always: Option<u32>,
 }
 
@@ -111,15 +122,23 @@ pub fn compile(profile: &LinuxSeccomp, foreign: Foreign) -> Result<Vec<u8>, Secc
         if conditions.len() > CONDITIONS {
             return Err(SeccompError(format!("a rule has {} conditions: {CONDITIONS} at most", conditions.len())));
         }
+        if wanted == default {
+            // Says nothing, so it comes before nothing: runc and crun pass it over too.
+            continue;
+        }
+        let alternatives = alternatives(&conditions);
         for number in rule.names().iter().filter_map(|name| syscalls::number(name, syscalls::NATIVE)) {
             let verdict = calls.entry(number).or_default();
             match verdict.always {
-                _ if !conditions.is_empty() => verdict.conditional.push((conditions.clone(), wanted)),
+                _ if !conditions.is_empty() => verdict.conditional.extend(alternatives.iter().map(|one| (one.clone(), wanted))),
                 // The first one counts, as with libseccomp: podman's own profile says two things about some calls.
                 Some(_) => {}
                 None => verdict.always = Some(wanted),
             }
         }
+    }
+    for verdict in calls.values_mut().filter(|verdict| verdict.always.is_some()) {
+        verdict.conditional.clear();
     }
     let mut program = prelude(default);
     for (first, last, verdict) in ranges(calls, default) {
@@ -141,6 +160,12 @@ pub fn compile(profile: &LinuxSeccomp, foreign: Foreign) -> Result<Vec<u8>, Secc
         return Err(SeccompError(format!("it needs {} instructions, and the kernel takes {INSTRUCTIONS}", whole.len())));
     }
     Ok(bytes(whole.into_iter()))
+}
+
+/// Conditions that hold together; where one argument has several, each alone is enough, as with runc and crun.
+fn alternatives(conditions: &[LinuxSeccompArg]) -> Vec<Vec<LinuxSeccompArg>> {
+    let repeats = conditions.iter().enumerate().any(|(at, one)| conditions[..at].iter().any(|before| before.index() == one.index()));
+    if repeats { conditions.iter().map(|one| vec![one.clone()]).collect() } else { vec![conditions.to_vec()] }
 }
 
 /// Neighbours of which the same is said, together; those that the default is for, not at all.
@@ -165,7 +190,7 @@ fn body(verdict: &Verdict, default: u32) -> Result<Vec<sock_filter>, SeccompErro
     for (conditions, wanted) in &verdict.conditional {
         let mut chain: Vec<Instruction> = Vec::new();
         for condition in conditions {
-            let part = holds(condition)?;
+            let part = holds(condition, *wanted)?;
             let end = chain.len() + part.len();
             chain.extend(part.into_iter().map(|one| one.with_end(end)));
         }
@@ -222,8 +247,8 @@ impl Instruction {
     }
 }
 
-/// Compares an argument, which has 64 bits where the machine's words have 32.
-fn holds(arg: &LinuxSeccompArg) -> Result<Vec<Instruction>, SeccompError> {
+/// Compares an argument, which has 64 bits where the machine's words have 32. `wanted`: the answer when it holds.
+fn holds(arg: &LinuxSeccompArg, wanted: u32) -> Result<Vec<Instruction>, SeccompError> {
     use Goto::{Fails, Holds, Next};
     let index = u32::try_from(arg.index()).ok().filter(|index| *index < 6);
     let index = index.ok_or_else(|| SeccompError(format!("there is no argument {}", arg.index())))?;
@@ -248,8 +273,10 @@ fn holds(arg: &LinuxSeccompArg) -> Result<Vec<Instruction>, SeccompError> {
             let masked = |load, mask, wanted| [load, Instruction::plain(AND, mask), equal(wanted)];
             masked(load_high(), high, wanted_high).into_iter().chain(masked(load_low(), low, wanted_low)).collect()
         }
-        // Where a value is excluded the kernel may look at the lower half only, and so does the filter.
-        LinuxSeccompOperator::ScmpCmpNe if high == 0 => vec![load_low(), Instruction::jump(JUMP_EQUAL, low, Fails, Next)],
+        // Where a value is excluded from what is allowed, the kernel may look at the lower half only, and so does the filter.
+        LinuxSeccompOperator::ScmpCmpNe if high == 0 && matches!(wanted, RET_ALLOW | RET_LOG) => {
+            vec![load_low(), Instruction::jump(JUMP_EQUAL, low, Fails, Next)]
+        }
         LinuxSeccompOperator::ScmpCmpNe => {
             let other = Instruction::jump(JUMP_EQUAL, high, Next, Holds);
             vec![load_high(), other, load_low(), Instruction::jump(JUMP_EQUAL, low, Fails, Next)]
@@ -467,6 +494,21 @@ mod tests {
     }
 
     #[test]
+    fn an_argument_with_several_conditions_needs_one_of_them_and_a_denial_looks_at_all_bits() {
+        let of = |default: &str, action: &str, args: serde_json::Value| {
+            let rules = serde_json::json!([{"names": ["mkdirat"], "action": action, "args": args}]);
+            let profile = serde_json::json!({"defaultAction": default, "syscalls": rules});
+            compile(&serde_json::from_value(profile).unwrap(), Foreign::Nothing).unwrap()
+        };
+        let equal = |value: u64| serde_json::json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"});
+        let either = of("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", serde_json::json!([equal(1), equal(2)]));
+        assert_eq!([1, 2, 3].map(|first| ask(&either, "mkdirat", first)), [ALLOW, ALLOW, DENY]);
+        let other = serde_json::json!([{"index": 0, "value": 40, "op": "SCMP_CMP_NE"}]);
+        let denied = of("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", other);
+        assert_eq!([40, 41, 0x1_0000_0028].map(|first| ask(&denied, "mkdirat", first)), [ALLOW, DENY, DENY]);
+    }
+
+    #[test]
     fn several_rules_for_one_call_are_tried_in_their_order() {
         let rule = |action: &str, value: Option<u64>| {
             let args: Vec<_> = value.into_iter().map(|v| serde_json::json!({"index": 0, "value": v, "op": "SCMP_CMP_EQ"})).collect();
@@ -477,8 +519,12 @@ mod tests {
             compile(&serde_json::from_value(profile).unwrap(), Foreign::Nothing)
         };
         let kill = "SCMP_ACT_KILL_PROCESS";
-        let program = of(vec![rule("SCMP_ACT_LOG", None), rule(kill, Some(1)), rule("SCMP_ACT_ERRNO", Some(2))]).unwrap();
-        assert_eq!([1, 2, 3].map(|first| ask(&program, "mkdirat", first)), [RET_KILL_PROCESS, DENY, RET_LOG]);
+        let program = of(vec![rule("SCMP_ACT_LOG", Some(3)), rule(kill, Some(1)), rule("SCMP_ACT_ERRNO", Some(2))]).unwrap();
+        assert_eq!([1, 2, 3, 4].map(|first| ask(&program, "mkdirat", first)), [RET_KILL_PROCESS, DENY, RET_LOG, ALLOW]);
+        let always = of(vec![rule("SCMP_ACT_LOG", None), rule(kill, Some(1))]).unwrap();
+        assert_eq!(ask(&always, "mkdirat", 1), RET_LOG, "one without conditions comes before those with some");
+        let nothing = of(vec![rule("SCMP_ACT_ALLOW", None), rule(kill, Some(1))]).unwrap();
+        assert_eq!([1, 2].map(|first| ask(&nothing, "mkdirat", first)), [RET_KILL_PROCESS, ALLOW], "the default is no rule");
         let many = (0..2000).map(|value| rule(kill, Some(value))).collect();
         assert!(of(many).unwrap_err().to_string().contains("instructions"));
         let twice = of(vec![rule(kill, None), rule("SCMP_ACT_LOG", None)]).unwrap();
