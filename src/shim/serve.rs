@@ -28,6 +28,8 @@ const WRITER_LIMIT: Duration = Duration::from_secs(1);
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Orphans of a pod whose end is remembered while another runtime starts a process: containers can make any number.
 const STRANGERS: usize = 4096;
+/// The exit code of a process whose end nobody saw, as containerd has it.
+const UNKNOWN: i32 = 255;
 /// What is read of one stream at a time: fair between containers.
 const CHUNK: usize = 16 << 10;
 
@@ -56,6 +58,8 @@ pub struct State {
     shutdown: Option<UnixStream>,
     /// The last container's end is the shim's.
     host_ends: bool,
+    /// The first process of the shared PID namespace is dead, and the namespace with it.
+    init_dead: bool,
 }
 
 struct Container {
@@ -245,7 +249,7 @@ impl Shim {
             self.state.child_ended(pid, code, signal);
             if self.shared_pid.as_ref().is_some_and(|(init, _)| *init == pid) {
                 // The kernel has killed everything in the pod with it.
-                self.shared_pid = None;
+                (self.shared_pid, self.state.init_dead) = (None, true);
             }
         }
     }
@@ -288,6 +292,9 @@ impl Shim {
         let shared = self.shared_pid.as_ref().map(|(_, pidfd)| pidfd.as_fd());
         let begun = if self.state.knows(&run.id) {
             Err(refuse(format!("start container {}", run.id), "it was started before"))
+        } else if self.state.init_dead && !run.launch.new_pid {
+            // It would run in the host's.
+            Err(refuse(format!("start container {}", run.id), "the pod's first process is dead"))
         } else {
             self.state.ensure_writer().and_then(|()| launch::run(&run.launch, shared, self.users.as_ref()))
         };
@@ -353,12 +360,16 @@ impl State {
         let Starting { mut birth, caller, kind, mut died } = started;
         if let Some(Some(pid)) = birth.delegated {
             // What has ended was the child that attended to it.
-            died = self.strangers.iter().find(|(stranger, ..)| *stranger == pid).map(|(_, code, signal)| (*code, *signal));
-            (birth.pid, birth.pidfd) = (pid, sys::open_process(pid).unwrap_or(birth.pidfd));
+            died = self.strangers.iter().rfind(|(stranger, ..)| *stranger == pid).map(|(_, code, signal)| (*code, *signal));
+            birth.pid = pid;
+            match sys::open_process(pid) {
+                Some(opened) => birth.pidfd = opened,
+                // Reaped, and nobody remembers how it ended.
+                None if !std::path::Path::new(&format!("/proc/{pid}")).exists() => died = died.or(Some((UNKNOWN, 0))),
+                None => {}
+            }
         }
-        if !self.starting.iter().any(|starting| starting.birth.delegated.is_some()) {
-            self.strangers.clear();
-        }
+        self.forget_strangers();
         let (pid, at_ns) = (birth.pid, now_ns());
         let response = Response::from(Started { pid, at_ns });
         match kind {
@@ -414,7 +425,15 @@ impl State {
         }
     }
 
+    /// Nobody will ask for them, and their numbers are others' soon.
+    fn forget_strangers(&mut self) {
+        if !self.starting.iter().any(|starting| starting.birth.delegated.is_some()) {
+            self.strangers.clear();
+        }
+    }
+
     fn has_failed(&mut self, failed: Starting, failure: Failed) {
+        self.forget_strangers();
         let heard = answer(&failed.caller, Err(failure));
         if let (false, Kind::Container { id, record, .. }) = (heard, failed.kind) {
             // The engine that asked is gone; the next one has found it starting.
