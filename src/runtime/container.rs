@@ -116,7 +116,8 @@ impl Inner {
 
     /// Returns the sandbox's and the container's id.
     pub fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<(String, String), RuntimeError> {
-        self.ready_sandbox(sandbox_id)?;
+        let (pod, _) = self.ready_sandbox(sandbox_id)?;
+        self.check_handler(&pod.runtime_handler)?;
         limits::files(&config.resources)?;
         let _reserved = self.reserve(Name::Container(sandbox_id.to_owned(), config.metadata.clone()))?;
         let image = self.rootfs.prepare(&config.image)?;
@@ -131,6 +132,7 @@ impl Inner {
             image_user: from_image.user().clone().unwrap_or_default(),
             image_stop_signal: from_image.stop_signal().clone().unwrap_or_default(),
             layers: image.layers.clone(),
+            handler: self.options.handlers.get(&pod.runtime_handler).cloned(),
             started: false,
             start_error: None,
         };
@@ -175,7 +177,7 @@ impl Inner {
         let around = Surroundings { apparmor, ..self.surroundings(record, &pod, shim_pid) };
         let profile = self.profile(&record.config)?;
         let mut spec = spec::spec(&record.config, &image.config, &around, profile)?;
-        let handler = self.handler(&pod, record)?;
+        let handler = self.handler(&pod, record);
         if let Some(handler) = &handler {
             spec = self.make_bundle(handler, &pod, shim_pid, record, spec)?;
         }
@@ -373,7 +375,7 @@ impl Inner {
             ..Place::default()
         };
         let ours = plan(spec, &place);
-        Ok(match self.handler(pod, record)? {
+        Ok(match self.handler(pod, record) {
             Some(handler) => handler.launch(ours),
             None => ours,
         })
@@ -637,7 +639,7 @@ pub(super) fn user_of(record: &ContainerRecord) -> User {
 }
 
 /// The device nodes in the host's /dev and below, but what a container has of its own.
-fn host_devices() -> Vec<PathBuf> {
+pub(super) fn host_devices() -> Vec<PathBuf> {
     use std::os::unix::fs::FileTypeExt;
     let own = ["pts", "shm", "mqueue", "ptmx", "console"].map(|name| Path::new("/dev").join(name));
     let (mut all, mut open) = (Vec::new(), vec![PathBuf::from("/dev")]);

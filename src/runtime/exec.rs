@@ -36,11 +36,11 @@ impl Inner {
     async fn begin_exec(self: &Arc<Self>, id: &str, command: &[String], tty: bool, fds: Vec<OwnedFd>) -> Result<Running, RuntimeError> {
         let (owned, command) = (id.to_owned(), command.to_vec());
         let (answer, directory) = blocking(self, move |inner| {
-            let (exec, directory, files) = inner.exec_request(&owned, command, tty)?;
+            let (exec, directory, own) = inner.exec_request(&owned, command, tty)?;
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let answer = shim::ask(&directory, &exec.into(), &borrowed).map_err(|error| handler::explained(error.into()));
-            for file in files {
-                std::fs::remove_file(file).ok();
+            if let Some(own) = own {
+                std::fs::remove_dir_all(own).ok();
             }
             Ok((answer?, directory))
         })
@@ -54,8 +54,8 @@ impl Inner {
         Ok(Running { pid: started.pid, terminal: answer.fds.into_iter().next(), socket })
     }
 
-    /// With the shim's directory, and the files that nobody needs after the start.
-    fn exec_request(&self, id: &str, command: Vec<String>, tty: bool) -> Result<(Exec, PathBuf, Vec<PathBuf>), RuntimeError> {
+    /// With the shim's directory, and one with files that nobody needs after the start.
+    fn exec_request(&self, id: &str, command: Vec<String>, tty: bool) -> Result<(Exec, PathBuf, Option<PathBuf>), RuntimeError> {
         let (record, pod) = {
             let table = self.table();
             let container = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
@@ -73,14 +73,14 @@ impl Inner {
             process.env.push("TERM=xterm".into());
         }
         let directory = self.options.sandbox_run_dir(&record.sandbox_id);
-        if let Some(handler) = self.handler(&pod, &record)? {
-            let (commands, files) = self.handler_exec(&handler, &spec, process.args, process.env, tty)?;
+        if let Some(handler) = self.handler(&pod, &record) {
+            let (commands, own) = self.handler_exec(&handler, &spec, process.args, process.env, tty)?;
             let process = Process { tty, ..Process::default() };
             let exec = Exec { container: id.to_owned(), process, commands: Some(commands), ..Exec::default() };
-            return Ok((exec, directory, files.to_vec()));
+            return Ok((exec, directory, Some(own)));
         }
         let cgroup = self.cgroups.entrance(&cgroup_of(&pod, id));
-        Ok((Exec { container: id.to_owned(), cgroup, process, commands: None }, directory, Vec::new()))
+        Ok((Exec { container: id.to_owned(), cgroup, process, commands: None }, directory, None))
     }
 
     pub async fn exec_sync(self: &Arc<Self>, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError> {

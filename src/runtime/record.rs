@@ -54,6 +54,9 @@ pub struct ContainerRecord {
     /// The image's layers, topmost first.
     #[serde(default)]
     pub layers: Vec<std::path::PathBuf>,
+    /// The program of another OCI runtime that has it, whatever the configuration names by now.
+    #[serde(default)]
+    pub handler: Option<std::path::PathBuf>,
     /// Its start was asked for.
     #[serde(default)]
     pub started: bool,

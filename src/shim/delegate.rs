@@ -77,6 +77,8 @@ fn take(console: &UnixListener) -> std::io::Result<OwnedFd> {
 
 fn run(command: &[String], log: &str) -> Result<(), Failed> {
     let what = || format!("run {}", command.first().map_or("", String::as_str));
+    // What stands there is another command's.
+    std::fs::remove_file(log).ok();
     let strings = command.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>();
     let Ok(strings) = strings else { return Err(refuse(what(), "a NUL byte in an argument")) };
     let Some(program) = strings.first() else { return Err(refuse(what(), "there is no program")) };

@@ -3,12 +3,37 @@
 use std::path::PathBuf;
 
 use oci_spec::OciSpecError;
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, PosixRlimitBuilder, Process, Spec, UserBuilder};
+use oci_spec::runtime::{
+    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType,
+    LinuxResources, PosixRlimitBuilder, Process, Spec, UserBuilder,
+};
 
 use super::super::account::Account;
 
 /// The version that the runtimes in use understand; nothing in our specs is younger.
 const VERSION: &str = "1.0.2";
+
+/// Why there is no such bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    #[error("the pod shares its processes, and its first process is not there")]
+    NoFirstProcess,
+    #[error(transparent)]
+    Spec(#[from] OciSpecError),
+}
+
+/// A device node of the host, for a privileged container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub path: PathBuf,
+    pub block: bool,
+    pub major: i64,
+    pub minor: i64,
+    /// Permissions alone.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
 
 /// What another runtime has to be told about this host and this pod.
 #[derive(Debug, Clone, Default)]
@@ -20,13 +45,15 @@ pub struct Host {
     pub most_files: u64,
     /// Our own score, where this host does not let us give a lower one.
     pub least_oom_score: Option<i32>,
+    /// The container may open every device, and has these nodes.
+    pub privileged: Option<Vec<Device>>,
 }
 
 /// The spec for a container that runs as `account`.
 ///
 /// # Errors
-/// The library's, for a part that lacks something.
-pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, OciSpecError> {
+/// The pod's first process is wanted and not there; the library's, for a part that lacks something.
+pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, BundleError> {
     spec.set_version(VERSION.to_owned());
     // The pod's UTS namespace has its name already; with the host's it would be the host that is renamed.
     spec.set_hostname(None);
@@ -36,7 +63,13 @@ pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, OciS
     if let Some(linux) = spec.linux_mut() {
         let all = linux.namespaces().clone().unwrap_or_default().into_iter();
         let kept = all.filter(|one| !(host.host_network && one.typ() == LinuxNamespaceType::Uts));
-        linux.set_namespaces(Some(kept.map(|one| joined(one, host)).collect()));
+        linux.set_namespaces(Some(kept.map(|one| joined(one, host)).collect::<Result<_, _>>()?));
+        let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
+        resources.set_devices(Some(rules(host.privileged.is_some())?));
+        linux.set_resources(Some(resources));
+        if let Some(devices) = &host.privileged {
+            linux.set_devices(Some(devices.iter().map(node).collect::<Result<_, _>>()?));
+        }
         if let Some(memory) = linux.resources_mut().as_mut().and_then(|resources| resources.memory_mut().as_mut()) {
             // Where swap is not accounted there is no such limit; where it is, the cgroup has it already.
             memory.set_swap(None);
@@ -45,11 +78,33 @@ pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, OciS
     Ok(spec)
 }
 
-fn joined(mut namespace: LinuxNamespace, host: &Host) -> LinuxNamespace {
-    if let (LinuxNamespaceType::Pid, Some(_), Some(init)) = (namespace.typ(), namespace.path(), host.pod_init) {
+/// Without rules crun writes none, and every device can be opened by a node that is made. The default nodes are added by
+/// the runtimes themselves.
+fn rules(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+    let all = |allow| LinuxDeviceCgroupBuilder::default().allow(allow).access("rwm").build();
+    let make = |kind| LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).access("m").build();
+    if privileged { Ok(vec![all(true)?]) } else { Ok(vec![all(false)?, make(LinuxDeviceType::C)?, make(LinuxDeviceType::B)?]) }
+}
+
+fn node(device: &Device) -> Result<LinuxDevice, OciSpecError> {
+    LinuxDeviceBuilder::default()
+        .path(device.path.clone())
+        .typ(if device.block { LinuxDeviceType::B } else { LinuxDeviceType::C })
+        .major(device.major)
+        .minor(device.minor)
+        .file_mode(device.mode)
+        .uid(device.uid)
+        .gid(device.gid)
+        .build()
+}
+
+/// A pod's processes are joined by its first one: by the shim, which is the host's, it would be the host's.
+fn joined(mut namespace: LinuxNamespace, host: &Host) -> Result<LinuxNamespace, BundleError> {
+    if namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_some() {
+        let init = host.pod_init.ok_or(BundleError::NoFirstProcess)?;
         namespace.set_path(Some(PathBuf::from(format!("/proc/{init}/ns/pid"))));
     }
-    namespace
+    Ok(namespace)
 }
 
 /// A process for another runtime: its user by numbers, and nothing this host would not allow.
@@ -82,11 +137,15 @@ mod tests {
     use crate::cri::{ContainerConfig, Resources};
 
     fn adapted(around: &Surroundings, host: &Host) -> Spec {
+        try_adapted(around, host).unwrap()
+    }
+
+    fn try_adapted(around: &Surroundings, host: &Host) -> Result<Spec, BundleError> {
         let resources = Resources { memory_limit_bytes: 64 << 20, oom_score_adj: -997, ..Resources::default() };
         let config = ContainerConfig { command: vec!["sh".into()], resources, ..ContainerConfig::default() };
         let image = serde_json::from_str(r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#).unwrap();
         let account = Account { uid: 7, gid: 8, groups: vec![8, 9], home: "/srv".into() };
-        spec(made(&config, &image, around, None).unwrap(), &account, host).unwrap()
+        spec(made(&config, &image, around, None).unwrap(), &account, host)
     }
 
     #[test]
@@ -101,6 +160,28 @@ mod tests {
         assert_eq!(spec.hostname(), &None);
         let memory = spec.linux().clone().unwrap().resources().clone().unwrap().memory().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), None));
+    }
+
+    #[test]
+    fn devices_are_kept_from_whoever_is_not_privileged() {
+        let rules = |host: &Host| {
+            let linux = adapted(&Surroundings::default(), host).linux().clone().unwrap();
+            let rules = linux.resources().clone().unwrap().devices().clone().unwrap();
+            let say = |rule: &LinuxDeviceCgroup| (rule.allow(), rule.typ(), rule.access().clone().unwrap_or_default());
+            (rules.iter().map(say).collect::<Vec<_>>(), linux.devices().iter().flatten().count())
+        };
+        let (c, b) = (Some(LinuxDeviceType::C), Some(LinuxDeviceType::B));
+        assert_eq!(rules(&Host::default()), (vec![(false, None, "rwm".into()), (true, c, "m".into()), (true, b, "m".into())], 0));
+        let device = Device { path: "/dev/sda".into(), block: true, major: 8, minor: 0, mode: 0o660, uid: 0, gid: 6 };
+        let host = Host { privileged: Some(vec![device]), ..Host::default() };
+        assert_eq!(rules(&host), (vec![(true, None, "rwm".into())], 1));
+    }
+
+    #[test]
+    fn a_shared_pods_container_is_not_made_without_its_first_process() {
+        let around = Surroundings { shim_pid: 4, shared_pid: true, ..Surroundings::default() };
+        let made = try_adapted(&around, &Host::default());
+        assert!(matches!(made, Err(BundleError::NoFirstProcess)), "{made:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -11,13 +12,13 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use super::super::account::{self, Account};
-use super::super::container::user_of;
+use super::super::container::{host_devices, user_of};
 use super::super::engine::Inner;
 use super::super::record::{self, ContainerRecord};
 use super::super::shim::ShimError;
 use super::super::wire::{self, Commands, Launch, MakePrivate, Process, Step};
 use super::super::{RuntimeError, capability};
-use super::bundle::{self, Host};
+use super::bundle::{self, Device, Host};
 use crate::cri::{CriError, PodSandboxConfig};
 
 /// An account file of an image is read up to this size.
@@ -48,18 +49,17 @@ impl Inner {
     }
 
     /// The other runtime of a container; none: it is ours.
-    pub fn handler(&self, pod: &PodSandboxConfig, record: &ContainerRecord) -> Result<Option<Handler>, CriError> {
-        let name = pod.runtime_handler.as_str();
-        self.check_handler(name)?;
+    pub fn handler(&self, pod: &PodSandboxConfig, record: &ContainerRecord) -> Option<Handler> {
         let run = self.options.sandbox_run_dir(&record.sandbox_id);
-        let program = self.options.handlers.get(name).cloned();
-        Ok(program.map(|program| Handler { program, state: run.join("oci"), bundle: run.join(&record.id), id: record.id.clone() }))
+        // A container of an earlier version does not say.
+        let program = record.handler.clone().or_else(|| self.options.handlers.get(&pod.runtime_handler).cloned())?;
+        Some(Handler { program, state: run.join("oci"), bundle: run.join(&record.id), id: record.id.clone() })
     }
 
-    /// The same for what is to end, whatever the configuration says by now.
+    /// The same for what is to end.
     pub fn known_handler(&self, record: &ContainerRecord) -> Option<Handler> {
         let pod = self.table().sandboxes.get(&record.sandbox_id).map(|sandbox| sandbox.record.config.clone())?;
-        self.handler(&pod, record).ok().flatten()
+        self.handler(&pod, record)
     }
 
     /// Writes a container's bundle; returns its spec.
@@ -72,7 +72,7 @@ impl Inner {
         spec: Spec,
     ) -> Result<Spec, RuntimeError> {
         let account = account_of(record)?;
-        let host = host_of(pod, shim_pid);
+        let host = host_of(pod, shim_pid, record.config.security.privileged);
         let invalid = |cause| CriError::failed(format!("write the bundle of container {}", record.id), cause);
         let spec = bundle::spec(spec, &account, &host).map_err(invalid)?;
         for dir in [&handler.state, &handler.bundle] {
@@ -83,7 +83,8 @@ impl Inner {
         Ok(spec)
     }
 
-    /// A command in a container of another runtime. Its files are to be removed when it runs.
+    /// A command in a container of another runtime, with the directory that is its own until it runs: two may want a
+    /// terminal at a time.
     pub fn handler_exec(
         &self,
         handler: &Handler,
@@ -91,16 +92,22 @@ impl Inner {
         command: Vec<String>,
         env: Vec<String>,
         tty: bool,
-    ) -> Result<(Commands, [PathBuf; 2]), RuntimeError> {
+    ) -> Result<(Commands, PathBuf), RuntimeError> {
         let mut process = spec.process().clone().unwrap_or_default();
         process.set_args(Some(command)).set_env(Some(env)).set_terminal(Some(tty));
         let name = uuid::Uuid::new_v4().simple().to_string();
-        let files = ["json", "pid"].map(|kind| handler.bundle.join(format!("exec-{name}.{kind}")));
-        record::write(&files[0], &process).map_err(RuntimeError::file("write", &files[0]))?;
-        let mut words = handler.words(&["exec", "--detach", "--process", &text(&files[0]), "--pid-file", &text(&files[1])]);
+        let own = handler.bundle.join(format!("exec-{name}"));
+        std::fs::create_dir(&own).map_err(RuntimeError::file("make the directory", &own))?;
+        let [described, pid_file] = ["process.json", "pid"].map(|file| own.join(file));
+        let written = record::write(&described, &process).map_err(RuntimeError::file("write", &described));
+        if written.is_err() {
+            std::fs::remove_dir_all(&own).ok();
+        }
+        written?;
+        let mut words = handler.words(&own, &["exec", "--detach", "--process", &text(&described), "--pid-file", &text(&pid_file)]);
         words.extend(if tty { console() } else { Vec::new() });
         words.push(handler.id.clone());
-        Ok((handler.commands(vec![words], &files[1], tty), files))
+        Ok((commands(vec![words], &own, tty), own))
     }
 }
 
@@ -112,17 +119,18 @@ fn console() -> Vec<String> {
     ["--console-socket", "tty"].map(str::to_owned).to_vec()
 }
 
+/// To be run with their files in a directory.
+fn commands(all: Vec<Vec<String>>, directory: &Path, tty: bool) -> Commands {
+    let console = if tty { text(directory) } else { String::new() };
+    Commands { all, pid_file: text(&directory.join("pid")), console, log: text(&directory.join("log.json")) }
+}
+
 impl Handler {
-    /// The runtime's command line up to and with these words.
-    fn words(&self, verb: &[&str]) -> Vec<String> {
-        let log = text(&self.bundle.join("log.json"));
+    /// The runtime's command line up to and with these words; it writes its log to a directory.
+    fn words(&self, directory: &Path, verb: &[&str]) -> Vec<String> {
+        let log = text(&directory.join("log.json"));
         let global = [&text(&self.program), "--root", &text(&self.state), "--log", &log, "--log-format", "json"];
         global.into_iter().chain(verb.iter().copied()).map(str::to_owned).collect()
-    }
-
-    fn commands(&self, all: Vec<Vec<String>>, pid_file: &Path, tty: bool) -> Commands {
-        let console = if tty { text(&self.bundle) } else { String::new() };
-        Commands { all, pid_file: text(pid_file), console, log: text(&self.bundle.join("log.json")) }
     }
 
     /// Our launch, started by the other runtime: of the steps only the root is left, which is mounted where that runtime
@@ -130,7 +138,7 @@ impl Handler {
     pub fn launch(&self, ours: Launch) -> Launch {
         let pid_file = self.bundle.join("pid");
         let tty = ours.process.tty;
-        let mut create = self.words(&["create", "--bundle", &text(&self.bundle), "--pid-file", &text(&pid_file)]);
+        let mut create = self.words(&self.bundle, &["create", "--bundle", &text(&self.bundle), "--pid-file", &text(&pid_file)]);
         create.extend(if tty { console() } else { Vec::new() });
         create.push(self.id.clone());
         let root = ours.steps.into_iter().find(|step| matches!(step, Step::Overlay(_)));
@@ -140,7 +148,7 @@ impl Handler {
             new_cgroup_namespace: false,
             steps: [MakePrivate { let_in: true }.into()].into_iter().chain(root).collect(),
             process: Process { tty, ..Process::default() },
-            commands: Some(self.commands(vec![create, self.words(&["start", &self.id])], &pid_file, tty)),
+            commands: Some(commands(vec![create, self.words(&self.bundle, &["start", &self.id])], &self.bundle, tty)),
             ..ours
         }
     }
@@ -159,19 +167,22 @@ impl Handler {
     }
 
     fn run(&self, verb: &[&str]) -> Result<(), String> {
-        let words = self.words(verb);
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|cause| format!("run {}: {cause}", words[0]))?;
-        let status = wait(&mut child).map_err(|cause| format!("{} {}: {cause}", words[0], verb[0]))?;
+        let program = self.program.display();
+        let failed = |cause: std::io::Error| format!("run {program}: {cause}");
+        // Not a pipe, which whoever says much would wait at.
+        let said =
+            rustix::fs::memfd_create("said", rustix::fs::MemfdFlags::CLOEXEC).map(File::from).map_err(|errno| failed(errno.into()))?;
+        let mut command = Command::new(&self.program);
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.arg("--root").arg(&self.state).args(verb).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(said.try_clone().map_err(failed)?).spawn().map_err(failed)?;
+        let status = wait(&mut child).map_err(|cause| format!("{program} {}: {cause}", verb[0]))?;
         if status.success() {
             return Ok(());
         }
-        let mut said = String::new();
-        if let Some(stderr) = child.stderr.take() {
-            stderr.take(4096).read_to_string(&mut said).ok();
-        }
-        Err(format!("{} {}: {}", words[0], verb[0], said.trim()))
+        let mut bytes = vec![0; 4096];
+        let count = said.read_at(&mut bytes, 0).unwrap_or(0);
+        Err(format!("{program} {}: {}", verb[0], String::from_utf8_lossy(&bytes[..count]).trim()))
     }
 }
 
@@ -230,7 +241,7 @@ fn account_file(layer: &Path, file: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn host_of(pod: &PodSandboxConfig, shim_pid: i32) -> Host {
+fn host_of(pod: &PodSandboxConfig, shim_pid: i32, privileged: bool) -> Host {
     let resource = capability::bit("SYS_RESOURCE").unwrap_or(64);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
@@ -241,7 +252,15 @@ fn host_of(pod: &PodSandboxConfig, shim_pid: i32) -> Host {
         host_network: pod.host_network,
         most_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
         least_oom_score: if may_lower { None } else { own_score },
+        privileged: privileged.then(|| host_devices().into_iter().filter_map(device).collect()),
     }
+}
+
+fn device(path: PathBuf) -> Option<Device> {
+    let stat = std::fs::symlink_metadata(&path).ok()?;
+    let block = FileType::from_raw_mode(stat.mode()) == FileType::BlockDevice;
+    let (major, minor) = (rustix::fs::major(stat.rdev()).into(), rustix::fs::minor(stat.rdev()).into());
+    Some(Device { path, block, major, minor, mode: stat.mode() & 0o7777, uid: stat.uid(), gid: stat.gid() })
 }
 
 /// The child of the shim that is the first process of the pod's PID namespace.

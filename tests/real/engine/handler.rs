@@ -72,6 +72,20 @@ async fn they_are_that_runtimes_and_run_on_without_the_engine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_made_there_cannot_be_opened() {
+    let house = with_runc("runc-device");
+    let subject = open(&house).await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("device")).await.unwrap();
+    // In /dev, which is no nodev mount there.
+    let config = script(&subject, "mknod /dev/b b 8 0 && echo made; cat /dev/b; true < /dev/zero && echo zero");
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let ended = subject.until_exited(&id).await;
+    let said = log_text(&ended.log_path);
+    assert!(said.contains("made\n") && said.contains("Operation not permitted") && said.ends_with("zero\n"), "{said}");
+    house.close(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_cannot_do_it_is_said() {
     let mut house = with_runc("runc-cannot");
     house.options.handlers.insert("gone".to_owned(), "/no/such/runtime".into());
