@@ -206,7 +206,7 @@ impl Tree {
             }
         }
         let got = std::fs::read_to_string(file("devices.list")).map_err(|error| fail(error.to_string()))?;
-        match got.lines().find(|line| more.is_empty() && allowed.iter().all(|allowed| allowed != *line)) {
+        match got.lines().find(|line| !devices::covers(&allowed, line)) {
             Some(more) => Err(fail(format!("{more} is still allowed"))),
             None => std::fs::create_dir(inner).map(|()| true).map_err(|error| fail(error.to_string())),
         }

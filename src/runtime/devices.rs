@@ -47,6 +47,15 @@ pub(super) fn lines() -> impl Iterator<Item = String> {
     })
 }
 
+/// Whether a line of `devices.list` is within these: the kernel puts together what is said of the same devices. A line for
+/// everything (`a`) never is.
+pub(super) fn covers(allowed: &[String], line: &str) -> bool {
+    let Some((devices, access)) = line.rsplit_once(' ') else { return line.is_empty() };
+    let named =
+        |letter: char| allowed.iter().filter_map(|one| one.rsplit_once(' ')).any(|(known, may)| known == devices && may.contains(letter));
+    access.chars().all(named)
+}
+
 /// One instruction of the kernel's virtual machine (linux/bpf.h, struct bpf_insn).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +146,17 @@ mod tests {
                 EXIT => return registers[0],
                 other => panic!("no instruction {other:#x}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_lists_is_compared_with_what_was_allowed() {
+        let allowed: Vec<String> = lines().chain(["c *:* rw".to_owned(), "b 8:1 r".to_owned()]).collect();
+        for line in ["c 1:3 rwm", "c *:* rwm", "b 8:1 r", "b *:* m"] {
+            assert!(covers(&allowed, line), "{line}");
+        }
+        for line in ["a *:* rwm", "b 8:1 rw", "b *:* rwm", "c 1:1 r"] {
+            assert!(!covers(&allowed, line), "{line}");
         }
     }
 

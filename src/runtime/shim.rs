@@ -94,7 +94,7 @@ impl Program {
 
     /// Starts the program for a container without a pod, on the caller's standard streams; returns the socket on which it
     /// answers. It ends when the container's first process is there.
-    pub fn spawn_lone(&self, lone: &Lone, console: Option<BorrowedFd<'_>>) -> Result<(UnixStream, Child), ShimError> {
+    pub fn spawn_lone(&self, lone: &Lone, fds: &[BorrowedFd<'_>]) -> Result<(UnixStream, Child), ShimError> {
         let (ours, theirs) = UnixStream::pair().map_err(ShimError::Start)?;
         rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).map_err(|errno| ShimError::Start(errno.into()))?;
         let memory = self.sealed.as_ref().map(|fd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())));
@@ -106,7 +106,7 @@ impl Program {
                 Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => last = cause,
                 spawned => {
                     let child = spawned.map_err(ShimError::Start)?;
-                    socket::send(&ours, lone, console.as_slice()).map_err(ShimError::Start)?;
+                    socket::send(&ours, lone, fds).map_err(ShimError::Start)?;
                     return Ok((ours, child));
                 }
             }

@@ -62,7 +62,9 @@ fn begin(sync: &UnixStream) -> Result<Option<i32>, Failed> {
     // Neither this program nor what it has open is for those whose namespaces it enters, until it becomes another.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).attempt(|| "become not dumpable")?;
     let (lone, fds) = socket::receive::<Lone>(sync).attempt(|| "read what to do")?;
-    let console = fds.into_iter().next();
+    let mut fds = fds.into_iter();
+    let namespaces = open_namespaces(&lone, &mut fds)?;
+    let console = fds.next();
     process::set_oom_score(&lone.launch.process)?;
     // Before the mounts change; its path may be longer than a socket's may be.
     let listener = if lone.directory.is_empty() { None } else { Some(listen(&lone.directory)?) };
@@ -71,7 +73,7 @@ fn begin(sync: &UnixStream) -> Result<Option<i32>, Failed> {
         // Before its cgroup namespace is made, which begins there.
         enter(&doors)?;
     }
-    join(&lone)?;
+    join(namespaces)?;
     match sys::fork(u64::from(lone.new), None).attempt(|| "make the container's namespaces")? {
         sys::Side::Child => {
             let lived = || match listener {
@@ -110,13 +112,21 @@ fn listen(directory: &str) -> Result<UnixListener, Failed> {
     UnixListener::bind(format!("/proc/self/fd/{}/start.sock", opened.as_raw_fd())).attempt(what)
 }
 
-/// Opened first, entered then: the mount namespace, the last of them, changes what paths mean.
-fn join(lone: &Lone) -> Result<(), Failed> {
-    let mut all = Vec::new();
-    for (path, kind) in &lone.join {
-        let opened = rustix::fs::openat(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        all.push((opened.attempt(|| format!("open the namespace {path}"))?, path, *kind));
-    }
+/// What to enter: (descriptor, path, kind). One without a path comes as a descriptor.
+fn open_namespaces(lone: &Lone, given: &mut impl Iterator<Item = OwnedFd>) -> Result<Vec<(OwnedFd, String, u32)>, Failed> {
+    let open = |(path, kind): &(String, u32)| {
+        let what = || format!("open the namespace {path}");
+        let opened = match path.is_empty() {
+            true => given.next().ok_or_else(|| refuse(what(), "it did not come along")),
+            false => rustix::fs::openat(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(what),
+        };
+        opened.map(|fd| (fd, path.clone(), *kind))
+    };
+    lone.join.iter().map(open).collect()
+}
+
+/// The mount namespace, the last of them, changes what paths mean.
+fn join(mut all: Vec<(OwnedFd, String, u32)>) -> Result<(), Failed> {
     all.sort_by_key(|(_, _, kind)| *kind == NEW_MOUNT);
     for (fd, path, kind) in &all {
         let kind = kinds().into_iter().find(|(bit, _)| bit == kind).map(|(_, kind)| kind);

@@ -10,7 +10,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAnci
 use super::wire::{MESSAGE_LIMIT_BYTES, Wire};
 
 /// As many descriptors as a message may carry.
-const FDS: usize = 4;
+const FDS: usize = 8;
 
 /// Sends a message, with descriptors along its first bytes.
 pub fn send<T: Wire>(mut socket: &UnixStream, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -39,6 +39,11 @@ pub fn is_default_device(path: &Path) -> bool {
     path.parent() == Some(Path::new("/dev")) && DEVICES.iter().any(|name| path.file_name() == Some(name.as_ref()))
 }
 
+/// Whether something is at this path in every container's /dev: a node, a link or the console.
+pub fn is_own_device(path: &Path) -> bool {
+    is_default_device(path) || path == Path::new("/dev/console") || LINKS.iter().any(|(_, link)| path == Path::new(link))
+}
+
 /// What the spec does not say: where things are on this host.
 #[derive(Debug, Clone, Default)]
 pub struct Place {

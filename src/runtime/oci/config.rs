@@ -164,6 +164,55 @@ pub fn limits(resources: Option<&oci::LinuxResources>) -> Resources {
     }
 }
 
+/// Limits that a change cannot take away: an absent one stays as it is.
+///
+/// # Errors
+/// The first such limit.
+pub fn check_update(resources: &oci::LinuxResources) -> Result<(), ConfigError> {
+    let (memory, cpu) = (resources.memory().as_ref(), resources.cpu().as_ref());
+    let limits = [
+        ("memory.limit", memory.and_then(oci::LinuxMemory::limit)),
+        ("pids.limit", resources.pids().as_ref().map(oci::LinuxPids::limit)),
+        ("cpu.quota", cpu.and_then(oci::LinuxCpu::quota)),
+        // Of both together, so it is set with the memory's.
+        ("memory.swap", memory.filter(|memory| memory.limit().is_none_or(|limit| limit <= 0)).and_then(oci::LinuxMemory::swap)),
+    ];
+    match limits.into_iter().find(|(_, limit)| limit.is_some_and(|limit| limit < 0)) {
+        Some((name, _)) => {
+            Err(ConfigError::Unsupported { field: format!("linux.resources.{name}"), why: ": to take the limit away".to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a sysctl is one of namespaces that the container does not share with the host.
+fn is_own_sysctl(name: &str, namespaces: u32) -> bool {
+    let has = |kind| namespaces & bit(kind) != 0;
+    let ipc = ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.msg_next_id", "kernel.sem", "kernel.sem_next_id"];
+    if name.starts_with("net.") {
+        has(LinuxNamespaceType::Network)
+    } else if ipc.contains(&name) || name.starts_with("kernel.shm") || name.starts_with("fs.mqueue.") {
+        has(LinuxNamespaceType::Ipc)
+    } else {
+        matches!(name, "kernel.domainname" | "kernel.hostname") && has(LinuxNamespaceType::Uts)
+    }
+}
+
+/// Nothing of the host's is set: `namespaces` are the bits of those that the container makes or joins.
+fn check_settings(spec: &Spec, sysctls: &[(String, String)], namespaces: u32) -> Result<(), ConfigError> {
+    let refuse = |field: String| Err(ConfigError::Unsupported { field, why: ": it would be the host's".to_owned() });
+    let uts = namespaces & bit(LinuxNamespaceType::Uts) != 0;
+    for (field, value) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+        if !uts && value.as_ref().is_some_and(|value| !value.is_empty()) {
+            return refuse(format!("{field} without a UTS namespace"));
+        }
+    }
+    match sysctls.iter().find(|(name, _)| !is_own_sysctl(name, namespaces)) {
+        Some((name, _)) => refuse(format!("linux.sysctl: {name}")),
+        None => Ok(()),
+    }
+}
+
 /// What the shim's program is told to make the container.
 ///
 /// # Errors
@@ -176,16 +225,19 @@ pub fn lone(spec: &Spec, ground: Ground) -> Result<Lone, ConfigError> {
     for namespace in linux.namespaces().iter().flatten() {
         let bit = bit(namespace.typ());
         match namespace.path() {
-            Some(path) => join.push((path.to_string_lossy().into_owned(), bit)),
+            Some(path) => join.push((namespace_path(path)?, bit)),
             None => new |= bit,
         }
     }
     if new & nix::libc::CLONE_NEWNS as u32 == 0 {
         return Err(invalid("linux.namespaces: a mount namespace of its own is needed"));
     }
+    let sysctls: Vec<_> =
+        linux.sysctl().clone().unwrap_or_default().into_iter().map(|(name, value)| (name.replace('/', "."), value)).collect();
+    check_settings(spec, &sysctls, join.iter().fold(new, |all, (_, bit)| all | bit))?;
     let mut launch = plan::plan(spec, &ground.place);
     launch.process = process(given, ground.place.seccomp);
-    let devices: Vec<Step> = linux.devices().iter().flatten().filter(|one| !plan::is_default_device(one.path())).map(node).collect();
+    let devices: Vec<Step> = linux.devices().iter().flatten().filter(|one| !plan::is_own_device(one.path())).map(node).collect();
     // Once everything is mounted, before anything is hidden.
     let at = launch.steps.iter().position(|step| matches!(step, Step::Mask(_) | Step::ReadOnly(_) | Step::Seal(_) | Step::Pivot(_)));
     let at = at.unwrap_or(launch.steps.len());
@@ -198,7 +250,7 @@ pub fn lone(spec: &Spec, ground: Ground) -> Result<Lone, ConfigError> {
         new,
         hostname: spec.hostname().clone().unwrap_or_default(),
         domainname: spec.domainname().clone().unwrap_or_default(),
-        sysctls: linux.sysctl().clone().unwrap_or_default().into_iter().collect(),
+        sysctls,
         launch,
         directory: ground.directory,
         create_container: hooks.create_container().iter().flatten().map(hook).collect(),
@@ -207,6 +259,12 @@ pub fn lone(spec: &Spec, ground: Ground) -> Result<Lone, ConfigError> {
         columns: size.and_then(|size| u32::try_from(size.width()).ok()).unwrap_or(0),
         rows: size.and_then(|size| u32::try_from(size.height()).ok()).unwrap_or(0),
     })
+}
+
+/// An empty one would stand for a descriptor.
+fn namespace_path(path: &Path) -> Result<String, ConfigError> {
+    let text = path.to_string_lossy().into_owned();
+    if text.is_empty() { Err(ConfigError::Invalid("linux.namespaces: an empty path".into())) } else { Ok(text) }
 }
 
 /// The CLONE_NEW* bit.
@@ -306,6 +364,46 @@ mod tests {
             "linux": {"resources": {"cpu": {"burst": null, "realtimeRuntime": 0}, "rdma": {}, "memory": {"disableOOMKiller": false}},
             "timeOffsets": null, "intelRdt": {}, "namespaces": [{"type": "pid"}]}, "com.example/new": 1});
         assert_eq!(check(&empty), Ok(()));
+    }
+
+    #[test]
+    fn nothing_of_the_host_is_set() {
+        let make = |namespaces: &[&str], more: serde_json::Value| {
+            let namespaces: Vec<_> = namespaces.iter().chain(&["mount"]).map(|kind| json!({"type": kind})).collect();
+            let mut spec = json!({"ociVersion": "1.2.0", "process": {"user": {"uid": 0, "gid": 0}, "args": ["a"], "cwd": "/"},
+                "root": {"path": "/r"}, "hostname": more["hostname"], "domainname": more["domainname"],
+                "linux": {"namespaces": namespaces}});
+            spec["linux"]["sysctl"] = more["sysctl"].clone();
+            lone(&serde_json::from_value(spec).unwrap(), Ground::default())
+        };
+        for (namespace, more) in [
+            ("network", json!({"sysctl": {"net.ipv4.ip_forward": "1"}})),
+            ("network", json!({"sysctl": {"net/ipv4/ip_forward": "1"}})),
+            ("ipc", json!({"sysctl": {"kernel.shmmax": "1", "kernel.sem": "1", "fs.mqueue.msg_max": "1"}})),
+            ("uts", json!({"hostname": "a", "domainname": "b", "sysctl": {"kernel.domainname": "b"}})),
+        ] {
+            assert!(make(&[namespace], more.clone()).is_ok(), "{more}: {:?}", make(&[namespace], more.clone()).err());
+            let others: Vec<&str> = ["network", "ipc", "uts"].into_iter().filter(|other| *other != namespace).collect();
+            assert!(make(&others, more.clone()).is_err_and(|error| error.to_string().contains("the host's")), "{more}");
+        }
+        for name in ["kernel.core_pattern", "kernel/core_pattern", "vm.swappiness", "kernel.semx", "net", "../net.a"] {
+            assert!(make(&["network", "ipc", "uts"], json!({"sysctl": {name: "1"}})).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_not_taken_away_in_silence() {
+        for resources in [
+            json!({"memory": {"limit": -1}}),
+            json!({"pids": {"limit": -1}}),
+            json!({"cpu": {"quota": -1}}),
+            json!({"memory": {"swap": -1}}),
+        ] {
+            let refused = check_update(&serde_json::from_value(resources.clone()).unwrap());
+            assert!(refused.is_err_and(|error| error.to_string().contains("take the limit away")), "{resources}");
+        }
+        let some = json!({"memory": {"limit": 1 << 24, "swap": -1}, "pids": {"limit": 5}, "cpu": {"quota": 1000}});
+        assert_eq!(check_update(&serde_json::from_value(some).unwrap()), Ok(()));
     }
 
     #[test]

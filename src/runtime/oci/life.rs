@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,6 +17,7 @@ use super::super::record::RecordError;
 use super::super::shim::{Program, ShimError};
 use super::super::wire::{Go, Lone, Response, VERSION};
 use super::super::{memory, seccomp, signal, socket, sys};
+use super::access::{Access, access};
 use super::config::{self, ConfigError, Ground};
 use super::state::{Home, Record, Status, ticks};
 use crate::model::Timestamp;
@@ -164,6 +165,7 @@ impl Runtime {
             bundle,
             created: Timestamp::now(),
             cgroup: config::cgroup(&spec, &wanted.id)?,
+            foreign_cgroup: true,
         };
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -183,10 +185,15 @@ impl Runtime {
     }
 
     fn build(&self, home: &Home, record: &mut Record, spec: &Spec, raw: &Value, wanted: &Create) -> Result<(), OciError> {
-        home.write(record)?;
         let path = home.config();
         super::super::record::write(&path, raw).map_err(OciError::file("write", &path))?;
+        home.write(record)?;
         let tree = Tree::detect(&record.cgroup.0)?;
+        if let Some(pid) = tree.processes(&record.cgroup.1).first() {
+            return Err(request("make the container's cgroup", format!("{} has processes, as {pid}", tree.full(&record.cgroup.1))));
+        }
+        record.foreign_cgroup = false;
+        home.write(record)?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         limit(&tree, &record.cgroup.1, resources)?;
         confine(&tree, &record.cgroup.1, resources)?;
@@ -198,7 +205,7 @@ impl Runtime {
         let tty = spec.process().as_ref().and_then(oci::Process::terminal).unwrap_or(false);
         let console = console(tty, wanted.console_socket.as_deref())?;
         let lone = config::lone(&spec, ground)?;
-        let (socket, mut child) = Program::load(&self.shim)?.spawn_lone(&lone, console.as_ref().map(AsFd::as_fd))?;
+        let (socket, mut child) = Program::load(&self.shim)?.spawn_lone(&lone, console.as_ref().map(AsFd::as_fd).as_slice())?;
         let pid = started(&socket)?;
         child.wait().map_err(|cause| request("wait for the shim's program", cause))?;
         let dead = || request("make the container", "its process has died");
@@ -226,11 +233,13 @@ impl Runtime {
             return Err(OciError::Status { verb: "start", id: id.to_owned(), status: found.status.name() });
         }
         let attempt = format!("start container {id}");
-        let stream = connect(&found.home.socket()).map_err(|cause| request(&attempt, cause))?;
         let state = found.state()?;
+        // First: whoever dies on the way leaves nothing that says it still waits.
+        let socket = found.home.claim().map_err(|cause| request(&attempt, cause))?;
+        let stream = connect(&socket).map_err(|cause| request(&attempt, cause))?;
         socket::send(&stream, &Go { state: state.to_string() }, &[]).map_err(|cause| request(&attempt, cause))?;
         let answer = socket::receive::<Response>(&stream);
-        std::fs::remove_file(found.home.socket()).ok();
+        std::fs::remove_file(socket).ok();
         if let Ok((Response::Failed(failed), _)) = answer {
             return Err(ShimError::Refused(failed).into());
         }
@@ -254,7 +263,8 @@ impl Runtime {
         let number = signal::number(name).ok_or_else(|| request("send a signal", format!("{name:?} is none")))?;
         let found = self.find(id)?;
         if all {
-            for pid in found.tree.processes(found.cgroup()) {
+            // 0 is one we cannot see, and would be us.
+            for pid in found.tree.processes(found.cgroup()).into_iter().filter(|pid| *pid > 0) {
                 sys::signal(pid, number).ok();
             }
             return Ok(());
@@ -279,12 +289,18 @@ impl Runtime {
         if !force && matches!(found.status, Status::Running | Status::Paused) {
             return Err(OciError::NotStopped { id: id.to_owned(), status: found.status.name() });
         }
-        self.destroy(&found.home, &found.record, &found.spec()?, &found.raw()?)
+        let (spec, raw) = match (found.spec(), found.raw()) {
+            (Ok(spec), Ok(raw)) => (spec, raw),
+            // Nobody knows its hooks any more.
+            (Err(_), _) | (_, Err(_)) if force => (Spec::default(), Value::Null),
+            (spec, raw) => (spec?, raw?),
+        };
+        self.destroy(&found.home, &found.record, &spec, &raw)
     }
 
     fn destroy(&self, home: &Home, record: &Record, spec: &Spec, raw: &Value) -> Result<(), OciError> {
         let tree = Tree::detect(&record.cgroup.0)?;
-        if tree.is_frozen(&record.cgroup.1) {
+        if !record.foreign_cgroup && tree.is_frozen(&record.cgroup.1) {
             // On v1 nobody dies before.
             tree.freeze(&record.cgroup.1, false)?;
         }
@@ -298,8 +314,10 @@ impl Runtime {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        tree.kill(&record.cgroup.1)?;
-        tree.remove(&record.cgroup.1)?;
+        if !record.foreign_cgroup {
+            tree.kill(&record.cgroup.1)?;
+            tree.remove(&record.cgroup.1)?;
+        }
         if record.cgroup.0 == "podbay-oci" {
             tree.remove_if_empty("");
         }
@@ -358,12 +376,15 @@ impl Runtime {
         };
         let console = console(given.terminal().unwrap_or(false), wanted.console_socket.as_deref())?;
         let size = given.console_size();
-        let mut lone = Lone { version: VERSION, stay: !wanted.detach, join: namespaces(found.record.pid), ..Lone::default() };
+        let (join, mut fds): (Vec<_>, Vec<OwnedFd>) = namespaces(&found.record)?.into_iter().unzip();
+        fds.extend(console);
+        let mut lone = Lone { version: VERSION, stay: !wanted.detach, join, ..Lone::default() };
         lone.columns = size.and_then(|size| u32::try_from(size.width()).ok()).unwrap_or(0);
         lone.rows = size.and_then(|size| u32::try_from(size.height()).ok()).unwrap_or(0);
         lone.launch.process = config::process(&given, filter(&spec)?);
         lone.launch.cgroup = found.tree.entrance(found.cgroup());
-        let (socket, mut child) = Program::load(&self.shim)?.spawn_lone(&lone, console.as_ref().map(AsFd::as_fd))?;
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let (socket, mut child) = Program::load(&self.shim)?.spawn_lone(&lone, &fds)?;
         let pid = started(&socket)?;
         // Its end of the socket closes when it becomes its program.
         if let Ok((Response::Failed(failed), _)) = socket::receive::<Response>(&socket) {
@@ -404,6 +425,7 @@ impl Runtime {
         let found = self.find(id)?;
         config::check(&serde_json::json!({"linux": {"resources": resources}}))?;
         let resources: oci::LinuxResources = parse(Path::new("the resources"), resources)?;
+        config::check_update(&resources)?;
         limit(&found.tree, found.cgroup(), Some(&resources))
     }
 
@@ -434,35 +456,17 @@ fn limit(tree: &Tree, cgroup: &str, resources: Option<&oci::LinuxResources>) -> 
     }
 }
 
-/// Devices are opened as in every container of ours, unless all of them are allowed by name.
+/// Devices are opened as in every container of ours, and those the bundle allows.
 fn confine(tree: &Tree, cgroup: &str, resources: Option<&oci::LinuxResources>) -> Result<(), OciError> {
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-    let more = |rule: &&oci::LinuxDeviceCgroup| rule.allow();
-    match rules.iter().filter(more).collect::<Vec<_>>().as_slice() {
-        [] => tree.confine_devices(cgroup).map(drop).map_err(OciError::from),
-        // A container with devices of its own: the specification's rules are in the order they take effect.
-        allowed => {
-            let everything = |rule: &&&oci::LinuxDeviceCgroup| rule.major().unwrap_or(-1) < 0 && rule.minor().unwrap_or(-1) < 0;
-            let all = allowed.iter().any(|rule| everything(&rule) && rule.access().as_deref().is_none_or(|access| access.contains('r')));
-            if all {
-                return Ok(());
-            }
-            tree.confine_devices_but(cgroup, &allowed.iter().filter_map(|rule| line(rule)).collect::<Vec<_>>())
-                .map(drop)
-                .map_err(OciError::from)
-        }
+    match access(rules)? {
+        Access::Everything => Ok(()),
+        // Its root may be mounted in any way, so nothing else keeps devices from it.
+        Access::These(lines) => match tree.confine_devices_but(cgroup, &lines)? {
+            true => Ok(()),
+            false => Err(request("keep devices from the container", "this host has neither cgroup v1's `devices` nor eBPF on v2")),
+        },
     }
-}
-
-/// A rule as the `devices` controller writes it.
-fn line(rule: &oci::LinuxDeviceCgroup) -> Option<String> {
-    let kind = match rule.typ() {
-        Some(oci::LinuxDeviceType::B) => "b",
-        Some(oci::LinuxDeviceType::C | oci::LinuxDeviceType::U) => "c",
-        _ => return None,
-    };
-    let number = |number: Option<i64>| number.filter(|number| *number >= 0).map_or_else(|| "*".to_owned(), |number| number.to_string());
-    Some(format!("{kind} {}:{} {}", number(rule.major()), number(rule.minor()), rule.access().as_deref().unwrap_or("rwm")))
 }
 
 fn filter(spec: &Spec) -> Result<Vec<u8>, OciError> {
@@ -488,8 +492,9 @@ fn ground(tree: &Tree, record: &Record, spec: &Spec, home: &Home) -> Result<Grou
     Ok(Ground { place, directory: home.0.to_string_lossy().into_owned() })
 }
 
-/// The namespaces of a process that are not ours.
-fn namespaces(pid: i32) -> Vec<(String, u32)> {
+/// The namespaces of a container's process that are not ours, open: the path is empty. Its number may be another
+/// process's at any time, so the descriptors are looked at before the process is.
+fn namespaces(record: &Record) -> Result<Vec<((String, u32), OwnedFd)>, OciError> {
     let kinds = [
         ("ipc", LinuxNamespaceType::Ipc),
         ("uts", LinuxNamespaceType::Uts),
@@ -498,9 +503,23 @@ fn namespaces(pid: i32) -> Vec<(String, u32)> {
         ("cgroup", LinuxNamespaceType::Cgroup),
         ("mnt", LinuxNamespaceType::Mount),
     ];
-    let other =
-        |file: &str| std::fs::read_link(format!("/proc/{pid}/ns/{file}")).ok() != std::fs::read_link(format!("/proc/self/ns/{file}")).ok();
-    kinds.into_iter().filter(|(file, _)| other(file)).map(|(file, kind)| (format!("/proc/{pid}/ns/{file}"), config::bit(kind))).collect()
+    let mut all = Vec::new();
+    for (file, kind) in kinds {
+        let own = std::fs::metadata(format!("/proc/self/ns/{file}"));
+        let path = PathBuf::from(format!("/proc/{}/ns/{file}", record.pid));
+        let opened = std::fs::File::open(&path).map_err(OciError::file("open the namespace", &path))?;
+        let number = opened.metadata().map_err(OciError::file("look at the namespace", &path))?.ino();
+        if own.is_ok_and(|own| own.ino() != number) {
+            all.push(((String::new(), config::bit(kind)), OwnedFd::from(opened)));
+        }
+    }
+    if !record.is_alive() {
+        return Err(OciError::NotRunning);
+    }
+    if !all.iter().any(|((_, bit), _)| *bit == config::bit(LinuxNamespaceType::Mount)) {
+        return Err(request("enter the container", "its process has the host's mounts"));
+    }
+    Ok(all)
 }
 
 fn connect(path: &Path) -> std::io::Result<UnixStream> {

@@ -1,9 +1,9 @@
 //! What is kept of a container between the commands of an OCI runtime: a directory below `--root` each.
 //!
 //! ```text
-//!  ROOT/ID/state.json    who it is
-//!          config.json   as it was when it was created
-//!          start.sock    there as long as it waits to be started
+//!  ROOT/ID/config.json   as it was when it was created
+//!          state.json    who it is; after config.json, so nobody finds it without
+//!          start.sock    there as long as it waits to be started; starting.sock for the moment of its start
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -31,6 +31,9 @@ pub struct Record {
     pub created: Timestamp,
     /// (parent, name)
     pub cgroup: (String, String),
+    /// Whatever is in the cgroup is not known to be the container's: it is left alone.
+    #[serde(default)]
+    pub foreign_cgroup: bool,
 }
 
 /// runtime.md, "State".
@@ -86,6 +89,12 @@ impl Home {
 
     pub fn socket(&self) -> PathBuf {
         self.0.join("start.sock")
+    }
+
+    /// Takes the right to start the container, which nobody has after that; returns the socket to do it by.
+    pub fn claim(&self) -> std::io::Result<PathBuf> {
+        let claimed = self.0.join("starting.sock");
+        std::fs::rename(self.socket(), &claimed).map(|()| claimed)
     }
 
     pub fn config(&self) -> PathBuf {

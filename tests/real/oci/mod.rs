@@ -509,6 +509,11 @@ fn what_would_be_passed_over_is_refused() {
         ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt is not supported"),
         ("/linux/cgroupsPath", json!("system.slice:podbay:x"), "cgroupsPath is not supported: a systemd slice"),
         ("/linux/namespaces/0", json!({"type": "user"}), "namespaces: user is not supported"),
+        (
+            "/linux/sysctl",
+            json!({"kernel/core_pattern": "x"}),
+            "linux.sysctl: kernel.core_pattern is not supported: it would be the host's",
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -532,6 +537,23 @@ fn what_would_be_passed_over_is_refused() {
     assert!(systemd.contains("cgroupfs"), "{systemd}");
     assert!(oci.refused(&["create", "--bundle", "/", "../up"]).contains("other characters"));
     assert!(oci.ok(&["features"]).contains("startContainer"));
+}
+
+#[test]
+fn another_ones_cgroup_and_half_of_a_container_are_left_well() {
+    let oci = podbay();
+    let bundle = oci.bundle("taken", "sleep 1000", |_| {});
+    oci.ok(&["run", "--detach", "--bundle", &bundle, "taken"]);
+    let other = oci.bundle("other", "true", |config| config["linux"]["cgroupsPath"] = json!(format!("/{}/taken", oci.name())));
+    assert!(oci.refused(&["create", "--bundle", &other, "other"]).contains("has processes"));
+    assert_eq!((oci.status("taken"), oci.status("other")), ("running".to_owned(), "none".to_owned()));
+    let update = oci.dir.path().join("update");
+    std::fs::write(&update, json!({"memory": {"limit": -1}}).to_string()).unwrap();
+    assert!(oci.refused(&["update", "--resources", update.to_str().unwrap(), "taken"]).contains("to take the limit away"));
+    // A container whose spec is lost can be deleted all the same.
+    std::fs::remove_file(oci.dir.path().join("state/taken/config.json")).unwrap();
+    oci.ok(&["delete", "--force", "taken"]);
+    assert_eq!(oci.ids(), "");
 }
 
 #[test]

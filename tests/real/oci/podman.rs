@@ -87,6 +87,9 @@ fn podman_runs_containers_by_it() {
     podman.ok(&["kill", "a"]);
     wait_for("it has ended", || status("a").starts_with("exited"));
     podman.ok(&["rm", "a"]);
+    // It lists every device of the host, those of a container's own /dev as well.
+    let privileged = ["run", "--rm", "--privileged", "--network=none", box_, "/bin/sh", "-c", "test -c /dev/ptmx && echo privileged"];
+    assert_eq!(podman.ok(&privileged), "privileged");
     // A terminal, and a pod whose containers share namespaces.
     podman.ok(&["run", "-d", "-t", "--name", "t", "--network=none", box_, "/bin/sh", "-c", "test -t 1 && echo terminal"]);
     wait_for("it has ended", || status("t").starts_with("exited"));
