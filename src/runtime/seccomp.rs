@@ -165,7 +165,7 @@ pub fn compile(profile: &LinuxSeccomp, foreign: Foreign) -> Result<Vec<u8>, Secc
 /// Conditions that hold together; where one argument has several, each alone is enough, as with runc and crun.
 fn alternatives(conditions: &[LinuxSeccompArg]) -> Vec<Vec<LinuxSeccompArg>> {
     let repeats = conditions.iter().enumerate().any(|(at, one)| conditions[..at].iter().any(|before| before.index() == one.index()));
-    if repeats { conditions.iter().map(|one| vec![one.clone()]).collect() } else { vec![conditions.to_vec()] }
+    if repeats { conditions.iter().map(|one| vec![*one]).collect() } else { vec![conditions.to_vec()] }
 }
 
 /// Neighbours of which the same is said, together; those that the default is for, not at all.

@@ -376,7 +376,7 @@ impl Runtime {
         };
         let console = console(given.terminal().unwrap_or(false), wanted.console_socket.as_deref())?;
         let size = given.console_size();
-        let (join, mut fds): (Vec<_>, Vec<OwnedFd>) = namespaces(&found.record)?.into_iter().unzip();
+        let (join, mut fds) = namespaces(&found.record)?;
         fds.extend(console);
         let mut lone = Lone { version: VERSION, stay: !wanted.detach, join, ..Lone::default() };
         lone.columns = size.and_then(|size| u32::try_from(size.width()).ok()).unwrap_or(0);
@@ -492,9 +492,12 @@ fn ground(tree: &Tree, record: &Record, spec: &Spec, home: &Home) -> Result<Grou
     Ok(Ground { place, directory: home.0.to_string_lossy().into_owned() })
 }
 
-/// The namespaces of a container's process that are not ours, open: the path is empty. Its number may be another
+/// Paths and kinds of namespaces, as [`Lone`] takes them.
+type Join = Vec<(String, u32)>;
+
+/// The namespaces of a container's process that are not ours, open: the paths are empty. Its number may be another
 /// process's at any time, so the descriptors are looked at before the process is.
-fn namespaces(record: &Record) -> Result<Vec<((String, u32), OwnedFd)>, OciError> {
+fn namespaces(record: &Record) -> Result<(Join, Vec<OwnedFd>), OciError> {
     let kinds = [
         ("ipc", LinuxNamespaceType::Ipc),
         ("uts", LinuxNamespaceType::Uts),
@@ -503,23 +506,24 @@ fn namespaces(record: &Record) -> Result<Vec<((String, u32), OwnedFd)>, OciError
         ("cgroup", LinuxNamespaceType::Cgroup),
         ("mnt", LinuxNamespaceType::Mount),
     ];
-    let mut all = Vec::new();
+    let (mut join, mut fds) = (Join::new(), Vec::new());
     for (file, kind) in kinds {
         let own = std::fs::metadata(format!("/proc/self/ns/{file}"));
         let path = PathBuf::from(format!("/proc/{}/ns/{file}", record.pid));
         let opened = std::fs::File::open(&path).map_err(OciError::file("open the namespace", &path))?;
         let number = opened.metadata().map_err(OciError::file("look at the namespace", &path))?.ino();
         if own.is_ok_and(|own| own.ino() != number) {
-            all.push(((String::new(), config::bit(kind)), OwnedFd::from(opened)));
+            join.push((String::new(), config::bit(kind)));
+            fds.push(OwnedFd::from(opened));
         }
     }
     if !record.is_alive() {
         return Err(OciError::NotRunning);
     }
-    if !all.iter().any(|((_, bit), _)| *bit == config::bit(LinuxNamespaceType::Mount)) {
+    if !join.iter().any(|(_, bit)| *bit == config::bit(LinuxNamespaceType::Mount)) {
         return Err(request("enter the container", "its process has the host's mounts"));
     }
-    Ok(all)
+    Ok((join, fds))
 }
 
 fn connect(path: &Path) -> std::io::Result<UnixStream> {
