@@ -149,16 +149,19 @@ impl Worker {
         if !desired.known && !self.gone {
             return Some(self.context.options.resync_interval);
         }
-        let seen = match self.observe(&desired, &waiting).await {
+        let mut seen = match self.observe(&desired, &waiting).await {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!(pod = full_name(&desired.pod), %error, "cannot look at the pod");
                 return Some(Duration::from_secs(2));
             }
         };
+        // The probes first: they know what was known of a container before this process.
+        self.ask(&desired.pod, &seen);
+        self.memory.probes = self.prober.views();
+        seen.memory.probes.clone_from(&self.memory.probes);
         let now = self.context.clock.now();
         let decided = plan::plan(&desired.pod, self.gone, &seen, now);
-        self.ask(&desired.pod, &seen);
         self.tell_waits(&desired.pod, &decided);
         self.keep(&desired, &decided.status);
         self.write_status(&desired, &decided.status);
@@ -211,7 +214,6 @@ impl Worker {
         }
         let present: BTreeSet<&str> = seen.containers.iter().map(|container| container.id.as_str()).collect();
         self.memory.hooks.retain(|id, _| present.contains(id.as_str()));
-        self.memory.probes = self.prober.views();
         if desired.pod.metadata.deletion_timestamp.is_some() {
             self.memory.deletion_seen.get_or_insert_with(|| self.context.clock.now());
         }

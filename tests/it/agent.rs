@@ -408,6 +408,7 @@ async fn pods_outlive_the_agent() {
         conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap().last_transition_time
     };
     assert_eq!(since(&after), since(&before), "it was ready all the time");
+    assert_eq!(after.metadata.resource_version, before.metadata.resource_version, "and nothing else was said of it meanwhile");
 }
 
 #[tokio::test]
