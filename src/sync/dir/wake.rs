@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 /// Quiet time after the last event.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// How often the debouncer looks at its queue.
-const TICK: Duration = Duration::from_millis(50);
+/// How often the debouncer looks at its queue, events or not: no oftener than it has to, because an idle daemon does nothing else.
+const TICK: Duration = DEBOUNCE;
 
 pub(super) struct Wake {
     changed: Arc<Notify>,
