@@ -31,7 +31,8 @@
 //! 7. [`server`], [`tls`]: the Kubernetes REST API over the store
 //! 8. [`agent`]: from bound pods to [`cri`] verbs, which the engine carries out or, over a socket, any other
 //!    runtime; [`network`]: addresses, Services, host ports
-//! 9. [`runtime`] and the `podbay-shim` program: images, namespaces, cgroups, processes
+//! 9. [`runtime`] and the `podbay-shim` program: images, namespaces, cgroups, processes; other OCI runtimes in the place
+//!    of the last step, and `podbay oci`, which is one
 //! 10. [`cli`], [`config`], [`assemble`]: the verbs, the settings, which part stands behind which seam
 //!
 //! # The import rule (a test reads it: `tests/it/tidy.rs`)
@@ -63,7 +64,8 @@
 //!   looks again, and writes the status.
 //! - **A container.** [`runtime`] makes a sandbox: a cgroup, a shim process that holds the pod's
 //!   namespaces, an interface from [`network`]. The shim starts containers from prepared steps, is
-//!   their parent, writes their logs and exit records, and outlives the daemon.
+//!   their parent, writes their logs and exit records, and outlives the daemon. Where a RuntimeClass names
+//!   another OCI runtime, that one starts the container from a bundle, as a child of the same shim.
 //!
 //! # Who writes what
 //!
@@ -72,6 +74,7 @@
 //! | spec of objects in a source | that source (`sync`) |
 //! | Secrets `podbay-source.*` in `kube-system`: the accepted set | that source (`sync`) |
 //! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |
+//! | Pod.spec: what its RuntimeClass adds | `admit` |
 //! | Pod.spec.nodeName, condition PodScheduled | `schedule` |
 //! | Pod.status (all else), Node.status, Lease | the node's agent |
 //! | Source.status | `sync`; that a Job had its run and is gone: `control::job` |

@@ -1,4 +1,4 @@
-//! The verbs a person types: one file a verb, each a thin client of the REST API.
+//! The verbs a person types: one file a verb, each a thin client of the REST API but for those at the end.
 //!
 //! - `oci`: the flags of `podbay oci`, which other programs call
 //! - `args`: every verb and flag (the source of `--help` and of the completions)
@@ -9,7 +9,7 @@
 //! - `terminal`: the streams of `exec` and `attach`
 //! - `local`: what a verb needs of this host without a server; `assemble` provides it
 //!
-//! The daemon verbs (`up`, `server`, `agent`, `down`, `reset`, `image`, `runtime`) are carried out by
+//! The verbs of a host (`up`, `server`, `agent`, `down`, `reset`, `image`, `runtime`, `oci`) are carried out by
 //! `assemble`: they need the parts, not the API.
 
 pub mod args;

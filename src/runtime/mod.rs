@@ -14,10 +14,11 @@
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`: decide; pure
-//! - `engine`, `adopt`, `sandbox`, `container`, `exec`, `attach`, `reset`: act
+//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `exec`, `attach`, `reset`: act
 //! - `cgroup`, `apparmor`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
-//! - `oci`: other OCI runtimes in the place of our launch
+//! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
+//! - `account`, `memory`, `mount`, `socket`, `wire`: shared with the shim
 //! - `image`: the image store
 
 mod adopt;
@@ -52,6 +53,8 @@ pub mod syscalls32;
 mod account;
 #[path = "../shim/memory.rs"]
 mod memory;
+#[path = "../shim/mount/sys.rs"]
+mod mount;
 #[path = "../shim/socket.rs"]
 mod socket;
 #[path = "../shim/wire.rs"]

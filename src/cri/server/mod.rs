@@ -7,7 +7,7 @@
 //! - `socket`: the socket and who may use it
 //! - `stream`: where callers come for exec, attach and port-forward; `tokens`: what each may have there (pure)
 //!
-//! What this runtime cannot do is answered `Unimplemented`, with its name.
+//! What this runtime cannot do is refused by name; README lists it.
 
 mod events;
 mod filter;

@@ -20,7 +20,7 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
     let image = config.image.map(image_from_wire).transpose()?.filter(|(image, _)| !image.is_empty());
     let (image, user_image) = image.ok_or_else(|| CriError::Invalid(format!("container {} has no image", metadata.name)))?;
     if !config.devices.is_empty() {
-        return Err(CriError::Unsupported("devices of the host in a container that is not privileged".into()));
+        return Err(CriError::Unsupported("devices of the host by name: a privileged container has them all".into()));
     }
     if !config.cdi_devices.is_empty() {
         return Err(CriError::Unsupported("CDI devices".into()));

@@ -136,10 +136,10 @@ pub(super) fn refuse_selinux(options: Option<&wire::SeLinuxOption>) -> Result<()
     if named { Err(CriError::Unsupported("SELinux labels".into())) } else { Ok(()) }
 }
 
-/// The default profile is none: there is no other one to choose.
+/// A sandbox has no process to confine: its containers say for themselves.
 pub(super) fn refuse_apparmor(profile: Option<&wire::SecurityProfile>) -> Result<(), CriError> {
     let local = profile.is_some_and(|profile| profile.profile_type() == wire::security_profile::ProfileType::Localhost);
-    if local { Err(CriError::Unsupported("AppArmor profiles".into())) } else { Ok(()) }
+    if local { Err(CriError::Unsupported("AppArmor profiles of a sandbox".into())) } else { Ok(()) }
 }
 
 /// Limits as far as they can be kept; what cannot is refused.
