@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use crate::cli::oci::{CreateArgs, ExecArgs, OciArgs, OciVerb};
+use crate::cli::oci::{CreateArgs, ExecArgs, OciArgs, OciVerb, ProcessArgs};
 use crate::cli::output::print;
 use crate::model::Timestamp;
 use crate::runtime;
@@ -75,25 +75,28 @@ fn say(value: &Value) {
 }
 
 fn create(args: &CreateArgs) -> anyhow::Result<Create> {
-    if args.preserve_fds > 0 {
-        bail!("--preserve-fds is not supported: a container gets the standard streams only");
-    }
+    standard_streams_only(&args.ends)?;
     if args.no_pivot {
         bail!("--no-pivot is not supported: the root is always changed by pivot_root");
     }
-    let CreateArgs { id, bundle, pid_file, console_socket, .. } = args.clone();
+    let CreateArgs { id, bundle, ends: ProcessArgs { pid_file, console_socket, .. }, .. } = args.clone();
     Ok(Create { id, bundle, pid_file, console_socket })
 }
 
 fn exec(args: &ExecArgs) -> anyhow::Result<Exec> {
-    if args.preserve_fds > 0 {
-        bail!("--preserve-fds is not supported: a command gets the standard streams only");
-    }
-    let ExecArgs { id, command, process, tty, detach, pid_file, console_socket, .. } = args.clone();
+    standard_streams_only(&args.ends)?;
+    let ExecArgs { id, command, process, tty, detach, ends: ProcessArgs { pid_file, console_socket, .. } } = args.clone();
     if process.is_none() && command.is_empty() {
         bail!("there is neither a command nor --process");
     }
     Ok(Exec { id, process, args: command, tty, pid_file, console_socket, detach })
+}
+
+fn standard_streams_only(ends: &ProcessArgs) -> anyhow::Result<()> {
+    if ends.preserve_fds > 0 {
+        bail!("--preserve-fds is not supported: a process gets the standard streams only");
+    }
+    Ok(())
 }
 
 fn read_resources(path: &std::path::Path) -> anyhow::Result<Value> {

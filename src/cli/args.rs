@@ -32,7 +32,7 @@ pub enum Verb {
     /// Run a command in a container
     Exec(ExecArgs),
     /// See what a container writes from now on, and write to it
-    Attach(AttachArgs),
+    Attach(StreamArgs),
     /// Answer why something is not as wanted: a pod pending, a source blocked
     Explain(NamedArgs),
     /// List, add, suspend, resume or remove sources
@@ -51,7 +51,7 @@ pub enum Verb {
     Snapshot(SnapshotArgs),
     /// Stop this host's pods and daemon; the data stays
     Down(HostArgs),
-    /// Remove everything of Podbay from this host
+    /// Remove everything of Podbay from this host, but for containers of `podbay oci`
     Reset(ResetArgs),
     /// The container engine by itself, without Kubernetes
     #[command(subcommand)]
@@ -238,28 +238,15 @@ pub struct LogsArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ExecArgs {
     #[command(flatten)]
-    pub client: ClientArgs,
-    /// The pod's name
-    pub pod: String,
-    /// Namespace [default: default]
-    #[arg(short, long)]
-    pub namespace: Option<String>,
-    /// Container of the pod [default: the one its annotation kubectl.kubernetes.io/default-container names, else its first]
-    #[arg(short, long)]
-    pub container: Option<String>,
-    /// Pass standard input on
-    #[arg(short = 'i', long)]
-    pub stdin: bool,
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub tty: bool,
+    pub streams: StreamArgs,
     /// The command and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
 }
 
-#[derive(Debug, Clone, Args)]
-pub struct AttachArgs {
+/// Whose streams are taken, and which.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StreamArgs {
     #[command(flatten)]
     pub client: ClientArgs,
     /// The pod's name
@@ -273,7 +260,7 @@ pub struct AttachArgs {
     /// Pass standard input on
     #[arg(short = 'i', long)]
     pub stdin: bool,
-    /// Use the container's terminal
+    /// By a terminal: a new one for a command, the container's own to attach to
     #[arg(short, long)]
     pub tty: bool,
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::Api;
 use kube::api::AttachParams;
 
-use super::args::AttachArgs;
+use super::args::StreamArgs;
 use super::client::connect;
 use super::error::Outcome;
 use super::terminal::{converse, is_usable};
@@ -13,9 +13,8 @@ use super::terminal::{converse, is_usable};
 /// Names the container that is meant where nobody names one (kubectl's).
 const DEFAULT: &str = "kubectl.kubernetes.io/default-container";
 
-pub async fn run(args: &AttachArgs) -> Outcome {
-    let client = connect(&args.client).await?;
-    let pods: Api<Pod> = Api::namespaced(client, args.namespace.as_deref().unwrap_or("default"));
+pub async fn run(args: &StreamArgs) -> Outcome {
+    let pods = pods(args).await?;
     let pod = pods.get(&args.pod).await?;
     let mut params = match chosen(&pod, args.container.as_deref()) {
         Some(container) => streams(container, args)?,
@@ -25,6 +24,11 @@ pub async fn run(args: &AttachArgs) -> Outcome {
     params.tty = params.tty && is_usable(params.stdin);
     let process = pods.attach(&args.pod, &params).await?;
     converse(process, &params).await
+}
+
+/// The pods of the namespace that is meant.
+pub async fn pods(args: &StreamArgs) -> anyhow::Result<Api<Pod>> {
+    Ok(Api::namespaced(connect(&args.client).await?, args.namespace.as_deref().unwrap_or("default")))
 }
 
 /// The container of this name; without one that of the pod's annotation, or the first.
@@ -42,7 +46,7 @@ pub fn chosen<'a>(pod: &'a Pod, name: Option<&str>) -> Option<&'a Container> {
 }
 
 /// Whether a container has a terminal and an input was said when it was created.
-fn streams(container: &Container, args: &AttachArgs) -> anyhow::Result<AttachParams> {
+fn streams(container: &Container, args: &StreamArgs) -> anyhow::Result<AttachParams> {
     let name = &container.name;
     if args.stdin && container.stdin != Some(true) {
         bail!("container {name} has no standard input: its manifest lacks `stdin: true`");
@@ -67,7 +71,7 @@ mod tests {
 
     #[test]
     fn what_a_container_does_not_have_is_said() {
-        let args = |stdin, tty| AttachArgs { client: Default::default(), pod: "p".into(), namespace: None, container: None, stdin, tty };
+        let args = |stdin, tty| StreamArgs { stdin, tty, ..StreamArgs::default() };
         let plain = Container { name: "c".into(), ..Container::default() };
         let shell = Container { stdin: Some(true), tty: Some(true), ..plain.clone() };
         assert!(streams(&plain, &args(false, false)).is_ok_and(|params| params.stderr && params.stdout));

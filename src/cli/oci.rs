@@ -26,6 +26,7 @@ pub struct OciArgs {
     /// Write errors to this file as well
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// How errors are written there
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     pub log_format: String,
     /// Accepted; there is nothing more to say
@@ -46,7 +47,10 @@ pub enum OciVerb {
     /// Make a container, up to the point where its program would run
     Create(CreateArgs),
     /// Run the program of a container that was created
-    Start { id: String },
+    Start {
+        /// The container's id
+        id: String,
+    },
     /// Create and start a container, and wait for its end
     Run {
         #[command(flatten)]
@@ -56,10 +60,15 @@ pub enum OciVerb {
         detach: bool,
     },
     /// Print a container's state
-    State { id: String },
+    State {
+        /// The container's id
+        id: String,
+    },
     /// Send a signal to a container's first process
     Kill {
+        /// The container's id
         id: String,
+        /// Its name or number
         #[arg(default_value = "TERM")]
         signal: String,
         /// To all its processes
@@ -68,6 +77,7 @@ pub enum OciVerb {
     },
     /// Remove a container that has ended
     Delete {
+        /// The container's id
         id: String,
         /// End it first
         #[arg(short, long)]
@@ -77,6 +87,7 @@ pub enum OciVerb {
     Exec(ExecArgs),
     /// List containers
     List {
+        /// How
         #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
         format: String,
         /// Ids only
@@ -85,16 +96,25 @@ pub enum OciVerb {
     },
     /// List the processes of a container
     Ps {
+        /// The container's id
         id: String,
+        /// How
         #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
         format: String,
     },
     /// Stop all processes of a container
-    Pause { id: String },
+    Pause {
+        /// The container's id
+        id: String,
+    },
     /// Let the processes of a paused container go on
-    Resume { id: String },
+    Resume {
+        /// The container's id
+        id: String,
+    },
     /// Set other limits
     Update {
+        /// The container's id
         id: String,
         /// File with OCI resources; `-`: standard input
         #[arg(short, long, value_name = "FILE", default_value = "-")]
@@ -102,6 +122,7 @@ pub enum OciVerb {
     },
     /// Print what a container uses
     Events {
+        /// The container's id
         id: String,
         /// Once; the only way there is
         #[arg(long)]
@@ -113,19 +134,13 @@ pub enum OciVerb {
 
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
+    /// The container's id
     pub id: String,
     /// Directory with `config.json`
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
-    /// Write the process' number to this file
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-    /// Hand the terminal to this socket
-    #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
-    /// Refused unless 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub preserve_fds: u32,
+    #[command(flatten)]
+    pub ends: ProcessArgs,
     /// Refused: the root is always changed by pivot_root
     #[arg(long)]
     pub no_pivot: bool,
@@ -136,6 +151,7 @@ pub struct CreateArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ExecArgs {
+    /// The container's id
     pub id: String,
     /// The command, where no --process says it
     #[arg(trailing_var_arg = true)]
@@ -143,12 +159,23 @@ pub struct ExecArgs {
     /// File with an OCI process
     #[arg(short, long, value_name = "FILE")]
     pub process: Option<PathBuf>,
+    /// Give it a terminal
     #[arg(short, long)]
     pub tty: bool,
+    /// Do not wait for its end
     #[arg(short, long)]
     pub detach: bool,
+    #[command(flatten)]
+    pub ends: ProcessArgs,
+}
+
+/// What a caller gets of a new process, and gives it.
+#[derive(Debug, Clone, Args)]
+pub struct ProcessArgs {
+    /// Write the process' number to this file
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
+    /// Hand the terminal to this socket
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
     /// Refused unless 0

@@ -20,7 +20,7 @@ pub async fn converse(mut process: AttachedProcess, params: &AttachParams) -> Ou
         tokio::spawn(follow_size(process.terminal_size()));
     }
     let (code, said) = tokio::select! {
-        ended = pump(&mut process) => ended,
+        ended = pump(&mut process) => ended?,
         code = told_to_end(signals) => (code, None),
     };
     drop(raw);
@@ -61,41 +61,40 @@ async fn told_to_end(signals: Vec<(SignalKind, Signal)>) -> u8 {
 }
 
 /// A standard stream of this process, for the asynchronous side; `/dev/null` if it is closed.
-fn own(stream: impl std::os::fd::AsFd) -> tokio::fs::File {
-    let file = rustix::io::dup(stream).map(std::fs::File::from).or_else(|_| std::fs::File::open("/dev/null"));
-    match file {
-        Ok(file) => tokio::fs::File::from_std(file),
-        Err(_) => unreachable!("/dev/null can always be opened"),
-    }
+fn own(stream: impl std::os::fd::AsFd) -> anyhow::Result<tokio::fs::File> {
+    let null = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let file = rustix::io::dup(stream).map(std::fs::File::from).or_else(|_| null());
+    Ok(tokio::fs::File::from_std(file.context("take a standard stream")?))
 }
 
 /// Copies the streams until the command ends; returns its exit code, and what is to be said of its end.
-async fn pump(process: &mut AttachedProcess) -> (u8, Option<String>) {
+async fn pump(process: &mut AttachedProcess) -> anyhow::Result<(u8, Option<String>)> {
     let status = process.take_status();
     if let Some(mut stdin) = process.stdin() {
+        let mut typed = own(std::io::stdin())?;
         tokio::spawn(async move {
             // Ends with the command: a broken pipe is the ordinary end.
-            let _ = tokio::io::copy(&mut own(std::io::stdin()), &mut stdin).await;
+            let _ = tokio::io::copy(&mut typed, &mut stdin).await;
             let _ = stdin.shutdown().await;
         });
     }
-    let mut out = process.stdout();
-    let mut err = process.stderr();
+    let (mut out, mut own_out) = (process.stdout(), own(std::io::stdout())?);
+    let (mut err, mut own_err) = (process.stderr(), own(std::io::stderr())?);
     let stdout = async {
         if let Some(out) = &mut out {
-            let _ = tokio::io::copy(out, &mut own(std::io::stdout())).await;
+            let _ = tokio::io::copy(out, &mut own_out).await;
         }
     };
     let stderr = async {
         if let Some(err) = &mut err {
-            let _ = tokio::io::copy(err, &mut own(std::io::stderr())).await;
+            let _ = tokio::io::copy(err, &mut own_err).await;
         }
     };
     tokio::join!(stdout, stderr);
-    let Some(status) = status else { return (FAILED, None) };
-    let Some(status) = status.await else { return (FAILED, None) };
+    let Some(status) = status else { return Ok((FAILED, None)) };
+    let Some(status) = status.await else { return Ok((FAILED, None)) };
     if status.status.as_deref().is_some_and(|status| status == "Success") {
-        return (0, None);
+        return Ok((0, None));
     }
     let causes = status.details.and_then(|details| details.causes).unwrap_or_default();
     let code = causes
@@ -106,7 +105,7 @@ async fn pump(process: &mut AttachedProcess) -> (u8, Option<String>) {
         Some(code) => format!("command terminated with exit code {code}"),
         None => format!("error: {}", super::output::clean(&status.message.unwrap_or_default())),
     };
-    (code.unwrap_or(FAILED), Some(said))
+    Ok((code.unwrap_or(FAILED), Some(said)))
 }
 
 async fn follow_size(sizes: Option<futures::channel::mpsc::Sender<TerminalSize>>) {

@@ -1,7 +1,7 @@
 //! The engine's side of the shim: starts one, and talks to one that runs.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -165,11 +165,7 @@ pub struct Connection {
 /// Connects to the shim of a run directory, without waiting for it. Nothing on the connection takes long.
 fn reach(directory: &Path) -> Result<UnixStream, ShimError> {
     let fail = |cause: io::Error| ShimError::talk(directory, cause);
-    // Through a descriptor: the path may be longer than a socket's may be.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
-    let path = format!("/proc/self/fd/{}/shim.sock", opened.as_fd().as_raw_fd());
-    let connect = || {
+    let connect = |path| {
         let socket = net::socket_with(net::AddressFamily::UNIX, net::SocketType::STREAM, net::SocketFlags::CLOEXEC, None)?;
         // Before it connects: where many wait for a shim that hangs, that takes time, too.
         net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Send, Some(ANSWER_LIMIT))?;
@@ -177,7 +173,7 @@ fn reach(directory: &Path) -> Result<UnixStream, ShimError> {
         net::connect(&socket, &net::SocketAddrUnix::new(path)?)?;
         Ok(UnixStream::from(socket))
     };
-    connect().map_err(|errno: rustix::io::Errno| fail(errno.into()))
+    socket::by_short_name(&directory.join("shim.sock"), connect).map_err(fail)
 }
 
 /// Older shims are driven as they are; what a newer one would make of our requests nobody knows.

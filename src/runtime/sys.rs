@@ -9,6 +9,7 @@ use nix::libc;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use super::devices::Instruction;
+use super::mount::id_map;
 
 const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
@@ -87,18 +88,6 @@ pub(super) fn attach_device_program(program: BorrowedFd<'_>, cgroup: BorrowedFd<
     bpf(PROG_ATTACH, &attach).map(drop)
 }
 
-/// linux/mount.h
-const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-
-/// `struct mount_attr` (mount_setattr(2)).
-#[repr(C)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    users: u64,
-}
-
 /// A process that does nothing, in a user namespace of its own, until this is dropped.
 struct Sleeper(libc::pid_t);
 
@@ -154,15 +143,6 @@ pub(super) fn try_id_mapping(dir: &Path) -> Result<(), String> {
     memory.map_err(said("tmpfs does not map ids (it does from Linux 6.3 on)"))
 }
 
-fn id_map(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
-    let users = u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?;
-    let attributes = MountAttributes { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, users };
-    let (size, path) = (size_of::<MountAttributes>(), c"".as_ptr());
-    // SAFETY: an empty C string and a live mount_attr of the given size, both only read.
-    let result =
-        unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), path, libc::AT_EMPTY_PATH, &raw const attributes, size) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
 #[cfg(test)]
 mod tests {
     use super::*;

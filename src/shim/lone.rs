@@ -13,8 +13,9 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -108,8 +109,7 @@ fn enter(doors: &[OwnedFd]) -> Result<(), Failed> {
 
 fn listen(directory: &str) -> Result<UnixListener, Failed> {
     let what = || format!("listen in {directory}");
-    let opened = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).attempt(what)?;
-    UnixListener::bind(format!("/proc/self/fd/{}/start.sock", opened.as_raw_fd())).attempt(what)
+    socket::by_short_name(&Path::new(directory).join("start.sock"), UnixListener::bind).attempt(what)
 }
 
 /// What to enter: (descriptor, path, kind). One without a path comes as a descriptor.

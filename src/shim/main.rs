@@ -1,4 +1,4 @@
-//! `podbay-shim`: one small process a pod.
+//! `podbay-shim`: one small process a pod. (Or, as `lone`, what starts one container without a pod, for `podbay oci`.)
 //!
 //! It holds the pod's namespaces (no pause container), is the parent of the pod's containers and of what they
 //! leave behind, writes their logs and exit records, and outlives the agent, which finds it again by its
@@ -8,11 +8,13 @@
 //!  engine ──stdin: Init──► podbay-shim ──fork──► the shim (session of its own, pod's cgroup and namespaces)
 //!                             │ exits             │ shim.sock: Run, Exec, Join, Kill, List, Watch, …
 //!                             ▼                   ├─ log writer      (may block on the disk)
+//!                             │                   ├─ delegate        (another OCI runtime's commands)
 //!                      stdout: Hello│Failed       ├─ pod's init      (shared PID namespace only)
 //!                                                 └─ containers      (launch: fork, steps, exec)
 //! ```
 //!
-//! One thread, so that fork is safe at any moment. Not linked with the engine: they share `wire` and `socket`.
+//! One thread, so that fork is safe at any moment. Not linked with the engine: they share `wire`, `socket`, `account`,
+//! `memory` and `mount`.
 
 mod account;
 mod attach;
@@ -22,6 +24,8 @@ mod launch;
 mod log;
 mod lone;
 mod memory;
+#[path = "mount/sys.rs"]
+mod mount;
 mod process;
 mod rest;
 mod serve;
@@ -36,6 +40,7 @@ mod writer;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
@@ -135,11 +140,7 @@ fn catch_signals() -> Result<SignalFd, Failed> {
 
 fn listen(directory: &str) -> Result<UnixListener, Failed> {
     let what = || format!("listen in {directory}");
-    // Through a descriptor: the directory's path may be longer than a socket's may be.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(directory, flags, Mode::empty()).attempt(what)?;
-    let path = format!("/proc/self/fd/{}/shim.sock", std::os::fd::AsRawFd::as_raw_fd(&opened));
-    UnixListener::bind(path).attempt(what)
+    socket::by_short_name(&Path::new(directory).join("shim.sock"), UnixListener::bind).attempt(what)
 }
 
 /// The pod's namespaces, and what is set in them.

@@ -1,16 +1,26 @@
-//! Messages with descriptors over a Unix stream socket: a length, then the bytes. Shared by both programs.
+//! Unix stream sockets: their places, and messages with descriptors over them (a length, then the bytes). Shared by both
+//! programs.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::wire::{MESSAGE_LIMIT_BYTES, Wire};
 
 /// As many descriptors as a message may carry.
 const FDS: usize = 8;
+
+/// Binds or connects a socket at `path` by a short name for it: the path itself may be longer than a socket's may be.
+pub fn by_short_name<T>(path: &Path, work: impl FnOnce(PathBuf) -> io::Result<T>) -> io::Result<T> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let opened = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    work(Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string()).join(name))
+}
 
 /// Sends a message, with descriptors along its first bytes.
 pub fn send<T: Wire>(mut socket: &UnixStream, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 
 use nix::libc;
 
+use crate::mount;
+
 /// Which side of a [`fork`] this is.
 pub enum Side {
     Child,
@@ -57,38 +59,14 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
     }
 }
 
-/// linux/mount.h
-const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+/// Of a mount's attributes, those that are one number: another is set only where the old one is cleared
+/// (mount_setattr(2), MOUNT_ATTR__ATIME).
 const ACCESS_TIMES: u64 = 0x70;
 
-#[repr(C)]
-struct MountAttr {
-    attr_set: u64,
-    attr_clr: u64,
-    propagation: u64,
-    userns_fd: u64,
-}
-
 /// Sets attributes and propagation of an open mount.
-pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64, propagation: u64) -> io::Result<()> {
-    // Not bits but a number: another one is set only where the old one is cleared (mount_setattr(2), MOUNT_ATTR__ATIME).
-    let attr_clr = if attr_set & ACCESS_TIMES == 0 { 0 } else { ACCESS_TIMES };
-    set_attributes(mount, recursive, &MountAttr { attr_set, attr_clr, propagation, userns_fd: 0 })
-}
-
-fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: an empty C string and a valid mount_attr of the given size, both only read.
-    let result = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, std::ptr::from_ref(attr), size_of::<MountAttr>())
-    };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Shows a mount that is nowhere yet with the ids of a user namespace: what 0 owns on the disk, its root owns here.
-pub fn id_map(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
-    let userns_fd = u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?;
-    set_attributes(mount, false, &MountAttr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd })
+pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, set: u64, propagation: u64) -> io::Result<()> {
+    let clear = if set & ACCESS_TIMES == 0 { 0 } else { ACCESS_TIMES };
+    mount::set(mount, recursive, &mount::Attributes { set, clear, propagation, users: 0 })
 }
 
 /// Installs a seccomp filter given as `sock_filter` instructions.

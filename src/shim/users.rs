@@ -15,7 +15,7 @@ use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
 use crate::step::{Attempt, refuse};
 use crate::wire::{Failed, IdRange};
-use crate::{socket, sys};
+use crate::{mount, socket, sys};
 
 /// A user namespace whose ids are this range of the host's.
 pub struct Users {
@@ -137,7 +137,7 @@ impl Users {
     /// Shows the files of a mount, which nothing else sees yet, with the pod's ids.
     pub fn map(&self, mount: BorrowedFd<'_>, path: &str) -> Result<(), Failed> {
         let what = || format!("show {path} with the pod's ids");
-        match sys::id_map(mount, self.namespace.as_fd()) {
+        match mount::id_map(mount, self.namespace.as_fd()) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 Err(refuse(what(), "its file system, or this kernel, cannot map ids: it is no volume for a pod with `hostUsers: false`"))
             }

@@ -235,11 +235,11 @@ impl Runtime {
         let attempt = format!("start container {id}");
         let state = found.state()?;
         // First: whoever dies on the way leaves nothing that says it still waits.
-        let socket = found.home.claim().map_err(|cause| request(&attempt, cause))?;
-        let stream = connect(&socket).map_err(|cause| request(&attempt, cause))?;
+        let claimed = found.home.claim().map_err(|cause| request(&attempt, cause))?;
+        let stream = socket::by_short_name(&claimed, UnixStream::connect).map_err(|cause| request(&attempt, cause))?;
         socket::send(&stream, &Go { state: state.to_string() }, &[]).map_err(|cause| request(&attempt, cause))?;
         let answer = socket::receive::<Response>(&stream);
-        std::fs::remove_file(socket).ok();
+        std::fs::remove_file(claimed).ok();
         if let Ok((Response::Failed(failed), _)) = answer {
             return Err(ShimError::Refused(failed).into());
         }
@@ -524,13 +524,6 @@ fn namespaces(record: &Record) -> Result<(Join, Vec<OwnedFd>), OciError> {
         return Err(request("enter the container", "its process has the host's mounts"));
     }
     Ok((join, fds))
-}
-
-fn connect(path: &Path) -> std::io::Result<UnixStream> {
-    // Through a descriptor: the path may be longer than a socket's may be.
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
-    UnixStream::connect(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened)))
 }
 
 fn console(tty: bool, path: Option<&Path>) -> Result<Option<OwnedFd>, OciError> {
