@@ -75,6 +75,11 @@ pub(super) fn shim() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_podbay-shim"))
 }
 
+/// Nobody else's, whatever other tests call theirs: a reset kills what it finds there.
+pub(super) fn cgroup_root(name: &str, dir: &tempfile::TempDir) -> String {
+    format!("{}-{name}", dir.path().file_name().unwrap().display())
+}
+
 pub(crate) fn busybox(at: &Path) {
     for dir in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
         std::fs::create_dir_all(at.join(dir)).unwrap();
@@ -97,7 +102,7 @@ impl House {
         let image = dir.path().join("image");
         busybox(&image);
         let mut options = Options::new(dir.path().join("root"), dir.path().join("run"));
-        options.cgroup_root = format!("podbay-test-{name}-{}", std::process::id());
+        options.cgroup_root = cgroup_root(name, &dir);
         options.shim_path = shim();
         Self { dir, options, network: Arc::default(), images: [("busybox".to_owned(), image)].into() }
     }

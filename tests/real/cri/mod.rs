@@ -14,7 +14,7 @@ use podbay::runtime::image::{self, ImageStore};
 use podbay::runtime::{Engine, Options, Remains, reset};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{NoNetwork, shim};
+use crate::engine::{NoNetwork, cgroup_root, shim};
 use crate::hosts::sh;
 use containerd::{BUSYBOX, Containerd};
 
@@ -51,7 +51,7 @@ impl Served {
         let images = ImageStore::open(&dir.path().join("images"), image::Options::default()).unwrap();
         images.import(&archive, None).unwrap();
         let mut options = Options::new(dir.path().join("root"), dir.path().join("run"));
-        options.cgroup_root = format!("podbay-test-cri-{name}-{}", std::process::id());
+        options.cgroup_root = cgroup_root(name, &dir);
         options.shim_path = shim();
         let (network, images) = (Arc::default(), Arc::new(images));
         Self { dir, options, network, images, end: CancellationToken::new(), server: None }
