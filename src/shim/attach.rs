@@ -1,9 +1,8 @@
 //! Who is attached to a container's streams: what it writes goes to each client, what they write goes into it.
 //!
-//! A client's pipe is all the memory it gets. Where that is full the container's output is not read until the client has
-//! taken something, or has taken nothing for a second, so its log is held up no longer than that. Then, and at once on a
-//! terminal, the client misses what it has no room for, and a mark in its stream (standard error, where it has that) says
-//! how much that was.
+//! A client's pipe is all the memory it gets. Where that is full the container's output is held back, and with it its log,
+//! for as long as the client takes 64 KiB a second. One that takes less, and any on a terminal, misses what it has no room
+//! for, and a mark in its stream (standard error, where it has that) says how much that was.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -19,8 +18,9 @@ use crate::wire::{Failed, Join};
 const CLIENTS: usize = 16;
 /// So often one is still read from that has left: as much as its pipe can hold, and not for ever.
 const LAST_READS: u32 = 16;
-/// Whoever takes nothing for so long holds nothing back.
+/// Whoever takes less than `LEAST_BYTES` in so long holds nothing back.
 const PATIENCE: Duration = Duration::from_secs(1);
+const LEAST_BYTES: u64 = 64 << 10;
 /// A pipe that has any room takes so much as a whole (pipe(7)).
 const PIECE: usize = 4096;
 
@@ -37,8 +37,11 @@ struct Client {
 struct Output {
     pipe: OwnedFd,
     missed_bytes: u64,
-    /// It is full: since when nothing was taken from it, and the bytes that wait in it.
-    full: Option<(Instant, u64)>,
+    given_bytes: u64,
+    full: bool,
+    /// Since when its reader is watched, and how much it had taken by then. Begins when it is full, ends when half of it
+    /// is free.
+    watched: Option<(Instant, u64)>,
     /// Its reader was waited for long enough.
     slow: bool,
 }
@@ -53,20 +56,24 @@ pub enum Part {
 
 impl Output {
     fn new(pipe: OwnedFd) -> Self {
-        Self { pipe, missed_bytes: 0, full: None, slow: false }
+        Self { pipe, missed_bytes: 0, given_bytes: 0, full: false, watched: None, slow: false }
     }
 
     fn look(&mut self, now: Instant) {
         let mut fds = [PollFd::new(&self.pipe, PollFlags::OUT)];
-        let has_room = poll(&mut fds, Some(&Timespec::default())) != Ok(0);
-        if has_room {
-            (self.full, self.slow) = (None, self.missed_bytes > 0);
+        self.full = poll(&mut fds, Some(&Timespec::default())) == Ok(0);
+        if !self.full {
+            self.slow = self.missed_bytes > 0;
+            if !self.is_behind() {
+                self.watched = None;
+            }
             return;
         }
-        let unread = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
-        match self.full {
-            Some((since, before)) if before == unread => self.slow |= now.duration_since(since) >= PATIENCE,
-            _ => self.full = Some((now, unread)),
+        let taken = self.given_bytes.saturating_sub(rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0));
+        match self.watched {
+            Some((since, _)) if now.duration_since(since) < PATIENCE => {}
+            Some((_, before)) if taken < before + LEAST_BYTES => self.slow = true,
+            _ => self.watched = Some((now, taken)),
         }
     }
 
@@ -78,6 +85,7 @@ impl Output {
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(_) => return false,
         };
+        self.given_bytes += count as u64;
         self.missed_bytes += (bytes.len() - count) as u64;
         true
     }
@@ -128,10 +136,17 @@ impl Clients {
 
     /// A client that has no room for a stream's output and is waited for: where room is to come, and for how long.
     pub fn holding(&self, stream: usize) -> Option<(BorrowedFd<'_>, Duration)> {
-        self.all.iter().filter_map(|client| client.outputs[stream].as_ref()).filter(|output| !output.slow).find_map(|output| {
-            let (since, _) = output.full?;
+        let outputs = self.all.iter().filter_map(|client| client.outputs[stream].as_ref());
+        outputs.filter(|output| output.full && !output.slow).find_map(|output| {
+            let (since, _) = output.watched?;
             Some((output.pipe.as_fd(), PATIENCE.saturating_sub(since.elapsed())))
         })
+    }
+
+    /// From now on nobody is waited for.
+    pub fn hold_nothing_back(&mut self) {
+        self.hold = false;
+        self.all.iter_mut().flat_map(|client| client.outputs.iter_mut().flatten()).for_each(|output| output.full = false);
     }
 
     /// `fds`: a pipe's end for each stream that is wanted.
@@ -365,10 +380,10 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_something_is_waited_for_and_who_takes_nothing_a_second_only() {
+    fn who_takes_enough_is_waited_for_and_who_takes_little_a_second_only() {
         let mut clients = Clients::new(true);
         let one = client(&mut clients).unwrap();
-        let (begun, mut buffer, mut given) = (Instant::now(), [b'x'; 3 * PIECE], 0);
+        let (begun, mut buffer, mut given, mut taken) = (Instant::now(), [b'x'; 3 * PIECE], 0, 0);
         let mut fill = |clients: &mut Clients, now| loop {
             clients.look(now);
             if clients.holding(0).is_some() {
@@ -378,21 +393,27 @@ mod tests {
             clients.give(0, piece);
             given += piece.len();
         };
+        let mut take = |pieces: usize| taken += rustix::io::read(&one.1, &mut vec![0; pieces * PIECE]).unwrap();
         fill(&mut clients, begun);
         assert!(clients.holding(1).is_none(), "the other stream goes on");
-        let mut half = [0; 2 * PIECE];
-        let mut taken = rustix::io::read(&one.1, &mut half).unwrap();
-        let given = fill(&mut clients, begun + PATIENCE);
-        clients.look(begun + PATIENCE + PATIENCE / 2);
-        assert!(clients.holding(0).is_some(), "it has taken something");
-        clients.look(begun + 3 * PATIENCE);
-        assert!(clients.holding(0).is_none());
+        for _ in 0..4 {
+            // Never half of what there is.
+            take(5);
+            fill(&mut clients, begun + PATIENCE / 2);
+        }
+        clients.look(begun + PATIENCE);
+        assert!(clients.holding(0).is_some(), "it takes enough");
+        take(2);
+        let given = fill(&mut clients, begun + PATIENCE + PATIENCE / 2);
+        clients.look(begun + 2 * PATIENCE - Duration::from_millis(1));
+        assert!(clients.holding(0).is_some(), "it has its second");
+        clients.look(begun + 2 * PATIENCE);
+        assert!(clients.holding(0).is_none(), "what it takes is too little");
         clients.give(0, &[b'y'; 100]);
         clients.end(|_| {});
         let said = read(&one.1);
         let (data, mark) = said.split_at(given - taken);
-        taken += data.len();
-        assert!(taken == given && data.iter().all(|byte| *byte == b'x'), "nothing else is missing");
+        assert!(data.iter().all(|byte| *byte == b'x'), "nothing else is missing");
         assert_eq!(mark, b"\r\n[podbay: 100 bytes left out, this client was too slow]\r\n");
     }
 

@@ -22,7 +22,7 @@ use crate::{rest, socket, sys, writer};
 
 /// An end is told after its log is on file, or after this long.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
-/// The log writer sends its news whole; a new one is tried for so often.
+/// The log writer sends its news whole; a new one is tried for so often at the most.
 const WRITER_LIMIT: Duration = Duration::from_secs(1);
 /// Whoever connects speaks within this time.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -52,6 +52,8 @@ pub struct State {
     /// Children nobody has told us of yet, that have ended while another runtime starts some: (pid, code, signal).
     strangers: Vec<(i32, i32, i32)>,
     writer: Option<LogWriter>,
+    /// When there was no process to be had for it.
+    refused: Option<Instant>,
     /// Who waits for a container's log to be opened anew.
     reopening: Vec<(String, UnixStream)>,
     /// Set by `Shutdown`: who waits for it.
@@ -560,21 +562,26 @@ impl State {
 
     /// Brings what has ended to its end: the rest of the output, the log's end, the record, the news.
     fn settle(&mut self, buffer: &mut [u8]) {
-        if self.lacks_writer() {
-            self.ensure_writer().ok();
+        if self.lacks_writer() && self.refused.is_none_or(|at| at.elapsed() >= WRITER_LIMIT) {
+            self.refused = self.ensure_writer().is_err().then(Instant::now);
         }
         let Self { containers, watchers, writer, .. } = self;
         for container in containers.iter_mut().filter(|container| !container.told || container.clients.are_there()) {
             container.clients.sweep(&mut container.input, buffer);
             container.clients.look(Instant::now());
+            let patient = container.ended.is_some_and(|ended| ended.elapsed() < LOG_PATIENCE);
             if container.exit.is_some() {
+                if !patient {
+                    // Its log is to be whole when its end is told.
+                    container.clients.hold_nothing_back();
+                }
                 container.drain(buffer);
             }
             let Some(exit) = &container.exit else { continue };
             let news = Response::from(Exited { id: container.id.clone(), exit: exit.clone() });
             if !container.told {
-                let patient = container.ended.is_some_and(|ended| ended.elapsed() < LOG_PATIENCE);
-                if !container.logged && container.sink.used && patient {
+                let is_held = container.streams.iter().any(|stream| container.clients.holding(stream.number()).is_some());
+                if patient && (is_held || (!container.logged && container.sink.used)) {
                     continue;
                 }
                 container.told = true;
@@ -641,10 +648,7 @@ impl State {
             Ok((LogNews::LogReopened(done), _)) => self.has_reopened(&done.id, &done.failure),
             // It has died. Not told by its end as a child: that may come in the same round, and then the new one would be
             // listened to for what the old one has said.
-            Err(_) => {
-                self.writer = None;
-                self.ensure_writer().ok();
-            }
+            Err(_) => self.writer = None,
         }
     }
 

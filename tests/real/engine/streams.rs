@@ -183,6 +183,35 @@ async fn a_client_that_hangs_holds_up_neither_the_container_nor_its_log_nor_othe
 }
 
 #[tokio::test]
+async fn a_client_that_is_slow_to_the_end_takes_nothing_from_the_log() {
+    let house = House::new("slow");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("slow")).await.unwrap();
+    let text = "read -r go; i=0; while [ $i -lt 6000 ]; do echo \"$i is a line of some length, to fill what there is of room\"; i=$((i+1)); done; \
+                echo all";
+    let config = ContainerConfig { stdin: true, ..script(&subject, text) };
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let slow = subject.runtime.attach(&id, &everything()).await.unwrap();
+    let mut stdout = std::fs::File::from(slow.stdout.unwrap());
+    let (end, over) = std::sync::mpsc::channel::<()>();
+    // A page, now and then, until the end is known.
+    let reader = std::thread::spawn(move || {
+        let mut page = [0; 4096];
+        while stdout.read(&mut page).is_ok_and(|count| count > 0) {
+            if over.recv_timeout(std::time::Duration::from_millis(300)) != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    });
+    std::fs::File::from(slow.stdin.unwrap()).write_all(b"go\n").unwrap();
+    let ended = subject.until_exited(&id).await;
+    assert!(log_text(&ended.log_path).ends_with("all\n"), "whole when its end is told");
+    drop(end);
+    reader.join().unwrap();
+    house.close(subject).await;
+}
+
+#[tokio::test]
 async fn a_pod_with_users_of_its_own_has_terminals_too() {
     let house = House::new("usertty");
     let subject = house.open().await;
