@@ -24,7 +24,7 @@ use crate::network::NetworkError;
 
 /// From 200 ms to 5 s: an agent is back soon after its server is.
 #[derive(Default)]
-pub(super) struct Patience(u32);
+struct Patience(u32);
 
 impl Iterator for Patience {
     type Item = Duration;

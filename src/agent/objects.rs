@@ -3,12 +3,12 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicResourceScope;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Error, Resource};
@@ -118,7 +118,8 @@ impl<T: Resource<DynamicType = ()> + DeserializeOwned + Serialize> Objects<T> {
     }
 
     /// Lists and then follows them, without end. A change that cannot be read is an error and passed over; a list of which
-    /// one cannot be read is an error in place of its end, and all is listed anew.
+    /// one cannot be read is an error in place of its end, and all is listed anew. After an error `patience` says how long
+    /// to wait, and begins anew only when a list is whole or a change is told: that a list begins says nothing yet.
     pub fn watch<B: Backoff + 'static>(
         &self,
         config: watcher::Config,
@@ -126,22 +127,39 @@ impl<T: Resource<DynamicType = ()> + DeserializeOwned + Serialize> Objects<T> {
     ) -> impl Stream<Item = watcher::Result<Event<T>>> + use<T, B> {
         let api = self.api.clone();
         let fresh = move || (watcher(api.clone(), config.clone()).boxed(), Listing::default());
-        let typed = stream::unfold((fresh(), fresh), async |((mut events, mut listing), fresh)| {
+        let begun = Watch { events: fresh(), patience, pause: None };
+        stream::unfold((begun, fresh), async |(mut watch, fresh)| {
             loop {
+                if let Some(pause) = watch.pause.take() {
+                    tokio::time::sleep(pause).await;
+                }
+                let (events, listing) = &mut watch.events;
                 let typed = match events.next().await? {
                     Ok(event) => listing.typed(event),
                     Err(error) => Some(Err(error)),
                 };
                 if listing.over {
-                    (events, listing) = fresh();
+                    watch.events = fresh();
+                }
+                match &typed {
+                    Some(Err(_)) => watch.pause = Some(watch.patience.next()?),
+                    Some(Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_))) => watch.patience.reset(),
+                    _ => {}
                 }
                 if let Some(typed) = typed {
-                    return Some((typed, ((events, listing), fresh)));
+                    return Some((typed, (watch, fresh)));
                 }
             }
-        });
-        typed.backoff(patience)
+        })
     }
+}
+
+/// A watch under way.
+struct Watch<S, B> {
+    events: (S, Listing),
+    patience: B,
+    /// Before the next event is asked for.
+    pause: Option<Duration>,
 }
 
 /// A list on its way: what is missing in it must not look as if it were gone.
@@ -155,15 +173,17 @@ struct Listing {
 
 impl Listing {
     /// `None`: there is nothing to say before the list's end.
-    fn typed<T: DeserializeOwned>(&mut self, event: Event<Json>) -> Option<watcher::Result<Event<T>>> {
+    fn typed<T: Resource<DynamicType = ()> + DeserializeOwned>(&mut self, event: Event<Json>) -> Option<watcher::Result<Event<T>>> {
         let typed = match event {
             Event::Init => {
                 self.lacks = None;
                 Ok(Event::Init)
             }
-            Event::InitApply(object) => match object.typed() {
-                Ok(object) => Ok(Event::InitApply(object)),
-                Err(error) => {
+            Event::InitApply(object) => match (object.meta.name.clone(), object.typed()) {
+                (_, Ok(object)) => Ok(Event::InitApply(object)),
+                (name, Err(error)) => {
+                    // What it is: all that waits for this list waits for it.
+                    tracing::warn!(kind = T::kind(&()).as_ref(), name, %error, "an object of the server cannot be read");
                     self.lacks.get_or_insert(error);
                     return None;
                 }
@@ -185,18 +205,37 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::time::Duration;
 
     use k8s_openapi::api::core::v1::Pod;
     use kube::client::Body;
     use kube::core::WatchEvent;
     use serde_json::json;
 
-    use super::super::follow::Patience;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
+    /// Counts how often it was asked and how often it began anew.
+    #[derive(Clone, Default)]
+    struct Counts(Arc<[AtomicUsize; 2]>);
+
+    impl Iterator for Counts {
+        type Item = Duration;
+        fn next(&mut self) -> Option<Duration> {
+            self.0[0].fetch_add(1, Ordering::Relaxed);
+            Some(Duration::ZERO)
+        }
+    }
+
+    impl Backoff for Counts {
+        fn reset(&mut self) {
+            self.0[1].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     #[tokio::test]
-    async fn a_list_that_cannot_all_be_read_has_no_end() {
+    async fn a_list_that_cannot_all_be_read_has_no_end_and_is_asked_for_more_and_more_seldom() {
         let pod = |name: &str, containers: Value| json!({"metadata": {"name": name}, "spec": {"containers": containers}});
         let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"},
             "items": [pod("bad", json!(5)), pod("good", json!([]))]})
@@ -206,7 +245,8 @@ mod tests {
             async { Ok::<_, Infallible>(answer) }
         };
         let client = Client::new(tower::service_fn(answer), "default");
-        let events = Objects::<Pod>::all(client).watch(watcher::Config::default(), Patience::default());
+        let counts = Counts::default();
+        let events = Objects::<Pod>::all(client).watch(watcher::Config::default(), counts.clone());
         let told = events.take(6).map(|event| match event {
             Ok(Event::Init) => "begin".to_owned(),
             Ok(Event::InitApply(pod)) => pod.metadata.name.unwrap_or_default(),
@@ -215,6 +255,7 @@ mod tests {
         });
         let told = tokio::time::timeout(Duration::from_secs(60), told.collect::<Vec<_>>()).await.unwrap();
         assert_eq!(told, ["begin", "good", "error", "begin", "good", "error"]);
+        assert_eq!(counts.0.each_ref().map(|count| count.load(Ordering::Relaxed)), [2, 0], "waited for, and never begun anew");
     }
 
     #[test]
