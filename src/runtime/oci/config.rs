@@ -118,6 +118,8 @@ pub fn check(raw: &Value) -> Result<(), ConfigError> {
 pub struct Ground {
     /// Cgroups and v1's hierarchies.
     pub place: Place,
+    /// Bits of the namespaces that are to be joined and are the host's.
+    pub hosts: u32,
     /// Where it waits to be started.
     pub directory: String,
 }
@@ -198,7 +200,7 @@ fn is_own_sysctl(name: &str, namespaces: u32) -> bool {
     }
 }
 
-/// Nothing of the host's is set: `namespaces` are the bits of those that the container makes or joins.
+/// Nothing of the host's is set: `namespaces` are the bits of those that the container makes or joins, but for the host's.
 fn check_settings(spec: &Spec, sysctls: &[(String, String)], namespaces: u32) -> Result<(), ConfigError> {
     let refuse = |field: String| Err(ConfigError::Unsupported { field, why: ": it would be the host's".to_owned() });
     let uts = namespaces & bit(LinuxNamespaceType::Uts) != 0;
@@ -234,7 +236,7 @@ pub fn lone(spec: &Spec, ground: Ground) -> Result<Lone, ConfigError> {
     }
     let sysctls: Vec<_> =
         linux.sysctl().clone().unwrap_or_default().into_iter().map(|(name, value)| (name.replace('/', "."), value)).collect();
-    check_settings(spec, &sysctls, join.iter().fold(new, |all, (_, bit)| all | bit))?;
+    check_settings(spec, &sysctls, join.iter().fold(new, |all, (_, bit)| all | bit) & !ground.hosts)?;
     let mut launch = plan::plan(spec, &ground.place);
     launch.process = process(given, ground.place.seccomp);
     let devices: Vec<Step> = linux.devices().iter().flatten().filter(|one| !plan::is_own_device(one.path())).map(node).collect();

@@ -194,6 +194,8 @@ impl Runtime {
         }
         record.foreign_cgroup = false;
         home.write(record)?;
+        // What a dead one has left there would keep its rules for devices, and limits that are not said anew.
+        tree.remove(&record.cgroup.1)?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         limit(&tree, &record.cgroup.1, resources)?;
         confine(&tree, &record.cgroup.1, resources)?;
@@ -489,7 +491,29 @@ fn ground(tree: &Tree, record: &Record, spec: &Spec, home: &Home) -> Result<Grou
         privileged: linux.is_some_and(|linux| linux.devices().iter().flatten().next().is_some()),
         ..Place::default()
     };
-    Ok(Ground { place, directory: home.0.to_string_lossy().into_owned() })
+    let all = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    let joined = all.filter(|one| one.path().as_ref().is_some_and(|path| is_the_hosts(path, one.typ())));
+    let hosts = joined.fold(0, |bits, one| bits | config::bit(one.typ()));
+    Ok(Ground { place, hosts, directory: home.0.to_string_lossy().into_owned() })
+}
+
+/// The names of namespaces below `/proc/PID/ns`.
+const NAMESPACES: [(&str, LinuxNamespaceType); 6] = [
+    ("ipc", LinuxNamespaceType::Ipc),
+    ("uts", LinuxNamespaceType::Uts),
+    ("net", LinuxNamespaceType::Network),
+    ("pid", LinuxNamespaceType::Pid),
+    ("cgroup", LinuxNamespaceType::Cgroup),
+    ("mnt", LinuxNamespaceType::Mount),
+];
+
+/// Whether what is to be joined is the namespace we are in ourselves.
+fn is_the_hosts(path: &Path, kind: LinuxNamespaceType) -> bool {
+    let same = |file: &str| {
+        let (own, theirs) = (std::fs::metadata(format!("/proc/self/ns/{file}")), std::fs::metadata(path));
+        matches!((own, theirs), (Ok(own), Ok(theirs)) if (own.dev(), own.ino()) == (theirs.dev(), theirs.ino()))
+    };
+    NAMESPACES.iter().any(|(file, one)| *one == kind && same(file))
 }
 
 /// Paths and kinds of namespaces, as [`Lone`] takes them.
@@ -498,16 +522,8 @@ type Join = Vec<(String, u32)>;
 /// The namespaces of a container's process that are not ours, open: the paths are empty. Its number may be another
 /// process's at any time, so the descriptors are looked at before the process is.
 fn namespaces(record: &Record) -> Result<(Join, Vec<OwnedFd>), OciError> {
-    let kinds = [
-        ("ipc", LinuxNamespaceType::Ipc),
-        ("uts", LinuxNamespaceType::Uts),
-        ("net", LinuxNamespaceType::Network),
-        ("pid", LinuxNamespaceType::Pid),
-        ("cgroup", LinuxNamespaceType::Cgroup),
-        ("mnt", LinuxNamespaceType::Mount),
-    ];
     let (mut join, mut fds) = (Join::new(), Vec::new());
-    for (file, kind) in kinds {
+    for (file, kind) in NAMESPACES {
         let own = std::fs::metadata(format!("/proc/self/ns/{file}"));
         let path = PathBuf::from(format!("/proc/{}/ns/{file}", record.pid));
         let opened = std::fs::File::open(&path).map_err(OciError::file("open the namespace", &path))?;

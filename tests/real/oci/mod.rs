@@ -316,13 +316,14 @@ fn a_hook_in_the_container_may_do_what_the_container_may() {
 #[test]
 fn a_hook_that_reads_nothing_is_not_waited_for() {
     let oci = podbay();
-    let bundle = oci.bundle("deaf", "true", |config| {
-        config["annotations"] = json!({"long": "x".repeat(200_000)});
-        for kind in ["createRuntime", "createContainer", "startContainer"] {
-            config["hooks"][kind] = json!([{"path": "/bin/true"}]);
-        }
-    });
-    oci.ok(&["run", "--bundle", &bundle, "deaf"]);
+    for kind in ["createRuntime", "createContainer", "startContainer"] {
+        let bundle = oci.bundle(kind, "true", |config| {
+            config["annotations"] = json!({"long": "x".repeat(200_000)});
+            config["hooks"][kind] = json!([{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]);
+        });
+        let said = oci.refused(&["run", "--bundle", &bundle, kind]);
+        assert!(said.contains("it took longer than 1 s"), "{kind}: {said}");
+    }
 }
 
 #[test]
@@ -513,6 +514,12 @@ fn what_would_be_passed_over_is_refused() {
             "/linux/sysctl",
             json!({"kernel/core_pattern": "x"}),
             "linux.sysctl: kernel.core_pattern is not supported: it would be the host's",
+        ),
+        // The bundle's host name, in a namespace that is named and still the host's.
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "pid"}, {"type": "uts", "path": "/proc/self/ns/uts"}]),
+            "hostname without a UTS namespace is not supported: it would be the host's",
         ),
     ]
     .into_iter()
