@@ -177,7 +177,7 @@ impl Inner {
         let around = Surroundings { apparmor, ..self.surroundings(record, &pod, shim_pid) };
         let profile = self.profile(&record.config)?;
         let mut spec = spec::spec(&record.config, &image.config, &around, profile)?;
-        let handler = self.handler(&pod, record);
+        let handler = self.handler(&pod, record)?;
         if let Some(handler) = &handler {
             spec = self.make_bundle(handler, &pod, shim_pid, record, spec)?;
         }
@@ -375,7 +375,7 @@ impl Inner {
             ..Place::default()
         };
         let ours = plan(spec, &place);
-        Ok(match self.handler(pod, record) {
+        Ok(match self.handler(pod, record)? {
             Some(handler) => handler.launch(ours),
             None => ours,
         })

@@ -73,7 +73,7 @@ impl Inner {
             process.env.push("TERM=xterm".into());
         }
         let directory = self.options.sandbox_run_dir(&record.sandbox_id);
-        if let Some(handler) = self.handler(&pod, &record) {
+        if let Some(handler) = self.handler(&pod, &record)? {
             let (commands, own) = self.handler_exec(&handler, &spec, process.args, process.env, tty)?;
             let process = Process { tty, ..Process::default() };
             let exec = Exec { container: id.to_owned(), process, commands: Some(commands), ..Exec::default() };

@@ -17,7 +17,7 @@ use super::super::engine::Inner;
 use super::super::record::{self, ContainerRecord};
 use super::super::shim::ShimError;
 use super::super::wire::{self, Commands, Launch, MakePrivate, Process, Step};
-use super::super::{RuntimeError, capability};
+use super::super::{RuntimeError, capability, memory};
 use super::bundle::{self, Device, Host};
 use crate::cri::{CriError, PodSandboxConfig};
 
@@ -48,18 +48,19 @@ impl Inner {
         Err(CriError::Invalid(format!("no runtime for {name:?} is configured")))
     }
 
-    /// The other runtime of a container; none: it is ours.
-    pub fn handler(&self, pod: &PodSandboxConfig, record: &ContainerRecord) -> Option<Handler> {
+    /// The other runtime of a container; none: it is ours. A pod whose handler nobody knows any more is not ours for that.
+    pub fn handler(&self, pod: &PodSandboxConfig, record: &ContainerRecord) -> Result<Option<Handler>, CriError> {
         let run = self.options.sandbox_run_dir(&record.sandbox_id);
         // A container of an earlier version does not say.
-        let program = record.handler.clone().or_else(|| self.options.handlers.get(&pod.runtime_handler).cloned())?;
-        Some(Handler { program, state: run.join("oci"), bundle: run.join(&record.id), id: record.id.clone() })
+        let program = record.handler.clone().or_else(|| self.options.handlers.get(&pod.runtime_handler).cloned());
+        let Some(program) = program else { return self.check_handler(&pod.runtime_handler).map(|()| None) };
+        Ok(Some(Handler { program, state: run.join("oci"), bundle: run.join(&record.id), id: record.id.clone() }))
     }
 
-    /// The same for what is to end.
+    /// The same for what is to end, as far as it is known.
     pub fn known_handler(&self, record: &ContainerRecord) -> Option<Handler> {
         let pod = self.table().sandboxes.get(&record.sandbox_id).map(|sandbox| sandbox.record.config.clone())?;
-        self.handler(&pod, record)
+        self.handler(&pod, record).ok().flatten()
     }
 
     /// Writes a container's bundle; returns its spec.
@@ -170,8 +171,7 @@ impl Handler {
         let program = self.program.display();
         let failed = |cause: std::io::Error| format!("run {program}: {cause}");
         // Not a pipe, which whoever says much would wait at.
-        let said =
-            rustix::fs::memfd_create("said", rustix::fs::MemfdFlags::CLOEXEC).map(File::from).map_err(|errno| failed(errno.into()))?;
+        let said = memory::file_of("").map_err(failed)?;
         let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.arg("--root").arg(&self.state).args(verb).stdin(Stdio::null()).stdout(Stdio::null());
