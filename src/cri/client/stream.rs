@@ -215,7 +215,6 @@ async fn carry(
 ) {
     let (mut read, mut write) = tokio::io::split(far);
     let Stream { mut inlet, outlet, .. } = data;
-    let given_up = outlet.clone();
     let inward = async {
         let mut buffer = vec![0; PIECE_BYTES];
         while let Ok(count) = read.read(&mut buffer).await {
@@ -243,7 +242,8 @@ async fn carry(
         () = outward => {}
         () = inward => {}
         // Nobody is left who would read or write it, whatever the pod still has to say.
-        _ = dropped => given_up.reset().await,
+        // The connection is theirs alone, and goes with them.
+        _ = dropped => return,
     }
     connection.end().await;
 }
