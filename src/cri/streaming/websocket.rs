@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{Feed, Inlet, Lane, Outlet, PIECE_BYTES, ROOM_BYTES, Shared, Tasks, Word, inlet, room};
+use super::lane::{Feed, Inlet, Lane, Outlet, PIECE_BYTES, Shared, Tasks, Word, inlet, room};
 use super::session::{Ends, Report};
 use super::{Remote, Wanted, forward, refuse, remote};
 use crate::cri::Runtime;
@@ -37,8 +37,8 @@ const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const PORTS: &str = "v4.channel.k8s.io";
 /// Channels are numbered in a byte, two for each.
 const PORTS_LIMIT: usize = 120;
-/// As much as nobody may leave untaken. Kubectl sends 32 KiB at a time.
-const MESSAGE_LIMIT_BYTES: usize = ROOM_BYTES;
+/// Kubectl sends 32 KiB at a time; clients of other languages send what they have as one.
+const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
 
 /// Answers the request and serves what is wanted.
 pub async fn upgrade(runtime: Arc<dyn Runtime>, wanted: Wanted, mut parts: Parts) -> Response {
