@@ -179,7 +179,8 @@ impl Tree {
 
     /// The same with more that it may open, as lines for v1's `devices.allow`.
     pub fn confine_devices_but(&self, path: &str, more: &[String]) -> Result<bool, CgroupError> {
-        let more: Vec<&String> = more.iter().filter(|line| devices::lines().all(|known| known != **line)).collect();
+        let every: Vec<String> = devices::lines().collect();
+        let more: Vec<&String> = more.iter().filter(|line| !devices::covers(&every, line)).collect();
         let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: "devices", cause };
         let Some(directory) = self.directory(DEVICES, path) else { return Ok(false) };
         if self.unified && !more.is_empty() {
@@ -197,7 +198,7 @@ impl Tree {
         }
         let file = |name: &str| directory.join(name);
         std::fs::write(file("devices.deny"), "a").map_err(|error| fail(error.to_string()))?;
-        let allowed: Vec<String> = devices::lines().chain(more.iter().map(|line| (*line).clone())).collect();
+        let allowed: Vec<String> = every.iter().chain(more).cloned().collect();
         for line in &allowed {
             // What is denied above us stays denied.
             match std::fs::write(file("devices.allow"), line) {
