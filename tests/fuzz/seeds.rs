@@ -78,11 +78,13 @@ fn documents() -> Vec<Vec<u8>> {
 
 fn texts() -> Vec<Vec<u8>> {
     let digest = format!("nginx@sha256:{}", "a".repeat(64));
+    let longer_when_all_is_said = "a".repeat(250);
     [
         "nginx",
         "localhost:5000/a/b:1.2",
         "registry.test/app:1@sha256:0",
         &digest,
+        &longer_when_all_is_said,
         "docker.io/library/nginx:latest",
         "[::1]:5000/x",
         r#"Bearer realm="https://auth.test/token",service="registry.test",scope="repository:a/b:pull""#,

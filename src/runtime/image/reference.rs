@@ -125,7 +125,8 @@ impl FromStr for Reference {
         if path.is_empty() {
             return Err(refuse("it has no name"));
         }
-        if path.len() > NAME_MAX {
+        let repository = if domain == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
+        if repository.len() > NAME_MAX {
             return Err(refuse("the name is longer than 255 characters"));
         }
         if !is_domain(domain) {
@@ -140,13 +141,12 @@ impl FromStr for Reference {
         }
         let digest = digest.map(str::parse::<Digest>).transpose();
         let digest = digest.map_err(|_| refuse("the digest is not sha256: and 64 lowercase hex digits"))?;
-        let repository = if domain == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
         Ok(Self { registry: domain.to_owned(), repository, tag: tag.map(str::to_owned), digest })
     }
 }
 
 const DOCKER_HUB: &str = "docker.io";
-/// Of the path.
+/// Of the path, as it is when everything is said.
 const NAME_MAX: usize = 255;
 
 /// The registry and the rest. A first part is a registry only when nothing else fits: it has a dot,
@@ -249,7 +249,7 @@ mod tests {
             ("web:", "the tag is malformed"),
             ("web@sha256:12", "the digest is not sha256: and 64 lowercase hex digits"),
             ("-x.io/web", "the part before the first slash is no host name"),
-            (&"a".repeat(256), "the name is longer than 255 characters"),
+            (&"a".repeat(248), "the name is longer than 255 characters"),
         ] {
             let error = text.parse::<Reference>().map(|reference| reference.canonical()).expect_err(text);
             assert!(error.to_string().ends_with(cause), "{text}: {error}");
