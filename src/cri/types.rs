@@ -44,7 +44,7 @@ pub struct PodSandboxConfig {
     /// containers see each other's processes
     pub share_process_namespace: bool,
     pub sysctls: BTreeMap<String, String>,
-    /// The pod's cgroup below the runtime's root: `burstable/pod<uid>`.
+    /// The pod's cgroup: below the runtime's root (`burstable/pod<uid>`), or below the hierarchies' (`/kubepods/…`).
     pub cgroup_parent: String,
     /// Limits of the pod as a whole.
     pub resources: Resources,

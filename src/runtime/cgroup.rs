@@ -5,6 +5,8 @@
 //!  ├─ besteffort/pod<uid>/    ┬─ shim-<sandbox>     the shim, its log writer
 //!  ├─ burstable/pod<uid>/     └─ <container>        limits of one container
 //!  └─ pod<uid>/               guaranteed pods
+//!
+//!  /kubepods/…/pod<uid>/      elsewhere, where a client of CRI says so
 //! ```
 //!
 //! In v1's `devices` hierarchy a container's processes are one level further down, in `<container>/in`: the rules are
@@ -95,9 +97,10 @@ impl Tree {
         if self.unified { Vec::new() } else { seen.cloned().collect() }
     }
 
-    /// Below each hierarchy's mount point.
+    /// Below each hierarchy's mount point. A path that begins with `/` is not below our root.
     pub fn full(&self, path: &str) -> String {
         match (self.root.as_str(), path) {
+            (_, path) if path.starts_with('/') => path.trim_start_matches('/').to_owned(),
             (root, "") => root.to_owned(),
             ("", path) => path.to_owned(),
             (root, path) => format!("{root}/{path}"),

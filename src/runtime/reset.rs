@@ -22,11 +22,15 @@ impl Remains {
     /// Looks at the host.
     pub fn look(options: &Options) -> Result<Self, RuntimeError> {
         let cgroups = Tree::detect(&options.cgroup_root)?;
+        let sandboxes = sandboxes(&options.root_dir);
+        let all = std::iter::once("").chain(cgroups_elsewhere(&sandboxes));
+        let mut processes: Vec<i32> = all.flat_map(|path| cgroups.processes(path)).collect();
+        processes.sort_unstable();
         Ok(Self {
-            processes: cgroups.processes(""),
+            processes,
             mounts: mounts_below(&[&options.run_dir, &options.root_dir]),
             cgroup: cgroups.exists(),
-            sandboxes: sandboxes(&options.root_dir).into_iter().map(|(name, _)| name).collect(),
+            sandboxes: sandboxes.into_iter().map(|(name, _)| name).collect(),
         })
     }
 }
@@ -34,16 +38,21 @@ impl Remains {
 /// Kills all processes of all pods, then takes mounts, interfaces, cgroups and files away. No engine may run.
 pub async fn reset(options: &Options, network: &dyn PodNetwork) -> Result<(), RuntimeError> {
     let cgroups = Tree::detect(&options.cgroup_root)?;
-    cgroups.kill("")?;
-    for (_, record) in sandboxes(&options.root_dir) {
-        if let Some(record) = record.filter(|record| !record.config.host_network) {
+    let sandboxes = sandboxes(&options.root_dir);
+    for path in std::iter::once("").chain(cgroups_elsewhere(&sandboxes)) {
+        cgroups.kill(path)?;
+    }
+    for (_, record) in &sandboxes {
+        if let Some(record) = record.as_ref().filter(|record| !record.config.host_network) {
             network.detach(&record.config.metadata.uid).await?;
         }
     }
     for mount in mounts_below(&[&options.run_dir, &options.root_dir]).into_iter().rev() {
         rustix::mount::unmount(&mount, UnmountFlags::DETACH).map_err(|errno| RuntimeError::file("unmount", &mount)(errno.into()))?;
     }
-    cgroups.remove("")?;
+    for path in std::iter::once("").chain(cgroups_elsewhere(&sandboxes)) {
+        cgroups.remove(path)?;
+    }
     for dir in [options.run_dir.join("sandboxes"), options.root_dir.join("sandboxes"), options.trash_dir()] {
         match std::fs::remove_dir_all(&dir) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(RuntimeError::file("remove", &dir)(cause)),
@@ -51,6 +60,12 @@ pub async fn reset(options: &Options, network: &dyn PodNetwork) -> Result<(), Ru
         }
     }
     Ok(())
+}
+
+/// Cgroups of pods that are not below our root, where a client wanted them.
+fn cgroups_elsewhere(sandboxes: &[(String, Option<SandboxRecord>)]) -> impl Iterator<Item = &str> {
+    let all = sandboxes.iter().filter_map(|(_, record)| record.as_ref());
+    all.map(|record| record.config.cgroup_parent.as_str()).filter(|path| path.starts_with('/'))
 }
 
 /// Their directories' names, and records as far as they can be read.

@@ -58,8 +58,9 @@ impl Sandbox {
 
 fn check(config: &PodSandboxConfig) -> Result<(), CriError> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-    if !config.cgroup_parent.split('/').all(plain) {
-        return Err(CriError::Invalid(format!("cgroup parent {:?} is not a relative path", config.cgroup_parent)));
+    let parent = config.cgroup_parent.strip_prefix('/').unwrap_or(&config.cgroup_parent);
+    if !parent.split('/').all(plain) {
+        return Err(CriError::Invalid(format!("cgroup parent {:?} is not a plain path", config.cgroup_parent)));
     }
     for name in config.sysctls.keys() {
         if !files::sysctl_is_of_pod(name, config.host_network, config.host_ipc) {

@@ -104,19 +104,22 @@ fn users_from_wire(options: Option<&wire::UserNamespace>) -> Result<Option<IdRan
     }
 }
 
-/// Below the runtime's own root, and one of each pod: callers name one for several.
+/// A cgroup of each pod's own, as callers name one for several: below what begins at the hierarchies' root (`/kubepods/…`, as
+/// a kubelet names its pods'), else below the runtime's own root.
 fn cgroup_parent(wanted: &str, metadata: &PodSandboxMetadata) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let identity = if metadata.uid.is_empty() { format!("{}-{}", metadata.namespace, metadata.name) } else { metadata.uid.clone() };
     let own = format!("pod{}", identity.chars().map(plain).collect::<String>());
     let mut parts: Vec<&str> = wanted.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
+    let is_the_callers = wanted.starts_with('/') && !parts.is_empty();
     if parts.is_empty() {
         parts.push("cri");
     }
-    if parts.last() != Some(&own.as_str()) {
+    // The limits of one that is the caller's are the caller's.
+    if is_the_callers || parts.last() != Some(&own.as_str()) {
         parts.push(&own);
     }
-    parts.join("/")
+    format!("{}{}", if is_the_callers { "/" } else { "" }, parts.join("/"))
 }
 
 fn port_from_wire(mapping: wire::PortMapping) -> Result<PortMapping, CriError> {
@@ -218,7 +221,8 @@ pub fn namespaces_from_wire(options: &wire::NamespaceOption) -> Namespaces {
     }
 }
 
-/// A configuration of ours in the wire's words. The cgroup is left to the other runtime, host aliases to its client.
+/// A configuration of ours in the wire's words. A cgroup below our root says nothing to another runtime, which has its own;
+/// host aliases are left to its client.
 pub fn to_wire(config: &PodSandboxConfig) -> wire::PodSandboxConfig {
     let namespaces = Namespaces {
         host_network: config.host_network,
@@ -248,7 +252,7 @@ pub fn to_wire(config: &PodSandboxConfig) -> wire::PodSandboxConfig {
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
         linux: Some(wire::LinuxPodSandboxConfig {
-            cgroup_parent: String::new(),
+            cgroup_parent: Some(&config.cgroup_parent).filter(|parent| parent.starts_with('/')).cloned().unwrap_or_default(),
             security_context: Some(security),
             sysctls: config.sysctls.clone(),
             overhead: None,
@@ -387,8 +391,11 @@ mod tests {
     fn every_pod_has_a_cgroup_of_its_own_below_ours() {
         let metadata = PodSandboxMetadata { namespace: "ns".into(), name: "p".into(), uid: "u/1".into(), attempt: 0 };
         assert_eq!(cgroup_parent("", &metadata), "cri/podu_1");
-        assert_eq!(cgroup_parent("/../kube//burstable/podu_1", &metadata), "kube/burstable/podu_1");
+        assert_eq!(cgroup_parent("../kube//burstable/podu_1", &metadata), "kube/burstable/podu_1");
+        assert_eq!(cgroup_parent("/../kube//burstable/podu_1", &metadata), "/kube/burstable/podu_1/podu_1");
+        assert_eq!(cgroup_parent("/", &metadata), "cri/podu_1");
         let nameless = PodSandboxMetadata { uid: String::new(), ..metadata };
-        assert_eq!(cgroup_parent("/kube", &nameless), "kube/podns-p");
+        assert_eq!(cgroup_parent("/kube", &nameless), "/kube/podns-p");
+        assert_eq!(cgroup_parent("kube", &nameless), "kube/podns-p");
     }
 }

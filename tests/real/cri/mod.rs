@@ -9,7 +9,8 @@ use podbay::cri::client::Client;
 use podbay::cri::contract::{
     Subject, attach_suite, image_suite, inside_stream_suite, inside_suite, our_socket_suite, socket_suite, stream_suite, suite,
 };
-use podbay::cri::{Runtime, server};
+use podbay::cri::{ContainerState, Resources, Runtime, server};
+use podbay::runtime::cgroup::Tree;
 use podbay::runtime::image::{self, ImageStore};
 use podbay::runtime::{Engine, Options, Remains, reset};
 use tokio_util::sync::CancellationToken;
@@ -154,4 +155,43 @@ async fn pods_outlive_the_server() {
     drop((subject, client));
     served.stop().await;
     served.leaves_nothing().await;
+}
+
+#[tokio::test]
+async fn a_pod_is_in_the_cgroup_that_its_kubelet_made_for_it() {
+    let mut served = Served::new("kubelet");
+    served.start().await;
+    let client = served.client().await;
+    let subject = served.subject(client.clone());
+    let tree = Tree::detect(&served.options.cgroup_root).unwrap();
+    let kubepods = format!("/{}-kubepods", served.options.cgroup_root);
+    let theirs = format!("{kubepods}/besteffort/poduid-kubelet");
+    tree.create(&theirs, &Resources { pids_limit: 500, ..Resources::default() }).unwrap();
+    let limit = || sh(&format!("cat /sys/fs/cgroup/pids{theirs}/pids.max 2>/dev/null || cat /sys/fs/cgroup{theirs}/pids.max"));
+    let mut pod = subject.pod("kubelet");
+    pod.cgroup_parent = theirs.clone();
+    let sandbox = client.run_pod_sandbox(&pod).await.unwrap();
+    let id = subject.start(&sandbox, &subject.container("main", &["sleep", "100000"])).await.unwrap();
+    let own = format!("{theirs}/poduid-kubelet");
+    assert_eq!(tree.processes(&format!("{own}/{id}")).len(), 1, "the container");
+    assert!(tree.processes("").is_empty(), "not even the shim is elsewhere");
+    assert_eq!(limit().trim(), "500", "their limits are theirs");
+    assert!(client.container_stats().await.unwrap().iter().any(|one| one.id == id && one.usage.memory_usage_bytes > 0));
+    served.stop().await;
+    served.start().await;
+    assert_eq!(client.container_status(&id).await.unwrap().state, ContainerState::Running);
+    client.remove_pod_sandbox(&sandbox).await.unwrap();
+    assert!(tree.processes(&kubepods).is_empty());
+    // They find theirs empty, and take it away.
+    tree.remove_if_empty(&theirs);
+    // What nobody has stopped goes with a reset.
+    let sandbox = client.run_pod_sandbox(&pod).await.unwrap();
+    subject.start(&sandbox, &subject.container("main", &["sleep", "100000"])).await.unwrap();
+    drop((subject, client));
+    served.stop().await;
+    assert!(!Remains::look(&served.options).unwrap().processes.is_empty());
+    reset(&served.options, &*served.network).await.unwrap();
+    assert_eq!(Remains::look(&served.options).unwrap(), Remains::default());
+    assert!(tree.processes(&kubepods).is_empty());
+    tree.remove(&kubepods).unwrap();
 }
