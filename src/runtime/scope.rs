@@ -28,7 +28,7 @@ const SLICE_PATH: &str = "podbay.slice/podbay-pods.slice";
 /// The slices that are there for pods alone, innermost first.
 const SLICES: [(&str, &str); 2] = [(SLICE, SLICE_PATH), ("podbay.slice", "podbay.slice")];
 /// The units that start pods.
-const DAEMONS: [&str; 2] = ["podbay.service", "podbay-agent.service"];
+const DAEMONS: [&str; 3] = ["podbay.service", "podbay-agent.service", "podbay-runtime.service"];
 /// Kubernetes' default for a pod; systemd gives one time to all.
 const GRACE_USEC: u64 = 30_000_000;
 const BUS: &str = "/run/dbus/system_bus_socket";
