@@ -340,7 +340,8 @@ async fn a_held_image_keeps_its_layers_until_it_is_released() {
     // As after a restart.
     let again = ImageStore::open(&scene.path("store"), Options::default()).expect("open again");
     assert!(root.join("x").exists());
-    assert_eq!(again.layers_of(&id.to_string()).expect("by id"), std::slice::from_ref(&root));
+    assert_eq!(again.image_status(&id.to_string()).await.expect("by id"), None, "kept for whoever has it, and there for nobody else");
+    assert_eq!(again.list().await.expect("list"), []);
     again.release_others(|holder| holder == "container-2").expect("release");
     assert!(root.join("x").exists());
     again.release("container-2").expect("release");
@@ -348,6 +349,39 @@ async fn a_held_image_keeps_its_layers_until_it_is_released() {
     again.release("container-2").expect("releasing twice is no error");
     assert!(again.hold("container-3", &id).is_err(), "the image is gone");
     assert!(again.hold("../x", &id).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_gone_when_any_of_its_removers_says_so() {
+    let scene = Scene::new();
+    for round in 0..10 {
+        scene.unpack(&Tar::new().file("x", &format!("{round}")).finish()).expect("unpack");
+        let id = scene.store.find("test:1").expect("find").expect("image").id.to_string();
+        let remove = |store: ImageStore, id: String| async move {
+            store.remove(&id).await.expect("remove");
+            store.image_status(&id).await.expect("status")
+        };
+        let all: Vec<_> = (0..5).map(|_| tokio::spawn(remove(scene.store.clone(), id.clone()))).collect();
+        for one in all {
+            assert_eq!(one.await.expect("removed"), None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_found_by_the_beginning_of_its_id() {
+    let scene = Scene::new();
+    scene.unpack(&Tar::new().file("x", "x").finish()).expect("unpack");
+    let id = scene.store.find("test:1").expect("find").expect("image").id.to_string();
+    let digits = id.strip_prefix("sha256:").expect("a digest");
+    for part in [&digits[..13], &digits[..40], digits, &id[..20], &id] {
+        let found = scene.store.image_status(part).await.expect("status").expect(part);
+        assert_eq!(found.id, id);
+    }
+    // Too little of it is a name.
+    assert_eq!(scene.store.image_status(&digits[..8]).await.expect("status"), None);
+    scene.store.remove(&digits[..13]).await.expect("remove");
+    assert_eq!(scene.store.list().await.expect("list"), []);
 }
 
 #[test]

@@ -129,7 +129,8 @@ impl ImageService for Core {
 
     async fn image_fs_info(&self, _: Request<wire::ImageFsInfoRequest>) -> Answer<wire::ImageFsInfoResponse> {
         let usage = self.images.fs_info().await.map(|usage| status::filesystem(&usage, Timestamp::now()));
-        answer(usage.map(|usage| wire::ImageFsInfoResponse { image_filesystems: vec![usage], container_filesystems: Vec::new() }))
+        // Containers' own files are beside the layers.
+        answer(usage.map(|usage| wire::ImageFsInfoResponse { image_filesystems: vec![usage.clone()], container_filesystems: vec![usage] }))
     }
 }
 

@@ -56,11 +56,14 @@ impl Default for Index {
 }
 
 impl Index {
-    /// The image of a canonical name, an id, or the bare digits of one.
+    /// The image of a canonical name.
     pub fn find(&self, name: &str) -> Option<(&Digest, &Record)> {
-        self.images.iter().find(|(id, record)| {
-            record.tags.contains(name) || record.digests.contains(name) || id.hex() == name.strip_prefix("sha256:").unwrap_or(name)
-        })
+        self.images.iter().find(|(_, record)| record.tags.contains(name) || record.digests.contains(name))
+    }
+
+    /// All that have a name.
+    pub fn named(&self) -> impl Iterator<Item = (&Digest, &Record)> {
+        self.images.iter().filter(|(_, record)| !record.tags.is_empty() || !record.digests.is_empty())
     }
 }
 

@@ -395,12 +395,27 @@ impl ImageStore {
     }
 }
 
+/// By name, or by as much of its id as makes out one. What has lost its last name is gone, though its layers may be kept.
 fn find<'a>(index: &'a disk::Index, name: &str) -> Result<Option<(&'a Digest, &'a Record)>, ImageError> {
-    if name.parse::<Digest>().is_ok() || format!("sha256:{name}").parse::<Digest>().is_ok() {
-        return Ok(index.find(name));
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    let canonical = if digits.len() == name.len() { name.parse::<Reference>().map(|name| name.canonical()).ok() } else { None };
+    if let Some(found) = canonical.and_then(|name| index.find(&name)) {
+        return Ok(Some(found));
     }
-    Ok(index.find(&name.parse::<Reference>()?.canonical()))
+    let is_id = digits.len() >= ID_LEAST && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_id {
+        // Says what is wrong with it, if it is none.
+        return name.parse::<Reference>().map(|_| None);
+    }
+    let mut all = index.named().filter(|(id, _)| id.hex().starts_with(digits));
+    match (all.next(), all.next()) {
+        (Some(_), Some(_)) => Err(ImageError::Reference { text: name.to_owned(), cause: "several images have such an id".to_owned() }),
+        (found, _) => Ok(found),
+    }
 }
+
+/// Digits of an id at the least: as many as are shown of one, and more than a name has that happens to look like one.
+const ID_LEAST: usize = 12;
 
 fn summary(id: &Digest, record: &Record) -> Image {
     Image {
@@ -426,7 +441,7 @@ impl Images for ImageStore {
     async fn list(&self) -> Result<Vec<Image>, CriError> {
         let disk = self.disk.clone();
         let index = blocking(move || disk.index()).await.map_err(|error| CriError::failed("list images", error))?;
-        Ok(index.images.iter().map(|(id, record)| summary(id, record)).collect())
+        Ok(index.named().map(|(id, record)| summary(id, record)).collect())
     }
 
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError> {
