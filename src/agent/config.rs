@@ -196,6 +196,7 @@ fn mounts(spec: &PodSpec, container: &Container, hosts: &[PathBuf], envs: &[(Str
             // `IfPossible`: the runtime is asked before.
             recursive_readonly: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
             ids: None,
+            image: None,
         })
         .collect()
 }

@@ -237,6 +237,8 @@ mod tests {
             log_path: std::path::PathBuf::new(),
             mounts: Vec::new(),
             resources: crate::cri::Resources::default(),
+            user: None,
+            stop_signal: String::new(),
         };
         let images = ["a", "b", "c"].map(image);
         let containers = [container("whatever", "a"), container("docker.io/library/b:1", "sha256:x")];

@@ -85,6 +85,8 @@ fn c(name: &str, attempt: u32, image: &str) -> C {
         log_path: "/l".into(),
         mounts: Vec::new(),
         resources: crate::cri::Resources::default(),
+        user: None,
+        stop_signal: String::new(),
     })
 }
 

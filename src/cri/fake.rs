@@ -399,6 +399,8 @@ impl Runtime for FakeRuntime {
             log_path: log_directory.join(&config.log_path),
             mounts: config.mounts.clone(),
             resources: config.resources.clone(),
+            user: None,
+            stop_signal: config.stop_signal.clone(),
         };
         state.containers.insert(id.clone(), Container { status, config: config.clone(), behaviour });
         self.say(&sandbox, &id);

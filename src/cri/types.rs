@@ -205,6 +205,22 @@ pub struct Mount {
     pub recursive_readonly: bool,
     /// What an id owns on the disk it owns in the pod, whose user namespace has these.
     pub ids: Option<IdRange>,
+    /// An image's files instead of the host's.
+    pub image: Option<ImageVolume>,
+}
+
+/// An image that is mounted into a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageVolume {
+    /// Its name or id.
+    pub image: String,
+    /// The name its user has for it; empty: the same.
+    pub user_image: String,
+    /// What of it is mounted, relative to its root; empty: all.
+    pub sub_path: PathBuf,
+    /// Its id, once it is mounted.
+    pub id: String,
 }
 
 /// LinuxContainerSecurityContext.
@@ -297,6 +313,19 @@ pub struct ContainerStatus {
     pub log_path: PathBuf,
     pub mounts: Vec<Mount>,
     pub resources: Resources,
+    /// Who its first process is, where that is known.
+    pub user: Option<ContainerUser>,
+    /// What it is asked to stop by: `SIGTERM`.
+    pub stop_signal: String,
+}
+
+/// LinuxContainerUser.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUser {
+    pub uid: u32,
+    pub gid: u32,
+    /// With the gid.
+    pub groups: Vec<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -16,8 +16,10 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, apparmor, capability, limits, profile, seccomp, shim, signal, spec};
-use crate::cri::{ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, PodSandboxConfig, Resources, Seccomp};
+use super::{ImageRoot, RuntimeError, apparmor, capability, limits, log_file, profile, seccomp, shim, signal, spec};
+use crate::cri::{
+    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
+};
 use crate::model::Timestamp;
 
 /// As much of a termination message as Kubernetes keeps.
@@ -74,9 +76,11 @@ impl Container {
             image_id: record.image_id.clone(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
-            log_path: logs.unwrap_or_default().join(&config.log_path),
+            log_path: logs.map(|logs| log_path(&logs, &config.log_path)).unwrap_or_default(),
             mounts: config.mounts.clone(),
             resources: config.resources.clone(),
+            user: record.user.clone(),
+            stop_signal: stop_signal(record).to_owned(),
         };
         if let Some((message, when)) = &record.start_error {
             status.state = ContainerState::Exited;
@@ -122,7 +126,7 @@ impl Inner {
         let _reserved = self.reserve(Name::Container(sandbox_id.to_owned(), config.metadata.clone()))?;
         let image = self.rootfs.prepare(&config.image)?;
         let from_image = image.config.config().clone().unwrap_or_default();
-        let record = ContainerRecord {
+        let mut record = ContainerRecord {
             version: record::VERSION,
             id: uuid::Uuid::new_v4().simple().to_string(),
             sandbox_id: sandbox_id.to_owned(),
@@ -133,11 +137,14 @@ impl Inner {
             image_stop_signal: from_image.stop_signal().clone().unwrap_or_default(),
             layers: image.layers.clone(),
             handler: self.options.handlers.get(&pod.runtime_handler).cloned(),
+            user: None,
             started: false,
             start_error: None,
         };
+        // Why there is none is told by the start.
+        record.user = handler::account_of(&record).ok().map(|one| ContainerUser { uid: one.uid, gid: one.gid, groups: one.groups });
         self.rootfs.hold(&record.id, &image.id)?;
-        let launch = match self.make_container(&record, &image) {
+        let launch = match self.mount_volumes(&mut record).and_then(|()| self.make_container(&record, &image)) {
             Ok(launch) => launch,
             Err(error) => {
                 self.discard(&record);
@@ -311,6 +318,10 @@ impl Inner {
         };
         let directory = self.options.sandbox_run_dir(&record.sandbox_id);
         let delegated = launch.commands.is_some();
+        if !launch.log.path.is_empty() {
+            // Whoever hears of the start looks for it; what hinders its writer is the writer's to deal with.
+            log_file::open(&launch.log).ok();
+        }
         let run = Run { id: record.id.clone(), launch };
         match shim::ask(&directory, &run.into(), &[]) {
             Ok(answer) => match answer.response {
@@ -348,7 +359,7 @@ impl Inner {
             std::fs::create_dir_all(&empty).map_err(RuntimeError::file("make the directory", &empty))?;
             layers.push(empty);
         }
-        let logged = !config.log_path.as_os_str().is_empty() && !pod.log_directory.as_os_str().is_empty();
+        let logged = !log_path(&pod.log_directory, &config.log_path).as_os_str().is_empty();
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let log = LogFile {
             directory: text(&pod.log_directory),
@@ -389,8 +400,7 @@ impl Inner {
             };
             (container.record.clone(), container.ended.subscribe())
         };
-        let names = [record.config.stop_signal.as_str(), record.image_stop_signal.as_str()];
-        let stop = names.into_iter().find(|name| !name.is_empty()).and_then(signal::number).unwrap_or(signal::TERM);
+        let stop = signal::number(stop_signal(&record)).unwrap_or(signal::TERM);
         if !grace.is_zero() {
             match self.signal(&record, stop).await {
                 // It may still have heard of it in time.
@@ -473,6 +483,7 @@ impl Inner {
             self.cgroups.remove(&path)?;
         }
         self.remove_files(&record)?;
+        self.release_volumes(&record)?;
         self.rootfs.release(id)?;
         self.table().containers.remove(id);
         Ok(Some(record.sandbox_id))
@@ -482,7 +493,7 @@ impl Inner {
     fn discard(&self, record: &ContainerRecord) {
         let cgroup = self.container_cgroup(record).map_or(Ok(()), |path| self.cgroups.remove(&path));
         let files = self.remove_files(record);
-        let released = self.rootfs.release(&record.id).map_err(RuntimeError::from);
+        let released = self.release_volumes(record).and_then(|()| self.rootfs.release(&record.id).map_err(RuntimeError::from));
         for cause in [cgroup.map_err(RuntimeError::from), files, released].into_iter().filter_map(Result::err) {
             tracing::warn!(container = record.id, %cause, "undo a half-made container");
         }
@@ -625,6 +636,18 @@ fn merged(old: &Resources, new: &Resources) -> Resources {
 
 pub(super) fn cgroup_of(pod: &PodSandboxConfig, id: &str) -> String {
     format!("{}/{id}", pod.cgroup_parent)
+}
+
+/// Where its log is; empty: it has none.
+fn log_path(directory: &Path, path: &Path) -> PathBuf {
+    let is_one = !directory.as_os_str().is_empty() && !path.as_os_str().is_empty();
+    if is_one { directory.join(path) } else { PathBuf::new() }
+}
+
+/// What it is asked to end by.
+fn stop_signal(record: &ContainerRecord) -> &str {
+    let names = [record.config.stop_signal.as_str(), record.image_stop_signal.as_str()];
+    names.into_iter().find(|name| !name.is_empty()).unwrap_or("SIGTERM")
 }
 
 fn bounding(config: &ContainerConfig) -> Result<u64, RuntimeError> {

@@ -20,7 +20,7 @@ use super::record::{self, ContainerRecord, Phase};
 use super::sandbox::Sandbox;
 use super::shim::{self, Program};
 use super::wire::{Exit, Exited, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire};
-use super::{Options, Rootfs, RuntimeError};
+use super::{Options, Rootfs, RuntimeError, image_volume};
 use crate::cri::{
     ContainerConfig, ContainerMetadata, ContainerStats, ContainerStatus, CriError, Duplex, ExecOutput, ExecRequest, ExecSession, Features,
     PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
@@ -124,7 +124,7 @@ impl Engine {
         inner.clone().find_again().await?;
         {
             let table = inner.table();
-            inner.rootfs.release_others(&|id| table.containers.contains_key(id))?;
+            inner.rootfs.release_others(&|holder| table.containers.contains_key(image_volume::container_of(holder)))?;
         }
         Ok(Self { inner })
     }

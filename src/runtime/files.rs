@@ -5,14 +5,14 @@ use std::fmt::Write;
 use crate::cri::{DnsConfig, PodSandboxConfig};
 
 /// /etc/hosts as the kubelet writes it.
-pub fn hosts(config: &PodSandboxConfig, address: Option<&str>) -> String {
+pub fn hosts(config: &PodSandboxConfig, hostname: &str, address: Option<&str>) -> String {
     let mut text = String::from(
         "# written by podbay\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
          fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
     if let Some(address) = address {
         // Writing into a String does not fail.
-        writeln!(text, "{address}\t{}", config.hostname).ok();
+        writeln!(text, "{address}\t{hostname}").ok();
     }
     for (address, names) in &config.host_aliases {
         writeln!(text, "{address}\t{}", names.join("\t")).ok();
@@ -60,11 +60,10 @@ mod tests {
     #[test]
     fn texts() {
         let config = PodSandboxConfig {
-            hostname: "web".into(),
             host_aliases: vec![("10.0.0.1".into(), vec!["db".into(), "db.local".into()])],
             ..PodSandboxConfig::default()
         };
-        assert!(hosts(&config, Some("10.80.0.7")).ends_with("10.80.0.7\tweb\n10.0.0.1\tdb\tdb.local\n"));
+        assert!(hosts(&config, "web", Some("10.80.0.7")).ends_with("10.80.0.7\tweb\n10.0.0.1\tdb\tdb.local\n"));
         let own = hosts_of_host(&config, "127.0.0.1 localhost\n192.0.2.1 vm\n\n");
         assert!(own.ends_with("127.0.0.1 localhost\n192.0.2.1 vm\n10.0.0.1\tdb\tdb.local\n"), "{own}");
         let dns =

@@ -14,11 +14,11 @@
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`: decide; pure
-//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `exec`, `attach`, `reset`: act
+//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `exec`, `attach`, `reset`: act
 //! - `cgroup`, `apparmor`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
-//! - `account`, `memory`, `mount`, `socket`, `wire`: shared with the shim
+//! - `account`, `log_file`, `memory`, `mount`, `socket`, `wire`: shared with the shim
 //! - `image`: the image store
 
 mod adopt;
@@ -32,6 +32,7 @@ mod engine;
 mod exec;
 pub mod files;
 pub mod image;
+mod image_volume;
 pub mod launch;
 mod limits;
 pub mod oci;
@@ -51,6 +52,8 @@ pub mod syscalls32;
 
 #[path = "../shim/account.rs"]
 mod account;
+#[path = "../shim/log_file.rs"]
+mod log_file;
 #[path = "../shim/memory.rs"]
 mod memory;
 #[path = "../shim/mount/sys.rs"]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::cri::{ContainerConfig, PodSandboxConfig};
+use crate::cri::{ContainerConfig, ContainerUser, PodSandboxConfig};
 use crate::model::Timestamp;
 
 pub const VERSION: u32 = 1;
@@ -51,6 +51,9 @@ pub struct ContainerRecord {
     pub image_user: String,
     #[serde(default)]
     pub image_stop_signal: String,
+    /// By the image's account files; the container's own decide.
+    #[serde(default)]
+    pub user: Option<ContainerUser>,
     /// The image's layers, topmost first.
     #[serde(default)]
     pub layers: Vec<std::path::PathBuf>,

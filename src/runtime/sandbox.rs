@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
 use super::wire::{Init, Request, Shutdown, VERSION};
-use super::{RuntimeError, files, shim, sys, wire};
+use super::{RuntimeError, files, image_volume, shim, sys, wire};
 use crate::cri::{
     CriError, InterfaceStats, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, PortMapping, Resources, RuntimeEvent, SandboxState,
 };
@@ -141,7 +141,7 @@ impl Inner {
         let hosts = self.options.sandbox_dir(&record.id).join("hosts");
         let text = match std::fs::read_to_string("/etc/hosts") {
             Ok(host) if record.config.host_network => files::hosts_of_host(&record.config, &host),
-            _ => files::hosts(&record.config, record.address.as_deref()),
+            _ => files::hosts(&record.config, &hostname(&record.config), record.address.as_deref()),
         };
         std::fs::write(&hosts, text).map_err(RuntimeError::file("write", &hosts))?;
         self.write_sandbox(record)?;
@@ -167,7 +167,7 @@ impl Inner {
         }
         let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let resolv_conf = files::resolv_conf(config.dns.as_ref(), &host);
-        for (name, text) in [("hostname", format!("{}\n", config.hostname)), ("resolv.conf", resolv_conf)] {
+        for (name, text) in [("hostname", format!("{}\n", hostname(config))), ("resolv.conf", resolv_conf)] {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(RuntimeError::file("write", &path))?;
         }
@@ -420,7 +420,14 @@ fn interfaces_of(text: &str) -> Vec<InterfaceStats> {
 }
 
 /// Unmounts and removes a sandbox's run directory, as far as it is there.
+/// Its own name, or the host's as it is now.
+fn hostname(config: &PodSandboxConfig) -> String {
+    let of_host = || nix::sys::utsname::uname().map(|host| host.nodename().to_string_lossy().into_owned()).unwrap_or_default();
+    if config.hostname.is_empty() { of_host() } else { config.hostname.clone() }
+}
+
 pub(super) fn remove_run_dir(run: &Path) {
+    image_volume::unmount_all(run);
     // Not mounted (any more) is fine.
     rustix::mount::unmount(run.join("shm"), UnmountFlags::DETACH).ok();
     if let Err(cause) = std::fs::remove_dir_all(run)

@@ -121,15 +121,20 @@ impl Drop for Sleeper {
     }
 }
 
+/// A user namespace with nobody in it, whose ids from 0 on are `length` of the host's from `host` on.
+pub(super) fn user_namespace(host: u32, length: u32) -> io::Result<std::fs::File> {
+    let sleeper = Sleeper::in_new_user_namespace()?;
+    let file = |name: &str| format!("/proc/{}/{name}", sleeper.0);
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(file(map), format!("0 {host} {length}\n"))?;
+    }
+    std::fs::File::open(file("ns/user"))
+}
+
 /// Whether pods can have user namespaces here: one can be made, and files in `dir` and in a tmpfs be shown with its ids.
 pub(super) fn try_id_mapping(dir: &Path) -> Result<(), String> {
     let said = |attempt: &'static str| move |cause: io::Error| format!("{attempt}: {cause}");
-    let sleeper = Sleeper::in_new_user_namespace().map_err(said("make a user namespace"))?;
-    let file = |name: &str| format!("/proc/{}/{name}", sleeper.0);
-    for map in ["uid_map", "gid_map"] {
-        std::fs::write(file(map), "0 65536 65536\n").map_err(said("map ids of a user namespace"))?;
-    }
-    let users = std::fs::File::open(file("ns/user")).map_err(said("open a user namespace"))?;
+    let users = user_namespace(65536, 65536).map_err(said("make a user namespace"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let on_disk = rustix::mount::open_tree(rustix::fs::CWD, dir, flags);
     let in_memory = || {

@@ -22,6 +22,7 @@ mod delegate;
 mod init;
 mod launch;
 mod log;
+mod log_file;
 mod lone;
 mod memory;
 #[path = "mount/sys.rs"]
@@ -152,7 +153,8 @@ fn namespaces(init: &Init) -> Result<Option<Users>, Failed> {
     if init.new_ipc {
         flags |= CloneFlags::CLONE_NEWIPC;
     }
-    if !init.hostname.is_empty() {
+    // Whoever may set a name sets the pod's, if it was given one or not.
+    if init.new_network || !init.hostname.is_empty() {
         flags |= CloneFlags::CLONE_NEWUTS;
     }
     let founded = match &init.users {

@@ -2,20 +2,18 @@
 //!
 //! Gets a pipe and a file name for each container, appends what comes out of the pipe, rotates by size, and
 //! says when the pipe has ended and all is written. Opens a log anew when told its name again without a pipe, at the
-//! end of a record. Flushes exit records to disk, too. Never follows a link: a container that can write into the log
-//! directory must not choose what we write to.
+//! end of a record. Flushes exit records to disk, too.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::step::Attempt;
 use crate::wire::{LogEnded, LogFile, LogNews, LogReopened};
-use crate::{log, rest, socket, sys};
+use crate::{log, log_file, rest, socket, sys};
 
 /// Exit records are flushed together, when nothing has happened for so long, or when there are many.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
@@ -163,7 +161,7 @@ impl Log {
 
     /// Goes on in the file that is at its path now, or in a new one; where there can be none, in the one it has.
     fn reopen(&mut self) -> Result<(), Errno> {
-        let file = open_log(&self.place)?;
+        let file = log_file::open(&self.place)?;
         let size = rustix::fs::fstat(&file).map_or(0, |stat| stat.st_size);
         self.size_bytes = u64::try_from(size).unwrap_or(0);
         self.file = Some(file);
@@ -180,7 +178,7 @@ impl Log {
     fn rotate(&mut self) {
         (self.file, self.size_bytes) = (None, 0);
         let (parent, name) = self.place.path.rsplit_once('/').unwrap_or(("", &self.place.path));
-        if let Ok(directory) = open_below(&self.place.directory, parent) {
+        if let Ok(directory) = log_file::open_below(&self.place.directory, parent) {
             let numbered = |number: u32| if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
             for number in (0..self.place.max_files.saturating_sub(1)).rev() {
                 rustix::fs::renameat(&directory, numbered(number), &directory, numbered(number + 1)).ok();
@@ -207,34 +205,4 @@ fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
-}
-
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-
-fn open_below(directory: &str, path: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-    let top = rustix::fs::openat(CWD, directory, flags, Mode::empty())?;
-    if path.is_empty() {
-        return Ok(top);
-    }
-    let open = || rustix::fs::openat2(&top, path, flags, Mode::empty(), BENEATH);
-    match open() {
-        Err(Errno::NOENT) => {
-            rustix::fs::mkdirat(&top, path, Mode::from_raw_mode(0o755))?;
-            open()
-        }
-        result => result,
-    }
-}
-
-fn open_log(place: &LogFile) -> Result<OwnedFd, Errno> {
-    let (parent, name) = place.path.rsplit_once('/').unwrap_or(("", &place.path));
-    let directory = open_below(&place.directory, parent)?;
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat2(&directory, name, flags, Mode::from_raw_mode(0o640), BENEATH)?;
-    let stat = rustix::fs::fstat(&file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
-        return Err(Errno::LOOP);
-    }
-    Ok(file)
 }

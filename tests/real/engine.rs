@@ -42,14 +42,18 @@ impl PodNetwork for NoNetwork {
     }
 }
 
-/// Images are directories.
+/// Images are directories: one, or several as in `PATH`, the topmost first.
 pub(super) struct Directories(pub(super) BTreeMap<String, PathBuf>);
 
 impl Rootfs for Directories {
     fn prepare(&self, image: &str) -> Result<ImageRoot, CriError> {
         let layer = self.0.get(image).ok_or_else(|| CriError::NotFound(format!("image {image}")))?;
         let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Env":["FROM=image"]}}"#;
-        Ok(ImageRoot { id: "sha256:0".into(), config: serde_json::from_str(config).unwrap(), layers: vec![layer.clone()] })
+        Ok(ImageRoot {
+            id: "sha256:0".into(),
+            config: serde_json::from_str(config).unwrap(),
+            layers: std::env::split_paths(layer).collect(),
+        })
     }
     fn hold(&self, _: &str, _: &str) -> Result<(), CriError> {
         Ok(())

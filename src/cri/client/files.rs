@@ -80,7 +80,7 @@ impl Files {
         std::fs::create_dir_all(&dir)?;
         let text = match std::fs::read_to_string(HOSTS) {
             Ok(host) if config.host_network => hosts_of_host(config, &host),
-            _ => hosts(config, sandbox.ips.first().map(String::as_str)),
+            _ => hosts(config, &config.hostname, sandbox.ips.first().map(String::as_str)),
         };
         std::fs::write(dir.join("hosts"), text)
     }
@@ -197,6 +197,8 @@ mod tests {
             log_path: PathBuf::new(),
             mounts: added.mounts.clone(),
             resources: config.resources.clone(),
+            user: None,
+            stop_signal: String::new(),
         };
         files.complete(&mut status);
         assert_eq!((status.message.as_str(), &status.annotations, status.mounts.len()), ("good-bye", &config.annotations, 0));

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::{ContainerConfig, ContainerState, ContainerStatus, CriError, DnsConfig, Mount, PodSandboxConfig, Resources};
+use super::super::{
+    ContainerConfig, ContainerState, ContainerStatus, CriError, DnsConfig, ImageVolume, Mount, PodSandboxConfig, Resources,
+};
 use super::{PATIENCE, Subject, must};
 
 /// Runs every case. Leaves no sandbox behind.
@@ -25,6 +27,59 @@ pub async fn inside_suite(subject: &Subject) {
     output_is_kept_apart(subject).await;
     a_terminal_is_one(subject).await;
     logs_are_opened_anew(subject).await;
+}
+
+/// What CRI has learned since containerd 1.6.
+///
+/// # Panics
+/// When the runtime does not do what it must.
+pub async fn newer_suite(subject: &Subject) {
+    images_are_volumes(subject).await;
+    a_container_says_who_it_is_and_how_it_stops(subject).await;
+}
+
+async fn a_container_says_who_it_is_and_how_it_stops(subject: &Subject) {
+    let mut config = script(subject, "who", "id -G");
+    config.security.run_as_user = Some(1000);
+    config.security.run_as_group = Some(2000);
+    config.security.supplemental_groups = vec![3000];
+    config.stop_signal = "SIGUSR1".into();
+    let (ended, lines) = run(subject, &subject.pod("who"), &config).await;
+    let user = ended.user.unwrap_or_default();
+    assert_eq!((user.uid, user.gid, user.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")), (1000, 2000, lines.concat()));
+    assert_eq!(ended.stop_signal, "SIGUSR1");
+    // Without a place for a log it has none.
+    config.log_path = std::path::PathBuf::new();
+    let sandbox = must(subject.runtime.run_pod_sandbox(&subject.pod("silent")).await);
+    let id = must(subject.start(&sandbox, &config).await);
+    assert_eq!(subject.until_exited(&id).await.log_path, Path::new(""));
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn images_are_volumes(subject: &Subject) {
+    let volume = |path: &str, sub_path: &str| Mount {
+        container_path: path.into(),
+        readonly: true,
+        image: Some(ImageVolume { image: subject.image.clone(), sub_path: sub_path.into(), ..ImageVolume::default() }),
+        ..Mount::default()
+    };
+    let text =
+        "cat /mnt/all/etc/passwd >/dev/null && /mnt/all/bin/busybox echo runs; touch /mnt/all/new || echo refused; ls /mnt/etc/passwd";
+    let mut config = script(subject, "image-volume", text);
+    config.mounts = vec![volume("/mnt/all", ""), volume("/mnt/etc", "etc")];
+    let (ended, lines) = run(subject, &subject.pod("image-volume"), &config).await;
+    assert_eq!((ended.exit_code, lines), (0, ["runs", "refused", "/mnt/etc/passwd"].map(str::to_owned).to_vec()));
+    let shown: Vec<_> = ended.mounts.iter().filter_map(|mount| mount.image.as_ref()).collect();
+    assert!(shown.len() == 2 && shown.iter().all(|volume| volume.id == ended.image_id), "{:?}", ended.mounts);
+    let sandbox = must(subject.runtime.run_pod_sandbox(&subject.pod("image-volume-not")).await);
+    for (image, sub_path, word) in [(subject.image.as_str(), "etc/no/such", "etc/no/such"), ("registry.test/no/such:1", "", "no/such")] {
+        let mut config = script(subject, "not", "true");
+        config.mounts = vec![volume("/mnt", sub_path)];
+        config.mounts[0].image.iter_mut().for_each(|volume| volume.image = image.to_owned());
+        let refused = subject.runtime.create_container(&sandbox, &config).await;
+        assert!(refused.as_ref().is_err_and(|cause| cause.to_string().contains(word)), "{refused:?}");
+    }
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
 }
 
 fn script(subject: &Subject, name: &str, text: &str) -> ContainerConfig {

@@ -14,6 +14,7 @@ use crate::cri::wire::sandbox::namespaces_from_wire;
 use crate::cri::wire::{self, container, sandbox, status};
 use crate::cri::{ContainerStatus, CriError, PodSandbox, PodSandboxConfig};
 use crate::model::Timestamp;
+use crate::runtime::oci::OWN;
 
 type Answer<T> = Result<Response<T>, Status>;
 pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -182,7 +183,7 @@ impl Core {
         };
         // Another runtime's own affair, which nobody has asked it.
         let of = |usual: bool| if usual { features } else { wire::RuntimeHandlerFeatures::default() };
-        let handler = |name: String| wire::RuntimeHandler { features: Some(of(name.is_empty())), name };
+        let handler = |name: String| wire::RuntimeHandler { features: Some(of(name.is_empty() || name == OWN)), name };
         Ok(wire::StatusResponse {
             status: Some(wire::RuntimeStatus { conditions: conditions.collect() }),
             info,

@@ -1,14 +1,14 @@
 //! A container's configuration, from the wire and onto it. PURE.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super as wire;
 use super::sandbox::{ids_from_wire, ids_to_wire, known, refuse_namespaces, refuse_selinux, resources_from_wire, resources_to_wire};
 use super::security_profile::ProfileType;
 use super::signal;
 use crate::cri::CriError;
-use crate::cri::types::{AppArmor, ContainerConfig, ContainerMetadata, Mount, Seccomp, SecurityContext, default_paths};
+use crate::cri::types::{AppArmor, ContainerConfig, ContainerMetadata, ImageVolume, Mount, Seccomp, SecurityContext, default_paths};
 
 /// Where a container's record keeps the name its user has for the image, if that is another one.
 const USER_IMAGE: &str = "podbay.dev/user-specified-image";
@@ -60,10 +60,7 @@ pub fn image_from_wire(spec: wire::ImageSpec) -> Result<(String, String), CriErr
 }
 
 fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
-    let unsupported = |what: &str| Err(CriError::Unsupported(format!("mount {}: {what}", mount.container_path)));
-    if mount.image.is_some() {
-        return unsupported("an image as a volume");
-    }
+    let image = image_volume_from_wire(&mount)?;
     let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
     let ids = mapped.then(|| ids_from_wire(&mount.uid_mappings, &mount.gid_mappings)).transpose()?;
     if mount.recursive_read_only && (!mount.readonly || mount.propagation != 0) {
@@ -81,7 +78,27 @@ fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
         propagation: propagation.into(),
         recursive_readonly: mount.recursive_read_only,
         ids,
+        image,
     })
+}
+
+fn image_volume_from_wire(mount: &wire::Mount) -> Result<Option<ImageVolume>, CriError> {
+    let refuse = |cause: &str| Err(CriError::Invalid(format!("mount {}: {cause}", mount.container_path)));
+    let Some(spec) = mount.image.clone().filter(|spec| !spec.image.is_empty()) else {
+        return if mount.image_sub_path.is_empty() { Ok(None) } else { refuse("image_sub_path without an image") };
+    };
+    if !mount.readonly {
+        return refuse("an image is mounted read-only");
+    }
+    if !mount.host_path.is_empty() || mount.propagation != 0 {
+        return refuse("an image has no host_path and no propagation");
+    }
+    let sub_path = Path::new(&mount.image_sub_path);
+    if !sub_path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return refuse("image_sub_path is not a path below the image's root");
+    }
+    let (image, user_image) = image_from_wire(spec)?;
+    Ok(Some(ImageVolume { image, user_image, sub_path: sub_path.to_owned(), id: String::new() }))
 }
 
 /// A mount in the wire's words.
@@ -94,21 +111,35 @@ pub fn mount_to_wire(mount: &Mount) -> wire::Mount {
     };
     wire::Mount {
         container_path: text(&mount.container_path),
-        host_path: text(&mount.host_path),
+        // Where an image is on the host is nobody's affair.
+        host_path: if mount.image.is_some() { String::new() } else { text(&mount.host_path) },
         readonly: mount.readonly,
         propagation: propagation.into(),
         recursive_read_only: mount.recursive_readonly,
         uid_mappings: mount.ids.map(ids_to_wire).unwrap_or_default(),
         gid_mappings: mount.ids.map(ids_to_wire).unwrap_or_default(),
+        image: mount.image.as_ref().map(|volume| wire::ImageSpec {
+            image: volume.image.clone(),
+            user_specified_image: volume.user_image.clone(),
+            image_ref: volume.id.clone(),
+            ..wire::ImageSpec::default()
+        }),
+        image_sub_path: mount.image.as_ref().map(|volume| text(&volume.sub_path)).unwrap_or_default(),
         ..wire::Mount::default()
     }
 }
 
 /// A mount as a status tells it.
 pub fn mount_of_status(mount: wire::Mount) -> Mount {
-    let read_only = mount.readonly;
-    let plain = wire::Mount { image: None, ..mount };
-    mount_from_wire(plain).unwrap_or(Mount { readonly: read_only, ..Mount::default() })
+    let image = mount.image.as_ref().filter(|spec| !spec.image.is_empty()).map(|spec| ImageVolume {
+        image: spec.image.clone(),
+        user_image: spec.user_specified_image.clone(),
+        sub_path: mount.image_sub_path.clone().into(),
+        id: spec.image_ref.clone(),
+    });
+    let odd = Mount { container_path: mount.container_path.clone().into(), readonly: mount.readonly, ..Mount::default() };
+    let plain = wire::Mount { image: None, image_sub_path: String::new(), ..mount };
+    Mount { image, ..mount_from_wire(plain).unwrap_or(odd) }
 }
 
 fn id(name: &str, value: i64) -> Result<u32, CriError> {
@@ -321,6 +352,12 @@ mod tests {
                     ids: Some(IdRange { host: 65_536, length: 65_536 }),
                     ..Mount::default()
                 },
+                Mount {
+                    container_path: "/o".into(),
+                    readonly: true,
+                    image: Some(ImageVolume { image: "data:1".into(), sub_path: "etc/app".into(), ..ImageVolume::default() }),
+                    ..Mount::default()
+                },
             ],
             labels: [("a".to_owned(), "b".to_owned())].into(),
             annotations: [("c", "d"), (USER_IMAGE, "busybox")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
@@ -382,15 +419,30 @@ mod tests {
     }
 
     #[test]
+    fn an_image_is_a_volume_to_read_from() {
+        let refused = |change: fn(&mut wire::Mount)| {
+            let mut wanted = to_wire(&config(), wire::NamespaceOption::default());
+            change(&mut wanted.mounts[2]);
+            matches!(from_wire(wanted), Err(CriError::Invalid(_)))
+        };
+        assert!(!refused(|_| {}));
+        assert!(refused(|mount| mount.readonly = false));
+        assert!(refused(|mount| mount.host_path = "/etc".into()));
+        assert!(refused(|mount| mount.propagation = wire::MountPropagation::PropagationBidirectional.into()));
+        assert!(refused(|mount| mount.image_sub_path = "../etc".into()));
+        assert!(refused(|mount| mount.image_sub_path = "/etc".into()));
+        assert!(refused(|mount| mount.image = None));
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_by_name() {
         type Change = fn(&mut wire::ContainerConfig);
         fn security(config: &mut wire::ContainerConfig) -> &mut wire::LinuxContainerSecurityContext {
             config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
         }
-        let cases: [(&str, Change); 5] = [
+        let cases: [(&str, Change); 4] = [
             ("devices of the host", |config| config.devices.push(wire::Device::default())),
             ("CDI", |config| config.cdi_devices.push(wire::CdiDevice::default())),
-            ("image as a volume", |config| config.mounts[0].image = Some(wire::ImageSpec::default())),
             ("process namespace", |config| security(config).namespace_options.as_mut().unwrap().pid = NamespaceMode::Target.into()),
             ("ambient", |config| security(config).capabilities.as_mut().unwrap().add_ambient_capabilities.push("CHOWN".into())),
         ];

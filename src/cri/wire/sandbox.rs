@@ -32,7 +32,12 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
     Ok(PodSandboxConfig {
         hostname: config.hostname,
         log_directory: config.log_directory.into(),
-        dns: config.dns_config.map(|dns| DnsConfig { servers: dns.servers, searches: dns.searches, options: dns.options }),
+        // One that says nothing is none, as with containerd.
+        dns: config.dns_config.filter(|dns| *dns != wire::DnsConfig::default()).map(|dns| DnsConfig {
+            servers: dns.servers,
+            searches: dns.searches,
+            options: dns.options,
+        }),
         labels: config.labels,
         annotations: config.annotations,
         host_network: options.network() == NamespaceMode::Node,

@@ -3,9 +3,10 @@
 use super as wire;
 use super::container::{image_apart, metadata_from_wire, metadata_to_wire, mount_of_status, mount_to_wire};
 use super::sandbox::{self, namespaces_from_wire, namespaces_to_wire, resources_from_wire, resources_to_wire};
+use super::signal;
 use crate::cri::types::{
-    ContainerState, ContainerStats, ContainerStatus, FilesystemUsage, Image, InterfaceStats, PodSandbox, PodSandboxStats, SandboxState,
-    Usage,
+    ContainerState, ContainerStats, ContainerStatus, ContainerUser, FilesystemUsage, Image, InterfaceStats, PodSandbox, PodSandboxStats,
+    SandboxState, Usage,
 };
 use crate::model::Timestamp;
 
@@ -134,7 +135,14 @@ pub fn container_status(container: &ContainerStatus) -> wire::ContainerStatus {
         log_path: container.log_path.to_string_lossy().into_owned(),
         resources: Some(wire::ContainerResources { linux: Some(resources_to_wire(&container.resources)) }),
         image_id: container.image_id.clone(),
-        ..wire::ContainerStatus::default()
+        user: container.user.as_ref().map(|user| wire::ContainerUser {
+            linux: Some(wire::LinuxContainerUser {
+                uid: user.uid.into(),
+                gid: user.gid.into(),
+                supplemental_groups: user.groups.iter().map(|group| i64::from(*group)).collect(),
+            }),
+        }),
+        stop_signal: signal::to_wire(&container.stop_signal),
     }
 }
 
@@ -147,6 +155,12 @@ pub fn container_from_wire(status: wire::ContainerStatus, sandbox_id: &str) -> C
         wire::ContainerState::ContainerUnknown => ContainerState::Unknown,
     };
     let image_id = if status.image_id.is_empty() { status.image_ref } else { status.image_id };
+    let id = |id: i64| u32::try_from(id).unwrap_or_default();
+    let user = status.user.and_then(|user| user.linux).map(|user| ContainerUser {
+        uid: id(user.uid),
+        gid: id(user.gid),
+        groups: user.supplemental_groups.into_iter().map(id).collect(),
+    });
     let image = status.image.unwrap_or_default();
     let resources = status.resources.and_then(|resources| resources.linux).map(|linux| wire::LinuxContainerResources {
         // Of what was asked for; other runtimes tell more than we can say.
@@ -176,6 +190,8 @@ pub fn container_from_wire(status: wire::ContainerStatus, sandbox_id: &str) -> C
         log_path: status.log_path.into(),
         mounts: status.mounts.into_iter().map(mount_of_status).collect(),
         resources: resources_from_wire(resources).unwrap_or_default(),
+        user,
+        stop_signal: signal::from_wire(status.stop_signal),
     }
 }
 

@@ -212,7 +212,7 @@ pub fn explained(error: RuntimeError) -> RuntimeError {
 }
 
 /// Who the container runs as, by the account files of its image.
-fn account_of(record: &ContainerRecord) -> Result<Account, RuntimeError> {
+pub fn account_of(record: &ContainerRecord) -> Result<Account, RuntimeError> {
     let user = user_of(record);
     let read = |file: &str| record.layers.iter().find_map(|layer| account_file(layer, file)).unwrap_or_default();
     let account = account::resolve(&user, &read("etc/passwd"), &read("etc/group")).map_err(ShimError::Refused)?;

@@ -16,3 +16,5 @@ pub mod config;
 pub(super) mod handler;
 pub mod life;
 pub mod state;
+
+pub use handler::OWN;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use podbay::cri::client::Client;
 use podbay::cri::contract::{
-    Subject, attach_suite, image_suite, inside_stream_suite, inside_suite, our_socket_suite, socket_suite, stream_suite, suite,
+    Subject, attach_suite, image_suite, inside_stream_suite, inside_suite, newer_suite, our_socket_suite, socket_suite, stream_suite, suite,
 };
 use podbay::cri::{ContainerState, Resources, Runtime, server};
 use podbay::runtime::cgroup::Tree;
@@ -107,6 +107,7 @@ async fn our_engine_keeps_the_contract_directly() {
     stream_suite(&subject).await;
     inside_stream_suite(&subject).await;
     attach_suite(&subject).await;
+    newer_suite(&subject).await;
     image_suite(&*served.images, BUSYBOX).await;
     drop(subject);
     served.leaves_nothing().await;
@@ -126,6 +127,7 @@ async fn our_engine_keeps_the_contract_over_its_socket() {
     attach_suite(&subject).await;
     socket_suite(&served.endpoint(), &subject).await;
     our_socket_suite(&served.endpoint(), &subject).await;
+    newer_suite(&subject).await;
     image_suite(&*client, BUSYBOX).await;
     drop((subject, client));
     served.stop().await;

@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use podbay::cri::contract::Subject;
-use podbay::cri::{IdRange, Mount, PodSandboxConfig, Seccomp};
+use podbay::cri::{IdRange, ImageVolume, Mount, PodSandboxConfig, Seccomp};
 
 use super::{House, exec, run, script};
 
@@ -255,5 +255,79 @@ async fn a_read_only_volume_is_read_only_all_the_way_down_where_that_is_asked_fo
     let (_, text) = run(&subject, &subject.pod("deep"), config).await;
     rustix::mount::unmount(&inner, rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!(text, "/flat\n");
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn an_image_as_a_volume_is_read_by_all_and_changed_by_nobody() {
+    let mut house = House::new("imagevolume");
+    let secret = house.dir.path().join("secret");
+    std::fs::write(&secret, "HOST").unwrap();
+    let layers = [house.dir.path().join("top"), house.dir.path().join("below")];
+    for layer in &layers {
+        std::fs::create_dir_all(layer.join("etc")).unwrap();
+        std::fs::write(layer.join("etc").join(layer.file_name().unwrap()), "text").unwrap();
+    }
+    std::fs::write(layers[1].join("etc/top"), "hidden").unwrap();
+    std::os::unix::fs::symlink("/etc", layers[0].join("inside")).unwrap();
+    std::os::unix::fs::symlink(format!("/../../../../../../../..{}", house.dir.path().display()), layers[0].join("outside")).unwrap();
+    house.images.insert("two".into(), std::env::join_paths(&layers).unwrap().into());
+    house.images.insert("one".into(), layers[1].clone());
+    let subject = house.open().await;
+    let volume = |path: &str, image: &str, sub_path: &str, ids| Mount {
+        container_path: path.into(),
+        readonly: true,
+        ids,
+        image: Some(ImageVolume { image: image.into(), sub_path: sub_path.into(), ..ImageVolume::default() }),
+        ..Mount::default()
+    };
+    // Who may change mounts makes nothing writable: not in a pod of the host's ids, nor in one of its own.
+    let text = "cat /two/etc/top /two/etc/below /one/etc/top /inside/top; stat -c %u /two/etc /one/etc /inside/top; \
+        for path in /two /one /inside; do mount -o remount,rw,bind $path; mount -o remount,rw $path; \
+        touch $path/new && echo WRITTEN; echo x > $path/top && echo WRITTEN; done; echo end";
+    for (name, ids) in [("imagevolume", None), ("imagevolume-users", Some(IDS))] {
+        let pod = PodSandboxConfig { users: ids, ..subject.pod(name) };
+        let mut config = script(&subject, text);
+        config.security.add_capabilities = vec!["SYS_ADMIN".into()];
+        config.mounts = vec![volume("/two", "two", "", ids), volume("/one", "one", "", ids), volume("/inside", "two", "inside", ids)];
+        let (code, said) = run(&subject, &pod, config).await;
+        assert_eq!(code, 0, "{said}");
+        assert!(said.starts_with("texttexthiddentext") && said.ends_with("end\n") && !said.contains("WRITTEN"), "{name}: {said}");
+        let owners: Vec<&str> = said.lines().take(3).map(|line| line.trim_start_matches(|c: char| !c.is_ascii_digit())).collect();
+        assert_eq!(owners, ["0", "0", "0"], "{name}: {said}");
+    }
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("outside")).await.unwrap();
+    let mut config = script(&subject, "true");
+    config.mounts = vec![volume("/data", "two", "outside/secret", None)];
+    let outside = subject.runtime.create_container(&sandbox, &config).await.unwrap_err().to_string();
+    assert!(outside.contains("the image has no outside/secret"), "{outside}");
+    // What was mounted for a container goes with it, and with its pod.
+    let mounted =
+        || std::fs::read_to_string("/proc/self/mountinfo").unwrap().matches(&format!("{}/run", house.dir.path().display())).count();
+    let before = mounted();
+    config.mounts = vec![volume("/data", "two", "etc", None)];
+    let id = subject.runtime.create_container(&sandbox, &config).await.unwrap();
+    assert_eq!(mounted(), before + 1);
+    subject.runtime.remove_container(&id).await.unwrap();
+    assert_eq!(mounted(), before);
+    subject.start(&sandbox, &config).await.unwrap();
+    subject.runtime.stop_pod_sandbox(&sandbox).await.unwrap();
+    assert_eq!(mounted(), 0);
+    subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    assert_eq!(std::fs::read_dir(layers[0].join("etc")).unwrap().count(), 1, "the image is whole");
+    house.close(subject).await;
+}
+
+#[tokio::test]
+async fn a_pod_without_a_name_renames_itself_and_not_its_host() {
+    let house = House::new("nameless");
+    let subject = house.open().await;
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let before = host();
+    let pod = PodSandboxConfig { hostname: String::new(), ..subject.pod("nameless") };
+    let mut config = script(&subject, "cat /etc/hostname; hostname renamed; hostname");
+    config.security.add_capabilities = vec!["SYS_ADMIN".into()];
+    let (_, said) = run(&subject, &pod, config).await;
+    assert_eq!((said, host()), (format!("{before}renamed\n"), before));
     house.close(subject).await;
 }
