@@ -158,6 +158,7 @@ pub fn container(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<
         args: words(&container.args),
         working_dir: text(&container.working_dir),
         mounts: mounts(spec, container, parts.mounts, &envs),
+        devices: Vec::new(),
         labels,
         annotations,
         log_path: Path::new(&container.name).join(format!("{}.log", parts.attempt)),

@@ -176,6 +176,8 @@ pub struct ContainerConfig {
     /// In order; added to the image's environment.
     pub envs: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
+    /// Of the host, beyond those that every container has.
+    pub devices: Vec<Device>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// Below the sandbox's log directory: `nginx/0.log`.
@@ -221,6 +223,15 @@ pub struct ImageVolume {
     pub sub_path: PathBuf,
     /// Its id, once it is mounted.
     pub id: String,
+}
+
+/// Device: a device of the host, or a directory of it with every device below.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub host_path: PathBuf,
+    pub container_path: PathBuf,
+    /// Some of `r`, `w` and `m` (make a node of it).
+    pub permissions: String,
 }
 
 /// LinuxContainerSecurityContext.

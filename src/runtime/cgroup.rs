@@ -174,23 +174,17 @@ impl Tree {
         std::fs::write(file, "1").map_err(fail)
     }
 
-    /// Lets the processes of a container open only the devices that every container has. False where this host has no
-    /// means for it.
-    pub fn confine_devices(&self, path: &str) -> Result<bool, CgroupError> {
-        self.confine_devices_but(path, &[])
-    }
-
-    /// The same with more that it may open, as lines for v1's `devices.allow`.
-    pub fn confine_devices_but(&self, path: &str, more: &[String]) -> Result<bool, CgroupError> {
+    /// Lets the processes of a container open only the devices that every container has, and `more`, as lines for v1's
+    /// `devices.allow`. False where this host has no means for it.
+    pub fn confine_devices(&self, path: &str, more: &[String]) -> Result<bool, CgroupError> {
         let every: Vec<String> = devices::lines().collect();
-        let more: Vec<&String> = more.iter().filter(|line| !devices::covers(&every, line)).collect();
+        let more: Vec<String> = more.iter().filter(|line| !devices::covers(&every, line)).cloned().collect();
         let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: "devices", cause };
         let Some(directory) = self.directory(DEVICES, path) else { return Ok(false) };
-        if self.unified && !more.is_empty() {
-            return Err(fail("devices of a container's own need cgroup v1".to_owned()));
-        }
         if self.unified {
             let Ok(program) = self.device_program().map_err(|error| fail(error.to_string()))? else { return Ok(false) };
+            let own = own_device_program(&more).map_err(|error| fail(error.to_string()))?;
+            let program = own.as_ref().unwrap_or(program);
             let cgroup = File::open(&directory).map_err(|error| fail(error.to_string()))?;
             return sys::attach_device_program(program.as_fd(), cgroup.as_fd()).map(|()| true).map_err(|error| fail(error.to_string()));
         }
@@ -201,7 +195,7 @@ impl Tree {
         }
         let file = |name: &str| directory.join(name);
         std::fs::write(file("devices.deny"), "a").map_err(|error| fail(error.to_string()))?;
-        let allowed: Vec<String> = every.iter().chain(more).cloned().collect();
+        let allowed: Vec<String> = every.into_iter().chain(more).collect();
         for line in &allowed {
             // What is denied above us stays denied.
             match std::fs::write(file("devices.allow"), line) {
@@ -221,7 +215,7 @@ impl Tree {
         if let Some(known) = self.device_program.get() {
             return Ok(known.as_ref());
         }
-        let loaded = match sys::load_device_program(&devices::program()) {
+        let loaded = match sys::load_device_program(&devices::program(&[]).unwrap_or_default()) {
             Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EINVAL | nix::libc::ENOSYS | nix::libc::EPERM)) => {
                 tracing::warn!(%error, "the kernel takes no program for devices: nodev mounts alone keep them from containers");
                 Err(error.to_string())
@@ -554,6 +548,15 @@ impl Tree {
         problems.extend(why.map(|why| format!("devices are kept from containers by nodev mounts alone: {why}")));
         problems
     }
+}
+
+/// The program for a container that may open more than every container; none: it may not.
+fn own_device_program(more: &[String]) -> io::Result<Option<OwnedFd>> {
+    if more.is_empty() {
+        return Ok(None);
+    }
+    let program = devices::program(more).ok_or_else(|| io::Error::other(format!("{more:?} name no devices")))?;
+    sys::load_device_program(&program).map(Some)
 }
 
 /// Whether this directory, which may be there already, can have others made in it: no read-only mount, nobody else's.

@@ -16,7 +16,7 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, apparmor, capability, limits, log_file, profile, seccomp, shim, signal, spec};
+use super::{ImageRoot, RuntimeError, apparmor, capability, devices, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
 };
@@ -194,15 +194,29 @@ impl Inner {
         let missing = self.cgroups.create(&cgroup, &record.config.resources)?;
         self.cgroups.die_together(&cgroup)?;
         // Another runtime sees to the devices itself.
-        let confined = record.config.security.privileged || handler.is_some() || self.cgroups.confine_devices(&cgroup)?;
-        if !confined {
-            tracing::debug!(container = record.config.metadata.name, "devices are kept from it by nodev mounts alone");
+        if !record.config.security.privileged && handler.is_none() {
+            self.confine(&cgroup, &record.config)?;
         }
         if !missing.is_empty() {
             tracing::warn!(container = record.config.metadata.name, ?missing, "limits without effect on this host");
         }
         self.write_container(record)?;
         self.plan_launch(record, &pod, &spec)
+    }
+
+    /// Lets it open the devices that every container has, and those that it is given.
+    fn confine(&self, cgroup: &str, config: &ContainerConfig) -> Result<(), RuntimeError> {
+        let given = nodes::named(config)?;
+        let lines: Vec<String> = given.iter().map(devices::Node::line).collect();
+        if self.cgroups.confine_devices(cgroup, &lines)? {
+            return Ok(());
+        }
+        if let Some(node) = given.iter().find(|node| !(node.access.contains('r') && node.access.contains('w'))) {
+            let attempt = format!("give {} to the container with {:?} alone", node.host.display(), node.access);
+            return Err(CriError::failed(attempt, "this host has neither cgroup v1's `devices` nor eBPF on v2").into());
+        }
+        tracing::debug!(container = config.metadata.name, "devices are kept from it by nodev mounts alone");
+        Ok(())
     }
 
     /// On the disk: without what may hold values of Secrets. Only the spec needs those.
@@ -379,7 +393,8 @@ impl Inner {
             user: user_of(record),
             seccomp: self.filter(config, spec)?.to_vec(),
             privileged: config.security.privileged,
-            devices: if config.security.privileged { host_devices() } else { Vec::new() },
+            devices: if config.security.privileged { paths(nodes::all()) } else { Vec::new() },
+            given: paths(nodes::named(config)?),
             stdin: config.stdin,
             users: pod.users,
             stdin_once: config.stdin_once,
@@ -634,6 +649,11 @@ fn merged(old: &Resources, new: &Resources) -> Resources {
     }
 }
 
+/// Where they are on the host, and where in the container.
+fn paths(nodes: Vec<devices::Node>) -> Vec<(PathBuf, PathBuf)> {
+    nodes.into_iter().map(|node| (node.host, node.path)).collect()
+}
+
 pub(super) fn cgroup_of(pod: &PodSandboxConfig, id: &str) -> String {
     format!("{}/{id}", pod.cgroup_parent)
 }
@@ -659,25 +679,6 @@ fn bounding(config: &ContainerConfig) -> Result<u64, RuntimeError> {
 /// Who the container runs as, from its record alone.
 pub(super) fn user_of(record: &ContainerRecord) -> User {
     spec::user(&record.config.security, &record.image_user)
-}
-
-/// The device nodes in the host's /dev and below, but what a container has of its own.
-pub(super) fn host_devices() -> Vec<PathBuf> {
-    use std::os::unix::fs::FileTypeExt;
-    let own = ["pts", "shm", "mqueue", "ptmx", "console"].map(|name| Path::new("/dev").join(name));
-    let (mut all, mut open) = (Vec::new(), vec![PathBuf::from("/dev")]);
-    while let Some(dir) = open.pop() {
-        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| !own.contains(&entry.path())) {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => open.push(entry.path()),
-                Ok(kind) if kind.is_char_device() || kind.is_block_device() => all.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    all.sort_unstable();
-    all
 }
 
 #[cfg(test)]

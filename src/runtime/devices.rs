@@ -1,9 +1,11 @@
-//! Which devices a container may open: the few that every container has, and none by a node it makes or finds
-//! itself. PURE.
+//! Which devices a container may open: the few that every container has and those that it is given, and none by a node it
+//! makes or finds itself. PURE.
 //!
 //! Kept by the cgroup, behind the `nodev` mounts: lines for v1's `devices` controller, a program for v2's hook
 //! (`BPF_PROG_TYPE_CGROUP_DEVICE`, linux/bpf.h; bpf(2)). Making a node is left to `CAP_MKNOD`, as in every runtime: what
 //! counts is opening it. Source of the list: the OCI runtime specification, config-linux.md, "Default Devices".
+
+use std::path::PathBuf;
 
 const READ: u32 = 2;
 const WRITE: u32 = 4;
@@ -11,6 +13,31 @@ const MAKE: u32 = 1;
 const BLOCK: u32 = 1;
 const CHARACTER: u32 = 2;
 
+/// A device node of the host, and where a container has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Without links.
+    pub host: PathBuf,
+    pub path: PathBuf,
+    pub block: bool,
+    pub major: u32,
+    pub minor: u32,
+    /// Permissions alone.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// What may be done with it: some of `rwm`.
+    pub access: String,
+}
+
+impl Node {
+    /// As a line for v1's `devices.allow`.
+    pub fn line(&self) -> String {
+        format!("{} {}:{} {}", if self.block { 'b' } else { 'c' }, self.major, self.minor, self.access)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     kind: u32,
     /// `None`: any.
@@ -37,14 +64,33 @@ const ALLOWED: [Rule; 11] = [
     open(136, None),  // pts
 ];
 
-/// What to write to `devices.allow`, after an `a` to `devices.deny`.
-pub(super) fn lines() -> impl Iterator<Item = String> {
-    ALLOWED.iter().map(|rule| {
+impl Rule {
+    fn line(&self) -> String {
         let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
         let access = [(READ, 'r'), (WRITE, 'w'), (MAKE, 'm')];
-        let access: String = access.into_iter().filter(|(bit, _)| rule.access & bit != 0).map(|(_, letter)| letter).collect();
-        format!("{} {}:{} {access}", if rule.kind == BLOCK { 'b' } else { 'c' }, number(rule.major), number(rule.minor))
-    })
+        let access: String = access.into_iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter).collect();
+        format!("{} {}:{} {access}", if self.kind == BLOCK { 'b' } else { 'c' }, number(self.major), number(self.minor))
+    }
+
+    /// A line for v1's `devices.allow`. `None`: it is none, or one for everything.
+    fn of_line(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let kind = match words.next()? {
+            "b" => BLOCK,
+            "c" => CHARACTER,
+            _ => return None,
+        };
+        let number = |text: &str| if text == "*" { Some(None) } else { text.parse().ok().map(Some) };
+        let (major, minor) = words.next()?.split_once(':')?;
+        let bit = |letter| [('r', READ), ('w', WRITE), ('m', MAKE)].into_iter().find(|(known, _)| *known == letter).map(|(_, bit)| bit);
+        let access = words.next()?.chars().try_fold(0, |all, letter| Some(all | bit(letter)?))?;
+        Some(Self { kind, major: number(major)?, minor: number(minor)?, access })
+    }
+}
+
+/// What to write to `devices.allow`, after an `a` to `devices.deny`, for what every container may open.
+pub(super) fn lines() -> impl Iterator<Item = String> {
+    ALLOWED.iter().map(Rule::line)
 }
 
 /// Whether a line of `devices.list` is within these: the kernel puts together what is said of the same devices. A line for
@@ -79,9 +125,25 @@ const fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: u32) ->
     Instruction { code, registers: to | (from << 4), offset, immediate: immediate.cast_signed() }
 }
 
-/// Answers 1 for what may be done and 0 for all else. Its context (struct bpf_cgroup_dev_ctx) is the kind of device in the
+/// These with what every container may open; what is said of the same devices is put together, as the kernel does it for
+/// v1. `None`: one of them is no such line.
+fn rules(more: &[String]) -> Option<Vec<Rule>> {
+    let mut all = ALLOWED.to_vec();
+    for line in more {
+        let rule = Rule::of_line(line)?;
+        let same = |known: &&mut Rule| (known.kind, known.major, known.minor) == (rule.kind, rule.major, rule.minor);
+        match all.iter_mut().find(same) {
+            Some(known) => known.access |= rule.access,
+            None => all.push(rule),
+        }
+    }
+    Some(all)
+}
+
+/// Answers 1 for what may be done, also by these lines for v1's `devices.allow`, and 0 for all else. `None`: one of them is
+/// no such line. Its context (struct bpf_cgroup_dev_ctx) is the kind of device in the
 /// low half of a word and the access in the high one, the major and the minor number.
-pub(super) fn program() -> Vec<Instruction> {
+pub(super) fn program(more: &[String]) -> Option<Vec<Instruction>> {
     let (result, context, kind, access, major, minor, rest) = (0, 1, 2, 3, 4, 5, 6);
     let mut program = vec![
         instruction(LOAD_WORD, kind, context, 0, 0),
@@ -91,7 +153,7 @@ pub(super) fn program() -> Vec<Instruction> {
         instruction(LOAD_WORD, major, context, 4, 0),
         instruction(LOAD_WORD, minor, context, 8, 0),
     ];
-    for rule in &ALLOWED {
+    for rule in &rules(more)? {
         let mut tests = vec![(kind, rule.kind)];
         tests.extend(rule.major.map(|number| (major, number)));
         tests.extend(rule.minor.map(|number| (minor, number)));
@@ -118,7 +180,7 @@ pub(super) fn program() -> Vec<Instruction> {
         put(&mut program, EXIT, 0, 0);
     }
     program.extend([instruction(MOVE, result, 0, 0, 0), instruction(EXIT, 0, 0, 0, 0)]);
-    program
+    Some(program)
 }
 
 #[cfg(test)]
@@ -126,8 +188,8 @@ mod tests {
     use super::*;
 
     /// What the program answers: its instructions carried out, as the kernel would.
-    fn answer(kind: u32, major: u32, minor: u32, access: u32) -> u32 {
-        let program = program();
+    fn answer(more: &[String], kind: u32, major: u32, minor: u32, access: u32) -> u32 {
+        let program = program(more).unwrap();
         let context = [kind | (access << 16), major, minor];
         let mut registers = [0_u32; 7];
         let mut at = 0;
@@ -174,9 +236,31 @@ mod tests {
                         .iter()
                         .any(|line| [format!("{letter} {major}:{minor} rwm"), format!("{letter} {major}:* rwm")].contains(line));
                     let wanted = u32::from(access == MAKE || named);
-                    assert_eq!(answer(kind, major, minor, access), wanted, "{letter} {major}:{minor} {access}");
+                    assert_eq!(answer(&[], kind, major, minor, access), wanted, "{letter} {major}:{minor} {access}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_program_lets_through_what_a_container_is_given() {
+        let more = ["c 10:229 r", "b 8:* rw", "c 10:229 w", "c 1:3 r"].map(str::to_owned);
+        for (kind, major, minor, access, wanted) in [
+            (CHARACTER, 10, 229, READ | WRITE, 1),
+            (CHARACTER, 10, 229, READ | WRITE | MAKE, 0),
+            (CHARACTER, 10, 228, READ, 0),
+            (BLOCK, 8, 16, WRITE, 1),
+            (BLOCK, 10, 229, READ, 0),
+            (CHARACTER, 8, 16, READ, 0),
+            (CHARACTER, 1, 3, READ | WRITE | MAKE, 1),
+        ] {
+            assert_eq!(answer(&more, kind, major, minor, access), wanted, "{kind} {major}:{minor} {access}");
+        }
+        for line in ["a *:* rwm", "c 1:3", "c 1 rwm", "c 1:x r", "c 1:3 z", ""] {
+            assert_eq!(program(&[line.to_owned()]), None, "{line:?}");
+        }
+        for line in lines().chain(more) {
+            assert_eq!(Rule::of_line(&line).unwrap().line(), line);
         }
     }
 }

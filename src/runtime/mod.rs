@@ -15,7 +15,7 @@
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `exec`, `attach`, `reset`: act
-//! - `cgroup`, `apparmor`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
+//! - `cgroup`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
 //! - `account`, `log_file`, `memory`, `mount`, `socket`, `wire`: shared with the shim
@@ -35,6 +35,7 @@ pub mod image;
 mod image_volume;
 pub mod launch;
 mod limits;
+mod nodes;
 pub mod oci;
 mod profile;
 pub mod record;

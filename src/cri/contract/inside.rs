@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::{
-    ContainerConfig, ContainerState, ContainerStatus, CriError, DnsConfig, ImageVolume, Mount, PodSandboxConfig, Resources,
+    ContainerConfig, ContainerState, ContainerStatus, CriError, Device, DnsConfig, ImageVolume, Mount, PodSandboxConfig, Resources,
 };
 use super::{PATIENCE, Subject, must};
 
@@ -15,6 +15,7 @@ use super::{PATIENCE, Subject, must};
 pub async fn inside_suite(subject: &Subject) {
     commands_find_what_they_were_given(subject).await;
     mounts_are_there(subject).await;
+    devices_are_those_that_were_given(subject).await;
     users_are_who_they_should_be(subject).await;
     a_read_only_root_stays_as_it_is(subject).await;
     a_pod_has_a_name_and_resolves(subject).await;
@@ -150,6 +151,31 @@ async fn mounts_are_there(subject: &Subject) {
     assert_eq!((text("rw").as_str(), text("ro").as_str()), ("after\n", "fixed"));
     let shown: Vec<_> = ended.mounts.iter().filter(|mount| mount.container_path.starts_with("/mnt")).collect();
     assert!(shown.len() == 2 && shown.iter().any(|mount| mount.readonly), "{:?}", ended.mounts);
+}
+
+async fn devices_are_those_that_were_given(subject: &Subject) {
+    let device = |host: &str, container: &str, permissions: &str| Device {
+        host_path: host.into(),
+        container_path: container.into(),
+        permissions: permissions.into(),
+    };
+    // A name of its own, with less than is possible; a directory with what is in it.
+    let text = "true < /dev/given && echo read; true > /dev/given || echo not written; true <> /dev/below/tun && echo opened; \
+                mknod /tmp/other c 10 229; true < /tmp/other || echo kept away; mknod /dev/other c 10 229; true < /dev/other || echo kept away";
+    let mut config = script(subject, "devices", text);
+    config.devices = vec![device("/dev/loop-control", "/dev/given", "r"), device("/dev/net", "/dev/below", "rwm")];
+    let (_, lines) = run(subject, &subject.pod("devices"), &config).await;
+    assert_eq!(lines, ["read", "not written", "opened", "kept away", "kept away"]);
+    let sandbox = must(subject.runtime.run_pod_sandbox(&subject.pod("no-devices")).await);
+    for host in ["/etc/passwd", "/dev/not-there"] {
+        config.devices = vec![device(host, "/dev/given", "rwm")];
+        let refused = subject.runtime.create_container(&sandbox, &config).await;
+        assert!(
+            refused.as_ref().is_err_and(|error| error.to_string().contains(host) || error.to_string().contains("not a device")),
+            "{refused:?}"
+        );
+    }
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
 }
 
 async fn users_are_who_they_should_be(subject: &Subject) {

@@ -8,7 +8,7 @@ use super::sandbox::{ids_from_wire, ids_to_wire, known, refuse_namespaces, refus
 use super::security_profile::ProfileType;
 use super::signal;
 use crate::cri::CriError;
-use crate::cri::types::{AppArmor, ContainerConfig, ContainerMetadata, ImageVolume, Mount, Seccomp, SecurityContext, default_paths};
+use crate::cri::types::{AppArmor, ContainerConfig, ContainerMetadata, Device, ImageVolume, Mount, Seccomp, SecurityContext, default_paths};
 
 /// Where a container's record keeps the name its user has for the image, if that is another one.
 const USER_IMAGE: &str = "podbay.dev/user-specified-image";
@@ -19,9 +19,6 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
     let metadata = metadata.ok_or_else(|| CriError::Invalid("the container has no metadata with a name".into()))?;
     let image = config.image.map(image_from_wire).transpose()?.filter(|(image, _)| !image.is_empty());
     let (image, user_image) = image.ok_or_else(|| CriError::Invalid(format!("container {} has no image", metadata.name)))?;
-    if !config.devices.is_empty() {
-        return Err(CriError::Unsupported("devices of the host by name: a privileged container has them all".into()));
-    }
     if !config.cdi_devices.is_empty() {
         return Err(CriError::Unsupported("CDI devices".into()));
     }
@@ -38,6 +35,7 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
         working_dir: config.working_dir,
         envs: config.envs.into_iter().map(|pair| (pair.key, pair.value)).collect(),
         mounts: config.mounts.into_iter().map(mount_from_wire).collect::<Result<_, _>>()?,
+        devices: config.devices.into_iter().map(device_from_wire).collect::<Result<_, _>>()?,
         labels: config.labels,
         annotations,
         log_path: config.log_path.into(),
@@ -57,6 +55,25 @@ pub fn image_from_wire(spec: wire::ImageSpec) -> Result<(String, String), CriErr
         return Err(CriError::Invalid(format!("there is no runtime handler {:?}", spec.runtime_handler)));
     }
     Ok((spec.image, spec.user_specified_image))
+}
+
+/// Where it is to be, and whether there is such a device, only the runtime can tell.
+fn device_from_wire(device: wire::Device) -> Result<Device, CriError> {
+    let named = !device.permissions.is_empty() && device.permissions.chars().all(|letter| "rwm".contains(letter));
+    if !named {
+        let text = format!("device {}: permissions {:?} are not some of r, w and m", device.host_path, device.permissions);
+        return Err(CriError::Invalid(text));
+    }
+    Ok(Device { host_path: device.host_path.into(), container_path: device.container_path.into(), permissions: device.permissions })
+}
+
+fn device_to_wire(device: &Device) -> wire::Device {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    wire::Device {
+        container_path: text(&device.container_path),
+        host_path: text(&device.host_path),
+        permissions: device.permissions.clone(),
+    }
 }
 
 fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
@@ -247,6 +264,7 @@ pub fn to_wire(config: &ContainerConfig, namespaces: wire::NamespaceOption) -> w
         working_dir: config.working_dir.clone(),
         envs: config.envs.iter().map(pair).collect(),
         mounts: config.mounts.iter().map(mount_to_wire).collect(),
+        devices: config.devices.iter().map(device_to_wire).collect(),
         labels: config.labels.clone(),
         annotations,
         log_path: config.log_path.to_string_lossy().into_owned(),
@@ -359,6 +377,7 @@ mod tests {
                     ..Mount::default()
                 },
             ],
+            devices: vec![Device { host_path: "/dev/a".into(), container_path: "/dev/b".into(), permissions: "rm".into() }],
             labels: [("a".to_owned(), "b".to_owned())].into(),
             annotations: [("c", "d"), (USER_IMAGE, "busybox")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             log_path: "web/3.log".into(),
@@ -440,8 +459,7 @@ mod tests {
         fn security(config: &mut wire::ContainerConfig) -> &mut wire::LinuxContainerSecurityContext {
             config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
         }
-        let cases: [(&str, Change); 4] = [
-            ("devices of the host", |config| config.devices.push(wire::Device::default())),
+        let cases: [(&str, Change); 3] = [
             ("CDI", |config| config.cdi_devices.push(wire::CdiDevice::default())),
             ("process namespace", |config| security(config).namespace_options.as_mut().unwrap().pid = NamespaceMode::Target.into()),
             ("ambient", |config| security(config).capabilities.as_mut().unwrap().add_ambient_capabilities.push("CHOWN".into())),
@@ -455,6 +473,11 @@ mod tests {
         let mut halfway = to_wire(&config(), wire::NamespaceOption::default());
         halfway.mounts[0].recursive_read_only = true;
         assert!(matches!(from_wire(halfway), Err(CriError::Invalid(_))));
+        for permissions in ["", "x", "rwx", "RW"] {
+            let mut odd = to_wire(&config(), wire::NamespaceOption::default());
+            odd.devices[0].permissions = permissions.into();
+            assert!(matches!(from_wire(odd), Err(CriError::Invalid(_))), "{permissions:?}");
+        }
         let mut groupless = to_wire(&config(), wire::NamespaceOption::default());
         security(&mut groupless).run_as_user = None;
         assert!(matches!(from_wire(groupless), Err(CriError::Invalid(_))));

@@ -62,8 +62,10 @@ pub struct Place {
     /// sock_filter instructions.
     pub seccomp: Vec<u8>,
     pub privileged: bool,
-    /// More device nodes of the host (privileged containers).
-    pub devices: Vec<PathBuf>,
+    /// More device nodes of the host (privileged containers): where they are there, and where in the container's own /dev.
+    pub devices: Vec<(PathBuf, PathBuf)>,
+    /// Those that the container is given by name, wherever.
+    pub given: Vec<(PathBuf, PathBuf)>,
     pub stdin: bool,
     /// The pod's user namespace.
     pub users: Option<IdRange>,
@@ -175,6 +177,10 @@ fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
     for mount in spec.mounts().iter().flatten() {
         all.mount(mount);
     }
+    // Once every volume is there, as other runtimes have it.
+    for (host, path) in place.given.iter().filter(|given| !place.devices.contains(given)) {
+        all.device(host, path);
+    }
     let linux = spec.linux().as_ref();
     for path in linux.and_then(|linux| linux.masked_paths().as_ref()).into_iter().flatten() {
         all.then.push(Mask { path: path.clone() }.into());
@@ -241,15 +247,20 @@ impl Steps<'_> {
     /// container open nothing. Read-only, which keeps nobody from writing to a device: only its mode and owner,
     /// which are the host's as well, stay as they are.
     fn devices(&mut self) {
-        let default = DEVICES.iter().map(|name| PathBuf::from("/dev").join(name));
-        let more = self.place.devices.iter().filter(|path| !is_default_device(path));
-        for path in default.chain(more.cloned()) {
-            let tree = OpenTree { source: text(&path), ..OpenTree::default() };
-            self.bind(tree, Attach { target: text(&path), attributes: READ_ONLY, ..Attach::default() });
+        for path in DEVICES.iter().map(|name| PathBuf::from("/dev").join(name)) {
+            self.device(&path, &path);
+        }
+        for (host, path) in self.place.devices.iter().filter(|(_, path)| !is_default_device(path)) {
+            self.device(host, path);
         }
         for (content, path) in LINKS {
             self.then.push(Symlink { content: content.into(), path: path.into() }.into());
         }
+    }
+
+    fn device(&mut self, host: &Path, path: &Path) {
+        let tree = OpenTree { source: text(host), ..OpenTree::default() };
+        self.bind(tree, Attach { target: text(path), attributes: READ_ONLY, ..Attach::default() });
     }
 
     fn own_cgroup(&mut self, own: &Path, target: String, attributes: u64) {
@@ -378,6 +389,32 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    #[test]
+    fn a_device_that_is_given_is_there_once_whatever_is_mounted() {
+        let config = ContainerConfig {
+            command: vec!["sh".into()],
+            mounts: vec![Mount { container_path: "/data".into(), host_path: "/h".into(), ..Mount::default() }],
+            ..ContainerConfig::default()
+        };
+        let around = Surroundings { root: "/r".into(), files: "/f".into(), shm: "/s".into(), ..Surroundings::default() };
+        let pair = |host: &str, path: &str| (PathBuf::from(host), PathBuf::from(path));
+        let place = Place {
+            devices: vec![pair("/dev/fuse", "/dev/fuse"), pair("/dev/null", "/dev/null")],
+            given: vec![pair("/dev/fuse", "/dev/fuse"), pair("/dev/kvm", "/data/kvm")],
+            ..Place::default()
+        };
+        let launch = planned(&config, &around, &place);
+        let target = |step: &Step| if let Step::Attach(attach) = step { attach.target.clone() } else { String::new() };
+        let targets: Vec<String> = launch.steps.iter().map(target).collect();
+        let at = |path: &str| targets.iter().position(|target| target == path).unwrap();
+        assert!(at("/data") < at("/data/kvm"), "{targets:?}");
+        for path in ["/dev/fuse", "/dev/null", "/data/kvm"] {
+            assert_eq!(targets.iter().filter(|target| *target == path).count(), 1, "{path}");
+        }
+        let source = |step: &Step| matches!(step, Step::OpenTree(tree) if tree.source == "/dev/kvm" && !tree.recursive);
+        assert!(launch.steps.iter().any(source));
     }
 
     #[test]

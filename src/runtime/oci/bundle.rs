@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 };
 
 use super::super::account::Account;
+use super::super::devices::Node;
 
 /// The version that the runtimes in use understand; nothing in our specs is younger.
 const VERSION: &str = "1.0.2";
@@ -22,19 +23,6 @@ pub enum BundleError {
     Spec(#[from] OciSpecError),
 }
 
-/// A device node of the host, for a privileged container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
-    pub path: PathBuf,
-    pub block: bool,
-    pub major: i64,
-    pub minor: i64,
-    /// Permissions alone.
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-}
-
 /// What another runtime has to be told about this host and this pod.
 #[derive(Debug, Clone, Default)]
 pub struct Host {
@@ -45,8 +33,9 @@ pub struct Host {
     pub most_files: u64,
     /// Our own score, where this host does not let us give a lower one.
     pub least_oom_score: Option<i32>,
-    /// The container may open every device, and has these nodes.
-    pub privileged: Option<Vec<Device>>,
+    /// The container may open every device, and not these alone beyond those that every container has.
+    pub every_device: bool,
+    pub devices: Vec<Node>,
 }
 
 /// The spec for a container that runs as `account`.
@@ -65,10 +54,10 @@ pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, Bund
         let kept = all.filter(|one| !(host.host_network && one.typ() == LinuxNamespaceType::Uts));
         linux.set_namespaces(Some(kept.map(|one| joined(one, host)).collect::<Result<_, _>>()?));
         let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
-        resources.set_devices(Some(rules(host.privileged.is_some())?));
+        resources.set_devices(Some(rules(host)?));
         linux.set_resources(Some(resources));
-        if let Some(devices) = &host.privileged {
-            linux.set_devices(Some(devices.iter().map(node).collect::<Result<_, _>>()?));
+        if !host.devices.is_empty() {
+            linux.set_devices(Some(host.devices.iter().map(node).collect::<Result<_, _>>()?));
         }
         if let Some(memory) = linux.resources_mut().as_mut().and_then(|resources| resources.memory_mut().as_mut()) {
             // Where swap is not accounted there is no such limit; where it is, the cgroup has it already.
@@ -80,16 +69,28 @@ pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, Bund
 
 /// Without rules crun writes none, and every device can be opened by a node that is made. The default nodes are added by
 /// the runtimes themselves.
-fn rules(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+fn rules(host: &Host) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
     let all = |allow| LinuxDeviceCgroupBuilder::default().allow(allow).access("rwm").build();
     let make = |kind| LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).access("m").build();
-    if privileged { Ok(vec![all(true)?]) } else { Ok(vec![all(false)?, make(LinuxDeviceType::C)?, make(LinuxDeviceType::B)?]) }
+    if host.every_device {
+        return Ok(vec![all(true)?]);
+    }
+    let one = |node: &Node| {
+        let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(kind(node)).major(node.major).minor(node.minor);
+        rule.access(node.access.clone()).build()
+    };
+    let base = [all(false), make(LinuxDeviceType::C), make(LinuxDeviceType::B)];
+    base.into_iter().chain(host.devices.iter().map(one)).collect()
 }
 
-fn node(device: &Device) -> Result<LinuxDevice, OciSpecError> {
+fn kind(node: &Node) -> LinuxDeviceType {
+    if node.block { LinuxDeviceType::B } else { LinuxDeviceType::C }
+}
+
+fn node(device: &Node) -> Result<LinuxDevice, OciSpecError> {
     LinuxDeviceBuilder::default()
         .path(device.path.clone())
-        .typ(if device.block { LinuxDeviceType::B } else { LinuxDeviceType::C })
+        .typ(kind(device))
         .major(device.major)
         .minor(device.minor)
         .file_mode(device.mode)
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_kept_from_whoever_is_not_privileged() {
+    fn devices_are_kept_from_whoever_is_not_given_them() {
         let rules = |host: &Host| {
             let linux = adapted(&Surroundings::default(), host).linux().clone().unwrap();
             let rules = linux.resources().clone().unwrap().devices().clone().unwrap();
@@ -171,10 +172,13 @@ mod tests {
             (rules.iter().map(say).collect::<Vec<_>>(), linux.devices().iter().flatten().count())
         };
         let (c, b) = (Some(LinuxDeviceType::C), Some(LinuxDeviceType::B));
-        assert_eq!(rules(&Host::default()), (vec![(false, None, "rwm".into()), (true, c, "m".into()), (true, b, "m".into())], 0));
-        let device = Device { path: "/dev/sda".into(), block: true, major: 8, minor: 0, mode: 0o660, uid: 0, gid: 6 };
-        let host = Host { privileged: Some(vec![device]), ..Host::default() };
-        assert_eq!(rules(&host), (vec![(true, None, "rwm".into())], 1));
+        let base = [(false, None, "rwm".to_owned()), (true, c, "m".into()), (true, b, "m".into())].to_vec();
+        assert_eq!(rules(&Host::default()), (base.clone(), 0));
+        let (host, path) = ("/dev/sda".into(), "/dev/own".into());
+        let device = Node { host, path, block: true, major: 8, minor: 0, mode: 0o660, uid: 0, gid: 6, access: "r".into() };
+        let given = Host { devices: vec![device], ..Host::default() };
+        assert_eq!(rules(&given), ([base, vec![(true, b, "r".into())]].concat(), 1));
+        assert_eq!(rules(&Host { every_device: true, ..given }), (vec![(true, None, "rwm".into())], 1));
     }
 
     #[test]

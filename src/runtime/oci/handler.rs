@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -12,13 +12,14 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use super::super::account::{self, Account};
-use super::super::container::{host_devices, user_of};
+use super::super::container::user_of;
+use super::super::devices::Node;
 use super::super::engine::Inner;
 use super::super::record::{self, ContainerRecord};
 use super::super::shim::ShimError;
 use super::super::wire::{self, Commands, Launch, MakePrivate, Process, Step};
-use super::super::{RuntimeError, capability, memory};
-use super::bundle::{self, Device, Host};
+use super::super::{RuntimeError, capability, memory, nodes};
+use super::bundle::{self, Host};
 use crate::cri::{CriError, PodSandboxConfig};
 
 /// An account file of an image is read up to this size.
@@ -73,7 +74,12 @@ impl Inner {
         spec: Spec,
     ) -> Result<Spec, RuntimeError> {
         let account = account_of(record)?;
-        let host = host_of(pod, shim_pid, record.config.security.privileged);
+        let privileged = record.config.security.privileged;
+        let every = if privileged { nodes::all() } else { Vec::new() };
+        let given: Vec<Node> =
+            nodes::named(&record.config)?.into_iter().filter(|one| every.iter().all(|known| known.path != one.path)).collect();
+        let devices = [every, given].concat();
+        let host = Host { every_device: privileged, devices, ..host_of(pod, shim_pid) };
         let invalid = |cause| CriError::failed(format!("write the bundle of container {}", record.id), cause);
         let spec = bundle::spec(spec, &account, &host).map_err(invalid)?;
         for dir in [&handler.state, &handler.bundle] {
@@ -241,7 +247,7 @@ fn account_file(layer: &Path, file: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn host_of(pod: &PodSandboxConfig, shim_pid: i32, privileged: bool) -> Host {
+fn host_of(pod: &PodSandboxConfig, shim_pid: i32) -> Host {
     let resource = capability::bit("SYS_RESOURCE").unwrap_or(64);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
@@ -252,15 +258,8 @@ fn host_of(pod: &PodSandboxConfig, shim_pid: i32, privileged: bool) -> Host {
         host_network: pod.host_network,
         most_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
         least_oom_score: if may_lower { None } else { own_score },
-        privileged: privileged.then(|| host_devices().into_iter().filter_map(device).collect()),
+        ..Host::default()
     }
-}
-
-fn device(path: PathBuf) -> Option<Device> {
-    let stat = std::fs::symlink_metadata(&path).ok()?;
-    let block = FileType::from_raw_mode(stat.mode()) == FileType::BlockDevice;
-    let (major, minor) = (rustix::fs::major(stat.rdev()).into(), rustix::fs::minor(stat.rdev()).into());
-    Some(Device { path, block, major, minor, mode: stat.mode() & 0o7777, uid: stat.uid(), gid: stat.gid() })
 }
 
 /// The child of the shim that is the first process of the pod's PID namespace.

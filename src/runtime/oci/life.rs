@@ -464,7 +464,7 @@ fn confine(tree: &Tree, cgroup: &str, resources: Option<&oci::LinuxResources>) -
     match access(rules)? {
         Access::Everything => Ok(()),
         // Its root may be mounted in any way, so nothing else keeps devices from it.
-        Access::These(lines) => match tree.confine_devices_but(cgroup, &lines)? {
+        Access::These(lines) => match tree.confine_devices(cgroup, &lines)? {
             true => Ok(()),
             false => Err(request("keep devices from the container", "this host has neither cgroup v1's `devices` nor eBPF on v2")),
         },

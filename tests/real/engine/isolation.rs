@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use podbay::cri::contract::Subject;
-use podbay::cri::{IdRange, ImageVolume, Mount, PodSandboxConfig, Seccomp};
+use podbay::cri::{Device, IdRange, ImageVolume, Mount, PodSandboxConfig, Seccomp};
 
 use super::{House, exec, run, script};
 
@@ -329,5 +329,44 @@ async fn a_pod_without_a_name_renames_itself_and_not_its_host() {
     config.security.add_capabilities = vec!["SYS_ADMIN".into()];
     let (_, said) = run(&subject, &pod, config).await;
     assert_eq!((said, host()), (format!("{before}renamed\n"), before));
+    house.close(subject).await;
+}
+
+/// Whoever is given a device has it, with its owner and its mode as the host's affair.
+#[tokio::test]
+async fn a_given_device_stays_the_hosts() {
+    let house = House::new("given");
+    let subject = house.open().await;
+    let data = volume(&house, "data");
+    let given = |host: &str, container: &str| Device { host_path: host.into(), container_path: container.into(), permissions: "rw".into() };
+    let before = std::fs::metadata("/dev/fuse").unwrap();
+    let mut config = script(
+        &subject,
+        "true <> /dev/fuse && echo opened; true <> /data/deep/fuse && echo opened; stat -c %a /dev/fuse; \
+         busybox chmod 666 /dev/fuse || echo kept; busybox chown 7 /dev/fuse || echo kept; busybox rm /dev/fuse || echo kept",
+    );
+    config.mounts = vec![mount("/data", &data, None)];
+    config.devices = vec![given("/dev/fuse", "/dev/fuse"), given("/dev/fuse", "/data/deep/fuse"), given("/dev/null", "/dev/null")];
+    let (_, text) = run(&subject, &subject.pod("given"), config.clone()).await;
+    let mode = format!("{:o}", before.permissions().mode() & 0o7777);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("busybox") && !line.contains(": ")).collect();
+    assert_eq!(lines, ["opened", "opened", &mode, "kept", "kept", "kept"], "{text}");
+    let after = std::fs::metadata("/dev/fuse").unwrap();
+    assert_eq!((before.mode(), before.uid(), before.ino()), (after.mode(), after.uid(), after.ino()));
+    // Root of its own users may do with it what others may.
+    let (_, text) = run(&subject, &own_users(&subject, "given-users"), config.clone()).await;
+    assert!(text.contains("Permission denied") && !text.contains("opened"), "{text}");
+    let mut privileged = script(&subject, "true <> /dev/own && echo opened; test -c /dev/fuse && echo there");
+    privileged.security.privileged = true;
+    privileged.devices = vec![given("/dev/fuse", "/dev/own"), given("/dev/fuse", "/dev/fuse")];
+    let (_, text) = run(&subject, &subject.pod("given-all"), privileged).await;
+    assert_eq!(text, "opened\nthere\n");
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("misplaced")).await.unwrap();
+    for place in ["/proc/self/x", "/dev/../etc/x", "/dev/null"] {
+        config.devices = vec![given("/dev/fuse", place)];
+        let refused = subject.runtime.create_container(&sandbox, &config).await.unwrap_err().to_string();
+        assert!(refused.contains("/dev/fuse") && refused.contains(place), "{refused}");
+    }
+    subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
     house.close(subject).await;
 }
