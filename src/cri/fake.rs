@@ -54,6 +54,10 @@ const SOME_USAGE: Usage = Usage {
     page_faults: 0,
     major_page_faults: 0,
     pids: 1,
+    swap_bytes: None,
+    cpu_pressure: None,
+    memory_pressure: None,
+    io_pressure: None,
 };
 
 /// The in-memory runtime.
@@ -560,6 +564,7 @@ impl Runtime for FakeRuntime {
             sandbox_id: c.status.sandbox_id.clone(),
             name: c.status.metadata.name.clone(),
             usage: SOME_USAGE,
+            writable_layer: None,
         });
         Ok(stats.collect())
     }

@@ -376,6 +376,28 @@ pub struct Usage {
     pub page_faults: u64,
     pub major_page_faults: u64,
     pub pids: u64,
+    /// `None`: not known here, as what follows.
+    pub swap_bytes: Option<u64>,
+    pub cpu_pressure: Option<Pressure>,
+    pub memory_pressure: Option<Pressure>,
+    pub io_pressure: Option<Pressure>,
+}
+
+/// PsiStats: how long some of its work, and all of it, has stood still for want of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    pub some: Stall,
+    pub full: Stall,
+}
+
+/// PsiData.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall {
+    pub total_nanos: u64,
+    /// Of the last 10 seconds; hundredths of a percent, as the others.
+    pub average_10: u32,
+    pub average_60: u32,
+    pub average_300: u32,
 }
 
 impl std::ops::AddAssign for Usage {
@@ -387,6 +409,9 @@ impl std::ops::AddAssign for Usage {
         self.page_faults += other.page_faults;
         self.major_page_faults += other.major_page_faults;
         self.pids += other.pids;
+        self.swap_bytes = self.swap_bytes.map_or(other.swap_bytes, |own| Some(own + other.swap_bytes.unwrap_or(0)));
+        // What stands still at the same time cannot be added.
+        (self.cpu_pressure, self.memory_pressure, self.io_pressure) = (None, None, None);
     }
 }
 
@@ -397,6 +422,8 @@ pub struct ContainerStats {
     pub sandbox_id: String,
     pub name: String,
     pub usage: Usage,
+    /// What it has written into its root file system; `None`: not counted yet.
+    pub writable_layer: Option<FilesystemUsage>,
 }
 
 /// PodSandboxStats: a pod as a whole.

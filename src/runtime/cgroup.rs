@@ -29,7 +29,7 @@ use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, MaxValue};
 
 use super::limits::{self, Limit};
-use super::{devices, sys, wire};
+use super::{devices, sys, usage, wire};
 use crate::cri::{Resources, Usage};
 
 const PAGE: u64 = 4096;
@@ -498,30 +498,8 @@ impl Tree {
 
     /// What it has used until now.
     pub fn usage(&self, path: &str) -> Usage {
-        let read = |controller: &str, file: &str| {
-            let path = self.directory(controller, path)?.join(file);
-            std::fs::read_to_string(path).ok()
-        };
-        let number = |text: Option<String>| text.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
-        let keyed = |text: &str, key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok()).unwrap_or(0);
-        let stat = read("memory", "memory.stat").unwrap_or_default();
-        let (cpu_nanos, memory, names) = if self.unified {
-            let cpu = keyed(&read("cpu", "cpu.stat").unwrap_or_default(), "usage_usec ") * 1000;
-            (cpu, number(read("memory", "memory.current")), ["inactive_file ", "anon ", "pgfault ", "pgmajfault "])
-        } else {
-            let names = ["total_inactive_file ", "total_rss ", "total_pgfault ", "total_pgmajfault "];
-            (number(read("cpuacct", "cpuacct.usage")), number(read("memory", "memory.usage_in_bytes")), names)
-        };
-        let [inactive, rss, faults, major] = names.map(|name| keyed(&stat, name));
-        Usage {
-            cpu_nanos,
-            memory_working_set_bytes: memory.saturating_sub(inactive),
-            memory_usage_bytes: memory,
-            memory_rss_bytes: rss,
-            page_faults: faults,
-            major_page_faults: major,
-            pids: number(read("pids", "pids.current")),
-        }
+        let read = |controller: &str, file: &str| std::fs::read_to_string(self.directory(controller, path)?.join(file)).ok();
+        if self.unified { usage::unified(&read) } else { usage::of_v1(&read) }
     }
 
     /// What this host lacks; one sentence each.

@@ -548,14 +548,16 @@ impl Inner {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    pub fn all_running(&self) -> Vec<ContainerRecord> {
+        let table = self.table();
+        table.containers.values().filter(|container| container.is_running()).map(|container| container.record.clone()).collect()
+    }
+
     pub fn stats(&self) -> Vec<ContainerStats> {
-        let running: Vec<ContainerRecord> = {
-            let table = self.table();
-            table.containers.values().filter(|c| c.is_running()).map(|c| c.record.clone()).collect()
-        };
-        let stats = running.into_iter().filter_map(|record| {
+        let stats = self.all_running().into_iter().filter_map(|record| {
             let usage = self.cgroups.usage(&self.container_cgroup(&record)?);
-            Some(ContainerStats { id: record.id, sandbox_id: record.sandbox_id, name: record.config.metadata.name, usage })
+            let (name, writable_layer) = (record.config.metadata.name, self.layer(&record.id));
+            Some(ContainerStats { id: record.id, sandbox_id: record.sandbox_id, name, usage, writable_layer })
         });
         stats.collect()
     }

@@ -20,12 +20,16 @@ use super::record::{self, ContainerRecord, Phase};
 use super::sandbox::Sandbox;
 use super::shim::{self, Program};
 use super::wire::{Exit, Exited, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire};
+use super::writable::Layers;
 use super::{Options, Rootfs, RuntimeError, image_volume};
 use crate::cri::{
     ContainerConfig, ContainerMetadata, ContainerStats, ContainerStatus, CriError, Duplex, ExecOutput, ExecRequest, ExecSession, Features,
     PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
 };
 use crate::network::PodNetwork;
+
+/// Who asks for figures waits so long for large layers to be counted.
+const COUNT_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Our container runtime. Dropping it leaves everything running.
 pub struct Engine {
@@ -49,6 +53,9 @@ pub(super) struct Inner {
     events: broadcast::Sender<RuntimeEvent>,
     /// Ended with the engine.
     listeners: Mutex<JoinSet<()>>,
+    /// What is known of writable layers, and whether somebody is at it.
+    layers: Mutex<Layers>,
+    pub counting: Mutex<()>,
     /// What is being made right now.
     reserved: Mutex<BTreeSet<Name>>,
 }
@@ -116,6 +123,8 @@ impl Engine {
             table: Mutex::default(),
             events: broadcast::channel(4096).0,
             listeners: Mutex::default(),
+            layers: Mutex::default(),
+            counting: Mutex::default(),
             reserved: Mutex::default(),
         });
         for entry in std::fs::read_dir(inner.options.trash_dir()).into_iter().flatten().flatten() {
@@ -148,6 +157,10 @@ fn private(dir: &std::path::Path) -> Result<(), RuntimeError> {
 impl Inner {
     pub fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn layers(&self) -> MutexGuard<'_, Layers> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a name for what is to be made; refused while another of that name is there or in the making.
@@ -440,6 +453,12 @@ impl Runtime for Engine {
     }
 
     async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError> {
+        let counted = blocking(&self.inner, |inner| {
+            inner.count_layers();
+            Ok(())
+        });
+        // It goes on without us, for who asks next.
+        tokio::time::timeout(COUNT_PATIENCE, counted).await.ok();
         blocking(&self.inner, |inner| Ok(inner.stats())).await.map_err(|error| error.about("read usage"))
     }
 

@@ -13,8 +13,8 @@
 //! namespace only, so its end takes them away.
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
-//!   `devices`: decide; pure
-//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `exec`, `attach`, `reset`: act
+//!   `devices`, `usage`: decide; pure
+//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `exec`, `attach`, `writable`, `reset`: act
 //! - `cgroup`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
@@ -50,6 +50,8 @@ pub mod spec;
 mod sys;
 pub mod syscalls;
 pub mod syscalls32;
+mod usage;
+mod writable;
 
 #[path = "../shim/account.rs"]
 mod account;

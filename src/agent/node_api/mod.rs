@@ -156,6 +156,9 @@ async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, R
                 .map(|stats| {
                     let mut value = figures(&stats.usage);
                     value["name"] = json!(stats.name);
+                    if let Some(layer) = &stats.writable_layer {
+                        value["rootfs"] = json!({"time": time, "usedBytes": layer.used_bytes, "inodesUsed": layer.inodes_used});
+                    }
                     value
                 })
                 .collect();

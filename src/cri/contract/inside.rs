@@ -24,6 +24,7 @@ pub async fn inside_suite(subject: &Subject) {
     who_takes_too_much_memory_is_killed(subject).await;
     what_cannot_start_says_so(subject).await;
     limits_can_be_changed(subject).await;
+    what_is_written_is_counted(subject).await;
     last_words_are_kept(subject).await;
     output_is_kept_apart(subject).await;
     a_terminal_is_one(subject).await;
@@ -303,6 +304,25 @@ async fn limits_can_be_changed(subject: &Subject) {
     assert_eq!(exec(subject, &id, quota).await, "50000");
     must(runtime.stop_container(&id, Duration::ZERO).await);
     assert!(runtime.update_container_resources("nobody", &Resources::default()).await.is_err());
+    must(runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+async fn what_is_written_is_counted(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let sandbox = must(runtime.run_pod_sandbox(&subject.pod("counted")).await);
+    let writes = "head -c 3000000 /dev/zero > /tmp/file; for i in 0 1 2 3 4 5 6 7 8 9; do echo > /tmp/$i; done; sleep 100000";
+    let id = must(subject.start(&sandbox, &script(subject, "writes", writes)).await);
+    let start = std::time::Instant::now();
+    loop {
+        let stats = must(runtime.container_stats().await);
+        let layer = stats.iter().find(|one| one.id == id).and_then(|one| one.writable_layer.clone());
+        // Every ten seconds or so, as with the kubelet.
+        if layer.as_ref().is_some_and(|layer| layer.used_bytes >= 3_000_000 && layer.inodes_used >= 11) {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "{stats:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     must(runtime.remove_pod_sandbox(&sandbox).await);
 }
 

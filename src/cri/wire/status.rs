@@ -6,7 +6,7 @@ use super::sandbox::{self, namespaces_from_wire, namespaces_to_wire, resources_f
 use super::signal;
 use crate::cri::types::{
     ContainerState, ContainerStats, ContainerStatus, ContainerUser, FilesystemUsage, Image, InterfaceStats, PodSandbox, PodSandboxStats,
-    SandboxState, Usage,
+    Pressure, SandboxState, Stall, Usage,
 };
 use crate::model::Timestamp;
 
@@ -209,12 +209,38 @@ pub fn container_stats(stats: &ContainerStats, container: &ContainerStatus, now:
         }),
         cpu: Some(cpu(timestamp, &stats.usage)),
         memory: Some(wire::MemoryUsage { available_bytes: available.and_then(number), ..memory(timestamp, &stats.usage) }),
-        ..wire::ContainerStats::default()
+        writable_layer: stats.writable_layer.as_ref().map(|layer| filesystem(layer, now)),
+        swap: stats.usage.swap_bytes.map(|used| swap(timestamp, used, container)),
+        io: io(timestamp, &stats.usage),
     }
 }
 
 fn cpu(timestamp: i64, usage: &Usage) -> wire::CpuUsage {
-    wire::CpuUsage { timestamp, usage_core_nano_seconds: number(usage.cpu_nanos), ..wire::CpuUsage::default() }
+    let psi = usage.cpu_pressure.map(pressure);
+    wire::CpuUsage { timestamp, usage_core_nano_seconds: number(usage.cpu_nanos), psi, ..wire::CpuUsage::default() }
+}
+
+/// How much is left is known only of who may not have any amount.
+fn swap(timestamp: i64, used: u64, container: &ContainerStatus) -> wire::SwapUsage {
+    let resources = &container.resources;
+    let both = u64::try_from(resources.memory_swap_limit_bytes).ok().filter(|_| resources.memory_limit_bytes > 0);
+    let available = both.map(|both| both.saturating_sub(resources.memory_limit_bytes).saturating_sub(used));
+    wire::SwapUsage { timestamp, swap_available_bytes: available.and_then(number), swap_usage_bytes: number(used) }
+}
+
+fn io(timestamp: i64, usage: &Usage) -> Option<wire::IoUsage> {
+    usage.io_pressure.map(|io| wire::IoUsage { timestamp, psi: Some(pressure(io)) })
+}
+
+fn pressure(pressure: Pressure) -> wire::PsiStats {
+    let percent = |hundredths: u32| f64::from(hundredths) / 100.0;
+    let data = |stall: Stall| wire::PsiData {
+        total: stall.total_nanos,
+        avg10: percent(stall.average_10),
+        avg60: percent(stall.average_60),
+        avg300: percent(stall.average_300),
+    };
+    wire::PsiStats { full: Some(data(pressure.full)), some: Some(data(pressure.some)) }
 }
 
 fn memory(timestamp: i64, usage: &Usage) -> wire::MemoryUsage {
@@ -225,6 +251,7 @@ fn memory(timestamp: i64, usage: &Usage) -> wire::MemoryUsage {
         rss_bytes: number(usage.memory_rss_bytes),
         page_faults: number(usage.page_faults),
         major_page_faults: number(usage.major_page_faults),
+        psi: usage.memory_pressure.map(pressure),
         ..wire::MemoryUsage::default()
     }
 }
@@ -239,6 +266,8 @@ fn usage_from_wire(cpu: Option<wire::CpuUsage>, memory: Option<wire::MemoryUsage
         page_faults: value(memory.page_faults),
         major_page_faults: value(memory.major_page_faults),
         pids: value(process.and_then(|process| process.process_count)),
+        // What nobody here asks another runtime for.
+        ..Usage::default()
     }
 }
 
@@ -250,7 +279,11 @@ pub fn container_stats_from_wire(stats: wire::ContainerStats, sandbox_id: &str) 
         sandbox_id: sandbox_id.to_owned(),
         name: metadata_from_wire(attributes.metadata).name,
         // The wire counts the processes of pods only.
-        usage: usage_from_wire(stats.cpu, stats.memory, None),
+        usage: Usage {
+            swap_bytes: stats.swap.and_then(|swap| swap.swap_usage_bytes).map(|bytes| bytes.value),
+            ..usage_from_wire(stats.cpu, stats.memory, None)
+        },
+        writable_layer: stats.writable_layer.map(filesystem_from_wire),
     }
 }
 
@@ -285,7 +318,7 @@ pub fn sandbox_stats(
             network: (!stats.network.is_empty()).then_some(network),
             process: Some(wire::ProcessUsage { timestamp, process_count: number(stats.usage.pids) }),
             containers,
-            io: None,
+            io: io(timestamp, &stats.usage),
         }),
     }
 }
@@ -342,5 +375,45 @@ pub fn filesystem_from_wire(usage: wire::FilesystemUsage) -> FilesystemUsage {
         mount_point: usage.fs_id.unwrap_or_default().mountpoint.into(),
         used_bytes: value(usage.used_bytes),
         inodes_used: value(usage.inodes_used),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container() -> ContainerStatus {
+        container_from_wire(wire::ContainerStatus { id: "c".into(), ..wire::ContainerStatus::default() }, "s")
+    }
+
+    #[test]
+    fn figures_survive_the_way() {
+        let usage = Usage { cpu_nanos: 1, memory_usage_bytes: 2, memory_working_set_bytes: 3, swap_bytes: Some(4), ..Usage::default() };
+        let layer = FilesystemUsage { mount_point: "/d".into(), used_bytes: 5, inodes_used: 6 };
+        let stats =
+            ContainerStats { id: "c".into(), sandbox_id: "s".into(), usage, writable_layer: Some(layer), ..ContainerStats::default() };
+        let there = container_stats(&stats, &container(), Timestamp::UNIX_EPOCH);
+        assert_eq!(container_stats_from_wire(there, "s"), stats);
+        let unknown = container_stats(&ContainerStats::default(), &container(), Timestamp::UNIX_EPOCH);
+        assert_eq!((unknown.swap, unknown.writable_layer, unknown.io), (None, None, None));
+    }
+
+    #[test]
+    fn swap_is_left_to_who_has_a_limit() {
+        let left = |memory_limit_bytes, memory_swap_limit_bytes| {
+            let mut container = container();
+            (container.resources.memory_limit_bytes, container.resources.memory_swap_limit_bytes) =
+                (memory_limit_bytes, memory_swap_limit_bytes);
+            swap(0, 10, &container).swap_available_bytes.map(|bytes| bytes.value)
+        };
+        assert_eq!([left(100, 150), left(100, 100), left(100, 0), left(100, -1), left(0, 0)], [Some(40), Some(0), Some(0), None, None]);
+    }
+
+    #[test]
+    fn pressure_is_told_in_percent() {
+        let stall = Stall { total_nanos: 7, average_10: 125, average_60: 10_000, average_300: 0 };
+        let usage = Usage { io_pressure: Some(Pressure { some: stall, full: Stall::default() }), ..Usage::default() };
+        let some = io(1, &usage).and_then(|io| io.psi?.some).unwrap();
+        assert_eq!((some.total, some.avg10, some.avg60, some.avg300), (7, 1.25, 100.0, 0.0));
     }
 }
