@@ -26,6 +26,9 @@ pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, sec
     let capabilities = own.capabilities.clone().unwrap_or_default();
     let profile = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
     Ok(SecurityContext {
+        // A pod has no words for these.
+        add_ambient_capabilities: Vec::new(),
+        processes_of: String::new(),
         run_as_username: String::new(),
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),

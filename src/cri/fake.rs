@@ -582,20 +582,17 @@ impl Runtime for FakeRuntime {
         if container.status.state == ContainerState::Exited {
             return Err(CriError::failed(format!("change the limits of container {id}"), "it has ended"));
         }
-        let known = &mut container.status.resources;
-        for (known, new) in [
-            (&mut known.cpu_period, resources.cpu_period),
-            (&mut known.cpu_shares, resources.cpu_shares),
-            (&mut known.memory_limit_bytes, resources.memory_limit_bytes),
-        ] {
-            if new > 0 {
-                *known = new;
-            }
-        }
-        if resources.cpu_quota != 0 {
-            known.cpu_quota = resources.cpu_quota;
-        }
+        container.status.resources = container.status.resources.changed(resources).settled();
         Ok(())
+    }
+
+    async fn update_pod_sandbox_resources(&self, id: &str, _resources: &Resources) -> Result<(), CriError> {
+        let state = self.reach("update_pod_sandbox_resources", id)?;
+        match state.sandboxes.get(id).map(|sandbox| sandbox.status.state) {
+            Some(SandboxState::Ready) => Ok(()),
+            Some(SandboxState::NotReady) => Err(CriError::failed(format!("change the limits of sandbox {id}"), "it is not ready")),
+            None => Err(CriError::NotFound(format!("sandbox {id}"))),
+        }
     }
 
     fn events(&self) -> broadcast::Receiver<RuntimeEvent> {

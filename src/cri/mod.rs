@@ -84,7 +84,11 @@ pub trait Runtime: Send + Sync {
         Err(CriError::Unsupported(format!("attach to container {id}")))
     }
 
-    /// Sets other limits on a container that has not ended; zero leaves a limit as it is.
+    /// Sets other limits on a ready pod as a whole; what is not said of them stays as it is.
+    async fn update_pod_sandbox_resources(&self, id: &str, _resources: &Resources) -> Result<(), CriError> {
+        Err(CriError::Unsupported(format!("change the limits of sandbox {id}")))
+    }
+    /// Sets other limits on a container that has not ended; what is not said of them stays as it is.
     async fn update_container_resources(&self, id: &str, _resources: &Resources) -> Result<(), CriError> {
         Err(CriError::Unsupported(format!("change the limits of container {id}")))
     }

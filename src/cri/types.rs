@@ -97,7 +97,11 @@ pub struct PortMapping {
     pub host_ip: String,
 }
 
-/// LinuxContainerResources. Zero or `None`: no limit of that sort.
+/// As a limit: none any more, where there was one.
+pub const UNLIMITED: u64 = u64::MAX;
+
+/// LinuxContainerResources. Zero or `None`: no limit of that sort; in a change of limits: as it is. There [`UNLIMITED`] and
+/// a quota below zero take one away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
@@ -119,6 +123,39 @@ pub struct Resources {
     pub hugepages: BTreeMap<String, u64>,
     /// Files of the container's cgroup (v2) and what to write there.
     pub unified: BTreeMap<String, String>,
+}
+
+impl Resources {
+    /// These with what a change says.
+    #[must_use]
+    pub fn changed(&self, new: &Self) -> Self {
+        let or = |new: u64, old: u64| if new == 0 { old } else { new };
+        let signed = |new: i64, old: i64| if new == 0 { old } else { new };
+        let text = |new: &String, old: &String| if new.is_empty() { old.clone() } else { new.clone() };
+        Self {
+            cpu_period: or(new.cpu_period, self.cpu_period),
+            cpu_quota: signed(new.cpu_quota, self.cpu_quota),
+            cpu_shares: or(new.cpu_shares, self.cpu_shares),
+            memory_limit_bytes: or(new.memory_limit_bytes, self.memory_limit_bytes),
+            pids_limit: or(new.pids_limit, self.pids_limit),
+            oom_score_adj: self.oom_score_adj,
+            memory_swap_limit_bytes: signed(new.memory_swap_limit_bytes, self.memory_swap_limit_bytes),
+            cpuset_cpus: text(&new.cpuset_cpus, &self.cpuset_cpus),
+            cpuset_mems: text(&new.cpuset_mems, &self.cpuset_mems),
+            hugepages: self.hugepages.clone().into_iter().chain(new.hugepages.clone()).collect(),
+            unified: self.unified.clone().into_iter().chain(new.unified.clone()).collect(),
+        }
+    }
+
+    /// The limits there are once a change is made: what was taken away is not among them.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        for limit in [&mut self.memory_limit_bytes, &mut self.pids_limit] {
+            *limit = Some(*limit).filter(|limit| *limit != UNLIMITED).unwrap_or(0);
+        }
+        self.cpu_quota = self.cpu_quota.max(0);
+        self
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +278,8 @@ pub struct SecurityContext {
     pub privileged: bool,
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
+    /// What its processes may do whoever they are.
+    pub add_ambient_capabilities: Vec<String>,
     /// Else the image's user (which may be a name).
     pub run_as_user: Option<u32>,
     pub run_as_group: Option<u32>,
@@ -260,6 +299,8 @@ pub struct SecurityContext {
     pub readonly_paths: Vec<String>,
     /// Refuse to start as uid 0 (`runAsNonRoot`).
     pub run_as_non_root: bool,
+    /// The container of the pod whose process namespace it is in (`NamespaceMode.TARGET`); empty: as the pod has it.
+    pub processes_of: String,
 }
 
 /// What nobody may read, and what nobody may write, in a container's /proc and /sys.
@@ -537,5 +578,33 @@ impl CriError {
     /// A failure of an attempt, with its chain of causes.
     pub fn failed(attempt: impl Into<String>, cause: impl std::fmt::Display) -> Self {
         Self::Failed { attempt: attempt.into(), cause: cause.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_of_limits_stays() {
+        let old = Resources {
+            cpu_period: 50_000,
+            cpu_quota: 25_000,
+            cpu_shares: 512,
+            memory_limit_bytes: 64 << 20,
+            pids_limit: 100,
+            oom_score_adj: 7,
+            ..Resources::default()
+        };
+        assert_eq!(old.changed(&Resources::default()), old);
+        let wanted = Resources { cpu_quota: 40_000, memory_limit_bytes: 32 << 20, oom_score_adj: 9, ..Resources::default() };
+        let expected = Resources { cpu_quota: 40_000, memory_limit_bytes: 32 << 20, ..old.clone() };
+        assert_eq!(old.changed(&wanted), expected, "the quota is of the period it had");
+        let all = Resources { cpu_period: 1, cpu_quota: 2, cpu_shares: 3, memory_limit_bytes: 4, pids_limit: 5, ..old.clone() };
+        assert_eq!(old.changed(&all), all);
+        let away = Resources { cpu_quota: -1, memory_limit_bytes: UNLIMITED, pids_limit: UNLIMITED, ..Resources::default() };
+        let none = Resources { cpu_quota: 0, memory_limit_bytes: 0, pids_limit: 0, ..old.clone() };
+        assert_eq!(old.changed(&away).settled(), none);
+        assert_eq!(old.clone().settled(), old);
     }
 }

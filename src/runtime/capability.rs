@@ -1,5 +1,7 @@
 //! Capabilities: their names, bits, and the sets containers get. PURE.
 
+use crate::cri::types::SecurityContext;
+
 /// By bit.
 const NAMES: [&str; 41] = [
     "CHOWN",
@@ -97,6 +99,16 @@ pub fn wanted(privileged: bool, add: &[String], drop: &[String]) -> Result<u64, 
     Ok((base & !dropped) | (set(add)? & if add.iter().any(is_all) { !dropped } else { ALL }))
 }
 
+/// What a container's processes may do: (most that root can have, what another user has as well).
+///
+/// # Errors
+/// A name that is no capability's.
+pub fn of(security: &SecurityContext) -> Result<(u64, u64), String> {
+    let bounding = wanted(security.privileged, &security.add_capabilities, &security.drop_capabilities)?;
+    let ambient = wanted(false, &security.add_ambient_capabilities, &["ALL".to_owned()])?;
+    Ok((bounding | ambient, ambient))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +116,16 @@ mod tests {
     fn text(add: &[&str], drop: &[&str]) -> Result<String, String> {
         let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         wanted(false, &owned(add), &owned(drop)).map(|set| names(set).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn what_every_user_has_root_may_have_too() {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let (drop_capabilities, add_ambient_capabilities) = (names(&["ALL"]), names(&["NET_ADMIN"]));
+        let security = SecurityContext { drop_capabilities, add_ambient_capabilities, ..SecurityContext::default() };
+        assert_eq!(of(&security), Ok((1 << 12, 1 << 12)));
+        assert_eq!(of(&SecurityContext::default()), Ok((0xa804_25fb, 0)));
+        assert!(of(&SecurityContext { add_ambient_capabilities: names(&["MAGIC"]), ..security }).is_err());
     }
 
     #[test]

@@ -30,7 +30,7 @@ use cgroups_rs::fs::{Cgroup, MaxValue};
 
 use super::limits::{self, Limit};
 use super::{devices, sys, usage, wire};
-use crate::cri::{Resources, Usage};
+use crate::cri::{Resources, UNLIMITED, Usage};
 
 const PAGE: u64 = 4096;
 /// v1's controller of what may be opened; v2 has a hook for a program instead.
@@ -232,6 +232,10 @@ impl Tree {
 
     fn set_cpu(&self, cgroup: &Cgroup, path: &str, limits: &Resources, missing: &mut Vec<&'static str>) -> Result<(), CgroupError> {
         let fail = |limit, cause: String| CgroupError::Limit { path: self.full(path), limit, cause };
+        if limits.cpu_quota < 0 {
+            let (file, none) = if self.unified { ("cpu.max", "max") } else { ("cpu.cfs_quota_us", "-1") };
+            self.lift(("cpu", file), path, "cpu quota", none)?;
+        }
         if limits.cpu_shares == 0 && limits.cpu_quota <= 0 {
             return Ok(());
         }
@@ -275,6 +279,14 @@ impl Tree {
             return Ok(());
         }
         let file = if self.unified { "memory.max" } else { "memory.limit_in_bytes" };
+        if limits.memory_limit_bytes == UNLIMITED {
+            if self.unified {
+                return self.lift(("memory", file), path, "memory limit", "max");
+            }
+            // Neither may be the other's lesser on the way.
+            self.lift(("memory", "memory.memsw.limit_in_bytes"), path, "swap limit", "-1")?;
+            return self.lift(("memory", file), path, "memory limit", "-1");
+        }
         let Some(memory) = cgroup.controller_of::<MemController>().filter(|_| self.offers("memory", path, file)) else {
             missing.push("memory");
             return Ok(());
@@ -308,8 +320,10 @@ impl Tree {
 
     fn set_pids(&self, cgroup: &Cgroup, path: &str, limits: &Resources, missing: &mut Vec<&'static str>) -> Result<(), CgroupError> {
         let fail = |limit, cause: String| CgroupError::Limit { path: self.full(path), limit, cause };
-        if limits.pids_limit == 0 {
-            return Ok(());
+        match limits.pids_limit {
+            0 => return Ok(()),
+            UNLIMITED => return self.lift(("pids", "pids.max"), path, "pids limit", "max"),
+            _ => {}
         }
         let Some(pids) = cgroup.controller_of::<PidController>().filter(|_| self.offers("pids", path, "pids.max")) else {
             missing.push("pids");
@@ -317,6 +331,19 @@ impl Tree {
         };
         let wanted = MaxValue::Value(i64::try_from(limits.pids_limit).unwrap_or(i64::MAX));
         check("pids limit", pids.set_pid_max(wanted).and_then(|()| pids.get_pid_max()), wanted, &fail)
+    }
+
+    /// Takes a limit away, and reads that back. Nothing where there is no such file, and so no limit.
+    fn lift(&self, (controller, file): (&str, &str), path: &str, limit: &'static str, none: &str) -> Result<(), CgroupError> {
+        let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit, cause };
+        let Some(file) = self.directory(controller, path).map(|directory| directory.join(file)).filter(|file| file.exists()) else {
+            return Ok(());
+        };
+        std::fs::write(&file, none).map_err(|error| fail(error.to_string()))?;
+        let got = std::fs::read_to_string(&file).map_err(|error| fail(error.to_string()))?;
+        // v1 tells "any amount" as about as many bytes as there can be.
+        let any = got.trim().parse::<u64>().is_ok_and(|bytes| bytes > u64::MAX >> 3);
+        if any || got.starts_with(none) { Ok(()) } else { Err(fail(format!("it is {} after {none} was set", got.trim()))) }
     }
 
     /// Limits that a host may lack: an error then, as only who means them asks for them.

@@ -15,7 +15,7 @@ use super::record::{self, ContainerRecord};
 use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
-use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
+use super::wire::{Exit, Forget, Kill, Launch, List, LogFile, Response, Run, User};
 use super::{ImageRoot, RuntimeError, apparmor, capability, devices, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
@@ -181,7 +181,8 @@ impl Inner {
         }
         let security = &record.config.security;
         let apparmor = apparmor::label(&security.apparmor, security.privileged)?;
-        let around = Surroundings { apparmor, ..self.surroundings(record, &pod, shim_pid) };
+        let target_pid = self.target_pid(record)?;
+        let around = Surroundings { apparmor, target_pid, ..self.surroundings(record, &pod, shim_pid) };
         let profile = self.profile(&record.config)?;
         let mut spec = spec::spec(&record.config, &image.config, &around, profile)?;
         let handler = self.handler(&pod, record)?;
@@ -202,6 +203,27 @@ impl Inner {
         }
         self.write_container(record)?;
         self.plan_launch(record, &pod, &spec)
+    }
+
+    /// The first process of the container that another one's processes are to be among.
+    fn target_pid(&self, record: &ContainerRecord) -> Result<Option<i32>, RuntimeError> {
+        let target = &record.config.security.processes_of;
+        if target.is_empty() {
+            return Ok(None);
+        }
+        let is_sibling = {
+            let table = self.table();
+            let found = table.containers.get(target).ok_or_else(|| CriError::NotFound(format!("container {target}")))?;
+            found.record.sandbox_id == record.sandbox_id
+        };
+        if !is_sibling {
+            return Err(CriError::Invalid(format!("container {target}, whose processes are wanted, is none of this pod's")).into());
+        }
+        let answer = shim::ask(&self.options.sandbox_run_dir(&record.sandbox_id), &List {}.into(), &[])?;
+        let Response::Containers(all) = answer.response else { return Ok(None) };
+        let running = all.all.iter().find(|one| one.id == *target && one.exit.is_none());
+        let cause = || CriError::failed(format!("join the processes of container {target}"), "it is not running");
+        Ok(Some(running.ok_or_else(cause)?.pid))
     }
 
     /// Lets it open the devices that every container has, and those that it is given.
@@ -234,6 +256,7 @@ impl Inner {
         let dir = self.dir_of(record);
         Surroundings {
             apparmor: String::new(),
+            target_pid: None,
             hostname: pod.hostname.clone(),
             host_network: pod.host_network,
             host_pid: pod.host_pid,
@@ -398,6 +421,8 @@ impl Inner {
             stdin: config.stdin,
             users: pod.users,
             stdin_once: config.stdin_once,
+            // A pod that shares its processes shares them with this one.
+            processes_of: if pod.host_pid || pod.share_process_namespace { String::new() } else { config.security.processes_of.clone() },
             ..Place::default()
         };
         let ours = plan(spec, &place);
@@ -491,7 +516,7 @@ impl Inner {
         }
         self.forget_elsewhere(&record);
         if let Some(path) = self.container_cgroup(&record) {
-            if record.start_error.is_some() || self.shares_processes(&record.sandbox_id) {
+            if record.start_error.is_some() || self.shares_processes(&record.sandbox_id, id) {
                 // A shim that was not waited for may have started it after all, and orphans of shared processes live on.
                 self.cgroups.kill(&path)?;
             }
@@ -584,12 +609,9 @@ impl Inner {
         })
     }
 
-    /// Sets what is not zero; kept for a later start as well.
+    /// Sets what is said; kept for a later start as well.
     pub fn update_resources(&self, id: &str, wanted: &Resources) -> Result<(), RuntimeError> {
         let attempt = || format!("change the limits of container {id}");
-        if wanted.cpu_quota < 0 {
-            return Err(CriError::Unsupported(format!("{}: take one away", attempt())).into());
-        }
         let record = {
             let table = self.table();
             let container = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
@@ -599,14 +621,14 @@ impl Inner {
             container.record.clone()
         };
         let cgroup = self.container_cgroup(&record).ok_or_else(|| CriError::NotFound(format!("sandbox of container {id}")))?;
-        let resources = merged(&record.config.resources, wanted);
+        let resources = record.config.resources.changed(wanted);
         limits::files(&resources)?;
         let missing = self.cgroups.create(&cgroup, &resources)?;
         if !missing.is_empty() {
             return Err(CriError::failed(attempt(), format!("this host has no controller for {}", missing.join(", "))).into());
         }
         let changed = self.table().containers.get_mut(id).map(|container| {
-            container.record.config.resources = resources;
+            container.record.config.resources = resources.settled();
             container.record.clone()
         });
         changed.map_or(Ok(()), |record| self.write_container(&record))
@@ -633,24 +655,6 @@ fn without_values(mut spec: serde_json::Value) -> serde_json::Value {
     spec
 }
 
-fn merged(old: &Resources, new: &Resources) -> Resources {
-    let or = |new: u64, old: u64| if new == 0 { old } else { new };
-    let text = |new: &String, old: &String| if new.is_empty() { old.clone() } else { new.clone() };
-    Resources {
-        cpu_period: or(new.cpu_period, old.cpu_period),
-        cpu_quota: if new.cpu_quota == 0 { old.cpu_quota } else { new.cpu_quota },
-        cpu_shares: or(new.cpu_shares, old.cpu_shares),
-        memory_limit_bytes: or(new.memory_limit_bytes, old.memory_limit_bytes),
-        pids_limit: or(new.pids_limit, old.pids_limit),
-        oom_score_adj: old.oom_score_adj,
-        memory_swap_limit_bytes: if new.memory_swap_limit_bytes == 0 { old.memory_swap_limit_bytes } else { new.memory_swap_limit_bytes },
-        cpuset_cpus: text(&new.cpuset_cpus, &old.cpuset_cpus),
-        cpuset_mems: text(&new.cpuset_mems, &old.cpuset_mems),
-        hugepages: old.hugepages.clone().into_iter().chain(new.hugepages.clone()).collect(),
-        unified: old.unified.clone().into_iter().chain(new.unified.clone()).collect(),
-    }
-}
-
 /// Where they are on the host, and where in the container.
 fn paths(nodes: Vec<devices::Node>) -> Vec<(PathBuf, PathBuf)> {
     nodes.into_iter().map(|node| (node.host, node.path)).collect()
@@ -674,35 +678,10 @@ fn stop_signal(record: &ContainerRecord) -> &str {
 
 fn bounding(config: &ContainerConfig) -> Result<u64, RuntimeError> {
     let security = &config.security;
-    capability::wanted(security.privileged, &security.add_capabilities, &security.drop_capabilities)
-        .map_err(|cause| CriError::Invalid(cause).into())
+    capability::of(security).map(|(bounding, _)| bounding).map_err(|cause| CriError::Invalid(cause).into())
 }
 
 /// Who the container runs as, from its record alone.
 pub(super) fn user_of(record: &ContainerRecord) -> User {
     spec::user(&record.config.security, &record.image_user)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_said_of_limits_stays() {
-        let old = Resources {
-            cpu_period: 50_000,
-            cpu_quota: 25_000,
-            cpu_shares: 512,
-            memory_limit_bytes: 64 << 20,
-            pids_limit: 100,
-            oom_score_adj: 7,
-            ..Resources::default()
-        };
-        assert_eq!(merged(&old, &Resources::default()), old);
-        let wanted = Resources { cpu_quota: 40_000, memory_limit_bytes: 32 << 20, oom_score_adj: 9, ..Resources::default() };
-        let expected = Resources { cpu_quota: 40_000, memory_limit_bytes: 32 << 20, ..old.clone() };
-        assert_eq!(merged(&old, &wanted), expected, "the quota is of the period it had");
-        let all = Resources { cpu_period: 1, cpu_quota: 2, cpu_shares: 3, memory_limit_bytes: 4, pids_limit: 5, ..old.clone() };
-        assert_eq!(merged(&old, &all), all);
-    }
 }

@@ -233,11 +233,12 @@ impl Inner {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
     }
 
-    /// Whether containers of this sandbox have no PID namespace whose end takes everything with it.
-    pub fn shares_processes(&self, sandbox_id: &str) -> bool {
+    /// Whether a container has no PID namespace whose end takes everything with it.
+    pub fn shares_processes(&self, sandbox_id: &str, id: &str) -> bool {
         let table = self.table();
-        let config = table.sandboxes.get(sandbox_id).map(|sandbox| &sandbox.record.config);
-        config.is_some_and(|config| config.host_pid || config.share_process_namespace)
+        let pod = table.sandboxes.get(sandbox_id).map(|sandbox| &sandbox.record.config);
+        let own = table.containers.get(id).map(|container| &container.record.config.security);
+        pod.is_some_and(|pod| pod.host_pid || pod.share_process_namespace) || own.is_some_and(|own| !own.processes_of.is_empty())
     }
 
     /// A container has ended.
@@ -254,7 +255,7 @@ impl Inner {
 
     /// Kills what an ended container left running. Where it had a PID namespace, that one's end has done it.
     pub fn kill_leftovers(&self, record: &ContainerRecord) {
-        if self.shares_processes(&record.sandbox_id)
+        if self.shares_processes(&record.sandbox_id, &record.id)
             && let Some(path) = self.container_cgroup(record)
             && let Err(cause) = self.cgroups.kill(&path)
         {
@@ -297,7 +298,7 @@ async fn hear(weak: Weak<Inner>, id: String, mut stream: tokio::net::UnixStream)
     while let Ok(response) = receive(&mut stream).await {
         let Some(inner) = weak.upgrade() else { return };
         if let Response::Exited(Exited { id: container, exit }) = response {
-            if !inner.shares_processes(&id) {
+            if !inner.shares_processes(&id, &container) {
                 inner.ended(&id, &container, exit);
                 continue;
             }
@@ -464,6 +465,12 @@ impl Runtime for Engine {
 
     async fn pod_sandbox_stats(&self) -> Result<Vec<PodSandboxStats>, CriError> {
         blocking(&self.inner, |inner| Ok(inner.sandbox_stats())).await.map_err(|error| error.about("read usage"))
+    }
+
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {
+        let (owned, resources) = (id.to_owned(), resources.clone());
+        let updated = blocking(&self.inner, move |inner| inner.update_sandbox_resources(&owned, &resources)).await;
+        updated.map_err(|error| error.about(format!("change the limits of sandbox {id}")))
     }
 
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {

@@ -189,22 +189,50 @@ impl Inner {
             // Next to nothing where others want the CPU.
             self.cgroups.create("besteffort", &Resources { cpu_shares: 2, ..Resources::default() })?;
         }
-        let mut limits = record.config.resources.clone();
-        if limits.pids_limit == 0 {
-            limits.pids_limit = self.options.pod_pids_limit;
-        }
-        if limits.memory_limit_bytes > 0 {
-            // Beside the containers, which may use all of theirs.
-            let other = self.options.handlers.contains_key(&record.config.runtime_handler);
-            let room = SHIM_MEMORY_BYTES + if other { HANDLER_MEMORY_BYTES } else { 0 };
-            limits.memory_limit_bytes = limits.memory_limit_bytes.saturating_add(room);
-        }
-        let missing = self.cgroups.create(parent, &limits)?;
+        let missing = self.cgroups.create(parent, &self.with_room(record, record.config.resources.clone()))?;
         if !missing.is_empty() {
             tracing::warn!(pod = record.config.metadata.name, ?missing, "limits without effect on this host");
         }
         self.cgroups.create(&Self::shim_cgroup(record), &Resources::default())?;
         Ok(())
+    }
+
+    /// The pod's limits as its cgroup has them.
+    fn with_room(&self, record: &SandboxRecord, mut limits: Resources) -> Resources {
+        if limits.pids_limit == 0 {
+            limits.pids_limit = self.options.pod_pids_limit;
+        }
+        if limits.memory_limit_bytes > 0 {
+            // Beside the containers, which may use all of theirs. What is unlimited stays so.
+            let other = self.options.handlers.contains_key(&record.config.runtime_handler);
+            let room = SHIM_MEMORY_BYTES + if other { HANDLER_MEMORY_BYTES } else { 0 };
+            limits.memory_limit_bytes = limits.memory_limit_bytes.saturating_add(room);
+        }
+        limits
+    }
+
+    /// Sets what is said on a ready pod as a whole; kept for a later engine as well.
+    pub fn update_sandbox_resources(&self, id: &str, wanted: &Resources) -> Result<(), RuntimeError> {
+        let record = {
+            let table = self.table();
+            let sandbox = table.sandboxes.get(id).ok_or_else(|| CriError::NotFound(format!("sandbox {id}")))?;
+            if !sandbox.ready {
+                return Err(CriError::failed(format!("change the limits of sandbox {id}"), "it is not ready").into());
+            }
+            sandbox.record.clone()
+        };
+        let resources = record.config.resources.changed(wanted);
+        let missing = self.cgroups.create(&record.config.cgroup_parent, &self.with_room(&record, resources.clone()))?;
+        if !missing.is_empty() {
+            let cause = format!("this host has no controller for {}", missing.join(", "));
+            return Err(CriError::failed(format!("change the limits of sandbox {id}"), cause).into());
+        }
+        let changed = self.table().sandboxes.get_mut(id).map(|sandbox| {
+            sandbox.record.config.resources = resources.settled();
+            sandbox.record.clone()
+        });
+        self.weigh();
+        changed.map_or(Ok(()), |record| self.write_sandbox(&record))
     }
 
     /// Gives the tree of the pods its weights: burstable pods together what they request, all pods together what the

@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::net;
 
 use super::socket;
-use super::wire::{Failed, HEEDS, Hello, Init, Lone, Process, Request, Response, VERSION, Wire};
+use super::wire::{Failed, Hello, Init, Lone, Process, Request, Response, VERSION, Wire};
 
 /// A shim cannot be started, reached, or says no.
 #[derive(Debug, thiserror::Error)]
@@ -217,13 +217,15 @@ fn knows(hello: &Hello, request: &Request) -> bool {
     request.tag() <= hello.requests.max(FIRST_REQUESTS)
 }
 
-/// Whether a shim that does not heed everything of it would let a process do more than it may.
-fn is_strict(request: &Request) -> bool {
-    let is_strict = |process: &Process| !process.apparmor.is_empty() || process.user.exact;
+/// What a shim has to heed (`HEEDS`) that is not to let a process do more than it may; 0: nothing.
+fn heed(request: &Request) -> u8 {
+    let of = |process: &Process| u8::from(!process.apparmor.is_empty() || process.user.exact);
     match request {
-        Request::Run(run) => run.launch.commands.is_none() && is_strict(&run.launch.process),
-        Request::Exec(exec) => exec.commands.is_none() && is_strict(&exec.process),
-        _ => false,
+        // It would be among the host's.
+        Request::Run(run) if run.launch.commands.is_none() && !run.launch.processes_of.is_empty() => 2,
+        Request::Run(run) if run.launch.commands.is_none() => of(&run.launch.process),
+        Request::Exec(exec) if exec.commands.is_none() => of(&exec.process),
+        _ => 0,
     }
 }
 
@@ -232,9 +234,9 @@ pub fn ask(directory: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Resul
     let fail = |cause: io::Error| ShimError::talk(directory, cause);
     let socket = reach(directory)?;
     let send = |socket: &UnixStream| socket::send(socket, request, fds).map_err(fail);
-    let Connection { socket, hello, .. } = if is_strict(request) {
+    let Connection { socket, hello, .. } = if heed(request) > 0 {
         let connection = greeted(directory, socket)?;
-        if connection.hello.heeds < HEEDS {
+        if connection.hello.heeds < heed(request) {
             return Err(ShimError::Older(directory.to_owned()));
         }
         send(&connection.socket)?;
@@ -257,7 +259,7 @@ pub fn ask(directory: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::wire::{Commands, Exec, Join, List, REQUESTS, ReopenLog, User};
+    use crate::runtime::wire::{Commands, Exec, Join, Launch, List, REQUESTS, ReopenLog, Run, User};
 
     #[test]
     fn what_an_older_shim_does_not_know_is_told_by_its_own_tag() {
@@ -270,11 +272,14 @@ mod tests {
 
     #[test]
     fn what_an_older_shim_would_let_do_more_is_strict() {
-        let exec = |process, commands| is_strict(&Exec { process, commands, ..Exec::default() }.into());
+        let exec = |process, commands| heed(&Exec { process, commands, ..Exec::default() }.into());
         let labelled = Process { apparmor: "profile".into(), ..Process::default() };
         let exact = Process { user: User { exact: true, ..User::default() }, ..Process::default() };
-        assert!(exec(labelled.clone(), None) && exec(exact, None));
-        assert!(!exec(labelled, Some(Commands::default())), "that is another runtime's to heed");
-        assert!(!exec(Process::default(), None));
+        assert_eq!((exec(labelled.clone(), None), exec(exact, None)), (1, 1));
+        assert_eq!(exec(labelled, Some(Commands::default())), 0, "that is another runtime's to heed");
+        assert_eq!(exec(Process::default(), None), 0);
+        let among = |commands| Launch { processes_of: "other".into(), commands, ..Launch::default() };
+        let run = |commands| heed(&Run { launch: among(commands), ..Run::default() }.into());
+        assert_eq!((run(None), run(Some(Commands::default()))), (2, 0));
     }
 }

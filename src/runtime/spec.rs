@@ -34,6 +34,8 @@ pub struct Surroundings {
     /// The pod's user namespace.
     pub users: Option<IdRange>,
     pub shared_pid: bool,
+    /// The process in whose PID namespace it is, another container's first one.
+    pub target_pid: Option<i32>,
     /// Process that holds the pod's namespaces.
     pub shim_pid: i32,
     /// Where `hosts`, `hostname` and `resolv.conf` of the pod are.
@@ -125,15 +127,15 @@ fn process(
     let name = &config.metadata.name;
     let security = &config.security;
     let from_image = image.config().clone().unwrap_or_default();
-    let set = capability::wanted(security.privileged, &security.add_capabilities, &security.drop_capabilities)
-        .map_err(|cause| SpecError::Invalid { container: name.clone(), cause })?;
-    let named: Capabilities = capability::names(set).filter_map(|name| name.strip_prefix("CAP_").and_then(|n| n.parse().ok())).collect();
+    let (bounding, ambient) = capability::of(security).map_err(|cause| SpecError::Invalid { container: name.clone(), cause })?;
+    let parsed = |name: String| name.strip_prefix("CAP_").and_then(|name| name.parse().ok());
+    let [named, ambient] = [bounding, ambient].map(|set| capability::names(set).filter_map(parsed).collect::<Capabilities>());
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(named.clone())
         .effective(named.clone())
         .permitted(named)
-        .inheritable(Capabilities::default())
-        .ambient(Capabilities::default())
+        .inheritable(ambient.clone())
+        .ambient(ambient)
         .build()
         .map_err(oci)?;
     let who = user(security, from_image.user().as_deref().unwrap_or_default());
@@ -205,7 +207,11 @@ fn namespaces(around: &Surroundings) -> Result<Vec<LinuxNamespace>, OciSpecError
     let mut all = vec![new(LinuxNamespaceType::Mount)?, new(LinuxNamespaceType::Cgroup)?];
     all.push(of_pod(LinuxNamespaceType::Uts, "uts")?);
     if !around.host_pid {
-        all.push(if around.shared_pid { of_pod(LinuxNamespaceType::Pid, "pid_for_children")? } else { new(LinuxNamespaceType::Pid)? });
+        all.push(match around.target_pid {
+            _ if around.shared_pid => of_pod(LinuxNamespaceType::Pid, "pid_for_children")?,
+            Some(pid) => LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid).path(format!("/proc/{pid}/ns/pid")).build()?,
+            None => new(LinuxNamespaceType::Pid)?,
+        });
     }
     if !around.host_ipc {
         all.push(of_pod(LinuxNamespaceType::Ipc, "ipc")?);
@@ -412,6 +418,17 @@ mod tests {
         assert!(at("/data") < at("/data/sub"));
         config.mounts = vec![mount("/a/../proc")];
         assert!(super::spec(&config, &image(), &Surroundings::default(), None).is_err());
+    }
+
+    #[test]
+    fn ambient_capabilities_are_in_every_set() {
+        let mut config = config(&[], &[]);
+        config.security.add_ambient_capabilities = vec!["SYS_TIME".into()];
+        let sets = made(&config).process().clone().unwrap().capabilities().clone().unwrap();
+        let has = |set: &Option<Capabilities>| set.iter().flatten().filter(|one| one.to_string() == "CAP_SYS_TIME").count();
+        let all = [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable(), sets.ambient()];
+        assert_eq!(all.map(has), [1; 5]);
+        assert_eq!(sets.ambient().iter().flatten().count(), 1);
     }
 
     #[test]

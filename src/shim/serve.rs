@@ -291,13 +291,18 @@ impl Shim {
     }
 
     fn run(&mut self, run: Run, caller: UnixStream) {
-        let shared = self.shared_pid.as_ref().map(|(_, pidfd)| pidfd.as_fd());
+        let of = &run.launch.processes_of;
         let begun = if self.state.knows(&run.id) {
             Err(refuse(format!("start container {}", run.id), "it was started before"))
+        } else if !of.is_empty() {
+            let target =
+                |state: &State| state.live(of).and_then(|target| launch::run(&run.launch, Some(target.pidfd.as_fd()), self.users.as_ref()));
+            self.state.ensure_writer().and_then(|()| target(&self.state))
         } else if self.state.init_dead && !run.launch.new_pid {
             // It would run in the host's.
             Err(refuse(format!("start container {}", run.id), "the pod's first process is dead"))
         } else {
+            let shared = self.shared_pid.as_ref().map(|(_, pidfd)| pidfd.as_fd());
             self.state.ensure_writer().and_then(|()| launch::run(&run.launch, shared, self.users.as_ref()))
         };
         match begun {

@@ -10,8 +10,8 @@ pub const VERSION: u32 = 1;
 /// The tag of the last request there is.
 pub const REQUESTS: u8 = 9;
 
-/// From 1 on: AppArmor's label, and that groups are exact.
-pub const HEEDS: u8 = 1;
+/// From 1 on: AppArmor's label, and that groups are exact. From 2 on: whose processes a container is among.
+pub const HEEDS: u8 = 2;
 
 /// A message is at most this long.
 pub const MESSAGE_LIMIT_BYTES: usize = 4 << 20;
@@ -250,6 +250,8 @@ message! {
         commands: Option<Commands>,
         /// Its standard input ends with the first client that has it, when that closes it or leaves; a terminal's does not.
         stdin_once: bool,
+        /// The container in whose first process' PID namespace it is; empty: as `new_pid` says.
+        processes_of: String,
     }
 
     /// What another OCI runtime is told, in the shim's place on the host.

@@ -325,6 +325,16 @@ impl Runtime for Client {
         stream::forward(&attempt, &url, port).await
     }
 
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {
+        let question = wire::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id.to_owned(),
+            resources: Some(resources_to_wire(resources)),
+            ..wire::UpdatePodSandboxResourcesRequest::default()
+        };
+        let answer = self.shared.runtime().update_pod_sandbox_resources(request(question)).await;
+        got(&format!("change the limits of sandbox {id}"), answer).map(drop)
+    }
+
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {
         let question = wire::UpdateContainerResourcesRequest {
             container_id: id.to_owned(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::{
     ContainerConfig, ContainerState, ContainerStatus, CriError, Device, DnsConfig, ImageVolume, Mount, PodSandboxConfig, Resources,
+    UNLIMITED,
 };
 use super::{PATIENCE, Subject, must};
 
@@ -239,6 +240,18 @@ async fn namespaces_are_the_pods(subject: &Subject) {
     assert!(!must(runtime.pod_sandbox_status(&sandbox).await).namespaces.shared_pid);
     let one = must(subject.start(&sandbox, &subject.container("one", &["sleep", "1000"])).await);
     assert_eq!(exec(subject, &one, "cat /proc/1/cmdline | tr '\\0' ' '").await, "sleep 1000");
+    // Apart from all others, a third one is among the first one's.
+    let mut config = subject.container("among", &["sleep", "2000"]);
+    config.security.processes_of = one.clone();
+    let among = must(subject.start(&sandbox, &config).await);
+    for id in [&one, &among] {
+        assert_eq!(exec(subject, id, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 1000.*sleep 2000'").await, "1");
+    }
+    must(runtime.stop_container(&among, Duration::ZERO).await);
+    assert_eq!(exec(subject, &one, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 2000' || true").await, "0");
+    must(runtime.stop_container(&one, Duration::ZERO).await);
+    config.metadata.attempt = 1;
+    assert!(runtime.create_container(&sandbox, &config).await.is_err(), "among the processes of what has ended");
     must(runtime.remove_pod_sandbox(&sandbox).await);
     let mut pod = subject.pod("of-the-host");
     (pod.host_network, pod.hostname) = (true, String::new());
@@ -302,6 +315,11 @@ async fn limits_can_be_changed(subject: &Subject) {
     }
     let quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d' ' -f1 /sys/fs/cgroup/cpu.max";
     assert_eq!(exec(subject, &id, quota).await, "50000");
+    let away = Resources { memory_limit_bytes: UNLIMITED, cpu_quota: -1, ..Resources::default() };
+    must(runtime.update_container_resources(&id, &away).await);
+    let (memory, quota) = (exec(subject, &id, show).await, exec(subject, &id, quota).await);
+    assert!(memory == "max" || memory.parse::<u64>().is_ok_and(|bytes| bytes > 1 << 60), "{memory}");
+    assert!(quota == "max" || quota == "-1", "{quota}");
     must(runtime.stop_container(&id, Duration::ZERO).await);
     assert!(runtime.update_container_resources("nobody", &Resources::default()).await.is_err());
     must(runtime.remove_pod_sandbox(&sandbox).await);

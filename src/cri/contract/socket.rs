@@ -57,6 +57,7 @@ pub async fn our_socket_suite(endpoint: &str, subject: &Subject) {
     must(caller.runtime.update_runtime_config(wire::UpdateRuntimeConfigRequest { runtime_config: None }).await);
     let checkpoint = caller.runtime.checkpoint_container(wire::CheckpointContainerRequest::default()).await;
     assert_eq!(code(checkpoint), Code::Unimplemented);
+    caller.pods_limits_change().await;
     assert_eq!(code(caller.runtime.exec(wire::ExecRequest::default()).await), Code::InvalidArgument);
     let missing = wire::ImageFilter { image: Some(container::image_spec("docker.io/library/not-there:1")) };
     // containerd 1.6 takes no notice of the filter.
@@ -224,6 +225,23 @@ impl Caller<'_> {
             }
         }
         assert_eq!(self.listed(any()).await, [""; 0]);
+    }
+
+    /// containerd 1.6 has no such verb.
+    async fn pods_limits_change(&mut self) {
+        let pod = self.pod("pods-limits").await;
+        let ask = |id: &str, memory_limit_in_bytes| wire::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id.to_owned(),
+            resources: Some(wire::LinuxContainerResources { memory_limit_in_bytes, cpu_shares: 512, ..Default::default() }),
+            ..Default::default()
+        };
+        for memory in [256 << 20, 128 << 20, -1] {
+            must(self.runtime.update_pod_sandbox_resources(ask(&pod.1, memory)).await);
+        }
+        assert_eq!(code(self.runtime.update_pod_sandbox_resources(ask("0123456789abcdef", 1 << 30)).await), Code::NotFound);
+        must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: pod.1.clone() }).await);
+        assert_ne!(code(self.runtime.update_pod_sandbox_resources(ask(&pod.1, 1 << 30)).await), Code::Ok);
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
     }
 
     async fn lists_are_streamed(&mut self) {

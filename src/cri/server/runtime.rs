@@ -12,7 +12,7 @@ use crate::cri::wire::error::to_status;
 use crate::cri::wire::runtime_service_server::RuntimeService;
 use crate::cri::wire::sandbox::namespaces_from_wire;
 use crate::cri::wire::{self, container, sandbox, status};
-use crate::cri::{ContainerStatus, CriError, PodSandbox, PodSandboxConfig};
+use crate::cri::{ContainerStatus, CriError, Namespaces, PodSandbox, PodSandboxConfig};
 use crate::model::Timestamp;
 use crate::runtime::oci::OWN;
 
@@ -76,12 +76,21 @@ impl Core {
     async fn make_container(&self, request: wire::CreateContainerRequest) -> Result<String, CriError> {
         let config = request.config.ok_or_else(|| CriError::Invalid("the request has no container configuration".into()))?;
         let options = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()?.namespace_options.clone());
-        let config = container::from_wire(config)?;
+        let mut config = container::from_wire(config)?;
         let sandbox = self.sandbox(&request.pod_sandbox_id).await?;
         let of_pod = sandbox.namespaces;
-        if let Some(wanted) = options.as_ref().map(namespaces_from_wire).filter(|wanted| *wanted != of_pod) {
+        let wanted = options.as_ref().map(namespaces_from_wire);
+        let target = &mut config.security.processes_of;
+        let wanted = match (wanted, target.as_str()) {
+            (Some(wanted), "") => Some(wanted),
+            (wanted, _) => wanted.map(|wanted| Namespaces { host_pid: of_pod.host_pid, shared_pid: of_pod.shared_pid, ..wanted }),
+        };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != of_pod) {
             let text = format!("namespaces of a container ({wanted:?}) other than its pod's ({of_pod:?})");
             return Err(CriError::Unsupported(text));
+        }
+        if !target.is_empty() {
+            *target = self.container(target).await?.id;
         }
         self.runtime.create_container(&sandbox.id, &config).await
     }
@@ -199,15 +208,19 @@ impl Core {
         if !request.annotations.is_empty() {
             return Err(CriError::Unsupported("annotations of a container that is there".into()));
         }
-        if request.linux.as_ref().is_some_and(|linux| linux.cpu_quota < 0 || linux.memory_limit_in_bytes < 0) {
-            return Err(CriError::Unsupported("taking a limit away from a container that is there".into()));
-        }
-        let wanted = sandbox::resources_from_wire(request.linux)?;
+        let wanted = sandbox::change_from_wire(request.linux)?;
         let found = self.container(&request.container_id).await?;
         if wanted.oom_score_adj != 0 && wanted.oom_score_adj != found.resources.oom_score_adj {
             return Err(CriError::Unsupported("another oom_score_adj for a container that is there".into()));
         }
         self.runtime.update_container_resources(&found.id, &wanted).await
+    }
+
+    /// What it needs beyond its containers is the runtime's own affair, so `overhead` is nothing to us.
+    async fn change_pods_limits(&self, request: wire::UpdatePodSandboxResourcesRequest) -> Result<(), CriError> {
+        let wanted = sandbox::change_from_wire(request.resources)?;
+        let found = self.sandbox(&request.pod_sandbox_id).await?;
+        self.runtime.update_pod_sandbox_resources(&found.id, &wanted).await
     }
 
     async fn run_command(&self, request: wire::ExecSyncRequest) -> Result<wire::ExecSyncResponse, CriError> {
@@ -302,9 +315,11 @@ impl RuntimeService for Core {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<wire::UpdatePodSandboxResourcesRequest>,
+        request: Request<wire::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<wire::UpdatePodSandboxResourcesResponse> {
-        unsupported("other limits for a pod that is there")
+        let core = self.clone();
+        let updated = whole(async move { core.change_pods_limits(request.into_inner()).await }).await;
+        answer(updated.map(|()| wire::UpdatePodSandboxResourcesResponse {}))
     }
 
     async fn create_container(&self, request: Request<wire::CreateContainerRequest>) -> Answer<wire::CreateContainerResponse> {
@@ -518,8 +533,6 @@ mod tests {
         let memory = |bytes| wire::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
         let quota = |micros| wire::LinuxContainerResources { cpu_quota: micros, ..Default::default() };
         let oom = |score| wire::LinuxContainerResources { oom_score_adj: score, ..memory(1 << 20) };
-        assert!(matches!(ask(memory(-1), false).await, Err(CriError::Unsupported(_))));
-        assert!(matches!(ask(quota(-1), false).await, Err(CriError::Unsupported(_))));
         assert!(matches!(ask(oom(99), false).await, Err(CriError::Unsupported(_))));
         assert!(matches!(ask(memory(1 << 20), true).await, Err(CriError::Unsupported(_))));
         assert_eq!(runtime.container_status(&id).await.unwrap().resources, config.resources, "nothing of what was refused");
@@ -528,6 +541,17 @@ mod tests {
         ask(quota(7000), false).await.unwrap();
         let now = runtime.container_status(&id).await.unwrap().resources;
         assert_eq!((now.memory_limit_bytes, now.cpu_quota, now.cpu_shares), (1 << 20, 7000, 512));
+        ask(memory(-1), false).await.unwrap();
+        ask(quota(-1), false).await.unwrap();
+        let now = runtime.container_status(&id).await.unwrap().resources;
+        assert_eq!((now.memory_limit_bytes, now.cpu_quota, now.cpu_shares), (0, 0, 512));
+        let pod = |id: &str| wire::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id.to_owned(),
+            resources: Some(memory(1 << 30)),
+            ..Default::default()
+        };
+        core.change_pods_limits(pod(&sandbox)).await.unwrap();
+        assert!(matches!(core.change_pods_limits(pod("nobody")).await, Err(CriError::NotFound(_))));
         let unknown = wire::UpdateContainerResourcesRequest { container_id: "nobody".into(), ..Default::default() };
         assert!(matches!(core.change_limits(unknown).await, Err(CriError::NotFound(_))));
     }

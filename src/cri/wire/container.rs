@@ -169,7 +169,7 @@ fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Resu
     refuse_selinux(security.selinux_options.as_ref())?;
     #[allow(deprecated)]
     let (old_apparmor, old_seccomp) = (security.apparmor_profile.clone(), security.seccomp_profile_path.clone());
-    security.namespace_options.as_ref().map_or(Ok(()), refuse_namespaces)?;
+    let processes_of = security.namespace_options.as_ref().map_or(Ok(String::new()), target_from_wire)?;
     let groups: wire::SupplementalGroupsPolicy = known("supplemental_groups_policy", security.supplemental_groups_policy)?;
     if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
         return Err(CriError::Invalid("run_as_group needs run_as_user or run_as_username".into()));
@@ -178,13 +178,11 @@ fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Resu
         return Err(CriError::Invalid("run_as_user and run_as_username exclude each other".into()));
     }
     let capabilities = security.capabilities.unwrap_or_default();
-    if !capabilities.add_ambient_capabilities.is_empty() {
-        return Err(CriError::Unsupported("ambient capabilities".into()));
-    }
     Ok(SecurityContext {
         privileged: security.privileged,
         add_capabilities: capabilities.add_capabilities,
         drop_capabilities: capabilities.drop_capabilities,
+        add_ambient_capabilities: capabilities.add_ambient_capabilities,
         run_as_user: security.run_as_user.map(|user| id("run_as_user", user.value)).transpose()?,
         run_as_group: security.run_as_group.map(|group| id("run_as_group", group.value)).transpose()?,
         run_as_username: security.run_as_username,
@@ -205,7 +203,20 @@ fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Resu
         masked_paths: security.masked_paths,
         readonly_paths: security.readonly_paths,
         run_as_non_root: false,
+        processes_of,
     })
+}
+
+/// The container whose process namespace it is to be in, if it is another's.
+fn target_from_wire(options: &wire::NamespaceOption) -> Result<String, CriError> {
+    if options.pid() != wire::NamespaceMode::Target {
+        return refuse_namespaces(options).map(|()| String::new());
+    }
+    refuse_namespaces(&wire::NamespaceOption { pid: wire::NamespaceMode::Container.into(), ..options.clone() })?;
+    if options.target_id.is_empty() {
+        return Err(CriError::Invalid("the process namespace of another container, and no target_id".into()));
+    }
+    Ok(options.target_id.clone())
 }
 
 fn seccomp_from_wire(profile: &wire::SecurityProfile) -> Result<Seccomp, CriError> {
@@ -325,10 +336,13 @@ fn security_to_wire(security: &SecurityContext, namespaces: wire::NamespaceOptio
         capabilities: Some(wire::Capability {
             add_capabilities: security.add_capabilities.clone(),
             drop_capabilities: security.drop_capabilities.clone(),
-            add_ambient_capabilities: Vec::new(),
+            add_ambient_capabilities: security.add_ambient_capabilities.clone(),
         }),
         privileged: security.privileged,
-        namespace_options: Some(namespaces),
+        namespace_options: Some(match security.processes_of.as_str() {
+            "" => namespaces,
+            target => wire::NamespaceOption { pid: wire::NamespaceMode::Target.into(), target_id: target.to_owned(), ..namespaces },
+        }),
         run_as_user: number(security.run_as_user),
         run_as_group: number(security.run_as_group.filter(|_| security.run_as_user.is_some() || !security.run_as_username.is_empty())),
         run_as_username: security.run_as_username.clone(),
@@ -396,6 +410,8 @@ mod tests {
                 apparmor: AppArmor::Localhost("own".into()),
                 unmasked_proc: true,
                 masked_paths: vec!["/proc/kcore".into()],
+                add_ambient_capabilities: vec!["NET_RAW".into()],
+                processes_of: "other".into(),
                 ..SecurityContext::default()
             },
             stop_signal: "SIGQUIT".into(),
@@ -459,10 +475,11 @@ mod tests {
         fn security(config: &mut wire::ContainerConfig) -> &mut wire::LinuxContainerSecurityContext {
             config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
         }
-        let cases: [(&str, Change); 3] = [
+        let cases: [(&str, Change); 2] = [
             ("CDI", |config| config.cdi_devices.push(wire::CdiDevice::default())),
-            ("process namespace", |config| security(config).namespace_options.as_mut().unwrap().pid = NamespaceMode::Target.into()),
-            ("ambient", |config| security(config).capabilities.as_mut().unwrap().add_ambient_capabilities.push("CHOWN".into())),
+            ("network namespace", |config| {
+                security(config).namespace_options.as_mut().unwrap().network = NamespaceMode::Target.into();
+            }),
         ];
         for (word, change) in cases {
             let mut wanted = to_wire(&config(), wire::NamespaceOption::default());
@@ -478,6 +495,9 @@ mod tests {
             odd.devices[0].permissions = permissions.into();
             assert!(matches!(from_wire(odd), Err(CriError::Invalid(_))), "{permissions:?}");
         }
+        let mut aimless = to_wire(&config(), wire::NamespaceOption::default());
+        security(&mut aimless).namespace_options.as_mut().unwrap().target_id.clear();
+        assert!(matches!(from_wire(aimless), Err(CriError::Invalid(_))));
         let mut groupless = to_wire(&config(), wire::NamespaceOption::default());
         security(&mut groupless).run_as_user = None;
         assert!(matches!(from_wire(groupless), Err(CriError::Invalid(_))));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super as wire;
 use super::NamespaceMode;
 use crate::cri::CriError;
-use crate::cri::types::{DnsConfig, IdRange, Namespaces, PodSandboxConfig, PodSandboxMetadata, PortMapping, Resources};
+use crate::cri::types::{DnsConfig, IdRange, Namespaces, PodSandboxConfig, PodSandboxMetadata, PortMapping, Resources, UNLIMITED};
 
 /// What the wire says a sandbox is to be; what cannot be done is refused here, with its name.
 pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, CriError> {
@@ -173,6 +173,13 @@ pub fn resources_from_wire(resources: Option<wire::LinuxContainerResources>) -> 
     })
 }
 
+/// The same for a change: a limit below zero is to be none.
+pub fn change_from_wire(resources: Option<wire::LinuxContainerResources>) -> Result<Resources, CriError> {
+    let away = resources.as_ref().is_some_and(|wanted| wanted.memory_limit_in_bytes < 0);
+    let wanted = resources_from_wire(resources)?;
+    Ok(if away { Resources { memory_limit_bytes: UNLIMITED, ..wanted } } else { wanted })
+}
+
 fn hugepage_limit(size: &str, limit: u64) -> wire::HugepageLimit {
     wire::HugepageLimit { page_size: size.to_owned(), limit }
 }
@@ -184,7 +191,7 @@ pub fn resources_to_wire(resources: &Resources) -> wire::LinuxContainerResources
         cpu_period: number(resources.cpu_period),
         cpu_quota: resources.cpu_quota,
         cpu_shares: number(resources.cpu_shares),
-        memory_limit_in_bytes: number(resources.memory_limit_bytes),
+        memory_limit_in_bytes: if resources.memory_limit_bytes == UNLIMITED { -1 } else { number(resources.memory_limit_bytes) },
         oom_score_adj: i64::from(resources.oom_score_adj),
         memory_swap_limit_in_bytes: resources.memory_swap_limit_bytes,
         cpuset_cpus: resources.cpuset_cpus.clone(),
@@ -333,6 +340,16 @@ mod tests {
     #[test]
     fn a_sandbox_survives_the_way() {
         assert_eq!(from_wire(to_wire(&config())).unwrap(), config());
+    }
+
+    #[test]
+    fn limits_are_taken_away_by_a_change_alone() {
+        let away = Resources { cpu_quota: -1, memory_limit_bytes: UNLIMITED, ..Resources::default() };
+        let there = resources_to_wire(&away);
+        assert_eq!((there.cpu_quota, there.memory_limit_in_bytes), (-1, -1));
+        assert_eq!(change_from_wire(Some(there.clone())).unwrap(), away);
+        assert_eq!(resources_from_wire(Some(there)).unwrap().memory_limit_bytes, 0);
+        assert_eq!(change_from_wire(None).unwrap(), Resources::default());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use oci_spec::runtime::{self as oci, LinuxNamespaceType, Spec};
 use super::super::capability;
 use super::super::wire::{
     Attach, Cgroup, Directory, Filesystem, Launch, LogFile, MakePrivate, Mask, OpenTree, Overlay, Pivot, Process, ReadOnly, Rlimit, Root,
-    Seal, Step, Symlink, User,
+    Seal, Sets, Step, Symlink, User,
 };
 use crate::cri::IdRange;
 
@@ -70,6 +70,8 @@ pub struct Place {
     /// The pod's user namespace.
     pub users: Option<IdRange>,
     pub stdin_once: bool,
+    /// The container in whose PID namespace it is, if it is another's.
+    pub processes_of: String,
     /// The spec's root is a directory that is mounted already.
     pub directory_as_root: bool,
     /// What the host mounts later comes in.
@@ -97,6 +99,7 @@ pub fn plan(spec: &Spec, place: &Place) -> Launch {
         process: process(spec, &place.user, &place.seccomp),
         commands: None,
         stdin_once: place.stdin_once,
+        processes_of: place.processes_of.clone(),
     }
 }
 
@@ -107,8 +110,11 @@ pub fn process(spec: &Spec, user: &User, seccomp: &[u8]) -> Process {
 
 /// Any process of OCI's.
 pub fn process_of(process: &oci::Process, user: &User, seccomp: &[u8]) -> Process {
-    let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
-    let capabilities = bounding.iter().filter_map(|c| capability::bit(&c.to_string())).fold(0, |set, bit| set | 1 << bit);
+    let of = |set: &Option<oci::Capabilities>| {
+        set.iter().flatten().filter_map(|c| capability::bit(&c.to_string())).fold(0, |set, bit| set | 1 << bit)
+    };
+    let sets = process.capabilities().as_ref().map(|sets| (of(sets.bounding()), of(sets.ambient())));
+    let (capabilities, ambient) = sets.unwrap_or_default();
     let rlimit = |limit: &oci::PosixRlimit| Rlimit {
         // The numbers are the kernel's.
         resource: match limit.typ() {
@@ -143,6 +149,8 @@ pub fn process_of(process: &oci::Process, user: &User, seccomp: &[u8]) -> Proces
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
         oom_score_adj: process.oom_score_adj(),
         tty: process.terminal().unwrap_or(false),
+        // Root has its own by executing something; another user's are these alone.
+        sets: (ambient != 0).then(|| Sets { effective: ambient, permitted: capabilities, inheritable: ambient, ambient }),
         apparmor: process.apparmor_profile().clone().unwrap_or_default(),
         ..Process::default()
     }

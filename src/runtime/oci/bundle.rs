@@ -28,6 +28,8 @@ pub enum BundleError {
 pub struct Host {
     /// The first process of the pod's shared PID namespace.
     pub pod_init: Option<i32>,
+    /// Its processes are another container's, which the spec names.
+    pub joins_processes: bool,
     pub host_network: bool,
     /// The hard limit of open files: what is above it the kernel refuses to most.
     pub most_files: u64,
@@ -101,7 +103,7 @@ fn node(device: &Node) -> Result<LinuxDevice, OciSpecError> {
 
 /// A pod's processes are joined by its first one: by the shim, which is the host's, it would be the host's.
 fn joined(mut namespace: LinuxNamespace, host: &Host) -> Result<LinuxNamespace, BundleError> {
-    if namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_some() {
+    if namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_some() && !host.joins_processes {
         let init = host.pod_init.ok_or(BundleError::NoFirstProcess)?;
         namespace.set_path(Some(PathBuf::from(format!("/proc/{init}/ns/pid"))));
     }

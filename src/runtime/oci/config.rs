@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::capability;
 use super::super::launch::plan::{self, Place};
 use super::super::wire::{Hook, Lone, Node, Process, Sets, Step, User, VERSION};
-use crate::cri::Resources;
+use crate::cri::{Resources, UNLIMITED};
 
 /// Why a bundle is not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -166,25 +166,26 @@ pub fn limits(resources: Option<&oci::LinuxResources>) -> Resources {
     }
 }
 
-/// Limits that a change cannot take away: an absent one stays as it is.
+/// The same for a change, in which -1 takes a limit away.
 ///
 /// # Errors
-/// The first such limit.
-pub fn check_update(resources: &oci::LinuxResources) -> Result<(), ConfigError> {
-    let (memory, cpu) = (resources.memory().as_ref(), resources.cpu().as_ref());
-    let limits = [
-        ("memory.limit", memory.and_then(oci::LinuxMemory::limit)),
-        ("pids.limit", resources.pids().as_ref().map(oci::LinuxPids::limit)),
-        ("cpu.quota", cpu.and_then(oci::LinuxCpu::quota)),
-        // Of both together, so it is set with the memory's.
-        ("memory.swap", memory.filter(|memory| memory.limit().is_none_or(|limit| limit <= 0)).and_then(oci::LinuxMemory::swap)),
-    ];
-    match limits.into_iter().find(|(_, limit)| limit.is_some_and(|limit| limit < 0)) {
-        Some((name, _)) => {
-            Err(ConfigError::Unsupported { field: format!("linux.resources.{name}"), why: ": to take the limit away".to_owned() })
-        }
-        None => Ok(()),
+/// A limit on swap without one on memory: it is of both together, so it is set with the memory's.
+pub fn changes(resources: &oci::LinuxResources) -> Result<Resources, ConfigError> {
+    let memory = resources.memory().as_ref();
+    let limit = memory.and_then(oci::LinuxMemory::limit);
+    if limit.unwrap_or(0) == 0 && memory.and_then(oci::LinuxMemory::swap).is_some_and(|swap| swap < 0) {
+        let field = "linux.resources.memory.swap".to_owned();
+        return Err(ConfigError::Unsupported { field, why: ": to take the limit away without one on memory".to_owned() });
     }
+    let mut changed = limits(Some(resources));
+    for (limit, wanted) in
+        [(limit, &mut changed.memory_limit_bytes), (resources.pids().as_ref().map(oci::LinuxPids::limit), &mut changed.pids_limit)]
+    {
+        if limit.is_some_and(|limit| limit < 0) {
+            *wanted = UNLIMITED;
+        }
+    }
+    Ok(changed)
 }
 
 /// Whether a sysctl is one of namespaces that the container does not share with the host.
@@ -394,18 +395,14 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_not_taken_away_in_silence() {
-        for resources in [
-            json!({"memory": {"limit": -1}}),
-            json!({"pids": {"limit": -1}}),
-            json!({"cpu": {"quota": -1}}),
-            json!({"memory": {"swap": -1}}),
-        ] {
-            let refused = check_update(&serde_json::from_value(resources.clone()).unwrap());
-            assert!(refused.is_err_and(|error| error.to_string().contains("take the limit away")), "{resources}");
-        }
-        let some = json!({"memory": {"limit": 1 << 24, "swap": -1}, "pids": {"limit": 5}, "cpu": {"quota": 1000}});
-        assert_eq!(check_update(&serde_json::from_value(some).unwrap()), Ok(()));
+    fn a_limit_is_taken_away_by_minus_one() {
+        let of = |resources: serde_json::Value| changes(&serde_json::from_value(resources).unwrap());
+        let away = of(json!({"memory": {"limit": -1, "swap": -1}, "pids": {"limit": -1}, "cpu": {"quota": -1}})).unwrap();
+        assert_eq!((away.memory_limit_bytes, away.pids_limit, away.cpu_quota), (UNLIMITED, UNLIMITED, -1));
+        let some = of(json!({"memory": {"limit": 1 << 24, "swap": -1}, "pids": {"limit": 5}, "cpu": {"quota": 1000}})).unwrap();
+        assert_eq!((some.memory_limit_bytes, some.pids_limit, some.cpu_quota), (1 << 24, 5, 1000));
+        assert_eq!(of(json!({})).unwrap(), Resources::default());
+        assert!(of(json!({"memory": {"swap": -1}})).is_err_and(|error| error.to_string().contains("memory.swap")));
     }
 
     #[test]

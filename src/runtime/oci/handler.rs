@@ -79,7 +79,8 @@ impl Inner {
         let given: Vec<Node> =
             nodes::named(&record.config)?.into_iter().filter(|one| every.iter().all(|known| known.path != one.path)).collect();
         let devices = [every, given].concat();
-        let host = Host { every_device: privileged, devices, ..host_of(pod, shim_pid) };
+        let mut host = Host { every_device: privileged, devices, ..host_of(pod, shim_pid) };
+        host.joins_processes = !record.config.security.processes_of.is_empty() && host.pod_init.is_none();
         let invalid = |cause| CriError::failed(format!("write the bundle of container {}", record.id), cause);
         let spec = bundle::spec(spec, &account, &host).map_err(invalid)?;
         for dir in [&handler.state, &handler.bundle] {

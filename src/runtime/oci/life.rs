@@ -20,6 +20,7 @@ use super::super::{memory, seccomp, signal, socket, sys};
 use super::access::{Access, access};
 use super::config::{self, ConfigError, Ground};
 use super::state::{Home, Record, Status, ticks};
+use crate::cri::Resources;
 use crate::model::Timestamp;
 
 /// A config.json is at most this long.
@@ -197,7 +198,7 @@ impl Runtime {
         // What a dead one has left there would keep its rules for devices, and limits that are not said anew.
         tree.remove(&record.cgroup.1)?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        limit(&tree, &record.cgroup.1, resources)?;
+        limit(&tree, &record.cgroup.1, &config::limits(resources))?;
         confine(&tree, &record.cgroup.1, resources)?;
         let mut spec = spec.clone();
         if let Some(root) = spec.root_mut() {
@@ -427,8 +428,7 @@ impl Runtime {
         let found = self.find(id)?;
         config::check(&serde_json::json!({"linux": {"resources": resources}}))?;
         let resources: oci::LinuxResources = parse(Path::new("the resources"), resources)?;
-        config::check_update(&resources)?;
-        limit(&found.tree, found.cgroup(), Some(&resources))
+        limit(&found.tree, found.cgroup(), &config::changes(&resources)?)
     }
 
     /// What a container uses, as `runc events --stats` says it.
@@ -449,8 +449,8 @@ fn missing(cause: std::io::Error) -> std::io::Result<()> {
     if cause.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(cause) }
 }
 
-fn limit(tree: &Tree, cgroup: &str, resources: Option<&oci::LinuxResources>) -> Result<(), OciError> {
-    let without = tree.create(cgroup, &config::limits(resources))?;
+fn limit(tree: &Tree, cgroup: &str, limits: &Resources) -> Result<(), OciError> {
+    let without = tree.create(cgroup, limits)?;
     tree.make_freezer(cgroup)?;
     match without.first() {
         Some(controller) => Err(request("limit the container", format!("this host has no cgroup controller {controller}"))),

@@ -370,3 +370,29 @@ async fn a_given_device_stays_the_hosts() {
     subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
     house.close(subject).await;
 }
+
+#[tokio::test]
+async fn ambient_capabilities_are_whoever_it_runs_as() {
+    let house = House::new("ambient");
+    let subject = house.open().await;
+    let show = "grep -E 'CapInh|CapPrm|CapEff|CapAmb' /proc/self/status | cut -f2";
+    let mut config = script(&subject, show);
+    config.security.add_ambient_capabilities = vec!["NET_ADMIN".into()];
+    config.security.drop_capabilities = vec!["ALL".into()];
+    config.security.no_new_privs = true;
+    config.security.run_as_user = Some(1000);
+    let own = format!("{}\n", format!("{:016x}", 1 << 12));
+    let (_, text) = run(&subject, &subject.pod("ambient"), config.clone()).await;
+    assert_eq!(text, own.repeat(4));
+    config.security.run_as_user = None;
+    let (_, text) = run(&subject, &subject.pod("ambient-root"), config.clone()).await;
+    assert_eq!(text, own.repeat(4));
+    // A command in it is as its first process.
+    config.security.run_as_username = "app".into();
+    config.command = ["sleep", "1000"].map(str::to_owned).to_vec();
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("ambient-exec")).await.unwrap();
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    assert_eq!(exec(&subject, &id, show).await, (0, own.repeat(4)));
+    subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    house.close(subject).await;
+}

@@ -29,3 +29,36 @@ async fn a_share_of_the_cpu_changes_below_its_pods_limit() {
     assert_eq!(exec(&subject, &id, SHOW_CPU).await.1, "50000 30000\n");
     house.close(subject).await;
 }
+
+#[tokio::test]
+async fn a_pods_limits_change_while_it_runs() {
+    let house = House::new("podlimit");
+    let subject = house.open().await;
+    let limit = |bytes| Resources { memory_limit_bytes: bytes, ..Resources::default() };
+    let mut pod = subject.pod("podlimit");
+    pod.resources = limit(64 << 20);
+    let sandbox = subject.runtime.run_pod_sandbox(&pod).await.unwrap();
+    let shown = |subject: &Subject| {
+        let (runtime, sandbox) = (subject.runtime.clone(), sandbox.clone());
+        async move {
+            let cgroup = runtime.details(&sandbox).await["cgroup"].as_str().unwrap().to_owned();
+            let [v1, v2] = ["memory/CGROUP/memory.limit_in_bytes", "CGROUP/memory.max"]
+                .map(|path| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(path.replace("CGROUP", &cgroup))));
+            v1.or(v2).unwrap().trim().to_owned()
+        }
+    };
+    // The shim's room is beside what the containers have.
+    assert_eq!(shown(&subject).await, ((64 + 8) << 20).to_string());
+    subject.runtime.update_pod_sandbox_resources(&sandbox, &limit(32 << 20)).await.unwrap();
+    assert_eq!(shown(&subject).await, ((32 + 8) << 20).to_string());
+    drop(subject);
+    let subject = house.open().await;
+    subject.runtime.update_pod_sandbox_resources(&sandbox, &Resources { cpu_shares: 512, ..Resources::default() }).await.unwrap();
+    assert_eq!(shown(&subject).await, ((32 + 8) << 20).to_string(), "what is not said stays");
+    subject.runtime.update_pod_sandbox_resources(&sandbox, &limit(podbay::cri::UNLIMITED)).await.unwrap();
+    let any = shown(&subject).await;
+    assert!(any == "max" || any.parse::<u64>().unwrap() > 1 << 60, "{any}");
+    subject.runtime.stop_pod_sandbox(&sandbox).await.unwrap();
+    assert!(subject.runtime.update_pod_sandbox_resources(&sandbox, &limit(1 << 30)).await.is_err());
+    house.close(subject).await;
+}

@@ -555,8 +555,15 @@ fn another_ones_cgroup_and_half_of_a_container_are_left_well() {
     assert!(oci.refused(&["create", "--bundle", &other, "other"]).contains("has processes"));
     assert_eq!((oci.status("taken"), oci.status("other")), ("running".to_owned(), "none".to_owned()));
     let update = oci.dir.path().join("update");
-    std::fs::write(&update, json!({"memory": {"limit": -1}}).to_string()).unwrap();
+    std::fs::write(&update, json!({"memory": {"swap": -1}}).to_string()).unwrap();
     assert!(oci.refused(&["update", "--resources", update.to_str().unwrap(), "taken"]).contains("to take the limit away"));
+    let quota = |oci: &Oci| oci.ok(&["exec", "taken", "sh", "-c", "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us || cat /sys/fs/cgroup/cpu.max"]);
+    for (wanted, shown) in [(50_000, &["50000\n", "50000 100000\n"]), (-1, &["-1\n", "max 100000\n"])] {
+        let resources = json!({"cpu": {"quota": wanted, "period": 100_000}, "memory": {"limit": if wanted > 0 { 1 << 26 } else { -1 }}});
+        std::fs::write(&update, resources.to_string()).unwrap();
+        oci.ok(&["update", "--resources", update.to_str().unwrap(), "taken"]);
+        assert!(shown.contains(&quota(&oci).as_str()), "{}", quota(&oci));
+    }
     // A container whose spec is lost can be deleted all the same.
     std::fs::remove_file(oci.dir.path().join("state/taken/config.json")).unwrap();
     oci.ok(&["delete", "--force", "taken"]);
