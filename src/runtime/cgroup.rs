@@ -13,7 +13,7 @@
 //! above the root of their cgroup namespace, where a container that may mount the hierarchy cannot change them.
 //!
 //! Written through `cgroups-rs`, which can say yes and do nothing: every limit is read back. v1 and hybrid hosts
-//! have a directory in each controller's hierarchy, v2 hosts one.
+//! have a directory in each controller's hierarchy, v2 hosts one; `rare`: hierarchies for few.
 
 use std::fs::File;
 use std::io;
@@ -29,7 +29,7 @@ use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, MaxValue};
 
 use super::limits::{self, Limit};
-use super::{devices, sys, usage, wire};
+use super::{devices, rare, sys, usage, wire};
 use crate::cri::{Resources, UNLIMITED, Usage};
 
 const PAGE: u64 = 4096;
@@ -62,6 +62,8 @@ pub struct Tree {
     mounts: Vec<(String, PathBuf)>,
     /// Where v1's other hierarchies are, in which another OCI runtime makes cgroups of the same names.
     others: Vec<PathBuf>,
+    /// Of those, the ones with limits that only few ask for.
+    rare: Vec<rare::Hierarchy>,
     /// v2: the program for the devices of containers, taken by the kernel once; or why this kernel takes none.
     device_program: Arc<OnceLock<Result<OwnedFd, String>>>,
 }
@@ -84,7 +86,9 @@ impl Tree {
         let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let used = |mount: &PathBuf| mounts.iter().any(|(_, known)| known == mount);
         let others = if unified { Vec::new() } else { all_mounts(&info).into_iter().filter(|mount| !used(mount)).collect() };
-        Ok(Self { root: root.trim_matches('/').to_owned(), unified, mounts, others, device_program: Arc::default() })
+        let offers = |mount: &Path| std::fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+        let rare = if unified { Vec::new() } else { rare::detect(&info, &offers) };
+        Ok(Self { root: root.trim_matches('/').to_owned(), unified, mounts, others, rare, device_program: Arc::default() })
     }
 
     pub fn is_unified(&self) -> bool {
@@ -349,13 +353,24 @@ impl Tree {
     /// Limits that a host may lack: an error then, as only who means them asks for them.
     fn set_more(&self, path: &str, more: &[Limit]) -> Result<(), CgroupError> {
         for limit in more {
-            let fail = |cause: String| CgroupError::Limit { path: self.full(path), limit: limit.controller(), cause };
-            let file = self.directory("", path).map(|directory| directory.join(&limit.file)).filter(|file| self.unified && file.exists());
+            let full = self.full(path);
+            let fail = |cause: String| CgroupError::Limit { path: full.clone(), limit: limit.controller(), cause };
+            let file = if self.unified {
+                self.directory("", path).map(|directory| directory.join(&limit.file)).filter(|file| file.exists())
+            } else {
+                let rare = self.rare.iter().find(|rare| rare.controller == limit.controller() && !limit.verbatim);
+                rare.map(|rare| rare.make(&full).map(|()| rare.file(&full, limit)))
+                    .transpose()
+                    .map_err(|error| fail(error.to_string()))?
+                    .flatten()
+            };
             match file {
                 Some(file) => std::fs::write(&file, &limit.value).map_err(|error| fail(format!("{}: {error}", limit.file)))?,
                 // None of what is not there, and what older kernels do not tell apart.
                 None if limit.controller() == "hugetlb" && (limit.value == "0" || limit.file.ends_with(".rsvd.max")) => {}
-                None => return Err(fail(format!("this host has no {}: it takes cgroup v2 with that controller", limit.file))),
+                None => {
+                    return Err(fail(format!("this host has no {}: it takes the controller, and for files by name cgroup v2", limit.file)));
+                }
             }
         }
         Ok(())
@@ -389,8 +404,10 @@ impl Tree {
                     *directory = inner;
                 }
             }
+            let full = self.full(path);
+            let rare = self.rare.iter().filter_map(|rare| rare.entrance(&full)).map(text);
             let freezer = self.freezer(path).map(|(directory, _)| directory).filter(|directory| directory.exists());
-            let tasks = directories.into_iter().chain(freezer).map(|directory| text(directory.join("tasks"))).collect();
+            let tasks = directories.into_iter().chain(freezer).map(|directory| text(directory.join("tasks"))).chain(rare).collect();
             wire::Cgroup { unified: String::new(), tasks }
         }
     }
@@ -650,7 +667,8 @@ mod tests {
     fn a_containers_processes_are_below_its_rules_for_devices() {
         let mount = tempfile::tempdir().unwrap();
         let mounts = ["pids", DEVICES].map(|name| (name.to_owned(), mount.path().join(name))).to_vec();
-        let tree = Tree { root: "podbay".into(), unified: false, mounts, others: Vec::new(), device_program: Arc::default() };
+        let tree =
+            Tree { root: "podbay".into(), unified: false, mounts, others: Vec::new(), rare: Vec::new(), device_program: Arc::default() };
         let at = |name: &str| mount.path().join(name).to_string_lossy().into_owned();
         for path in ["pids/podbay/pod1/c", "devices/podbay/pod1/c/in", "devices/podbay/pod1/shim"] {
             std::fs::create_dir_all(mount.path().join(path)).unwrap();

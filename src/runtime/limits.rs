@@ -10,8 +10,11 @@ const CONTROLLERS: [&str; 8] = ["cpu", "cpuset", "hugetlb", "io", "memory", "mis
 /// A limit as a file of the container's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
+    /// As v2 names it.
     pub file: String,
     pub value: String,
+    /// The caller's own word: for v2 alone.
+    pub verbatim: bool,
 }
 
 impl Limit {
@@ -28,7 +31,7 @@ impl Limit {
 /// What a caller names is no file of a controller: nothing else in a cgroup is a limit, and some of it moves processes.
 pub fn files(wanted: &Resources) -> Result<Vec<Limit>, CriError> {
     let mut all = Vec::new();
-    let mut put = |file: &str, value: String| all.push(Limit { file: file.to_owned(), value });
+    let mut put = |file: &str, value: String, verbatim| all.push(Limit { file: file.to_owned(), value, verbatim });
     for (file, value) in [("cpuset.cpus", &wanted.cpuset_cpus), ("cpuset.mems", &wanted.cpuset_mems)] {
         if value.is_empty() {
             continue;
@@ -36,14 +39,14 @@ pub fn files(wanted: &Resources) -> Result<Vec<Limit>, CriError> {
         if !value.bytes().all(|byte| byte.is_ascii_digit() || b",-".contains(&byte)) {
             return Err(CriError::Invalid(format!("{file}: {value:?} is no list of numbers and ranges")));
         }
-        put(file, value.clone());
+        put(file, value.clone(), false);
     }
     for (size, bytes) in &wanted.hugepages {
         if page_bytes(size).is_none() {
             return Err(CriError::Invalid(format!("hugepage size {size:?} is not one like 2MB or 1GB")));
         }
-        put(&format!("hugetlb.{size}.max"), bytes.to_string());
-        put(&format!("hugetlb.{size}.rsvd.max"), bytes.to_string());
+        put(&format!("hugetlb.{size}.max"), bytes.to_string(), false);
+        put(&format!("hugetlb.{size}.rsvd.max"), bytes.to_string(), false);
     }
     for (file, value) in &wanted.unified {
         let plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
@@ -51,7 +54,7 @@ pub fn files(wanted: &Resources) -> Result<Vec<Limit>, CriError> {
         if !plain || !known || file.contains("..") {
             return Err(CriError::Invalid(format!("{file:?} is no file of a cgroup's controller")));
         }
-        put(file, value.clone());
+        put(file, value.clone(), true);
     }
     Ok(all)
 }

@@ -15,7 +15,7 @@
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`, `usage`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `exec`, `attach`, `writable`, `reset`: act
-//! - `cgroup`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
+//! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
 //! - `account`, `log_file`, `memory`, `mount`, `socket`, `wire`: shared with the shim
@@ -38,6 +38,7 @@ mod limits;
 mod nodes;
 pub mod oci;
 mod profile;
+mod rare;
 pub mod record;
 mod reset;
 mod rootfs;

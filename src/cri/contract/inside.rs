@@ -305,9 +305,11 @@ async fn limits_can_be_changed(subject: &Subject) {
     let sandbox = must(runtime.run_pod_sandbox(&subject.pod("limits")).await);
     let mut config = subject.container("limited", &["sleep", "100000"]);
     config.resources = Resources { memory_limit_bytes: 32 << 20, cpu_quota: 20_000, cpu_period: 100_000, ..Resources::default() };
+    config.resources.cpuset_cpus = "0".into();
     let id = must(subject.start(&sandbox, &config).await);
     let show = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
     assert_eq!(exec(subject, &id, show).await, (32u64 << 20).to_string());
+    assert_eq!(exec(subject, &id, "grep Cpus_allowed_list /proc/self/status | cut -f2").await, "0");
     for limit in [64u64 << 20, 16 << 20] {
         let wanted = Resources { memory_limit_bytes: limit, cpu_quota: 50_000, cpu_period: 100_000, ..Resources::default() };
         must(runtime.update_container_resources(&id, &wanted).await);

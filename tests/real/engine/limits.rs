@@ -62,3 +62,38 @@ async fn a_pods_limits_change_while_it_runs() {
     assert!(subject.runtime.update_pod_sandbox_resources(&sandbox, &limit(1 << 30)).await.is_err());
     house.close(subject).await;
 }
+
+/// On cgroup v1 in hierarchies of their own, of which one may be v2's.
+#[tokio::test]
+async fn processors_and_huge_pages_are_limited_for_who_asks() {
+    let house = House::new("rare");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("rare")).await.unwrap();
+    let mut config = subject.container("main", &["sleep", "1000"]);
+    config.resources = Resources { cpuset_cpus: "0".into(), hugepages: [("2MB".to_owned(), 4 << 20)].into(), ..Resources::default() };
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let processors = "grep Cpus_allowed_list /proc/self/status | cut -f2";
+    let first = exec(&subject, &id, "grep Cpus_allowed_list /proc/1/status | cut -f2").await.1;
+    assert_eq!((first.as_str(), exec(&subject, &id, processors).await.1.as_str()), ("0\n", "0\n"));
+    let details = subject.runtime.details(&id).await;
+    let (cgroup, pid) = (details["cgroup"].as_str().unwrap(), details["pid"].to_string());
+    let places = ["hugetlb/CGROUP/hugetlb.2MB.limit_in_bytes", "unified/CGROUP/hugetlb.2MB.max", "CGROUP/hugetlb.2MB.max"];
+    let found =
+        places.map(|place| Path::new("/sys/fs/cgroup").join(place.replace("CGROUP", cgroup))).into_iter().find(|path| path.exists());
+    let file = found.expect("this host has a controller for huge pages");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "4194304\n");
+    let inside = std::fs::read_to_string(file.with_file_name("cgroup.procs")).unwrap();
+    assert!(inside.lines().any(|line| line == pid), "{pid} is none of {inside}");
+    let more = Resources { hugepages: [("2MB".to_owned(), 8 << 20)].into(), ..Resources::default() };
+    subject.runtime.update_container_resources(&id, &more).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "8388608\n");
+    // Beside them, who asks for nothing has every processor.
+    let free = subject.start(&sandbox, &subject.container("free", &["sleep", "1000"])).await.unwrap();
+    let every = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(exec(&subject, &free, "grep -c ^processor /proc/cpuinfo").await.1, format!("{every}\n"));
+    assert_eq!(exec(&subject, &free, processors).await.1 == "0\n", every == 1);
+    let none = Resources { cpuset_cpus: "4000".into(), ..Resources::default() };
+    let refused = subject.runtime.update_container_resources(&id, &none).await.unwrap_err().to_string();
+    assert!(refused.contains("cpuset"), "{refused}");
+    house.close(subject).await;
+}
