@@ -34,7 +34,7 @@ fn run(container: serde_json::Value) -> Result<Vec<(String, String)>, EnvError> 
 fn run_in(pod: &Pod, container: serde_json::Value) -> Result<Vec<(String, String)>, EnvError> {
     let container: Container = serde_json::from_value(container).unwrap();
     let (references, services) = (references(), services());
-    let machine = resources::Machine { cpu_millis: 2000, memory_bytes: 1 << 30, storage_bytes: 0 };
+    let machine = resources::Machine { cpu_millis: 2000, memory_bytes: 1 << 30, storage_bytes: 0, ..Default::default() };
     let around = Surroundings {
         pod,
         references: &references,

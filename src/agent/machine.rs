@@ -1,5 +1,6 @@
 //! Measures this host.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use super::node_plan::{Facts, Pressure};
 use super::resources::Machine;
 use super::{Options, context};
-use crate::cri::Runtime;
+use crate::cri::{Features, Runtime};
 use crate::network::NodeNetwork;
 
 /// Less free memory than this is pressure.
@@ -22,6 +23,7 @@ pub fn machine(data_dir: &Path) -> Machine {
         cpu_millis: i64::try_from(cpus).unwrap_or(1) * 1000,
         memory_bytes: memory("MemTotal:").unwrap_or(0),
         storage_bytes: disk(data_dir).map_or(0, |(total, _)| total),
+        huge_pages: huge_pages(),
     }
 }
 
@@ -41,11 +43,35 @@ pub async fn facts(options: &Options, runtime: &Arc<dyn Runtime>, network: &Arc<
         }
         .to_owned(),
         runtime_version: runtime.version(),
+        handlers: handlers(runtime).await,
         runtime: runtime.status().await,
         network_problems: network.problems().await,
         dns_problem: context::node_dns(options).problem,
         pressure: pressure(data_dir),
     }
+}
+
+/// What each handler of the runtime can do, as far as it says.
+async fn handlers(runtime: &Arc<dyn Runtime>) -> Vec<(String, Features)> {
+    let mut all = Vec::new();
+    for name in runtime.handlers().await {
+        if let Ok(features) = runtime.features(&name).await {
+            all.push((name, features));
+        }
+    }
+    all
+}
+
+/// The sizes of this host's huge pages with what there is of each, in bytes.
+fn huge_pages() -> BTreeMap<u64, i64> {
+    let kib = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok();
+    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let of = |entry: fs::DirEntry| {
+        let bytes = kib(&entry.file_name().to_string_lossy())? << 10;
+        let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse::<i64>().ok()?;
+        Some((bytes, count.saturating_mul(i64::try_from(bytes).ok()?)))
+    };
+    entries.filter_map(of).collect()
 }
 
 fn line(path: &str) -> String {

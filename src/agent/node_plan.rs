@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures,
+    NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
 use super::Options;
-use super::resources::Machine;
-use crate::cri::RuntimeCondition;
+use super::resources::{Machine, page_bytes, pages_resource};
+use crate::cri::{Features, RuntimeCondition};
 use crate::model::Timestamp;
 use crate::model::quantity::Quantity;
 
@@ -30,6 +31,8 @@ pub struct Facts {
     pub architecture: String,
     pub runtime_version: String,
     pub runtime: Vec<RuntimeCondition>,
+    /// What each of the runtime's handlers can do.
+    pub handlers: Vec<(String, Features)>,
     pub network_problems: Vec<String>,
     /// Why pods resolve nothing outside the cluster.
     pub dns_problem: Option<String>,
@@ -66,7 +69,10 @@ pub fn fresh(options: &Options, facts: &Facts, now: Timestamp) -> Node {
 pub fn status(options: &Options, facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let capacity = capacity(options, facts);
     let mut status = old.cloned().unwrap_or_default();
-    status.allocatable = Some(less(&capacity, &options.reserved));
+    status.allocatable = Some(allocatable(&capacity, &options.reserved));
+    status.runtime_handlers = Some(facts.handlers.iter().map(handler).collect()).filter(|all: &Vec<_>| !all.is_empty());
+    let usual = facts.handlers.iter().find(|(name, _)| name.is_empty());
+    status.features = usual.map(|(_, can)| NodeFeatures { supplemental_groups_policy: Some(can.supplemental_groups_policy) });
     status.capacity = Some(capacity);
     status.addresses = Some(addresses(options));
     status.daemon_endpoints =
@@ -120,8 +126,28 @@ fn capacity(options: &Options, facts: &Facts) -> BTreeMap<String, ApiQuantity> {
         ("ephemeral-storage".to_owned(), Quantity::from_bytes(machine.storage_bytes).to_api()),
         ("pods".to_owned(), Quantity::from_units(i64::from(options.max_pods)).to_api()),
     ]);
+    all.extend(machine.huge_pages.iter().map(|(size, bytes)| (pages_resource(*size), Quantity::from_bytes(*bytes).to_api())));
     all.extend(options.capacity.iter().map(|(name, text)| (name.clone(), ApiQuantity(text.clone()))));
     all
+}
+
+/// RuntimeHandler of CRI in the API's words.
+fn handler((name, can): &(String, Features)) -> NodeRuntimeHandler {
+    let features = NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(can.recursive_read_only_mounts),
+        user_namespaces: Some(can.user_namespaces),
+    };
+    NodeRuntimeHandler { name: Some(name.clone()), features: Some(features) }
+}
+
+/// What is not reserved; of the memory also not what is in huge pages, which nothing else can have.
+fn allocatable(capacity: &BTreeMap<String, ApiQuantity>, reserved: &BTreeMap<String, String>) -> BTreeMap<String, ApiQuantity> {
+    let mut rest = less(capacity, reserved);
+    let pages: i64 = capacity.iter().filter(|(name, _)| page_bytes(name).is_some()).map(|(_, all)| Quantity::of(all).bytes()).sum();
+    if let Some(memory) = rest.get_mut("memory").filter(|_| pages > 0) {
+        *memory = Quantity::from_bytes((Quantity::of(memory).bytes() - pages).max(0)).to_api();
+    }
+    rest
 }
 
 fn less(capacity: &BTreeMap<String, ApiQuantity>, reserved: &BTreeMap<String, String>) -> BTreeMap<String, ApiQuantity> {
@@ -215,7 +241,7 @@ mod tests {
 
     fn facts() -> Facts {
         Facts {
-            machine: Machine { cpu_millis: 2000, memory_bytes: 4 << 30, storage_bytes: 100 << 30 },
+            machine: Machine { cpu_millis: 2000, memory_bytes: 4 << 30, storage_bytes: 100 << 30, ..Machine::default() },
             architecture: "amd64".into(),
             runtime: vec![RuntimeCondition { kind: "RuntimeReady".into(), ok: true, reason: String::new(), message: String::new() }],
             ..Facts::default()
@@ -253,6 +279,31 @@ mod tests {
         let (capacity, allocatable) = (status.capacity.unwrap(), status.allocatable.unwrap());
         assert_eq!((capacity["cpu"].0.as_str(), allocatable["cpu"].0.as_str()), ("8", "7500m"));
         assert_eq!(allocatable["memory"].0, "3Gi");
+    }
+
+    #[test]
+    fn huge_pages_are_no_memory_for_others() {
+        let mut facts = facts();
+        facts.machine.huge_pages = [(2 << 20, 1 << 30), (1 << 30, 0)].into();
+        let status = status(&options(), &facts, None, at(0));
+        let (capacity, allocatable) = (status.capacity.unwrap(), status.allocatable.unwrap());
+        for all in [&capacity, &allocatable] {
+            assert_eq!((all["hugepages-2Mi"].0.as_str(), all["hugepages-1Gi"].0.as_str()), ("1Gi", "0"));
+        }
+        assert_eq!((capacity["memory"].0.as_str(), allocatable["memory"].0.as_str()), ("4Gi", "3Gi"));
+    }
+
+    #[test]
+    fn a_node_says_what_its_runtime_can_do() {
+        assert_eq!(status(&options(), &facts(), None, at(0)).features, None, "nothing is known");
+        let mut facts = facts();
+        let can = Features { user_namespaces: true, recursive_read_only_mounts: true, supplemental_groups_policy: true };
+        facts.handlers = vec![(String::new(), can), ("runc".to_owned(), Features { user_namespaces: false, ..can })];
+        let status = status(&options(), &facts, None, at(0));
+        let told = serde_json::to_value(&status).unwrap();
+        let handler = |name: &str, users: bool| serde_json::json!({"name": name, "features": {"recursiveReadOnlyMounts": true, "userNamespaces": users}});
+        assert_eq!(told["runtimeHandlers"], serde_json::json!([handler("", true), handler("runc", false)]));
+        assert_eq!(told["features"], serde_json::json!({"supplementalGroupsPolicy": true}));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Requests and limits as the runtime wants them: cgroup names, shares, quotas, scores. PURE.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceFieldSelector};
 
 use crate::cri::Resources;
@@ -12,6 +14,34 @@ pub struct Machine {
     pub cpu_millis: i64,
     pub memory_bytes: i64,
     pub storage_bytes: i64,
+    /// By the size of a page, in bytes as well.
+    pub huge_pages: BTreeMap<u64, i64>,
+}
+
+/// The resource that pages of a size are, as `hugepages-2Mi`.
+pub fn pages_resource(page_bytes: u64) -> String {
+    format!("hugepages-{}", Quantity::from_bytes(i64::try_from(page_bytes).unwrap_or(i64::MAX)).to_api().0)
+}
+
+/// The size of the pages that a resource is.
+pub fn page_bytes(resource: &str) -> Option<u64> {
+    let size = Quantity::parse(resource.strip_prefix("hugepages-")?).ok()?;
+    u64::try_from(size.bytes()).ok().filter(|size| *size > 0)
+}
+
+/// A page's size as a cgroup's files have it: `2MB`.
+fn page_name(bytes: u64) -> String {
+    let units = [(30, "GB"), (20, "MB"), (10, "KB")];
+    let (shift, unit) = units.into_iter().find(|(shift, _)| bytes % (1 << shift) == 0).unwrap_or((0, "B"));
+    format!("{}{unit}", bytes >> shift)
+}
+
+/// What a container may have of each size of pages; nothing of those that there are and it does not ask for.
+fn huge_pages(container: &Container, machine: &Machine) -> BTreeMap<String, u64> {
+    let none = machine.huge_pages.iter().filter(|(_, there)| **there > 0).map(|(size, _)| (page_name(*size), 0));
+    let limits = container.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
+    let asked = limits.filter_map(|(name, limit)| Some((page_name(page_bytes(name)?), Quantity::of(limit).bytes().unsigned_abs())));
+    none.chain(asked).collect()
 }
 
 const PERIOD: i64 = 100_000;
@@ -37,6 +67,7 @@ pub fn container(spec: &PodSpec, container: &Container, machine: &Machine) -> Re
         memory_limit_bytes: limit("memory").map_or(0, |memory| memory.bytes().unsigned_abs()),
         pids_limit: 0,
         oom_score_adj: oom_score_adj(spec, request("memory").bytes(), machine),
+        hugepages: huge_pages(container, machine),
         ..Resources::default()
     }
 }
@@ -103,7 +134,10 @@ pub fn field(container: &Container, selector: &ResourceFieldSelector, machine: &
         "cpu" => Quantity::from_millis(machine.cpu_millis),
         "memory" => Quantity::from_bytes(machine.memory_bytes),
         "ephemeral-storage" => Quantity::from_bytes(machine.storage_bytes),
-        _ => return Err(format!("unsupported resource {}", selector.resource)),
+        _ => match page_bytes(name) {
+            Some(size) => Quantity::from_bytes(machine.huge_pages.get(&size).copied().unwrap_or(0)),
+            None => return Err(format!("unsupported resource {}", selector.resource)),
+        },
     };
     let amount = match side {
         "limits" => limit(container, name).unwrap_or(whole),
@@ -131,7 +165,7 @@ mod tests {
     }
 
     fn machine() -> Machine {
-        Machine { cpu_millis: 4000, memory_bytes: 8 << 30, storage_bytes: 1 << 30 }
+        Machine { cpu_millis: 4000, memory_bytes: 8 << 30, storage_bytes: 1 << 30, ..Machine::default() }
     }
 
     #[test]
@@ -148,6 +182,20 @@ mod tests {
             assert_eq!(cgroup_parent(&spec, "u"), parent);
             assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit_bytes, got.oom_score_adj), (shares, quota, memory, score), "{c:?}");
         }
+    }
+
+    #[test]
+    fn huge_pages_are_for_who_asks() {
+        let machine = Machine { huge_pages: [(2 << 20, 64 << 20), (1 << 30, 0), (64 << 10, 1 << 20)].into(), ..machine() };
+        let pages = |c: &Container| container(&PodSpec::default(), c, &machine).hugepages.into_iter().collect::<Vec<_>>();
+        let pairs = |list: &[(&str, u64)]| list.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect::<Vec<_>>();
+        assert_eq!(pages(&of(&[], &[])), pairs(&[("2MB", 0), ("64KB", 0)]), "of what there is");
+        let asks = of(&[], &[("hugepages-2Mi", "8Mi"), ("hugepages-1Gi", "1Gi"), ("memory", "1Gi")]);
+        assert_eq!(pages(&asks), pairs(&[("1GB", 1 << 30), ("2MB", 8 << 20), ("64KB", 0)]));
+        for (name, bytes) in [("hugepages-2Mi", Some(2 << 20)), ("hugepages-1Gi", Some(1 << 30)), ("hugepages-x", None), ("memory", None)] {
+            assert_eq!(page_bytes(name), bytes, "{name}");
+        }
+        assert_eq!([2 << 20, 1 << 30, 64 << 10].map(pages_resource), ["hugepages-2Mi", "hugepages-1Gi", "hugepages-64Ki"]);
     }
 
     #[test]
@@ -172,6 +220,7 @@ mod tests {
             ("requests.cpu", "1", "1"),
             ("requests.cpu", "1m", "250"),
             ("limits.cpu", "1", "4"),
+            ("limits.hugepages-2Mi", "1Mi", "0"),
         ];
         for (resource, divisor, want) in table {
             let selector =

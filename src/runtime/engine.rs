@@ -356,9 +356,11 @@ impl Runtime for Engine {
         own.into_iter().chain(self.inner.options.handlers.keys().cloned()).collect()
     }
 
-    async fn features(&self, _handler: &str) -> Result<Features, CriError> {
+    async fn features(&self, handler: &str) -> Result<Features, CriError> {
         let users = blocking(&self.inner, |inner| Ok(inner.users_problem())).await;
-        Ok(Features { user_namespaces: matches!(users, Ok(None)), recursive_read_only_mounts: true, supplemental_groups_policy: true })
+        // Another runtime's containers have none.
+        let user_namespaces = matches!(users, Ok(None)) && !self.inner.options.handlers.contains_key(handler);
+        Ok(Features { user_namespaces, recursive_read_only_mounts: true, supplemental_groups_policy: true })
     }
 
     async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<String, CriError> {

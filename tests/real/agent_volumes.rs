@@ -99,6 +99,24 @@ fn memory_has_the_size_that_was_asked_for() {
 }
 
 #[test]
+fn huge_pages_are_a_volume_of_the_size_that_is_asked_for() {
+    let host = Host::new();
+    let mut pod = pod(json!([{"name": "h", "emptyDir": {"medium": "HugePages"}}]), json!([]));
+    let resources = json!({"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}});
+    pod.spec.as_mut().unwrap().containers[0].resources = Some(serde_json::from_value(resources).unwrap());
+    host.prepare(&pod, &References::default());
+    host.prepare(&pod, &References::default());
+    let dir = host.layout().volume("u1", "h");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.contains(&*dir.to_string_lossy())).unwrap_or_default();
+    assert!(line.contains(" hugetlbfs ") && line.contains("pagesize=2M"), "{line}");
+    assert_eq!(host.mounts().len(), 1, "prepared twice, mounted once");
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o777);
+    volume::tear_down(&host.layout(), "u1").unwrap();
+    assert_eq!(host.mounts(), []);
+}
+
+#[test]
 fn sub_paths_are_bound_and_the_hosts_files_survive_the_end() {
     let host = Host::new();
     let outside = tempfile::tempdir().unwrap();

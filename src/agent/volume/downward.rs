@@ -73,7 +73,7 @@ mod tests {
         let pod = json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u1", "labels": {"b": "2", "a": "1"},
             "annotations": {"note": "say \"hi\"\n\u{a0}ü\u{1}", "empty": ""}},
             "spec": {"containers": [{"name": "main", "resources": {"limits": {"memory": "64Mi"}}}]}});
-        let machine = Machine { cpu_millis: 4000, memory_bytes: 1 << 30, storage_bytes: 1 << 30 };
+        let machine = Machine { cpu_millis: 4000, memory_bytes: 1 << 30, storage_bytes: 1 << 30, ..Machine::default() };
         text(&serde_json::from_value(file).unwrap(), &serde_json::from_value(pod).unwrap(), &machine)
     }
 

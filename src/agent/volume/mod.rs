@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
-use self::plan::{Check, Content, Volume, VolumeError};
+use self::plan::{Check, Content, Medium, Volume, VolumeError};
 use super::beneath;
 use super::config::Layout;
 use super::env;
@@ -70,8 +70,8 @@ fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountErro
     let name = volume.name.as_str();
     match &volume.content {
         Content::Host { path, check } => host_path(name, path, *check),
-        Content::Empty { memory: false, .. } => empty(name, dir, group),
-        Content::Empty { memory: true, size_bytes } => {
+        Content::Empty { medium: Medium::Disk, .. } => empty(name, dir, group),
+        Content::Empty { medium, size_bytes } => {
             directory(name, dir)?;
             if is_mount_point(dir).map_err(io_error(name, "read the mount table"))? {
                 return Ok(());
@@ -79,7 +79,11 @@ fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountErro
             // Mode and group with the mount itself: it is there as a whole or not at all.
             let size = size_bytes.map(|size| format!("size={size},")).unwrap_or_default();
             let of_group = group.map(|group| format!(",gid={group}")).unwrap_or_default();
-            tmpfs(name, dir, &format!("{size}mode={:o}{of_group}", empty_mode(group)))
+            let options = format!("{size}mode={:o}{of_group}", empty_mode(group));
+            match medium {
+                Medium::HugePages(page) => in_memory(name, "hugetlbfs", dir, &format!("pagesize={page},{options}")),
+                _ => in_memory(name, "tmpfs", dir, &options),
+            }
         }
         Content::Files { memory, files } => {
             directory(name, dir)?;
@@ -128,16 +132,17 @@ fn empty(volume: &str, dir: &Path, group: Option<u32>) -> Result<(), MountError>
     make().map_err(io_error(volume, "make its directory"))
 }
 
-fn tmpfs(volume: &str, dir: &Path, options: &str) -> Result<(), MountError> {
+fn in_memory(volume: &str, kind: &str, dir: &Path, options: &str) -> Result<(), MountError> {
     let options = std::ffi::CString::new(options).unwrap_or_default();
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount("tmpfs", dir, "tmpfs", flags, options.as_c_str()).map_err(|errno| io_error(volume, "mount a tmpfs")(errno.into()))
+    let mounted = rustix::mount::mount(kind, dir, kind, flags, options.as_c_str());
+    mounted.map_err(|errno| io_error(volume, format!("mount a {kind}"))(errno.into()))
 }
 
 /// A tmpfs with room for `bytes` more than it holds, and for little else.
 fn memory_for(volume: &str, dir: &Path, bytes: u64) -> Result<(), MountError> {
     if !is_mount_point(dir).map_err(io_error(volume, "read the mount table"))? {
-        return tmpfs(volume, dir, &format!("size={bytes},mode=755"));
+        return in_memory(volume, "tmpfs", dir, &format!("size={bytes},mode=755"));
     }
     let room = rustix::fs::statvfs(dir).map_err(|errno| io_error(volume, "look at its tmpfs")(errno.into()))?;
     let wanted = (room.f_blocks - room.f_bfree) * room.f_frsize + bytes;
@@ -360,7 +365,7 @@ mod tests {
     fn a_directory_is_made_once_and_keeps_its_content() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout { data_dir: dir.path().to_owned() };
-        let volumes = [Volume { name: "scratch".into(), content: Content::Empty { memory: false, size_bytes: None } }];
+        let volumes = [Volume { name: "scratch".into(), content: Content::Empty { medium: Medium::Disk, size_bytes: None } }];
         prepare(&pod(), &[], &layout).unwrap();
         assert!(exist(&layout, "u1") && !complete(&pod(), &layout));
         prepare(&pod(), &volumes, &layout).unwrap();
@@ -438,7 +443,7 @@ mod tests {
     fn a_half_made_empty_dir_is_made_anew() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout { data_dir: dir.path().to_owned() };
-        let volumes = [Volume { name: "scratch".into(), content: Content::Empty { memory: false, size_bytes: None } }];
+        let volumes = [Volume { name: "scratch".into(), content: Content::Empty { medium: Medium::Disk, size_bytes: None } }];
         // A crash before it had its mode: it does not have its name yet either.
         fs::create_dir_all(layout.volumes("u1").join(".scratch.new")).unwrap();
         assert!(layout.volume("u1", "scratch").symlink_metadata().is_err());

@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec,
 
 use super::downward;
 use crate::agent::env::References;
-use crate::agent::resources::Machine;
+use crate::agent::resources::{Machine, page_bytes};
+use crate::model::pod::{all_containers, container_requests};
 use crate::model::quantity::Quantity;
 
 /// One volume of a pod.
@@ -21,12 +22,21 @@ pub struct Volume {
 /// What it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A directory of the pod's own, in memory if asked for.
-    Empty { memory: bool, size_bytes: Option<u64> },
+    /// A directory of the pod's own.
+    Empty { medium: Medium, size_bytes: Option<u64> },
     /// A path of the host.
     Host { path: PathBuf, check: Check },
     /// Files that the agent writes, by relative path. All but a ConfigMap's only ever in memory.
     Files { memory: bool, files: BTreeMap<PathBuf, File> },
+}
+
+/// `emptyDir.medium`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    Disk,
+    Memory,
+    /// Pages of so many bytes.
+    HugePages(u64),
 }
 
 /// `hostPath.type`.
@@ -66,6 +76,8 @@ pub enum VolumeError {
     Path { volume: String, path: String },
     #[error("volume {volume}: file {path}: {cause}")]
     Told { volume: String, path: String, cause: String },
+    #[error("volume {volume}: {cause}")]
+    Pages { volume: String, cause: String },
     #[error("volume {0}: this kind of volume is not supported")]
     Unsupported(String),
 }
@@ -113,10 +125,9 @@ pub fn tells_of_pod(spec: &PodSpec) -> bool {
 fn content(volume: &ApiVolume, pod: &Pod, ground: Ground<'_>) -> Result<Content, VolumeError> {
     if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().map(Quantity::of).filter(|limit| !limit.is_zero());
-        return Ok(Content::Empty {
-            memory: source.medium.as_deref() == Some("Memory"),
-            size_bytes: limit.map(|q| q.bytes().unsigned_abs()),
-        });
+        let medium = medium(source.medium.as_deref().unwrap_or_default(), pod)
+            .map_err(|cause| VolumeError::Pages { volume: volume.name.clone(), cause })?;
+        return Ok(Content::Empty { medium, size_bytes: limit.map(|q| q.bytes().unsigned_abs()) });
     }
     if let Some(source) = &volume.host_path {
         return Ok(Content::Host { path: Path::new("/").join(&source.path), check: check(source.type_.as_deref().unwrap_or_default()) });
@@ -139,9 +150,27 @@ fn content(volume: &ApiVolume, pod: &Pod, ground: Ground<'_>) -> Result<Content,
     // A volume without a source is an emptyDir.
     let value = serde_json::to_value(volume).unwrap_or_default();
     if value.as_object().is_none_or(|fields| fields.len() <= 1) {
-        return Ok(Content::Empty { memory: false, size_bytes: None });
+        return Ok(Content::Empty { medium: Medium::Disk, size_bytes: None });
     }
     Err(VolumeError::Unsupported(volume.name.clone()))
+}
+
+/// Where an emptyDir is. Huge pages are of a size that the pod's containers ask for; the only one, where none is named.
+fn medium(name: &str, pod: &Pod) -> Result<Medium, String> {
+    let Some(named) = name.strip_prefix("HugePages") else {
+        return Ok(if name == "Memory" { Medium::Memory } else { Medium::Disk });
+    };
+    let containers = pod.spec.iter().flat_map(all_containers);
+    let asked = containers.flat_map(|container| container_requests(container.resources.as_ref()).into_keys());
+    let sizes: BTreeSet<u64> = asked.filter_map(|resource| page_bytes(&resource)).collect();
+    match (named.strip_prefix('-'), sizes.iter().copied().collect::<Vec<_>>().as_slice()) {
+        (None, [only]) => Ok(Medium::HugePages(*only)),
+        (None, _) => Err("medium HugePages needs containers that ask for pages of exactly one size".to_owned()),
+        (Some(size), _) => {
+            let wanted = page_bytes(&format!("hugepages-{size}")).filter(|wanted| sizes.contains(wanted));
+            wanted.map(Medium::HugePages).ok_or_else(|| format!("medium {name} needs a container that asks for hugepages-{size}"))
+        }
+    }
 }
 
 fn check(type_: &str) -> Check {
@@ -331,12 +360,25 @@ mod tests {
 
     #[test]
     fn sources_become_contents() {
-        assert_eq!(one(json!({})), Ok(Content::Empty { memory: false, size_bytes: None }));
+        assert_eq!(one(json!({})), Ok(Content::Empty { medium: Medium::Disk, size_bytes: None }));
         let memory = one(json!({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}));
-        assert_eq!(memory, Ok(Content::Empty { memory: true, size_bytes: Some(1 << 20) }));
+        assert_eq!(memory, Ok(Content::Empty { medium: Medium::Memory, size_bytes: Some(1 << 20) }));
         let host = one(json!({"hostPath": {"path": "/srv", "type": "Directory"}}));
         assert_eq!(host, Ok(Content::Host { path: "/srv".into(), check: Check::Directory }));
         assert_eq!(one(json!({"nfs": {"server": "s", "path": "/"}})), Err(VolumeError::Unsupported("v".into())));
+    }
+
+    #[test]
+    fn huge_pages_are_of_a_size_that_is_asked_for() {
+        let of = |medium: &str, limits: Value| {
+            let pod: Pod =
+                serde_json::from_value(json!({"spec": {"containers": [{"name": "a", "resources": {"limits": limits}}]}})).unwrap();
+            super::medium(medium, &pod)
+        };
+        let (small, both) = (json!({"hugepages-2Mi": "4Mi"}), json!({"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"}));
+        assert_eq!(of("HugePages", small.clone()), Ok(Medium::HugePages(2 << 20)));
+        assert_eq!(of("HugePages-1Gi", both.clone()), Ok(Medium::HugePages(1 << 30)));
+        assert!(of("HugePages", both).is_err() && of("HugePages", json!({})).is_err() && of("HugePages-1Gi", small).is_err());
     }
 
     #[test]

@@ -14,7 +14,6 @@ use crate::cri::wire::sandbox::namespaces_from_wire;
 use crate::cri::wire::{self, container, sandbox, status};
 use crate::cri::{ContainerStatus, CriError, Namespaces, PodSandbox, PodSandboxConfig};
 use crate::model::Timestamp;
-use crate::runtime::oci::OWN;
 
 type Answer<T> = Result<Response<T>, Status>;
 pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -186,17 +185,19 @@ impl Core {
         }
         // The conditions say what is wrong.
         let can = self.runtime.features("").await.unwrap_or_default();
-        let features = wire::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: can.recursive_read_only_mounts,
-            user_namespaces: can.user_namespaces,
-        };
-        // Another runtime's own affair, which nobody has asked it.
-        let of = |usual: bool| if usual { features } else { wire::RuntimeHandlerFeatures::default() };
-        let handler = |name: String| wire::RuntimeHandler { features: Some(of(name.is_empty() || name == OWN)), name };
+        let mut runtime_handlers = Vec::new();
+        for name in self.runtime.handlers().await {
+            let can = self.runtime.features(&name).await.unwrap_or_default();
+            let features = wire::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: can.recursive_read_only_mounts,
+                user_namespaces: can.user_namespaces,
+            };
+            runtime_handlers.push(wire::RuntimeHandler { name, features: Some(features) });
+        }
         Ok(wire::StatusResponse {
             status: Some(wire::RuntimeStatus { conditions: conditions.collect() }),
             info,
-            runtime_handlers: self.runtime.handlers().await.into_iter().map(handler).collect(),
+            runtime_handlers,
             features: Some(wire::RuntimeFeatures {
                 supplemental_groups_policy: can.supplemental_groups_policy,
                 ..wire::RuntimeFeatures::default()

@@ -96,7 +96,10 @@ fn sysctl(name: &Value, _: &Value) -> Option<String> {
 const VOLUME: &[Row] = &[
     ("name emptyDir.sizeLimit hostPath.path hostPath.type", Acts),
     ("emptyDir", Check(size_on_disk)),
-    ("emptyDir.medium", Only(&["Memory"], "an emptyDir is on the node's disk or in memory (`Memory`)")),
+    (
+        "emptyDir.medium",
+        Only(&MEDIA, "an emptyDir is on the node's disk, in memory (`Memory`) or in huge pages (`HugePages`, `HugePages-2Mi`)"),
+    ),
     ("emptyDir.mode", Refused("the mode of an emptyDir is not supported yet")),
     ("configMap.name configMap.optional configMap.defaultMode", Acts),
     ("configMap.items[].key configMap.items[].path configMap.items[].mode", Acts),
@@ -115,6 +118,8 @@ const VOLUME: &[Row] = &[
     ("awsElasticBlockStore azureDisk azureFile cephfs cinder flexVolume flocker gcePersistentDisk", Refused(NO_CLOUD_DISK)),
     ("gitRepo glusterfs photonPersistentDisk portworxVolume quobyte rbd scaleIO storageos vsphereVolume", Refused(NO_CLOUD_DISK)),
 ];
+
+const MEDIA: [&str; 6] = ["Memory", "HugePages", "HugePages-2Mi", "HugePages-1Gi", "HugePages-64Ki", "HugePages-32Mi"];
 
 /// Below `projected.sources[]`.
 const PROJECTION: &[Row] = &[
@@ -163,8 +168,11 @@ const CONTAINER: &[Row] = &[
     ("ports[].hostPort", Acts),
     ("ports[].hostIP", Check(host_ip)),
     ("resources.limits.cpu resources.limits.memory resources.requests.cpu resources.requests.memory", Acts),
+    ("resources.limits.hugepages-2Mi resources.limits.hugepages-1Gi resources.limits.hugepages-64Ki resources.limits.hugepages-32Mi", Acts),
+    ("resources.requests.hugepages-2Mi resources.requests.hugepages-1Gi", Acts),
+    ("resources.requests.hugepages-64Ki resources.requests.hugepages-32Mi", Acts),
     ("resources.limits.ephemeral-storage resources.requests.ephemeral-storage", Refused("disk space is not limited yet")),
-    ("resources.limits.* resources.requests.*", Refused("only `cpu` and `memory` are supported yet")),
+    ("resources.limits.* resources.requests.*", Refused("only `cpu`, `memory` and huge pages (`hugepages-2Mi`) are supported yet")),
     ("resources.claims", Refused("dynamic resource allocation is not supported")),
     // Resources of running containers never change here.
     ("resizePolicy", Harmless),

@@ -158,8 +158,10 @@ fn what_pods_do_not_get_has_a_reason() {
         ),
         (
             Kind::Pod,
-            pod(json!({"volumes": [{"name": "v", "emptyDir": {"medium": "HugePages"}}]})),
-            "spec.volumes[0].emptyDir.medium: Forbidden: an emptyDir is on the node's disk or in memory (`Memory`)",
+            pod(
+                json!({"volumes": [{"name": "v", "emptyDir": {"medium": "Floppy"}}, {"name": "w", "emptyDir": {"medium": "HugePages-2Mi"}}]}),
+            ),
+            "spec.volumes[0].emptyDir.medium: Forbidden: an emptyDir is on the node's disk, in memory (`Memory`) or in huge pages (`HugePages`, `HugePages-2Mi`)",
         ),
         (
             Kind::Pod,

@@ -22,15 +22,24 @@ pub(super) fn quantity(field: &ApiQuantity, path: &Path<'_>, errors: &mut Errors
 }
 
 pub(super) fn requirements(it: &ResourceRequirements, path: &Path<'_>, errors: &mut Errors) {
-    let limits = list(it.limits.as_ref(), &path.child("limits"), errors);
-    let at = path.child("requests");
-    for (name, request) in list(it.requests.as_ref(), &at, errors) {
-        if let Some(limit) = limits.get(name)
-            && request > *limit
-        {
-            let detail = format!("must be less than or equal to {name} limit of {limit}");
-            errors.invalid(&at, &request.to_string(), &detail);
+    let (limits_at, at) = (path.child("limits"), path.child("requests"));
+    let limits = list(it.limits.as_ref(), &limits_at, errors);
+    let requests = list(it.requests.as_ref(), &at, errors);
+    for (name, request) in &requests {
+        match limits.get(name) {
+            Some(limit) if is_huge_pages(name) && request != limit => {
+                errors.invalid(&at, &request.to_string(), &format!("must be equal to {name} limit of {limit}"));
+            }
+            Some(limit) if request > limit => {
+                errors.invalid(&at, &request.to_string(), &format!("must be less than or equal to {name} limit of {limit}"));
+            }
+            None if is_huge_pages(name) => errors.required(&limits_at, "Limit must be set for non overcommitable resources"),
+            _ => {}
         }
+    }
+    let names: Vec<&str> = limits.into_keys().chain(requests.into_keys()).collect();
+    if names.iter().any(|name| is_huge_pages(name)) && !names.iter().any(|name| matches!(*name, "cpu" | "memory")) {
+        errors.forbidden(path, "HugePages require cpu or memory");
     }
 }
 
@@ -57,5 +66,10 @@ pub(super) fn list<'a>(
 }
 
 fn is_standard(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
+    matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_huge_pages(name)
+}
+
+/// What is given out once only.
+fn is_huge_pages(name: &str) -> bool {
+    name.starts_with("hugepages-")
 }

@@ -248,6 +248,21 @@ const POD_RULES: &[(&str, &str, &str)] = &[
     ),
     (
         "/spec/containers/0/resources",
+        r#"{"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}, "requests": {"hugepages-2Mi": "2Mi"}}"#,
+        "spec.containers[0].resources.requests: Invalid value: \"2Mi\": must be equal to hugepages-2Mi limit of 4Mi",
+    ),
+    (
+        "/spec/containers/0/resources",
+        r#"{"limits": {"hugepages-2Mi": "4Mi"}}"#,
+        "spec.containers[0].resources: Forbidden: HugePages require cpu or memory",
+    ),
+    (
+        "/spec/containers/0/resources",
+        r#"{"requests": {"cpu": "1", "hugepages-2Mi": "4Mi"}}"#,
+        "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
+    ),
+    (
+        "/spec/containers/0/resources",
         r#"{"limits": {"cpu": "lots"}, "requests": {"cpu": "1"}}"#,
         "spec.containers[0].resources.limits[cpu]: Invalid value: \"lots\": quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
     ),

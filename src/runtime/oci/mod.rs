@@ -16,5 +16,3 @@ pub mod config;
 pub(super) mod handler;
 pub mod life;
 pub mod state;
-
-pub use handler::OWN;
