@@ -14,6 +14,7 @@ use super::dns::NodeDns;
 use super::events::Recorder;
 use super::references::Fetcher;
 use super::resources::Machine;
+use super::storage::Registry;
 use crate::clock::Clock;
 use crate::cri::{Images, Runtime};
 use crate::network::NodeNetwork;
@@ -32,6 +33,7 @@ pub struct Context {
     pub events: Recorder,
     pub cluster: Cluster,
     pub gate: Gate,
+    pub storage: Registry,
     pub pulls: Semaphore,
 }
 

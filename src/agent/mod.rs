@@ -8,6 +8,7 @@
 //! - `options` (pure), `context`: everything host-global; what all parts share
 //! - `pull`: the step that fetches an image; `image_plan` (pure), `image_gc`: which images go when the disk fills up
 //! - `log_plan` (pure), `log_rotation`: logs of a runtime that does not keep them within their limits
+//! - `storage_plan` (pure), `storage`: pods that take more of the disk than they may
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server, through `objects`
 //! - `identity`: joining, and renewing the certificate
@@ -58,6 +59,8 @@ pub mod resources;
 pub mod security;
 pub mod status;
 pub mod status_writer;
+pub mod storage;
+pub mod storage_plan;
 pub mod volume;
 pub mod worker;
 
@@ -101,6 +104,7 @@ pub async fn run_with_clock(
         events: recorder,
         cluster: context::Cluster::default(),
         gate: context::Gate::default(),
+        storage: storage::Registry::default(),
         pulls: Semaphore::new(options.parallel_pulls.max(1)),
         client,
         runtime,
@@ -120,6 +124,7 @@ pub async fn run_with_clock(
             follow::network(context.clone(), reconnected.clone(), node_changed.clone()),
             image_gc::run(context.clone()),
             log_rotation::run(context.clone()),
+            storage::run(context.clone()),
             write_events,
         )
     };

@@ -66,6 +66,8 @@ pub struct Memory {
     pub probes: BTreeMap<String, ProbeView>,
     /// When this process first saw that the pod is being deleted.
     pub deletion_seen: Option<Timestamp>,
+    /// Why it has to go: it takes more of the disk than it may.
+    pub evicted: Option<String>,
 }
 
 /// What an attempt was about.

@@ -119,6 +119,8 @@ pub enum Terminal {
     Already,
     /// activeDeadlineSeconds.
     Deadline,
+    /// It takes more than it may.
+    Evicted(String),
     /// Every main container has ended and the policy restarts none, or an init container failed for good.
     Done,
 }
@@ -131,6 +133,9 @@ pub fn terminal(pod: &Pod, seen: &ObservedPod, now: Timestamp) -> Option<Termina
     }
     if deadline(spec, seen).is_some_and(|at| at <= now) {
         return Some(Terminal::Deadline);
+    }
+    if let Some(why) = &seen.memory.evicted {
+        return Some(Terminal::Evicted(why.clone()));
     }
     let over =
         |c: &Container| seen.latest(&c.name).is_some_and(|found| has_ended(found) && !model::restartable(spec, &c.name, exit_code(found)));
@@ -238,6 +243,8 @@ impl Planner<'_> {
     fn stop(&mut self, container: &ContainerStatus, reason: Reason) {
         let grace = match &self.pod.metadata.deletion_timestamp {
             Some(_) => Grace::Until(self.deadline_of_deletion()),
+            // What takes too much is not asked for long.
+            None if self.seen.memory.evicted.is_some() => Grace::Seconds(1),
             None => Grace::Seconds(seconds(self.spec.termination_grace_period_seconds.unwrap_or(30))),
         };
         self.steps.push(Step::StopContainer { name: container.metadata.name.clone(), id: container.id.clone(), grace, reason });

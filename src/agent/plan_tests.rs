@@ -686,6 +686,15 @@ fn the_deadline_ends_a_pod() {
     assert_eq!(plan.status.reason.as_deref(), Some("DeadlineExceeded"));
 }
 
+#[test]
+fn who_takes_too_much_is_evicted() {
+    let mut seen = with(seen(true), [c("main", 0, "img:1").running()]);
+    seen.memory.evicted = Some("too much".into());
+    let plan = check(&pod(json!({})), &seen, 5, &["stop main-0 1s Killing"]);
+    phase_is(&plan, "Failed");
+    assert_eq!((plan.status.reason.as_deref(), plan.status.message.as_deref()), (Some("Evicted"), Some("too much")));
+}
+
 // ---- status ----
 
 #[test]

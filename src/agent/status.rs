@@ -27,7 +27,7 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
     let [inits, mains] = shortened(inits, mains);
     let phase = match terminal {
         Some(Terminal::Already) => status.phase.clone().unwrap_or_else(|| "Failed".to_owned()),
-        Some(Terminal::Deadline) => "Failed".to_owned(),
+        Some(Terminal::Deadline | Terminal::Evicted(_)) => "Failed".to_owned(),
         Some(Terminal::Done) | None => phase(spec, &inits, &mains, ended).to_owned(),
     };
     match terminal {
@@ -35,6 +35,9 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
         Some(Terminal::Deadline) => {
             status.reason = Some("DeadlineExceeded".to_owned());
             status.message = Some("Pod was active on the node longer than the specified deadline".to_owned());
+        }
+        Some(Terminal::Evicted(why)) => {
+            (status.reason, status.message) = (Some("Evicted".to_owned()), Some(why.clone()));
         }
         Some(Terminal::Done) | None => (status.reason, status.message) = (None, None),
     }

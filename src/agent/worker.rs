@@ -144,6 +144,7 @@ impl Worker {
             self.context.gate.change(|waiting| {
                 waiting.lost.remove(uid(&desired.pod));
             });
+            self.context.storage.forget(uid(&desired.pod));
             return None;
         }
         if !desired.known && !self.gone {
@@ -217,6 +218,7 @@ impl Worker {
         if desired.pod.metadata.deletion_timestamp.is_some() {
             self.memory.deletion_seen.get_or_insert_with(|| self.context.clock.now());
         }
+        self.memory.evicted = self.context.storage.watch(&desired.pod, &self.wake);
         seen.memory = self.memory.clone();
         seen.last_status = observe::merge(self.own_status.as_ref(), desired.pod.status.as_ref());
         seen.starting = self.under_way.values().any(|makes| *makes);

@@ -216,6 +216,7 @@ const SEAMS: &[&str] = &[
     "src/store/watch.rs",
     "src/driver.rs",
     "src/clock.rs",
+    "src/footprint.rs",
     "src/config.rs",
     "src/cri/mod.rs",
     "src/cri/streaming/mod.rs",
@@ -224,7 +225,7 @@ const SEAMS: &[&str] = &[
 ];
 /// Seams whose values stand beside their trait.
 const VALUES: &[&str] = &["src/network/mod.rs", "src/sync/source.rs"];
-const SEAM_BOXES: &[&str] = &["store", "driver", "clock", "cri", "network", "tls", "config"];
+const SEAM_BOXES: &[&str] = &["store", "driver", "clock", "footprint", "cri", "network", "tls", "config"];
 /// The places that know which implementation is which.
 const ROOTS: &[&str] = &["assemble", "main", "lib"];
 

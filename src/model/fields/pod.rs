@@ -95,7 +95,6 @@ fn sysctl(name: &Value, _: &Value) -> Option<String> {
 
 const VOLUME: &[Row] = &[
     ("name emptyDir.sizeLimit hostPath.path hostPath.type", Acts),
-    ("emptyDir", Check(size_on_disk)),
     (
         "emptyDir.medium",
         Only(&MEDIA, "an emptyDir is on the node's disk, in memory (`Memory`) or in huge pages (`HugePages`, `HugePages-2Mi`)"),
@@ -141,13 +140,6 @@ const DOWNWARD: &[Row] = &[
 
 const NO_FILE_OWNERS: &str = "owners of single files are not supported yet";
 
-/// Only memory is a file system of its own, with a size.
-fn size_on_disk(empty_dir: &Value, _: &Value) -> Option<String> {
-    let on_disk = empty_dir["medium"].as_str().unwrap_or_default().is_empty();
-    let limited = empty_dir["sizeLimit"].as_str().is_some_and(|limit| limit != "0");
-    (on_disk && limited).then(|| "`sizeLimit` needs `medium: Memory`: disk space is not limited yet".to_owned())
-}
-
 const NO_CLOUD_DISK: &str = "this volume type is not supported: emptyDir, hostPath, configMap, secret, downwardAPI and projected are";
 
 const CONTAINER: &[Row] = &[
@@ -171,8 +163,11 @@ const CONTAINER: &[Row] = &[
     ("resources.limits.hugepages-2Mi resources.limits.hugepages-1Gi resources.limits.hugepages-64Ki resources.limits.hugepages-32Mi", Acts),
     ("resources.requests.hugepages-2Mi resources.requests.hugepages-1Gi", Acts),
     ("resources.requests.hugepages-64Ki resources.requests.hugepages-32Mi", Acts),
-    ("resources.limits.ephemeral-storage resources.requests.ephemeral-storage", Refused("disk space is not limited yet")),
-    ("resources.limits.* resources.requests.*", Refused("only `cpu`, `memory` and huge pages (`hugepages-2Mi`) are supported yet")),
+    ("resources.limits.ephemeral-storage resources.requests.ephemeral-storage", Acts),
+    (
+        "resources.limits.* resources.requests.*",
+        Refused("only `cpu`, `memory`, `ephemeral-storage` and huge pages (`hugepages-2Mi`) are supported yet"),
+    ),
     ("resources.claims", Refused("dynamic resource allocation is not supported")),
     // Resources of running containers never change here.
     ("resizePolicy", Harmless),

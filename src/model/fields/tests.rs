@@ -179,12 +179,6 @@ fn some_fields_depend_on_others() {
     let pod = |spec: Value| json!({"spec": spec});
     let sysctl = refused(Kind::Pod, &pod(json!({"securityContext": {"sysctls": [{"name": "kernel.panic", "value": "1"}]}})));
     assert!(sysctl[0].starts_with("spec.securityContext.sysctls[0].name: Forbidden: sysctl \"kernel.panic\" is not one of"), "{sysctl:?}");
-    let volume = |source: Value| pod(json!({"volumes": [{"name": "v", "emptyDir": source}]}));
-    assert_eq!(
-        refused(Kind::Pod, &volume(json!({"sizeLimit": "1Gi"}))),
-        ["spec.volumes[0].emptyDir: Forbidden: `sizeLimit` needs `medium: Memory`: disk space is not limited yet"]
-    );
-    assert_eq!(refused(Kind::Pod, &volume(json!({"sizeLimit": "1Gi", "medium": "Memory"}))), Vec::<String>::new());
 }
 
 #[test]
