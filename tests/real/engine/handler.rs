@@ -81,7 +81,7 @@ async fn a_device_made_there_cannot_be_opened() {
     let id = subject.start(&sandbox, &config).await.unwrap();
     let ended = subject.until_exited(&id).await;
     let said = log_text(&ended.log_path);
-    assert!(said.contains("made\n") && said.contains("Operation not permitted") && said.ends_with("zero\n"), "{said}");
+    assert!(said.contains("made\n") && said.contains("Operation not permitted") && said.contains("zero\n"), "{said}");
     house.close(subject).await;
 }
 
