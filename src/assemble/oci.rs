@@ -75,28 +75,29 @@ fn say(value: &Value) {
 }
 
 fn create(args: &CreateArgs) -> anyhow::Result<Create> {
-    standard_streams_only(&args.ends)?;
+    are_open(args.ends.preserve_fds)?;
     if args.no_pivot {
         bail!("--no-pivot is not supported: the root is always changed by pivot_root");
     }
-    let CreateArgs { id, bundle, ends: ProcessArgs { pid_file, console_socket, .. }, .. } = args.clone();
-    Ok(Create { id, bundle, pid_file, console_socket })
+    let CreateArgs { id, bundle, ends: ProcessArgs { pid_file, console_socket, preserve_fds }, .. } = args.clone();
+    Ok(Create { id, bundle, pid_file, console_socket, more_fds: preserve_fds })
 }
 
 fn exec(args: &ExecArgs) -> anyhow::Result<Exec> {
-    standard_streams_only(&args.ends)?;
-    let ExecArgs { id, command, process, tty, detach, ends: ProcessArgs { pid_file, console_socket, .. } } = args.clone();
+    are_open(args.ends.preserve_fds)?;
+    let ExecArgs { id, command, process, tty, detach, ends: ProcessArgs { pid_file, console_socket, preserve_fds } } = args.clone();
     if process.is_none() && command.is_empty() {
         bail!("there is neither a command nor --process");
     }
-    Ok(Exec { id, process, args: command, tty, pid_file, console_socket, detach })
+    Ok(Exec { id, process, args: command, tty, pid_file, console_socket, detach, more_fds: preserve_fds })
 }
 
-fn standard_streams_only(ends: &ProcessArgs) -> anyhow::Result<()> {
-    if ends.preserve_fds > 0 {
-        bail!("--preserve-fds is not supported: a process gets the standard streams only");
+/// Where one is not, something of ours would be there next. So this comes before anything is opened.
+fn are_open(more: u32) -> anyhow::Result<()> {
+    match (3..=2_u32.saturating_add(more)).find(|fd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err()) {
+        Some(fd) => bail!("--preserve-fds {more}: descriptor {fd} is not open"),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn read_resources(path: &std::path::Path) -> anyhow::Result<Value> {
@@ -139,10 +140,10 @@ fn features() -> Value {
         "ociVersionMin": "1.0.0", "ociVersionMax": OCI_VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
             "seccomp": {"enabled": true}, "apparmor": {"enabled": false}, "selinux": {"enabled": false},
-            "intelRdt": {"enabled": false}, "mountExtensions": {"idmap": {"enabled": false}},
+            "intelRdt": {"enabled": false}, "mountExtensions": {"idmap": {"enabled": true}},
         },
     })
 }

@@ -178,7 +178,7 @@ pub struct ProcessArgs {
     /// Hand the terminal to this socket
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
-    /// Refused unless 0
+    /// Hand over so many descriptors beside the standard ones, from 3 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
 }

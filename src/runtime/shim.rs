@@ -93,15 +93,15 @@ impl Program {
     }
 
     /// Starts the program for a container without a pod, on the caller's standard streams; returns the socket on which it
-    /// answers. It ends when the container's first process is there.
-    pub fn spawn_lone(&self, lone: &Lone, fds: &[BorrowedFd<'_>]) -> Result<(UnixStream, Child), ShimError> {
+    /// answers. It ends when the container's first process is there, which has `more` of our descriptors from 3 on.
+    pub fn spawn_lone(&self, lone: &Lone, fds: &[BorrowedFd<'_>], more: u32) -> Result<(UnixStream, Child), ShimError> {
         let (ours, theirs) = UnixStream::pair().map_err(ShimError::Start)?;
         rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).map_err(|errno| ShimError::Start(errno.into()))?;
         let memory = self.sealed.as_ref().map(|fd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())));
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for program in memory.iter().chain([&self.path]) {
             let mut command = Command::new(program);
-            command.arg0("podbay-shim").arg("lone").arg(theirs.as_raw_fd().to_string()).env_clear();
+            command.arg0("podbay-shim").arg("lone").arg(theirs.as_raw_fd().to_string()).arg(more.to_string()).env_clear();
             match command.spawn() {
                 Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => last = cause,
                 spawned => {

@@ -255,6 +255,6 @@ fn finish(process: &Process, standard: [BorrowedFd<'_>; 3], is_first: bool, sync
         process::take_own_null_device()?;
     }
     // Closed, not marked: until exec, paths of the image are opened, and /proc/self/fd/N is one.
-    sys::close_all_but(sync).attempt(|| "close what is ours")?;
+    sys::close_all_but(sync, 3).attempt(|| "close what is ours")?;
     process::become_program(process)
 }

@@ -18,6 +18,7 @@
 
 mod account;
 mod attach;
+mod copy;
 mod delegate;
 mod init;
 mod launch;
@@ -57,7 +58,8 @@ fn main() {
     // A pod's title has a slash in it.
     let mut words = std::env::args().skip(1);
     if words.next().as_deref() == Some("lone") {
-        sys::exit_now(lone::run(words.next().as_deref().unwrap_or_default()));
+        let (socket, more) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        sys::exit_now(lone::run(&socket, &more));
     }
     sys::close_from(3);
     let result = start();

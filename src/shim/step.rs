@@ -13,9 +13,10 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
+use crate::copy::copy_tree;
 use crate::sys;
 use crate::users::Users;
-use crate::wire::{Attach, Failed, Filesystem, Node, OpenTree, Overlay, Step};
+use crate::wire::{Attach, Failed, Filesystem, Node, OpenTree, Overlay, Remount, Step};
 
 /// Names what was attempted.
 pub trait Attempt<T> {
@@ -57,8 +58,13 @@ pub fn carry_out(steps: &[Step], users: Option<&Users>) -> Result<(), Failed> {
 }
 
 /// The same, with something of others' before the last one.
-pub fn carry_out_before(steps: &[Step], last: &Step, before: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
-    let mut builder = Builder::default();
+pub fn carry_out_before(
+    steps: &[Step],
+    last: &Step,
+    users: Option<&Users>,
+    before: impl FnOnce() -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let mut builder = Builder { users, ..Builder::default() };
     steps.iter().try_for_each(|step| builder.step(step))?;
     before()?;
     builder.step(last)
@@ -93,6 +99,7 @@ impl Builder<'_> {
             Step::ReadOnly(step) => self.read_only(&step.path),
             Step::Root(root) => self.directory(&root.path),
             Step::Node(node) => self.node(node),
+            Step::Remount(remount) => self.remount(remount),
             Step::Pivot(_) => self.pivot(),
             Step::Seal(_) => sys::mount_setattr(self.root()?.as_fd(), false, u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), 0)
                 .attempt(|| "make the root read-only"),
@@ -175,7 +182,7 @@ impl Builder<'_> {
         let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).attempt(what)?;
         mount_on(&tree, &target).attempt(what)?;
         self.root = Some(tree);
-        Ok(())
+        self.users.map_or(Ok(()), Users::make_files_as_root)
     }
 
     fn node(&mut self, node: &Node) -> Result<(), Failed> {
@@ -192,9 +199,34 @@ impl Builder<'_> {
         let target = self.make_target(&fs.target, FileType::Directory, false)?;
         // What is mounted hides what was known.
         self.parent = None;
-        match new_filesystem(&fs.kind, &fs.options, fs.attributes) {
-            Err(_) if fs.optional => Ok(()),
-            result => result.and_then(|mount| mount_on(&mount, &target)).attempt(|| format!("mount {} on {}", fs.kind, fs.target)),
+        let what = || format!("mount {} on {}", fs.kind, fs.target);
+        let mut options = fs.options.clone();
+        if fs.kind == "tmpfs" && !options.iter().any(|(name, _)| name == "mode") {
+            // Whoever could use the directory can use what hides it.
+            let mode = rustix::fs::fstat(&target).attempt(what)?.st_mode & 0o7777;
+            options.push(("mode".to_owned(), format!("{mode:o}")));
+        }
+        let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        let later = if fs.copy_up { fs.attributes & read_only } else { 0 };
+        let mount = match new_filesystem(&fs.kind, &options, fs.attributes & !later) {
+            Err(_) if fs.optional => return Ok(()),
+            result => result.attempt(what)?,
+        };
+        if fs.copy_up {
+            copy_tree(&target, &mount).attempt(|| format!("copy {} into the {} on it", fs.target, fs.kind))?;
+        }
+        if later != 0 {
+            sys::mount_setattr(mount.as_fd(), false, later, 0).attempt(what)?;
+        }
+        mount_on(&mount, &target).attempt(what)
+    }
+
+    fn remount(&self, remount: &Remount) -> Result<(), Failed> {
+        let what = || format!("change the mount on {}", remount.path);
+        let target = self.lookup(&remount.path, false)?.attempt(what)?;
+        match sys::remount(target.as_fd(), remount.set, remount.clear) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Err(refuse(what(), "nothing is mounted there")),
+            result => result.attempt(what),
         }
     }
 

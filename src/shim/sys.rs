@@ -69,6 +69,12 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, set: u64, propagati
     mount::set(mount, recursive, &mount::Attributes { set, clear, propagation, users: 0 })
 }
 
+/// Changes attributes of a mount that is there, and of none below it.
+pub fn remount(mount: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
+    let clear = clear | if set & ACCESS_TIMES == 0 { 0 } else { ACCESS_TIMES };
+    mount::set(mount, false, &mount::Attributes { set, clear, ..mount::Attributes::default() })
+}
+
 /// Installs a seccomp filter given as `sock_filter` instructions.
 pub fn seccomp(instructions: &[u8]) -> io::Result<()> {
     let mut filter: Vec<libc::sock_filter> = instructions
@@ -113,11 +119,11 @@ pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Closes every descriptor but the standard three and this one: at the very start, before the program owns another, or in a
-/// child that ends in exec or `exit_now`.
-pub fn close_all_but(socket: &UnixStream) -> io::Result<()> {
+/// Closes every descriptor from `first` on but this one: at the very start, before the program owns another, or in a child
+/// that ends in exec or `exit_now`.
+pub fn close_all_but(socket: &UnixStream, first: u32) -> io::Result<()> {
     let kept = u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?;
-    let ranges = [(3, kept.saturating_sub(1)), (kept.saturating_add(1), u32::MAX)];
+    let ranges = [(first, kept.saturating_sub(1)), (first.max(kept.saturating_add(1)), u32::MAX)];
     for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
         // SAFETY: nobody owns the closed descriptors yet, or the caller's child uses none of them again and never returns
         // to the frames that own them, so no owner of one is ever dropped.
@@ -148,7 +154,7 @@ pub fn inherited_socket(number: i32) -> UnixStream {
 /// used again.
 pub fn close_from(first: u32) {
     // SAFETY: called at the very start, before the program owns a descriptor above the standard three, and in the pod's
-    // init, which never returns to the frames that own others.
+    // init and a hook's child, which never return to the frames that own others.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
 }
 

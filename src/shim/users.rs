@@ -14,13 +14,14 @@ use rustix::process::{Gid, Uid, WaitOptions};
 use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
 use crate::step::{Attempt, refuse};
-use crate::wire::{Failed, IdRange};
+use crate::wire::{Failed, IdMap, IdRange, Step};
 use crate::{mount, socket, sys};
 
-/// A user namespace whose ids are this range of the host's.
+/// A user namespace and its ids.
 pub struct Users {
-    pub namespace: OwnedFd,
-    pub range: IdRange,
+    namespace: OwnedFd,
+    pub uids: Vec<IdMap>,
+    pub gids: Vec<IdMap>,
 }
 
 /// Its first process: makes the namespaces that belong to it, and sets what only it may set there.
@@ -32,38 +33,76 @@ pub struct Founder {
 /// What a founder is told to do.
 type Sysctls = Vec<(String, String)>;
 
-/// Makes a user namespace and, in it, the namespaces of `flags`, which this process enters.
+/// Makes a user namespace of one range and, in it, the namespaces of `flags`, which this process enters.
 pub fn found(range: &IdRange, flags: CloneFlags) -> Result<(Users, Founder), Failed> {
-    let what = || "make the pod's user namespace";
     if range.host == 0 || range.length == 0 || range.host.checked_add(range.length).is_none() {
-        return Err(refuse(what(), format!("{} ids from {} on are no range for a pod", range.length, range.host)));
+        let cause = format!("{} ids from {} on are no range for a pod", range.length, range.host);
+        return Err(refuse("make the pod's user namespace", cause));
     }
-    let (ours, theirs) = UnixStream::pair().attempt(what)?;
-    let (pid, pidfd) = match sys::fork(libc::CLONE_NEWUSER as u64, None).attempt(what)? {
-        sys::Side::Parent { pid, pidfd } => (pid, pidfd),
-        sys::Side::Child => {
-            drop(ours);
-            live(&theirs, flags);
-            sys::exit_now(0)
-        }
+    let all = [IdMap { inside: 0, host: range.host, length: range.length }];
+    make(&all, &all, flags)
+}
+
+/// The same with any ids.
+pub fn make(uids: &[IdMap], gids: &[IdMap], flags: CloneFlags) -> Result<(Users, Founder), Failed> {
+    let (founder, pidfd) = Founder::start(libc::CLONE_NEWUSER as u64, None, flags)?;
+    for (file, all) in [("uid_map", uids), ("gid_map", gids)] {
+        let lines: String = all.iter().map(|map| format!("{} {} {}\n", map.inside, map.host, map.length)).collect();
+        // In one piece: the kernel takes no second one.
+        std::fs::write(format!("/proc/{}/{file}", founder.pid), &lines).attempt(|| format!("map ids ({file}: {})", lines.trim_end()))?;
+    }
+    founder.establish(&pidfd, flags)
+}
+
+/// The same in a user namespace that is there.
+pub fn join(namespace: &OwnedFd, flags: CloneFlags) -> Result<(Users, Founder), Failed> {
+    let (founder, pidfd) = Founder::start(0, Some(namespace), flags)?;
+    founder.establish(&pidfd, flags)
+}
+
+fn read_map(path: &str) -> Result<Vec<IdMap>, Failed> {
+    let text = std::fs::read_to_string(path).attempt(|| format!("read {path}"))?;
+    let map = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+        Some(IdMap { inside: numbers.next()??, host: numbers.next()??, length: numbers.next()?? })
     };
-    drop(theirs);
-    let founder = Founder { socket: ours, pid };
-    let line = format!("0 {} {}\n", range.host, range.length);
-    for map in ["uid_map", "gid_map"] {
-        std::fs::write(format!("/proc/{pid}/{map}"), &line).attempt(|| format!("map {} ids from {} on", range.length, range.host))?;
-    }
-    founder.order(&Sysctls::new())?;
-    let path = format!("/proc/{pid}/ns/user");
-    let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(what)?;
-    let types = ThreadNameSpaceType::from_bits_retain(u32::try_from(flags.bits()).unwrap_or(0));
-    if !types.is_empty() {
-        rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), types).attempt(|| "enter the pod's namespaces")?;
-    }
-    Ok((Users { namespace, range: range.clone() }, founder))
+    text.lines().map(|line| map(line).ok_or_else(|| refuse(format!("read {path}"), "it has other lines"))).collect()
+}
+
+/// What an id inside is outside.
+fn on_host(all: &[IdMap], id: u32) -> Option<u32> {
+    let map = all.iter().find(|map| id.checked_sub(map.inside).is_some_and(|above| above < map.length))?;
+    map.host.checked_add(id - map.inside)
 }
 
 impl Founder {
+    /// Forks it; `within`: a namespace to enter first.
+    fn start(fork: u64, within: Option<&OwnedFd>, flags: CloneFlags) -> Result<(Self, OwnedFd), Failed> {
+        let what = || "make a user namespace";
+        let (ours, theirs) = UnixStream::pair().attempt(what)?;
+        match sys::fork(fork, None).attempt(what)? {
+            sys::Side::Parent { pid, pidfd } => Ok((Self { socket: ours, pid }, pidfd)),
+            sys::Side::Child => {
+                drop(ours);
+                live(&theirs, within, flags);
+                sys::exit_now(0)
+            }
+        }
+    }
+
+    /// Has it make its namespaces, and enters them.
+    fn establish(self, pidfd: &OwnedFd, flags: CloneFlags) -> Result<(Users, Self), Failed> {
+        self.order(&Sysctls::new())?;
+        let path = format!("/proc/{}/ns/user", self.pid);
+        let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).attempt(|| "open the user namespace")?;
+        let types = ThreadNameSpaceType::from_bits_retain(u32::try_from(flags.bits()).unwrap_or(0));
+        if !types.is_empty() {
+            rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), types).attempt(|| "enter the user namespace's own")?;
+        }
+        let [uids, gids] = ["uid_map", "gid_map"].map(|file| read_map(&format!("/proc/{}/{file}", self.pid)));
+        Ok((Users { namespace, uids: uids?, gids: gids? }, self))
+    }
+
     fn order(&self, sysctls: &Sysctls) -> Result<(), Failed> {
         let what = || "found the pod's namespaces";
         socket::send(&self.socket, sysctls, &[]).attempt(what)?;
@@ -81,11 +120,16 @@ impl Founder {
 }
 
 /// The founder's life: it answers twice, with an empty failure where all went well.
-fn live(socket: &UnixStream, flags: CloneFlags) {
+fn live(socket: &UnixStream, within: Option<&OwnedFd>, flags: CloneFlags) {
+    let enter = |namespace: &OwnedFd| {
+        let entered = rustix::thread::move_into_thread_name_spaces(namespace.as_fd(), ThreadNameSpaceType::USER);
+        entered.attempt(|| "enter the user namespace")
+    };
     let mut first = true;
     while let Ok((sysctls, _)) = socket::receive::<Sysctls>(socket) {
         let done = if std::mem::take(&mut first) {
-            become_root().and_then(|()| unshare(flags).attempt(|| "make the pod's namespaces"))
+            let entered = within.map_or(Ok(()), enter).and_then(|()| become_root());
+            entered.and_then(|()| unshare(flags).attempt(|| "make the user namespace's own"))
         } else {
             sysctls.iter().try_for_each(|(name, value)| write_sysctl(name, value))
         };
@@ -102,36 +146,71 @@ pub fn write_sysctl(name: &str, value: &str) -> Result<(), Failed> {
 
 /// Root of the namespace this process is in. It keeps its capabilities there.
 fn become_root() -> Result<(), Failed> {
-    let what = || "become root of the pod";
+    let what = || "become root of the user namespace";
     rustix::thread::set_thread_groups(&[]).attempt(what)?;
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).attempt(what)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).attempt(what)
 }
 
 impl Users {
+    /// Its root, outside.
+    fn root(&self) -> Result<(u32, u32), Failed> {
+        let ids = on_host(&self.uids, 0).zip(on_host(&self.gids, 0));
+        ids.ok_or_else(|| refuse("use the user namespace", "it has no id 0"))
+    }
+
     /// Goes in for good; `flags`: namespaces to make there.
     pub fn enter(&self, standard: &[BorrowedFd<'_>], flags: CloneFlags) -> Result<(), Failed> {
-        let (uid, gid) = (Uid::from_raw(self.range.host), Gid::from_raw(self.range.host));
+        let (uid, gid) = self.root()?;
         for fd in standard {
             // A pipe of ours is to be opened by its name (/dev/stdout): somebody in the pod has to own it.
             if rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo) {
-                rustix::fs::fchown(fd, Some(uid), Some(gid)).attempt(|| "hand the standard streams over")?;
+                let given = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                given.attempt(|| "hand the standard streams over")?;
             }
         }
-        let what = || "enter the pod's user namespace";
+        let what = || "enter the user namespace";
         rustix::thread::move_into_thread_name_spaces(self.namespace.as_fd(), ThreadNameSpaceType::USER).attempt(what)?;
         become_root()?;
         unshare(flags).attempt(what)
     }
 
-    /// What this process makes from now on in file systems belongs to the pod's root. It gives up nothing.
+    /// What this process makes from now on in file systems belongs to that root. It gives up nothing.
     pub fn make_files_as_root(&self) -> Result<(), Failed> {
-        nix::unistd::setfsgid(nix::unistd::Gid::from_raw(self.range.host));
-        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(self.range.host));
-        let what = || "make files for the pod's root";
+        let (uid, gid) = self.root()?;
+        nix::unistd::setfsgid(nix::unistd::Gid::from_raw(gid));
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(uid));
+        let what = || "make files for the user namespace's root";
         let mut sets = rustix::thread::capabilities(None).attempt(what)?;
         sets.effective = sets.permitted & CapabilitySet::all();
         rustix::thread::set_capabilities(None, sets).attempt(what)
+    }
+
+    /// Makes the owners in a step, which are ids inside, those outside: it is carried out there.
+    pub fn translate(&self, step: &mut Step) -> Result<(), Failed> {
+        let find = |all: &[IdMap], id: u32| {
+            on_host(all, id).ok_or_else(|| refuse("carry out the plan", format!("{id} is no id of the user namespace")))
+        };
+        match step {
+            Step::Filesystem(fs) => {
+                for (name, value) in &mut fs.options {
+                    let all = match name.as_str() {
+                        "uid" => &self.uids,
+                        "gid" => &self.gids,
+                        _ => continue,
+                    };
+                    if let Ok(id) = value.parse() {
+                        *value = find(all, id)?.to_string();
+                    }
+                }
+                Ok(())
+            }
+            Step::Node(node) => {
+                (node.uid, node.gid) = (find(&self.uids, node.uid)?, find(&self.gids, node.gid)?);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Shows the files of a mount, which nothing else sees yet, with the pod's ids.
@@ -143,5 +222,30 @@ impl Users {
             }
             result => result.attempt(what),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Filesystem, Node};
+
+    #[test]
+    fn ids_in_steps_become_the_hosts() {
+        let uids = vec![IdMap { inside: 0, host: 1000, length: 1 }, IdMap { inside: 1, host: 100_000, length: 9 }];
+        let gids = vec![IdMap { inside: 0, host: 2000, length: 10 }];
+        assert_eq!([0, 1, 9, 10, u32::MAX].map(|id| on_host(&uids, id)), [Some(1000), Some(100_000), Some(100_008), None, None]);
+        let namespace = std::fs::File::open("/proc/self/ns/user").unwrap().into();
+        let users = Users { namespace, uids, gids };
+        let options =
+            |uid: &str| vec![("mode".to_owned(), "5".to_owned()), ("uid".to_owned(), uid.to_owned()), ("gid".to_owned(), "5".to_owned())];
+        let mut step = Step::from(Filesystem { options: options("2"), ..Filesystem::default() });
+        users.translate(&mut step).unwrap();
+        let Step::Filesystem(made) = &step else { panic!() };
+        assert_eq!(made.options[1..].iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["100001", "2005"]);
+        let mut node = Step::from(Node { gid: 3, ..Node::default() });
+        users.translate(&mut node).unwrap();
+        assert!(matches!(node, Step::Node(Node { uid: 1000, gid: 2003, .. })));
+        assert!(users.translate(&mut Filesystem { options: options("10"), ..Filesystem::default() }.into()).is_err());
     }
 }

@@ -481,6 +481,7 @@ choice! {
         11 Seal,
         12 Root,
         13 Node,
+        14 Remount,
     }
 }
 
@@ -523,6 +524,8 @@ message! {
         target: String,
         /// No failure when the kernel has none of it.
         optional: bool,
+        /// Begins with a copy of what it hides.
+        copy_up: bool,
     }
 
     /// Puts an opened tree into the container.
@@ -531,7 +534,7 @@ message! {
         target: String,
         /// MOUNT_ATTR_* bits to set, on all mounts below as well.
         attributes: u64,
-        /// MS_PRIVATE, MS_SLAVE or MS_SHARED.
+        /// MS_PRIVATE, MS_SLAVE, MS_SHARED or MS_UNBINDABLE.
         propagation: u64,
         /// Links of the image are followed (inside it); else refused.
         follow: bool,
@@ -580,6 +583,14 @@ message! {
         uid: u32,
         gid: u32,
     }
+
+    /// Changes a mount that is there.
+    Remount {
+        path: String,
+        /// MOUNT_ATTR_* bits.
+        set: u64,
+        clear: u64,
+    }
 }
 
 message! {
@@ -604,6 +615,16 @@ message! {
         /// Of its terminal; 0: not said.
         columns: u32,
         rows: u32,
+        /// Ids of the user namespace to make, or that the one to enter is to have; of it are the ids in the steps, too.
+        uids: Vec<IdMap>,
+        gids: Vec<IdMap>,
+    }
+
+    /// Ids from `inside` on of a user namespace, and where they begin outside.
+    IdMap {
+        inside: u32,
+        host: u32,
+        length: u32,
     }
 
     /// A program to run at some moment.

@@ -6,8 +6,8 @@ use oci_spec::runtime::{self as oci, LinuxNamespaceType, Spec};
 
 use super::super::capability;
 use super::super::wire::{
-    Attach, Cgroup, Directory, Filesystem, Launch, LogFile, MakePrivate, Mask, OpenTree, Overlay, Pivot, Process, ReadOnly, Rlimit, Root,
-    Seal, Sets, Step, Symlink, User,
+    Attach, Cgroup, Directory, Filesystem, Launch, LogFile, MakePrivate, Mask, OpenTree, Overlay, Pivot, Process, ReadOnly, Remount,
+    Rlimit, Root, Seal, Sets, Step, Symlink, User,
 };
 use crate::cri::IdRange;
 
@@ -19,6 +19,7 @@ const NO_ACCESS_TIME: u64 = 0x10;
 const STRICT_ACCESS_TIME: u64 = 0x20;
 const NO_DIRECTORY_ACCESS_TIME: u64 = 0x80;
 const NO_LINKS: u64 = 0x20_0000;
+const UNBINDABLE: u64 = 1 << 17;
 const PRIVATE: u64 = 1 << 18;
 const SLAVE: u64 = 1 << 19;
 const SHARED: u64 = 1 << 20;
@@ -208,16 +209,17 @@ fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
 impl Steps<'_> {
     fn mount(&mut self, mount: &oci::Mount) {
         let target = text(mount.destination());
-        let (attributes, propagation, rest) = options(mount.options().as_deref().unwrap_or_default());
-        let recursive = mount.options().iter().flatten().any(|option| option == "rbind");
-        let binds = recursive || mount.options().iter().flatten().any(|option| option == "bind");
+        let all = mount.options().as_deref().unwrap_or_default();
+        let says = |wanted: &str| all.iter().any(|option| option == wanted);
+        let Options { attributes, cleared, propagation, rest } = options(all);
+        let recursive = says("rbind");
         match mount.typ().as_deref() {
-            kind if binds || kind == Some("bind") => {
+            _ if says("remount") => self.then.push(Remount { path: target, set: attributes, clear: cleared & !attributes }.into()),
+            kind if recursive || says("bind") || kind == Some("bind") => {
                 let source = mount.source().as_deref().map(text).unwrap_or_default();
-                let id_mapped = mount.uid_mappings().is_some();
+                let id_mapped = says("idmap") || mount.uid_mappings().as_ref().is_some_and(|all| !all.is_empty());
                 let tree = OpenTree { source, recursive, id_mapped, ..OpenTree::default() };
-                let deep = mount.options().iter().flatten().any(|option| option == "rro");
-                let only_top = if deep { 0 } else { attributes & READ_ONLY };
+                let only_top = if says("rro") { 0 } else { attributes & READ_ONLY };
                 self.bind(tree, Attach { slot: 0, target, attributes, propagation, follow: true, only_top });
             }
             Some("cgroup" | "cgroup2") => self.cgroup(&target, attributes),
@@ -227,7 +229,7 @@ impl Steps<'_> {
                 let attributes = attributes | if nodes && !self.place.privileged { NO_DEVICES } else { 0 };
                 let optional = kind == "mqueue";
                 let options = rest.into_iter().map(|option| self.on_host(option)).collect();
-                self.then.push(Filesystem { kind, options, attributes, target, optional }.into());
+                self.then.push(Filesystem { kind, options, attributes, target, optional, copy_up: says("tmpcopyup") }.into());
                 if nodes {
                     self.devices();
                 }
@@ -244,8 +246,8 @@ impl Steps<'_> {
 
     fn bind(&mut self, tree: OpenTree, attach: Attach) {
         let slot = u32::try_from(self.open.len() + self.private.len()).unwrap_or(u32::MAX);
-        let is_private = attach.propagation == 0 || attach.propagation == PRIVATE;
-        let propagation = if is_private { 0 } else { attach.propagation };
+        let is_private = matches!(attach.propagation, 0 | PRIVATE | UNBINDABLE);
+        let propagation = if attach.propagation == PRIVATE { 0 } else { attach.propagation };
         let opened = if is_private { &mut self.private } else { &mut self.open };
         opened.push(OpenTree { slot, ..tree }.into());
         self.then.push(Attach { slot, propagation, ..attach }.into());
@@ -279,7 +281,7 @@ impl Steps<'_> {
     fn cgroup(&mut self, target: &str, attributes: u64) {
         let new = |kind: &str, options: &[(&str, &str)], attributes, target: String| {
             let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            Filesystem { kind: kind.into(), options, attributes, target, optional: true }.into()
+            Filesystem { kind: kind.into(), options, attributes, target, optional: true, copy_up: false }.into()
         };
         if let [(_, only)] = self.place.own_cgroups.as_slice()
             && self.place.controllers.is_empty()
@@ -305,9 +307,19 @@ impl Steps<'_> {
     }
 }
 
-/// Mount attributes, propagation, and what is left for the file system.
-fn options(all: &[String]) -> (u64, u64, Vec<(String, String)>) {
-    let (mut attributes, mut propagation, mut rest) = (0, 0, Vec::new());
+/// What a mount's options say.
+#[derive(Default)]
+struct Options {
+    attributes: u64,
+    /// Attributes that are denied by name.
+    cleared: u64,
+    propagation: u64,
+    /// What is left for the file system.
+    rest: Vec<(String, String)>,
+}
+
+fn options(all: &[String]) -> Options {
+    let Options { mut attributes, mut cleared, mut propagation, mut rest } = Options::default();
     for option in all {
         match option.as_str() {
             "ro" | "rro" => attributes |= READ_ONLY,
@@ -321,14 +333,19 @@ fn options(all: &[String]) -> (u64, u64, Vec<(String, String)>) {
             "private" | "rprivate" => propagation = PRIVATE,
             "slave" | "rslave" => propagation = SLAVE,
             "shared" | "rshared" => propagation = SHARED,
-            "rw" | "bind" | "rbind" | "newinstance" | "suid" | "dev" | "exec" | "relatime" | "atime" | "diratime" | "defaults" => {}
+            "unbindable" | "runbindable" => propagation = UNBINDABLE,
+            "rw" => cleared |= READ_ONLY,
+            "suid" => cleared |= NO_SUID,
+            "dev" => cleared |= NO_DEVICES,
+            "exec" => cleared |= NO_EXEC,
+            "bind" | "rbind" | "newinstance" | "relatime" | "atime" | "diratime" | "defaults" | "idmap" | "remount" | "tmpcopyup" => {}
             other => {
                 let (key, value) = other.split_once('=').unwrap_or((other, ""));
                 rest.push((key.to_owned(), value.to_owned()));
             }
         }
     }
-    (attributes, propagation, rest)
+    Options { attributes, cleared, propagation, rest }
 }
 
 #[cfg(test)]

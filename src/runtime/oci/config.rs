@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::capability;
 use super::super::launch::plan::{self, Place};
-use super::super::wire::{Hook, Lone, Node, Process, Sets, Step, User, VERSION};
+use super::super::wire::{Hook, IdMap, Lone, Node, Process, Sets, Step, User, VERSION};
 use crate::cri::{Resources, UNLIMITED};
 
 /// Why a bundle is not run.
@@ -23,14 +23,12 @@ pub enum ConfigError {
 }
 
 /// Fields that are refused where they say something: `[]` leads into a list.
-const REFUSED: [&str; 33] = [
+const REFUSED: [&str; 29] = [
     "process.scheduler",
     "process.ioPriority",
     "process.execCPUAffinity",
     "process.apparmorProfile",
     "process.selinuxLabel",
-    "linux.uidMappings",
-    "linux.gidMappings",
     "linux.timeOffsets",
     "linux.netDevices",
     "linux.mountLabel",
@@ -54,13 +52,31 @@ const REFUSED: [&str; 33] = [
     "linux.resources.network",
     "linux.resources.rdma",
     "linux.seccomp.listenerPath",
-    "mounts[].uidMappings",
-    "mounts[].gidMappings",
     "vm",
 ];
 
-/// Mount options that would need more than a flag.
-const REFUSED_OPTIONS: [&str; 6] = ["tmpcopyup", "idmap", "ridmap", "remount", "unbindable", "runbindable"];
+/// What may be said beside `remount`: of the mount itself, and nothing of its file system.
+const REMOUNT_OPTIONS: [&str; 16] = [
+    "remount",
+    "bind",
+    "ro",
+    "rw",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "strictatime",
+    "nodiratime",
+    "relatime",
+    "nosymfollow",
+    "defaults",
+];
+
+/// A user namespace takes no more lines of ids (user_namespaces(7)).
+const MOST_RANGES: usize = 340;
 
 fn says_something(value: &Value) -> bool {
     match value {
@@ -98,19 +114,42 @@ pub fn check(raw: &Value) -> Result<(), ConfigError> {
     }
     for namespace in step(&raw["linux"], "namespaces[]") {
         match namespace["type"].as_str().unwrap_or_default() {
-            "user" => return refuse("linux.namespaces: user".into(), ": containers run in the host's user namespace"),
             "time" => return refuse("linux.namespaces: time".into(), ""),
             _ => {}
         }
     }
-    for mount in step(raw, "mounts[]") {
-        for option in step(mount, "options[]").into_iter().filter_map(Value::as_str) {
-            if REFUSED_OPTIONS.contains(&option) {
-                return refuse(format!("mounts: the option {option} of {}", mount["destination"]), "");
-            }
+    step(raw, "mounts[]").into_iter().try_for_each(|mount| check_mount(mount, &raw["linux"]))
+}
+
+/// Its ids are those of the container's user namespace, and its options fit what it is.
+fn check_mount(mount: &Value, linux: &Value) -> Result<(), ConfigError> {
+    let refuse = |what: String, why: &str| {
+        let field = format!("mounts: {what} of {}", mount["destination"]);
+        Err(ConfigError::Unsupported { field, why: why.to_owned() })
+    };
+    let options: Vec<&str> = step(mount, "options[]").into_iter().filter_map(Value::as_str).collect();
+    let users = step(linux, "namespaces[]").into_iter().any(|namespace| namespace["type"] == "user");
+    for ids in ["uidMappings", "gidMappings"] {
+        if says_something(&mount[ids]) && mount[ids] != linux[ids] {
+            return refuse(ids.to_owned(), ": other ids than the container's");
         }
     }
-    Ok(())
+    let says = |option: &str| options.contains(&option);
+    let mapped = says("idmap") || says_something(&mount["uidMappings"]);
+    let binds = says("bind") || says("rbind") || mount["type"] == "bind";
+    if says("ridmap") {
+        return refuse("the option ridmap".to_owned(), ": ids are mapped of a mount, not of those below it");
+    }
+    if mapped && !(binds && users) {
+        return refuse("the option idmap".to_owned(), ": it wants a bind mount and a user namespace");
+    }
+    if says("tmpcopyup") && (binds || mount["type"] != "tmpfs") {
+        return refuse("the option tmpcopyup".to_owned(), ": it is no tmpfs");
+    }
+    match options.iter().find(|option| !REMOUNT_OPTIONS.contains(option)) {
+        Some(option) if says("remount") => refuse(format!("the option {option}"), ": with `remount`, which changes flags"),
+        _ => Ok(()),
+    }
 }
 
 /// Where things of one container are on this host.
@@ -228,10 +267,14 @@ pub fn lone(spec: &Spec, ground: Ground) -> Result<Lone, ConfigError> {
     for namespace in linux.namespaces().iter().flatten() {
         let bit = bit(namespace.typ());
         match namespace.path() {
+            // Nobody enters the user namespace that he is in.
+            Some(_) if namespace.typ() == LinuxNamespaceType::User && ground.hosts & bit != 0 => {}
             Some(path) => join.push((namespace_path(path)?, bit)),
             None => new |= bit,
         }
     }
+    let users = bit(LinuxNamespaceType::User);
+    let (uids, gids) = ids(&linux, new & users != 0, join.iter().any(|(_, bit)| *bit == users))?;
     if new & nix::libc::CLONE_NEWNS as u32 == 0 {
         return Err(invalid("linux.namespaces: a mount namespace of its own is needed"));
     }
@@ -261,7 +304,31 @@ pub fn lone(spec: &Spec, ground: Ground) -> Result<Lone, ConfigError> {
         stay: false,
         columns: size.and_then(|size| u32::try_from(size.width()).ok()).unwrap_or(0),
         rows: size.and_then(|size| u32::try_from(size.height()).ok()).unwrap_or(0),
+        uids,
+        gids,
     })
+}
+
+/// The ids of the user namespace, if there is one; of one that is joined they may be left out.
+fn ids(linux: &oci::Linux, new: bool, joined: bool) -> Result<(Vec<IdMap>, Vec<IdMap>), ConfigError> {
+    let of = |field: &str, all: &Option<Vec<oci::LinuxIdMapping>>| {
+        let all: Vec<IdMap> = all.iter().flatten().map(id_map).collect();
+        let invalid = |text: &str| Err(ConfigError::Invalid(format!("linux.{field}: {text}")));
+        let is_whole = |map: &IdMap| map.inside.checked_add(map.length).is_some() && map.host.checked_add(map.length).is_some();
+        match all.as_slice() {
+            [] if !new => Ok(all),
+            [_, ..] if !new && !joined => invalid("there is no user namespace"),
+            some if some.len() > MOST_RANGES => invalid("more ranges than a user namespace takes"),
+            some if !some.iter().all(is_whole) => invalid("a range ends beyond the last id"),
+            some if !some.iter().any(|map| map.inside == 0 && map.length > 0) => invalid("no range has the id 0"),
+            _ => Ok(all),
+        }
+    };
+    Ok((of("uidMappings", linux.uid_mappings())?, of("gidMappings", linux.gid_mappings())?))
+}
+
+fn id_map(map: &oci::LinuxIdMapping) -> IdMap {
+    IdMap { inside: map.container_id(), host: map.host_id(), length: map.size() }
 }
 
 /// An empty one would stand for a descriptor.
@@ -280,8 +347,9 @@ pub fn bit(kind: LinuxNamespaceType) -> u32 {
         LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
         LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
         LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
         // Refused before.
-        LinuxNamespaceType::User | LinuxNamespaceType::Time => 0,
+        LinuxNamespaceType::Time => 0,
     };
     bit as u32
 }
@@ -356,9 +424,12 @@ mod tests {
             (json!({"process": {"scheduler": {"policy": "SCHED_FIFO"}}}), "process.scheduler"),
             (json!({"linux": {"resources": {"cpu": {"burst": 5}}}}), "linux.resources.cpu.burst"),
             (json!({"linux": {"resources": {"blockIO": {"weight": 10}}}}), "blockIO.weight"),
-            (json!({"linux": {"namespaces": [{"type": "user"}]}}), "namespaces: user"),
-            (json!({"mounts": [{"destination": "/a"}, {"uidMappings": [{"size": 1}]}]}), "mounts[].uidMappings"),
-            (json!({"mounts": [{"destination": "/a", "options": ["tmpcopyup"]}]}), "tmpcopyup of \"/a\""),
+            (json!({"linux": {"namespaces": [{"type": "time"}]}}), "namespaces: time"),
+            (json!({"mounts": [{"destination": "/a"}, {"destination": "/b", "uidMappings": [{"size": 1}]}]}), "uidMappings of \"/b\""),
+            (json!({"mounts": [{"destination": "/a", "type": "bind", "options": ["tmpcopyup"]}]}), "tmpcopyup of \"/a\""),
+            (json!({"mounts": [{"destination": "/a", "type": "bind", "options": ["idmap"]}]}), "idmap of \"/a\""),
+            (json!({"mounts": [{"destination": "/a", "options": ["rbind", "ridmap"]}]}), "ridmap of \"/a\""),
+            (json!({"mounts": [{"destination": "/a", "options": ["remount", "size=5"]}]}), "size=5 of \"/a\""),
         ] {
             let refused = check(&config).map_err(|error| error.to_string());
             assert!(refused.as_ref().is_err_and(|text| text.contains(expected)), "{expected}: {refused:?}");
@@ -367,6 +438,31 @@ mod tests {
             "linux": {"resources": {"cpu": {"burst": null, "realtimeRuntime": 0}, "rdma": {}, "memory": {"disableOOMKiller": false}},
             "timeOffsets": null, "intelRdt": {}, "namespaces": [{"type": "pid"}]}, "com.example/new": 1});
         assert_eq!(check(&empty), Ok(()));
+    }
+
+    #[test]
+    fn ids_are_those_of_a_user_namespace_that_has_a_root() {
+        let of = |ids: serde_json::Value, new, joined| {
+            let linux: oci::Linux = serde_json::from_value(json!({"uidMappings": ids, "gidMappings": ids})).unwrap();
+            super::ids(&linux, new, joined).map(|(uids, gids)| (uids.len(), gids.len())).map_err(|error| error.to_string())
+        };
+        let range = |inside: u32, host: u32, size: u32| json!({"containerID": inside, "hostID": host, "size": size});
+        let two = json!([range(0, 1000, 1), range(1, 100_000, 65_536)]);
+        assert_eq!(
+            [of(two.clone(), true, false), of(two.clone(), false, true), of(json!([]), false, true)],
+            [Ok((2, 2)), Ok((2, 2)), Ok((0, 0))]
+        );
+        let many: Vec<_> = (0..341).map(|id| range(id, 5000 + id, 1)).collect();
+        for (ids, new, expected) in [
+            (two, false, "there is no user namespace"),
+            (json!([]), true, "no range has the id 0"),
+            (json!([range(1, 1000, 9)]), true, "no range has the id 0"),
+            (json!([range(0, u32::MAX, 9)]), true, "beyond the last id"),
+            (json!(many), true, "more ranges"),
+        ] {
+            let refused = of(ids, new, false);
+            assert!(refused.as_ref().is_err_and(|text| text.contains(expected)), "{expected}: {refused:?}");
+        }
     }
 
     #[test]

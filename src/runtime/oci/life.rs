@@ -84,6 +84,8 @@ pub struct Create {
     pub bundle: PathBuf,
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    /// So many of our descriptors beside the standard ones are the container's.
+    pub more_fds: u32,
 }
 
 /// A command to run in a container.
@@ -97,6 +99,7 @@ pub struct Exec {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
     pub detach: bool,
+    pub more_fds: u32,
 }
 
 /// A container that is there.
@@ -208,7 +211,8 @@ impl Runtime {
         let tty = spec.process().as_ref().and_then(oci::Process::terminal).unwrap_or(false);
         let console = console(tty, wanted.console_socket.as_deref())?;
         let lone = config::lone(&spec, ground)?;
-        let (socket, mut child) = Program::load(&self.shim)?.spawn_lone(&lone, console.as_ref().map(AsFd::as_fd).as_slice())?;
+        let (socket, mut child) =
+            Program::load(&self.shim)?.spawn_lone(&lone, console.as_ref().map(AsFd::as_fd).as_slice(), wanted.more_fds)?;
         let pid = started(&socket)?;
         child.wait().map_err(|cause| request("wait for the shim's program", cause))?;
         let dead = || request("make the container", "its process has died");
@@ -387,7 +391,7 @@ impl Runtime {
         lone.launch.process = config::process(&given, filter(&spec)?);
         lone.launch.cgroup = found.tree.entrance(found.cgroup());
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let (socket, mut child) = Program::load(&self.shim)?.spawn_lone(&lone, &fds)?;
+        let (socket, mut child) = Program::load(&self.shim)?.spawn_lone(&lone, &fds, wanted.more_fds)?;
         let pid = started(&socket)?;
         // Its end of the socket closes when it becomes its program.
         if let Ok((Response::Failed(failed), _)) = socket::receive::<Response>(&socket) {
@@ -483,7 +487,7 @@ fn ground(tree: &Tree, record: &Record, spec: &Spec, home: &Home) -> Result<Grou
     let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("rslave");
     let place = Place {
         directory_as_root: true,
-        let_in: !matches!(propagation, "private" | "rprivate"),
+        let_in: !matches!(propagation, "private" | "rprivate" | "unbindable" | "runbindable"),
         cgroup: tree.entrance(&record.cgroup.1),
         controllers: tree.v1_controllers(),
         own_cgroups: if own_view { Vec::new() } else { tree.views(&record.cgroup.1) },
@@ -498,7 +502,8 @@ fn ground(tree: &Tree, record: &Record, spec: &Spec, home: &Home) -> Result<Grou
 }
 
 /// The names of namespaces below `/proc/PID/ns`.
-const NAMESPACES: [(&str, LinuxNamespaceType); 6] = [
+const NAMESPACES: [(&str, LinuxNamespaceType); 7] = [
+    ("user", LinuxNamespaceType::User),
     ("ipc", LinuxNamespaceType::Ipc),
     ("uts", LinuxNamespaceType::Uts),
     ("net", LinuxNamespaceType::Network),

@@ -41,7 +41,7 @@ impl Containerd {
         Self::start_by(Command::new("containerd"), bridge, &format!("10.213.{number}.0/24"), false, None).await
     }
 
-    /// The same with another OCI runtime than runc.
+    /// The same with another OCI runtime beside runc: its handler is `podbay`.
     pub async fn start_with(number: u8, runtime: &Path) -> Self {
         let bridge = format!("pbc{}", std::process::id() % 100_000 + u32::from(number) * 100_000);
         Self::start_by(Command::new("containerd"), bridge, &format!("10.213.{number}.0/24"), false, Some(runtime)).await
@@ -65,8 +65,8 @@ impl Containerd {
         std::fs::write(dir.path().join(file), network.to_string()).unwrap();
         let template = if template { format!("conf_template = \"{}\"", path("template.json")) } else { String::new() };
         let runtime = runtime.map(|path| {
-            let runc = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc";
-            format!("[{runc}]\nruntime_type = \"io.containerd.runc.v2\"\n[{runc}.options]\nBinaryName = \"{}\"\n", path.display())
+            let handler = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.podbay";
+            format!("[{handler}]\nruntime_type = \"io.containerd.runc.v2\"\n[{handler}.options]\nBinaryName = \"{}\"\n", path.display())
         });
         let runtime = runtime.unwrap_or_default();
         let config = format!(

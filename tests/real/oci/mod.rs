@@ -2,6 +2,7 @@
 //! comparable is asked of Debian's runc first, in the same words.
 
 mod podman;
+mod users;
 
 use std::io::Read;
 use std::os::unix::fs::symlink;
@@ -466,6 +467,63 @@ fn a_container_is_paused_and_goes_on() {
 }
 
 #[test]
+fn mounts_are_as_their_options_say() {
+    both(|oci| {
+        let script = "cat /data/file; readlink /data/link; stat -c '%a %u:%g' /data /data/in /data/file; touch /data/new && echo written; \
+                      touch /still/new || echo kept; cat /still/file; grep -E ' /(alone|bound) ' /proc/self/mountinfo | cut -d' ' -f5-7";
+        let bundle = oci.bundle("options", script, |config| {
+            let tmpfs = |at: &str, option: &str| json!({"destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["nodev", "tmpcopyup", option]});
+            let bind = |at: &str, option: &str| json!({"destination": at, "type": "bind", "source": oci.dir.path(), "options": ["rbind", option]});
+            let again = json!({"destination": "/bound", "type": "bind", "source": oci.dir.path(), "options": ["bind", "remount", "ro"]});
+            let all = [tmpfs("/data", "rw"), tmpfs("/still", "ro"), bind("/alone", "unbindable"), bind("/bound", "rprivate"), again];
+            config["mounts"].as_array_mut().unwrap().extend(all);
+        });
+        for name in ["data", "still"] {
+            let dir = oci.rootfs("options").join(name);
+            std::fs::create_dir_all(dir.join("in")).unwrap();
+            std::fs::write(dir.join("file"), "copied\n").unwrap();
+            symlink("/etc/passwd", dir.join("link")).unwrap();
+            for (path, mode) in [(dir.clone(), 0o751), (dir.join("in"), 0o770), (dir.join("file"), 0o644)] {
+                std::os::unix::fs::chown(&path, Some(if path == dir { 0 } else { 7 }), Some(if path == dir { 0 } else { 8 })).unwrap();
+                std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            }
+        }
+        let said = oci.ok(&["run", "--bundle", &bundle, "options"]);
+        let lines: Vec<&str> = said.lines().filter(|line| !line.contains("Read-only")).collect();
+        assert_eq!(lines[..7], ["copied", "/etc/passwd", "751 0:0", "770 7:8", "644 7:8", "written", "kept"], "{said}");
+        assert_eq!(lines[7], "copied", "{said}");
+        assert!(lines[8].starts_with("/alone ") && lines[8].ends_with(" unbindable"), "{said}");
+        assert!(lines[9].starts_with("/bound ro"), "{said}");
+        assert!(!oci.rootfs("options").join("data/new").exists(), "it is only in memory");
+    });
+}
+
+#[test]
+fn descriptors_are_handed_over_as_far_as_is_asked() {
+    both(|oci| {
+        let bundle = oci.bundle("fds", "cat <&3; cat <&4; test -e /proc/self/fd/5 && echo more; exec sleep 1000", |_| {});
+        let dir = oci.dir.path().display();
+        for name in ["one", "two", "three"] {
+            std::fs::write(oci.dir.path().join(name), format!("{name}\n")).unwrap();
+        }
+        let call = |words: &str| {
+            let open = format!("exec 3<{dir}/one 4<{dir}/two 5<{dir}/three >{dir}/said 2>&1");
+            let line = format!("{open}; exec {} --root {dir}/state {words}", oci.program.display());
+            let ended = Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).status().unwrap();
+            (ended.success(), std::fs::read_to_string(oci.dir.path().join("said")).unwrap())
+        };
+        assert!(call(&format!("run --detach --preserve-fds 2 --bundle {bundle} fds")).0);
+        wait_for("it has read them", || std::fs::read_to_string(oci.dir.path().join("said")).unwrap() == "one\ntwo\n");
+        let command = "exec --preserve-fds 1 fds /bin/sh -c 'cat <&3; test -e /proc/self/fd/4 || echo no more'";
+        assert_eq!(call(command), (true, "one\nno more\n".to_owned()));
+        oci.ok(&["delete", "--force", "fds"]);
+    });
+    let oci = podbay();
+    let bundle = oci.bundle("none", "true", |_| {});
+    assert!(oci.refused(&["run", "--preserve-fds", "1", "--bundle", &bundle, "none"]).contains("descriptor 3 is not open"));
+}
+
+#[test]
 fn limits_and_filters_are_in_force() {
     both(|oci| {
         let bundle = oci.bundle("limits", "mkdir /tmp/a 2>&1; tail /dev/zero", |config| {
@@ -509,7 +567,7 @@ fn what_would_be_passed_over_is_refused() {
         ("/process/apparmorProfile", json!("strict"), "process.apparmorProfile is not supported"),
         ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt is not supported"),
         ("/linux/cgroupsPath", json!("system.slice:podbay:x"), "cgroupsPath is not supported: a systemd slice"),
-        ("/linux/namespaces/0", json!({"type": "user"}), "namespaces: user is not supported"),
+        ("/linux/namespaces/0", json!({"type": "user"}), "linux.uidMappings: no range has the id 0"),
         (
             "/linux/sysctl",
             json!({"kernel/core_pattern": "x"}),
