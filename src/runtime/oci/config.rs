@@ -134,6 +134,9 @@ fn check_mount(mount: &Value, linux: &Value) -> Result<(), ConfigError> {
             return refuse(ids.to_owned(), ": other ids than the container's");
         }
     }
+    if says_something(&mount["uidMappings"]) != says_something(&mount["gidMappings"]) {
+        return refuse("uidMappings or gidMappings".to_owned(), ": one without the other");
+    }
     let says = |option: &str| options.contains(&option);
     let mapped = says("idmap") || says_something(&mount["uidMappings"]);
     let binds = says("bind") || says("rbind") || mount["type"] == "bind";
@@ -426,6 +429,10 @@ mod tests {
             (json!({"linux": {"resources": {"blockIO": {"weight": 10}}}}), "blockIO.weight"),
             (json!({"linux": {"namespaces": [{"type": "time"}]}}), "namespaces: time"),
             (json!({"mounts": [{"destination": "/a"}, {"destination": "/b", "uidMappings": [{"size": 1}]}]}), "uidMappings of \"/b\""),
+            (
+                json!({"linux": {"uidMappings": [{"size": 1}]}, "mounts": [{"destination": "/b", "uidMappings": [{"size": 1}]}]}),
+                "one without",
+            ),
             (json!({"mounts": [{"destination": "/a", "type": "bind", "options": ["tmpcopyup"]}]}), "tmpcopyup of \"/a\""),
             (json!({"mounts": [{"destination": "/a", "type": "bind", "options": ["idmap"]}]}), "idmap of \"/a\""),
             (json!({"mounts": [{"destination": "/a", "options": ["rbind", "ridmap"]}]}), "ridmap of \"/a\""),

@@ -65,8 +65,11 @@ impl Containerd {
         std::fs::write(dir.path().join(file), network.to_string()).unwrap();
         let template = if template { format!("conf_template = \"{}\"", path("template.json")) } else { String::new() };
         let runtime = runtime.map(|path| {
-            let handler = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.podbay";
-            format!("[{handler}]\nruntime_type = \"io.containerd.runc.v2\"\n[{handler}.options]\nBinaryName = \"{}\"\n", path.display())
+            let all = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
+            let kind = "runtime_type = \"io.containerd.runc.v2\"";
+            let binary = format!("BinaryName = \"{}\"", path.display());
+            // Whoever names one names all.
+            format!("[{all}.runc]\n{kind}\n[{all}.podbay]\n{kind}\n[{all}.podbay.options]\n{binary}\n")
         });
         let runtime = runtime.unwrap_or_default();
         let config = format!(

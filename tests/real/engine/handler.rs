@@ -31,7 +31,7 @@ async fn containers_of_another_oci_runtime_are_as_ours() {
     for handler in HANDLERS {
         let house = with_handlers(handler);
         let subject = open(&house, handler).await;
-        assert_eq!(subject.runtime.handlers().await, ["", "crun", "podbay", "runc"]);
+        assert_eq!(subject.runtime.handlers().await, ["", "podbay", "crun", "runc"]);
         suite(&subject).await;
         stream_suite(&subject).await;
         house.close(subject).await;
