@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 
+use super::node;
 use crate::config::Config;
 use crate::cri::CriError;
 use crate::cri::client::Client;
@@ -25,7 +26,7 @@ pub async fn connect(config: &Config, endpoint: &str) -> anyhow::Result<Arc<Clie
     // Whoever stops the pods may not have been told: it can be a flag of `podbay up` alone.
     let path = dir.join(ENDPOINT);
     std::fs::write(&path, endpoint).with_context(|| format!("write {}", path.display()))?;
-    Ok(Arc::new(client))
+    Ok(Arc::new(client.keeping(node::own_ports(config))))
 }
 
 /// Removes the pods that this host's agent has made in another runtime: the one that is configured, or was last.

@@ -46,13 +46,17 @@ pub fn open_images(config: &Config) -> anyhow::Result<image::ImageStore> {
     Ok(image::ImageStore::open(&config.data_dir.join("images-store"), options)?)
 }
 
+/// Where this host's daemons listen. The server may be on this host too; elsewhere its port is one that pods seldom want.
+pub fn own_ports(config: &Config) -> Vec<u16> {
+    vec![config.node.api_port, config.server.listen.port()]
+}
+
 /// The network of this host.
 pub fn open_network(config: &Config) -> anyhow::Result<network::Linux> {
     let mut options = network::Options::new(config.data_dir.join("network"));
     options.bridge.clone_from(&config.node.bridge);
     options.table.clone_from(&config.node.nft_table);
-    // The server may be on this host too; elsewhere its port is one that pods seldom want.
-    options.own_ports = vec![config.node.api_port, config.server.listen.port()];
+    options.own_ports = own_ports(config);
     Ok(network::Linux::open(options)?)
 }
 

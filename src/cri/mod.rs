@@ -5,13 +5,14 @@
 //!
 //! - `fake`: the in-memory runtime on which the whole product runs in tests
 //! - `contract`: what every runtime must do
-//! - `keyring` (pure): which credentials are for which image
+//! - `keyring` (pure): which credentials are for which image; `host_ports` (pure): what of the host leads to a pod
 //! - `wire`: the same verbs as gRPC messages; `server`: our runtime on a socket; `client`: any runtime behind one
 //! - `streaming`: exec, attach and port-forward as callers of Kubernetes speak them
 
 pub mod client;
 pub mod contract;
 pub mod fake;
+pub mod host_ports;
 pub mod keyring;
 pub mod server;
 pub mod streaming;

@@ -10,11 +10,11 @@ use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
 use super::wire::{Init, Request, Shutdown, VERSION};
 use super::{RuntimeError, files, image_volume, shim, sys, wire};
+use crate::cri::host_ports::host_ports;
 use crate::cri::{
-    CriError, InterfaceStats, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, PortMapping, Resources, RuntimeEvent, SandboxState,
+    CriError, InterfaceStats, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, RuntimeEvent, SandboxState,
 };
 use crate::model::Timestamp;
-use crate::network::HostPort;
 
 /// The shim is asked first to end; its cgroup is killed after this.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
@@ -463,19 +463,4 @@ pub(super) fn remove_run_dir(run: &Path) {
     {
         tracing::warn!(path = %run.display(), %cause, "remove a run directory");
     }
-}
-/// Mappings without a port of the host say only what the pod listens on.
-fn host_ports(mappings: &[PortMapping]) -> Result<Vec<HostPort>, CriError> {
-    let address = |text: &str| match text {
-        "" | "0.0.0.0" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| CriError::Invalid(format!("host address {text:?} of a port is not IPv4"))),
-    };
-    let asked = mappings.iter().filter(|mapping| mapping.host_port > 0);
-    asked
-        .map(|mapping| {
-            let protocol = mapping.protocol.to_ascii_uppercase();
-            let host_address = address(&mapping.host_ip)?;
-            Ok(HostPort { protocol, host_address, host_port: mapping.host_port, port: mapping.container_port })
-        })
-        .collect()
 }

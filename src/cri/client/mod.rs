@@ -6,11 +6,12 @@
 //! - `runtime`, `images`: the two traits, a verb a call
 //! - `events`: where to look; by looking, where the runtime does not tell
 //! - `stream`: exec, attach and port-forward, where the runtime serves them
-//! - `files`: what containers get mounted besides their volumes
+//! - `files`: what containers get mounted besides their volumes; `ports`: which pod has which ports of the host
 
 mod events;
 mod files;
 mod images;
+mod ports;
 mod runtime;
 mod stream;
 
@@ -43,6 +44,8 @@ pub struct Client {
     shared: Arc<Shared>,
     events: broadcast::Sender<RuntimeEvent>,
     listener: JoinHandle<()>,
+    own_ports: Vec<u16>,
+    claims: ports::Claims,
 }
 
 /// What verbs and the listener share.
@@ -100,7 +103,7 @@ impl Client {
         });
         let (events, _) = broadcast::channel(4096);
         let listener = tokio::spawn(events::listen(shared.clone(), events.clone()));
-        Ok(Self { shared, events, listener })
+        Ok(Self { shared, events, listener, own_ports: Vec::new(), claims: ports::Claims::default() })
     }
 }
 

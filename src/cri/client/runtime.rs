@@ -25,7 +25,7 @@ fn seconds(duration: Duration) -> i64 {
 }
 
 impl Shared {
-    async fn sandbox(&self, id: &str) -> Result<PodSandbox, CriError> {
+    pub(super) async fn sandbox(&self, id: &str) -> Result<PodSandbox, CriError> {
         let question = wire::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
         let answer = got(&format!("look at sandbox {id}"), self.runtime().pod_sandbox_status(request(question)).await)?;
         let found = answer.status.ok_or_else(|| CriError::NotFound(format!("sandbox {id}")))?;
@@ -163,6 +163,7 @@ impl Runtime for Client {
             // Nobody else makes it.
             std::fs::create_dir_all(&config.log_directory).map_err(|cause| CriError::failed(&attempt, cause))?;
         }
+        let _claim = self.claim_ports(config).await.map_err(|cause| CriError::failed(&attempt, cause))?;
         let of_pod = sandbox::to_wire(config);
         let question = wire::RunPodSandboxRequest { config: Some(of_pod.clone()), runtime_handler: config.runtime_handler.clone() };
         let id = got(&attempt, self.shared.runtime().run_pod_sandbox(request(question)).await)?.pod_sandbox_id;

@@ -127,7 +127,7 @@ fn cgroup_parent(wanted: &str, metadata: &PodSandboxMetadata) -> String {
     format!("{}{}", if is_the_callers { "/" } else { "" }, parts.join("/"))
 }
 
-fn port_from_wire(mapping: wire::PortMapping) -> Result<PortMapping, CriError> {
+pub fn port_from_wire(mapping: wire::PortMapping) -> Result<PortMapping, CriError> {
     let port = |number: i32| u16::try_from(number).map_err(|_| CriError::Invalid(format!("{number} is no port")));
     let protocol = match known("protocol", mapping.protocol)? {
         wire::Protocol::Tcp => "TCP",
