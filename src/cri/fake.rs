@@ -402,6 +402,7 @@ impl Runtime for FakeRuntime {
             annotations: config.annotations.clone(),
             log_path: log_directory.join(&config.log_path),
             mounts: config.mounts.clone(),
+            stop_signal: config.stop_signal.clone(),
             resources: config.resources.clone(),
             user: None,
             stop_signal: config.stop_signal.clone(),

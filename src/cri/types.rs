@@ -367,7 +367,7 @@ pub struct ContainerStatus {
     pub resources: Resources,
     /// Who its first process is, where that is known.
     pub user: Option<ContainerUser>,
-    /// What it is asked to stop by: `SIGTERM`.
+    /// What it is asked to stop by: `SIGTERM`. Empty where the runtime takes no notice of what was asked for.
     pub stop_signal: String,
 }
 
