@@ -42,7 +42,9 @@ pub async fn observe(context: &Context, pod: &Pod, volumes_ready: bool) -> Resul
         true if volumes_ready => VolumeState::Ready,
         true => VolumeState::Present,
     };
-    Ok(ObservedPod { sandboxes, containers, images, volumes, host_ips: context.host_ips(), ..ObservedPod::default() })
+    let version = context.runtime.version();
+    let scheme = version.split_once("://").map_or("", |(scheme, _)| scheme).to_owned();
+    Ok(ObservedPod { sandboxes, containers, images, volumes, host_ips: context.host_ips(), scheme, ..ObservedPod::default() })
 }
 
 /// A running container needs no image for now: nobody is asked.

@@ -40,6 +40,8 @@ pub struct ObservedPod {
     pub hold: bool,
     /// Addresses of this node, for `hostIP` and pods on the host's network.
     pub host_ips: Vec<String>,
+    /// Scheme of the containers' ids in the status: the runtime's name.
+    pub scheme: String,
 }
 
 /// Where the pod's volumes stand.

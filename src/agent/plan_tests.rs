@@ -39,6 +39,7 @@ fn seen(sandbox: bool) -> ObservedPod {
         volumes: VolumeState::Ready,
         images: ["img:1", "img:2", "init:1", "side:1"].map(str::to_owned).into(),
         host_ips: vec!["192.0.2.1".into()],
+        scheme: "containerd".into(),
         last_status: PodStatus { start_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0))), ..PodStatus::default() },
         ..ObservedPod::default()
     };
@@ -486,7 +487,7 @@ fn dead_containers_are_bounded() {
     let seen = with(seen(true), [dead(0), dead(1), dead(2), c("main", 3, "img:1").running()]);
     let plan = check(&pod(json!({})), &seen, 9, &["remove main-0", "remove main-1"]);
     let status = &plan.status.container_statuses.as_ref().unwrap()[0];
-    assert_eq!(status.last_state.as_ref().unwrap().terminated.as_ref().unwrap().container_id.as_deref(), Some("podbay://main-2"));
+    assert_eq!(status.last_state.as_ref().unwrap().terminated.as_ref().unwrap().container_id.as_deref(), Some("containerd://main-2"));
     assert_eq!(status.restart_count, 3);
 }
 
@@ -549,7 +550,7 @@ fn counting_goes_on_where_the_runtime_lost_its_containers() {
     let mut seen = seen(true);
     seen.last_status.container_statuses = Some(vec![k8s_openapi::api::core::v1::ContainerStatus {
         name: "main".into(),
-        container_id: Some("podbay://gone".into()),
+        container_id: Some("containerd://gone".into()),
         restart_count: 6,
         ..Default::default()
     }]);

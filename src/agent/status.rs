@@ -12,9 +12,6 @@ use super::plan::{Terminal, pull_policy};
 use crate::cri::{ContainerState, ContainerStatus};
 use crate::model::{Timestamp, pod as model};
 
-/// Scheme of `containerID` and of the runtime's version.
-pub const RUNTIME: &str = "podbay";
-
 /// The status of the pod as it is now.
 pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: Timestamp) -> PodStatus {
     let empty = PodSpec::default();
@@ -121,9 +118,9 @@ impl View<'_> {
             name: name.clone(),
             image: if found.image.is_empty() { image } else { found.image.clone() },
             image_id: found.image_id.clone(),
-            container_id: Some(container_id(found)),
+            container_id: Some(self.container_id(found)),
             restart_count: i32::try_from(found.metadata.attempt).unwrap_or(i32::MAX),
-            last_state: self.seen.previous(name).filter(|p| has_ended(p)).map(terminated),
+            last_state: self.seen.previous(name).filter(|p| has_ended(p)).map(|p| self.terminated(p)),
             ..Status::default()
         };
         status.state = Some(match found.state {
@@ -139,10 +136,10 @@ impl View<'_> {
                 status.ready = !is_main_or_sidecar && exit_code(found) == 0;
                 match self.before_restart(container, found) {
                     Some(waiting) => {
-                        status.last_state = Some(terminated(found));
+                        status.last_state = Some(self.terminated(found));
                         waiting
                     }
-                    None => terminated(found),
+                    None => self.terminated(found),
                 }
             }
         });
@@ -211,6 +208,34 @@ impl View<'_> {
         }
         self.seen.failure(&Subject::Container(container.name.clone())).map(|failure| waiting(&failure.reason, &failure.message))
     }
+
+    fn container_id(&self, found: &ContainerStatus) -> String {
+        format!("{}://{}", self.seen.scheme, found.id)
+    }
+
+    fn terminated(&self, found: &ContainerStatus) -> State {
+        let unseen = found.state == ContainerState::Unknown;
+        let code = exit_code(found);
+        let reason = match found.reason.as_str() {
+            _ if unseen => "ContainerStatusUnknown",
+            "" if code == 0 => "Completed",
+            "" => "Error",
+            reason => reason,
+        };
+        let message = if unseen { "The container could not be located when the pod was looked at" } else { &found.message };
+        State {
+            terminated: Some(ContainerStateTerminated {
+                container_id: Some(self.container_id(found)),
+                exit_code: code,
+                reason: Some(reason.to_owned()),
+                message: Some(message.to_owned()).filter(|message| !message.is_empty()),
+                started_at: found.started_at.map(Time),
+                finished_at: found.finished_at.map(Time),
+                signal: None,
+            }),
+            ..State::default()
+        }
+    }
 }
 
 fn pull_failure(failure: &Failure, image: &str, now: Timestamp) -> State {
@@ -222,37 +247,9 @@ fn pull_failure(failure: &Failure, image: &str, now: Timestamp) -> State {
     waiting(&failure.reason, &failure.message)
 }
 
-fn container_id(found: &ContainerStatus) -> String {
-    format!("{RUNTIME}://{}", found.id)
-}
-
 fn waiting(reason: &str, message: &str) -> State {
     let message = Some(message.to_owned()).filter(|message| !message.is_empty());
     State { waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }), ..State::default() }
-}
-
-fn terminated(found: &ContainerStatus) -> State {
-    let unseen = found.state == ContainerState::Unknown;
-    let code = exit_code(found);
-    let reason = match found.reason.as_str() {
-        _ if unseen => "ContainerStatusUnknown",
-        "" if code == 0 => "Completed",
-        "" => "Error",
-        reason => reason,
-    };
-    let message = if unseen { "The container could not be located when the pod was looked at" } else { &found.message };
-    State {
-        terminated: Some(ContainerStateTerminated {
-            container_id: Some(container_id(found)),
-            exit_code: code,
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()).filter(|message| !message.is_empty()),
-            started_at: found.started_at.map(Time),
-            finished_at: found.finished_at.map(Time),
-            signal: None,
-        }),
-        ..State::default()
-    }
 }
 
 /// A completed init container that was cleared away: the main ones have begun, so it had ended well.

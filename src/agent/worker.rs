@@ -479,8 +479,9 @@ fn holds_others(since: Timestamp, grace_seconds: i64, now: Timestamp) -> bool {
 /// What was known of a container before this process: it stays ready until a probe says otherwise.
 fn known(seen: &ObservedPod, name: &str, id: &str) -> ProbeView {
     let all = seen.last_status.init_container_statuses.iter().chain(&seen.last_status.container_statuses).flatten();
-    let own = format!("{}://{id}", status::RUNTIME);
-    let last = all.into_iter().find(|status| status.name == name && status.container_id.as_deref() == Some(own.as_str()));
+    // Whatever it was called before: earlier versions knew one scheme.
+    let own = |told: &str| told.split_once("://").is_some_and(|(_, told)| told == id);
+    let last = all.into_iter().find(|status| status.name == name && status.container_id.as_deref().is_some_and(own));
     match last {
         Some(last) => ProbeView { startup: last.started.filter(|started| *started), live: None, ready: last.ready.then_some(true) },
         None => ProbeView::default(),
