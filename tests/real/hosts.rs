@@ -141,14 +141,18 @@ impl Hosts {
     }
 
     pub fn start(&self, name: &str, arguments: &[&str]) -> Daemon {
-        let log = self.dir.join(name).join("log");
-        let file = File::options().create(true).append(true).open(&log).expect("open the log");
+        self.start_with(name, arguments, &self.config(name), &self.dir.join(name).join("log"))
+    }
+
+    /// The same by another configuration, which is not the host's agent's.
+    pub fn start_with(&self, name: &str, arguments: &[&str], config: &Path, log: &Path) -> Daemon {
+        let file = File::options().create(true).append(true).open(log).expect("open the log");
         // As the units do.
         let mut command = self.command(name, "sh");
         command.args(["-c", "umask 077; exec \"$0\" \"$@\"", PODBAY]);
-        command.args(arguments).arg("--config").arg(self.config(name));
+        command.args(arguments).arg("--config").arg(config);
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("dup")).stderr(file);
-        Daemon { child: command.spawn().expect("start podbay"), log }
+        Daemon { child: command.spawn().expect("start podbay"), log: log.to_owned() }
     }
 
     /// Removes what reset would leave if the test failed half-way: its daemons, pods, namespaces.

@@ -1,5 +1,5 @@
 //! One host as a user has it: `podbay up` on a directory, the real kubectl, edits, bad edits,
-//! approval, adoption, restarts, `down` and `reset`.
+//! approval, adoption, restarts, `down` and `reset`; on each runtime.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -8,17 +8,20 @@ use serde_json::Value;
 
 use crate::foretold::Foretold;
 use crate::hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
+use crate::runtimes::{Ability, Below, Kind};
 
 struct Node<'a> {
     admin: Admin<'a>,
     manifests: PathBuf,
     daemon: Option<Daemon>,
+    below: Below<'a>,
 }
 
 fn config_map(name: &str, value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{value: \"{value}\"}}\n")
 }
 
+/// `MARK` tells its processes from those of the same test on another runtime.
 const WEB: &str = r#"apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
@@ -32,18 +35,17 @@ spec:
       containers:
         - name: httpd
           image: podbay.local/busybox:test
-          command: ["/bin/sh", "-c", "echo started; exec httpd -f -p 8080 -h /etc"]
+          command: ["/bin/sh", "-c", "echo started; exec httpd -f -p 8080 -r MARK -h /etc"]
           readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 "#;
 
 impl<'a> Node<'a> {
-    fn start(hosts: &'a Hosts) -> Self {
+    fn start(hosts: &'a Hosts, kind: Kind) -> Self {
         let manifests = hosts.dir.join("manifests");
         std::fs::create_dir_all(&manifests).unwrap();
-        hosts.configure("one", "");
-        sh(&format!("examples/build-image podbay.local/busybox:test {}/one/data/images/busybox.tar", hosts.dir.display()));
-        let mut node = Self { admin: Admin { hosts, server: "one" }, manifests, daemon: None };
-        node.write("web.yaml", WEB);
+        let below = Below::start(kind, hosts, "one");
+        let mut node = Self { admin: Admin { hosts, server: "one" }, manifests, daemon: None, below };
+        node.write("web.yaml", &node.web(2));
         node.write("secret.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: password}\nstringData: {password: hunter2}\n");
         node.configure(&[("apps", "manifests")]);
         node.up();
@@ -51,7 +53,7 @@ impl<'a> Node<'a> {
     }
 
     fn configure(&self, sources: &[(&str, &str)]) {
-        let mut more = "[node.runtime-handlers]\nrunc = \"/usr/sbin/runc\"\n[server]\nlisten = \"10.99.0.1:6443\"\n".to_owned();
+        let mut more = format!("{}[server]\nlisten = \"10.99.0.1:6443\"\n", self.below.settings());
         for (name, dir) in sources {
             let dir = self.admin.hosts.dir.join(dir);
             more.push_str(&format!("[[source]]\nname = \"{name}\"\ndirectory = \"{}\"\ninterval-seconds = 1\n", dir.display()));
@@ -62,6 +64,15 @@ impl<'a> Node<'a> {
     fn up(&mut self) {
         self.daemon = Some(self.admin.hosts.start("one", &["up"]));
         self.admin.wait("the API answers", || self.admin.run(&["get", "nodes"]).status.success().then_some(()));
+    }
+
+    /// What is in the names of this test on the machine.
+    fn mark(&self) -> String {
+        self.admin.hosts.cgroup_root("one")
+    }
+
+    fn web(&self, replicas: usize) -> String {
+        WEB.replace("MARK", &self.mark()).replace("replicas: 2", &format!("replicas: {replicas}"))
     }
 
     fn write(&self, name: &str, content: &str) {
@@ -104,12 +115,25 @@ impl<'a> Node<'a> {
 
 #[test]
 fn one_node_as_a_user_has_it() {
-    let hosts = Hosts::new("pbo", &["one"]);
+    one_node_as_a_user_has_it_on(Kind::Engine);
+}
+
+#[test]
+fn one_node_with_containerd() {
+    one_node_as_a_user_has_it_on(Kind::Containerd);
+}
+
+#[test]
+fn one_node_with_an_engine_behind_its_socket() {
+    one_node_as_a_user_has_it_on(Kind::Served);
+}
+
+fn one_node_as_a_user_has_it_on(kind: Kind) {
+    let hosts = Hosts::new(&kind.prefix("pbo"), &["one"]);
     let before = machine_state(&hosts);
-    let mut node = Node::start(&hosts);
+    let mut node = Node::start(&hosts, kind);
     pods_come_up_and_kubectl_works(&node);
     everybody_in_a_pod_reads_its_files(&node);
-    a_sidecar_is_told_to_end(&node);
     a_preview_says_what_then_happens(&node);
     what_git_says_is_put_back(&node);
     reconcile_waits_for_the_outcome(&node);
@@ -120,7 +144,7 @@ fn one_node_as_a_user_has_it() {
     an_object_has_one_source(&mut node);
     a_vanished_directory_is_not_empty(&node);
     restarts_keep_the_pods(&mut node);
-    down_and_reset(&mut node, &before);
+    down_and_reset(node, &before);
 }
 
 fn pods_come_up_and_kubectl_works(node: &Node<'_>) {
@@ -182,8 +206,8 @@ fn a_runtime_class_names_another_oci_runtime(node: &mut Node<'_>) {
     node.admin.wait("runc's pod runs", || (phase(node) == "Running").then_some(()));
     let overhead = node.admin.kubectl_ok(&["get", "pod", "by-runc", "-o", "jsonpath={.spec.overhead.memory}"]);
     assert_eq!(overhead, "16Mi");
-    let states = format!("ls -d {}/one/run/pods/sandboxes/*/oci/*/state.json", node.admin.hosts.dir.display());
-    sh(&states);
+    let states = node.below.kept_by_oci_runtimes();
+    assert!(states.is_none_or(|kept| !kept.is_empty()));
     assert_eq!(node.admin.kubectl_ok(&["exec", "by-runc", "--", "sh", "-c", "echo in"]), "in\n");
     // The agent dies: its pods do not.
     let daemon = node.daemon.take().unwrap();
@@ -196,19 +220,17 @@ fn a_runtime_class_names_another_oci_runtime(node: &mut Node<'_>) {
     assert_eq!(node.admin.kubectl_ok(&["get", "pod", "by-runc", "-o", code]), "6 0");
     assert_eq!(node.admin.kubectl_ok(&["logs", "by-runc"]), "begun\nended\n");
     node.admin.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
-    node.admin.wait("nothing of it is left", || {
-        std::process::Command::new("sh").args(["-c", &states]).output().is_ok_and(|out| !out.status.success()).then_some(())
-    });
+    node.admin.wait("nothing of it is left", || node.below.kept_by_oci_runtimes().is_none_or(|kept| kept.is_empty()).then_some(()));
 }
 
 /// The containers are in namespaces of their own, and their limits are in force.
 fn isolated(node: &Node<'_>, pods: &[Value]) {
     let first = text(&pods[0], "/metadata/name");
     let second = text(&pods[1], "/metadata/name");
-    let spaces = |pod: &str| {
-        node.admin.kubectl_ok(&["exec", pod, "--", "sh", "-c", "for n in net pid mnt ipc uts cgroup; do readlink /proc/self/ns/$n; done"])
-    };
-    let own = sh("for n in net pid mnt ipc uts cgroup; do readlink /proc/self/ns/$n; done");
+    let cgroup = if node.below.kind.can(Ability::CgroupNamespaces) { "cgroup" } else { "" };
+    let look = format!("for n in net pid mnt ipc uts {cgroup}; do readlink /proc/self/ns/$n; done");
+    let spaces = |pod: &str| node.admin.kubectl_ok(&["exec", pod, "--", "sh", "-c", &look]);
+    let own = sh(&look);
     for ((a, b), c) in spaces(first).lines().zip(spaces(second).lines()).zip(own.lines()) {
         assert!(a != b && a != c && b != c, "each pod has namespaces of its own: {a} {b} {c}");
     }
@@ -273,7 +295,8 @@ fn everybody_in_a_pod_reads_its_files(node: &Node<'_>) {
         let out = exec(&format!("echo changed > {place}"));
         assert!(String::from_utf8_lossy(&out.stderr).contains("Read-only file system"), "{place}: {out:?}");
     }
-    let found = sh(&format!("grep -rl hidden-value-of-a-secret {dir}/one/data/runtime {dir}/one/data/agent {dir}/one/data/pods || true"));
+    let found =
+        sh(&format!("cd {dir}/one; grep -rl hidden-value-of-a-secret data/runtime* data/agent data/pods engine/data/runtime || true"));
     assert_eq!(
         found.lines().filter(|path| !path.contains("/volumes/hidden/")).collect::<Vec<_>>(),
         [""; 0],
@@ -282,43 +305,13 @@ fn everybody_in_a_pod_reads_its_files(node: &Node<'_>) {
     node.admin.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
 }
 
-/// The main container ignores its stop signal to the end; the sidecar writes down that it got one.
-const STUBBORN: &str = r#"apiVersion: v1
-kind: Pod
-metadata: {name: stubborn}
-spec:
-  terminationGracePeriodSeconds: 3
-  initContainers:
-    - name: side
-      image: podbay.local/busybox:test
-      restartPolicy: Always
-      command: ["/bin/sh", "-c", "trap 'echo ended > /host/side; exit 0' TERM; while :; do sleep 0.1; done"]
-      volumeMounts: [{name: host, mountPath: /host}]
-  containers:
-    - name: main
-      image: podbay.local/busybox:test
-      command: ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
-  volumes: [{name: host, hostPath: {path: HOST}}]
-"#;
-
-fn a_sidecar_is_told_to_end(node: &Node<'_>) {
-    let dir = node.admin.hosts.dir.join("sidecar");
-    std::fs::create_dir_all(&dir).unwrap();
-    let file = node.admin.hosts.dir.join("stubborn.yaml");
-    std::fs::write(&file, STUBBORN.replace("HOST", dir.to_str().unwrap())).unwrap();
-    node.admin.kubectl_ok(&["apply", "-f", file.to_str().unwrap()]);
-    node.admin.wait("the pod with a sidecar is ready", || node.admin.json(&["pod", "stubborn"]).filter(is_ready));
-    node.admin.kubectl_ok(&["delete", "-f", file.to_str().unwrap()]);
-    assert_eq!(std::fs::read_to_string(dir.join("side")).unwrap(), "ended\n", "SIGTERM though the deadline had passed");
-}
-
 fn a_preview_says_what_then_happens(node: &Node<'_>) {
     let (code, out, _) = node.reconcile(&["--dry-run", "apps"]);
     assert_eq!(code, 0, "nothing to change: {out}");
     // A copy: the daemon would apply an edit of its own directory before all previews are made.
     let next = node.admin.hosts.dir.join("next");
     std::fs::create_dir_all(&next).unwrap();
-    std::fs::write(next.join("web.yaml"), WEB.replace("replicas: 2", "replicas: 3")).unwrap();
+    std::fs::write(next.join("web.yaml"), node.web(3)).unwrap();
     let manifests = next.to_str().unwrap();
     let (code, out, err) = node.reconcile(&["--dry-run", manifests, "--as", "apps"]);
     assert_eq!(code, 1, "{out}{err}");
@@ -334,7 +327,7 @@ fn a_preview_says_what_then_happens(node: &Node<'_>) {
         node.reconcile(&["--dry-run", "--offline", manifests, "--as", "apps", "--snapshot", snapshot.to_str().unwrap()]);
     assert_eq!(code, 1, "{err}");
     assert!(offline.contains("replicas"), "{offline}");
-    node.write("web.yaml", &WEB.replace("replicas: 2", "replicas: 3"));
+    node.write("web.yaml", &node.web(3));
     let (code, out, err) = node.reconcile(&["apps"]);
     assert_eq!(code, 0, "{out}{err}");
     node.web_pods(3);
@@ -350,9 +343,8 @@ fn a_preview_says_what_then_happens(node: &Node<'_>) {
         node.admin.wait("the rollout is over", || node.rolled_out(count).then_some(()));
         foretold.happened(&node.admin);
     };
-    let other = WEB.replace("echo started", "echo begun");
-    change(&other.replace("replicas: 2", "replicas: 3"), 3);
-    change(WEB, 2);
+    change(&node.web(3).replace("echo started", "echo begun"), 3);
+    change(&node.web(2), 2);
 }
 
 fn what_git_says_is_put_back(node: &Node<'_>) {
@@ -514,7 +506,7 @@ fn restarts_keep_the_pods(node: &mut Node<'_>) {
     node.configure(&[("apps", "manifests")]);
 }
 
-fn down_and_reset(node: &mut Node<'_>, before: &str) {
+fn down_and_reset(mut node: Node<'_>, before: &str) {
     let hosts = node.admin.hosts;
     let config = hosts.config("one");
     let host = |verb: &[&str]| {
@@ -522,22 +514,27 @@ fn down_and_reset(node: &mut Node<'_>, before: &str) {
         assert!(out.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&out.stderr));
     };
     host(&["down"]);
-    assert_eq!(sh("pgrep -f '[h]ttpd -f -p 8080 -h /etc' || true"), "", "down stops the pods");
+    assert_eq!(sh(&format!("pgrep -f '[h]ttpd -f -p 8080 -r {} ' || true", node.mark())), "", "down stops the pods");
+    // What is to run at the next start is on record.
+    let left: Vec<String> = node.below.pods_left().into_iter().filter(|path| !path.contains("/data/agent/pods/")).collect();
+    assert_eq!(left, [""; 0]);
     node.daemon = None;
     node.up();
     node.web_pods(2);
     host(&["reset", "--yes"]);
     host(&["reset", "--yes"]);
-    node.daemon = None;
     assert!(!hosts.dir.join("one/data").exists() && !hosts.dir.join("one/run").exists());
+    assert_eq!(node.below.pods_left(), [""; 0]);
+    // With a runtime that is not the agent's.
+    drop(node);
     assert_eq!(machine_state(hosts), before, "reset leaves nothing behind");
 }
 
 fn machine_state(hosts: &Hosts) -> String {
-    let dir = hosts.dir.display();
+    let (dir, name) = (hosts.dir.display(), hosts.namespace("one"));
     sh(&format!(
-        "grep -F {dir} /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name 'pbo*' | sort
-         nsenter --net=/run/netns/pbo-one sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'
-         pgrep -af '[p]odbay|[h]ttpd -f -p 8080 -h /etc' | grep -F {dir} || true"
+        "grep -F {dir}/ /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name '{name}*' | sort
+         nsenter --net=/run/netns/{name} sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'
+         pgrep -af '[p]odbay|[h]ttpd -f -p 8080 -r {name} ' | grep -F {dir}/ || true"
     ))
 }

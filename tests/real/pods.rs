@@ -1,5 +1,5 @@
 //! What pods may ask for, one thing after the other, on one host as a user has it: `podbay up` and the real
-//! kubectl. The containers tell of themselves in files of a directory of the host.
+//! kubectl, on each runtime. The containers tell of themselves in files of a directory of the host.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -7,40 +7,51 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
+use crate::runtimes::{Ability, Below, IMAGE, Kind};
 
 pub struct Place<'a> {
     pub admin: Admin<'a>,
     /// What containers see as `/host`.
     told: PathBuf,
-    _daemon: Daemon,
+    daemon: Option<Daemon>,
+    pub below: Below<'a>,
 }
 
 impl<'a> Place<'a> {
-    pub fn start(hosts: &'a Hosts) -> Self {
+    pub fn start(hosts: &'a Hosts, kind: Kind) -> Self {
         let told = hosts.dir.join("told");
         std::fs::create_dir_all(&told).unwrap();
         // Containers of every user write there.
         sh(&format!("chmod 1777 {}", told.display()));
-        hosts.configure("one", "[server]\nlisten = \"10.99.0.1:6443\"\n");
-        sh(&format!("examples/build-image podbay.local/busybox:test {}/one/data/images/busybox.tar", hosts.dir.display()));
-        let daemon = hosts.start("one", &["up"]);
-        let place = Self { admin: Admin { hosts, server: "one" }, told, _daemon: daemon };
-        place.admin.wait("the API answers", || place.admin.run(&["get", "nodes"]).status.success().then_some(()));
+        let below = Below::start(kind, hosts, "one");
+        hosts.configure("one", &format!("{}[server]\nlisten = \"10.99.0.1:6443\"\n", below.settings()));
+        let mut place = Self { admin: Admin { hosts, server: "one" }, told, daemon: None, below };
+        place.up();
         place
     }
 
+    /// Starts the daemon, which was not there or has been killed.
+    pub fn up(&mut self) {
+        self.daemon = Some(self.admin.hosts.start("one", &["up"]));
+        self.admin.wait("the API answers", || self.admin.run(&["get", "nodes"]).status.success().then_some(()));
+    }
+
+    pub fn kill_daemon(&mut self) {
+        self.daemon.take().unwrap().kill_hard();
+    }
+
     /// Runs a script in the pod's first container.
-    fn inside(&self, pod: &str, script: &str) -> String {
+    pub fn inside(&self, pod: &str, script: &str) -> String {
         self.admin.kubectl_ok(&["exec", pod, "--", "sh", "-c", script])
     }
 
-    fn try_apply(&self, name: &str, manifest: &str) -> Output {
+    pub fn try_apply(&self, name: &str, manifest: &str) -> Output {
         let file = self.admin.hosts.dir.join(format!("{name}.yaml"));
         std::fs::write(&file, manifest.replace("HOST", self.told.to_str().unwrap())).unwrap();
         self.admin.kubectl(&["apply", "-f", file.to_str().unwrap()])
     }
 
-    fn apply(&self, name: &str, manifest: &str) {
+    pub fn apply(&self, name: &str, manifest: &str) {
         let out = self.try_apply(name, manifest);
         assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
     }
@@ -59,33 +70,33 @@ impl<'a> Place<'a> {
     }
 
     /// Waits until the pod's first container has been started again so often.
-    fn restarted(&self, name: &str, times: i64) -> Value {
+    pub fn restarted(&self, name: &str, times: i64) -> Value {
         self.admin.wait(&format!("{name} was started again {times} times"), || {
             self.get(name).filter(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_i64() >= Some(times))
         })
     }
 
-    fn delete(&self, names: &[&str]) {
+    pub fn delete(&self, names: &[&str]) {
         self.admin.kubectl_ok(&[&["delete", "pod"], names].concat());
     }
 
-    fn heard(&self, file: &str) -> String {
+    pub fn heard(&self, file: &str) -> String {
         std::fs::read_to_string(self.told.join(file)).unwrap_or_default()
     }
 
-    fn touch(&self, file: &str) {
+    pub fn touch(&self, file: &str) {
         std::fs::write(self.told.join(file), "").unwrap();
     }
 
     /// Messages of the pod's events with this reason.
-    fn events(&self, pod: &str, reason: &str) -> Vec<String> {
+    pub fn events(&self, pod: &str, reason: &str) -> Vec<String> {
         let list = self.admin.json(&["events"]).unwrap_or_default();
         let all = list["items"].as_array().cloned().unwrap_or_default();
         let about = |it: &&Value| text(it, "/involvedObject/name") == pod && text(it, "/reason") == reason;
         all.iter().filter(about).map(|it| text(it, "/message").to_owned()).collect()
     }
 
-    fn told_of(&self, pod: &str, reason: &str, message: &str) {
+    pub fn told_of(&self, pod: &str, reason: &str, message: &str) {
         self.admin.wait(&format!("an event {reason} of {pod}: {message}"), || {
             self.events(pod, reason).iter().any(|told| told.contains(message)).then_some(())
         });
@@ -94,23 +105,42 @@ impl<'a> Place<'a> {
 
 fn pod(name: &str, spec: &str) -> String {
     let volume = "\n  volumes:\n  - {name: host, hostPath: {path: HOST}}\n";
-    let spec = spec.replace("IMAGE", "image: podbay.local/busybox:test, volumeMounts: [{name: host, mountPath: /host}]");
+    let spec = spec.replace("IMAGE", &format!("image: {IMAGE}, volumeMounts: [{{name: host, mountPath: /host}}]"));
+    // Ready once it says so: then it hears signals.
+    let spec = spec.replace("UP}", "readinessProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1}}");
     let volume = if spec.contains("volumes:") { "" } else { volume };
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 5\n{spec}{volume}")
 }
 
 #[test]
 fn what_pods_may_ask_for() {
-    let hosts = Hosts::new("pbp", &["one", "two"]);
-    let place = Place::start(&hosts);
+    what_pods_may_ask_for_on(Kind::Engine);
+}
+
+#[test]
+fn what_pods_may_ask_for_on_containerd() {
+    what_pods_may_ask_for_on(Kind::Containerd);
+}
+
+#[test]
+fn what_pods_may_ask_for_on_an_engine_behind_its_socket() {
+    what_pods_may_ask_for_on(Kind::Served);
+}
+
+fn what_pods_may_ask_for_on(kind: Kind) {
+    let hosts = Hosts::new(&kind.prefix("pbp"), &["one", "two"]);
+    let place = Place::start(&hosts, kind);
     a_start_may_take_its_time(&place);
     hooks_run_at_both_ends(&place);
+    a_signal_may_be_another(&place);
     hooks_run_before_restarts_and_drains(&place);
     files_tell_of_the_pod(&place);
     groups_own_their_volumes(&place);
+    calls_are_filtered_by_a_profile(&place);
     users_of_a_pod_are_its_own(&place);
     last_words_are_kept(&place);
     ports_of_the_host_lead_to_pods(&place);
+    place.admin.wait("nothing is left of the pods", || place.below.pods_left().is_empty().then_some(()));
 }
 
 /// Liveness fails from the beginning, and is asked only once the container has started.
@@ -150,10 +180,9 @@ fn a_start_may_take_its_time(place: &Place<'_>) {
 }
 
 /// What is asked for by HTTP is written down by a script behind a server.
-const HOOKED: &str = r#"  os: {name: linux}
-  containers:
-  - {name: by-exec, IMAGE, command: [sh, -c, "trap 'echo signal >> /host/exec; exit 0' USR1; while :; do sleep 0.1; done"],
-     lifecycle: {stopSignal: SIGUSR1, postStart: {exec: {command: [sh, -c, "echo start >> /host/exec"]}},
+const HOOKED: &str = r#"  containers:
+  - {name: by-exec, IMAGE, command: [sh, -c, "trap 'echo signal >> /host/exec; exit 0' TERM; while :; do sleep 0.1; done"],
+     lifecycle: {postStart: {exec: {command: [sh, -c, "echo start >> /host/exec"]}},
        preStop: {exec: {command: [sh, -c, "echo stop >> /host/exec"]}}}}
   - {name: by-http, IMAGE, command: [sh, -c, "mkdir -p /www/cgi-bin; printf '#!/bin/sh\necho $QUERY_STRING >> /host/http; printf \"Status: 503 No\\\\r\\\\n\\\\r\\\\n\"\n' > /www/cgi-bin/tell; chmod +x /www/cgi-bin/tell; exec httpd -f -p 8080 -h /www"],
      ports: [{name: web, containerPort: 8080}],
@@ -174,10 +203,28 @@ fn hooks_run_at_both_ends(place: &Place<'_>) {
     place.told_of("bad-start", "FailedPostStartHook", "exit code 3: no luck");
     place.told_of("bad-start", "Killing", "FailedPostStartHook");
     place.admin.kubectl_ok(&["delete", "pod", "hooked", "bad-start"]);
-    assert_eq!(place.heard("exec"), "start\nstop\nsignal\n", "the hook, then the signal that was asked for");
+    assert_eq!(place.heard("exec"), "start\nstop\nsignal\n", "the hook, then the signal");
     assert_eq!(place.heard("http"), "stop\n");
     assert_eq!(place.heard("sleep"), "signal\n", "a signal after the sleep, within the grace");
     assert_eq!(place.events("hooked", "FailedPreStopHook"), [""; 0], "whatever the server answers");
+}
+
+const BY_SIGNAL: &str = r#"  os: {name: linux}
+  containers:
+  - {name: main, IMAGE, command: [sh, -c, "trap 'echo signal >> /host/by-signal; exit 0' USR1; touch /tmp/up; while :; do sleep 0.1; done"],
+     lifecycle: {stopSignal: SIGUSR1}, UP}"#;
+
+fn a_signal_may_be_another(place: &Place<'_>) {
+    place.pod("by-signal", BY_SIGNAL);
+    if place.below.kind.can(Ability::StopSignals) {
+        place.ready("by-signal");
+        place.delete(&["by-signal"]);
+        assert_eq!(place.heard("by-signal"), "signal\n", "the signal that was asked for");
+    } else {
+        place.told_of("by-signal", "Failed", "stopSignal: this node's runtime takes no notice of it");
+        place.delete(&["by-signal"]);
+        assert_eq!(place.heard("by-signal"), "", "never started");
+    }
     let out = place.try_apply("odd", &pod("odd", "  containers:\n  - {name: c, IMAGE, lifecycle: {stopSignal: SIGUSR1}}"));
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(said.contains("stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`"), "{said}");
@@ -340,6 +387,23 @@ fn groups_own_their_volumes(place: &Place<'_>) {
     place.delete(&["groups"]);
 }
 
+const FILTERED: &str = r#"  securityContext: {seccompProfile: {type: Localhost, localhostProfile: pods/plain.json}}
+  containers:
+  - {name: main, IMAGE, command: [sleep, "10000"]}"#;
+
+fn calls_are_filtered_by_a_profile(place: &Place<'_>) {
+    place.pod("filtered", FILTERED);
+    place.told_of("filtered", "Failed", "cannot load seccomp profile");
+    let profiles = place.admin.hosts.dir.join("one/data/seccomp/pods");
+    std::fs::create_dir_all(&profiles).unwrap();
+    let rule =
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#;
+    std::fs::write(profiles.join("plain.json"), rule).unwrap();
+    place.ready("filtered");
+    assert!(place.inside("filtered", "mkdir /tmp/x 2>&1 || true").contains("No space left on device"));
+    place.delete(&["filtered"]);
+}
+
 const OWN_USERS: &str = r#"  hostUsers: false
   securityContext: {fsGroup: 77, supplementalGroupsPolicy: Strict, seccompProfile: {type: Localhost, localhostProfile: pods/plain.json}}
   volumes:
@@ -359,15 +423,17 @@ fn users_of_a_pod_are_its_own(place: &Place<'_>) {
         place.try_apply("users-host", &pod("users-host", &OWN_USERS.replace("hostUsers: false", "hostUsers: false\n  hostPID: true")));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("spec.hostPID: Forbidden: when `pod.Spec.HostUsers` is false"), "{said}");
-    place.pod("users-a", OWN_USERS);
-    place.told_of("users-a", "Failed", "cannot load seccomp profile");
-    let profiles = place.admin.hosts.dir.join("one/data/seccomp/pods");
-    std::fs::create_dir_all(&profiles).unwrap();
-    let rule =
-        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#;
-    std::fs::write(profiles.join("plain.json"), rule).unwrap();
-    place.pod("users-b", OWN_USERS);
-    let ids = ["users-a", "users-b"].map(|name| {
+    let names = ["users-a", "users-b"];
+    place.pod(names[0], OWN_USERS);
+    if !place.below.kind.can(Ability::UserNamespaces) {
+        place.told_of(names[0], "FailedCreatePodSandBox", "make a user namespace for the pod: this node's runtime cannot");
+        place.pod(names[1], &OWN_USERS.replace("hostUsers: false", "hostUsers: true"));
+        place.told_of(names[1], "Failed", "supplementalGroupsPolicy: this node's runtime does not know the policy `Strict`");
+        place.delete(&names);
+        return;
+    }
+    place.pod(names[1], OWN_USERS);
+    let ids = names.map(|name| {
         place.ready(name);
         let script = format!(
             "id -u; id -G; cat /conf/key; echo; stat -Lc %u:%g /scratch /memory /sub /conf/key; touch /host/of-{name} /scratch/x /memory/x /sub/x; \
@@ -383,7 +449,7 @@ fn users_of_a_pod_are_its_own(place: &Place<'_>) {
         map[1]
     });
     assert!(ids[0] != ids[1] && ids.iter().all(|first| *first >= 65_536 && first % 65_536 == 0), "{ids:?}");
-    place.delete(&["users-a", "users-b"]);
+    place.delete(&names);
 }
 
 /// The first writes what it is asked for, the second more than is kept, the third only to its log; the others
@@ -392,7 +458,7 @@ const LAST_WORDS: &str = r#"  restartPolicy: Never
   containers:
   - {name: plain, IMAGE, terminationMessagePath: /tmp/last, command: [sh, -c, "echo in vain; printf 'the end' > /tmp/last; exit 3"]}
   - {name: much, IMAGE, command: [sh, -c, "yes 0123456789 | head -c 100000000 > /dev/termination-log; exit 1"]}
-  - {name: log, IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, "seq 1000; echo the end >&2; sleep 1; exit 1"]}
+  - {name: log, IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, "seq 1000 >&2; echo the end >&2; sleep 1; exit 1"]}
   - {name: well, IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, "echo said"]}
   - {name: link, IMAGE, command: [sh, -c, "rm -f /dev/termination-log; ln -sf /etc/passwd /dev/termination-log; mv /dev/termination-log /dev/other; mkfifo /dev/termination-log; exit 1"]}
   - {name: led, IMAGE, terminationMessagePath: /host/led, command: [sh, -c, "printf led > /host/led; exit 1"]}"#;
@@ -414,7 +480,7 @@ fn last_words_are_kept(place: &Place<'_>) {
     assert!(log.ends_with("1000\nthe end\n") && log.lines().count() <= 80 && log.len() <= 2048, "{log}");
     assert_eq!(words("well"), (0, String::new()), "only for an error");
     assert_eq!(words("link"), (1, String::new()));
-    assert_eq!(words("led").0, 1);
+    assert_eq!(words("led").0, if place.below.kind.can(Ability::MountsOnDanglingLinks) { 1 } else { 128 });
     assert_eq!(place.heard("kept"), "kept", "nothing was written through a link");
     place.delete(&["words"]);
 }
@@ -440,7 +506,9 @@ fn ports_of_the_host_lead_to_pods(place: &Place<'_>) {
     // Whoever chooses the node itself asks no scheduler; the node says no.
     place.pod("forced", &format!("  nodeName: one\n{}", PORTS.replace("NAME", "forced")));
     place.told_of("forced", "FailedCreatePodSandBox", "host port 8088/TCP is taken by another pod of this node");
-    place.delete(&["forced"]);
+    place.pod("own", "  nodeName: one\n  containers:\n  - {name: main, IMAGE, ports: [{containerPort: 80, hostPort: 6443}]}");
+    place.told_of("own", "FailedCreatePodSandBox", "host port 6443/TCP is taken by podbay itself");
+    place.delete(&["forced", "own"]);
     assert_eq!(place.inside("first", "wget -q -O - http://10.99.0.1:8088/"), "first\n", "from a pod, and itself");
     place.delete(&["first"]);
     place.ready("second");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::hosts::{Hosts, PODBAY, is_ready, text};
 use crate::pods::Place;
+use crate::runtimes::Kind;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -110,8 +111,22 @@ const SHELL: &str = r#"  containers:
 
 #[test]
 fn people_type_into_containers() {
-    let hosts = Hosts::new("pbt", &["one"]);
-    let place = Place::start(&hosts);
+    people_type_into_containers_on(Kind::Engine);
+}
+
+#[test]
+fn people_type_into_containers_of_containerd() {
+    people_type_into_containers_on(Kind::Containerd);
+}
+
+#[test]
+fn people_type_into_containers_of_an_engine_behind_its_socket() {
+    people_type_into_containers_on(Kind::Served);
+}
+
+fn people_type_into_containers_on(kind: Kind) {
+    let hosts = Hosts::new(&kind.prefix("pbt"), &["one"]);
+    let place = Place::start(&hosts, kind);
     place.pod("shell", SHELL);
     place.ready("shell");
     what_is_run_ends_with_its_input(&place);

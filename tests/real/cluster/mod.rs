@@ -6,19 +6,24 @@ use std::path::PathBuf;
 
 use crate::foretold::Foretold;
 use crate::hosts::{Admin, Daemon, Hosts, is_ready, sh, text};
+use crate::runtimes::{Below, Kind};
 use serde_json::Value;
 
 const SECRET: &str = "correct-horse-battery-staple";
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// The repository whose commits run.
-struct Repository(PathBuf);
+struct Repository {
+    dir: PathBuf,
+    /// Stands for `MARK`: tells the test's processes from those of the same test on another runtime.
+    mark: String,
+}
 
 impl Repository {
     fn new(hosts: &Hosts) -> Self {
         let dir = hosts.dir.join("repository");
         sh(&format!("git init -q -b main {0}; cd {0}; git config user.name Test; git config user.email test@example.org", dir.display()));
-        Self(dir)
+        Self { dir, mark: hosts.namespace("srv") }
     }
 
     fn commit(&self, files: &[(&str, &str)]) {
@@ -28,12 +33,12 @@ impl Repository {
 
     fn write(&self, files: &[(&str, &str)]) {
         for (name, content) in files {
-            std::fs::write(self.0.join(name), content).unwrap();
+            std::fs::write(self.dir.join(name), content.replace("MARK", &self.mark)).unwrap();
         }
     }
 
     fn commit_all(&self) {
-        sh(&format!("cd {}; git add -A; git commit -q -m change", self.0.display()));
+        sh(&format!("cd {}; git add -A; git commit -q -m change", self.dir.display()));
     }
 }
 
@@ -53,7 +58,7 @@ spec:
       containers:
         - name: httpd
           image: podbay.local/busybox:test
-          command: ["/bin/sh", "-c", "mkdir /srv; echo {name} > /srv/index.html; exec httpd -f -p 8080 -h /srv"]
+          command: ["/bin/sh", "-c", "mkdir /srv; echo {name} > /srv/index.html; exec httpd -f -p 8080 -r MARK -h /srv"]
           env:
             - name: PASSWORD
               valueFrom: {{secretKeyRef: {{name: password, key: value}}}}
@@ -94,26 +99,27 @@ struct Cluster<'a> {
     repository: Repository,
     server: Option<Daemon>,
     agents: BTreeMap<&'static str, Daemon>,
+    runtimes: BTreeMap<&'static str, Below<'a>>,
 }
 
 impl<'a> Cluster<'a> {
-    fn start(hosts: &'a Hosts) -> Self {
+    fn start(hosts: &'a Hosts, kind: Kind) -> Self {
         let repository = Repository::new(hosts);
         repository.commit(&[("base.yaml", &base()), ("web.yaml", &format!("{}---\n{}", deployment("web", 3, ""), service("web")))]);
         hosts.configure(
             "srv",
             &format!(
                 "[server]\nlisten = \"10.99.0.1:6443\"\nnode-grace-seconds = 12\neviction-seconds = 3\n[[source]]\nname = \"shop\"\ngit = \"{}\"\ninterval-seconds = 1\n",
-                repository.0.display()
+                repository.dir.display()
             ),
         );
-        let archive = hosts.dir.join("busybox.tar");
-        sh(&format!("examples/build-image podbay.local/busybox:test {}", archive.display()));
-        let mut cluster = Self { admin: Admin { hosts, server: "srv" }, repository, server: None, agents: BTreeMap::new() };
+        let admin = Admin { hosts, server: "srv" };
+        let mut cluster = Self { admin, repository, server: None, agents: BTreeMap::new(), runtimes: BTreeMap::new() };
         cluster.start_server();
         for node in NODES {
-            hosts.configure(node, "");
-            sh(&format!("ln {} {}/{node}/data/images/busybox.tar", archive.display(), hosts.dir.display()));
+            let below = Below::start(kind, hosts, node);
+            hosts.configure(node, &below.settings());
+            cluster.runtimes.insert(node, below);
             let token = cluster.admin.ok(&["token", "create"]);
             std::fs::write(hosts.dir.join(node).join("token"), token).unwrap();
             cluster.start_agent(node);
@@ -136,7 +142,7 @@ impl<'a> Cluster<'a> {
     /// Previews what the files say, then commits them: what comes of it is to be what the preview said.
     fn preview_and_commit(&self, files: &[(&str, &str)]) -> Foretold {
         self.repository.write(files);
-        let foretold = Foretold::of(&self.admin, &[self.repository.0.to_str().unwrap(), "--as", "shop"]);
+        let foretold = Foretold::of(&self.admin, &[self.repository.dir.to_str().unwrap(), "--as", "shop"]);
         self.repository.commit_all();
         foretold
     }
@@ -195,9 +201,18 @@ impl<'a> Cluster<'a> {
 /// The whole story in one test: a cluster is dear, and each chapter starts where the last one ended.
 #[test]
 fn three_nodes_and_a_repository() {
-    let hosts = Hosts::new("pbc", &["srv", "n1", "n2", "n3"]);
+    three_nodes_and_a_repository_on(Kind::Engine);
+}
+
+#[test]
+fn three_nodes_with_containerd_and_a_repository() {
+    three_nodes_and_a_repository_on(Kind::Containerd);
+}
+
+fn three_nodes_and_a_repository_on(kind: Kind) {
+    let hosts = Hosts::new(&kind.prefix("pbc"), &["srv", "n1", "n2", "n3"]);
     let before = machine_state(&hosts);
-    let mut cluster = Cluster::start(&hosts);
+    let mut cluster = Cluster::start(&hosts, kind);
     a_commit_rolls_out(&cluster);
     a_service_leads_to_another_node(&cluster);
     a_job_completes(&cluster);
@@ -259,18 +274,20 @@ fn a_bad_commit_changes_nothing(cluster: &Cluster<'_>) {
     assert!(cluster.admin.ok(&["explain", "shop"]).contains("did you mean `replicas`?"));
     assert_eq!(cluster.containers(), before, "a bad commit changes nothing");
     foretold.happened(&cluster.admin);
-    sh(&format!("cd {}; git revert --no-edit HEAD", cluster.repository.0.display()));
+    sh(&format!("cd {}; git revert --no-edit HEAD", cluster.repository.dir.display()));
     cluster.admin.ok(&["reconcile", "shop"]);
 }
 
 fn crashes_restart_no_container(cluster: &mut Cluster<'_>) {
+    let hosts = cluster.admin.hosts;
     let before = cluster.containers();
     cluster.server.take().expect("the server runs").kill_hard();
     for agent in cluster.agents.values_mut() {
         agent.kill_hard();
     }
     cluster.agents.clear();
-    let pids = sh("pgrep -f '[h]ttpd -f -p 8080 -h /srv' | sort");
+    let processes = || sh(&format!("pgrep -f '[h]ttpd -f -p 8080 -r {} ' | sort", hosts.namespace("srv")));
+    let pids = processes();
     cluster.start_server();
     for node in NODES {
         cluster.start_agent(node);
@@ -280,7 +297,7 @@ fn crashes_restart_no_container(cluster: &mut Cluster<'_>) {
     }
     cluster.admin.wait("all pods are ready again", || cluster.exactly_ready("web", 6));
     assert_eq!(cluster.containers(), before, "kill -9 of server and agents restarts no container");
-    assert_eq!(sh("pgrep -f '[h]ttpd -f -p 8080 -h /srv' | sort"), pids, "the very processes go on");
+    assert_eq!(processes(), pids, "the very processes go on");
     let near = cluster.pod_on("web", "n1");
     cluster.admin.wait("Services answer after the crash", || cluster.fetch(&near, "far"));
 }
@@ -293,18 +310,20 @@ fn a_cut_link_heals(cluster: &Cluster<'_>) {
         let pods = cluster.admin.pods("shop", "app=web");
         (pods.iter().filter(|pod| is_ready(pod) && text(pod, "/spec/nodeName") != "n3").count() == 6).then_some(())
     });
-    assert!(process_runs(cluster, &cut, "n3"), "a node that is cut off keeps its pods");
+    assert!(process_runs(&cut), "a node that is cut off keeps its pods");
     cluster.admin.hosts.heal("n3");
     cluster.admin.wait("the healed node is ready", || cluster.node_ready("n3")?.then_some(()));
-    cluster.admin.wait("the replaced pods are stopped", || (!process_runs(cluster, &cut, "n3")).then_some(()));
+    cluster.admin.wait("the replaced pods are stopped", || (!process_runs(&cut)).then_some(()));
     cluster.admin.wait("six pods are left", || cluster.exactly_ready("web", 6));
 }
 
-/// Whether a process of the pod's cgroup lives.
-fn process_runs(cluster: &Cluster<'_>, pod: &Value, node: &str) -> bool {
-    let (root, uid) = (cluster.admin.hosts.cgroup_root(node), text(pod, "/metadata/uid"));
-    let script =
-        format!("find /sys/fs/cgroup -path '*{root}*{uid}*' -name cgroup.procs 2>/dev/null | xargs -r cat 2>/dev/null | sort -u || true");
+/// Whether a process of the container's cgroup lives, which has the container's id or is below the pod's.
+fn process_runs(pod: &Value) -> bool {
+    let (uid, id) = (text(pod, "/metadata/uid"), text(pod, "/status/containerStatuses/0/containerID"));
+    let id = id.rsplit('/').next().unwrap_or_default();
+    let script = format!(
+        "find /sys/fs/cgroup \\( -path '*{uid}*' -o -path '*{id}*' \\) -name cgroup.procs 2>/dev/null | xargs -r cat 2>/dev/null | sort -u || true"
+    );
     let pids = sh(&script);
     pids.lines().any(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("httpd")))
 }
@@ -318,17 +337,17 @@ fn an_agent_dies_alone(cluster: &mut Cluster<'_>) {
         let pods = cluster.admin.pods("shop", "app=web");
         (pods.iter().filter(|pod| is_ready(pod) && text(pod, "/spec/nodeName") != "n3").count() == 6).then_some(())
     });
-    assert!(process_runs(cluster, &orphan, "n3"), "its containers run on without it");
+    assert!(process_runs(&orphan), "its containers run on without it");
     cluster.start_agent("n3");
     cluster.admin.wait("the node is ready with its agent", || cluster.node_ready("n3")?.then_some(()));
-    cluster.admin.wait("what was replaced is stopped", || (!process_runs(cluster, &orphan, "n3")).then_some(()));
+    cluster.admin.wait("what was replaced is stopped", || (!process_runs(&orphan)).then_some(()));
     cluster.admin.wait("six pods are left", || cluster.exactly_ready("web", 6));
 }
 
 fn a_node_dies(cluster: &mut Cluster<'_>) {
     spread_again(cluster);
     cluster.agents.remove("n3").expect("n3 runs").kill_hard();
-    kill_everything_on(cluster, "n3");
+    cluster.runtimes.get_mut("n3").expect("n3 has one").lose_power();
     cluster.admin.wait("the dead node is not ready", || (!cluster.node_ready("n3")?).then_some(()));
     cluster.admin.wait("its pods run elsewhere", || {
         let pods = cluster.admin.pods("shop", "app=web");
@@ -337,14 +356,6 @@ fn a_node_dies(cluster: &mut Cluster<'_>) {
     cluster.start_agent("n3");
     cluster.admin.wait("the node comes back", || cluster.node_ready("n3")?.then_some(()));
     cluster.admin.wait("six pods are left", || cluster.exactly_ready("web", 6));
-}
-
-/// What a power cut does to the processes of a node.
-fn kill_everything_on(cluster: &Cluster<'_>, node: &str) {
-    let root = cluster.admin.hosts.cgroup_root(node);
-    sh(&format!(
-        "for i in 1 2 3; do find /sys/fs/cgroup -path '*{root}/*' -name cgroup.procs 2>/dev/null | xargs -r cat | sort -u | xargs -r kill -9 2>/dev/null || true; done"
-    ));
 }
 
 /// Scales down and up, so that the node that was away has pods again.
@@ -398,11 +409,14 @@ fn the_secret_is_nowhere(cluster: &Cluster<'_>) {
 
 /// What the machine has outside the test's own directory and namespaces.
 fn machine_state(hosts: &Hosts) -> String {
-    let dir = hosts.dir.display();
+    let (dir, name) = (hosts.dir.display(), |host| hosts.namespace(host));
+    let spaces = ["srv", "n1", "n2", "n3"].map(name).join(" ");
     sh(&format!(
-        "grep -F {dir} /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name 'pbc*' | sort
-         for ns in srv n1 n2 n3; do nsenter --net=/run/netns/pbc-$ns sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'; done
-         pgrep -af '[p]odbay|[h]ttpd -f -p 8080 -h /srv' | grep -F {dir} || true"
+        "grep -F {dir}/ /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name '{prefix}*' | sort
+         for ns in {spaces}; do nsenter --net=/run/netns/$ns sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'; done
+         pgrep -af '[p]odbay|[h]ttpd -f -p 8080 -r {mark} ' | grep -F {dir}/ || true",
+        prefix = name(""),
+        mark = name("srv"),
     ))
 }
 

@@ -17,7 +17,9 @@ pub const BUSYBOX: &str = "podbay.test/busybox:1";
 
 pub struct Containerd {
     dir: tempfile::TempDir,
-    bridge: String,
+    /// In our own network namespace; elsewhere it goes with that.
+    bridge: Option<String>,
+    program: Command,
     child: Child,
 }
 
@@ -57,7 +59,7 @@ impl Containerd {
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::create_dir_all(dir.path().join("net")).unwrap();
         let network = serde_json::json!({"cniVersion": "0.4.0", "name": bridge, "plugins": [
-            {"type": "bridge", "bridge": bridge, "isGateway": true, "ipMasq": false, "ipam": {
+            {"type": "bridge", "bridge": bridge, "isGateway": true, "hairpinMode": true, "ipMasq": false, "ipam": {
                 "type": "host-local", "dataDir": path("addresses"), "ranges": [[{"subnet": range}]], "routes": [{"dst": "0.0.0.0/0"}]}},
             {"type": "portmap", "capabilities": {"portMappings": true}},
         ]});
@@ -96,35 +98,60 @@ conf_dir = "{net}"
             net = path("net"),
         );
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = program
-            .args(["--config", &path("config.toml")])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("containerd is installed (tests/setup test)");
-        let this = Self { dir, bridge, child };
-        this.until_ready().await;
+        let log = std::fs::File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
+        program.args(["--config", &path("config.toml")]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = program.spawn().expect("containerd is installed (tests/setup test)");
+        let bridge = Some(bridge).filter(|_| template.is_empty());
+        let this = Self { dir, bridge, program, child };
+        this.until_it_answers().await;
+        pause(&this.dir.path().join("pause.tar"));
+        sh(&format!("examples/build-image {BUSYBOX} {}", this.dir.path().join("busybox.tar").display()));
+        for (archive, name) in [("pause.tar", PAUSE), ("busybox.tar", BUSYBOX)] {
+            this.import(&this.dir.path().join(archive), name).await;
+        }
         this
     }
 
-    async fn until_ready(&self) {
+    async fn until_it_answers(&self) {
         let start = std::time::Instant::now();
-        pause(&self.dir.path().join("pause.tar"));
-        sh(&format!("examples/build-image {BUSYBOX} {}", self.dir.path().join("busybox.tar").display()));
         while Command::new("ctr").args(["-a", &self.socket(), "version"]).output().is_ok_and(|output| !output.status.success()) {
             assert!(start.elapsed() < Duration::from_secs(60), "containerd does not start: {}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Takes an archive's image by this name.
+    pub async fn import(&self, archive: &Path, name: &str) {
+        let start = std::time::Instant::now();
         let client = self.client().await;
-        for (archive, name) in [("pause.tar", PAUSE), ("busybox.tar", BUSYBOX)] {
-            let file = self.dir.path().join(archive);
-            // Its garbage collection may take away what has just come, and the CRI hears of it later.
-            while !client.image_status(name).await.is_ok_and(|image| image.is_some()) {
-                assert!(start.elapsed() < Duration::from_secs(60), "containerd does not take {name}: {}", self.log());
-                let import = ["-a", &self.socket(), "-n", "k8s.io", "images", "import", "--index-name", name];
-                Command::new("ctr").args(import).arg(&file).output().unwrap();
+        // Its garbage collection may take away what has just come, and the CRI hears of it later.
+        while !client.image_status(name).await.is_ok_and(|image| image.is_some()) {
+            assert!(start.elapsed() < Duration::from_secs(60), "containerd does not take {name}: {}", self.log());
+            let import = ["-a", &self.socket(), "-n", "k8s.io", "images", "import", "--index-name", name];
+            Command::new("ctr").args(import).arg(archive).output().unwrap();
+        }
+    }
+
+    /// Kills it and starts it again; its pods are their shims'.
+    pub async fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = self.program.spawn().unwrap();
+        self.until_it_answers().await;
+    }
+
+    /// Its shims, which are those that were started for its socket, and what is in their containers.
+    pub fn kill_pods(&self) {
+        let dir = self.path().display().to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if command.contains("containerd-shim") && command.contains(&dir) {
+                let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+                for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([pid]) {
+                    let pid = nix::unistd::Pid::from_raw(pid);
+                    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
+                }
             }
         }
     }
@@ -165,25 +192,17 @@ impl Drop for Containerd {
             let tail: Vec<&str> = log.lines().rev().take(30).collect();
             eprintln!("--- containerd's last words\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
-        // Of a failed test: pods that still run. Its shims are those that were started for its socket.
+        // Of a failed test: pods that still run.
+        self.kill_pods();
         let dir = self.path().display().to_string();
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-            let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            if command.contains("containerd-shim") && command.contains(&dir) {
-                let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-                for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([pid]) {
-                    let pid = nix::unistd::Pid::from_raw(pid);
-                    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
-                }
-            }
-        }
         self.child.kill().ok();
         self.child.wait().ok();
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|target| target.starts_with(&dir)) {
             rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH).ok();
         }
-        Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status().ok();
+        if let Some(bridge) = &self.bridge {
+            Command::new("ip").args(["link", "delete", bridge]).stderr(Stdio::null()).status().ok();
+        }
     }
 }
