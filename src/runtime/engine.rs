@@ -19,6 +19,7 @@ use super::oci::handler::OWN;
 use super::record::{self, ContainerRecord, Phase};
 use super::sandbox::Sandbox;
 use super::shim::{self, Program};
+use super::users::Users;
 use super::wire::{Exit, Exited, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire};
 use super::writable::Layers;
 use super::{Options, Rootfs, RuntimeError, image_volume};
@@ -47,8 +48,8 @@ pub(super) struct Inner {
     pub seccomp: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
     /// The CPU share that all burstable pods have together; none: not set yet.
     pub burstable: Mutex<Option<u64>>,
-    /// Why pods have no user namespaces of their own, if they have none.
-    pub users_problem: OnceLock<Option<String>>,
+    /// What pods with user namespaces of their own can have here.
+    pub users: OnceLock<Users>,
     table: Mutex<Table>,
     events: broadcast::Sender<RuntimeEvent>,
     /// Ended with the engine.
@@ -119,7 +120,7 @@ impl Engine {
             options,
             seccomp: Mutex::default(),
             burstable: Mutex::default(),
-            users_problem: OnceLock::new(),
+            users: OnceLock::new(),
             table: Mutex::default(),
             events: broadcast::channel(4096).0,
             listeners: Mutex::default(),
@@ -344,9 +345,8 @@ impl Runtime for Engine {
         let mut all = vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", true, "", String::new())];
         let problems = self.inner.cgroups.problems();
         all.extend(problems.into_iter().map(|text| condition("CgroupsComplete", false, "ControllerMissing", text)));
-        if let Ok(Some(cause)) = blocking(&self.inner, |inner| Ok(inner.users_problem())).await {
-            let text = format!("pods with `hostUsers: false` are refused: {cause}");
-            all.push(condition("UserNamespaces", false, "NotAvailable", text));
+        if let Ok(Some((reason, text))) = blocking(&self.inner, |inner| Ok(inner.users().lack())).await {
+            all.push(condition("UserNamespaces", false, reason, text));
         }
         all
     }
@@ -357,9 +357,9 @@ impl Runtime for Engine {
     }
 
     async fn features(&self, handler: &str) -> Result<Features, CriError> {
-        let users = blocking(&self.inner, |inner| Ok(inner.users_problem())).await;
+        let users = blocking(&self.inner, |inner| Ok(inner.users().on_disk.clone())).await;
         // Another runtime's containers have none.
-        let user_namespaces = matches!(users, Ok(None)) && !self.inner.options.handlers.contains_key(handler);
+        let user_namespaces = matches!(users, Ok(Ok(()))) && !self.inner.options.handlers.contains_key(handler);
         Ok(Features { user_namespaces, recursive_read_only_mounts: true, supplemental_groups_policy: true })
     }
 

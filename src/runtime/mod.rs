@@ -13,7 +13,7 @@
 //! namespace only, so its end takes them away.
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
-//!   `devices`, `usage`: decide; pure
+//!   `devices`, `usage`, `users`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `exec`, `attach`, `writable`, `reset`: act
 //! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
@@ -52,6 +52,7 @@ mod sys;
 pub mod syscalls;
 pub mod syscalls32;
 mod usage;
+mod users;
 mod writable;
 
 #[path = "../shim/account.rs"]

@@ -8,6 +8,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
+use super::users::Users;
 use super::wire::{Init, Request, Shutdown, VERSION};
 use super::{RuntimeError, files, image_volume, shim, sys, wire};
 use crate::cri::host_ports::host_ports;
@@ -94,7 +95,7 @@ impl Inner {
             return Err(CriError::Unsupported("a user namespace for a pod that another OCI runtime runs".into()).into());
         }
         if config.users.is_some() {
-            blocking(&self, |inner| Ok(inner.users_problem().map_or(Ok(()), Err)))
+            blocking(&self, |inner| Ok(inner.users().on_disk.clone()))
                 .await?
                 .map_err(|cause| CriError::failed("make a user namespace for the pod", cause))?;
         }
@@ -278,9 +279,9 @@ impl Inner {
         }
     }
 
-    /// Why this host cannot give pods user namespaces of their own; looked at once.
-    pub fn users_problem(&self) -> Option<String> {
-        self.users_problem.get_or_init(|| sys::try_id_mapping(&self.options.root_dir).err()).clone()
+    /// What pods with user namespaces of their own can have here; looked at once.
+    pub fn users(&self) -> &Users {
+        self.users.get_or_init(|| sys::try_id_mapping(&self.options.root_dir))
     }
 
     /// What pods use as a whole, their shims included.
