@@ -61,7 +61,7 @@ bench: release ## print the figures
 	PODBAY_BIN=$(CURDIR)/target/release cargo bench --locked --target $(HOST)
 	@stat -c 'release program: %s bytes (budget 41943040)' target/release/podbay
 
-test-hosts: release ## units and cgroup v2 on real hosts with systemd (virtual machines)
+test-hosts: setup-test release ## units and cgroup v2 on real hosts with systemd (virtual machines)
 	tests/hosts/run
 
 install: setup-run release ## install binaries and units into the system, and what pods need of it
