@@ -38,23 +38,25 @@ pub fn is_stale(flow: &Flow, wanted: &Wanted, local: &BTreeSet<Ipv4Addr>) -> boo
             of_service |= by_address || to_pod;
         }
     }
-    of_service || (translated && is_service(flow.to.0, wanted)) || (local.contains(&flow.to.0) && misses_host_port(flow, wanted))
+    of_service || (translated && is_service(flow.to.0, wanted)) || (is_local(flow.to.0, local) && misses_host_port(flow, wanted))
 }
 
 /// Whether a flow to this host passes by the pod that its port leads to, or leads to a pod of this node though
 /// no port does.
 fn misses_host_port(flow: &Flow, wanted: &Wanted) -> bool {
-    // On the loopback no port of the host leads anywhere.
-    if flow.to.0.is_loopback() {
-        return false;
-    }
     let ports = || wanted.published.iter().filter(|it| it.port.protocol.eq_ignore_ascii_case("UDP") && it.port.host_port == flow.to.1);
     // As the rules look them up: the one of this very address first.
     let of_address = |at: Option<Ipv4Addr>| ports().find(|it| it.port.host_address == at);
-    match of_address(Some(flow.to.0)).or_else(|| of_address(None)) {
+    let by_any = !flow.to.0.is_loopback() || flow.to.0 == Ipv4Addr::LOCALHOST;
+    match of_address(Some(flow.to.0)).or_else(|| of_address(None).filter(|_| by_any)) {
         Some(published) => flow.answered_by != (published.address, published.port.port),
         None => flow.to != flow.answered_by && wanted.pod_range.is_some_and(|range| range.contains(flow.answered_by.0.into())),
     }
+}
+
+/// All of the loopback's addresses are this host's, of which it lists one.
+fn is_local(address: Ipv4Addr, local: &BTreeSet<Ipv4Addr>) -> bool {
+    address.is_loopback() || local.contains(&address)
 }
 
 fn is_service(address: Ipv4Addr, wanted: &Wanted) -> bool {
@@ -202,6 +204,10 @@ mod tests {
                     address: Ipv4Addr::new(10, 80, 1, 5),
                     port: HostPort { protocol: "UDP".into(), host_address: Some(Ipv4Addr::new(192, 0, 2, 2)), host_port: 514, port: 5515 },
                 },
+                Published {
+                    address: Ipv4Addr::new(10, 80, 1, 6),
+                    port: HostPort { protocol: "UDP".into(), host_address: Some(Ipv4Addr::new(127, 0, 0, 7)), host_port: 515, port: 5516 },
+                },
             ],
             ..Wanted::default()
         }
@@ -227,7 +233,13 @@ mod tests {
             ("192.0.2.9:514", "192.0.2.9:514", false, "the same port of another host"),
             ("192.0.2.2:514", "10.80.1.5:5515", false, "by a host port of one address to its pod"),
             ("192.0.2.2:514", "10.80.1.4:5514", true, "by a host port of one address to the pod of all others"),
-            ("127.0.0.1:514", "127.0.0.1:514", false, "a program of the host on its loopback"),
+            ("127.0.0.1:514", "10.80.1.4:5514", false, "by a host port on the loopback to its pod"),
+            ("127.0.0.1:514", "127.0.0.1:514", true, "on the loopback from before the port led to a pod"),
+            ("127.0.0.53:514", "127.0.0.53:514", false, "a program of the host elsewhere on the loopback"),
+            ("127.0.0.7:515", "10.80.1.6:5516", false, "by a host port of one address of the loopback to its pod"),
+            ("127.0.0.7:515", "127.0.0.7:515", true, "at that address from before the port led to a pod"),
+            ("127.0.0.1:515", "127.0.0.1:515", false, "a program of the host on a port of another address"),
+            ("127.0.0.1:515", "10.80.1.6:5516", true, "on the loopback by a host port that is another address's"),
             ("192.0.2.1:515", "10.80.1.4:5514", true, "by a host port that is nobody's any more"),
             ("192.0.2.1:515", "192.0.2.1:515", false, "a program of the host on no port of ours"),
         ];

@@ -42,6 +42,22 @@ pub(super) fn forward_as_before(state: &Path, needed_by: Option<&str>) -> Result
     fs::remove_file(&record).map_err(|cause| NetworkError::failed(format!("remove {}", record.display()), cause))
 }
 
+/// Lets packets from and to the loopback's addresses pass this link, or not (ip-sysctl: `route_localnet`). Returns
+/// whether that is new. Goes with the link.
+pub(super) fn route_loopback(link: &str, on: bool) -> bool {
+    let (name, value) = (format!("net/ipv4/conf/{link}/route_localnet"), if on { "1" } else { "0" });
+    // Without a link there is nothing to set, until it is made anew.
+    if read(&name).is_none_or(|now| now == value) {
+        return false;
+    }
+    let written = fs::write(path(&name), value);
+    if let Err(cause) = &written {
+        // The ports' other addresses are none the worse for it.
+        tracing::warn!(link, value, %cause, "set route_localnet, by which host ports answer on the loopback");
+    }
+    written.is_ok()
+}
+
 /// A pod must not become the host's IPv6 router by announcing itself.
 pub(super) fn ignore_router_advertisements(link: &str) {
     let _ = fs::write(path(&format!("net/ipv6/conf/{link}/accept_ra")), "0");

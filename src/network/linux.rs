@@ -226,6 +226,7 @@ impl Worker {
         if !links.get(&self.options.bridge).is_some_and(|bridge| bridge.kind == Some(InfoKind::Bridge)) {
             self.sync_bridge(range).await?;
             links = self.netlink.links().await?;
+            self.behind = true;
         }
         let missing = || NetworkError::failed("attach a pod", format!("bridge {} is gone", self.options.bridge));
         let bridge = links.get(&self.options.bridge).ok_or_else(missing)?.clone();
@@ -283,7 +284,9 @@ impl Worker {
     async fn sync_rules(&mut self) -> Result<bool, NetworkError> {
         let of_pods = self.ports.pods().filter_map(|(pod, port)| Some(Published { address: self.ipam.address(pod)?, port: port.clone() }));
         self.wanted.published = of_pods.collect();
-        let changed = self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
+        let mut changed = self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
+        // After the rules, which guard it.
+        changed |= host::route_loopback(&self.options.bridge, plan::publishes_on_loopback(&self.wanted));
         self.behind = false;
         self.sync_flows().await;
         Ok(changed)

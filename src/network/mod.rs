@@ -58,7 +58,8 @@ pub struct Attachment {
 pub struct HostPort {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// One address of the host; `None`: all of them but the loopback's.
+    /// One address of the host; `None`: all of them, and of the loopback's 127.0.0.1. To the loopback's leads only
+    /// what the host itself sends.
     pub host_address: Option<Ipv4Addr>,
     pub host_port: u16,
     /// The pod's.

@@ -16,6 +16,7 @@ pub const LINK_PREFIX: &str = "pb";
 pub const ROUTE_ORIGIN: u8 = 80;
 /// On packets for a node port: their answers must come back through this node.
 const MARK: &str = "0x8000";
+const LOOPBACK: &str = "127.0.0.0/8";
 
 /// The host's end of a pod's link: from its UID alone, within the kernel's 15 characters.
 pub fn host_link(pod_uid: &str) -> String {
@@ -163,7 +164,7 @@ pub fn ruleset(wanted: &Wanted, bridge: &str) -> Ruleset {
     published.into_iter().for_each(|port| add_host_port(&mut rules, port));
     let vmap = |map: &str, key: &str| format!("{key} vmap @{map}");
     // Only what is sent to this host: whoever chooses an address must not lead others' traffic astray.
-    let here = "fib daddr type local ip daddr != 127.0.0.0/8";
+    let here = format!("fib daddr type local ip daddr != {LOOPBACK}");
     rules.chain(
         "to-services",
         None,
@@ -175,7 +176,18 @@ pub fn ruleset(wanted: &Wanted, bridge: &str) -> Ruleset {
         ],
     );
     rules.chain("prerouting", Some("type nat hook prerouting priority dstnat; policy accept;"), vec!["jump to-services".into()]);
-    rules.chain("output", Some("type nat hook output priority -100; policy accept;"), vec!["jump to-services".into()]);
+    let output = vec![format!("ip daddr {LOOPBACK} goto on-loopback"), "jump to-services".into()];
+    rules.chain("output", Some("type nat hook output priority -100; policy accept;"), output);
+    rules.chain(
+        "on-loopback",
+        None,
+        vec![
+            vmap("host-ports-at", "ip daddr . meta l4proto . th dport"),
+            // Resolvers and the like have ports at others of these addresses, beside those of the host's own.
+            format!("ip daddr {} {}", Ipv4Addr::LOCALHOST, vmap("host-ports", "meta l4proto . th dport")),
+        ],
+    );
+    rules.chain("guard-loopback", Some("type filter hook prerouting priority raw; policy accept;"), guard_loopback(bridge));
     rules.chain("postrouting", Some("type nat hook postrouting priority srcnat; policy accept;"), postrouting(wanted, bridge));
     let closed = closed(wanted);
     rules.chain(
@@ -190,6 +202,18 @@ pub fn ruleset(wanted: &Wanted, bridge: &str) -> Ruleset {
     output.push(format!("oifname \"{bridge}\" icmp type redirect drop"));
     rules.chain("filter-output", Some("type filter hook output priority filter; policy accept;"), output);
     rules
+}
+
+/// Whether a port of the host leads from its loopback to a pod: then the kernel must let packets with such an address
+/// out to the bridge, and so in from it.
+pub fn publishes_on_loopback(wanted: &Wanted) -> bool {
+    wanted.published.iter().any(|it| it.port.host_address.is_none_or(|at| at.is_loopback()))
+}
+
+/// Pods reach nothing that listens on the host's loopback, and do not pass for it (CVE-2020-8558). Before the
+/// translation, when an answer to the loopback still goes to the bridge's own address.
+fn guard_loopback(bridge: &str) -> Vec<String> {
+    ["daddr", "saddr"].map(|end| format!("iifname \"{bridge}\" ip {end} {LOOPBACK} drop")).to_vec()
 }
 
 /// What was not translated and yet is for a Service: nobody would answer.
@@ -210,6 +234,8 @@ fn postrouting(wanted: &Wanted, bridge: &str) -> Vec<String> {
         // A pod that reaches itself through a Service must not see its own address as the client's.
         "ct status dnat ip saddr . ip daddr @hairpins masquerade".to_owned(),
         format!("meta mark & {MARK} == {MARK} masquerade"),
+        // A pod would answer its own loopback.
+        format!("ip saddr {LOOPBACK} oifname \"{bridge}\" ct status dnat masquerade"),
     ];
     if let Some(pods) = wanted.pod_range {
         let cluster = wanted.cluster_range.unwrap_or(pods);
@@ -525,6 +551,40 @@ mod tests {
         let asked = [port(None, "UDP", 10250), port(None, "TCP", 10250)];
         assert_eq!(first_own(&asked, &[6443, 10250]), Some(&asked[1]));
         assert_eq!(first_own(&asked[..1], &[6443, 10250]), None);
+    }
+
+    #[test]
+    fn the_loopback_leads_to_host_ports_from_the_host_alone() {
+        let port = |at: Option<&str>| HostPort {
+            protocol: "TCP".into(),
+            host_address: at.map(|at| at.parse().expect("an address")),
+            host_port: 8080,
+            port: 80,
+        };
+        let wanted =
+            |at| Wanted { published: vec![Published { address: Ipv4Addr::new(10, 80, 1, 2), port: port(at) }], ..Wanted::default() };
+        for (at, opens) in [(None, true), (Some("127.0.0.1"), true), (Some("127.9.9.9"), true), (Some("192.0.2.1"), false)] {
+            assert_eq!(publishes_on_loopback(&wanted(at)), opens, "{at:?}");
+        }
+        assert!(!publishes_on_loopback(&Wanted::default()));
+
+        // Always there: a ruleset that goes back to none leaves no moment without the guard.
+        let script = script("podbay", None, &ruleset(&Wanted::default(), "podbay0"));
+        let rules = |chain: &str| {
+            let before = format!("add rule ip podbay {chain} ");
+            script.lines().filter_map(|line| line.strip_prefix(before.as_str())).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            rules("guard-loopback"),
+            ["iifname \"podbay0\" ip daddr 127.0.0.0/8 drop", "iifname \"podbay0\" ip saddr 127.0.0.0/8 drop"]
+        );
+        assert_eq!(rules("output"), ["ip daddr 127.0.0.0/8 goto on-loopback", "jump to-services"]);
+        assert_eq!(rules("prerouting"), ["jump to-services"]);
+        let local = rules("to-services").into_iter().filter(|rule| rule.contains("fib daddr type local"));
+        assert_eq!(local.filter(|rule| rule.contains("ip daddr != 127.0.0.0/8")).count(), 3, "{script}");
+        let [at, all] = rules("on-loopback")[..] else { panic!("{script}") };
+        assert!(at.ends_with("vmap @host-ports-at") && all == "ip daddr 127.0.0.1 meta l4proto . th dport vmap @host-ports", "{script}");
+        assert!(rules("postrouting").contains(&"ip saddr 127.0.0.0/8 oifname \"podbay0\" ct status dnat masquerade"), "{script}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod hosts;
 mod image;
 mod layer;
 mod lives;
+mod loopback;
 mod network;
 mod oci;
 mod old_shim;

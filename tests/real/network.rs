@@ -20,13 +20,13 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::thread::LinkNameSpaceType;
 
 /// Long enough for a busy machine; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone)]
-struct Netns(Arc<File>);
+pub struct Netns(Arc<File>);
 
 impl Netns {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let make = || {
             unshare_network();
             File::open("/proc/thread-self/ns/net").expect("open the new namespace")
@@ -41,7 +41,7 @@ impl Netns {
     }
 
     /// Runs on a thread inside; sockets made there stay there.
-    fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let file = self.0.clone();
         let run = move || {
             rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter the namespace");
@@ -62,27 +62,27 @@ impl Netns {
         })
     }
 
-    fn ip(&self, arguments: &str) -> String {
+    pub fn ip(&self, arguments: &str) -> String {
         self.run("/usr/sbin/ip", arguments)
     }
 
-    fn nft(&self, arguments: &str) -> String {
+    pub fn nft(&self, arguments: &str) -> String {
         self.run("/usr/sbin/nft", arguments)
     }
 
-    fn sysctl(&self, name: &'static str, value: &'static str) {
+    pub fn sysctl(&self, name: &'static str, value: &'static str) {
         self.inside(move || fs::write(format!("/proc/sys/{name}"), value).expect(name));
     }
 
     /// What remove_all must put back.
-    fn state(&self) -> String {
+    pub fn state(&self) -> String {
         let forward = self.inside(|| fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("read"));
         // Without counters and times.
         format!("{}{}{}{forward}", self.ip("-br address"), self.ip("route show table all type unicast"), self.nft("list ruleset"))
     }
 
     /// A cable to another namespace: same link name at both ends, with these addresses.
-    fn cable(&self, name: &'static str, address: &str, other: &Netns, other_address: &str) {
+    pub fn cable(&self, name: &'static str, address: &str, other: &Netns, other_address: &str) {
         let peer = other.0.clone();
         self.inside(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
@@ -106,13 +106,13 @@ fn unshare_network() {
 }
 
 /// Answers every connection with its name and the client's address.
-struct Server {
+pub struct Server {
     listener: Arc<TcpListener>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(netns: &Netns, name: &'static str, port: u16) -> Self {
+    pub fn start(netns: &Netns, name: &'static str, port: u16) -> Self {
         let listener = Arc::new(netns.inside(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("listen")));
         let accepting = listener.clone();
         let serve = move || {
@@ -134,7 +134,7 @@ impl Drop for Server {
 }
 
 /// What a server says to a connection from inside a namespace.
-fn ask(from: &Netns, address: Ipv4Addr, port: u16) -> std::io::Result<String> {
+pub fn ask(from: &Netns, address: Ipv4Addr, port: u16) -> std::io::Result<String> {
     from.inside(move || {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::new(IpAddr::V4(address), port), PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -144,20 +144,20 @@ fn ask(from: &Netns, address: Ipv4Addr, port: u16) -> std::io::Result<String> {
     })
 }
 
-fn refused(outcome: &std::io::Result<String>) -> bool {
+pub fn refused(outcome: &std::io::Result<String>) -> bool {
     matches!(outcome, Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-struct Node {
-    netns: Netns,
-    network: Linux,
-    state: tempfile::TempDir,
-    wanted: Wanted,
+pub struct Node {
+    pub netns: Netns,
+    pub network: Linux,
+    pub state: tempfile::TempDir,
+    pub wanted: Wanted,
 }
 
-struct Pod {
-    netns: Netns,
-    at: Attachment,
+pub struct Pod {
+    pub netns: Netns,
+    pub at: Attachment,
 }
 
 fn range(text: &str) -> Range {
@@ -167,7 +167,7 @@ fn range(text: &str) -> Range {
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 impl Node {
-    async fn new(pod_range: &str) -> Self {
+    pub async fn new(pod_range: &str) -> Self {
         let netns = Netns::new();
         let state = tempfile::tempdir().expect("make a directory");
         let wanted = Wanted {
@@ -182,13 +182,13 @@ impl Node {
         node
     }
 
-    async fn sync(&mut self) -> bool {
+    pub async fn sync(&mut self) -> bool {
         let changed = self.network.sync(&self.wanted).await.expect("sync");
         assert!(!self.network.sync(&self.wanted).await.expect("sync again"), "the second sync changes nothing");
         changed
     }
 
-    async fn pod(&self, uid: &str) -> Pod {
+    pub async fn pod(&self, uid: &str) -> Pod {
         let netns = Netns::new();
         let at = self.network.attach(uid, &netns.path()).await.expect("attach");
         Pod { netns, at }
@@ -200,7 +200,7 @@ impl Node {
     }
 }
 
-fn open(netns: &Netns, state: &tempfile::TempDir) -> Linux {
+pub fn open(netns: &Netns, state: &tempfile::TempDir) -> Linux {
     Linux::open(Options { netns: Some(netns.path()), ..Options::new(state.path()) }).expect("open")
 }
 
@@ -351,7 +351,7 @@ async fn a_udp_sender_follows_its_service_to_another_endpoint() {
     assert!(hears(&first, &sender, "to one again") || hears(&first, &sender, "to one again"), "there is an endpoint again");
 }
 
-fn host_port(protocol: &str, at: Option<Ipv4Addr>, host_port: u16, port: u16) -> HostPort {
+pub fn host_port(protocol: &str, at: Option<Ipv4Addr>, host_port: u16, port: u16) -> HostPort {
     HostPort { protocol: protocol.into(), host_address: at, host_port, port }
 }
 
@@ -380,7 +380,7 @@ async fn a_port_of_the_host_leads_to_its_pod_from_everywhere() {
     assert_eq!(ask(&outside, host, 8081).expect("by its one address"), "pod 192.0.2.9");
     assert!(refused(&ask(&outside, other, 8081)), "not by another one");
     assert_eq!(ask(&outside, host, 8082).expect("a program of the host"), "host 192.0.2.9");
-    assert!(refused(&ask(&node.netns, Ipv4Addr::LOCALHOST, 8080)), "the loopback is the host's own");
+    assert!(refused(&ask(&client.netns, Ipv4Addr::LOCALHOST, 8080)), "a pod's loopback is its own");
     // Whoever chooses an address that is not the host's leads nobody astray.
     node.network.publish("client", &[host_port("TCP", Some(Ipv4Addr::new(192, 0, 2, 9)), 8080, 80)]).await.expect_err("taken by all");
     node.network.publish("client", &[host_port("TCP", Some(Ipv4Addr::new(192, 0, 2, 9)), 8083, 80)]).await.expect("publish");

@@ -154,7 +154,7 @@ fn what_pods_do_not_get_has_a_reason() {
             container(
                 json!({"ports": [{"containerPort": 80, "hostPort": 80, "hostIP": "127.0.0.1"}, {"containerPort": 80, "hostPort": 80, "hostIP": "::1"}]}),
             ),
-            "spec.containers[1].ports[0].hostIP: Forbidden: a port of the loopback leads to no pod: use another address of the node; spec.containers[1].ports[1].hostIP: Forbidden: IPv6 is not supported yet",
+            "spec.containers[1].ports[1].hostIP: Forbidden: IPv6 is not supported yet",
         ),
         (
             Kind::Pod,
