@@ -40,7 +40,7 @@ impl Network {
         self.state().wanted.clone()
     }
 
-    /// Attached pods by UID.
+    /// Attached pods by their sandbox.
     pub fn pods(&self) -> BTreeMap<String, Ipv4Addr> {
         self.state().pods.clone()
     }
@@ -63,37 +63,37 @@ impl Network {
 
 #[async_trait]
 impl PodNetwork for Network {
-    async fn attach(&self, pod_uid: &str, _netns: &Path) -> Result<Attachment, NetworkError> {
+    async fn attach(&self, sandbox: &str, _netns: &Path) -> Result<Attachment, NetworkError> {
         let mut state = self.state();
         let range = state.wanted.as_ref().and_then(|wanted| wanted.pod_range).ok_or(NetworkError::NoRange)?;
         let gateway = plan::gateway(range).ok_or_else(|| NetworkError::Exhausted(range.to_string()))?;
-        if let Some(address) = state.pods.get(pod_uid).copied().filter(|address| range.contains((*address).into())) {
+        if let Some(address) = state.pods.get(sandbox).copied().filter(|address| range.contains((*address).into())) {
             return Ok(Attachment { address, gateway });
         }
         let used = state.pods.values().copied().collect();
         let address = plan::next_address(range, &used, state.last).ok_or_else(|| NetworkError::Exhausted(range.to_string()))?;
-        state.pods.insert(pod_uid.to_owned(), address);
+        state.pods.insert(sandbox.to_owned(), address);
         state.last = Some(address);
         Ok(Attachment { address, gateway })
     }
 
-    async fn publish(&self, pod_uid: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
+    async fn publish(&self, sandbox: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
         let mut state = self.state();
-        if !ports.is_empty() && !state.pods.contains_key(pod_uid) {
+        if !ports.is_empty() && !state.pods.contains_key(sandbox) {
             return Err(NetworkError::failed("publish the ports of a pod", "it is not attached"));
         }
-        state.published.remove(pod_uid);
+        state.published.remove(sandbox);
         if let Some(taken) = plan::first_taken(ports, state.published.values().flatten()) {
             return Err(NetworkError::Taken { port: taken.host_port, protocol: taken.protocol.clone() });
         }
-        state.published.insert(pod_uid.to_owned(), ports.to_vec());
+        state.published.insert(sandbox.to_owned(), ports.to_vec());
         Ok(())
     }
 
-    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
+    async fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
         let mut state = self.state();
-        state.published.remove(pod_uid);
-        state.pods.remove(pod_uid);
+        state.published.remove(sandbox);
+        state.pods.remove(sandbox);
         Ok(())
     }
 }

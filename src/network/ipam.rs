@@ -1,4 +1,4 @@
-//! Which pod has which address: one small file an address, `<address>` holding the pod's UID.
+//! Which pod has which address: one small file an address, `<address>` holding the name of the pod's sandbox.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -105,16 +105,16 @@ impl Linux {
 
 #[async_trait]
 impl PodNetwork for Linux {
-    async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Attachment, NetworkError> {
-        self.ask(|answer| Job::Attach { pod: pod_uid.to_owned(), netns: netns.to_owned(), answer }).await?
+    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Attachment, NetworkError> {
+        self.ask(|answer| Job::Attach { pod: sandbox.to_owned(), netns: netns.to_owned(), answer }).await?
     }
 
-    async fn publish(&self, pod_uid: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
-        self.ask(|answer| Job::Publish { pod: pod_uid.to_owned(), ports: ports.to_vec(), answer }).await?
+    async fn publish(&self, sandbox: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
+        self.ask(|answer| Job::Publish { pod: sandbox.to_owned(), ports: ports.to_vec(), answer }).await?
     }
 
-    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
-        self.ask(|answer| Job::Detach { pod: pod_uid.to_owned(), answer }).await?
+    async fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
+        self.ask(|answer| Job::Detach { pod: sandbox.to_owned(), answer }).await?
     }
 }
 
@@ -547,10 +547,10 @@ impl Worker {
 /// What went wrong, with the ports that were asked for.
 fn about_ports(pod: &str, ports: &[HostPort], cause: &NetworkError) -> NetworkError {
     if ports.is_empty() {
-        return NetworkError::failed(format!("take back the host ports of pod {pod}"), cause);
+        return NetworkError::failed(format!("take back the host ports of sandbox {pod}"), cause);
     }
     let named: Vec<String> = ports.iter().map(|port| format!("{}/{}", port.host_port, port.protocol)).collect();
-    NetworkError::failed(format!("publish host ports {} of pod {pod}", named.join(", ")), cause)
+    NetworkError::failed(format!("publish host ports {} of sandbox {pod}", named.join(", ")), cause)
 }
 
 async fn is_attached(inside: &Netlink, attachment: Attachment) -> Result<bool, NetworkError> {

@@ -32,18 +32,18 @@ use std::path::Path;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-/// One pod's interface.
+/// One pod's interface. `sandbox` names whose it is: a pod has another with each of its sandboxes.
 #[async_trait]
 pub trait PodNetwork: Send + Sync {
-    /// Puts `eth0` with an address into the network namespace. The same pod again: the same answer.
-    async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Attachment, NetworkError>;
+    /// Puts `eth0` with an address into the network namespace. The same again: the same answer.
+    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Attachment, NetworkError>;
     /// Makes these ports of the host lead to a pod that is attached, and no others. They go with its address.
-    async fn publish(&self, pod_uid: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
-        let _ = pod_uid;
+    async fn publish(&self, sandbox: &str, ports: &[HostPort]) -> Result<(), NetworkError> {
+        let _ = sandbox;
         if ports.is_empty() { Ok(()) } else { Err(NetworkError::failed("publish the ports of a pod", "this network has no host")) }
     }
     /// Takes interface and address away. No error when there is none.
-    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError>;
+    async fn detach(&self, sandbox: &str) -> Result<(), NetworkError>;
 }
 
 /// What a pod got.

@@ -18,9 +18,9 @@ pub const ROUTE_ORIGIN: u8 = 80;
 const MARK: &str = "0x8000";
 const LOOPBACK: &str = "127.0.0.0/8";
 
-/// The host's end of a pod's link: from its UID alone, within the kernel's 15 characters.
-pub fn host_link(pod_uid: &str) -> String {
-    format!("{LINK_PREFIX}{}", &digest(&[pod_uid])[..13])
+/// The host's end of a pod's link: from its sandbox's name alone, within the kernel's 15 characters.
+pub fn host_link(sandbox: &str) -> String {
+    format!("{LINK_PREFIX}{}", &digest(&[sandbox])[..13])
 }
 
 /// A hardware address that stays: a bridge without one takes that of its lowest port.

@@ -61,7 +61,7 @@ impl Inner {
             }
         }
         // What half-made sandboxes and dead shims left: processes (if any), mounts, the network. Last, when it is known
-        // which pods have a newer sandbox.
+        // whose network another sandbox of the pod has by now.
         let mut undone = JoinSet::new();
         for (record, all) in unwanted {
             let inner = self.clone();
@@ -243,14 +243,5 @@ async fn ask_again(weak: Weak<Inner>, id: String) {
 
 /// A record for a sandbox that has none, to take it down by its id.
 fn unknown(id: &str, boot_id: &str) -> SandboxRecord {
-    SandboxRecord {
-        version: record::VERSION,
-        id: id.into(),
-        config: PodSandboxConfig::default(),
-        created_at: crate::model::Timestamp::UNIX_EPOCH,
-        boot_id: boot_id.into(),
-        phase: Phase::Creating,
-        shim_pid: 0,
-        address: None,
-    }
+    SandboxRecord::new(id.into(), PodSandboxConfig::default(), crate::model::Timestamp::UNIX_EPOCH, boot_id.into())
 }

@@ -169,11 +169,6 @@ impl Inner {
         let taken = |by: &str| RuntimeError::from(CriError::Exists(format!("{name} is there already: {by}")));
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.table();
-        if let Name::Sandbox(pod) = &name
-            && let Some(twin) = twin_of(pod, &reserved, &table)
-        {
-            return Err(taken(&twin));
-        }
         let known = match &name {
             Name::Sandbox(pod) => table.sandboxes.values().find(|one| one.record.config.metadata == *pod).map(|one| &one.record.id),
             Name::Container(sandbox, metadata) => {
@@ -188,12 +183,6 @@ impl Inner {
             return Err(taken("it is being made"));
         }
         Ok(Reserved(self, name))
-    }
-
-    /// Whether another sandbox of the same pod is being made: the pod's network is that one's already.
-    pub fn is_made_anew(&self, pod: &PodSandboxMetadata) -> bool {
-        let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        reserved.iter().any(|name| matches!(name, Name::Sandbox(other) if is_twin(pod, other)))
     }
 
     /// Tells listeners about a sandbox, or one of its containers.
@@ -282,17 +271,6 @@ impl Inner {
         }
         self.say(&id, "");
     }
-}
-
-fn is_twin(pod: &PodSandboxMetadata, other: &PodSandboxMetadata) -> bool {
-    !pod.uid.is_empty() && other.uid == pod.uid && other != pod
-}
-
-/// Another sandbox of the same pod that runs or is being made: network and cgroup are the pod's, and would be shared.
-fn twin_of(pod: &PodSandboxMetadata, reserved: &BTreeSet<Name>, table: &Table) -> Option<String> {
-    let in_the_making = reserved.iter().find(|name| matches!(name, Name::Sandbox(other) if is_twin(pod, other)));
-    let running = || table.sandboxes.values().find(|one| one.ready && is_twin(pod, &one.record.config.metadata));
-    in_the_making.map(ToString::to_string).or_else(|| running().map(|one| one.record.id.clone()))
 }
 
 async fn hear(weak: Weak<Inner>, id: String, mut stream: tokio::net::UnixStream) {
@@ -504,20 +482,5 @@ impl Inner {
     /// The directory of a container.
     pub fn dir_of(&self, record: &ContainerRecord) -> PathBuf {
         self.options.container_dir(&record.sandbox_id, &record.id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_has_one_sandbox_at_a_time() {
-        let pod = |uid: &str, attempt| PodSandboxMetadata { uid: uid.into(), name: "p".into(), namespace: "ns".into(), attempt };
-        let reserved = BTreeSet::from([Name::Sandbox(pod("u1", 0)), Name::Sandbox(pod("", 0))]);
-        let twin = |pod: &PodSandboxMetadata| twin_of(pod, &reserved, &Table::default()).is_some();
-        assert!(twin(&pod("u1", 1)));
-        // Of the very same name the names know, and who has no uid has no twin.
-        assert!(!twin(&pod("u1", 0)) && !twin(&pod("u2", 0)) && !twin(&pod("", 1)));
     }
 }

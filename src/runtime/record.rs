@@ -36,6 +36,22 @@ pub struct SandboxRecord {
     pub shim_pid: i32,
     #[serde(default)]
     pub address: Option<String>,
+    /// Its name to the network; empty in the records of versions in which the network was the pod's.
+    #[serde(default)]
+    pub network_key: String,
+}
+
+impl SandboxRecord {
+    /// Of a sandbox about to be made.
+    pub fn new(id: String, config: PodSandboxConfig, created_at: Timestamp, boot_id: String) -> Self {
+        let network_key = id.clone();
+        Self { version: VERSION, id, config, created_at, boot_id, phase: Phase::Creating, shim_pid: 0, address: None, network_key }
+    }
+
+    /// By what the network knows it: its id, as a pod may have several at a time. Those of before have their pod's UID.
+    pub fn network_key(&self) -> &str {
+        if self.network_key.is_empty() { &self.config.metadata.uid } else { &self.network_key }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

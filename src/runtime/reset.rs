@@ -44,7 +44,7 @@ pub async fn reset(options: &Options, network: &dyn PodNetwork) -> Result<(), Ru
     }
     for (_, record) in &sandboxes {
         if let Some(record) = record.as_ref().filter(|record| !record.config.host_network) {
-            network.detach(&record.config.metadata.uid).await?;
+            network.detach(record.network_key()).await?;
         }
     }
     for mount in mounts_below(&[&options.run_dir, &options.root_dir]).into_iter().rev() {

@@ -1,5 +1,6 @@
 //! Sandboxes: a pod's cgroup, files, shim and network, made and taken away.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -106,16 +107,8 @@ impl Inner {
             return Ok(id);
         }
         let _reserved = this.reserve(Name::Sandbox(config.metadata.clone()))?;
-        let mut record = SandboxRecord {
-            version: record::VERSION,
-            id: uuid::Uuid::new_v4().simple().to_string(),
-            config: config.clone(),
-            created_at: Timestamp::now(),
-            boot_id: self.boot_id.clone(),
-            phase: Phase::Creating,
-            shim_pid: 0,
-            address: None,
-        };
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let mut record = SandboxRecord::new(id, config.clone(), Timestamp::now(), self.boot_id.clone());
         match self.build(&mut record).await {
             Ok(()) => Ok(record.id),
             Err(error) => {
@@ -134,9 +127,9 @@ impl Inner {
         if !record.config.host_network {
             let ports = host_ports(&record.config.port_mappings)?;
             let netns = format!("/proc/{}/ns/net", record.shim_pid);
-            let attached = self.network.attach(&record.config.metadata.uid, Path::new(&netns)).await?;
+            let attached = self.network.attach(record.network_key(), Path::new(&netns)).await?;
             record.address = Some(attached.address.to_string());
-            self.network.publish(&record.config.metadata.uid, &ports).await?;
+            self.network.publish(record.network_key(), &ports).await?;
         }
         record.phase = Phase::Ready;
         let hosts = self.options.sandbox_dir(&record.id).join("hosts");
@@ -243,7 +236,10 @@ impl Inner {
         let wanted = {
             let table = self.table();
             let pods = table.sandboxes.values().filter(|pod| pod.ready).map(|pod| &pod.record.config);
-            pods.filter(|pod| pod.cgroup_parent.starts_with("burstable/")).map(|pod| pod.resources.cpu_shares).sum::<u64>()
+            let burstable = pods.filter(|pod| pod.cgroup_parent.starts_with("burstable/"));
+            // Of a pod's sandboxes each says what the pod requests.
+            let by_pod: BTreeMap<&str, u64> = burstable.map(|pod| (pod.cgroup_parent.as_str(), pod.resources.cpu_shares)).collect();
+            by_pod.into_values().sum::<u64>()
         };
         if *known == Some(wanted) {
             return;
@@ -339,12 +335,12 @@ impl Inner {
     pub(super) async fn take_down(self: Arc<Self>, record: SandboxRecord, all: bool) -> Result<(), RuntimeError> {
         let copy = record.clone();
         blocking(&self, move |inner| inner.end_processes(&copy)).await?;
-        let uid = &record.config.metadata.uid;
-        // A newer sandbox of the same pod has the interface now, or is about to.
-        let newer = |other: &Sandbox| other.ready && other.record.id != record.id && other.record.config.metadata.uid == *uid;
-        let superseded = self.is_made_anew(&record.config.metadata) || self.table().sandboxes.values().any(newer);
-        let attached = !record.config.host_network && !uid.is_empty() && !superseded;
-        let detached = if attached { self.network.detach(uid).await } else { Ok(()) };
+        let key = record.network_key();
+        // Where the network was the pod's, a newer sandbox of it may have the interface.
+        let newer = |other: &Sandbox| other.ready && other.record.id != record.id && other.record.network_key() == key;
+        let superseded = self.table().sandboxes.values().any(newer);
+        let attached = !record.config.host_network && !superseded;
+        let detached = if attached { self.network.detach(key).await } else { Ok(()) };
         // Whoever removes a sandbox that is known comes again and finds its record.
         let known = self.table().sandboxes.contains_key(&record.id);
         let all = all && (detached.is_ok() || !known);

@@ -29,15 +29,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct NoNetwork(std::sync::Mutex<Vec<String>>);
 
+impl NoNetwork {
+    /// Whether a sandbox came (`+ID`) or went (`-ID`).
+    pub(super) fn has(&self, entry: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|one| one == entry)
+    }
+}
+
 #[async_trait]
 impl PodNetwork for NoNetwork {
-    async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<Attachment, NetworkError> {
+    async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Attachment, NetworkError> {
         assert!(netns.exists());
-        self.0.lock().unwrap().push(format!("+{pod_uid}"));
-        Ok(Attachment { address: "10.80.0.2".parse().unwrap(), gateway: "10.80.0.1".parse().unwrap() })
+        let mut entries = self.0.lock().unwrap();
+        let attached = u8::try_from(entries.iter().filter(|entry| entry.starts_with('+')).count() % 200).unwrap();
+        entries.push(format!("+{sandbox}"));
+        Ok(Attachment { address: [10, 80, 0, 2 + attached].into(), gateway: "10.80.0.1".parse().unwrap() })
     }
-    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
-        self.0.lock().unwrap().push(format!("-{pod_uid}"));
+    async fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
+        self.0.lock().unwrap().push(format!("-{sandbox}"));
         Ok(())
     }
 }
@@ -652,8 +661,33 @@ async fn when_the_shim_dies_its_containers_die_and_the_sandbox_says_so() {
     let subject = house.open().await;
     assert_eq!(subject.runtime.container_status(&id).await.unwrap().exit_code, 137);
     subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
-    let detached = house.network.0.lock().unwrap().iter().filter(|entry| *entry == "-uid-dies").count();
-    assert!(detached > 0);
+    assert!(house.network.has(&format!("-{sandbox}")));
+    house.close(subject).await;
+}
+
+/// In the records of earlier versions the network is the pod's, whichever of its sandboxes has it.
+#[tokio::test]
+async fn a_network_of_before_goes_with_the_last_sandbox_of_its_pod() {
+    let house = House::new("before");
+    let subject = house.open().await;
+    let mut pod = subject.pod("before");
+    let old = subject.runtime.run_pod_sandbox(&pod).await.unwrap();
+    subject.runtime.stop_pod_sandbox(&old).await.unwrap();
+    pod.metadata.attempt = 1;
+    let new = subject.runtime.run_pod_sandbox(&pod).await.unwrap();
+    drop(subject);
+    for sandbox in [&old, &new] {
+        assert!(house.network.has(&format!("+{sandbox}")));
+        let path = house.options.root_dir.join("sandboxes").join(sandbox).join("sandbox.json");
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(record.as_object_mut().unwrap().remove("network_key"), Some(sandbox.as_str().into()));
+        std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+    let subject = house.open().await;
+    subject.runtime.remove_pod_sandbox(&old).await.unwrap();
+    assert!(!house.network.has("-uid-before"), "the newer one has it");
+    subject.runtime.remove_pod_sandbox(&new).await.unwrap();
+    assert!(house.network.has("-uid-before"));
     house.close(subject).await;
 }
 

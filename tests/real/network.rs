@@ -432,7 +432,7 @@ async fn host_ports_that_nft_refuses_are_named_and_tried_again() {
     fs::write(dir.join("fail"), "").expect("let it fail");
     let ports = [host_port("TCP", None, 8080, 80), host_port("UDP", None, 5353, 53)];
     let error = node.network.publish("pod-uid", &ports).await.expect_err("nft fails").to_string();
-    for part in ["8080/TCP", "5353/UDP", "of pod pod-uid", "no room"] {
+    for part in ["8080/TCP", "5353/UDP", "of sandbox pod-uid", "no room"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert_eq!(node.netns.nft("list ruleset"), rules, "nothing is half applied");

@@ -113,6 +113,8 @@ async fn a_saved_older_shim_is_taken_over() {
     let ended = subject.runtime.container_status("c-saved").await.unwrap();
     assert_eq!((ended.state, ended.exit_code), (ContainerState::Exited, 143));
     assert!(older.asked().contains(&KILL));
+    subject.runtime.remove_pod_sandbox("s-saved").await.unwrap();
+    assert!(house.network.has("-uid-saved"), "its network was its pod's");
     house.close(subject).await;
 }
 

@@ -104,6 +104,7 @@ impl Subject {
 pub async fn suite(subject: &Subject) {
     sandboxes_come_and_go(subject).await;
     names_are_taken_once(subject).await;
+    a_pods_sandboxes_stand_side_by_side(subject).await;
     a_container_lives_and_ends(subject).await;
     removal_is_by_force(subject).await;
     restarts_are_new_containers(subject).await;
@@ -242,6 +243,32 @@ async fn names_are_taken_once(subject: &Subject) {
     must(runtime.remove_pod_sandbox(&sandbox).await);
     let again = must(runtime.run_pod_sandbox(&config).await);
     must(runtime.remove_pod_sandbox(&again).await);
+}
+
+/// A name is free again with its removal, whichever other sandbox the pod has; neither touches the other.
+async fn a_pods_sandboxes_stand_side_by_side(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let config = subject.pod("attempts");
+    let mut next = config.clone();
+    next.metadata.attempt = 1;
+    let first = must(runtime.run_pod_sandbox(&config).await);
+    must(runtime.stop_pod_sandbox(&first).await);
+    assert!(runtime.run_pod_sandbox(&config).await.is_err(), "the name is the stopped one's");
+    let second = must(runtime.run_pod_sandbox(&next).await);
+    must(runtime.remove_pod_sandbox(&first).await);
+    let third = must(runtime.run_pod_sandbox(&config).await);
+    assert!(third != first && third != second);
+    let all = must(runtime.list_pod_sandboxes().await);
+    assert!(all.len() == 2 && all.iter().all(|one| one.state == SandboxState::Ready), "{all:?}");
+    assert!(all.iter().all(|one| !one.ips.is_empty()) && all[0].ips != all[1].ips, "each has an address of its own: {all:?}");
+    let before = must(runtime.pod_sandbox_status(&second).await);
+    let stays = must(subject.start(&second, &subject.container("stays", &["sleep", "100000"])).await);
+    must(subject.start(&third, &subject.container("goes", &["sleep", "100000"])).await);
+    must(runtime.remove_pod_sandbox(&third).await);
+    assert_eq!(must(runtime.list_pod_sandboxes().await), [before]);
+    let words = ["echo", "here"].map(str::to_owned);
+    assert_eq!(must(runtime.exec_sync(&stays, &words, PATIENCE).await).stdout, b"here\n");
+    must(runtime.remove_pod_sandbox(&second).await);
 }
 
 async fn removal_is_by_force(subject: &Subject) {
