@@ -53,11 +53,16 @@ pub fn own_ports(config: &Config) -> Vec<u16> {
 
 /// The network of this host.
 pub fn open_network(config: &Config) -> anyhow::Result<network::Linux> {
+    Ok(network::Linux::open(network_options(config))?)
+}
+
+/// What that network has of this host.
+pub fn network_options(config: &Config) -> network::Options {
     let mut options = network::Options::new(config.data_dir.join("network"));
     options.bridge.clone_from(&config.node.bridge);
     options.table.clone_from(&config.node.nft_table);
     options.own_ports = own_ports(config);
-    Ok(network::Linux::open(options)?)
+    options
 }
 
 /// The engine's directories and programs on this host.

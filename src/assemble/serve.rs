@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::daemon::{self, Lock};
 use super::node;
@@ -12,7 +14,10 @@ use crate::cli::args::RuntimeServeArgs;
 use crate::cli::error::Outcome;
 use crate::config::Config;
 use crate::cri::{client, server};
-use crate::network::{NodeNetwork as _, Range, Wanted};
+use crate::network::{Linux, NodeNetwork as _, Range, Wanted};
+
+/// How long what somebody broke of the pods' network stays so.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Serves until a signal comes; the pods run on.
 pub async fn serve(config: &Config, args: &RuntimeServeArgs) -> Outcome {
@@ -31,9 +36,12 @@ pub async fn serve(config: &Config, args: &RuntimeServeArgs) -> Outcome {
     let at = SocketAddr::from((args.stream_address, args.stream_port));
     let streams = TcpListener::bind(at).await.with_context(|| format!("listen on {at} (--stream-address, --stream-port)"))?;
     node::make_private(config)?;
-    let network = Arc::new(node::open_network(config)?);
+    let mut options = node::network_options(config);
+    options.own_ports.push(streams.local_addr().context("find out where to stream")?.port());
+    let network = Arc::new(Linux::open(options)?);
     let wanted = Wanted { pod_range: Some(range), cluster_range: Some(range), ..Wanted::default() };
     network.sync(&wanted).await.context("make the pods' network")?;
+    tokio::spawn(keep_network(Arc::clone(&network), wanted, end.clone()));
     let (engine, images) = node::open_engine(config, network).await?;
     tracing::info!(socket = %socket.display(), pods = %range, "serving the CRI");
     daemon::tell_ready(end.clone());
@@ -43,4 +51,16 @@ pub async fn serve(config: &Config, args: &RuntimeServeArgs) -> Outcome {
     std::fs::remove_file(&socket).ok();
     tracing::info!("stopped; the pods run on (`podbay runtime serve` finds them again, `podbay down` stops them)");
     Ok(0)
+}
+
+/// A firewall that is loaded anew often takes everybody's rules away, and with them what keeps pods from the host's
+/// loopback.
+async fn keep_network(network: Arc<Linux>, wanted: Wanted, end: CancellationToken) {
+    while end.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await.is_some() {
+        match network.sync(&wanted).await {
+            Ok(true) => tracing::warn!("the pods' network was not as it should be: it is mended"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "keep the pods' network"),
+        }
+    }
 }
