@@ -220,6 +220,8 @@ impl Own<'_> {
         let terminal = self.terminal()?;
         if let Some(terminal) = &terminal {
             mount_console(terminal)?;
+            // Whoever made it reads what it was given until nobody has that open any more.
+            process::use_terminal(terminal.as_fd())?;
         }
         socket::send(sync, &Response::from(Done {}), &[]).attempt(|| "say that it waits")?;
         // Whoever made it does not wait any longer.

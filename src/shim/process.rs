@@ -191,12 +191,15 @@ fn take_sets(sets: &Sets, have: CapabilitySet) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Opens the standard descriptors as a terminal's.
+/// Opens the standard descriptors as a terminal's, and makes it the session's.
 pub fn take_terminal(peer: BorrowedFd<'_>) -> Result<(), Failed> {
-    for target in 0..3 {
-        sys::install_standard(peer, target).attempt(|| "open the terminal")?;
-    }
+    use_terminal(peer)?;
     rustix::process::ioctl_tiocsctty(peer).attempt(|| "make the terminal its own")
+}
+
+/// Opens the standard descriptors as a terminal's.
+pub fn use_terminal(peer: BorrowedFd<'_>) -> Result<(), Failed> {
+    (0..3).try_for_each(|target| sys::install_standard(peer, target).attempt(|| "open the terminal"))
 }
 
 /// A terminal of the container's own devpts: (our side, its side). Links on the way are refused, and what is no devpts
