@@ -47,7 +47,7 @@ pub const HANDLER: &str = "fake";
 
 /// Of whatever runs.
 const SOME_USAGE: Usage = Usage {
-    cpu_nanos: 1_000_000,
+    cpu_nanos: 2_500_000_000,
     memory_working_set_bytes: 1 << 20,
     memory_usage_bytes: 1 << 20,
     memory_rss_bytes: 0,
@@ -405,7 +405,6 @@ impl Runtime for FakeRuntime {
             stop_signal: config.stop_signal.clone(),
             resources: config.resources.clone(),
             user: None,
-            stop_signal: config.stop_signal.clone(),
         };
         state.containers.insert(id.clone(), Container { status, config: config.clone(), behaviour });
         self.say(&sandbox, &id);

@@ -5,6 +5,7 @@
 //!
 //! - `fake`: the in-memory runtime on which the whole product runs in tests
 //! - `contract`: what every runtime must do
+//! - `figures` (pure): what of them has the name of a metric
 //! - `keyring` (pure): which credentials are for which image; `host_ports` (pure): what of the host leads to a pod
 //! - `wire`: the same verbs as gRPC messages; `server`: our runtime on a socket; `client`: any runtime behind one
 //! - `streaming`: exec, attach and port-forward as callers of Kubernetes speak them
@@ -12,6 +13,7 @@
 pub mod client;
 pub mod contract;
 pub mod fake;
+pub mod figures;
 pub mod host_ports;
 pub mod keyring;
 pub mod server;
@@ -19,6 +21,7 @@ pub mod streaming;
 pub mod types;
 pub mod wire;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 
+pub use figures::Figure;
 pub use types::*;
 
 /// CRI's RuntimeService.
@@ -111,6 +115,13 @@ pub trait Runtime: Send + Sync {
     async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError>;
     /// Of ready sandboxes.
     async fn pod_sandbox_stats(&self) -> Result<Vec<PodSandboxStats>, CriError>;
+    /// All figures of ready sandboxes and running containers, by id, for who asks now and then; those of a runtime that has
+    /// no more are in its stats.
+    async fn figures(&self) -> Result<BTreeMap<String, Vec<Figure>>, CriError> {
+        let (pods, containers) = (self.pod_sandbox_stats().await?, self.container_stats().await?);
+        let pods = pods.into_iter().map(|stats| (stats.id.clone(), figures::of_pod(&stats)));
+        Ok(pods.chain(containers.into_iter().map(|stats| (stats.id, figures::of_usage(&stats.usage)))).collect())
+    }
 
     /// Says which sandbox to look at; lossy, so look at everything now and then as well.
     fn events(&self) -> broadcast::Receiver<RuntimeEvent>;

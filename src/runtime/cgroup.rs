@@ -120,7 +120,7 @@ impl Tree {
     }
 
     /// The same with those of other hierarchies, where nothing of ours is but what another runtime made for us.
-    fn all_directories(&self, path: &str) -> Vec<PathBuf> {
+    pub fn all_directories(&self, path: &str) -> Vec<PathBuf> {
         let full = self.full(path);
         self.directories(path).into_iter().chain(self.others.iter().map(|mount| mount.join(&full))).collect()
     }

@@ -25,7 +25,7 @@ use super::writable::Layers;
 use super::{Options, Rootfs, RuntimeError, image_volume};
 use crate::cri::{
     ContainerConfig, ContainerMetadata, ContainerStats, ContainerStatus, CriError, Duplex, ExecOutput, ExecRequest, ExecSession, Features,
-    PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
+    Figure, PodSandbox, PodSandboxConfig, PodSandboxMetadata, PodSandboxStats, Resources, Runtime, RuntimeCondition, RuntimeEvent,
 };
 use crate::network::PodNetwork;
 
@@ -451,6 +451,10 @@ impl Runtime for Engine {
         let (owned, resources) = (id.to_owned(), resources.clone());
         let updated = blocking(&self.inner, move |inner| inner.update_sandbox_resources(&owned, &resources)).await;
         updated.map_err(|error| error.about(format!("change the limits of sandbox {id}")))
+    }
+
+    async fn figures(&self) -> Result<BTreeMap<String, Vec<Figure>>, CriError> {
+        blocking(&self.inner, |inner| Ok(inner.figures())).await.map_err(|error| error.about("read figures"))
     }
 
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {

@@ -13,8 +13,8 @@
 //! namespace only, so its end takes them away.
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
-//!   `devices`, `usage`, `users`: decide; pure
-//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `exec`, `attach`, `writable`, `reset`: act
+//!   `devices`, `figures`, `usage`, `users`: decide; pure
+//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `exec`, `attach`, `metrics`, `writable`, `reset`: act
 //! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
@@ -30,11 +30,13 @@ mod container;
 mod devices;
 mod engine;
 mod exec;
+mod figures;
 pub mod files;
 pub mod image;
 mod image_volume;
 pub mod launch;
 mod limits;
+mod metrics;
 mod nodes;
 pub mod oci;
 mod profile;

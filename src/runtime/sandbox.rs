@@ -11,7 +11,7 @@ use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
 use super::users::Users;
 use super::wire::{Init, Request, Shutdown, VERSION};
-use super::{RuntimeError, files, image_volume, shim, sys, wire};
+use super::{RuntimeError, figures, files, image_volume, shim, sys, wire};
 use crate::cri::host_ports::host_ports;
 use crate::cri::{
     CriError, InterfaceStats, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, RuntimeEvent, SandboxState,
@@ -435,13 +435,11 @@ impl Inner {
 
 /// The counters of /proc/PID/net/dev (proc(5)), loopback left out.
 fn interfaces_of(text: &str) -> Vec<InterfaceStats> {
-    let read = |line: &str| {
-        let (name, numbers) = line.split_once(':')?;
-        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let read = |(name, numbers): (&str, Vec<u64>)| {
         let at = |index: usize| numbers.get(index).copied();
-        Some(InterfaceStats { name: name.trim().into(), rx_bytes: at(0)?, rx_errors: at(2)?, tx_bytes: at(8)?, tx_errors: at(10)? })
+        Some(InterfaceStats { name: name.into(), rx_bytes: at(0)?, rx_errors: at(2)?, tx_bytes: at(8)?, tx_errors: at(10)? })
     };
-    text.lines().filter_map(read).filter(|interface| interface.name != "lo").collect()
+    figures::interfaces(text).filter_map(read).collect()
 }
 
 /// Unmounts and removes a sandbox's run directory, as far as it is there.

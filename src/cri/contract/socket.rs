@@ -13,7 +13,7 @@ use crate::cri::wire::image_service_client::ImageServiceClient;
 use crate::cri::wire::runtime_service_client::RuntimeServiceClient;
 use crate::cri::wire::sandbox::namespaces_to_wire;
 use crate::cri::wire::{self, container, sandbox};
-use crate::cri::{ContainerConfig, Namespaces};
+use crate::cri::{ContainerConfig, Namespaces, Resources};
 
 fn must<T>(result: Result<Response<T>, Status>) -> T {
     match result {
@@ -63,6 +63,7 @@ pub async fn our_socket_suite(endpoint: &str, subject: &Subject) {
     // containerd 1.6 takes no notice of the filter.
     assert_eq!(must(caller.images.list_images(wire::ListImagesRequest { filter: Some(missing) }).await).images, []);
     caller.lists_are_streamed().await;
+    caller.metrics_are_complete().await;
     caller.events_are_told_in_full().await;
 }
 
@@ -255,6 +256,53 @@ impl Caller<'_> {
         let described = must(self.runtime.list_metric_descriptors(wire::ListMetricDescriptorsRequest {}).await).descriptors;
         let metrics = must(self.runtime.list_pod_sandbox_metrics(wire::ListPodSandboxMetricsRequest {}).await).pod_metrics;
         assert!(!described.is_empty() && metrics.iter().any(|one| one.pod_sandbox_id == pod.1), "{metrics:?}");
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
+    }
+
+    /// The metrics of a pod: all of one container, and the pod's own.
+    async fn metrics_of(&mut self, pod: &str) -> Vec<wire::Metric> {
+        let all = must(self.runtime.list_pod_sandbox_metrics(wire::ListPodSandboxMetricsRequest {}).await).pod_metrics;
+        let one = all.into_iter().find(|one| one.pod_sandbox_id == pod).unwrap_or_default();
+        one.container_metrics.into_iter().flat_map(|one| one.metrics).chain(one.metrics).collect()
+    }
+
+    async fn metrics_are_complete(&mut self) {
+        let pod = self.pod("measured").await;
+        let mut config = self.subject.container("busy", &["sleep", "100000"]);
+        let (cpu_period, cpu_quota, cpu_shares, memory_limit_bytes) = (50_000, 40_000, 512, 64 << 20);
+        config.resources = Resources { cpu_period, cpu_quota, cpu_shares, memory_limit_bytes, ..Resources::default() };
+        let namespaces = namespaces_to_wire(Namespaces { host_network: self.subject.host_network, ..Namespaces::default() });
+        let request = wire::CreateContainerRequest {
+            pod_sandbox_id: pod.1.clone(),
+            config: Some(container::to_wire(&config, namespaces)),
+            sandbox_config: Some(pod.0.clone()),
+        };
+        let id = must(self.runtime.create_container(request).await).container_id;
+        must(self.runtime.start_container(wire::StartContainerRequest { container_id: id.clone() }).await);
+        let value = |all: &[wire::Metric], name: &str| {
+            let found = all.iter().find(|one| one.name == format!("container_{name}"));
+            found.and_then(|one| Some(one.value.as_ref()?.value))
+        };
+        let start = std::time::Instant::now();
+        let mut all = self.metrics_of(&pod.1).await;
+        while value(&all, "cpu_usage_seconds_total").is_none_or(|seconds| seconds == 0) {
+            assert!(start.elapsed() < super::PATIENCE, "{all:?}");
+            let work = ["sh", "-c", "true && i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"].map(str::to_owned).to_vec();
+            must(self.runtime.exec_sync(wire::ExecSyncRequest { container_id: id.clone(), cmd: work, timeout: 60 }).await);
+            all = self.metrics_of(&pod.1).await;
+        }
+        let described = must(self.runtime.list_metric_descriptors(wire::ListMetricDescriptorsRequest {}).await).descriptors;
+        for one in &described {
+            assert!(!one.help.is_empty() && !one.label_keys.is_empty(), "{one:?}");
+            let samples: Vec<_> = all.iter().filter(|sample| sample.name == one.name).collect();
+            assert!(!samples.is_empty(), "{} has no sample", one.name);
+            assert!(samples.iter().all(|sample| sample.label_values.len() == one.label_keys.len()), "{one:?}: {samples:?}");
+        }
+        for name in ["memory_usage_bytes", "memory_working_set_bytes", "processes", "threads", "start_time_seconds", "last_seen"] {
+            assert!(value(&all, name).is_some_and(|value| value > 0), "{name}: {:?}", value(&all, name));
+        }
+        let spec = ["cpu_period", "cpu_quota", "cpu_shares", "memory_limit_bytes"].map(|name| value(&all, &format!("spec_{name}")));
+        assert_eq!(spec, [50_000, 40_000, 512, 64 << 20].map(Some));
         must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
     }
 

@@ -19,6 +19,8 @@ type Answer<T> = Result<Response<T>, Status>;
 pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// As many items as a message of a list stream carries.
 const ITEMS: usize = 64;
+/// The same of pods with their metrics, which are some 20 KiB for each container.
+const MEASURED_PODS: usize = 8;
 
 fn answer<T>(result: Result<T, CriError>) -> Answer<T> {
     result.map(Response::new).map_err(|error| to_status(&error))
@@ -36,10 +38,14 @@ async fn whole<T: Send + 'static>(work: impl Future<Output = Result<T, CriError>
 
 /// A list in pieces.
 pub(super) fn pieces<T: Send + 'static, M: Send + 'static>(items: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Messages<M> {
+    pieces_of(ITEMS, items, message)
+}
+
+fn pieces_of<T: Send + 'static, M: Send + 'static>(most: usize, items: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Messages<M> {
     let mut items = items.into_iter();
     let mut all = Vec::new();
     loop {
-        let piece: Vec<T> = items.by_ref().take(ITEMS).collect();
+        let piece: Vec<T> = items.by_ref().take(most).collect();
         if piece.is_empty() {
             return Box::pin(futures::stream::iter(all));
         }
@@ -142,8 +148,19 @@ impl Core {
     }
 
     async fn pod_metrics(&self) -> Result<Vec<wire::PodSandboxMetrics>, CriError> {
-        let stats = self.all_sandbox_stats(|_| true).await?;
-        Ok(stats.iter().map(metrics::of_pod).collect())
+        let (pods, containers) = (self.runtime.list_pod_sandboxes().await?, self.runtime.list_containers().await?);
+        let (mut figures, now) = (self.runtime.figures().await?, Timestamp::now());
+        let mut of_pods: BTreeMap<&str, Vec<wire::ContainerMetrics>> = BTreeMap::new();
+        for one in &containers {
+            let pod = pods.iter().find(|pod| pod.id == one.sandbox_id);
+            if let Some((pod, known)) = pod.and_then(|pod| Some((pod, figures.remove(&one.id)?))) {
+                of_pods.entry(&pod.id).or_default().push(metrics::of_container(pod, one, known, now));
+            }
+        }
+        let of = |pod: &PodSandbox| {
+            Some(metrics::of_pod(pod, figures.remove(&pod.id)?, of_pods.remove(pod.id.as_str()).unwrap_or_default(), now))
+        };
+        Ok(pods.iter().filter_map(of).collect())
     }
 
     /// What a person who looks closely wants to know, as JSON.
@@ -489,7 +506,8 @@ impl RuntimeService for Core {
         _: Request<wire::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
         let all = self.pod_metrics().await;
-        answer(all.map(|all| pieces(all, |pod_sandbox_metrics| wire::StreamPodSandboxMetricsResponse { pod_sandbox_metrics })))
+        let message = |pod_sandbox_metrics| wire::StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        answer(all.map(|all| pieces_of(MEASURED_PODS, all, message)))
     }
 }
 

@@ -192,3 +192,37 @@ async fn burstable_pods_weigh_what_they_request_and_all_pods_what_the_node_has()
     assert_eq!(cgroup_file(&house, "cpu", "burstable", file), value(2));
     house.close(subject).await;
 }
+
+#[tokio::test]
+async fn figures_are_the_kernels() {
+    let house = House::new("figures");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("figures")).await.unwrap();
+    let mut config = subject.container("listens", &["nc", "-l", "-p", "8080"]);
+    config.resources.pids_limit = 50;
+    let id = subject.start(&sandbox, &config).await.unwrap();
+    let (_, limit) = exec(&subject, &id, "ulimit -n").await;
+    let start = Instant::now();
+    let (own, pod) = loop {
+        let all = subject.runtime.figures().await.unwrap();
+        let (own, pod) = (all[&id].clone(), all[&sandbox].clone());
+        let of = |metric: &str| own.iter().find(|one| one.metric == metric).map(|one| one.value);
+        if of("processes") == Some(1) && of("sockets") > Some(0) && of("file_descriptors") > Some(3) {
+            break (own, pod);
+        }
+        assert!(start.elapsed() < PATIENCE, "{own:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let value = |metric: &str| own.iter().find(|one| one.metric == metric).map(|one| one.value);
+    assert_eq!((value("threads"), value("threads_max")), (Some(1), Some(50)));
+    assert_eq!(value("ulimits_soft").map(|value| value.to_string()).as_deref(), Some(limit.trim()));
+    let disk = rustix::fs::statvfs(&house.options.root_dir).unwrap();
+    assert_eq!(value("fs_limit_bytes"), Some(disk.f_blocks * disk.f_frsize));
+    assert_eq!(value("fs_inodes_total"), Some(disk.f_files));
+    for metric in ["memory_usage_bytes", "memory_max_usage_bytes", "memory_failures_total", "memory_rss", "fs_inodes_free"] {
+        assert!(value(metric).is_some_and(|value| value > 0), "{metric}: {own:?}");
+    }
+    let together = |metric: &str| pod.iter().find(|one| one.metric == metric).is_some_and(|one| one.value > 1);
+    assert!(together("processes") && together("threads"), "the shim is the pod's: {pod:?}");
+    house.close(subject).await;
+}
