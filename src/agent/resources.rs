@@ -32,7 +32,7 @@ pub fn page_bytes(resource: &str) -> Option<u64> {
 /// A page's size as a cgroup's files have it: `2MB`.
 fn page_name(bytes: u64) -> String {
     let units = [(30, "GB"), (20, "MB"), (10, "KB")];
-    let (shift, unit) = units.into_iter().find(|(shift, _)| bytes % (1 << shift) == 0).unwrap_or((0, "B"));
+    let (shift, unit) = units.into_iter().find(|(shift, _)| bytes.is_multiple_of(1 << shift)).unwrap_or((0, "B"));
     format!("{}{unit}", bytes >> shift)
 }
 

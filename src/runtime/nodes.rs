@@ -95,11 +95,8 @@ fn below(host: &Path, device: &Device, nodes: &mut Vec<Node>) {
         for entry in entries {
             let (name, path) = (entry.file_name(), entry.path());
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => {
-                    if !OWN_DIRECTORIES.iter().any(|own| name == *own) {
-                        open.push((path, at.join(&name)));
-                    }
-                }
+                Ok(kind) if kind.is_dir() && OWN_DIRECTORIES.iter().any(|own| name == *own) => {}
+                Ok(kind) if kind.is_dir() => open.push((path, at.join(&name))),
                 Ok(_) if name != "console" => nodes.extend(look(&path, at.join(&name), &device.permissions)),
                 _ => {}
             }

@@ -132,7 +132,9 @@ fn cri_requests(data: &[u8]) {
         && let Some(Ok(config)) = request.config.map(sandbox::from_wire)
     {
         let parent = &config.cgroup_parent;
-        assert!(!parent.starts_with('/') && parent.split('/').all(|part| part != ".."), "cgroup {parent:?}");
+        let parts: Vec<&str> = parent.strip_prefix('/').unwrap_or(parent).split('/').collect();
+        let is_plain = parts.iter().all(|part| !matches!(*part, "" | "." | ".."));
+        assert!(is_plain && parts.last().is_some_and(|own| own.starts_with("pod")), "cgroup {parent:?}");
         sandbox::to_wire(&config);
     }
     if let Ok(request) = cri::CreateContainerRequest::decode(data)

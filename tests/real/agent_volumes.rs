@@ -111,7 +111,7 @@ fn huge_pages_are_a_volume_of_the_size_that_is_asked_for() {
     let line = mounts.lines().find(|line| line.contains(&*dir.to_string_lossy())).unwrap_or_default();
     assert!(line.contains(" hugetlbfs ") && line.contains("pagesize=2M"), "{line}");
     assert_eq!(host.mounts().len(), 1, "prepared twice, mounted once");
-    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o777);
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o7777, 0o2777);
     volume::tear_down(&host.layout(), "u1").unwrap();
     assert_eq!(host.mounts(), []);
 }

@@ -95,7 +95,8 @@ fn a_deployment_comes_up(place: &Place<'_>) {
     let bare = ids.iter().map(|id| id.strip_prefix(scheme).unwrap_or_else(|| panic!("{id} begins with {scheme}")).to_owned());
     let mut bare: Vec<String> = bare.collect();
     if let Some(mut there) = place.below.containers() {
-        (there.sort(), bare.sort());
+        there.sort();
+        bare.sort();
         assert_eq!(there, bare, "those, and no others");
     }
     for pod in &pods {

@@ -81,7 +81,11 @@ fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountErro
             let of_group = group.map(|group| format!(",gid={group}")).unwrap_or_default();
             let options = format!("{size}mode={:o}{of_group}", empty_mode(group));
             match medium {
-                Medium::HugePages(page) => in_memory(name, "hugetlbfs", dir, &format!("pagesize={page},{options}")),
+                Medium::HugePages(page) => {
+                    in_memory(name, "hugetlbfs", dir, &format!("pagesize={page},{options}"))?;
+                    // It takes no more of the mode than permissions.
+                    fs::set_permissions(dir, fs::Permissions::from_mode(empty_mode(group))).map_err(io_error(name, "set its mode"))
+                }
                 _ => in_memory(name, "tmpfs", dir, &options),
             }
         }

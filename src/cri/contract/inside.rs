@@ -245,10 +245,10 @@ async fn namespaces_are_the_pods(subject: &Subject) {
     config.security.processes_of = one.clone();
     let among = must(subject.start(&sandbox, &config).await);
     for id in [&one, &among] {
-        assert_eq!(exec(subject, id, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 1000.*sleep 2000'").await, "1");
+        assert_eq!(exec(subject, id, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep [1]000.*sleep [2]000'").await, "1");
     }
     must(runtime.stop_container(&among, Duration::ZERO).await);
-    assert_eq!(exec(subject, &one, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 2000' || true").await, "0");
+    assert_eq!(exec(subject, &one, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep [2]000' || true").await, "0");
     must(runtime.stop_container(&one, Duration::ZERO).await);
     config.metadata.attempt = 1;
     assert!(runtime.create_container(&sandbox, &config).await.is_err(), "among the processes of what has ended");

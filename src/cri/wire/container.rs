@@ -8,7 +8,9 @@ use super::sandbox::{ids_from_wire, ids_to_wire, known, refuse_namespaces, refus
 use super::security_profile::ProfileType;
 use super::signal;
 use crate::cri::CriError;
-use crate::cri::types::{AppArmor, ContainerConfig, ContainerMetadata, Device, ImageVolume, Mount, Seccomp, SecurityContext, default_paths};
+use crate::cri::types::{
+    AppArmor, ContainerConfig, ContainerMetadata, Device, ImageVolume, Mount, Seccomp, SecurityContext, default_paths,
+};
 
 /// Where a container's record keeps the name its user has for the image, if that is another one.
 const USER_IMAGE: &str = "podbay.dev/user-specified-image";

@@ -151,7 +151,7 @@ pub fn process_of(process: &oci::Process, user: &User, seccomp: &[u8]) -> Proces
         oom_score_adj: process.oom_score_adj(),
         tty: process.terminal().unwrap_or(false),
         // Root has its own by executing something; another user's are these alone.
-        sets: (ambient != 0).then(|| Sets { effective: ambient, permitted: capabilities, inheritable: ambient, ambient }),
+        sets: (ambient != 0).then_some(Sets { effective: ambient, permitted: capabilities, inheritable: ambient, ambient }),
         apparmor: process.apparmor_profile().clone().unwrap_or_default(),
         ..Process::default()
     }

@@ -113,9 +113,8 @@ pub fn check(raw: &Value) -> Result<(), ConfigError> {
         return refuse((*field).to_owned(), "");
     }
     for namespace in step(&raw["linux"], "namespaces[]") {
-        match namespace["type"].as_str().unwrap_or_default() {
-            "time" => return refuse("linux.namespaces: time".into(), ""),
-            _ => {}
+        if namespace["type"].as_str() == Some("time") {
+            return refuse("linux.namespaces: time".into(), "");
         }
     }
     step(raw, "mounts[]").into_iter().try_for_each(|mount| check_mount(mount, &raw["linux"]))

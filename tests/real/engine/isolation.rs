@@ -381,7 +381,7 @@ async fn ambient_capabilities_are_whoever_it_runs_as() {
     config.security.drop_capabilities = vec!["ALL".into()];
     config.security.no_new_privs = true;
     config.security.run_as_user = Some(1000);
-    let own = format!("{}\n", format!("{:016x}", 1 << 12));
+    let own = format!("{:016x}\n", 1 << 12);
     let (_, text) = run(&subject, &subject.pod("ambient"), config.clone()).await;
     assert_eq!(text, own.repeat(4));
     config.security.run_as_user = None;

@@ -95,7 +95,7 @@ impl Drop for Podman {
         self.call(&["rm", "--all", "--force", "--time", "0"]);
         let dir = self.dir.path().display();
         sh(&format!(
-            "for at in $(grep -o '{dir}[^ ]*' /proc/self/mounts | sort -r); do umount -l $at; done; ip link delete {} 2>/dev/null; \
+            "for at in $(grep -o '{dir}[^ ]*' /proc/self/mounts | sort -r); do umount -l $at; done; ip link delete {} 2>/dev/null || true; \
              rmdir /sys/fs/cgroup/*/libpod_parent/* /sys/fs/cgroup/*/libpod_parent 2>/dev/null || true",
             self.bridge
         ));
