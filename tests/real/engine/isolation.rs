@@ -282,7 +282,7 @@ async fn an_image_as_a_volume_is_read_by_all_and_changed_by_nobody() {
         ..Mount::default()
     };
     // Who may change mounts makes nothing writable: not in a pod of the host's ids, nor in one of its own.
-    let text = "cat /two/etc/top /two/etc/below /one/etc/top /inside/top; stat -c %u /two/etc /one/etc /inside/top; \
+    let text = "exec 2>&1; cat /two/etc/top /two/etc/below /one/etc/top /inside/top; stat -c %u /two/etc /one/etc /inside/top; \
         for path in /two /one /inside; do mount -o remount,rw,bind $path; mount -o remount,rw $path; \
         touch $path/new && echo WRITTEN; echo x > $path/top && echo WRITTEN; done; echo end";
     for (name, ids) in [("imagevolume", None), ("imagevolume-users", Some(IDS))] {
