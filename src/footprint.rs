@@ -20,7 +20,7 @@ pub struct Footprint {
     pub files: u64,
 }
 
-/// Walks a tree that its owner may change meanwhile: by descriptors, and no link is followed.
+/// Walks a tree that its owner may change meanwhile: by descriptors, and no link is followed, nor what is mounted in it.
 ///
 /// # Errors
 /// There is no such directory.
@@ -37,7 +37,8 @@ pub fn footprint(root: &Path) -> io::Result<Footprint> {
         }
         used.files < FILES_LIMIT
     };
-    add(&rustix::fs::fstat(&top)?);
+    let own = rustix::fs::fstat(&top)?;
+    add(&own);
     let mut open = vec![Dir::new(top)?];
     while let Some(directory) = open.last_mut() {
         let Some(Ok(entry)) = directory.read() else {
@@ -48,7 +49,11 @@ pub fn footprint(root: &Path) -> io::Result<Footprint> {
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        let Ok(stat) = rustix::fs::statat(directory.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let Ok(stat) = rustix::fs::statat(directory.fd()?, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT) else { continue };
+        if stat.st_dev != own.st_dev {
+            // Something else is mounted there.
+            continue;
+        }
         if !add(&stat) {
             break;
         }

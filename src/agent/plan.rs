@@ -445,11 +445,13 @@ impl Planner<'_> {
 
     // ---- bounds ----
 
-    /// Of each name the newest container and one dead one before it stay; sandboxes with neither go.
+    /// Of each name the newest container and one dead one before it stay; sandboxes with neither go. Of a pod that was
+    /// evicted none stays: what they have written is why.
     fn collect_garbage(&mut self) {
+        let is_evicted = self.seen.last_status.reason.as_deref() == Some("Evicted");
         let keep = |c: &ContainerStatus| {
             let name = &c.metadata.name;
-            [self.seen.latest(name), self.seen.previous(name)].into_iter().flatten().any(|kept| kept.id == c.id)
+            !is_evicted && [self.seen.latest(name), self.seen.previous(name)].into_iter().flatten().any(|kept| kept.id == c.id)
         };
         let newest = self.seen.sandbox().map(|sandbox| sandbox.id.as_str());
         for container in self.seen.containers.iter().filter(|c| !is_running(c) && !keep(c)) {

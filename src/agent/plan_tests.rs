@@ -694,6 +694,11 @@ fn who_takes_too_much_is_evicted() {
     let plan = check(&pod(json!({})), &seen, 5, &["stop main-0 1s Killing"]);
     phase_is(&plan, "Failed");
     assert_eq!((plan.status.reason.as_deref(), plan.status.message.as_deref()), (Some("Evicted"), Some("too much")));
+    // What it has written is not kept.
+    let mut ended = with(ObservedPod { last_status: plan.status, ..Default::default() }, [c("main", 0, "img:1").exited(137, 1, 6)]);
+    ended.sandboxes.push(sandbox_of(0, SandboxState::NotReady));
+    let plan = check(&pod(json!({})), &ended, 7, &["remove main-0"]);
+    assert!(plan.status.container_statuses.unwrap()[0].state.as_ref().unwrap().terminated.is_some());
 }
 
 // ---- status ----

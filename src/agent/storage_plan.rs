@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, Volume};
 
-use crate::model::pod::all_containers;
+use crate::model::pod::{all_containers, is_sidecar};
 use crate::model::quantity::Quantity;
 
 const RESOURCE: &str = "ephemeral-storage";
@@ -32,6 +32,24 @@ fn size_limit(volume: &Volume) -> Option<Quantity> {
     volume.empty_dir.as_ref()?.size_limit.as_ref().map(Quantity::of).filter(|limit| !limit.is_zero())
 }
 
+/// What the containers together may take: those that run side by side, or the greatest that runs before them.
+fn pod_limit(spec: &PodSpec) -> Option<Quantity> {
+    let sum = |one: Option<Quantity>, other: Option<Quantity>| match (one, other) {
+        (Some(one), Some(other)) => Some(one + other),
+        (one, other) => one.or(other),
+    };
+    let (mut sidecars, mut most) = (None, None);
+    for init in spec.init_containers.iter().flatten() {
+        let with_it = sum(sidecars, limit(init));
+        if is_sidecar(init) {
+            sidecars = with_it;
+        }
+        most = [most, with_it].into_iter().flatten().max_by_key(Quantity::bytes);
+    }
+    let running = spec.containers.iter().map(limit).fold(sidecars, sum);
+    [most, running].into_iter().flatten().max_by_key(Quantity::bytes)
+}
+
 /// Whether there is anything that a pod could be beyond.
 pub fn is_limited(spec: &PodSpec) -> bool {
     on_disk(spec).any(|volume| size_limit(volume).is_some()) || all_containers(spec).any(|container| limit(container).is_some())
@@ -46,10 +64,8 @@ pub fn excess(spec: &PodSpec, taken: &Taken) -> Option<String> {
             return Some(format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{limit}\". ", volume.name));
         }
     }
-    let limits: Vec<Quantity> = spec.containers.iter().filter_map(limit).collect();
     let together: u64 = taken.containers.values().chain(taken.volumes.values()).fold(0, |sum, bytes| sum.saturating_add(*bytes));
-    let sum = limits.into_iter().reduce(|sum, limit| sum + limit);
-    if let Some(sum) = sum.filter(|sum| is_beyond(together, sum)) {
+    if let Some(sum) = pod_limit(spec).filter(|sum| is_beyond(together, sum)) {
         return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {sum}. "));
     }
     all_containers(spec).find_map(|container| {
@@ -102,6 +118,19 @@ mod tests {
         ] {
             assert_eq!(excess(&spec, &taken).unwrap_or_default(), expected, "{spec:?}");
         }
+    }
+
+    #[test]
+    fn what_runs_before_and_beside_has_room_of_its_own() {
+        let limited = |name: &str, limit: &str| json!({"name": name, "resources": {"limits": {RESOURCE: limit}}});
+        let mut sidecar = limited("s", "5Mi");
+        sidecar["restartPolicy"] = json!("Always");
+        let spec = |inits: Value| -> PodSpec {
+            serde_json::from_value(json!({"initContainers": inits, "containers": [limited("a", "5Mi")]})).unwrap()
+        };
+        let takes = |spec: &PodSpec, bytes: u64| excess(spec, &taken([0, 0], bytes)).is_some();
+        assert!(!takes(&spec(json!([sidecar])), 9) && takes(&spec(json!([sidecar])), 11));
+        assert!(!takes(&spec(json!([limited("i", "20Mi")])), 19) && takes(&spec(json!([limited("i", "20Mi")])), 21));
     }
 
     #[test]

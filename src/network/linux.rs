@@ -146,6 +146,8 @@ struct Worker {
     settled: bool,
     /// The rules may still lead to addresses that are given back: none is given out before they follow.
     behind: bool,
+    /// We have opened the bridge to the loopback's addresses; where another's network plugin did, that is its own affair.
+    opened: bool,
     /// The UDP Services and host ports whose stale flows were last forgotten.
     flows_of: Option<(Vec<ServicePort>, Vec<Published>)>,
 }
@@ -158,7 +160,7 @@ impl Worker {
         // What was written down before a crash may not be in the rules yet.
         let behind = ports.pods().next().is_some();
         let wanted = Wanted::default();
-        Ok(Self { options, netlink, table, ipam, ports, wanted, complaint: None, settled: false, behind, flows_of: None })
+        Ok(Self { options, netlink, table, ipam, ports, wanted, complaint: None, settled: false, behind, opened: false, flows_of: None })
     }
 
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Job>) {
@@ -286,7 +288,11 @@ impl Worker {
         self.wanted.published = of_pods.collect();
         let mut changed = self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
         // After the rules, which guard it.
-        changed |= host::route_loopback(&self.options.bridge, plan::publishes_on_loopback(&self.wanted));
+        let open = plan::publishes_on_loopback(&self.wanted);
+        if open || self.opened {
+            changed |= host::route_loopback(&self.options.bridge, open);
+            self.opened = open;
+        }
         self.behind = false;
         self.sync_flows().await;
         Ok(changed)

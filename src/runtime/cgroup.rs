@@ -359,19 +359,40 @@ impl Tree {
                 self.directory("", path).map(|directory| directory.join(&limit.file)).filter(|file| file.exists())
             } else {
                 let rare = self.rare.iter().find(|rare| rare.controller == limit.controller() && !limit.verbatim);
-                rare.map(|rare| rare.make(&full).map(|()| rare.file(&full, limit)))
-                    .transpose()
-                    .map_err(|error| fail(error.to_string()))?
-                    .flatten()
+                match rare.map(|rare| rare.make(&full).map(|()| rare.file(&full, limit))) {
+                    // Not ours to write; none was asked for.
+                    Some(Err(_)) if limit.controller() == "hugetlb" && limit.value == "0" => None,
+                    made => made.transpose().map_err(|error| fail(error.to_string()))?.flatten(),
+                }
             };
             match file {
-                Some(file) => std::fs::write(&file, &limit.value).map_err(|error| fail(format!("{}: {error}", limit.file)))?,
+                Some(file) => {
+                    std::fs::write(&file, &limit.value).map_err(|error| fail(format!("{}: {error}", limit.file)))?;
+                    self.bring_in(path, &full, limit).map_err(|error| fail(error.to_string()))?;
+                }
                 // None of what is not there, and what older kernels do not tell apart.
                 None if limit.controller() == "hugetlb" && (limit.value == "0" || limit.file.ends_with(".rsvd.max")) => {}
                 None => {
                     return Err(fail(format!("this host has no {}: it takes the controller, and for files by name cgroup v2", limit.file)));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What runs in it already has not been in such a hierarchy's cgroup until now.
+    fn bring_in(&self, path: &str, full: &str, limit: &Limit) -> io::Result<()> {
+        let Some(rare) = self.rare.iter().find(|rare| !self.unified && rare.controller == limit.controller()) else { return Ok(()) };
+        let Some(own) = self.directory("memory", path).or_else(|| self.directory("cpu", path)) else { return Ok(()) };
+        // What forks meanwhile is found the next time; what is dead is never there.
+        for _ in 0..5 {
+            let there = rare.processes(full);
+            let running = std::fs::read_to_string(own.join("cgroup.procs")).unwrap_or_default();
+            let mut missing = running.lines().filter(|pid| !there.lines().any(|known| known == *pid)).peekable();
+            if missing.peek().is_none() {
+                return Ok(());
+            }
+            missing.try_for_each(|pid| rare.enter(full, pid))?;
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use super::{RuntimeError, mount, sys};
 use crate::cri::{CriError, IdRange};
 
 const VOLUMES: &str = "volumes";
+const READ_ONLY: u64 = rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
 
 impl Inner {
     fn volumes_of(&self, record: &ContainerRecord) -> PathBuf {
@@ -125,6 +126,8 @@ fn map_layer(layer: &Path, at: PathBuf, users: &std::fs::File) -> io::Result<Pat
     std::fs::create_dir_all(&at)?;
     let tree = rustix::mount::open_tree(CWD, layer, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
     mount::id_map(tree.as_fd(), users.as_fd())?;
+    // What all share is not written to by this way, whatever becomes of the mount.
+    mount::set(tree.as_fd(), false, &mount::Attributes { set: READ_ONLY, ..mount::Attributes::default() })?;
     rustix::mount::move_mount(&tree, "", CWD, &at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(at)
 }

@@ -66,6 +66,19 @@ impl Hierarchy {
         Some(self.mount.join(full).join(name)).filter(|file| file.exists())
     }
 
+    /// A line for each that is in it.
+    pub fn processes(&self, full: &str) -> String {
+        std::fs::read_to_string(self.mount.join(full).join("cgroup.procs")).unwrap_or_default()
+    }
+
+    /// Moves a process with all its threads, if it is still there.
+    pub fn enter(&self, full: &str, pid: &str) -> io::Result<()> {
+        match std::fs::write(self.mount.join(full).join("cgroup.procs"), pid) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(()),
+            written => written,
+        }
+    }
+
     /// What is written to, to enter the cgroup; `None`: there is none.
     pub fn entrance(&self, full: &str) -> Option<PathBuf> {
         let file = if self.unified { "cgroup.procs" } else { "tasks" };

@@ -317,12 +317,13 @@ impl Inner {
         self.clone().take_down(record, true).await?;
         let (uid, gone) = {
             let mut table = self.table();
-            let gone: Vec<String> = table.containers.extract_if(.., |_, c| c.record.sandbox_id == id).map(|(id, _)| id).collect();
+            let gone: Vec<_> = table.containers.extract_if(.., |_, c| c.record.sandbox_id == id).map(|(_, c)| c.record).collect();
             let uid = table.sandboxes.remove(id).map(|sandbox| sandbox.record.config.metadata.uid);
             (uid, gone)
         };
         for container in gone {
-            self.rootfs.release(&container)?;
+            self.release_volumes(&container)?;
+            self.rootfs.release(&container.id)?;
         }
         if let Some(pod_uid) = uid {
             self.tell(RuntimeEvent { sandbox_id: id.into(), pod_uid, container_id: String::new() });
@@ -442,13 +443,13 @@ fn interfaces_of(text: &str) -> Vec<InterfaceStats> {
     figures::interfaces(text).filter_map(read).collect()
 }
 
-/// Unmounts and removes a sandbox's run directory, as far as it is there.
 /// Its own name, or the host's as it is now.
 fn hostname(config: &PodSandboxConfig) -> String {
     let of_host = || nix::sys::utsname::uname().map(|host| host.nodename().to_string_lossy().into_owned()).unwrap_or_default();
     if config.hostname.is_empty() { of_host() } else { config.hostname.clone() }
 }
 
+/// Unmounts and removes a sandbox's run directory, as far as it is there.
 pub(super) fn remove_run_dir(run: &Path) {
     image_volume::unmount_all(run);
     // Not mounted (any more) is fine.

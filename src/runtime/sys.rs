@@ -101,8 +101,10 @@ impl Sleeper {
         match pid {
             -1 => Err(io::Error::last_os_error()),
             0 => loop {
-                // SAFETY: as said; prctl sets what happens to this process when its parent ends, pause waits.
+                // SAFETY: as said; prctl sets what happens to this process when its parent ends, ppoll waits. What is open
+                // is the parent's (locks among it), and nothing here uses it.
                 unsafe {
+                    libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
                     libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
                     libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
                 }

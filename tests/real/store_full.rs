@@ -25,7 +25,14 @@ fn try_open(path: &Path) -> Result<DiskStore, OpenError> {
 }
 
 fn open(path: &Path) -> DiskStore {
-    try_open(path).expect("open")
+    let start = Instant::now();
+    loop {
+        match try_open(path) {
+            // A program that another test has just forked has the lock as well, until its exec.
+            Err(OpenError::Locked(_)) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(1)),
+            opened => return opened.expect("open"),
+        }
+    }
 }
 
 fn config(name: &str, bytes: usize) -> Object {

@@ -57,6 +57,9 @@ pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, Bund
         linux.set_namespaces(Some(kept.map(|one| joined(one, host)).collect::<Result<_, _>>()?));
         let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
         resources.set_devices(Some(rules(host)?));
+        // None of a size is what the cgroup has already, where the host counts them; where not, runtimes fail at it.
+        let pages = resources.hugepage_limits().iter().flatten().filter(|one| one.limit() > 0).cloned().collect::<Vec<_>>();
+        resources.set_hugepage_limits(Some(pages).filter(|pages| !pages.is_empty()));
         linux.set_resources(Some(resources));
         if !host.devices.is_empty() {
             linux.set_devices(Some(host.devices.iter().map(node).collect::<Result<_, _>>()?));
