@@ -137,16 +137,20 @@ impl Caller<'_> {
         (config, id)
     }
 
-    async fn container(&mut self, pod: &(wire::PodSandboxConfig, String), name: &str, start: bool) -> String {
-        let mut config: ContainerConfig = self.subject.container(name, &["sleep", "100000"]);
-        config.labels = [("name".to_owned(), name.to_owned()), ("all".to_owned(), "1".to_owned())].into();
+    async fn create(&mut self, pod: &(wire::PodSandboxConfig, String), config: &ContainerConfig) -> String {
         let namespaces = namespaces_to_wire(Namespaces { host_network: self.subject.host_network, ..Namespaces::default() });
         let request = wire::CreateContainerRequest {
             pod_sandbox_id: pod.1.clone(),
-            config: Some(container::to_wire(&config, namespaces)),
+            config: Some(container::to_wire(config, namespaces)),
             sandbox_config: Some(pod.0.clone()),
         };
-        let id = must(self.runtime.create_container(request).await).container_id;
+        must(self.runtime.create_container(request).await).container_id
+    }
+
+    async fn container(&mut self, pod: &(wire::PodSandboxConfig, String), name: &str, start: bool) -> String {
+        let mut config: ContainerConfig = self.subject.container(name, &["sleep", "100000"]);
+        config.labels = [("name".to_owned(), name.to_owned()), ("all".to_owned(), "1".to_owned())].into();
+        let id = self.create(pod, &config).await;
         if start {
             must(self.runtime.start_container(wire::StartContainerRequest { container_id: id.clone() }).await);
         }
@@ -271,13 +275,7 @@ impl Caller<'_> {
         let mut config = self.subject.container("busy", &["sleep", "100000"]);
         let (cpu_period, cpu_quota, cpu_shares, memory_limit_bytes) = (50_000, 40_000, 512, 64 << 20);
         config.resources = Resources { cpu_period, cpu_quota, cpu_shares, memory_limit_bytes, ..Resources::default() };
-        let namespaces = namespaces_to_wire(Namespaces { host_network: self.subject.host_network, ..Namespaces::default() });
-        let request = wire::CreateContainerRequest {
-            pod_sandbox_id: pod.1.clone(),
-            config: Some(container::to_wire(&config, namespaces)),
-            sandbox_config: Some(pod.0.clone()),
-        };
-        let id = must(self.runtime.create_container(request).await).container_id;
+        let id = self.create(&pod, &config).await;
         must(self.runtime.start_container(wire::StartContainerRequest { container_id: id.clone() }).await);
         let value = |all: &[wire::Metric], name: &str| {
             let found = all.iter().find(|one| one.name == format!("container_{name}"));
