@@ -127,7 +127,7 @@ pub fn files(unified: bool, page_sizes: &[String]) -> Vec<String> {
 }
 
 /// The number of a file, or the last one of the line that begins with a key.
-fn number(text: &str, key: &str) -> Option<u64> {
+pub fn number(text: &str, key: &str) -> Option<u64> {
     if key.is_empty() {
         return text.trim().parse().ok();
     }

@@ -1,51 +1,44 @@
 //! What a cgroup's files say of its use. PURE.
 
+use super::figures::number;
 use crate::cri::{Pressure, Stall, Usage};
 
 /// A cgroup's files, by controller and name, as they are read; `None`: there is no such file.
 pub type Read<'a> = &'a dyn Fn(&str, &str) -> Option<String>;
 
-fn number(text: Option<String>) -> Option<u64> {
-    text.and_then(|text| text.trim().parse::<u64>().ok())
-}
-
-fn keyed(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
-}
-
 /// On a v2 host (Documentation/admin-guide/cgroup-v2.rst).
 pub fn unified(read: Read<'_>) -> Usage {
     let pressure = |controller: &str| pressure(&read(controller, &format!("{controller}.pressure"))?);
     Usage {
-        cpu_nanos: keyed(&read("cpu", "cpu.stat").unwrap_or_default(), "usage_usec ").unwrap_or(0) * 1000,
-        swap_bytes: number(read("memory", "memory.swap.current")),
+        cpu_nanos: number(&read("cpu", "cpu.stat").unwrap_or_default(), "usage_usec").unwrap_or(0) * 1000,
+        swap_bytes: read("memory", "memory.swap.current").and_then(|text| number(&text, "")),
         cpu_pressure: pressure("cpu"),
         memory_pressure: pressure("memory"),
         io_pressure: pressure("io"),
-        ..memory(read, "memory.current", ["inactive_file ", "anon ", "pgfault ", "pgmajfault "])
+        ..memory(read, "memory.current", ["inactive_file", "anon", "pgfault", "pgmajfault"])
     }
 }
 
 /// On a v1 host (Documentation/admin-guide/cgroup-v1/memory.rst, cpuacct.rst).
 pub fn of_v1(read: Read<'_>) -> Usage {
     Usage {
-        cpu_nanos: number(read("cpuacct", "cpuacct.usage")).unwrap_or(0),
-        swap_bytes: keyed(&read("memory", "memory.stat").unwrap_or_default(), "total_swap "),
-        ..memory(read, "memory.usage_in_bytes", ["total_inactive_file ", "total_rss ", "total_pgfault ", "total_pgmajfault "])
+        cpu_nanos: read("cpuacct", "cpuacct.usage").and_then(|text| number(&text, "")).unwrap_or(0),
+        swap_bytes: number(&read("memory", "memory.stat").unwrap_or_default(), "total_swap"),
+        ..memory(read, "memory.usage_in_bytes", ["total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault"])
     }
 }
 
 fn memory(read: Read<'_>, used: &str, names: [&str; 4]) -> Usage {
     let stat = read("memory", "memory.stat").unwrap_or_default();
-    let [inactive, rss, faults, major] = names.map(|name| keyed(&stat, name).unwrap_or(0));
-    let used = number(read("memory", used)).unwrap_or(0);
+    let [inactive, rss, faults, major] = names.map(|name| number(&stat, name).unwrap_or(0));
+    let used = read("memory", used).and_then(|text| number(&text, "")).unwrap_or(0);
     Usage {
         memory_working_set_bytes: used.saturating_sub(inactive),
         memory_usage_bytes: used,
         memory_rss_bytes: rss,
         page_faults: faults,
         major_page_faults: major,
-        pids: number(read("pids", "pids.current")).unwrap_or(0),
+        pids: read("pids", "pids.current").and_then(|text| number(&text, "")).unwrap_or(0),
         ..Usage::default()
     }
 }
