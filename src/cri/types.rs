@@ -150,6 +150,10 @@ impl Resources {
     /// The limits there are once a change is made: what was taken away is not among them.
     #[must_use]
     pub fn settled(mut self) -> Self {
+        if self.memory_limit_bytes == UNLIMITED {
+            // It counts both together.
+            self.memory_swap_limit_bytes = 0;
+        }
         for limit in [&mut self.memory_limit_bytes, &mut self.pids_limit] {
             *limit = Some(*limit).filter(|limit| *limit != UNLIMITED).unwrap_or(0);
         }

@@ -285,6 +285,7 @@ impl Tree {
         let file = if self.unified { "memory.max" } else { "memory.limit_in_bytes" };
         if limits.memory_limit_bytes == UNLIMITED {
             if self.unified {
+                self.lift(("memory", "memory.swap.max"), path, "swap limit", "max")?;
                 return self.lift(("memory", file), path, "memory limit", "max");
             }
             // Neither may be the other's lesser on the way.

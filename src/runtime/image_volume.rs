@@ -43,8 +43,8 @@ impl Inner {
             self.rootfs.hold(&holder(id, number), &image.id)?;
             let failed =
                 |cause: io::Error| CriError::failed(format!("mount image {} on {}", volume.image, mount.container_path.display()), cause);
-            // They are mapped here, layer by layer.
-            let files = stack(&image.layers, &home.join(number.to_string()), mount.ids.take()).map_err(failed)?;
+            // Mapped here, layer by layer: the spec only sees whether they are the pod's.
+            let files = stack(&image.layers, &home.join(number.to_string()), mount.ids).map_err(failed)?;
             mount.host_path = below(&files, &volume.sub_path).map_err(failed)?;
             volume.id = image.id;
         }

@@ -340,7 +340,7 @@ fn mounts(config: &ContainerConfig, around: &Surroundings) -> Result<Vec<Mount>,
             return Err(SpecError::Invalid { container: name.clone(), cause });
         }
         let bound = mount("bind", &one.host_path, &one.container_path, &options);
-        all.push(bound.and_then(|bound| id_mapped(bound, one.ids.filter(|_| !harmless))).map_err(oci)?);
+        all.push(bound.and_then(|bound| id_mapped(bound, one.ids.filter(|_| !harmless && one.image.is_none()))).map_err(oci)?);
     }
     Ok(all)
 }

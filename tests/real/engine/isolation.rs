@@ -301,6 +301,9 @@ async fn an_image_as_a_volume_is_read_by_all_and_changed_by_nobody() {
     config.mounts = vec![volume("/data", "two", "outside/secret", None)];
     let outside = subject.runtime.create_container(&sandbox, &config).await.unwrap_err().to_string();
     assert!(outside.contains("the image has no outside/secret"), "{outside}");
+    config.mounts = vec![volume("/data", "two", "", Some(IDS))];
+    let foreign = subject.runtime.create_container(&sandbox, &config).await.unwrap_err().to_string();
+    assert!(foreign.contains("not those of the pod's user namespace"), "{foreign}");
     // What was mounted for a container goes with it, and with its pod.
     let mounted =
         || std::fs::read_to_string("/proc/self/mountinfo").unwrap().matches(&format!("{}/run", house.dir.path().display())).count();
