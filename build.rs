@@ -1,10 +1,83 @@
-//! Turns the CRI's wire definition into Rust, without `protoc`.
+//! Turns the CRI's wire definition into Rust, without `protoc`, and Kubernetes' types into their schemas:
+//! made here they cost the program a compressed file, not the code that makes them.
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+use std::io::Write as _;
+use std::path::Path;
+
+use flate2::{Compression, write::ZlibEncoder};
+use k8s_openapi::api::{
+    apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, node::v1 as node,
+};
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use serde_json::{Map, Value, json};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    println!("cargo::rerun-if-changed=build.rs");
+    cri()?;
+    schemas()
+}
+
+fn cri() -> Result<(), Failure> {
     let definition = "src/cri/wire/runtime.proto";
     println!("cargo::rerun-if-changed={definition}");
     let files = protox::compile([definition], ["src/cri/wire"])?;
     // Lists in one order always.
     tonic_prost_build::configure().btree_map(".").skip_debug(["runtime.v1.AuthConfig"]).compile_fds(files)?;
     Ok(())
+}
+
+/// Writes `{"kinds": {KIND: DEFINITION}, "definitions": {NAME: SCHEMA}}`, schemas as in OpenAPI 3.0.
+fn schemas() -> Result<(), Failure> {
+    let own = "src/model/schema/source.json";
+    println!("cargo::rerun-if-changed={own}");
+    let mut generator = SchemaSettings::openapi3().into_generator();
+    let mut kinds = Map::new();
+    for (kind, definition) in kubernetes(&mut generator) {
+        kinds.insert(kind.to_owned(), definition.into());
+    }
+    let mut definitions = generator.take_definitions(true);
+    let Value::Object(own) = serde_json::from_slice(&std::fs::read(own)?)? else { return Err(format!("{own}: no object").into()) };
+    definitions.extend(own);
+    kinds.insert("Source".to_owned(), "dev.podbay.v1.Source".into());
+    let text = json!({"kinds": kinds, "definitions": definitions}).to_string();
+    let out = Path::new(&std::env::var("OUT_DIR")?).join("schemas.json.zlib");
+    let mut file = ZlibEncoder::new(std::fs::File::create(out)?, Compression::best());
+    file.write_all(text.as_bytes())?;
+    file.finish()?;
+    Ok(())
+}
+
+/// Each of Kubernetes' kinds that is served, and the name of its definition.
+fn kubernetes(generator: &mut SchemaGenerator) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    macro_rules! add {
+        ($($module:ident :: $kind:ident),+ $(,)?) => {
+            $(all.push((stringify!($kind), definition::<$module::$kind>(generator)));)+
+        };
+    }
+    add!(
+        core::Namespace,
+        core::Node,
+        node::RuntimeClass,
+        core::ServiceAccount,
+        core::Secret,
+        core::ConfigMap,
+        core::Service,
+        core::Pod,
+        apps::ReplicaSet,
+        apps::Deployment,
+        batch::Job,
+        discovery::EndpointSlice,
+        coordination::Lease,
+        core::Event,
+    );
+    all
+}
+
+fn definition<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> String {
+    let reference = generator.subschema_for::<T>();
+    let path = reference.get("$ref").and_then(Value::as_str).unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default().to_owned()
 }

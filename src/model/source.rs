@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A git repository or a directory whose manifests are applied. Its name is its identity.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     #[serde(default = "api_version")]
@@ -37,7 +36,7 @@ impl Source {
 }
 
 /// Where the manifests are. Exactly one of `directory` and `git`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceSpec {
     /// A directory on the server's host (absolute path).
@@ -68,7 +67,7 @@ pub struct SourceSpec {
 }
 
 /// A branch, tag or commit of a repository.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GitSource {
     /// `/path`, `file://`, `https://` or `ssh://`/scp-like.
@@ -91,7 +90,7 @@ pub struct GitSource {
 }
 
 /// How much a commit may delete without approval: it stops when BOTH are exceeded.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PruneBudget {
     /// Default 5.
@@ -103,7 +102,7 @@ pub struct PruneBudget {
 }
 
 /// What was last seen and done.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
     /// The revision last fetched (commit id or tree hash).
@@ -147,7 +146,7 @@ pub struct SourceStatus {
 }
 
 /// One object of the source's inventory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryEntry {
     pub api_version: String,
@@ -172,4 +171,88 @@ pub struct InventoryEntry {
     /// It has finished and was removed by its `ttlSecondsAfterFinished`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::model::{Kind, schema};
+
+    /// With every field there is: no `..Default`, so that a new field comes in here, and in `source.json`.
+    fn full() -> Source {
+        let text = || Some("a".to_owned());
+        let entry = InventoryEntry {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            namespace: "a".to_owned(),
+            name: "a".to_owned(),
+            uid: "a".to_owned(),
+            created: true,
+            file: "a".to_owned(),
+            keep: true,
+            digest: "a".to_owned(),
+            finished: true,
+        };
+        let git = GitSource {
+            url: "a".to_owned(),
+            reference: text(),
+            token_file: text(),
+            ca_file: text(),
+            ssh_key_file: text(),
+            known_hosts_file: text(),
+        };
+        let spec = SourceSpec {
+            directory: text(),
+            git: Some(git),
+            path: text(),
+            namespace: text(),
+            interval_seconds: Some(1),
+            unsupported: text(),
+            suspend: Some(true),
+            adopt: Some(true),
+            budget: Some(PruneBudget { objects: Some(1), percent: Some(1) }),
+        };
+        let status = SourceStatus {
+            fetched_revision: text(),
+            accepted_revision: text(),
+            accepted_set: text(),
+            accepted_at: Some(Time(crate::model::Timestamp::UNIX_EPOCH)),
+            pending_plan: text(),
+            last_plan: text(),
+            errors: vec!["a".to_owned()],
+            skipped: vec!["a".to_owned()],
+            conditions: vec![],
+            handled_request: text(),
+            approved_plan: text(),
+            inventory: vec![Arc::new(entry.clone())],
+            contested: vec![entry],
+        };
+        Source { status: Some(status), ..Source::new("a", spec) }
+    }
+
+    fn paths(value: &Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+                let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                found.push(path.clone());
+                paths(value, &path, found);
+            }),
+            Value::Array(items) => items.iter().for_each(|item| paths(item, &format!("{at}[]"), found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_schema_has_the_fields_of_the_type() {
+        let value = serde_json::to_value(full()).expect("a source is JSON");
+        assert_eq!(schema::check(Kind::Source, &value), []);
+        let mut written = Vec::new();
+        paths(&value, "", &mut written);
+        for path in schema::field_paths(Kind::Source) {
+            let elsewhere = path.starts_with("metadata.") || path.starts_with("status.conditions");
+            assert!(elsewhere || written.contains(&path), "source.json has {path}, which the type lacks");
+        }
+    }
 }

@@ -7,20 +7,13 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::node::v1::RuntimeClass;
-use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::discovery::group_versions;
 use super::fault::Fault;
 use super::render::json_response;
-use crate::model::{Kind, KindInfo, Source};
+use crate::model::schema::document;
+use crate::model::{Kind, KindInfo};
 
 /// Changes with every release: clients keep documents by it.
 const HASH: &str = concat!("podbay-", env!("CARGO_PKG_VERSION"));
@@ -89,17 +82,14 @@ fn info() -> Value {
 }
 
 fn describe(group: &str, version: &str) -> Value {
-    let mut generator = SchemaSettings::openapi3().into_generator();
+    let document = document::read();
+    let served: Vec<_> = Kind::all().iter().filter(|info| info.group == group && info.version == version).collect();
+    let names: Vec<String> = served.iter().filter_map(|info| document.kinds.get(info.name).cloned()).collect();
+    let mut schemas = document.take(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let mut paths = Map::new();
-    let mut names = Vec::new();
-    for info in Kind::all().iter().filter(|info| info.group == group && info.version == version) {
-        let name = schema(&mut generator, info.kind);
-        add_paths(&mut paths, info, &name);
-        names.push((name, info));
-    }
-    let mut schemas = generator.take_definitions(true);
-    for (name, info) in names {
-        if let Some(schema) = schemas.get_mut(&name) {
+    for (info, name) in served.into_iter().zip(&names) {
+        add_paths(&mut paths, info, name);
+        if let Some(schema) = schemas.get_mut(name) {
             schema["x-kubernetes-group-version-kind"] = json!([gvk(info)]);
         }
     }
@@ -108,29 +98,6 @@ fn describe(group: &str, version: &str) -> Value {
 
 fn gvk(info: &KindInfo) -> Value {
     json!({"group": info.group, "version": info.version, "kind": info.name})
-}
-
-/// Adds a kind's schema and says under which name.
-fn schema(generator: &mut SchemaGenerator, kind: Kind) -> String {
-    let reference = match kind {
-        Kind::Namespace => generator.subschema_for::<Namespace>(),
-        Kind::Node => generator.subschema_for::<Node>(),
-        Kind::RuntimeClass => generator.subschema_for::<RuntimeClass>(),
-        Kind::ServiceAccount => generator.subschema_for::<ServiceAccount>(),
-        Kind::Secret => generator.subschema_for::<Secret>(),
-        Kind::ConfigMap => generator.subschema_for::<ConfigMap>(),
-        Kind::Service => generator.subschema_for::<Service>(),
-        Kind::Pod => generator.subschema_for::<Pod>(),
-        Kind::ReplicaSet => generator.subschema_for::<ReplicaSet>(),
-        Kind::Deployment => generator.subschema_for::<Deployment>(),
-        Kind::Job => generator.subschema_for::<Job>(),
-        Kind::EndpointSlice => generator.subschema_for::<EndpointSlice>(),
-        Kind::Lease => generator.subschema_for::<Lease>(),
-        Kind::Event => generator.subschema_for::<Event>(),
-        Kind::Source => generator.subschema_for::<Source>(),
-    };
-    let reference = reference.get("$ref").and_then(Value::as_str).unwrap_or_default();
-    reference.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// The operations of a kind, with the parameters that clients look for.

@@ -1,16 +1,20 @@
 //! Which fields a kind has and of what type: Kubernetes' own schemas, walked. PURE.
 //!
-//! The schemas come with the types (`k8s-openapi`, and the derive on our own kind), are flattened
-//! once a kind, and answer three questions: which fields of a value are unknown (and which one was
-//! meant), which values have the wrong type, and which fields there are at all.
+//! The schemas come from the types when the program is built (`build.rs`; that of our own kind is
+//! `source.json`), are flattened at the first need, and answer three questions: which fields of a value
+//! are unknown (and which one was meant), which values have the wrong type, and which fields there are
+//! at all. `document` has them as they are, for OpenAPI.
+
+pub mod document;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Kind;
+use document::Document;
 
 /// A field that its kind does not have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,52 +87,35 @@ enum Format {
     Time,
 }
 
-/// A kind's schema: the JSON it came from, and its types by number.
-struct Schema {
-    json: Value,
+/// The types of all kinds by number, and which one each kind is.
+struct Schemas {
     types: Vec<Type>,
+    roots: BTreeMap<String, usize>,
+}
+
+/// A kind's type, among all types.
+struct Schema {
+    types: &'static [Type],
     root: usize,
 }
 
-fn schema(kind: Kind) -> &'static Schema {
-    static ALL: OnceLock<Vec<OnceLock<Schema>>> = OnceLock::new();
-    let all = ALL.get_or_init(|| Kind::all().iter().map(|_| OnceLock::new()).collect());
-    all[kind as usize].get_or_init(|| flatten(generate(kind)))
+fn schema(kind: Kind) -> Schema {
+    static ALL: OnceLock<Schemas> = OnceLock::new();
+    let all = ALL.get_or_init(flatten);
+    // The build writes every kind's definition; a test asks for each.
+    Schema { types: &all.types, root: all.roots.get(kind.name()).copied().unwrap_or_default() }
 }
 
-fn generate(kind: Kind) -> Value {
-    use k8s_openapi::api::{
-        apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-        node::v1 as node,
-    };
-    let schema = match kind {
-        Kind::Namespace => schemars::schema_for!(core::Namespace),
-        Kind::Node => schemars::schema_for!(core::Node),
-        Kind::RuntimeClass => schemars::schema_for!(node::RuntimeClass),
-        Kind::ServiceAccount => schemars::schema_for!(core::ServiceAccount),
-        Kind::Secret => schemars::schema_for!(core::Secret),
-        Kind::ConfigMap => schemars::schema_for!(core::ConfigMap),
-        Kind::Service => schemars::schema_for!(core::Service),
-        Kind::Pod => schemars::schema_for!(core::Pod),
-        Kind::ReplicaSet => schemars::schema_for!(apps::ReplicaSet),
-        Kind::Deployment => schemars::schema_for!(apps::Deployment),
-        Kind::Job => schemars::schema_for!(batch::Job),
-        Kind::EndpointSlice => schemars::schema_for!(discovery::EndpointSlice),
-        Kind::Lease => schemars::schema_for!(coordination::Lease),
-        Kind::Event => schemars::schema_for!(core::Event),
-        Kind::Source => schemars::schema_for!(super::Source),
-    };
-    schema.to_value()
-}
-
-fn flatten(json: Value) -> Schema {
-    let mut builder = Builder { definitions: json.get("$defs").cloned().unwrap_or(Value::Null), known: BTreeMap::new(), types: Vec::new() };
-    let root = builder.add(&json);
-    Schema { types: builder.types, json, root }
+fn flatten() -> Schemas {
+    let Document { kinds, definitions } = document::read();
+    // Number 0 is of what has no definition.
+    let mut builder = Builder { definitions, known: BTreeMap::new(), types: vec![Type::Any] };
+    let roots = kinds.into_iter().map(|(kind, definition)| (kind, builder.add_definition(&definition))).collect();
+    Schemas { types: builder.types, roots }
 }
 
 struct Builder {
-    definitions: Value,
+    definitions: Map<String, Value>,
     known: BTreeMap<String, usize>,
     types: Vec<Type>,
 }
@@ -136,11 +123,11 @@ struct Builder {
 impl Builder {
     fn add(&mut self, json: &Value) -> usize {
         if let Some(name) = json.get("$ref").and_then(Value::as_str) {
-            return self.add_definition(name.trim_start_matches("#/$defs/"));
+            return self.add_definition(name.trim_start_matches(document::REFERENCE));
         }
-        // An optional value of ours: `anyOf: [T, null]`.
-        if let Some(first) = json.get("anyOf").and_then(Value::as_array).and_then(|any| any.first()) {
-            return self.add(&first.clone());
+        // A reference with more to say of it: `allOf: [T]`.
+        if let Some([only]) = json.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
+            return self.add(only);
         }
         let at = self.types.len();
         self.types.push(Type::Any);
@@ -167,12 +154,7 @@ impl Builder {
 
     fn read(&mut self, json: &Value) -> Type {
         let format = json.get("format").and_then(Value::as_str);
-        let name = match json.get("type") {
-            Some(Value::String(name)) => name.as_str(),
-            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).find(|name| *name != "null").unwrap_or_default(),
-            _ => "",
-        };
-        match name {
+        match json.get("type").and_then(Value::as_str).unwrap_or_default() {
             "string" if format == Some("byte") => Type::Text(Format::Base64),
             "string" if format == Some("date-time") => Type::Text(Format::Time),
             "string" => Type::Text(Format::Plain),
@@ -190,11 +172,6 @@ impl Builder {
     }
 }
 
-/// The JSON schema of a kind, with `$defs`.
-pub fn json_schema(kind: Kind) -> &'static Value {
-    &schema(kind).json
-}
-
 /// Every field of the value that its kind does not have.
 pub fn unknown_fields(kind: Kind, value: &Value) -> Vec<UnknownField> {
     check(kind, value)
@@ -210,7 +187,7 @@ pub fn unknown_fields(kind: Kind, value: &Value) -> Vec<UnknownField> {
 /// value's fields. A null stands for an absent field.
 pub fn check(kind: Kind, value: &Value) -> Vec<Finding> {
     let schema = schema(kind);
-    let mut walk = Walk { types: &schema.types, path: String::new(), pointer: String::new(), found: Vec::new() };
+    let mut walk = Walk { types: schema.types, path: String::new(), pointer: String::new(), found: Vec::new() };
     walk.check(schema.root, value);
     walk.found
 }
@@ -219,7 +196,7 @@ pub fn check(kind: Kind, value: &Value) -> Vec<Finding> {
 /// zero. Elsewhere a null stands for an absent field.
 pub fn fill_nulls(kind: Kind, value: &mut Value) {
     let schema = schema(kind);
-    fill(&schema.types, schema.root, value);
+    fill(schema.types, schema.root, value);
 }
 
 fn fill(types: &[Type], at: usize, value: &mut Value) {
@@ -398,7 +375,7 @@ pub fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str>) -> Optio
 pub fn field_paths(kind: Kind) -> Vec<String> {
     let schema = schema(kind);
     let mut found = Vec::new();
-    collect(&schema.types, schema.root, "", &mut Vec::new(), &mut found);
+    collect(schema.types, schema.root, "", &mut Vec::new(), &mut found);
     found
 }
 

@@ -1,0 +1,57 @@
+//! The document of all schemas that `build.rs` writes. PURE.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+
+use flate2::read::ZlibDecoder;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Before a definition's name in a `$ref`: where OpenAPI 3.0 keeps schemas.
+pub const REFERENCE: &str = "#/components/schemas/";
+
+const COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schemas.json.zlib"));
+
+/// Every schema, as OpenAPI 3.0 has them. Some megabytes: made anew when it is asked for.
+#[derive(Debug, Default, Deserialize)]
+pub struct Document {
+    /// The name of each kind's definition.
+    pub kinds: BTreeMap<String, String>,
+    /// `io.k8s.api.core.v1.Pod` and so on, each a schema.
+    pub definitions: Map<String, Value>,
+}
+
+/// The document. What the build wrote is whole: it never fails on it, and a test reads each kind.
+pub fn read() -> Document {
+    let mut text = Vec::new();
+    let read = ZlibDecoder::new(COMPRESSED).read_to_end(&mut text).ok();
+    read.and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+impl Document {
+    /// Takes these definitions and all that they refer to out of the document.
+    pub fn take(mut self, names: &[&str]) -> Map<String, Value> {
+        let mut wanted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut taken = Map::new();
+        while let Some(name) = wanted.pop() {
+            if let Some(schema) = self.definitions.remove(&name) {
+                let mut names = BTreeSet::new();
+                references(&schema, &mut names);
+                wanted.extend(names.into_iter().map(str::to_owned));
+                taken.insert(name, schema);
+            }
+        }
+        taken
+    }
+}
+
+fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix(REFERENCE)));
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
