@@ -142,7 +142,7 @@ fn features() -> Value {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
-            "seccomp": {"enabled": true}, "apparmor": {"enabled": false}, "selinux": {"enabled": false},
+            "seccomp": {"enabled": true}, "apparmor": {"enabled": true}, "selinux": {"enabled": false},
             "intelRdt": {"enabled": false}, "mountExtensions": {"idmap": {"enabled": true}},
         },
     })

@@ -16,7 +16,7 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, List, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, apparmor, capability, devices, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
+use super::{ImageRoot, RuntimeError, capability, devices, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
 };
@@ -180,7 +180,7 @@ impl Inner {
                 .map_err(RuntimeError::file("set the mode of", &path))?;
         }
         let security = &record.config.security;
-        let apparmor = apparmor::label(&security.apparmor, security.privileged)?;
+        let apparmor = self.confinement.label(&security.apparmor, security.privileged)?;
         let target_pid = self.target_pid(record)?;
         let around = Surroundings { apparmor, target_pid, ..self.surroundings(record, &pod, shim_pid) };
         let profile = self.profile(&record.config)?;

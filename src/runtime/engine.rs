@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
+use super::apparmor::{self, Confinement};
 use super::cgroup::Tree;
 use super::container::Container;
 use super::oci::handler::OWN;
@@ -50,6 +51,7 @@ pub(super) struct Inner {
     pub burstable: Mutex<Option<u64>>,
     /// What pods with user namespaces of their own can have here.
     pub users: OnceLock<Users>,
+    pub confinement: Confinement,
     table: Mutex<Table>,
     events: broadcast::Sender<RuntimeEvent>,
     /// Ended with the engine.
@@ -121,6 +123,7 @@ impl Engine {
             seccomp: Mutex::default(),
             burstable: Mutex::default(),
             users: OnceLock::new(),
+            confinement: Confinement::default(),
             table: Mutex::default(),
             events: broadcast::channel(4096).0,
             listeners: Mutex::default(),
@@ -323,8 +326,9 @@ impl Runtime for Engine {
         let mut all = vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", true, "", String::new())];
         let problems = self.inner.cgroups.problems();
         all.extend(problems.into_iter().map(|text| condition("CgroupsComplete", false, "ControllerMissing", text)));
-        if let Ok(Some((reason, text))) = blocking(&self.inner, |inner| Ok(inner.users().lack())).await {
-            all.push(condition("UserNamespaces", false, reason, text));
+        if let Ok((users, apparmor)) = blocking(&self.inner, |inner| Ok((inner.users().lack(), apparmor::lack()))).await {
+            let lacks = [("UserNamespaces", users), ("AppArmor", apparmor)];
+            all.extend(lacks.into_iter().filter_map(|(kind, lack)| lack.map(|(reason, text)| condition(kind, false, reason, text))));
         }
         all
     }

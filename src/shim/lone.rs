@@ -80,6 +80,10 @@ fn begin(sync: &UnixStream, first: u32) -> Result<Option<i32>, Failed> {
     let namespaces = open_namespaces(&lone, &mut fds)?;
     let console = fds.next();
     process::set_oom_score(&lone.launch.process)?;
+    if lone.directory.is_empty() {
+        // A command's: soon /proc is the container's.
+        process::set_label(&lone.launch.process)?;
+    }
     // Before the mounts change; its path may be longer than a socket's may be.
     let listener = if lone.directory.is_empty() { None } else { Some(listen(&lone.directory)?) };
     let doors = doors(&lone.launch.cgroup)?;
@@ -210,9 +214,12 @@ impl Own<'_> {
         let process = &lone.launch.process;
         let go = socket::receive::<Go>(sync).attempt(|| "wait for the hooks")?.0;
         self.set()?;
-        // The hooks see both the host's files and the container's.
+        // The hooks see both the host's files and the container's. Those of the start are confined as the container is.
         let (last, steps) = lone.launch.steps.split_last().ok_or_else(|| refuse("carry out the plan", "it is empty"))?;
-        carry_out_before(steps, last, self.users, || hooks("createContainer", &lone.create_container, &go.state, None))?;
+        carry_out_before(steps, last, self.users, || {
+            hooks("createContainer", &lone.create_container, &go.state, None)?;
+            process::set_label(process)
+        })?;
         // The one it has had until now is the host's.
         let cgroup = if lone.new & NEW_CGROUP == 0 { CloneFlags::empty() } else { CloneFlags::CLONE_NEWCGROUP };
         self.enter_users(CloneFlags::CLONE_NEWNS | cgroup)?;

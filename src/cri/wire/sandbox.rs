@@ -22,7 +22,9 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
         return Err(CriError::Invalid("a sandbox with run_as_group needs run_as_user".into()));
     }
     refuse_selinux(security.selinux_options.as_ref())?;
-    refuse_apparmor(security.apparmor.as_ref())?;
+    // A sandbox has no process to confine: its containers say for themselves.
+    let apparmor = security.apparmor.map_or(0, |profile| profile.profile_type);
+    known::<wire::security_profile::ProfileType>("profile_type", apparmor)?;
     let options = security.namespace_options.unwrap_or_default();
     let users = users_from_wire(options.userns_options.as_ref())?;
     refuse_namespaces(&options)?;
@@ -142,12 +144,6 @@ pub fn port_from_wire(mapping: wire::PortMapping) -> Result<PortMapping, CriErro
 pub(super) fn refuse_selinux(options: Option<&wire::SeLinuxOption>) -> Result<(), CriError> {
     let named = options.is_some_and(|o| [&o.user, &o.role, &o.r#type, &o.level].into_iter().any(|part| !part.is_empty()));
     if named { Err(CriError::Unsupported("SELinux labels".into())) } else { Ok(()) }
-}
-
-/// A sandbox has no process to confine: its containers say for themselves.
-pub(super) fn refuse_apparmor(profile: Option<&wire::SecurityProfile>) -> Result<(), CriError> {
-    let local = profile.is_some_and(|profile| profile.profile_type() == wire::security_profile::ProfileType::Localhost);
-    if local { Err(CriError::Unsupported("AppArmor profiles of a sandbox".into())) } else { Ok(()) }
 }
 
 /// Limits as far as they can be kept; what cannot is refused.

@@ -62,13 +62,10 @@ const SECURITY: &[Row] = &[
     ("sysctls[].name", Check(sysctl)),
     ("sysctls[].value", Acts),
     ("seccompProfile.type seccompProfile.localhostProfile", Acts),
-    ("appArmorProfile.type", Only(&["Localhost", "Unconfined"], NO_APPARMOR)),
-    ("appArmorProfile.localhostProfile", Acts),
+    ("appArmorProfile.type appArmorProfile.localhostProfile", Acts),
     ("seLinuxOptions", Refused("SELinux labels are not supported yet")),
     ("windowsOptions", Refused("pods run on Linux")),
 ];
-
-const NO_APPARMOR: &str = "there is no AppArmor profile of the runtime's own: name one that is loaded on the node (`Localhost`)";
 
 /// What Kubernetes calls safe, and the length of a listen queue: each belongs to the pod's own
 /// namespaces.
@@ -188,8 +185,7 @@ const CONTAINER_SECURITY: &[Row] = &[
     ("runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem privileged allowPrivilegeEscalation procMount", Acts),
     ("capabilities.add capabilities.drop", Acts),
     ("seccompProfile.type seccompProfile.localhostProfile", Acts),
-    ("appArmorProfile.type", Only(&["Localhost", "Unconfined"], NO_APPARMOR)),
-    ("appArmorProfile.localhostProfile", Acts),
+    ("appArmorProfile.type appArmorProfile.localhostProfile", Acts),
     ("seLinuxOptions", Refused("SELinux labels are not supported yet")),
     ("windowsOptions", Refused("pods run on Linux")),
 ];

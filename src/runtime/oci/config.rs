@@ -23,11 +23,10 @@ pub enum ConfigError {
 }
 
 /// Fields that are refused where they say something: `[]` leads into a list.
-const REFUSED: [&str; 29] = [
+const REFUSED: [&str; 28] = [
     "process.scheduler",
     "process.ioPriority",
     "process.execCPUAffinity",
-    "process.apparmorProfile",
     "process.selinuxLabel",
     "linux.timeOffsets",
     "linux.netDevices",
@@ -440,7 +439,7 @@ mod tests {
             let refused = check(&config).map_err(|error| error.to_string());
             assert!(refused.as_ref().is_err_and(|text| text.contains(expected)), "{expected}: {refused:?}");
         }
-        let empty = json!({"process": {"apparmorProfile": "", "selinuxLabel": ""}, "mounts": [{"uidMappings": []}],
+        let empty = json!({"process": {"apparmorProfile": "strict", "selinuxLabel": ""}, "mounts": [{"uidMappings": []}],
             "linux": {"resources": {"cpu": {"burst": null, "realtimeRuntime": 0}, "rdma": {}, "memory": {"disableOOMKiller": false}},
             "timeOffsets": null, "intelRdt": {}, "namespaces": [{"type": "pid"}]}, "com.example/new": 1});
         assert_eq!(check(&empty), Ok(()));

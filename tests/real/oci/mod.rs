@@ -564,7 +564,7 @@ fn namespaces_are_joined_by_their_paths() {
 fn what_would_be_passed_over_is_refused() {
     let oci = podbay();
     for (index, (field, value, expected)) in [
-        ("/process/apparmorProfile", json!("strict"), "process.apparmorProfile is not supported"),
+        ("/process/apparmorProfile", json!("strict"), "confine it by the AppArmor profile strict"),
         ("/linux/intelRdt", json!({"closID": "a"}), "linux.intelRdt is not supported"),
         ("/linux/cgroupsPath", json!("system.slice:podbay:x"), "cgroupsPath is not supported: a systemd slice"),
         ("/linux/namespaces/0", json!({"type": "user"}), "linux.uidMappings: no range has the id 0"),
