@@ -4,12 +4,14 @@
 //!
 //! - `create`, `update`, `delete`: one file a verb; a status is written by `update` too
 //! - `service`, `job`: what the cluster gives to a Service (addresses, ports) and a Job (selector)
+//! - `pod_security`: what pods may ask of their host, by the labels of their namespace
 //! - `runtime_class`: what a Pod gets of its RuntimeClass
 //! - `status`: the status field of any kind
 
 mod create;
 mod delete;
 mod job;
+pub mod pod_security;
 mod runtime_class;
 mod service;
 mod status;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
-use super::{LASTING_NAMESPACES, Outcome, Refused, invalid, is_controller, job, runtime_class, seconds, service, status};
+use super::{LASTING_NAMESPACES, Outcome, Refused, invalid, is_controller, job, pod_security, runtime_class, seconds, service, status};
 use crate::model::{Key, Kind, Object, Typed, defaults, fields, pod, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
@@ -38,7 +38,7 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
         Typed::Namespace(it) => namespace(it),
         Typed::Pod(it) => {
             self::pod(it, state);
-            if let Err(message) = runtime_class::merge(it, state) {
+            if let Err(message) = runtime_class::merge(it, state).and_then(|()| pod_security::admit(it, state)) {
                 let key = Object::from_typed(typed).key().clone();
                 return Err(Refused::Forbidden { key, message });
             }

@@ -9,6 +9,7 @@
 //! - `pod`: what a pod's fields mean taken together
 //! - `event`: occurrences of the same thing as one object
 //! - `rule`: a broken rule and its place, in Kubernetes' words
+//! - `pod_security`: the levels of the Pod Security Standards, as a namespace's labels name them
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
 pub mod defaults;
@@ -20,6 +21,7 @@ pub mod manifest;
 mod object;
 pub mod ownership;
 pub mod pod;
+pub mod pod_security;
 pub mod quantity;
 mod rule;
 pub mod schema;

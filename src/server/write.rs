@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::render::{Renderer, json_response};
 use super::request::{Call, FieldValidation};
 use super::{ServerState, authorise, body, scale};
+use crate::admit::pod_security;
 use crate::model::ownership::{self, ManagedFields};
 use crate::model::{Kind, Object, schema};
 use crate::store::{CommitError, Committed, Conflict, Precondition, Transaction, Write};
@@ -166,7 +167,7 @@ pub fn finish(
     owners: Option<ManagedFields>,
 ) -> Result<Draft, Fault> {
     let kind = call.target.kind;
-    let warnings = check_fields(call, &value)?;
+    let mut warnings = check_fields(call, &value)?;
     let subresource = call.target.subresource.as_deref();
     if let Some(current) = current {
         keep_other_part(current, &mut value, subresource == Some("status"));
@@ -182,6 +183,9 @@ pub fn finish(
     })?;
     authorise::content(&call.identity, subresource, current, &object, &state.store.snapshot()).map_err(Fault::forbidden)?;
     let object = restamp(state, current, own(state, call, current, object, owners));
+    if subresource.is_none() {
+        warnings.extend(pod_security::warnings(&object, current, &state.store.snapshot()));
+    }
     Ok(Draft { object, warnings })
 }
 

@@ -19,8 +19,8 @@ mod workload;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 
-use super::Typed;
 use super::rule::{Errors, FieldError, Path};
+use super::{Typed, pod_security};
 
 const IMMUTABLE: &str = "field is immutable";
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
@@ -31,7 +31,8 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
     let mut errors = Errors::default();
     metadata::metadata(object, &mut errors);
     match object {
-        Typed::Namespace(_) | Typed::ServiceAccount(_) => {}
+        Typed::Namespace(it) => pod_security::validate(&it.metadata, &mut errors),
+        Typed::ServiceAccount(_) => {}
         Typed::Node(it) => simple::node(it, &mut errors),
         Typed::RuntimeClass(it) => simple::runtime_class(it, &mut errors),
         Typed::Secret(it) => simple::secret(it, &mut errors),
