@@ -23,7 +23,7 @@ pub(super) enum Progress {
 /// The kinds whose objects tell how far a source is.
 pub(super) fn kinds(source: &Source) -> Vec<Kind> {
     let held = source.status.iter().flat_map(|status| &status.inventory);
-    let mut kinds: Vec<Kind> = held.filter_map(|entry| Kind::of(&entry.api_version, &entry.kind)).collect();
+    let mut kinds: Vec<Kind> = held.filter_map(|entry| Kind::known(&entry.api_version, &entry.kind)).collect();
     kinds.sort();
     kinds.dedup();
     kinds.retain(|kind| GROWING.contains(kind));
@@ -40,7 +40,7 @@ pub(super) fn progress(source: &Source, live: &[Value]) -> Progress {
     let live: BTreeMap<&str, &Value> = live.iter().filter_map(|object| Some((object["metadata"]["uid"].as_str()?, object))).collect();
     let mut waits = None;
     for entry in &status.inventory {
-        let Some(kind) = Kind::of(&entry.api_version, &entry.kind).filter(|kind| GROWING.contains(kind)) else { continue };
+        let Some(kind) = Kind::known(&entry.api_version, &entry.kind).filter(|kind| GROWING.contains(kind)) else { continue };
         let found = live.get(entry.uid.as_str()).and_then(|found| Object::from_value(kind, (*found).clone()).ok());
         match found {
             Some(object) => match health(&object) {

@@ -5,10 +5,37 @@
 
 use std::fmt;
 
-/// A kind Podbay serves. The order is the order in which a set of objects is written: what others
-/// refer to comes first (namespaces before what lives in them, configuration before workloads).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+use super::custom::CustomKind;
+
+macro_rules! kinds {
+    ($($kind:ident),+ $(,)?) => {
+        /// A kind Podbay serves. The order is the order in which a set of objects is written: what others
+        /// refer to comes first (namespaces before what lives in them, configuration before workloads).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($kind,)+
+            /// A kind that a CustomResourceDefinition makes.
+            Custom(CustomKind),
+        }
+
+        /// The same without the custom ones: its numbers are the places in the table.
+        enum Place {
+            $($kind,)+
+        }
+
+        impl Kind {
+            /// Its place in the table; custom kinds have none.
+            pub const fn place(self) -> Option<usize> {
+                match self {
+                    $(Kind::$kind => Some(Place::$kind as usize),)+
+                    Kind::Custom(_) => None,
+                }
+            }
+        }
+    };
+}
+
+kinds!(
     Namespace,
     Node,
     RuntimeClass,
@@ -24,7 +51,7 @@ pub enum Kind {
     Lease,
     Event,
     Source,
-}
+);
 
 /// What the REST API and the CLI need to know of a kind.
 #[derive(Debug)]
@@ -83,14 +110,18 @@ const fn row(
 }
 
 impl Kind {
-    /// The table, in the order of the enum.
+    /// The table, in the order of the enum: every kind but the custom ones.
     pub fn all() -> &'static [KindInfo] {
         TABLE
     }
 
     /// The kind's row.
     pub fn info(self) -> &'static KindInfo {
-        &TABLE[self as usize]
+        match self {
+            Kind::Custom(kind) => kind.info(),
+            // The place of every other kind is in the table.
+            other => &TABLE[other.place().unwrap_or_default()],
+        }
     }
 
     pub fn name(self) -> &'static str {
@@ -103,9 +134,15 @@ impl Kind {
         if info.group.is_empty() { info.version.to_owned() } else { format!("{}/{}", info.group, info.version) }
     }
 
-    /// The kind of a manifest's `apiVersion` and `kind`, if it is served.
+    /// The kind of a manifest's `apiVersion` and `kind`, if it is in the table.
     pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
         TABLE.iter().find(|row| row.name == kind && row.kind.api_version() == api_version).map(|row| row.kind)
+    }
+
+    /// A kind by its name, served or not: custom ones that were once defined too. To say which object
+    /// is meant, not whether there may be one.
+    pub fn known(api_version: &str, kind: &str) -> Option<Kind> {
+        Self::of(api_version, kind).or_else(|| CustomKind::known(api_version, kind).map(Kind::Custom))
     }
 
     /// The kind of a REST path's group, version and plural.
@@ -143,7 +180,7 @@ mod tests {
     #[test]
     fn table_is_in_the_order_of_the_enum() {
         for (index, row) in TABLE.iter().enumerate() {
-            assert_eq!(row.kind as usize, index, "{}", row.name);
+            assert_eq!(row.kind.place(), Some(index), "{}", row.name);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! - `kind`, `key`, `object`: the registry, the identity, the value
 //! - `source`: our own kind
+//! - `custom`: kinds that are objects themselves
 //! - `manifest`: YAML, JSON and TOML text to positioned values
 //! - `schema`: the walk that finds unknown fields and duplicate keys
 //! - `defaults`, `validate`, `fields`: Kubernetes' rules, written once
@@ -12,6 +13,7 @@
 //! - `pod_security`: the levels of the Pod Security Standards, as a namespace's labels name them
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
+pub mod custom;
 pub mod defaults;
 pub mod event;
 pub mod fields;

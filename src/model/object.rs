@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::custom::Custom;
 use super::{Key, Kind, Source};
 
 /// A Kubernetes type that Podbay stores. Implemented by the one table below.
@@ -33,29 +34,51 @@ macro_rules! kinds {
         #[derive(Clone, Debug, PartialEq)]
         pub enum Typed {
             $($kind(Box<$kind>),)+
+            Custom(Box<Custom>),
         }
 
         impl Typed {
             pub fn kind(&self) -> Kind {
-                match self { $(Typed::$kind(_) => Kind::$kind,)+ }
+                match self {
+                    $(Typed::$kind(_) => Kind::$kind,)+
+                    Typed::Custom(it) => Kind::Custom(it.kind),
+                }
             }
             pub fn meta(&self) -> &ObjectMeta {
-                match self { $(Typed::$kind(it) => &it.metadata,)+ }
+                match self {
+                    $(Typed::$kind(it) => &it.metadata,)+
+                    Typed::Custom(it) => &it.metadata,
+                }
             }
             pub fn meta_mut(&mut self) -> &mut ObjectMeta {
-                match self { $(Typed::$kind(it) => &mut it.metadata,)+ }
+                match self {
+                    $(Typed::$kind(it) => &mut it.metadata,)+
+                    Typed::Custom(it) => &mut it.metadata,
+                }
             }
             fn decode(kind: Kind, value: Value) -> Result<Self, serde_json::Error> {
-                match kind { $(Kind::$kind => serde_json::from_value(value).map(|it| Typed::$kind(Box::new(it))),)+ }
+                match kind {
+                    $(Kind::$kind => serde_json::from_value(value).map(|it| Typed::$kind(Box::new(it))),)+
+                    Kind::Custom(kind) => Custom::read(kind, value).map(|it| Typed::Custom(Box::new(it))),
+                }
             }
             fn decode_slice(kind: Kind, json: &[u8]) -> Result<Self, serde_json::Error> {
-                match kind { $(Kind::$kind => serde_json::from_slice(json).map(|it| Typed::$kind(Box::new(it))),)+ }
+                match kind {
+                    $(Kind::$kind => serde_json::from_slice(json).map(|it| Typed::$kind(Box::new(it))),)+
+                    Kind::Custom(_) => Self::decode(kind, serde_json::from_slice(json)?),
+                }
             }
             fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-                match self { $(Typed::$kind(it) => serde_json::to_vec(it.as_ref()),)+ }
+                match self {
+                    $(Typed::$kind(it) => serde_json::to_vec(it.as_ref()),)+
+                    Typed::Custom(it) => serde_json::to_vec(it.as_ref()),
+                }
             }
             fn value(&self) -> Result<Value, serde_json::Error> {
-                match self { $(Typed::$kind(it) => serde_json::to_value(it.as_ref()),)+ }
+                match self {
+                    $(Typed::$kind(it) => serde_json::to_value(it.as_ref()),)+
+                    Typed::Custom(it) => it.value(),
+                }
             }
         }
 
@@ -153,6 +176,14 @@ impl Object {
     /// The typed view, if the object is a `T`.
     pub fn get<T: ApiType>(&self) -> Option<&T> {
         T::of(&self.0.typed)
+    }
+
+    /// The object as one of a custom kind.
+    pub fn custom(&self) -> Option<&Custom> {
+        match &self.0.typed {
+            Typed::Custom(it) => Some(it),
+            _ => None,
+        }
     }
 
     /// `metadata.uid`, empty before admission.

@@ -29,6 +29,7 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::Lease => "Name, Holder, Age",
         Kind::Event => "Last Seen, Type, Reason, Object, Subobject*, Source*, Message, First Seen*, Count*, Name*",
         Kind::Source => "Name, Accepted, State, Age, From*, Fetched*, Objects*, Last Plan*",
+        Kind::Custom(_) => "Name, Age",
     }
 }
 
@@ -64,6 +65,7 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         }
         Typed::Event(it) => event(it, name, now),
         Typed::Source(it) => source(it, name, age),
+        Typed::Custom(_) => vec![name, age],
     }
 }
 

@@ -35,13 +35,13 @@ fn text(store: &dyn Store) -> String {
     gauge("podbay_watch_history_bytes", "JSON of the changes kept for watchers.", history.bytes as u64);
     gauge("podbay_watch_history_changes", "Changes kept for watchers.", history.changes as u64);
     gauge("podbay_watch_history_oldest_revision", "Watches may start here or later.", history.oldest);
-    let mut kinds: BTreeMap<&str, (Kind, u64)> = BTreeMap::new();
+    let mut kinds: BTreeMap<Kind, u64> = BTreeMap::new();
     for object in snapshot.iter() {
-        kinds.entry(object.kind().name()).or_insert((object.kind(), 0)).1 += 1;
+        *kinds.entry(object.kind()).or_default() += 1;
     }
     out.push_str("# HELP podbay_objects Stored objects by kind.\n# TYPE podbay_objects gauge\n");
-    for (name, (kind, count)) in kinds {
-        let _ = writeln!(out, "podbay_objects{{apiVersion=\"{}\",kind=\"{name}\"}} {count}", kind.api_version());
+    for (kind, count) in kinds {
+        let _ = writeln!(out, "podbay_objects{{apiVersion=\"{}\",kind=\"{kind}\"}} {count}", kind.api_version());
     }
     out
 }

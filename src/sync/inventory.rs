@@ -50,7 +50,7 @@ pub(super) fn differing<'a>(one: &'a Arc<Inventory>, other: &'a Arc<Inventory>) 
 
 /// The key an entry speaks of.
 pub fn key_of(entry: &InventoryEntry) -> Option<Key> {
-    let kind = Kind::of(&entry.api_version, &entry.kind)?;
+    let kind = Kind::known(&entry.api_version, &entry.kind)?;
     Some(Key::new(kind, entry.namespace.clone(), entry.name.clone()))
 }
 

@@ -32,6 +32,8 @@ pub fn apply(object: &mut Typed) {
         Typed::Job(it) => workload::job(it),
         Typed::EndpointSlice(it) => endpoint_slice(it),
         Typed::RuntimeClass(_) | Typed::ServiceAccount(_) | Typed::ConfigMap(_) | Typed::Lease(_) | Typed::Event(_) | Typed::Source(_) => {}
+        // `admit` knows its schema.
+        Typed::Custom(_) => {}
     }
 }
 

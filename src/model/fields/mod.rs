@@ -80,7 +80,8 @@ fn steps(path: &str) -> impl Iterator<Item = &str> {
 fn table(kind: Kind) -> &'static Node {
     static TABLES: OnceLock<Vec<Node>> = OnceLock::new();
     let tables = TABLES.get_or_init(|| Kind::all().iter().map(|row| kinds::table(row.kind)).collect());
-    &tables[kind as usize]
+    static NOTHING: Node = Node { rule: None, children: BTreeMap::new() };
+    kind.place().map_or(&NOTHING, |place| &tables[place])
 }
 
 /// What the field at this path does (`spec.template.spec.containers[].image`); `None` for a field

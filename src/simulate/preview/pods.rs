@@ -157,7 +157,7 @@ fn name(state: &Snapshot, pod: &Object) -> String {
     let (mut known, mut next) = (None, pod.clone());
     while let Some(owner) = next.controller().filter(|owner| owner.uid.starts_with("sim-")) {
         known = Some(owner.name.clone());
-        let found = Kind::of(&owner.api_version, &owner.kind)
+        let found = Kind::known(&owner.api_version, &owner.kind)
             .and_then(|kind| state.get(&Key::new(kind, pod.key().namespace.clone(), owner.name.clone())));
         match found {
             Some(object) => next = object.clone(),

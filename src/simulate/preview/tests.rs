@@ -77,7 +77,7 @@ pub(super) fn commit(state: &mut Snapshot, transaction: &Transaction, prefix: &s
 fn workload(state: &Snapshot, pod: &Object) -> Key {
     let mut next = pod.clone();
     while let Some(owner) = next.controller().cloned() {
-        let key = Kind::of(&owner.api_version, &owner.kind).map(|kind| Key::new(kind, next.key().namespace.clone(), owner.name));
+        let key = Kind::known(&owner.api_version, &owner.kind).map(|kind| Key::new(kind, next.key().namespace.clone(), owner.name));
         match key.and_then(|key| state.get(&key)) {
             Some(object) => next = object.clone(),
             None => break,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use redb::{Builder, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
+use crate::model::custom::{CustomKind, Names};
 use crate::model::{Key, Kind, Object};
 
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
@@ -210,14 +211,39 @@ fn counter(open: &redb::Database, name: &str) -> Result<u64, redb::Error> {
     }
 }
 
+/// `Pod/web/a`, and `widgets.example.com/web/a` for custom kinds: their names may be anybody's, and
+/// none in the table has a dot.
 fn encode(key: &Key) -> String {
-    format!("{}/{}/{}", key.kind, key.namespace, key.name)
+    match key.kind {
+        Kind::Custom(kind) => format!("{}.{}/{}/{}", kind.names().plural, kind.names().group, key.namespace, key.name),
+        kind => format!("{kind}/{}/{}", key.namespace, key.name),
+    }
 }
 
 fn decode(key: &str, json: &[u8]) -> Result<Object, Fault> {
-    let kind = key.split('/').next().and_then(|name| Kind::all().iter().find(|row| row.name == name));
-    let object = kind.and_then(|row| Object::from_json(row.kind, json).ok()).filter(|object| encode(object.key()) == key);
-    object.ok_or_else(|| Fault::Damaged(format!("the object {key}")))
+    let word = key.split('/').next().unwrap_or_default();
+    let object = match word.split_once('.') {
+        Some((plural, group)) => custom(plural, group, key, json),
+        None => Kind::all().iter().find(|row| row.name == word).and_then(|row| Object::from_json(row.kind, json).ok()),
+    };
+    object.filter(|object| encode(object.key()) == key).ok_or_else(|| Fault::Damaged(format!("the object {key}")))
+}
+
+/// An object of a custom kind says its kind itself: the definition may be read after it.
+fn custom(plural: &str, group: &str, key: &str, json: &[u8]) -> Option<Object> {
+    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let text = |field: &str| value[field].as_str();
+    let (_, version) = text("apiVersion")?.split_once('/').filter(|(of, _)| *of == group)?;
+    let names = Names {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: text("kind")?.to_owned(),
+        plural: plural.to_owned(),
+        namespaced: !key.contains("//"),
+        ..Names::default()
+    };
+    let kind = CustomKind::intern(&names)?;
+    Object::from_value(Kind::Custom(kind), value).ok()
 }
 
 fn closed() -> Fault {
