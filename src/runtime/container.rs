@@ -15,8 +15,8 @@ use super::record::{self, ContainerRecord};
 use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
-use super::wire::{Exit, Forget, Kill, Launch, List, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, capability, devices, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
+use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
+use super::{ImageRoot, RuntimeError, capability, devices, joined, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
 };
@@ -181,11 +181,11 @@ impl Inner {
         }
         let security = &record.config.security;
         let apparmor = self.confinement.label(&security.apparmor, security.privileged)?;
-        let target_pid = self.target_pid(record)?;
-        let around = Surroundings { apparmor, target_pid, ..self.surroundings(record, &pod, shim_pid) };
+        let handler = self.handler(&pod, record)?;
+        let joined = self.joined_processes(record, handler.is_some())?;
+        let around = Surroundings { apparmor, joined, ..self.surroundings(record, &pod, shim_pid) };
         let profile = self.profile(&record.config)?;
         let mut spec = spec::spec(&record.config, &image.config, &around, profile)?;
-        let handler = self.handler(&pod, record)?;
         if let Some(handler) = &handler {
             spec = self.make_bundle(handler, &pod, shim_pid, record, spec)?;
         }
@@ -203,27 +203,6 @@ impl Inner {
         }
         self.write_container(record)?;
         self.plan_launch(record, &pod, &spec)
-    }
-
-    /// The first process of the container that another one's processes are to be among.
-    fn target_pid(&self, record: &ContainerRecord) -> Result<Option<i32>, RuntimeError> {
-        let target = &record.config.security.processes_of;
-        if target.is_empty() {
-            return Ok(None);
-        }
-        let is_sibling = {
-            let table = self.table();
-            let found = table.containers.get(target).ok_or_else(|| CriError::NotFound(format!("container {target}")))?;
-            found.record.sandbox_id == record.sandbox_id
-        };
-        if !is_sibling {
-            return Err(CriError::Invalid(format!("container {target}, whose processes are wanted, is none of this pod's")).into());
-        }
-        let answer = shim::ask(&self.options.sandbox_run_dir(&record.sandbox_id), &List {}.into(), &[])?;
-        let Response::Containers(all) = answer.response else { return Ok(None) };
-        let running = all.all.iter().find(|one| one.id == *target && one.exit.is_none());
-        let cause = || CriError::failed(format!("join the processes of container {target}"), "it is not running");
-        Ok(Some(running.ok_or_else(cause)?.pid))
     }
 
     /// Lets it open the devices that every container has, and those that it is given.
@@ -256,7 +235,7 @@ impl Inner {
         let dir = self.dir_of(record);
         Surroundings {
             apparmor: String::new(),
-            target_pid: None,
+            joined: None,
             hostname: pod.hostname.clone(),
             host_network: pod.host_network,
             host_pid: pod.host_pid,
@@ -543,7 +522,9 @@ impl Inner {
     fn remove_files(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
         // Not there in a run directory that was cleared.
         std::fs::remove_file(self.spec_path(record)).ok();
-        std::fs::remove_dir_all(self.options.sandbox_run_dir(&record.sandbox_id).join(&record.id)).ok();
+        let bundle = self.options.sandbox_run_dir(&record.sandbox_id).join(&record.id);
+        joined::release(&bundle);
+        std::fs::remove_dir_all(bundle).ok();
         let dir = self.dir_of(record);
         let trash = self.options.trash_dir().join(&record.id);
         match std::fs::rename(&dir, &trash) {

@@ -11,7 +11,7 @@ use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
 use super::users::Users;
 use super::wire::{Init, Request, Shutdown, VERSION};
-use super::{RuntimeError, figures, files, image_volume, shim, sys, wire};
+use super::{RuntimeError, figures, files, image_volume, joined, shim, sys, wire};
 use crate::cri::host_ports::host_ports;
 use crate::cri::{
     CriError, InterfaceStats, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, Resources, RuntimeEvent, SandboxState,
@@ -452,6 +452,7 @@ fn hostname(config: &PodSandboxConfig) -> String {
 /// Unmounts and removes a sandbox's run directory, as far as it is there.
 pub(super) fn remove_run_dir(run: &Path) {
     image_volume::unmount_all(run);
+    joined::release_all(run);
     // Not mounted (any more) is fine.
     rustix::mount::unmount(run.join("shm"), UnmountFlags::DETACH).ok();
     if let Err(cause) = std::fs::remove_dir_all(run)

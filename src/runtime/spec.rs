@@ -34,8 +34,8 @@ pub struct Surroundings {
     /// The pod's user namespace.
     pub users: Option<IdRange>,
     pub shared_pid: bool,
-    /// The process in whose PID namespace it is, another container's first one.
-    pub target_pid: Option<i32>,
+    /// Where the PID namespace is that it is in, if it is another container's.
+    pub joined: Option<PathBuf>,
     /// Process that holds the pod's namespaces.
     pub shim_pid: i32,
     /// Where `hosts`, `hostname` and `resolv.conf` of the pod are.
@@ -207,9 +207,9 @@ fn namespaces(around: &Surroundings) -> Result<Vec<LinuxNamespace>, OciSpecError
     let mut all = vec![new(LinuxNamespaceType::Mount)?, new(LinuxNamespaceType::Cgroup)?];
     all.push(of_pod(LinuxNamespaceType::Uts, "uts")?);
     if !around.host_pid {
-        all.push(match around.target_pid {
+        all.push(match &around.joined {
             _ if around.shared_pid => of_pod(LinuxNamespaceType::Pid, "pid_for_children")?,
-            Some(pid) => LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid).path(format!("/proc/{pid}/ns/pid")).build()?,
+            Some(path) => LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid).path(path).build()?,
             None => new(LinuxNamespaceType::Pid)?,
         });
     }

@@ -140,3 +140,43 @@ async fn cannot(handler: &str) {
     assert!(refused.contains("nobody-knows"), "{refused}");
     house.close(subject).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_is_somebody_elses_by_now_is_not_joined() {
+    for handler in HANDLERS {
+        reused(handler).await;
+    }
+}
+
+async fn reused(handler: &str) {
+    let house = with_handlers(&format!("{handler}-reused"));
+    let subject = open(&house, handler).await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("reused")).await.unwrap();
+    let target = subject.start(&sandbox, &subject.container("target", &["sleep", "1000"])).await.unwrap();
+    let number = subject.runtime.details(&target).await["pid"].as_u64().unwrap();
+    let mut config = subject.container("among", &["sleep", "1000"]);
+    config.security.processes_of = target.clone();
+    let among = subject.runtime.create_container(&sandbox, &config).await.unwrap();
+    let bundle = house.options.run_dir.join("sandboxes").join(&sandbox).join(&among);
+    assert!(!std::fs::read_to_string(bundle.join("config.json")).unwrap().contains(&format!("/proc/{number}/")));
+    subject.runtime.stop_container(&target, Duration::ZERO).await.unwrap();
+    // A process of the host gets the number, and with it a namespace in which there is everybody.
+    let start = Instant::now();
+    let mut other = loop {
+        assert!(start.elapsed() < PATIENCE, "nobody got number {number}");
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        if u64::from(child.id()) == number {
+            break child;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let started = subject.runtime.start_container(&among).await;
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(started.is_err(), "{handler}: it is in the host's processes");
+    subject.runtime.remove_container(&among).await.unwrap();
+    assert!(!bundle.exists(), "the namespace is let go of");
+    house.close(subject).await;
+}
