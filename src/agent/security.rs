@@ -29,6 +29,7 @@ pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, sec
         // A pod has no words for these.
         add_ambient_capabilities: Vec::new(),
         processes_of: String::new(),
+        own_processes: false,
         run_as_username: String::new(),
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),

@@ -111,6 +111,11 @@ pub trait Runtime: Send + Sync {
         serde_json::Value::Null
     }
 
+    /// How the runtime is set up, for a person.
+    fn settings(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
     /// Of running containers.
     async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError>;
     /// Of ready sandboxes.
@@ -137,6 +142,10 @@ pub trait Images: Send + Sync {
     async fn list(&self) -> Result<Vec<Image>, CriError>;
     /// `None` when it is not here.
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError>;
+    /// What is known of an image beyond its status, for a person.
+    async fn details(&self, _reference: &str) -> serde_json::Value {
+        serde_json::Value::Null
+    }
     /// Fetches and unpacks. Returns the image's id.
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<String, CriError>;
     /// How far a pull under way is, where the runtime says so. CRI has no such verb.

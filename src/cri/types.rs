@@ -305,6 +305,8 @@ pub struct SecurityContext {
     pub run_as_non_root: bool,
     /// The container of the pod whose process namespace it is in (`NamespaceMode.TARGET`); empty: as the pod has it.
     pub processes_of: String,
+    /// A process namespace of its own in a pod that shares one (`NamespaceMode.CONTAINER`).
+    pub own_processes: bool,
 }
 
 /// What nobody may read, and what nobody may write, in a container's /proc and /sys.

@@ -25,7 +25,7 @@ use crate::model::Timestamp;
 /// As much of a termination message as Kubernetes keeps.
 const MESSAGE_LIMIT_BYTES: u64 = 4096;
 /// SIGKILL works at once, unless the shim or the kernel hangs; after this it is done without the shim.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) struct Container {
     pub record: ContainerRecord,
@@ -232,22 +232,14 @@ impl Inner {
     }
 
     fn surroundings(&self, record: &ContainerRecord, pod: &PodSandboxConfig, shim_pid: i32) -> Surroundings {
-        let dir = self.dir_of(record);
         Surroundings {
-            apparmor: String::new(),
-            joined: None,
-            hostname: pod.hostname.clone(),
-            host_network: pod.host_network,
-            host_pid: pod.host_pid,
-            host_ipc: pod.host_ipc,
-            users: pod.users,
-            shared_pid: pod.share_process_namespace && !pod.host_pid,
-            shim_pid,
+            own_processes: record.config.security.own_processes,
             files: self.options.sandbox_dir(&record.sandbox_id),
             shm: if pod.host_ipc { "/dev/shm".into() } else { self.options.sandbox_run_dir(&record.sandbox_id).join("shm") },
             cgroup: self.cgroups.full(&cgroup_of(pod, &record.id)),
-            termination_log: dir.join("termination-log"),
+            termination_log: self.dir_of(record).join("termination-log"),
             root: self.options.mount_point(&record.sandbox_id),
+            ..Surroundings::of_pod(pod, shim_pid)
         }
     }
 
@@ -568,28 +560,6 @@ impl Inner {
         stats.collect()
     }
 
-    /// A sandbox's or a container's record, and where to find it on the host.
-    pub fn details(&self, id: &str) -> serde_json::Value {
-        let (sandbox, container) = {
-            let table = self.table();
-            let container = table.containers.get(id).map(|container| container.record.clone());
-            (table.sandboxes.get(id).map(|sandbox| sandbox.record.clone()), container)
-        };
-        if let Some(record) = sandbox {
-            let cgroup = self.cgroups.full(&record.config.cgroup_parent);
-            return serde_json::json!({"pid": record.shim_pid, "cgroup": cgroup, "config": record.config});
-        }
-        let Some(record) = container else { return serde_json::Value::Null };
-        let path = self.container_cgroup(&record);
-        let cgroup = path.as_ref().map(|path| self.cgroups.full(path));
-        // The eldest, as far as numbers tell.
-        let pid = path.and_then(|path| self.cgroups.processes(&path).first().copied());
-        let spec = self.read_spec(&record).ok().and_then(|spec| serde_json::to_value(spec).ok()).map(without_values);
-        serde_json::json!({
-            "pid": pid, "sandboxID": record.sandbox_id, "cgroup": cgroup, "runtimeSpec": spec, "config": record.without_values().config,
-        })
-    }
-
     /// Sets what is said; kept for a later start as well.
     pub fn update_resources(&self, id: &str, wanted: &Resources) -> Result<(), RuntimeError> {
         let attempt = || format!("change the limits of container {id}");
@@ -626,14 +596,6 @@ fn read_profile(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     std::io::Read::read_to_end(&mut std::io::Read::take(file, profile::LIMIT_BYTES), &mut text)?;
     Ok(text)
-}
-
-/// A spec without what may hold values of Secrets.
-fn without_values(mut spec: serde_json::Value) -> serde_json::Value {
-    if let Some(process) = spec.get_mut("process").and_then(serde_json::Value::as_object_mut) {
-        process.retain(|name, _| name != "env" && name != "args");
-    }
-    spec
 }
 
 /// Where they are on the host, and where in the container.

@@ -142,6 +142,15 @@ impl Engine {
         Ok(Self { inner })
     }
 
+    async fn count_layers(&self) {
+        let counted = blocking(&self.inner, |inner| {
+            inner.count_layers();
+            Ok(())
+        });
+        // It goes on without us, for who asks next.
+        tokio::time::timeout(COUNT_PATIENCE, counted).await.ok();
+    }
+
     /// Stops and removes every sandbox this engine knows, one after the other.
     pub async fn remove_all(&self) -> Result<(), CriError> {
         let ids: Vec<String> = self.inner.table().sandboxes.keys().cloned().collect();
@@ -231,7 +240,8 @@ impl Inner {
         let table = self.table();
         let pod = table.sandboxes.get(sandbox_id).map(|sandbox| &sandbox.record.config);
         let own = table.containers.get(id).map(|container| &container.record.config.security);
-        pod.is_some_and(|pod| pod.host_pid || pod.share_process_namespace) || own.is_some_and(|own| !own.processes_of.is_empty())
+        let apart = own.is_some_and(|own| own.own_processes);
+        pod.is_some_and(|pod| pod.host_pid || pod.share_process_namespace && !apart) || own.is_some_and(|own| !own.processes_of.is_empty())
     }
 
     /// A container has ended.
@@ -437,13 +447,12 @@ impl Runtime for Engine {
         found.unwrap_or_default()
     }
 
+    fn settings(&self) -> serde_json::Value {
+        self.inner.settings()
+    }
+
     async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError> {
-        let counted = blocking(&self.inner, |inner| {
-            inner.count_layers();
-            Ok(())
-        });
-        // It goes on without us, for who asks next.
-        tokio::time::timeout(COUNT_PATIENCE, counted).await.ok();
+        self.count_layers().await;
         blocking(&self.inner, |inner| Ok(inner.stats())).await.map_err(|error| error.about("read usage"))
     }
 
@@ -458,6 +467,7 @@ impl Runtime for Engine {
     }
 
     async fn figures(&self) -> Result<BTreeMap<String, Vec<Figure>>, CriError> {
+        self.count_layers().await;
         blocking(&self.inner, |inner| Ok(inner.figures())).await.map_err(|error| error.about("read figures"))
     }
 

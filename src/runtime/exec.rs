@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
-use super::container::{cgroup_of, user_of};
+use super::container::{KILL_LIMIT, cgroup_of, user_of};
 use super::engine::{Inner, blocking, receive};
 use super::launch::plan;
 use super::oci::handler;
@@ -116,13 +116,16 @@ impl Inner {
         if timeout.is_zero() {
             return streams.await;
         }
-        match tokio::time::timeout(timeout, streams).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.kill_exec(id, pid).await;
-                Err(CriError::Timeout(attempt()))
-            }
+        tokio::pin!(streams);
+        if let Ok(result) = tokio::time::timeout(timeout, &mut streams).await {
+            return result;
         }
+        self.kill_exec(id, pid).await;
+        // Whoever hears of it may count on it that the command is gone.
+        if tokio::time::timeout(KILL_LIMIT, streams).await.is_err() {
+            tracing::warn!(container = id, pid, "a command that takes too long does not die");
+        }
+        Err(CriError::Timeout(attempt()))
     }
 
     async fn kill_exec(self: &Arc<Self>, id: &str, pid: i32) {

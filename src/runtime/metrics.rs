@@ -36,7 +36,7 @@ impl Inner {
             let cgroup = self.container_cgroup(&record)?;
             let mut all = self.of_cgroup(&cgroup, &sizes);
             all.extend(of_processes(&self.cgroups.processes(&cgroup)));
-            all.extend(of_disk(&self.dir_of(&record)).into_iter().flatten());
+            all.extend(of_disk(&self.dir_of(&record), self.layer(&record.id).map(|layer| layer.used_bytes)));
             Some((record.id, all))
         });
         pods.chain(containers).collect()
@@ -90,14 +90,16 @@ fn of_processes(all: &[i32]) -> Vec<Figure> {
 }
 
 /// The file system under a container's writable layer, asked by the host's path: what a container has mounted answers nobody here.
-fn of_disk(directory: &Path) -> Option<[Figure; 3]> {
-    let disk = rustix::fs::statvfs(directory).ok()?;
-    let number = rustix::fs::stat(directory).ok()?.st_dev;
+/// `used`: what the layer takes of it, where it was counted.
+fn of_disk(directory: &Path, used: Option<u64>) -> Vec<Figure> {
+    let (Ok(disk), Ok(stat)) = (rustix::fs::statvfs(directory), rustix::fs::stat(directory)) else { return Vec::new() };
+    let number = stat.st_dev;
     let device = device_name(&format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)));
     let figures = [
         ("fs_limit_bytes", disk.f_blocks.saturating_mul(disk.f_frsize)),
         ("fs_inodes_total", disk.f_files),
         ("fs_inodes_free", disk.f_ffree),
     ];
-    Some(figures.map(|(metric, value)| Figure::new(metric, &[&device], value)))
+    let used = used.map(|bytes| ("fs_usage_bytes", bytes));
+    figures.into_iter().chain(used).map(|(metric, value)| Figure::new(metric, &[&device], value)).collect()
 }

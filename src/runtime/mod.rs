@@ -14,7 +14,7 @@
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`, `figures`, `usage`, `users`: decide; pure
-//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `joined`, `exec`, `attach`, `metrics`, `writable`, `reset`: act
+//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `joined`, `exec`, `attach`, `metrics`, `details`, `writable`, `reset`: act
 //! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
@@ -27,6 +27,7 @@ mod attach;
 pub mod capability;
 pub mod cgroup;
 mod container;
+mod details;
 mod devices;
 mod engine;
 mod exec;

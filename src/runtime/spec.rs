@@ -18,7 +18,7 @@ use super::capability;
 use super::launch::plan::is_default_device;
 use super::limits::swap_bytes;
 use super::wire::User;
-use crate::cri::types::{self as cri, ContainerConfig, IdRange, Resources, SecurityContext, default_paths};
+use crate::cri::types::{self as cri, ContainerConfig, IdRange, PodSandboxConfig, Resources, SecurityContext, default_paths};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -34,6 +34,8 @@ pub struct Surroundings {
     /// The pod's user namespace.
     pub users: Option<IdRange>,
     pub shared_pid: bool,
+    /// The container has a PID namespace of its own in a pod that shares one.
+    pub own_processes: bool,
     /// Where the PID namespace is that it is in, if it is another container's.
     pub joined: Option<PathBuf>,
     /// Process that holds the pod's namespaces.
@@ -48,6 +50,22 @@ pub struct Surroundings {
     pub termination_log: PathBuf,
     /// An empty directory for the root.
     pub root: PathBuf,
+}
+
+impl Surroundings {
+    /// What is the same for all containers of a pod whose shim has this number.
+    pub fn of_pod(pod: &PodSandboxConfig, shim_pid: i32) -> Self {
+        Self {
+            hostname: pod.hostname.clone(),
+            host_network: pod.host_network,
+            host_pid: pod.host_pid,
+            host_ipc: pod.host_ipc,
+            users: pod.users,
+            shared_pid: pod.share_process_namespace && !pod.host_pid,
+            shim_pid,
+            ..Self::default()
+        }
+    }
 }
 
 /// The configuration makes no sense.
@@ -198,7 +216,7 @@ fn environment(config: &ContainerConfig, image: &oci_spec::image::Config, around
     env
 }
 
-fn namespaces(around: &Surroundings) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+pub(super) fn namespaces(around: &Surroundings) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let new = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
     let of_pod = |typ, file: &str| {
         let path = format!("/proc/{}/ns/{file}", around.shim_pid);
@@ -208,7 +226,7 @@ fn namespaces(around: &Surroundings) -> Result<Vec<LinuxNamespace>, OciSpecError
     all.push(of_pod(LinuxNamespaceType::Uts, "uts")?);
     if !around.host_pid {
         all.push(match &around.joined {
-            _ if around.shared_pid => of_pod(LinuxNamespaceType::Pid, "pid_for_children")?,
+            _ if around.shared_pid && !around.own_processes => of_pod(LinuxNamespaceType::Pid, "pid_for_children")?,
             Some(path) => LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid).path(path).build()?,
             None => new(LinuxNamespaceType::Pid)?,
         });

@@ -235,6 +235,12 @@ async fn namespaces_are_the_pods(subject: &Subject) {
     assert_eq!(exec(subject, &two, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep 4711'").await, "1");
     let show = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid";
     assert_eq!(exec(subject, &one, show).await, exec(subject, &two, show).await);
+    let mut config = subject.container("alone", &["sleep", "1234"]);
+    config.security.own_processes = true;
+    let alone = must(subject.start(&sandbox, &config).await);
+    assert_eq!(exec(subject, &alone, "cat /proc/1/cmdline | tr '\\0' ' '").await, "sleep 1234");
+    assert_eq!(exec(subject, &alone, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep [4]711' || true").await, "0");
+    must(runtime.stop_container(&alone, Duration::ZERO).await);
     must(runtime.remove_pod_sandbox(&sandbox).await);
     let sandbox = must(runtime.run_pod_sandbox(&subject.pod("apart")).await);
     assert!(!must(runtime.pod_sandbox_status(&sandbox).await).namespaces.shared_pid);

@@ -26,6 +26,11 @@ fn code<T>(result: Result<Response<T>, Status>) -> Code {
     result.err().map_or(Code::Ok, |status| status.code())
 }
 
+/// What is told to who looks closely.
+fn told(info: &BTreeMap<String, String>, key: &str) -> serde_json::Value {
+    info.get(key).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| panic!("no {key}: {info:?}"))
+}
+
 /// Speaks to a CRI v1 socket itself. `subject` is the same runtime; it is empty before and afterwards.
 ///
 /// # Panics
@@ -35,6 +40,7 @@ pub async fn socket_suite(endpoint: &str, subject: &Subject) {
     caller.it_says_who_it_is().await;
     caller.unknown_ids().await;
     caller.nonsense_is_refused().await;
+    caller.a_name_is_enough().await;
     caller.filters().await;
     caller.commands().await;
     caller.streams().await;
@@ -65,6 +71,9 @@ pub async fn our_socket_suite(endpoint: &str, subject: &Subject) {
     caller.lists_are_streamed().await;
     caller.metrics_are_complete().await;
     caller.events_are_told_in_full().await;
+    let info = must(caller.images.image_fs_info(wire::ImageFsInfoRequest {}).await);
+    // containerd 1.6 counts them some time after.
+    assert!(info.image_filesystems.iter().any(|one| one.inodes_used.as_ref().is_some_and(|files| files.value > 1)), "{info:?}");
 }
 
 fn caller<'a>(endpoint: &str, subject: &'a Subject) -> Caller<'a> {
@@ -95,7 +104,10 @@ impl Caller<'_> {
         }
         assert_eq!(quiet.info, BTreeMap::new());
         let verbose = must(self.runtime.status(wire::StatusRequest { verbose: true }).await);
-        assert!(!verbose.info.is_empty());
+        let config = told(&verbose.info, "config");
+        for place in ["rootDir", "stateDir"] {
+            assert!(config[place].as_str().is_some_and(|path| path.starts_with('/')), "{config}");
+        }
     }
 
     async fn unknown_ids(&mut self) {
@@ -125,6 +137,15 @@ impl Caller<'_> {
         assert_ne!(code(self.runtime.run_pod_sandbox(handler).await), Code::Ok);
         let left = must(self.runtime.list_pod_sandbox(wire::ListPodSandboxRequest { filter: None }).await);
         assert_eq!(left.items, []);
+    }
+
+    async fn a_name_is_enough(&mut self) {
+        let mut config = sandbox::to_wire(&self.subject.pod("named"));
+        config.metadata = config.metadata.map(|metadata| wire::PodSandboxMetadata { name: metadata.name, ..Default::default() });
+        let request = wire::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        let id = must(self.runtime.run_pod_sandbox(request).await).pod_sandbox_id;
+        must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await);
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: id }).await);
     }
 
     /// A sandbox, and its id.
@@ -220,7 +241,10 @@ impl Caller<'_> {
         assert!(figures.memory.is_some_and(|memory| memory.timestamp > 0 && memory.working_set_bytes.is_some_and(|bytes| bytes.value > 0)));
         let verbose = wire::PodSandboxStatusRequest { pod_sandbox_id: one.1.clone(), verbose: true };
         let status = must(self.runtime.pod_sandbox_status(verbose).await);
-        assert!(!status.info.is_empty());
+        let info = told(&status.info, "info");
+        let held = info["runtimeSpec"]["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
+        let network = held.iter().find(|namespace| namespace["type"] == "network").and_then(|namespace| namespace["path"].as_str());
+        assert!(network.is_some_and(|path| Path::new(path).exists()), "{info}");
         for (_, id) in [one, two] {
             for _ in 0..2 {
                 must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await);
@@ -296,7 +320,9 @@ impl Caller<'_> {
             assert!(!samples.is_empty(), "{} has no sample", one.name);
             assert!(samples.iter().all(|sample| sample.label_values.len() == one.label_keys.len()), "{one:?}: {samples:?}");
         }
-        for name in ["memory_usage_bytes", "memory_working_set_bytes", "processes", "threads", "start_time_seconds", "last_seen"] {
+        for name in
+            ["fs_usage_bytes", "memory_usage_bytes", "memory_working_set_bytes", "processes", "threads", "start_time_seconds", "last_seen"]
+        {
             assert!(value(&all, name).is_some_and(|value| value > 0), "{name}: {:?}", value(&all, name));
         }
         let spec = ["cpu_period", "cpu_quota", "cpu_shares", "memory_limit_bytes"].map(|name| value(&all, &format!("spec_{name}")));
@@ -337,8 +363,10 @@ impl Caller<'_> {
         assert_eq!((answer.stdout.as_slice(), answer.exit_code), (b"hello\n".as_slice(), 0));
         let answer = must(self.runtime.exec_sync(command(&["sh", "-c", "exit 9"], 30)).await);
         assert_eq!(answer.exit_code, 9);
-        let late = self.runtime.exec_sync(command(&["sleep", "100000"], 1)).await;
+        let late = self.runtime.exec_sync(command(&["sleep", "4242"], 1)).await;
         assert_eq!(code(late), Code::DeadlineExceeded);
+        let left = ["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep [4]242' || true"];
+        assert_eq!(must(self.runtime.exec_sync(command(&left, 30)).await).stdout, b"0\n", "it has gone by then");
         for _ in 0..2 {
             let stop = wire::StopContainerRequest { container_id: id.clone(), timeout: 0 };
             must(self.runtime.stop_container(stop).await);
@@ -383,6 +411,10 @@ impl Caller<'_> {
         for _ in 0..2 {
             must(self.images.remove_image(wire::RemoveImageRequest { image: missing() }).await);
         }
+        let present = Some(container::image_spec(&self.subject.image));
+        let status = must(self.images.image_status(wire::ImageStatusRequest { image: present, verbose: true }).await);
+        let info = told(&status.info, "info");
+        assert!(info["chainID"].as_str().is_some_and(|id| id.starts_with("sha256:")) && info["imageSpec"]["rootfs"].is_object(), "{info}");
         let info = must(self.images.image_fs_info(wire::ImageFsInfoRequest {}).await);
         assert!(info.image_filesystems.iter().all(|one| one.timestamp > 0 && one.fs_id.is_some()), "{info:?}");
         assert!(!info.image_filesystems.is_empty());

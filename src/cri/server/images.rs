@@ -1,5 +1,7 @@
 //! ImageService, verb by verb.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tonic::{Request, Response, Status};
@@ -98,11 +100,11 @@ impl ImageService for Core {
         let request = request.into_inner();
         let look = async {
             let found = self.images.image_status(&named(request.image)?).await?;
-            let info = found.as_ref().filter(|_| request.verbose).map(|image| {
-                let text = serde_json::json!({"id": image.id, "user": image.user, "size": image.size_bytes});
-                ("info".to_owned(), text.to_string())
-            });
-            Ok(wire::ImageStatusResponse { image: found.as_ref().map(status::image), info: info.into_iter().collect() })
+            let mut info = BTreeMap::new();
+            if let Some(image) = found.as_ref().filter(|_| request.verbose) {
+                info.insert("info".to_owned(), self.images.details(&image.id).await.to_string());
+            }
+            Ok(wire::ImageStatusResponse { image: found.as_ref().map(status::image), info })
         };
         answer(look.await)
     }

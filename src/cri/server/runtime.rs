@@ -85,10 +85,14 @@ impl Core {
         let sandbox = self.sandbox(&request.pod_sandbox_id).await?;
         let of_pod = sandbox.namespaces;
         let wanted = options.as_ref().map(namespaces_from_wire);
+        let apart = options.is_some_and(|options| options.pid() == wire::NamespaceMode::Container);
+        config.security.own_processes = apart && of_pod.shared_pid;
         let target = &mut config.security.processes_of;
-        let wanted = match (wanted, target.as_str()) {
-            (Some(wanted), "") => Some(wanted),
-            (wanted, _) => wanted.map(|wanted| Namespaces { host_pid: of_pod.host_pid, shared_pid: of_pod.shared_pid, ..wanted }),
+        let wanted = match wanted {
+            Some(wanted) if config.security.own_processes || !target.is_empty() => {
+                Some(Namespaces { host_pid: of_pod.host_pid, shared_pid: of_pod.shared_pid, ..wanted })
+            }
+            wanted => wanted,
         };
         if let Some(wanted) = wanted.filter(|wanted| *wanted != of_pod) {
             let text = format!("namespaces of a container ({wanted:?}) other than its pod's ({of_pod:?})");
@@ -199,6 +203,7 @@ impl Core {
                 "version": self.runtime.version(), "sandboxes": sandboxes.len(), "containers": containers.len(),
             });
             info.insert("info".to_owned(), text.to_string());
+            info.insert("config".to_owned(), self.runtime.settings().to_string());
         }
         // The conditions say what is wrong.
         let can = self.runtime.features("").await.unwrap_or_default();

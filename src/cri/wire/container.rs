@@ -206,6 +206,8 @@ fn security_from_wire(said: Option<wire::LinuxContainerSecurityContext>) -> Resu
         readonly_paths: security.readonly_paths,
         run_as_non_root: false,
         processes_of,
+        // Only with the pod's in view.
+        own_processes: false,
     })
 }
 
@@ -342,6 +344,7 @@ fn security_to_wire(security: &SecurityContext, namespaces: wire::NamespaceOptio
         }),
         privileged: security.privileged,
         namespace_options: Some(match security.processes_of.as_str() {
+            "" if security.own_processes => wire::NamespaceOption { pid: wire::NamespaceMode::Container.into(), ..namespaces },
             "" => namespaces,
             target => wire::NamespaceOption { pid: wire::NamespaceMode::Target.into(), target_id: target.to_owned(), ..namespaces },
         }),

@@ -12,10 +12,6 @@ use crate::cri::types::{DnsConfig, IdRange, Namespaces, PodSandboxConfig, PodSan
 pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, CriError> {
     let metadata = config.metadata.filter(|metadata| !metadata.name.is_empty());
     let metadata = metadata.ok_or_else(|| CriError::Invalid("the sandbox has no metadata with a name".into()))?;
-    if metadata.uid.is_empty() {
-        // Its network and its cgroup are known by it.
-        return Err(CriError::Invalid("the sandbox's metadata have no uid".into()));
-    }
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
@@ -369,9 +365,9 @@ mod tests {
         }
         let nameless = wire::PodSandboxConfig { metadata: None, ..to_wire(&config()) };
         assert!(matches!(from_wire(nameless), Err(CriError::Invalid(_))));
-        let mut nobody = to_wire(&config());
-        nobody.metadata.as_mut().unwrap().uid.clear();
-        assert!(matches!(from_wire(nobody), Err(CriError::Invalid(_))));
+        let mut nameless = to_wire(&config());
+        nameless.metadata.as_mut().unwrap().name.clear();
+        assert!(matches!(from_wire(nameless), Err(CriError::Invalid(_))));
         for (network, pid) in [(NamespaceMode::Target.into(), 0), (NamespaceMode::Container.into(), 0), (0, NamespaceMode::Target.into())] {
             let options = wire::NamespaceOption { network, pid, ..wire::NamespaceOption::default() };
             assert!(matches!(refuse_namespaces(&options), Err(CriError::Unsupported(_))), "{options:?}");

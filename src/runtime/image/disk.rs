@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::error::ImageError;
 use super::reference::Digest;
 use super::{Limits, partial, stream, unpack};
+use crate::footprint::{Footprint, footprint};
 
 const INDEX_VERSION: u32 = 1;
 /// How long the beginning of a blob waits for its next attempt.
@@ -69,6 +71,8 @@ impl Index {
 
 pub(super) struct Disk {
     root: PathBuf,
+    /// How many files a layer has, as far as somebody wanted to know: layers never change.
+    files: Mutex<BTreeMap<Digest, u64>>,
 }
 
 /// While it lives, nothing is deleted.
@@ -78,7 +82,7 @@ pub(super) struct Busy {
 
 impl Disk {
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        let disk = Self { root: root.to_owned() };
+        let disk = Self { root: root.to_owned(), files: Mutex::default() };
         for directory in ["blobs/sha256", "layers", "sizes", "holds", "partial", "tmp"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).map_err(ImageError::io(format!("make {}", path.display())))?;
@@ -94,11 +98,26 @@ impl Disk {
     }
 
     /// What all layers hold together, each counted once.
-    pub fn used_bytes(&self) -> Result<u64, ImageError> {
+    pub fn used(&self) -> Result<Footprint, ImageError> {
         let index = self.index()?;
         let layers: BTreeSet<&Digest> = index.images.values().flat_map(|record| &record.layers).collect();
-        let size = |layer: &Digest| fs::read_to_string(self.size_path(layer)).ok()?.trim().parse::<u64>().ok();
-        Ok(layers.into_iter().filter_map(size).sum())
+        let bytes = layers.iter().filter_map(|layer| self.layer_bytes(layer)).sum();
+        let files = layers.iter().filter_map(|layer| self.files_of(layer)).sum();
+        self.counted().retain(|layer, _| layers.contains(layer));
+        Ok(Footprint { bytes, files })
+    }
+
+    fn counted(&self) -> MutexGuard<'_, BTreeMap<Digest, u64>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files_of(&self, layer: &Digest) -> Option<u64> {
+        let known = self.counted().get(layer).copied();
+        known.or_else(|| {
+            let files = footprint(&self.layer_path(layer)).ok()?.files;
+            self.counted().insert(layer.clone(), files);
+            Some(files)
+        })
     }
 
     pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {

@@ -450,6 +450,19 @@ impl Images for ImageStore {
         found.map_err(|error| error.to_cri("look for image", reference))
     }
 
+    /// In containerd's words, which people look for.
+    async fn details(&self, reference: &str) -> serde_json::Value {
+        let (disk, name) = (self.disk.clone(), reference.to_owned());
+        let read = blocking(move || {
+            let index = disk.index()?;
+            let Some((id, record)) = find(&index, &name)? else { return Ok(serde_json::Value::Null) };
+            let spec: serde_json::Value = serde_json::from_slice(&disk.read_blob(id)?).unwrap_or_default();
+            Ok(serde_json::json!({"chainID": reference::chain_id(&record.layers), "imageSpec": spec}))
+        });
+        // What is wrong with it is for those to hear who use it.
+        read.await.unwrap_or_default()
+    }
+
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<String, CriError> {
         let parsed: Reference = reference.parse().map_err(|error: ImageError| error.to_cri("pull", reference))?;
         let id = self.fetch(&parsed, auth).await.map_err(|error| error.to_cri("pull", reference))?;
@@ -468,8 +481,10 @@ impl Images for ImageStore {
 
     async fn fs_info(&self) -> Result<FilesystemUsage, CriError> {
         let disk = self.disk.clone();
-        let used =
-            blocking(move || Ok(FilesystemUsage { mount_point: disk.root().to_owned(), used_bytes: disk.used_bytes()?, inodes_used: 0 }));
+        let used = blocking(move || {
+            let used = disk.used()?;
+            Ok(FilesystemUsage { mount_point: disk.root().to_owned(), used_bytes: used.bytes, inodes_used: used.files })
+        });
         used.await.map_err(|error| CriError::failed("measure the image store", error))
     }
 }

@@ -29,6 +29,12 @@ impl Digest {
     }
 }
 
+/// What identifies a stack of layers, lowest first (image-spec, config.md, "Layer ChainID"). None of no layers.
+pub(super) fn chain_id(layers: &[Digest]) -> Option<Digest> {
+    let (first, rest) = layers.split_first()?;
+    Some(rest.iter().fold(first.clone(), |below, layer| Digest::of(format!("{below} {layer}").as_bytes())))
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}", self.0)
@@ -230,6 +236,16 @@ mod tests {
             let reference: Reference = text.parse().expect(text);
             assert_eq!(reference.canonical(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_stack_of_layers_has_a_name() {
+        let layers = ["ab", "cd", "ef"].map(|pair| format!("sha256:{}", pair.repeat(32)).parse::<Digest>().expect("a digest"));
+        let hex = |layers: &[Digest]| chain_id(layers).map(|id| id.hex().to_owned());
+        assert_eq!((hex(&[]), hex(&layers[..1])), (None, Some("ab".repeat(32))));
+        // As sha256sum has it of "sha256:abab… sha256:cdcd…", and so on.
+        assert_eq!(hex(&layers[..2]).as_deref(), Some("015ea02ced7420ddf061bd8698fde69e75c0978328e868c649430921eb5ae0ba"));
+        assert_eq!(hex(&layers).as_deref(), Some("928d50b7d47a38ee99245a8b1df3223a787f3b35c1da032025847b80152f4465"));
     }
 
     #[test]
