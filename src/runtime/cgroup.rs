@@ -562,9 +562,18 @@ impl Tree {
         self.all_directories("").iter().any(|directory| directory.exists())
     }
 
+    /// What a file of it says (`memory.current`), in whichever hierarchy there is one of that name.
+    pub fn text(&self, path: &str, file: &str) -> Option<String> {
+        let controller = file.split('.').next().unwrap_or_default();
+        let full = self.full(path);
+        let elsewhere = self.others.iter().map(|mount| mount.join(&full));
+        let mut directories = self.directory(controller, path).into_iter().chain(elsewhere);
+        directories.find_map(|directory| std::fs::read_to_string(directory.join(file)).ok())
+    }
+
     /// What it has used until now.
     pub fn usage(&self, path: &str) -> Usage {
-        let read = |controller: &str, file: &str| std::fs::read_to_string(self.directory(controller, path)?.join(file)).ok();
+        let read = |file: &str| self.text(path, file);
         if self.unified { usage::unified(&read) } else { usage::of_v1(&read) }
     }
 

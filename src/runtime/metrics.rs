@@ -44,12 +44,8 @@ impl Inner {
 
     fn of_cgroup(&self, path: &str, sizes: &[String]) -> Vec<Figure> {
         let unified = self.cgroups.is_unified();
-        let directories: Vec<_> = self.cgroups.all_directories(path).into_iter().filter(|directory| directory.is_dir()).collect();
-        let read = |file: String| {
-            let text = directories.iter().find_map(|directory| std::fs::read_to_string(directory.join(&file)).ok())?;
-            Some((file, text))
-        };
-        let texts: Texts = figures::files(unified, sizes).into_iter().filter_map(read).collect();
+        let files = figures::files(unified, sizes).into_iter();
+        let texts: Texts = files.filter_map(|file| self.cgroups.text(path, &file).map(|text| (file, text))).collect();
         figures::of_cgroup(unified, &texts, sizes, &device_name)
     }
 }

@@ -3,15 +3,15 @@
 use super::figures::number;
 use crate::cri::{Pressure, Stall, Usage};
 
-/// A cgroup's files, by controller and name, as they are read; `None`: there is no such file.
-pub type Read<'a> = &'a dyn Fn(&str, &str) -> Option<String>;
+/// A cgroup's files, by name, as they are read; `None`: there is no such file.
+pub type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// On a v2 host (Documentation/admin-guide/cgroup-v2.rst).
 pub fn unified(read: Read<'_>) -> Usage {
-    let pressure = |controller: &str| pressure(&read(controller, &format!("{controller}.pressure"))?);
+    let pressure = |controller: &str| pressure(&read(&format!("{controller}.pressure"))?);
     Usage {
-        cpu_nanos: number(&read("cpu", "cpu.stat").unwrap_or_default(), "usage_usec").unwrap_or(0) * 1000,
-        swap_bytes: read("memory", "memory.swap.current").and_then(|text| number(&text, "")),
+        cpu_nanos: number(&read("cpu.stat").unwrap_or_default(), "usage_usec").unwrap_or(0) * 1000,
+        swap_bytes: read("memory.swap.current").and_then(|text| number(&text, "")),
         cpu_pressure: pressure("cpu"),
         memory_pressure: pressure("memory"),
         io_pressure: pressure("io"),
@@ -22,23 +22,23 @@ pub fn unified(read: Read<'_>) -> Usage {
 /// On a v1 host (Documentation/admin-guide/cgroup-v1/memory.rst, cpuacct.rst).
 pub fn of_v1(read: Read<'_>) -> Usage {
     Usage {
-        cpu_nanos: read("cpuacct", "cpuacct.usage").and_then(|text| number(&text, "")).unwrap_or(0),
-        swap_bytes: number(&read("memory", "memory.stat").unwrap_or_default(), "total_swap"),
+        cpu_nanos: read("cpuacct.usage").and_then(|text| number(&text, "")).unwrap_or(0),
+        swap_bytes: number(&read("memory.stat").unwrap_or_default(), "total_swap"),
         ..memory(read, "memory.usage_in_bytes", ["total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault"])
     }
 }
 
 fn memory(read: Read<'_>, used: &str, names: [&str; 4]) -> Usage {
-    let stat = read("memory", "memory.stat").unwrap_or_default();
+    let stat = read("memory.stat").unwrap_or_default();
     let [inactive, rss, faults, major] = names.map(|name| number(&stat, name).unwrap_or(0));
-    let used = read("memory", used).and_then(|text| number(&text, "")).unwrap_or(0);
+    let used = read(used).and_then(|text| number(&text, "")).unwrap_or(0);
     Usage {
         memory_working_set_bytes: used.saturating_sub(inactive),
         memory_usage_bytes: used,
         memory_rss_bytes: rss,
         page_faults: faults,
         major_page_faults: major,
-        pids: read("pids", "pids.current").and_then(|text| number(&text, "")).unwrap_or(0),
+        pids: read("pids.current").and_then(|text| number(&text, "")).unwrap_or(0),
         ..Usage::default()
     }
 }
@@ -65,10 +65,10 @@ fn pressure(text: &str) -> Option<Pressure> {
 mod tests {
     use super::*;
 
-    fn reads(files: &[(&str, &str)]) -> impl Fn(&str, &str) -> Option<String> {
+    fn reads(files: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
         let files: std::collections::BTreeMap<String, String> =
             files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        move |_: &str, file: &str| files.get(file).cloned()
+        move |file: &str| files.get(file).cloned()
     }
 
     #[test]
