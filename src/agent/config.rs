@@ -159,6 +159,7 @@ pub fn container(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<
         working_dir: text(&container.working_dir),
         mounts: mounts(spec, container, parts.mounts, &envs),
         devices: Vec::new(),
+        cdi_devices: Vec::new(),
         labels,
         annotations,
         log_path: Path::new(&container.name).join(format!("{}.log", parts.attempt)),
@@ -196,6 +197,7 @@ fn mounts(spec: &PodSpec, container: &Container, hosts: &[PathBuf], envs: &[(Str
             .to_owned(),
             // `IfPossible`: the runtime is asked before.
             recursive_readonly: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            flags: Vec::new(),
             ids: None,
             image: None,
         })

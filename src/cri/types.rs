@@ -219,6 +219,8 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// Of the host, beyond those that every container has.
     pub devices: Vec<Device>,
+    /// Devices by the names that their vendors gave them (CDI): `vendor.com/class=name`.
+    pub cdi_devices: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// Below the sandbox's log directory: `nginx/0.log`.
@@ -246,6 +248,8 @@ pub struct Mount {
     pub propagation: String,
     /// What is mounted below it is read-only as well.
     pub recursive_readonly: bool,
+    /// More of mount(8)'s, as `nosuid`. CRI has no words for them.
+    pub flags: Vec<String>,
     /// What an id owns on the disk it owns in the pod, whose user namespace has these.
     pub ids: Option<IdRange>,
     /// An image's files instead of the host's.

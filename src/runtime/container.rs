@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use oci_spec::runtime::Hooks;
 use tokio::sync::watch;
 
 use super::adopt::read_exit;
@@ -16,7 +17,7 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, capability, devices, joined, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
+use super::{ImageRoot, RuntimeError, capability, cdi, devices, joined, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
 };
@@ -126,17 +127,20 @@ impl Inner {
         let _reserved = self.reserve(Name::Container(sandbox_id.to_owned(), config.metadata.clone()))?;
         let image = self.rootfs.prepare(&config.image)?;
         let from_image = image.config.config().clone().unwrap_or_default();
+        let handler = self.options.handlers.get(&pod.runtime_handler).cloned();
+        let mut config = config.clone();
+        let hooks = cdi::inject(&self.options.cdi_dirs, &mut config, pod.users, handler.is_some())?;
         let mut record = ContainerRecord {
             version: record::VERSION,
             id: uuid::Uuid::new_v4().simple().to_string(),
             sandbox_id: sandbox_id.to_owned(),
-            config: config.clone(),
+            config,
             image_id: image.id.clone(),
             created_at: Timestamp::now(),
             image_user: from_image.user().clone().unwrap_or_default(),
             image_stop_signal: from_image.stop_signal().clone().unwrap_or_default(),
             layers: image.layers.clone(),
-            handler: self.options.handlers.get(&pod.runtime_handler).cloned(),
+            handler,
             user: None,
             started: false,
             start_error: None,
@@ -144,7 +148,7 @@ impl Inner {
         // Why there is none is told by the start.
         record.user = handler::account_of(&record).ok().map(|one| ContainerUser { uid: one.uid, gid: one.gid, groups: one.groups });
         self.rootfs.hold(&record.id, &image.id)?;
-        let launch = match self.mount_volumes(&mut record).and_then(|()| self.make_container(&record, &image)) {
+        let launch = match self.mount_volumes(&mut record).and_then(|()| self.make_container(&record, &image, hooks)) {
             Ok(launch) => launch,
             Err(error) => {
                 self.discard(&record);
@@ -157,7 +161,8 @@ impl Inner {
         Ok((sandbox_id.to_owned(), id))
     }
 
-    fn make_container(&self, record: &ContainerRecord, image: &ImageRoot) -> Result<Launch, RuntimeError> {
+    /// `hooks`: for another OCI runtime.
+    fn make_container(&self, record: &ContainerRecord, image: &ImageRoot, hooks: Option<Hooks>) -> Result<Launch, RuntimeError> {
         let dir = self.dir_of(record);
         for name in ["upper", "work"] {
             let path = dir.join(name);
@@ -186,6 +191,7 @@ impl Inner {
         let around = Surroundings { apparmor, joined, ..self.surroundings(record, &pod, shim_pid) };
         let profile = self.profile(&record.config)?;
         let mut spec = spec::spec(&record.config, &image.config, &around, profile)?;
+        spec.set_hooks(hooks);
         if let Some(handler) = &handler {
             spec = self.make_bundle(handler, &pod, shim_pid, record, spec)?;
         }

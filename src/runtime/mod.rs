@@ -17,6 +17,7 @@
 //! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `joined`, `exec`, `attach`, `metrics`, `details`, `writable`, `reset`: act
 //! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
+//! - `cdi`: devices that their vendors describe
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
 //! - `account`, `log_file`, `memory`, `mount`, `socket`, `wire`: shared with the shim
 //! - `image`: the image store
@@ -25,6 +26,7 @@ mod adopt;
 mod apparmor;
 mod attach;
 pub mod capability;
+mod cdi;
 pub mod cgroup;
 mod container;
 mod details;
@@ -101,6 +103,8 @@ pub struct Options {
     pub log_max_files: u32,
     /// Other OCI runtimes, by the name under which a sandbox asks for one: their programs.
     pub handlers: BTreeMap<String, PathBuf>,
+    /// Where vendors describe their devices (CDI); a later directory counts for more.
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 impl Options {
@@ -116,6 +120,7 @@ impl Options {
             log_max_files: 5,
             pod_pids_limit: 4096,
             handlers: BTreeMap::new(),
+            cdi_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
         }
     }
 
@@ -178,6 +183,8 @@ pub enum RuntimeError {
     #[error(transparent)]
     Spec(#[from] spec::SpecError),
     #[error(transparent)]
+    Cdi(#[from] cdi::CdiError),
+    #[error(transparent)]
     Seccomp(#[from] seccomp::SeccompError),
     #[error(transparent)]
     Network(#[from] crate::network::NetworkError),
@@ -196,6 +203,7 @@ impl RuntimeError {
         match self {
             Self::Cri(error) => error,
             Self::Spec(error) => CriError::Invalid(error.to_string()),
+            Self::Cdi(error) => CriError::Invalid(error.to_string()),
             other => CriError::failed(attempt, other),
         }
     }

@@ -353,6 +353,7 @@ fn mounts(config: &ContainerConfig, around: &Surroundings) -> Result<Vec<Mount>,
         if !privileged && !harmless {
             options.push("nodev");
         }
+        options.extend(one.flags.iter().map(String::as_str));
         if one.ids.is_some() && one.ids != around.users {
             let cause = format!("mount {}: its ids are not those of the pod's user namespace", one.container_path.display());
             return Err(SpecError::Invalid { container: name.clone(), cause });

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod bombs;
+mod cdi;
 mod everyday;
 mod handler;
 mod isolation;

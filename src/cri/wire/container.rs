@@ -21,9 +21,6 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
     let metadata = metadata.ok_or_else(|| CriError::Invalid("the container has no metadata with a name".into()))?;
     let image = config.image.map(image_from_wire).transpose()?.filter(|(image, _)| !image.is_empty());
     let (image, user_image) = image.ok_or_else(|| CriError::Invalid(format!("container {} has no image", metadata.name)))?;
-    if !config.cdi_devices.is_empty() {
-        return Err(CriError::Unsupported("CDI devices".into()));
-    }
     let mut annotations = config.annotations;
     if !user_image.is_empty() && user_image != image {
         annotations.insert(USER_IMAGE.to_owned(), user_image);
@@ -38,6 +35,7 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
         envs: config.envs.into_iter().map(|pair| (pair.key, pair.value)).collect(),
         mounts: config.mounts.into_iter().map(mount_from_wire).collect::<Result<_, _>>()?,
         devices: config.devices.into_iter().map(device_from_wire).collect::<Result<_, _>>()?,
+        cdi_devices: config.cdi_devices.into_iter().map(|device| device.name).collect(),
         labels: config.labels,
         annotations,
         log_path: config.log_path.into(),
@@ -96,6 +94,7 @@ fn mount_from_wire(mount: wire::Mount) -> Result<Mount, CriError> {
         readonly: mount.readonly,
         propagation: propagation.into(),
         recursive_readonly: mount.recursive_read_only,
+        flags: Vec::new(),
         ids,
         image,
     })
@@ -280,6 +279,7 @@ pub fn to_wire(config: &ContainerConfig, namespaces: wire::NamespaceOption) -> w
         envs: config.envs.iter().map(pair).collect(),
         mounts: config.mounts.iter().map(mount_to_wire).collect(),
         devices: config.devices.iter().map(device_to_wire).collect(),
+        cdi_devices: config.cdi_devices.iter().map(|name| wire::CdiDevice { name: name.clone() }).collect(),
         labels: config.labels.clone(),
         annotations,
         log_path: config.log_path.to_string_lossy().into_owned(),
@@ -397,6 +397,7 @@ mod tests {
                 },
             ],
             devices: vec![Device { host_path: "/dev/a".into(), container_path: "/dev/b".into(), permissions: "rm".into() }],
+            cdi_devices: vec!["vendor.example/card=0".into()],
             labels: [("a".to_owned(), "b".to_owned())].into(),
             annotations: [("c", "d"), (USER_IMAGE, "busybox")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             log_path: "web/3.log".into(),
@@ -480,12 +481,9 @@ mod tests {
         fn security(config: &mut wire::ContainerConfig) -> &mut wire::LinuxContainerSecurityContext {
             config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
         }
-        let cases: [(&str, Change); 2] = [
-            ("CDI", |config| config.cdi_devices.push(wire::CdiDevice::default())),
-            ("network namespace", |config| {
-                security(config).namespace_options.as_mut().unwrap().network = NamespaceMode::Target.into();
-            }),
-        ];
+        let cases: [(&str, Change); 1] = [("network namespace", |config| {
+            security(config).namespace_options.as_mut().unwrap().network = NamespaceMode::Target.into();
+        })];
         for (word, change) in cases {
             let mut wanted = to_wire(&config(), wire::NamespaceOption::default());
             change(&mut wanted);

@@ -12,7 +12,7 @@ test -e /sys/fs/cgroup/unified/cgroup.controllers || exec /usr/bin/crun "$@"
 exec unshare -m sh -c 'mount -t tmpfs none /sys/fs/cgroup/unified && exec /usr/bin/crun "$@"' crun "$@"
 "#;
 
-fn with_handlers(name: &str) -> House {
+pub(super) fn with_handlers(name: &str) -> House {
     let mut house = House::new(name);
     let crun = house.dir.path().join("crun");
     std::fs::write(&crun, CRUN).unwrap();
