@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::time::Duration;
 
 use oci_spec::runtime::Hooks;
@@ -27,6 +27,9 @@ use crate::model::Timestamp;
 const MESSAGE_LIMIT_BYTES: u64 = 4096;
 /// SIGKILL works at once, unless the shim or the kernel hangs; after this it is done without the shim.
 pub(super) const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A start waits so long for the disk of its log.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Container {
     pub record: ContainerRecord,
@@ -333,8 +336,7 @@ impl Inner {
         let directory = self.options.sandbox_run_dir(&record.sandbox_id);
         let delegated = launch.commands.is_some();
         if !launch.log.path.is_empty() {
-            // Whoever hears of the start looks for it; what hinders its writer is the writer's to deal with.
-            log_file::open(&launch.log).ok();
+            make_log(&launch.log);
         }
         let run = Run { id: record.id.clone(), launch };
         match shim::ask(&directory, &run.into(), &[]) {
@@ -589,6 +591,21 @@ impl Inner {
             container.record.clone()
         });
         changed.map_or(Ok(()), |record| self.write_container(&record))
+    }
+}
+
+/// Makes a container's log: whoever hears of the start looks for it. What hinders its writer is the writer's to deal with, and
+/// a disk that hangs holds nobody up for long.
+fn make_log(place: &LogFile) {
+    let (sender, made) = mpsc::sync_channel(1);
+    let place = place.clone();
+    let make = move || {
+        log_file::open(&place).ok();
+        // Nobody may be waiting any more.
+        sender.send(()).ok();
+    };
+    if std::thread::Builder::new().name("log".into()).spawn(make).is_ok() {
+        made.recv_timeout(LOG_PATIENCE).ok();
     }
 }
 

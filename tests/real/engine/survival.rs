@@ -3,6 +3,8 @@
 use podbay::runtime::{shim, wire};
 
 use super::*;
+use crate::hosts::sh;
+use crate::small_disk::SmallDisk;
 
 /// The process id of a sandbox's shim, from its record.
 pub(super) fn shim_of(house: &House, sandbox: &str) -> rustix::process::Pid {
@@ -207,5 +209,40 @@ async fn a_start_that_fails_after_its_caller_left_is_on_record() {
     let exit = wire::parse_record(&std::fs::read_to_string(&record).unwrap()).unwrap();
     assert_eq!(exit.code, 128);
     assert!(listed(&house, &sandbox).is_empty());
+    house.close(subject).await;
+}
+
+/// A file system on which every change waits while this lives.
+struct Frozen<'a>(&'a SmallDisk);
+
+impl<'a> Frozen<'a> {
+    fn new(disk: &'a SmallDisk) -> Self {
+        sh(&format!("fsfreeze -f {}", disk.mount.display()));
+        Self(disk)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        sh(&format!("fsfreeze -u {}", self.0.mount.display()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_of_logs_that_hangs_holds_no_start_up() {
+    let house = House::new("frozen");
+    let disk = SmallDisk::new(16 << 20);
+    let subject = Subject { logs: disk.mount.clone(), ..house.open().await };
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("frozen")).await.unwrap();
+    let id = subject.runtime.create_container(&sandbox, &script(&subject, "echo said; sleep 1000")).await.unwrap();
+    let frozen = Frozen::new(&disk);
+    let runtime = subject.runtime.clone();
+    let started = tokio::time::timeout(PATIENCE, runtime.start_container(&id)).await;
+    let (code, said) = if started.is_ok() { exec(&subject, &id, "echo in").await } else { Default::default() };
+    drop(frozen);
+    started.expect("it waits for the disk").unwrap();
+    assert_eq!((code, said.as_str()), (0, "in\n"));
+    let path = subject.runtime.container_status(&id).await.unwrap().log_path;
+    wait_for("the log is written once it can be", || log_text(&path) == "said\n").await;
     house.close(subject).await;
 }
