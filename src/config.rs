@@ -45,6 +45,8 @@ pub struct ServerFile {
     pub node_prefix: Option<u8>,
     pub node_grace_seconds: Option<u32>,
     pub eviction_seconds: Option<u32>,
+    pub audit_log: Option<PathBuf>,
+    pub audit_policy: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -127,6 +129,10 @@ pub struct Server {
     pub node_grace_seconds: u32,
     /// Pods of a NotReady node are replaced after this.
     pub eviction_seconds: u32,
+    /// Where requests are written down; `None`: nowhere.
+    pub audit_log: Option<PathBuf>,
+    /// A file that says which; `None`: the server's own choice.
+    pub audit_policy: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -299,7 +305,17 @@ fn server(file: &ServerFile, flags: &Flags, errors: &mut Vec<String>) -> Server 
         node_prefix: file.node_prefix.unwrap_or(24),
         node_grace_seconds: file.node_grace_seconds.unwrap_or(40),
         eviction_seconds: file.eviction_seconds.unwrap_or(300),
+        audit_log: file.audit_log.clone(),
+        audit_policy: file.audit_policy.clone(),
     };
+    for (key, path) in [("server.audit-log", &server.audit_log), ("server.audit-policy", &server.audit_policy)] {
+        if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+            errors.push(format!("{key}: an absolute path is needed"));
+        }
+    }
+    if server.audit_policy.is_some() && server.audit_log.is_none() {
+        errors.push("server.audit-policy: without server.audit-log nothing is written".to_owned());
+    }
     if server.node_prefix <= server.pod_range.prefix || server.node_prefix > 28 {
         errors.push(format!(
             "server.node-prefix: {} must be greater than the prefix of pod-range ({}) and at most 28",

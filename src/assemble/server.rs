@@ -18,6 +18,7 @@ use crate::control;
 use crate::driver;
 use crate::plan::Controller;
 use crate::schedule::Scheduler;
+use crate::server::audit::{Audit, Policy};
 use crate::server::{self, ClusterSettings, NodeConnector, ServerState};
 use crate::store::{CommitError, Store, disk};
 use crate::sync::open::Places;
@@ -73,8 +74,10 @@ pub async fn start(
     let controllers = controllers(config, clock.as_ref());
     let places = places(&config.data_dir);
     let previews = LivePreviews::new(Arc::clone(&store), places.clone(), controllers.clone(), Arc::clone(&clock));
-    let state =
-        ServerState::new(Arc::clone(&store), Arc::clone(&clock), nodes(&pki)?).with_previews(Arc::new(previews)).with_pki(Arc::clone(&pki));
+    let state = ServerState::new(Arc::clone(&store), Arc::clone(&clock), nodes(&pki)?)
+        .with_previews(Arc::new(previews))
+        .with_pki(Arc::clone(&pki))
+        .with_audit(open_audit(&config.server)?);
     let router = server::router(Arc::new(state));
 
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("listen on {}", config.server.listen))?;
@@ -91,6 +94,18 @@ pub async fn start(
     tasks.spawn(sync::run(store, places, clock, end.clone()));
     tracing::info!(%url, "server is ready");
     Ok(ControlPlane { router, tasks, _lock: lock })
+}
+
+fn open_audit(config: &crate::config::Server) -> anyhow::Result<Option<Audit>> {
+    let Some(path) = &config.audit_log else { return Ok(None) };
+    let policy = match &config.audit_policy {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            Policy::parse(&text).with_context(|| format!("the audit policy {}", file.display()))?
+        }
+        None => Policy::default(),
+    };
+    Ok(Some(Audit::open(path, policy)?))
 }
 
 async fn configure_sources(store: &dyn Store, config: &Config) -> anyhow::Result<()> {

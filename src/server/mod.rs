@@ -5,6 +5,7 @@
 //! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
 //! - `access`: what the caller may do, and who it is
+//! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, what is written down of it
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `nodes`, `tokens`: joining, renewing, removing
 //! - `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`: what exists from the start
@@ -15,6 +16,7 @@
 
 mod access;
 pub mod age;
+pub mod audit;
 pub mod authorise;
 mod body;
 pub mod bootstrap;
@@ -23,6 +25,7 @@ mod delete;
 mod discovery;
 mod extras;
 pub mod fault;
+mod flow;
 pub mod fullness;
 mod gate;
 pub mod identity;
@@ -81,6 +84,9 @@ pub struct ServerState {
     pub previews: Option<Arc<dyn Previews>>,
     /// Signs certificates; without it nobody can join.
     pub pki: Option<Arc<Pki>>,
+    /// Where requests are written down, if they are.
+    pub audit: Option<audit::Audit>,
+    flow: flow::Flow,
     /// When this server began to look: what it knows of heartbeats is not older.
     started: crate::model::Timestamp,
     pages: read::Pages,
@@ -89,7 +95,17 @@ pub struct ServerState {
 impl ServerState {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, nodes: Arc<dyn NodeConnector>) -> Self {
         let started = clock.now();
-        Self { store, clock, nodes, previews: None, pki: None, started, pages: read::Pages::default() }
+        Self {
+            store,
+            clock,
+            nodes,
+            previews: None,
+            pki: None,
+            audit: None,
+            flow: flow::Flow::default(),
+            started,
+            pages: read::Pages::default(),
+        }
     }
 
     pub fn with_previews(mut self, previews: Arc<dyn Previews>) -> Self {
@@ -99,6 +115,11 @@ impl ServerState {
 
     pub fn with_pki(mut self, pki: Arc<Pki>) -> Self {
         self.pki = Some(pki);
+        self
+    }
+
+    pub fn with_audit(mut self, audit: Option<audit::Audit>) -> Self {
+        self.audit = audit;
         self
     }
 }
@@ -132,6 +153,8 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/podbay/v1/renew", post(nodes::renew))
         .route("/podbay/v1/nodes/{name}/remove", post(nodes::remove))
         .fallback(any(objects))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), flow::flow))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), audit::audit))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::gate))
         .with_state(state)
 }
