@@ -420,15 +420,11 @@ impl Inner {
             (container.record.clone(), container.ended.subscribe())
         };
         let stop = signal::number(stop_signal(&record)).unwrap_or(signal::TERM);
-        if !grace.is_zero() {
-            match self.signal(&record, stop).await {
-                // It may still have heard of it in time.
-                Err(RuntimeError::Shim(cause)) if cause.is_silent() => tracing::warn!(container = id, %cause, "ask it to end"),
-                result => result?,
-            }
-            if tokio::time::timeout(grace, until_ended(ended.clone())).await.is_ok() {
-                return Ok(());
-            }
+        if !grace.is_zero()
+            && self.ask_to_end(&record, stop).await?
+            && tokio::time::timeout(grace, until_ended(ended.clone())).await.is_ok()
+        {
+            return Ok(());
         }
         let told = self.signal(&record, signal::KILL).await;
         if told.is_ok() && tokio::time::timeout(KILL_LIMIT, until_ended(ended)).await.is_ok() {
@@ -438,6 +434,18 @@ impl Inner {
             tracing::warn!(container = id, %cause, "have its shim kill it");
         }
         blocking(self, move |inner| inner.kill_without_shim(&record)).await
+    }
+
+    /// Whether it may have heard of it.
+    async fn ask_to_end(self: &Arc<Self>, record: &ContainerRecord, signal: i32) -> Result<bool, RuntimeError> {
+        let (cause, heard) = match self.signal(record, signal).await {
+            // An AppArmor profile without a rule for it takes no signals, not even from here. What kills cgroups asks nobody.
+            Err(RuntimeError::Shim(cause @ ShimError::Refused(_))) => (cause, false),
+            Err(RuntimeError::Shim(cause)) if cause.is_silent() => (cause, true),
+            result => return result.map(|()| true),
+        };
+        tracing::warn!(container = record.id, %cause, "ask it to end");
+        Ok(heard)
     }
 
     /// Kills a container whose shim does not do it, and takes its end for granted.
