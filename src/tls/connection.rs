@@ -1,7 +1,7 @@
 //! One connection of any kind: HTTP/1.1 or HTTP/2, upgrades, and how long it may do nothing.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -36,6 +37,40 @@ impl Patience {
         Self { headers: Duration::from_secs(10), idle: Duration::from_secs(10), life: Some(Duration::from_secs(15)) };
 }
 
+/// Whether a connection without a certificate has come to be trusted: a request on it proved who asks, as one with a
+/// token does.
+#[derive(Clone, Default)]
+pub struct Trust(Arc<TrustInner>);
+
+#[derive(Default)]
+struct TrustInner {
+    name: OnceLock<String>,
+    proven: Notify,
+}
+
+impl Trust {
+    /// The connection is this user's. The first counts.
+    pub fn prove(&self, name: &str) {
+        if self.0.name.get().is_none() && self.0.name.set(name.to_owned()).is_ok() {
+            self.0.proven.notify_one();
+        }
+    }
+
+    fn is_proven(&self) -> bool {
+        self.0.name.get().is_some()
+    }
+
+    /// Waits for the proof. For one waiter.
+    pub async fn proven(&self) -> String {
+        loop {
+            match self.0.name.get() {
+                Some(name) => return name.clone(),
+                None => self.0.proven.notified().await,
+            }
+        }
+    }
+}
+
 /// How long requests may go on after `shutdown`.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Streams at once on one connection, of the known and of strangers.
@@ -53,6 +88,20 @@ pub async fn serve_stream<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    serve_stranger(stream, router, (patience, patience), &Trust::default(), shutdown, extend).await;
+}
+
+/// The same for who may prove itself later: how patient to be until then, and afterwards.
+pub async fn serve_stranger<S>(
+    stream: S,
+    router: Router,
+    patience: (Patience, Patience),
+    trust: &Trust,
+    shutdown: CancellationToken,
+    extend: impl Fn(&mut http::Extensions) + Send + Sync + 'static,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let extend = Arc::new(extend);
     let requests = Arc::new(Requests::new());
     let counted = Arc::clone(&requests);
@@ -62,14 +111,14 @@ pub async fn serve_stream<S>(
         let answer = router.clone().oneshot(request.map(Body::new));
         async move { answer.await.map(|response| response.map(|body| Counted { body, _running: running })) }
     });
-    let builder = builder(patience);
+    let builder = builder(patience.0);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // How a connection ends is its client's business.
         _ = connection.as_mut() => return,
         () = shutdown.cancelled() => {}
-        () = requests.overdue(patience) => {}
+        () = requests.overdue(patience, trust) => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(LAST_WORDS, connection).await;
@@ -114,8 +163,9 @@ impl Requests {
     }
 
     /// Comes back when the connection has been quiet, or there, for too long.
-    async fn overdue(&self, patience: Patience) {
+    async fn overdue(&self, patience: (Patience, Patience), trust: &Trust) {
         loop {
+            let patience = if trust.is_proven() { patience.1 } else { patience.0 };
             let now = Instant::now();
             match self.deadline(patience) {
                 Some(deadline) if deadline <= now => return,

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Patience, serve_stream};
+use super::connection::{Patience, Trust, serve_stranger, serve_stream};
 use super::register::{Place, Register};
 use super::{LiveKey, Peer, TlsError, connect::probe};
 
@@ -172,8 +172,7 @@ impl Connection {
     async fn run(self, stream: TcpStream, place: Place<IpAddr>, shutdown: CancellationToken) {
         let Some((stream, peer)) = handshake(&self.acceptor, stream, self.bounds.known.headers).await else { return };
         let Some(peer) = peer else {
-            place.settle();
-            return serve_stream(stream, self.router, self.bounds.stranger, shutdown, |_| {}).await;
+            return self.stranger(stream, place, shutdown).await;
         };
         let _place = self.known.enter(peer.common_name.clone(), place.displaced());
         drop(place);
@@ -181,6 +180,26 @@ impl Connection {
             extensions.insert(peer.clone());
         })
         .await;
+    }
+
+    /// Nobody yet: who proves itself by a token no longer counts among those without a name.
+    async fn stranger(self, stream: Tls, place: Place<IpAddr>, shutdown: CancellationToken) {
+        place.settle();
+        let trust = Trust::default();
+        let proven = async {
+            let name = trust.proven().await;
+            let _place = self.known.enter(name, place.displaced());
+            drop(place);
+            std::future::pending::<()>().await;
+        };
+        let (patience, shown) = ((self.bounds.stranger, self.bounds.known), trust.clone());
+        let serving = serve_stranger(stream, self.router, patience, &trust, shutdown, move |extensions| {
+            extensions.insert(shown.clone());
+        });
+        tokio::select! {
+            () = serving => {}
+            () = proven => {}
+        }
     }
 }
 
