@@ -5,6 +5,7 @@
 //! - `live`: a key that can be replaced while connections use it
 //! - `peer`: who a client certificate says it is
 //! - `pin`: trusting a CA by its fingerprint alone, for joining
+//! - `signer`: the key that signs tokens
 //! - `pki`: the server's set of certificates, kept fresh
 //! - `serve`: a router over TLS, with bounds; `connection`: one connection, with deadlines
 //! - `places`, `register`: whose connections are closed when there are too many
@@ -23,11 +24,13 @@ pub mod pki;
 pub mod places;
 pub mod register;
 pub mod serve;
+pub mod signer;
 
 pub use authority::{Authority, Issued, Order};
 pub use live::LiveKey;
 pub use peer::Peer;
 pub use pki::Pki;
+pub use signer::Signer;
 
 /// The name every server certificate has, whatever addresses the host goes by: agents and the
 /// kubeconfig verify this one.
@@ -60,6 +63,8 @@ pub enum TlsError {
     Use { subject: String, source: rustls::Error },
     #[error("{subject} is not a certificate: {cause}")]
     NotACertificate { subject: String, cause: String },
+    #[error("sign {0}: no randomness")]
+    Sign(&'static str),
     #[error("connect to {address}: {source}")]
     Connect { address: String, source: std::io::Error },
     #[error("connect to {0}: no answer in time")]

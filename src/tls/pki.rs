@@ -8,7 +8,7 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::authority::{Authority, Order, Pair, certificate_block, key_block};
-use super::{LiveKey, Peer, SERVER_CLIENT, SERVER_NAME, TlsError, connect, files, kubeconfig, serve};
+use super::{LiveKey, Peer, SERVER_CLIENT, SERVER_NAME, Signer, TlsError, connect, files, kubeconfig, serve};
 use crate::clock::Clock;
 use crate::model::Timestamp;
 
@@ -17,11 +17,12 @@ const LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Between looks whether one is due.
 const LOOK: Duration = Duration::from_secs(3600);
 
-/// CA, server certificate, the client certificate for node APIs, and the admin's.
+/// CA, server certificate, the client certificate for node APIs, the admin's, and the key of tokens.
 pub struct Pki {
     directory: PathBuf,
     names: Vec<String>,
     authority: Authority,
+    signer: Signer,
     server: Arc<LiveKey>,
     node_client: Arc<LiveKey>,
 }
@@ -43,12 +44,18 @@ impl Pki {
             names: all,
             server: LiveKey::new(&server, authority.pem())?,
             node_client: LiveKey::new(&node_client, authority.pem())?,
+            signer: Signer::open(directory)?,
             authority,
         }))
     }
 
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Signs the tokens of service accounts.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     /// For serving the API.
