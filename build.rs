@@ -7,6 +7,7 @@ use std::path::Path;
 use flate2::{Compression, write::ZlibEncoder};
 use k8s_openapi::api::{
     apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, node::v1 as node,
+    rbac::v1 as rbac,
 };
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -64,6 +65,10 @@ fn kubernetes(generator: &mut SchemaGenerator) -> Vec<(&'static str, String)> {
         core::ServiceAccount,
         core::Secret,
         core::ConfigMap,
+        rbac::ClusterRole,
+        rbac::Role,
+        rbac::ClusterRoleBinding,
+        rbac::RoleBinding,
         core::Service,
         core::Pod,
         apps::ReplicaSet,

@@ -5,6 +5,7 @@
 //!
 //! - `deployment`, `replica_set`, `job`: workloads to pods
 //! - `endpoints`: Services to EndpointSlices
+//! - `cluster_role`: roles that gather others
 //! - `garbage`, `namespace`, `pod_gc`: what has lost its owner, its namespace, its node
 //! - `node_health`, `node_range`: nodes
 //! - `event_bounds`: what is said is not kept for ever
@@ -12,6 +13,7 @@
 //!   workloads
 
 pub mod claim;
+pub mod cluster_role;
 pub mod deployment;
 pub mod endpoints;
 pub mod event_bounds;
@@ -61,6 +63,7 @@ pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(replica_set::ReplicaSets),
         Arc::new(job::Jobs),
         Arc::new(endpoints::Endpoints),
+        Arc::new(cluster_role::ClusterRoles),
         Arc::new(garbage::Garbage),
         Arc::new(namespace::Namespaces),
         Arc::new(node_health::NodeHealth { settings: node_health::plan::Settings { grace_seconds, eviction_seconds, started_at } }),

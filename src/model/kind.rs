@@ -42,6 +42,10 @@ kinds!(
     ServiceAccount,
     Secret,
     ConfigMap,
+    ClusterRole,
+    Role,
+    ClusterRoleBinding,
+    RoleBinding,
     Service,
     Pod,
     ReplicaSet,
@@ -74,6 +78,9 @@ pub struct KindInfo {
     pub categories: &'static [&'static str],
 }
 
+/// The group of roles and their bindings.
+pub const RBAC: &str = "rbac.authorization.k8s.io";
+
 const TABLE: &[KindInfo] = &[
     row(Kind::Namespace, "", "v1", "Namespace", "namespaces", "namespace", &["ns"], false, true, false, &[]),
     row(Kind::Node, "", "v1", "Node", "nodes", "node", &["no"], false, true, false, &[]),
@@ -81,6 +88,22 @@ const TABLE: &[KindInfo] = &[
     row(Kind::ServiceAccount, "", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"], true, false, false, &[]),
     row(Kind::Secret, "", "v1", "Secret", "secrets", "secret", &[], true, false, false, &[]),
     row(Kind::ConfigMap, "", "v1", "ConfigMap", "configmaps", "configmap", &["cm"], true, false, false, &[]),
+    row(Kind::ClusterRole, RBAC, "v1", "ClusterRole", "clusterroles", "clusterrole", &[], false, false, false, &[]),
+    row(Kind::Role, RBAC, "v1", "Role", "roles", "role", &[], true, false, false, &[]),
+    row(
+        Kind::ClusterRoleBinding,
+        RBAC,
+        "v1",
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        "clusterrolebinding",
+        &[],
+        false,
+        false,
+        false,
+        &[],
+    ),
+    row(Kind::RoleBinding, RBAC, "v1", "RoleBinding", "rolebindings", "rolebinding", &[], true, false, false, &[]),
     row(Kind::Service, "", "v1", "Service", "services", "service", &["svc"], true, true, false, &["all"]),
     row(Kind::Pod, "", "v1", "Pod", "pods", "pod", &["po"], true, true, true, &["all"]),
     row(Kind::ReplicaSet, "apps", "v1", "ReplicaSet", "replicasets", "replicaset", &["rs"], true, true, true, &["all"]),
@@ -126,6 +149,12 @@ impl Kind {
 
     pub fn name(self) -> &'static str {
         self.info().name
+    }
+
+    /// `pods`, `deployments.apps`: a resource in messages.
+    pub fn qualified(self) -> String {
+        let info = self.info();
+        if info.group.is_empty() { info.plural.to_owned() } else { format!("{}.{}", info.plural, info.group) }
     }
 
     /// `v1` or `group/version`.

@@ -11,6 +11,7 @@
 //! - `event`: occurrences of the same thing as one object
 //! - `rule`: a broken rule and its place, in Kubernetes' words
 //! - `pod_security`: the levels of the Pod Security Standards, as a namespace's labels name them
+//! - `rights`: the language of roles: what a rule allows, and what it covers of another
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
 pub mod custom;
@@ -25,6 +26,7 @@ pub mod ownership;
 pub mod pod;
 pub mod pod_security;
 pub mod quantity;
+pub mod rights;
 mod rule;
 pub mod schema;
 pub mod selector;
@@ -32,7 +34,7 @@ mod source;
 pub mod validate;
 
 pub use key::Key;
-pub use kind::{Kind, KindInfo};
+pub use kind::{Kind, KindInfo, RBAC};
 pub use object::{ApiType, DecodeError, Object, Typed};
 pub use rule::{ErrorReason, Errors, FieldError, Path};
 pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus};

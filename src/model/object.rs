@@ -11,6 +11,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
     node::v1::RuntimeClass,
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::{Serialize, de::DeserializeOwned};
@@ -101,6 +102,10 @@ kinds!(
     ServiceAccount,
     Secret,
     ConfigMap,
+    ClusterRole,
+    Role,
+    ClusterRoleBinding,
+    RoleBinding,
     Service,
     Pod,
     ReplicaSet,

@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, Event, Node, PodSpec, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
@@ -20,6 +21,8 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::ServiceAccount => "Name, Secrets, Age",
         Kind::Secret => "Name, Type, Data, Age",
         Kind::ConfigMap => "Name, Data, Age",
+        Kind::ClusterRole | Kind::Role => "Name, Created At",
+        Kind::ClusterRoleBinding | Kind::RoleBinding => "Name, Role, Age, Users*, Groups*, ServiceAccounts*",
         Kind::Service => "Name, Type, Cluster-IP, External-IP, Port(s), Age, Selector*",
         Kind::Pod => "Name, Ready, Status, Restarts, Age, IP*, Node*, Nominated Node*, Readiness Gates*",
         Kind::ReplicaSet => "Name, Desired, Current, Ready, Age, Containers*, Images*, Selector*",
@@ -53,6 +56,12 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
                 + it.binary_data.as_ref().map_or(0, std::collections::BTreeMap::len);
             vec![name, count.into(), age]
         }
+        Typed::ClusterRole(_) | Typed::Role(_) => {
+            let created = object.meta().creation_timestamp.as_ref().map(|time| time.0.to_string());
+            vec![name, or_none(created.unwrap_or_default())]
+        }
+        Typed::ClusterRoleBinding(it) => binding(name, age, &it.role_ref, it.subjects.as_deref().unwrap_or_default()),
+        Typed::RoleBinding(it) => binding(name, age, &it.role_ref, it.subjects.as_deref().unwrap_or_default()),
         Typed::Service(it) => service(it, name, age),
         Typed::Pod(it) => pod_columns::cells(it, name, age, now),
         Typed::ReplicaSet(it) => replica_set(it, name, age),
@@ -105,6 +114,20 @@ fn node(it: &Node, name: Value, age: Value) -> Vec<Value> {
 
 fn service_account(it: &ServiceAccount, name: Value, age: Value) -> Vec<Value> {
     vec![name, it.secrets.as_ref().map_or(0, Vec::len).into(), age]
+}
+
+fn binding(name: Value, age: Value, role: &RoleRef, subjects: &[Subject]) -> Vec<Value> {
+    let named = |kind: &str| {
+        let of_kind = subjects.iter().filter(|subject| subject.kind == kind);
+        let names: Vec<String> = of_kind
+            .map(|subject| match subject.namespace.as_deref().filter(|_| kind == "ServiceAccount") {
+                Some(namespace) => format!("{namespace}/{}", subject.name),
+                None => subject.name.clone(),
+            })
+            .collect();
+        Value::from(names.join(", "))
+    };
+    vec![name, format!("{}/{}", role.kind, role.name).into(), age, named("User"), named("Group"), named("ServiceAccount")]
 }
 
 fn or_none(text: String) -> Value {

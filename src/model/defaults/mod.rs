@@ -12,9 +12,11 @@ pub use workload::JOB_LABELS;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ClientIPConfig, Namespace, Node, Secret, Service, ServiceSpec, SessionAffinityConfig};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Typed;
+use super::kind::RBAC;
 
 /// The label that carries a namespace's name.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -30,10 +32,13 @@ pub fn apply(object: &mut Typed) {
         Typed::ReplicaSet(it) => workload::replica_set(it),
         Typed::Deployment(it) => workload::deployment(it),
         Typed::Job(it) => workload::job(it),
+        Typed::ClusterRoleBinding(it) => binding(&mut it.subjects, &mut it.role_ref),
+        Typed::RoleBinding(it) => binding(&mut it.subjects, &mut it.role_ref),
         Typed::EndpointSlice(it) => endpoint_slice(it),
         Typed::RuntimeClass(_) | Typed::ServiceAccount(_) | Typed::ConfigMap(_) | Typed::Lease(_) | Typed::Event(_) | Typed::Source(_) => {}
         // `admit` knows its schema.
         Typed::Custom(_) => {}
+        Typed::ClusterRole(_) | Typed::Role(_) => {}
     }
 }
 
@@ -133,6 +138,14 @@ fn addresses(spec: &mut ServiceSpec) {
     if spec.ip_families.as_ref().is_none_or(Vec::is_empty) {
         spec.ip_families = Some(vec!["IPv4".to_owned()]);
     }
+}
+
+/// Users and groups are RBAC's own words, service accounts are objects of the core.
+fn binding(subjects: &mut Option<Vec<Subject>>, role: &mut RoleRef) {
+    for subject in subjects.iter_mut().flatten().filter(|subject| matches!(subject.kind.as_str(), "User" | "Group")) {
+        text(&mut subject.api_group, RBAC);
+    }
+    text(&mut role.api_group, RBAC);
 }
 
 fn endpoint_slice(it: &mut EndpointSlice) {

@@ -34,6 +34,8 @@ pub(super) fn table(kind: Kind) -> Node {
         Kind::ServiceAccount => root.add("", SERVICE_ACCOUNT),
         Kind::Secret => root.add("", SECRET),
         Kind::ConfigMap => root.add("", &[("data.* binaryData.* immutable", Acts)]),
+        Kind::ClusterRole | Kind::Role => role(&mut root, kind),
+        Kind::ClusterRoleBinding | Kind::RoleBinding => root.add("", BINDING),
         Kind::Service => root.add("spec", SERVICE),
         Kind::EndpointSlice => root.add("", ENDPOINT_SLICE),
         Kind::Lease => root.add("spec", LEASE),
@@ -97,6 +99,21 @@ const RUNTIME_CLASS: &[Row] = &[
     ("handler overhead.podFixed.* scheduling.nodeSelector.*", Acts),
     ("scheduling.tolerations[].key scheduling.tolerations[].operator scheduling.tolerations[].value", Acts),
     ("scheduling.tolerations[].effect scheduling.tolerations[].tolerationSeconds", Acts),
+];
+
+/// Only what holds for the whole cluster can gather others.
+fn role(root: &mut Node, kind: Kind) {
+    root.add("rules[]", RULE);
+    if kind == Kind::ClusterRole {
+        root.add("aggregationRule.clusterRoleSelectors[]", SELECTOR);
+    }
+}
+
+const RULE: &[Row] = &[("verbs apiGroups resources resourceNames nonResourceURLs", Acts)];
+
+const BINDING: &[Row] = &[
+    ("subjects[].kind subjects[].apiGroup subjects[].name subjects[].namespace", Acts),
+    ("roleRef.apiGroup roleRef.kind roleRef.name", Acts),
 ];
 
 const SERVICE_ACCOUNT: &[Row] = &[

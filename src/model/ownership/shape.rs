@@ -99,7 +99,7 @@ fn is_atomic_map(kind: Kind, path: &[&str]) -> bool {
         "fieldRef" | "resourceFieldRef" | "configMapKeyRef" | "secretKeyRef" | "fileKeyRef" | "secretRef" => true,
         "imagePullSecrets" => true,
         "requiredDuringSchedulingIgnoredDuringExecution" => path.contains(&"nodeAffinity"),
-        "involvedObject" | "related" | "targetRef" | "claimRef" => true,
+        "involvedObject" | "related" | "targetRef" | "claimRef" | "roleRef" => true,
         _ => false,
     }
 }

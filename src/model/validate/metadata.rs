@@ -27,6 +27,7 @@ fn grammar(kind: Kind) -> fn(&str) -> Wrong {
     match kind {
         Kind::Namespace | Kind::Source => names::dns_label,
         Kind::Service => names::dns_1035_label,
+        Kind::ClusterRole | Kind::Role | Kind::ClusterRoleBinding | Kind::RoleBinding => names::path_segment,
         _ => names::dns_subdomain,
     }
 }

@@ -9,6 +9,7 @@ mod pod;
 mod probe;
 mod projection;
 mod resources;
+mod role;
 mod security;
 mod service;
 mod simple;
@@ -37,6 +38,10 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
         Typed::RuntimeClass(it) => simple::runtime_class(it, &mut errors),
         Typed::Secret(it) => simple::secret(it, &mut errors),
         Typed::ConfigMap(it) => simple::config_map(it, &mut errors),
+        Typed::ClusterRole(it) => role::cluster_role(it, &mut errors),
+        Typed::Role(it) => role::rules(it.rules.as_deref().unwrap_or_default(), true, &mut errors),
+        Typed::ClusterRoleBinding(it) => role::binding(it.subjects.as_deref().unwrap_or_default(), &it.role_ref, false, &mut errors),
+        Typed::RoleBinding(it) => role::binding(it.subjects.as_deref().unwrap_or_default(), &it.role_ref, true, &mut errors),
         Typed::Service(it) => service::service(it, &mut errors),
         Typed::Pod(it) => pod::pod(it, &mut errors),
         Typed::ReplicaSet(it) => workload::replica_set(it, &mut errors),

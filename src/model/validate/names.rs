@@ -41,6 +41,16 @@ pub fn dns_label(text: &str) -> Wrong {
     wrong
 }
 
+/// One segment of a path: names of roles and their bindings.
+pub fn path_segment(text: &str) -> Wrong {
+    let mut wrong = Wrong::new();
+    if matches!(text, "." | "..") {
+        wrong.push(format!("may not be '{text}'"));
+    }
+    wrong.extend(["/", "%"].into_iter().filter(|part| text.contains(part)).map(|part| format!("may not contain '{part}'")));
+    wrong
+}
+
 /// RFC 1123 subdomain: names of most objects.
 pub fn dns_subdomain(text: &str) -> Wrong {
     let mut wrong: Wrong = longer(text, 253).into_iter().collect();

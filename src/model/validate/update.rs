@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, Secret, Service};
 
-use super::{IMMUTABLE, SPEC};
+use super::{IMMUTABLE, SPEC, role};
 use crate::model::Typed;
 use crate::model::rule::{Errors, Path};
 
@@ -36,6 +36,8 @@ pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
         (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) if new.address_type != old.address_type => {
             errors.invalid(&Path::root("addressType"), &new.address_type, IMMUTABLE);
         }
+        (Typed::ClusterRoleBinding(new), Typed::ClusterRoleBinding(old)) => role::role_ref(&new.role_ref, &old.role_ref, errors),
+        (Typed::RoleBinding(new), Typed::RoleBinding(old)) => role::role_ref(&new.role_ref, &old.role_ref, errors),
         _ => {}
     }
 }
