@@ -1,90 +1,181 @@
-//! `kubectl auth can-i` and `whoami`: what the caller may do, and who it is.
+//! Reviews: what somebody may do (`kubectl auth can-i`), and who the caller is (`kubectl auth whoami`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{Request, StatusCode, header};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, ResourceAttributes, SelfSubjectAccessReviewSpec, SubjectAccessReviewSpec,
+};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::authorise::{Attempt, authorise};
+use super::authorise::{Attempt, may_node, rbac};
 use super::fault::Fault;
 use super::render::json_response;
 use super::request::Verb;
 use super::{Identity, ServerState, body};
 use crate::model::Kind;
+use crate::model::rights::{Act, On};
 use crate::store::Snapshot;
 
+/// Of a review.
+const LIMIT: usize = 64 * 1024;
+const AUTHORIZATION: &str = "authorization.k8s.io/v1";
+
 /// `POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews`
-pub async fn review(State(state): State<Arc<ServerState>>, Extension(identity): Extension<Identity>, request: Request<Body>) -> Response {
-    reviewed(&state, &identity, request).await.unwrap_or_else(Fault::into_response)
+pub async fn review_self(State(state): State<Arc<ServerState>>, Extension(who): Extension<Identity>, request: Request<Body>) -> Response {
+    let reviewed = async {
+        let (mut review, asked) = read::<SelfSubjectAccessReviewSpec>("SelfSubjectAccessReview", request).await?;
+        let asked = Asked { resource: asked.resource_attributes, path: asked.non_resource_attributes };
+        review["status"] = judge(&who, &asked, &state.store.snapshot())?;
+        Ok(answer("SelfSubjectAccessReview", AUTHORIZATION, review))
+    };
+    reviewed.await.unwrap_or_else(Fault::into_response)
 }
 
-async fn reviewed(state: &ServerState, identity: &Identity, request: Request<Body>) -> Result<Response, Fault> {
-    let spec = read(request).await?.get_mut("spec").map(Value::take).unwrap_or_default();
-    let asked: SelfSubjectAccessReviewSpec =
-        serde_json::from_value(spec.clone()).map_err(|error| Fault::bad_request(format!("SelfSubjectAccessReview: {error}")))?;
-    let verdict = match (&asked.resource_attributes, &asked.non_resource_attributes) {
-        (Some(resource), None) => may(identity, resource, &state.store.snapshot()),
-        (None, Some(path)) => may_ask(identity, path.path.as_deref().unwrap_or_default()),
-        _ => return Err(Fault::new(422, "Invalid", "spec: exactly one of resourceAttributes and nonResourceAttributes is needed")),
-    };
-    let mut status = json!({"allowed": verdict.is_ok()});
-    if let Err(reason) = verdict {
-        status["reason"] = reason.into();
+/// `POST /apis/authorization.k8s.io/v1/subjectaccessreviews`
+pub async fn review(State(state): State<Arc<ServerState>>, request: Request<Body>) -> Response {
+    reviewed(&state, "SubjectAccessReview", None, request).await.unwrap_or_else(Fault::into_response)
+}
+
+/// `POST /apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews`
+pub async fn review_local(State(state): State<Arc<ServerState>>, Path(namespace): Path<String>, request: Request<Body>) -> Response {
+    reviewed(&state, "LocalSubjectAccessReview", Some(&namespace), request).await.unwrap_or_else(Fault::into_response)
+}
+
+async fn reviewed(state: &ServerState, kind: &'static str, namespace: Option<&str>, request: Request<Body>) -> Result<Response, Fault> {
+    let (mut review, asked) = read::<SubjectAccessReviewSpec>(kind, request).await?;
+    let wrong = |what: &str| Fault::new(422, "Invalid", format!("{kind}.authorization.k8s.io \"\" is invalid: {what}"));
+    let groups = asked.groups.unwrap_or_default();
+    let user = asked.user.unwrap_or_default();
+    if user.is_empty() && groups.is_empty() {
+        return Err(wrong("spec.user: Invalid value: \"\": at least one of user or group must be specified"));
     }
-    let review = json!({
-        "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": spec, "status": status,
-    });
-    Ok(json_response(StatusCode::CREATED, review.to_string()))
+    if let Some(namespace) = namespace {
+        let of = asked.resource_attributes.as_ref().and_then(|it| it.namespace.as_deref()).unwrap_or_default();
+        if asked.non_resource_attributes.is_some() || of != namespace {
+            return Err(wrong("spec.resourceAttributes.namespace: must be the namespace of the request"));
+        }
+    }
+    let who = Identity { user, groups, uid: asked.uid, extra: asked.extra.unwrap_or_default() };
+    let asked = Asked { resource: asked.resource_attributes, path: asked.non_resource_attributes };
+    review["status"] = judge(&who, &asked, &state.store.snapshot())?;
+    Ok(answer(kind, AUTHORIZATION, review))
+}
+
+/// `POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews`: every rule that holds for the caller in a namespace.
+pub async fn rules(State(state): State<Arc<ServerState>>, Extension(who): Extension<Identity>, request: Request<Body>) -> Response {
+    let reviewed = async {
+        let (mut review, asked) = read::<BTreeMap<String, String>>("SelfSubjectRulesReview", request).await?;
+        let namespace = asked.get("namespace").filter(|namespace| !namespace.is_empty());
+        let namespace = namespace.ok_or_else(|| Fault::bad_request("no namespace on request"))?;
+        let snapshot = state.store.snapshot();
+        let held = rbac::held(&who, namespace, &snapshot);
+        let (mut resources, mut paths) = (Vec::new(), Vec::new());
+        for rule in &held.rules {
+            let on_paths = rule.non_resource_urls.as_ref().is_some_and(|urls| !urls.is_empty());
+            if on_paths { &mut paths } else { &mut resources }.push(json!(rule));
+        }
+        // What a node may do with what is its own is no list of rules.
+        let incomplete = who.node_name().is_some() || !held.unknown.is_empty();
+        review["status"] = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
+        if !held.unknown.is_empty() {
+            review["status"]["evaluationError"] = held.unknown.join(", ").into();
+        }
+        Ok(answer("SelfSubjectRulesReview", AUTHORIZATION, review))
+    };
+    reviewed.await.unwrap_or_else(Fault::into_response)
 }
 
 /// `POST /apis/authentication.k8s.io/v1/selfsubjectreviews`
 pub async fn who(Extension(identity): Extension<Identity>) -> Response {
-    let user = json!({"username": identity.user, "groups": identity.groups});
-    let review = json!({
-        "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "status": {"userInfo": user},
-    });
+    answer("SelfSubjectReview", "authentication.k8s.io/v1", json!({"metadata": {}, "status": {"userInfo": user_info(&identity)}}))
+}
+
+/// `authentication.k8s.io/v1 UserInfo`
+pub fn user_info(identity: &Identity) -> Value {
+    let mut user = json!({"username": identity.user, "groups": identity.groups});
+    if let Some(uid) = &identity.uid {
+        user["uid"] = uid.as_str().into();
+    }
+    if !identity.extra.is_empty() {
+        user["extra"] = json!(identity.extra);
+    }
+    user
+}
+
+/// A review with its kind said.
+pub fn answer(kind: &str, version: &str, mut review: Value) -> Response {
+    (review["kind"], review["apiVersion"]) = (kind.into(), version.into());
     json_response(StatusCode::CREATED, review.to_string())
 }
 
-async fn read(request: Request<Body>) -> Result<Value, Fault> {
+/// A review's body, and its spec understood.
+pub async fn read<T: DeserializeOwned>(kind: &str, request: Request<Body>) -> Result<(Value, T), Fault> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let bytes = body::read(request.into_body(), 64 * 1024).await?;
-    body::decode(&content_type, &bytes)?.ok_or_else(|| Fault::bad_request("the request has no body"))
+    let bytes = body::read(request.into_body(), LIMIT).await?;
+    let review = body::decode(&content_type, &bytes)?.filter(Value::is_object);
+    let mut review = review.ok_or_else(|| Fault::bad_request(format!("the request has no {kind}")))?;
+    if !review["metadata"].is_object() {
+        review["metadata"] = json!({});
+    }
+    let spec = match &review["spec"] {
+        Value::Null => json!({}),
+        spec => spec.clone(),
+    };
+    let spec = serde_json::from_value(spec).map_err(|error| Fault::bad_request(format!("{kind}: {error}")))?;
+    Ok((review, spec))
 }
 
-fn may(identity: &Identity, asked: &ResourceAttributes, state: &Snapshot) -> Result<(), String> {
-    if identity.is_admin() {
-        return Ok(());
+/// What a review asks about.
+struct Asked {
+    resource: Option<ResourceAttributes>,
+    path: Option<NonResourceAttributes>,
+}
+
+/// The review's status.
+fn judge(who: &Identity, asked: &Asked, state: &Snapshot) -> Result<Value, Fault> {
+    fn text(field: &Option<String>) -> &str {
+        field.as_deref().unwrap_or_default()
     }
-    let text = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
-    let group = text(&asked.group).unwrap_or_default();
-    let kind = text(&asked.resource).and_then(|plural| {
-        let found = Kind::all().iter().find(|info| info.plural == plural && info.group == group);
-        found.map(|info| info.kind)
-    });
-    let verb = text(&asked.verb).and_then(|word| Verb::of_word(&word));
-    let (Some(kind), Some(verb)) = (kind, verb) else { return Err("a node may not".to_owned()) };
-    let (name, subresource) = (text(&asked.name), text(&asked.subresource));
-    let attempt = Attempt {
-        verb,
-        kind,
-        namespace: asked.namespace.as_deref().unwrap_or_default(),
-        name: name.as_deref(),
-        subresource: subresource.as_deref(),
+    let (act, for_node) = match (&asked.resource, &asked.path) {
+        (Some(it), None) => {
+            let (group, resource, subresource) = (text(&it.group), text(&it.resource), text(&it.subresource));
+            let on = On::Resource { group, resource, subresource, namespace: text(&it.namespace), name: text(&it.name) };
+            (Act { verb: text(&it.verb), on }, attempt(it))
+        }
+        (None, Some(it)) => (Act { verb: text(&it.verb), on: On::Path(text(&it.path)) }, None),
+        _ => return Err(Fault::new(422, "Invalid", "spec: exactly one of resourceAttributes and nonResourceAttributes is needed")),
+    };
+    if for_node.is_some_and(|attempt| may_node(who, &attempt, state)) {
+        return Ok(json!({"allowed": true}));
+    }
+    Ok(match rbac::judge(who, &act, state) {
+        Ok(()) => json!({"allowed": true}),
+        Err(unknown) if unknown.is_empty() => json!({"allowed": false}),
+        Err(unknown) => json!({"allowed": false, "reason": unknown}),
+    })
+}
+
+/// What the node authoriser would be asked.
+fn attempt(asked: &ResourceAttributes) -> Option<Attempt<'_>> {
+    fn text(field: &Option<String>) -> Option<&str> {
+        field.as_deref().filter(|text| !text.is_empty())
+    }
+    let (group, plural) = (text(&asked.group).unwrap_or_default(), text(&asked.resource)?);
+    let info = Kind::all().iter().find(|info| info.plural == plural && info.group == group)?;
+    Some(Attempt {
+        verb: Verb::of_word(text(&asked.verb)?)?,
+        kind: info.kind,
+        namespace: text(&asked.namespace).unwrap_or_default(),
+        name: text(&asked.name),
+        subresource: text(&asked.subresource),
         selected_node: None,
         selected_name: None,
-    };
-    authorise(identity, &attempt, state)
-}
-
-/// Paths beside the objects: what is no secret.
-fn may_ask(identity: &Identity, path: &str) -> Result<(), String> {
-    let open = ["/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz", "/version"];
-    let below = |root: &&str| path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if identity.is_admin() || open.iter().any(below) { Ok(()) } else { Err("a node may not".to_owned()) }
+    })
 }

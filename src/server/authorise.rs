@@ -1,9 +1,12 @@
 //! Who may do what. PURE.
 //!
-//! Two identities: an admin may do everything; a node may read what the pods bound to it refer to and
-//! write its own Node and Lease, those pods' status, and events about itself and them. Everything else is refused.
+//! An admin may do everything. A node may read what the pods bound to it refer to and write its own Node and Lease, those
+//! pods' status, and events about itself and them. Whatever else anybody does, a role that is bound to them allows it.
 
 mod content;
+mod escalation;
+pub mod rbac;
+pub mod roles;
 
 use std::collections::BTreeSet;
 
@@ -13,6 +16,7 @@ pub use content::content;
 
 use super::identity::Identity;
 use super::request::Verb;
+use crate::model::rights::{Act, On};
 use crate::model::{Key, Kind, Object};
 use crate::store::snapshot::Snapshot;
 
@@ -35,26 +39,35 @@ pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// The cluster's settings, which every node reads.
 const SETTINGS: (&str, &str) = ("kube-system", "podbay-cluster");
 
-/// Whether the request may go on. What a node writes is looked at again by [`content`].
+impl<'a> Attempt<'a> {
+    /// In the words of rules.
+    pub fn act(&self) -> Act<'a> {
+        let info = self.kind.info();
+        let on = On::Resource {
+            group: info.group,
+            resource: info.plural,
+            subresource: self.subresource.unwrap_or_default(),
+            namespace: self.namespace,
+            name: self.name.or(self.selected_name).unwrap_or_default(),
+        };
+        Act { verb: self.verb.word(), on }
+    }
+}
+
+/// Whether the request may go on. What is written is looked at again by [`content`].
 ///
 /// # Errors
 /// The sentence for a 403.
 pub fn authorise(identity: &Identity, attempt: &Attempt<'_>, state: &Snapshot) -> Result<(), String> {
-    let allowed = identity.is_admin() || identity.node_name().is_some_and(|node| node_may(node, attempt, state));
-    if allowed { Ok(()) } else { Err(refusal(identity, attempt)) }
+    if may_node(identity, attempt, state) {
+        return Ok(());
+    }
+    rbac::authorise(identity, &attempt.act(), state)
 }
 
-fn refusal(identity: &Identity, attempt: &Attempt<'_>) -> String {
-    let info = attempt.kind.info();
-    let resource = attempt.subresource.map_or_else(|| info.plural.to_owned(), |sub| format!("{}/{sub}", info.plural));
-    let place = match attempt.namespace {
-        "" => "at the cluster scope".to_owned(),
-        namespace => format!("in the namespace \"{namespace}\""),
-    };
-    let subject = attempt.name.map(|name| format!("{} \"{name}\"", super::fault::qualified(attempt.kind)));
-    let subject = subject.unwrap_or_else(|| super::fault::qualified(attempt.kind));
-    let (user, verb, group) = (&identity.user, attempt.verb.word(), info.group);
-    format!("{subject} is forbidden: User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}")
+/// Whether somebody may do this by being a node.
+pub fn may_node(identity: &Identity, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
+    !identity.is_admin() && identity.node_name().is_some_and(|node| node_may(node, attempt, state))
 }
 
 fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {

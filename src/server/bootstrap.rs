@@ -1,9 +1,9 @@
-//! What exists from the start: three namespaces and the cluster's settings.
+//! What exists from the start: three namespaces, the default roles and the cluster's settings.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::authorise::LEASE_NAMESPACE;
+use super::authorise::{LEASE_NAMESPACE, roles};
 use crate::model::{Key, Kind, Object};
 use crate::network::Range;
 use crate::store::{CommitError, Conflict, Precondition, Store, Transaction, Write};
@@ -34,6 +34,11 @@ pub async fn bootstrap(store: &dyn Store, settings: &ClusterSettings) -> Result<
             ignore_conflict(store.commit(Transaction::new("podbay").with(Write::Create(namespace))).await)?;
         }
     }
+    let roles = roles::reconcile(&store.snapshot());
+    if !roles.is_empty() {
+        let written = store.commit(Transaction { writes: roles, ..Transaction::new("podbay") }).await;
+        ignore_conflict(written)?;
+    }
     let data = [
         ("serviceRange", settings.service_range.to_string()),
         ("podRange", settings.pod_range.to_string()),
@@ -57,6 +62,11 @@ pub async fn bootstrap(store: &dyn Store, settings: &ClusterSettings) -> Result<
 fn ignore_conflict(outcome: Result<crate::store::Committed, CommitError>) -> Result<(), CommitError> {
     match outcome {
         Ok(_) | Err(CommitError::Conflict(Conflict::Exists(_))) => Ok(()),
+        // A full disk must not keep the server from starting: deletes free it.
+        Err(CommitError::Full(why)) => {
+            tracing::warn!(why, "what exists from the start could not be written");
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

@@ -21,12 +21,6 @@ pub struct Fault {
     pub details: Value,
 }
 
-/// `pods`, `deployments.apps`: a resource in messages.
-pub fn qualified(kind: Kind) -> String {
-    let info = kind.info();
-    if info.group.is_empty() { info.plural.to_owned() } else { format!("{}.{}", info.plural, info.group) }
-}
-
 /// Fields in conflict, under the managers that own them.
 fn by_manager(conflicts: &[(String, String)]) -> String {
     let mut text = String::new();
@@ -67,6 +61,11 @@ impl Fault {
         Self::new(403, "Forbidden", message)
     }
 
+    /// The same, about an object or all of its kind.
+    pub fn forbidden_object(kind: Kind, name: &str, message: impl Into<String>) -> Self {
+        Self { details: details(kind, name), ..Self::forbidden(message) }
+    }
+
     /// A path nobody serves.
     pub fn no_such_path() -> Self {
         // kubectl looks into the details without asking whether there are any.
@@ -74,7 +73,7 @@ impl Fault {
     }
 
     pub fn not_found(kind: Kind, name: &str) -> Self {
-        let message = format!("{} \"{name}\" not found", qualified(kind));
+        let message = format!("{} \"{name}\" not found", kind.qualified());
         Self { details: details(kind, name), ..Self::new(404, "NotFound", message) }
     }
 
@@ -87,7 +86,7 @@ impl Fault {
     }
 
     pub fn conflict(kind: Kind, name: &str, why: impl std::fmt::Display) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(kind));
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified());
         Self { details: details(kind, name), ..Self::new(409, "Conflict", message) }
     }
 
@@ -188,7 +187,7 @@ impl From<Conflict> for Fault {
     fn from(conflict: Conflict) -> Self {
         match conflict {
             Conflict::Exists(Key { kind, name, .. }) => {
-                let message = format!("{} \"{name}\" already exists", qualified(kind));
+                let message = format!("{} \"{name}\" already exists", kind.qualified());
                 Self { details: details(kind, &name), ..Self::new(409, "AlreadyExists", message) }
             }
             Conflict::NotFound(key) => Self::not_found(key.kind, &key.name),
@@ -206,7 +205,7 @@ impl From<Refused> for Fault {
         match refused {
             Refused::Invalid { key, errors } => Self::invalid(key.kind, &key.name, &errors),
             Refused::Forbidden { key, message } => {
-                let text = format!("{} \"{}\" is forbidden: {message}", qualified(key.kind), key.name);
+                let text = format!("{} \"{}\" is forbidden: {message}", key.kind.qualified(), key.name);
                 Self { details: details(key.kind, &key.name), ..Self::forbidden(text) }
             }
             Refused::NoNamespace(name) => Self::not_found(Kind::Namespace, &name),

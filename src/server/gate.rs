@@ -1,4 +1,4 @@
-//! What every request passes first: who is it, and is that certificate still good?
+//! What every request passes first: who is it, is what proves that still good, and may they ask for this path?
 
 use std::sync::Arc;
 
@@ -8,47 +8,70 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::Request;
 
+use super::authorise::rbac;
 use super::fault::Fault;
-use super::{Identity, ServerState, nodes};
+use super::impersonate::impersonated;
+use super::{Identity, ServerState, nodes, spot};
 use crate::tls::Peer;
 
-/// Paths for those who have no certificate yet.
+/// Paths for those who are nobody yet, whatever the roles say.
 const OPEN: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", "/podbay/v1/join"];
+/// Where nodes renew their certificates: looks itself who asks.
+const RENEW: &str = "/podbay/v1/renew";
 
-/// Puts the [`Identity`] into the request, or answers 401.
+/// Puts the [`Identity`] into the request, or answers 401 or 403.
 pub async fn gate(State(state): State<Arc<ServerState>>, mut request: Request<Body>, next: Next) -> Response {
-    if request.extensions().get::<Identity>().is_none() {
-        match request.extensions().get::<Peer>().map(|peer| identify(&state, peer)) {
-            Some(Ok(identity)) => {
-                request.extensions_mut().insert(identity);
-            }
-            _ if OPEN.contains(&request.uri().path()) => {}
-            Some(Err(fault)) => return fault.into_response(),
-            None => return Fault::unauthorized("Unauthorized: a client certificate is needed").into_response(),
+    let identity = match identify(&state, &request) {
+        Ok(identity) => identity.authenticated(),
+        Err(_) if OPEN.contains(&request.uri().path()) => Identity::anonymous(),
+        Err(fault) => return fault.into_response(),
+    };
+    let identity = match impersonated(&identity, request.headers(), &state.store.snapshot()) {
+        Ok(None) => identity,
+        Ok(Some(other)) => {
+            // What the caller's certificate proves is not what it acts as.
+            request.extensions_mut().remove::<Peer>();
+            other
         }
+        Err(fault) => return fault.into_response(),
+    };
+    if let Err(fault) = may_pass(&state, &identity, &request) {
+        return fault.into_response();
     }
-    let path = request.uri().path();
-    let ours = path.starts_with("/podbay/") || matches!(path, "/apis/podbay.dev/v1/previews" | super::metrics::PATH);
-    let for_nodes = matches!(path, "/podbay/v1/join" | "/podbay/v1/renew");
-    if ours && !for_nodes {
-        match request.extensions().get::<Identity>() {
-            Some(identity) if identity.is_admin() => {}
-            Some(identity) => {
-                return Fault::forbidden(format!("{path} is forbidden: User \"{}\" is no admin", identity.user)).into_response();
-            }
-            None => return Fault::unauthorized("Unauthorized").into_response(),
-        }
-    }
+    request.extensions_mut().insert(identity);
     next.run(request).await
 }
 
+/// Objects are looked at where they are known; everything else here.
+fn may_pass(state: &ServerState, identity: &Identity, request: &Request<Body>) -> Result<(), Fault> {
+    let path = request.uri().path();
+    if OPEN.contains(&path) || path == RENEW {
+        return Ok(());
+    }
+    match spot::act(request.method(), request.uri()) {
+        Some(act) => rbac::authorise(identity, &act, &state.store.snapshot()).map_err(Fault::forbidden),
+        None => Ok(()),
+    }
+}
+
+/// Who asks: as the process, or the certificate says, else nobody.
+fn identify(state: &ServerState, request: &Request<Body>) -> Result<Identity, Fault> {
+    if let Some(identity) = request.extensions().get::<Identity>() {
+        return Ok(identity.clone());
+    }
+    match request.extensions().get::<Peer>() {
+        Some(peer) => certified(state, peer),
+        None => Ok(Identity::anonymous()),
+    }
+}
+
 /// Who a verified certificate stands for, if it is still to be believed.
-fn identify(state: &ServerState, peer: &Peer) -> Result<Identity, Fault> {
+fn certified(state: &ServerState, peer: &Peer) -> Result<Identity, Fault> {
     let now = state.clock.now();
     if now > peer.not_after {
         return Err(Fault::unauthorized(format!("the certificate of {} expired at {}", peer.common_name, peer.not_after)));
     }
-    let identity = Identity { user: peer.common_name.clone(), groups: peer.organisations.clone() };
+    let identity = Identity { user: peer.common_name.clone(), groups: peer.organisations.clone(), ..Identity::default() };
     if let Some(node) = identity.node_name()
         && !nodes::is_accepted(&state.store.snapshot(), node, &peer.serial)
     {

@@ -1,6 +1,6 @@
 //! The Kubernetes REST API over the store.
 //!
-//! - `request`, `select`, `body`, `protobuf` (what is asked), `identity`, `authorise` (by whom, and whether)
+//! - `request`, `select`, `body`, `protobuf` (what is asked), `gate`, `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
 //! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
@@ -29,6 +29,7 @@ mod flow;
 pub mod fullness;
 mod gate;
 pub mod identity;
+mod impersonate;
 pub mod local;
 mod metrics;
 pub mod nodes;
@@ -43,6 +44,7 @@ mod render;
 pub mod request;
 mod scale;
 mod select;
+mod spot;
 mod strict;
 pub mod tokens;
 mod watch;
@@ -143,7 +145,10 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/openapi/v2", get_at(openapi::v2))
         .route("/openapi/v3", get_at(openapi::index))
         .route("/openapi/v3/{*path}", get_at(openapi::document))
-        .route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", post(access::review))
+        .route("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", post(access::review_self))
+        .route("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", post(access::rules))
+        .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(access::review))
+        .route("/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews", post(access::review_local))
         .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(access::who))
         .route("/apis/podbay.dev/v1/previews", post(extras::preview))
         .route("/podbay/v1/snapshot", get_at(extras::snapshot))
@@ -181,8 +186,17 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
         selected_node: selection.field("spec.nodeName"),
         selected_name: selection.field("metadata.name"),
     };
-    authorise::authorise(&call.identity, &attempt, &state.store.snapshot()).map_err(Fault::forbidden)?;
+    let snapshot = state.store.snapshot();
+    let may = |attempt: &authorise::Attempt<'_>| {
+        authorise::authorise(&call.identity, attempt, &snapshot)
+            .map_err(|message| Fault::forbidden_object(attempt.kind, attempt.name.unwrap_or_default(), message))
+    };
+    may(&attempt)?;
     if let Some(stream) = proxy::Stream::of(&call.target) {
+        if call.target.subresource.as_deref() != Some("log") {
+            // A WebSocket begins with GET and does what a POST does.
+            may(&authorise::Attempt { verb: Verb::Create, ..attempt })?;
+        }
         return proxy::forward(state, &call, stream, request).await;
     }
     let peer = request.extensions().get::<crate::tls::Peer>().cloned();

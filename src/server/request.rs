@@ -56,7 +56,7 @@ impl Target {
 }
 
 /// Undoes percent-encoding.
-fn unescape(segment: &str) -> Option<String> {
+pub(super) fn unescape(segment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -81,7 +81,7 @@ async fn without_a_certificate_nothing_but_health_and_joining_answers() {
     let config = Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
     let address = rig.url.trim_start_matches("https://").to_owned();
     for (path, wanted) in
-        [("/healthz", 200), ("/readyz", 200), ("/api/v1/nodes", 401), ("/api", 401), ("/podbay/v1/snapshot", 401), ("/metrics", 401)]
+        [("/healthz", 200), ("/readyz", 200), ("/api/v1/nodes", 403), ("/api", 403), ("/podbay/v1/snapshot", 403), ("/metrics", 403)]
     {
         let request = http::Request::get(path).header("host", &address).body(axum::body::Body::empty()).unwrap();
         let answer = podbay::tls::connect::ask(&address, podbay::tls::SERVER_NAME, Arc::clone(&config), request).await.unwrap();

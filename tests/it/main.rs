@@ -9,6 +9,7 @@ mod join;
 mod kubectl_says;
 mod manifest;
 mod rig;
+mod rights;
 mod scripts;
 mod store_full;
 mod store_kill;

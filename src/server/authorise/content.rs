@@ -1,11 +1,11 @@
-//! What a node may say in what it may write. PURE.
+//! What may be said in what may be written: by nodes of themselves, by anybody of rights. PURE.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 
-use super::node_of;
+use super::{escalation, node_of};
 use crate::model::{Key, Kind, Object};
 use crate::server::identity::Identity;
 use crate::store::snapshot::Snapshot;
@@ -32,7 +32,7 @@ fn reserved_label(name: &str) -> bool {
     !own_label(name) && kubernetes.iter().any(|domain| prefix == *domain || prefix.ends_with(&format!(".{domain}")))
 }
 
-/// Whether the object a node wants to write says only what a node may say.
+/// Whether the object somebody wants to write says only what they may say.
 ///
 /// # Errors
 /// The sentence for a 403.
@@ -46,9 +46,8 @@ pub fn content(
     if identity.is_admin() {
         return Ok(());
     }
-    let Some(node) = identity.node_name() else {
-        return Ok(()); // nobody else passed `authorise`
-    };
+    escalation::check(identity, current, wanted, state)?;
+    let Some(node) = identity.node_name() else { return Ok(()) };
     let key = wanted.key();
     match (key.kind, subresource) {
         (Kind::Node | Kind::Lease, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),

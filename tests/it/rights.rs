@@ -1,0 +1,181 @@
+//! Who may do what, as kubectl sees it: roles and bindings, reviews, acting as others, tokens.
+
+use http::StatusCode;
+use podbay::model::{Key, Kind, Object};
+use podbay::server::{ClusterSettings, Identity, bootstrap};
+use podbay::store::{Precondition, Transaction, Write};
+use serde_json::{Value, json};
+
+use crate::rig::Rig;
+
+async fn says(rig: &Rig, line: &str) -> String {
+    let output = rig.kubectl(line).await;
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_gives_what_it_says_where_it_is_bound() {
+    let rig = Rig::start().await;
+    rig.kubectl_ok("create namespace web").await;
+    let refused = says(&rig, "get pods -n web --as jane").await;
+    let wanted = "Error from server (Forbidden): pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"web\"";
+    assert_eq!(refused.trim(), wanted);
+    rig.kubectl_ok("create role reader -n web --verb=get,list,watch --resource=pods,pods/log").await;
+    rig.kubectl_ok("create rolebinding jane -n web --role=reader --user=jane --serviceaccount=web:bot").await;
+    assert!(says(&rig, "get pods -n web --as jane").await.contains("No resources found"));
+    assert!(says(&rig, "get pods -n web --as system:serviceaccount:web:bot").await.contains("No resources found"));
+    for line in ["get pods --as jane", "get pods -A --as jane", "get secrets -n web --as jane", "delete pod a -n web --as jane"] {
+        assert!(says(&rig, line).await.contains("forbidden: User \"jane\" cannot"), "{line}");
+    }
+    let listed = rig.kubectl_ok("get rolebindings -n web -o wide").await;
+    let words: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["NAME", "ROLE", "AGE", "USERS", "GROUPS", "SERVICEACCOUNTS"]);
+    assert_eq!((words[1][0], words[1][1], words[1][3], words[1][4]), ("jane", "Role/reader", "jane", "web/bot"));
+    assert!(rig.kubectl_ok("get roles -n web").await.starts_with("NAME     CREATED AT\n"));
+    let moved = json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "other"}});
+    let path = "/apis/rbac.authorization.k8s.io/v1/namespaces/web/rolebindings/jane";
+    let (status, answer) = rig.ask("PATCH", path, moved).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer["message"].as_str().unwrap().ends_with(": cannot change roleRef"), "{answer}");
+    rig.kubectl_ok("delete role reader -n web").await;
+    let refused = says(&rig, "get pods -n web --as jane").await;
+    assert!(refused.contains(": RBAC: role.rbac.authorization.k8s.io \"reader\" not found"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_roles_are_refused_in_kubernetes_words() {
+    let rig = Rig::start().await;
+    let path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let bad = json!({"metadata": {"name": "r"}, "rules": [{"verbs": [], "apiGroups": [""], "resources": ["pods"]}, {"verbs": ["get"], "nonResourceURLs": ["/a"]}]});
+    let (status, answer) = rig.ask("POST", &format!("{path}/roles"), bad).await;
+    let causes: Vec<&str> = answer["details"]["causes"].as_array().unwrap().iter().filter_map(|it| it["message"].as_str()).collect();
+    let wanted = [
+        "Required value: verbs must contain at least one value",
+        "Invalid value: [\"/a\"]: namespaced rules cannot apply to non-resource URLs",
+    ];
+    assert_eq!((status, causes), (StatusCode::UNPROCESSABLE_ENTITY, wanted.to_vec()));
+    let bad = json!({"metadata": {"name": "r"}, "subjects": [{"kind": "Robot", "name": "x"}], "roleRef": {"kind": "Pod", "name": "a/b"}});
+    let (status, answer) = rig.ask("POST", &format!("{path}/rolebindings"), bad).await;
+    assert_eq!((status, answer["details"]["causes"].as_array().unwrap().len()), (StatusCode::UNPROCESSABLE_ENTITY, 3), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_grants_more_than_they_have() {
+    let rig = Rig::start().await;
+    rig.kubectl_ok("create rolebinding boss --clusterrole=admin --user=jane").await;
+    rig.kubectl_ok("create role reader --verb=get --resource=pods --as jane").await;
+    rig.kubectl_ok("create rolebinding joe --role=reader --user=joe --as jane").await;
+    rig.kubectl_ok("create rolebinding editor --clusterrole=edit --user=joe --as jane").await;
+    for line in [
+        "create role big --verb=get --resource=runtimeclasses.node.k8s.io --as jane",
+        "create role any --verb=* --resource=pods --as jane",
+        "create rolebinding all --clusterrole=cluster-admin --user=jane --as jane",
+    ] {
+        let refused = says(&rig, line).await;
+        let granting = "user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:";
+        assert!(refused.contains(granting), "{line}: {refused}");
+    }
+    let more = json!({"rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]});
+    let path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/reader";
+    let jane = Identity::new("jane", &[]);
+    let (status, _) = rig.ask_as(&jane, "PATCH", path, "application/merge-patch+json", more).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let same = json!({"metadata": {"labels": {"a": "b"}}});
+    let (status, _) = rig.ask_as(&jane, "PATCH", path, "application/merge-patch+json", same).await;
+    assert_eq!(status, StatusCode::OK, "what grants nothing new is no granting");
+    rig.kubectl_ok("create role binder --verb=bind --resource=clusterroles.rbac.authorization.k8s.io").await;
+    rig.kubectl_ok("create rolebinding binder --role=binder --user=jane").await;
+    rig.kubectl_ok("create rolebinding all --clusterrole=cluster-admin --user=kim --as jane").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_can_ask_what_they_may() {
+    let rig = Rig::start().await;
+    rig.kubectl_ok("create clusterrolebinding viewers --clusterrole=view --group=dev").await;
+    let can = |line: &'static str| {
+        let rig = &rig;
+        async move { says(rig, &format!("auth can-i {line} --as jane --as-group dev")).await.lines().next_back().unwrap_or_default().to_owned() }
+    };
+    for (line, wanted) in [
+        ("list deployments.apps -A", "yes"),
+        ("get pods/log --subresource=log", "yes"),
+        ("get pods --subresource=log", "yes"),
+        ("create pods", "no"),
+        ("get secrets", "no"),
+        ("get /version", "yes"),
+        ("get /metrics", "no"),
+    ] {
+        assert_eq!(can(line).await, wanted, "{line}");
+    }
+    let list = rig.kubectl_ok("auth can-i --list --as jane --as-group dev").await;
+    assert!(list.contains("selfsubjectreviews.authentication.k8s.io") && list.contains("deployments.apps"), "{list}");
+    let who = rig.kubectl_ok("auth whoami --as jane --as-group dev --as-uid 7").await;
+    assert!(who.contains("jane") && who.contains("[dev system:authenticated]") && who.contains('7'), "{who}");
+    let (status, answer) = rig
+        .ask(
+            "POST",
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            json!({"spec": {"user": "x", "groups": ["dev"], "resourceAttributes": {"verb": "get", "resource": "pods"}}}),
+        )
+        .await;
+    assert_eq!((status, &answer["status"]), (StatusCode::CREATED, &json!({"allowed": true})));
+    let path = "/apis/authorization.k8s.io/v1/namespaces/web/localsubjectaccessreviews";
+    let ask =
+        |namespace: &str| json!({"spec": {"user": "x", "resourceAttributes": {"namespace": namespace, "verb": "get", "resource": "pods"}}});
+    assert_eq!(rig.ask("POST", path, ask("web")).await.1["status"]["allowed"], false);
+    assert_eq!(rig.ask("POST", path, ask("other")).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    // Who may not act as others cannot, and reviews of others are not for everybody.
+    let jane = Identity::new("jane", &["dev"]);
+    let review = json!({"spec": {"user": "x", "resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let (status, _) = rig.ask_as(&jane, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", "application/json", review).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let request = http::Request::get("/api/v1/secrets").header("impersonate-user", "root").header("impersonate-group", "system:masters");
+    let response = rig.send(&jane, request.body(String::new()).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let request = http::Request::get("/api/v1/secrets").header("impersonate-group", "system:masters").body(String::new()).unwrap();
+    assert_eq!(rig.send(&Identity::admin(), request).await.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_reconciles_roles() {
+    let rig = Rig::start().await;
+    let role = |verbs: Value| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r", "namespace": "default"}, "rules": [{"verbs": verbs, "apiGroups": [""], "resources": ["pods"]}]});
+    for verbs in [json!(["get"]), json!(["list"])] {
+        std::fs::write(rig.directory.path().join("role.json"), role(verbs).to_string()).unwrap();
+        rig.kubectl_ok("auth reconcile -f role.json").await;
+    }
+    let rules = rig.get("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/r").await["rules"].to_string();
+    assert!(rules.contains("get") && rules.contains("list"), "{rules}");
+}
+
+fn settings() -> ClusterSettings {
+    ClusterSettings { service_range: "10.96.0.0/16".parse().unwrap(), pod_range: "10.80.0.0/16".parse().unwrap(), node_prefix: 24 }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn default_roles_are_kept_as_they_were() {
+    let rig = Rig::start().await;
+    let before = rig.store.snapshot().revision();
+    bootstrap(rig.store.as_ref(), &settings()).await.unwrap();
+    assert_eq!(rig.store.snapshot().revision(), before, "a second start writes nothing");
+    let role = |name: &str| rig.store.snapshot().get(&Key::cluster(Kind::ClusterRole, name)).cloned().unwrap();
+    let rules = |object: &Object| object.value()["rules"].clone();
+    let edit = rules(&role("edit"));
+    for part in ["pods/exec", "deployments", "configmaps", "endpointslices"] {
+        assert!(edit.to_string().contains(part), "{part}: edit gathers its own and those of view");
+    }
+    let (discovery, basic) = (rules(&role("system:discovery")), rules(&role("system:basic-user")));
+    let empty = |name: &str, update: &str| {
+        let changed = role(name).edit(|role: &mut k8s_openapi::api::rbac::v1::ClusterRole| {
+            role.rules = None;
+            let annotations = role.metadata.annotations.get_or_insert_default();
+            annotations.insert("rbac.authorization.kubernetes.io/autoupdate".to_owned(), update.to_owned());
+        });
+        Write::Update(changed.unwrap(), Precondition::exists())
+    };
+    let writes = vec![empty("system:discovery", "true"), empty("system:basic-user", "false")];
+    rig.store.commit(Transaction { writes, ..Transaction::new("test") }).await.unwrap();
+    bootstrap(rig.store.as_ref(), &settings()).await.unwrap();
+    assert_eq!(rules(&role("system:discovery")), discovery);
+    assert_ne!(rules(&role("system:basic-user")), basic, "not where that is not wanted");
+}
