@@ -86,6 +86,9 @@ fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
         (Kind::Secret | Kind::ConfigMap | Kind::ServiceAccount, None) if reads => {
             attempt.name.or(attempt.selected_name).is_some_and(|name| may_read(node, attempt.kind, attempt.namespace, name, state))
         }
+        (Kind::ServiceAccount, Some("token")) if attempt.verb == Verb::Create => {
+            attempt.name.is_some_and(|name| may_read(node, attempt.kind, attempt.namespace, name, state))
+        }
         _ => false,
     }
 }

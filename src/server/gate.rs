@@ -8,11 +8,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::Request;
 
+use super::accounts::check;
+use super::accounts::claims::ISSUER;
 use super::authorise::rbac;
 use super::fault::Fault;
 use super::impersonate::impersonated;
 use super::{Identity, ServerState, nodes, spot};
 use crate::tls::Peer;
+use crate::tls::connection::Trust;
 
 /// Paths for those who are nobody yet, whatever the roles say.
 const OPEN: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", "/podbay/v1/join"];
@@ -54,15 +57,20 @@ fn may_pass(state: &ServerState, identity: &Identity, request: &Request<Body>) -
     }
 }
 
-/// Who asks: as the process, or the certificate says, else nobody.
+/// Who asks: as the process, the certificate or the token says, else nobody.
 fn identify(state: &ServerState, request: &Request<Body>) -> Result<Identity, Fault> {
     if let Some(identity) = request.extensions().get::<Identity>() {
         return Ok(identity.clone());
     }
-    match request.extensions().get::<Peer>() {
-        Some(peer) => certified(state, peer),
-        None => Ok(Identity::anonymous()),
+    if let Some(peer) = request.extensions().get::<Peer>() {
+        return certified(state, peer);
     }
+    let Some(token) = check::bearer(request.headers()) else { return Ok(Identity::anonymous()) };
+    let (identity, _) = check::check(state, token, &[ISSUER]).ok_or_else(|| Fault::unauthorized("Unauthorized"))?;
+    if let Some(trust) = request.extensions().get::<Trust>() {
+        trust.prove(&identity.user);
+    }
+    Ok(identity)
 }
 
 /// Who a verified certificate stands for, if it is still to be believed.

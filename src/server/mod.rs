@@ -1,10 +1,10 @@
 //! The Kubernetes REST API over the store.
 //!
-//! - `request`, `select`, `body`, `protobuf` (what is asked), `gate`, `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
+//! - `request`, `select`, `body`, `protobuf` (what is asked), `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
 //! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
-//! - `access`: what the caller may do, and who it is
+//! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
 //! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, what is written down of it
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `nodes`, `tokens`: joining, renewing, removing
@@ -15,6 +15,7 @@
 //! No kind is known by heart: the registry (`model::kind`) drives paths, verbs and discovery.
 
 mod access;
+mod accounts;
 pub mod age;
 pub mod audit;
 pub mod authorise;
@@ -150,6 +151,9 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(access::review))
         .route("/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews", post(access::review_local))
         .route("/apis/authentication.k8s.io/v1/selfsubjectreviews", post(access::who))
+        .route("/apis/authentication.k8s.io/v1/tokenreviews", post(accounts::check::review))
+        .route(accounts::check::DISCOVERY, get_at(accounts::check::discovery))
+        .route(accounts::check::KEYS, get_at(accounts::check::keys))
         .route("/apis/podbay.dev/v1/previews", post(extras::preview))
         .route("/podbay/v1/snapshot", get_at(extras::snapshot))
         .route("/podbay/v1/tokens", post(tokens::create).get(tokens::list))
@@ -211,6 +215,9 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
         (Verb::Create, None) => write::create(state, &call, &bytes).await,
         (Verb::Create, Some("binding")) if call.target.kind == crate::model::Kind::Pod => delete::bind(state, &call, &bytes).await,
         (Verb::Create, Some("eviction")) if call.target.kind == crate::model::Kind::Pod => delete::evict(state, &call, &bytes).await,
+        (Verb::Create, Some("token")) if call.target.kind == crate::model::Kind::ServiceAccount => {
+            accounts::issue::issue(state, &call, &bytes)
+        }
         (Verb::Create, Some(_)) => Err(Fault::no_such_path()),
         (Verb::Update, _) => write::update(state, &call, &bytes).await,
         (Verb::Patch, _) => patch::patch(state, &call, &bytes).await,

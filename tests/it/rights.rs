@@ -179,3 +179,80 @@ async fn default_roles_are_kept_as_they_were() {
     assert_eq!(rules(&role("system:discovery")), discovery);
     assert_ne!(rules(&role("system:basic-user")), basic, "not where that is not wanted");
 }
+
+/// kubectl with a token and nothing else.
+async fn with_token(rig: &Rig, token: &str, line: &str) -> String {
+    let authority = rig.directory.path().join("ca.pem");
+    std::fs::write(&authority, rig.pki.authority().pem()).unwrap();
+    let name = podbay::tls::SERVER_NAME;
+    let flags = format!(
+        "--kubeconfig=/dev/null --server={} --certificate-authority={} --tls-server-name={name} --token={token}",
+        rig.url,
+        authority.display()
+    );
+    says(rig, &format!("{line} {flags}")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_its_account_until_what_it_is_bound_to_goes() {
+    let rig = Rig::start().await;
+    rig.kubectl_ok("create serviceaccount bot").await;
+    let token = rig.kubectl_ok("create token bot --duration=10m").await.trim().to_owned();
+    let who = with_token(&rig, &token, "auth whoami").await;
+    assert!(who.contains("system:serviceaccount:default:bot") && who.contains("system:serviceaccounts:default"), "{who}");
+    let refused = with_token(&rig, &token, "get pods").await;
+    assert!(refused.contains("User \"system:serviceaccount:default:bot\" cannot list resource \"pods\""), "{refused}");
+    rig.kubectl_ok("create rolebinding bot --clusterrole=view --serviceaccount=default:bot").await;
+    assert!(with_token(&rig, &token, "get pods").await.contains("No resources found"));
+    assert!(with_token(&rig, &token, "get --raw /openid/v1/jwks").await.contains("P-256"));
+    let broken = format!("{}x", &token[..token.len() - 1]);
+    for wrong in ["nonsense", broken.as_str()] {
+        let said = with_token(&rig, wrong, "get pods").await;
+        assert!(said.contains("You must be logged in"), "{wrong}: {said}");
+    }
+    let elsewhere = rig.kubectl_ok("create token bot --audience=vault").await.trim().to_owned();
+    assert!(with_token(&rig, &elsewhere, "get pods").await.contains("You must be logged in"));
+    let review = |audiences: Value| json!({"spec": {"token": elsewhere, "audiences": audiences}});
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let (_, answer) = rig.ask("POST", path, review(json!(["vault"]))).await;
+    assert_eq!((&answer["status"]["authenticated"], &answer["status"]["audiences"]), (&json!(true), &json!(["vault"])), "{answer}");
+    assert_eq!(rig.ask("POST", path, review(json!([]))).await.1["status"]["authenticated"], false);
+    assert!(says(&rig, "create token bot --duration=1m").await.contains("may not specify a duration less than 10 minutes"));
+    assert!(says(&rig, "create token nobody").await.contains("serviceaccounts \"nobody\" not found"));
+
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "bot", "containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(rig.ask("POST", "/api/v1/namespaces/default/pods", pod).await.0, StatusCode::CREATED);
+    let bound = rig.kubectl_ok("create token bot --bound-object-kind=Pod --bound-object-name=p").await.trim().to_owned();
+    assert!(with_token(&rig, &bound, "auth whoami").await.contains("authentication.kubernetes.io/pod-name"));
+    rig.kubectl_ok("delete pod p --now").await;
+    assert!(with_token(&rig, &bound, "get pods").await.contains("You must be logged in"), "the pod is gone");
+    rig.kubectl_ok("delete serviceaccount bot").await;
+    rig.kubectl_ok("create serviceaccount bot").await;
+    assert!(with_token(&rig, &token, "get pods").await.contains("You must be logged in"), "an account made anew is another one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gets_tokens_of_its_own_pods_only() {
+    let rig = Rig::start().await;
+    rig.kubectl_ok("create serviceaccount bot").await;
+    for (name, node) in [("mine", "n1"), ("theirs", "n2")] {
+        let pod = json!({"metadata": {"name": name}, "spec": {"serviceAccountName": "bot", "nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
+        assert_eq!(rig.ask("POST", "/api/v1/namespaces/default/pods", pod).await.0, StatusCode::CREATED);
+    }
+    let ask = |bound: Value| {
+        let rig = &rig;
+        async move {
+            let path = "/api/v1/namespaces/default/serviceaccounts/bot/token";
+            let body = json!({"spec": {"audiences": [], "boundObjectRef": bound}});
+            rig.ask_as(&Identity::node("n1"), "POST", path, "application/json", body).await.0
+        }
+    };
+    assert_eq!(ask(json!({"kind": "Pod", "apiVersion": "v1", "name": "mine"})).await, StatusCode::CREATED);
+    assert_eq!(ask(json!({"kind": "Pod", "apiVersion": "v1", "name": "mine", "uid": "other"})).await, StatusCode::CONFLICT);
+    assert_eq!(ask(json!({"kind": "Pod", "apiVersion": "v1", "name": "theirs"})).await, StatusCode::FORBIDDEN);
+    assert_eq!(ask(json!({"kind": "Pod", "apiVersion": "v1", "name": "none"})).await, StatusCode::NOT_FOUND);
+    assert_eq!(ask(Value::Null).await, StatusCode::FORBIDDEN);
+    let other = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let (status, _) = rig.ask_as(&Identity::node("n1"), "POST", other, "application/json", json!({})).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+}

@@ -1,0 +1,10 @@
+//! Tokens of service accounts: made for who asks (`kubectl create token`), bound to a pod, a Secret or a Node where that
+//! is wanted, and good for as long as the account and what they are bound to are the same objects.
+//!
+//! - `claims` (pure): what a token says, and whether that still holds
+//! - `issue`: `serviceaccounts/NAME/token`
+//! - `check`: who a token stands for; `TokenReview`; the public key for those who look for themselves
+
+pub mod check;
+pub mod claims;
+pub mod issue;
