@@ -15,6 +15,8 @@ use http::{HeaderValue, Request, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::fault::Fault;
+use super::gate::Actor;
+use super::identity::ANONYMOUS;
 use super::request::{Query, Target, Verb};
 use super::{Identity, ServerState};
 
@@ -95,13 +97,18 @@ fn share(user: &str) -> usize {
     usize::try_from(hasher.finish() % SHARES as u64).unwrap_or(0)
 }
 
+/// Who asks: not whom they act as.
+fn caller(extensions: &http::Extensions) -> Option<&Identity> {
+    extensions.get::<Actor>().map(|actor| &actor.0).or_else(|| extensions.get::<Identity>())
+}
+
 /// The index of the caller's class, and its name.
 fn class(identity: Option<&Identity>) -> (usize, &str) {
     match identity {
         Some(identity) if identity.node_name().is_some() => (0, &identity.user),
         Some(identity) if identity.is_admin() => (1, &identity.user),
-        Some(identity) => (2, &identity.user),
-        None => (3, ""),
+        Some(identity) if identity.user != ANONYMOUS => (2, &identity.user),
+        _ => (3, ""),
     }
 }
 
@@ -131,7 +138,7 @@ pub async fn flow(State(state): State<Arc<ServerState>>, request: Request<Body>,
     if EXEMPT.iter().any(|path| request.uri().path().starts_with(path)) {
         return next.run(request).await;
     }
-    let (index, user) = class(request.extensions().get::<Identity>());
+    let (index, user) = class(caller(request.extensions()));
     let seat = state.flow.classes[index].seat(user, width_of(&request, &state)).await;
     if seat.is_none() {
         return busy();

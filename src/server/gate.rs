@@ -22,7 +22,11 @@ const OPEN: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", "/podbay/v
 /// Where nodes renew their certificates: looks itself who asks.
 const RENEW: &str = "/podbay/v1/renew";
 
-/// Puts the [`Identity`] into the request, or answers 401 or 403.
+/// Who acts as the [`Identity`] of a request, where that is somebody else.
+#[derive(Clone)]
+pub struct Actor(pub Identity);
+
+/// Puts the [`Identity`] into the request, or answers 401; 403 for who may not act as somebody else.
 pub async fn gate(State(state): State<Arc<ServerState>>, mut request: Request<Body>, next: Next) -> Response {
     let identity = match identify(&state, &request) {
         Ok(identity) => identity.authenticated(),
@@ -34,18 +38,27 @@ pub async fn gate(State(state): State<Arc<ServerState>>, mut request: Request<Bo
         Ok(Some(other)) => {
             // What the caller's certificate proves is not what it acts as.
             request.extensions_mut().remove::<Peer>();
+            request.extensions_mut().insert(Actor(identity));
             other
         }
         Err(fault) => return fault.into_response(),
     };
-    if let Err(fault) = may_pass(&state, &identity, &request) {
-        return fault.into_response();
-    }
     request.extensions_mut().insert(identity);
     next.run(request).await
 }
 
-/// Objects are looked at where they are known; everything else here.
+/// Answers 403 for what the caller may not. Objects are looked at where they are known; everything else here.
+pub async fn rights(State(state): State<Arc<ServerState>>, request: Request<Body>, next: Next) -> Response {
+    let refused = match request.extensions().get::<Identity>() {
+        Some(identity) => may_pass(&state, identity, &request).err(),
+        None => Some(Fault::unauthorized("Unauthorized")),
+    };
+    match refused {
+        Some(fault) => fault.into_response(),
+        None => next.run(request).await,
+    }
+}
+
 fn may_pass(state: &ServerState, identity: &Identity, request: &Request<Body>) -> Result<(), Fault> {
     let path = request.uri().path();
     if OPEN.contains(&path) || path == RENEW {

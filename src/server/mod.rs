@@ -5,7 +5,8 @@
 //! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
-//! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, what is written down of it
+//! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
+//!   written down of it
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `nodes`, `tokens`: joining, renewing, removing
 //! - `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`: what exists from the start
@@ -162,6 +163,7 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/podbay/v1/renew", post(nodes::renew))
         .route("/podbay/v1/nodes/{name}/remove", post(nodes::remove))
         .fallback(any(objects))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::rights))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), flow::flow))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), audit::audit))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::gate))

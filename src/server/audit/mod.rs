@@ -17,6 +17,8 @@ use http::Request;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::access::user_info;
+use super::gate::Actor;
 use super::request::{Query, Target, Verb};
 use super::{Identity, ServerState};
 use crate::model::Timestamp;
@@ -129,6 +131,7 @@ pub async fn audit(State(state): State<Arc<ServerState>>, request: Request<Body>
 /// A request as it came.
 struct Asked {
     identity: Option<Identity>,
+    actor: Option<Identity>,
     verb: String,
     target: Option<Target>,
     uri: String,
@@ -145,6 +148,7 @@ impl Asked {
         let agent = request.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         Self {
             identity: request.extensions().get::<Identity>().cloned(),
+            actor: request.extensions().get::<Actor>().map(|actor| actor.0.clone()),
             verb: policy::verb_of(verb, request.method()),
             target,
             uri: short(&request.uri().to_string()),
@@ -154,14 +158,20 @@ impl Asked {
     }
 
     fn event(self, code: u16, now: Timestamp) -> Value {
-        let user = self.identity.map(|identity| json!({"username": identity.user, "groups": identity.groups}));
+        let (user, other) = match (self.actor, self.identity) {
+            (None, identity) => (identity, None),
+            (actor, identity) => (actor, identity),
+        };
         let mut event = json!({
             "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": uuid::Uuid::new_v4().to_string(),
             "stage": "ResponseComplete", "requestURI": self.uri, "verb": self.verb,
-            "user": user.unwrap_or_else(|| json!({"username": "system:anonymous", "groups": ["system:unauthenticated"]})),
+            "user": user_info(&user.unwrap_or_else(Identity::anonymous)),
             "responseStatus": {"metadata": {}, "code": code},
             "requestReceivedTimestamp": micros(self.at), "stageTimestamp": micros(now),
         });
+        if let Some(other) = other {
+            event["impersonatedUser"] = user_info(&other);
+        }
         if let Some(agent) = self.agent {
             event["userAgent"] = agent.into();
         }
