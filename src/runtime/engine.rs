@@ -348,10 +348,9 @@ impl Runtime for Engine {
         own.into_iter().chain(self.inner.options.handlers.keys().cloned()).collect()
     }
 
-    async fn features(&self, handler: &str) -> Result<Features, CriError> {
+    async fn features(&self, _handler: &str) -> Result<Features, CriError> {
         let users = blocking(&self.inner, |inner| Ok(inner.users().on_disk.clone())).await;
-        // Another runtime's containers have none.
-        let user_namespaces = matches!(users, Ok(Ok(()))) && !self.inner.options.handlers.contains_key(handler);
+        let user_namespaces = matches!(users, Ok(Ok(())));
         Ok(Features { user_namespaces, recursive_read_only_mounts: true, supplemental_groups_policy: true })
     }
 

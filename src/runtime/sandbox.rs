@@ -92,8 +92,10 @@ impl Inner {
     pub async fn run_sandbox(self: Arc<Self>, config: &PodSandboxConfig) -> Result<String, RuntimeError> {
         check(config)?;
         self.check_handler(&config.runtime_handler)?;
-        if config.users.is_some() && self.options.handlers.contains_key(&config.runtime_handler) {
-            return Err(CriError::Unsupported("a user namespace for a pod that another OCI runtime runs".into()).into());
+        // The pod's processes are in a namespace of the host's user namespace, which nobody in the pod's may enter.
+        if config.users.is_some() && config.share_process_namespace && self.options.handlers.contains_key(&config.runtime_handler) {
+            let what = "a user namespace and a shared process namespace for a pod that another OCI runtime runs";
+            return Err(CriError::Unsupported(what.into()).into());
         }
         if config.users.is_some() {
             blocking(&self, |inner| Ok(inner.users().on_disk.clone()))

@@ -11,6 +11,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Signal, WaitOptions};
 
 use crate::step::{Attempt, carry_out, refuse};
+use crate::users::Users;
 use crate::wire::{Commands, Done, Failed, Response, Started, Step};
 use crate::{socket, sys};
 
@@ -21,13 +22,15 @@ const WORDS: u64 = 4096;
 pub fn attend(
     commands: &Commands,
     steps: &[Step],
+    users: Option<&Users>,
     standard: [BorrowedFd<'_>; 3],
     sync: &std::os::unix::net::UnixStream,
 ) -> Result<std::convert::Infallible, Failed> {
     rustix::process::setsid().attempt(|| "start a session")?;
     sys::reset_signals();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).attempt(|| "tie it to its shim")?;
-    carry_out(steps, None)?;
+    carry_out(steps, users)?;
+    users.map_or(Ok(()), |users| users.hand_over(&standard))?;
     for (target, fd) in (0..).zip(standard) {
         sys::install_standard(fd, target).attempt(|| "install the standard streams")?;
     }

@@ -51,7 +51,7 @@ pub fn run(launch: &Launch, shared_pid: Option<BorrowedFd<'_>>, users: Option<&U
     let join = if launch.new_pid { None } else { shared_pid };
     let standard = [null_in.as_fd(), out.as_fd(), err.as_fd()];
     let born = if let Some(commands) = &launch.commands {
-        delegate(libc::CLONE_NEWNS, commands, &launch.steps, &launch.process, standard)?
+        delegate(libc::CLONE_NEWNS, (commands, &launch.steps), &launch.process, users, standard)?
     } else {
         start(flags, launch, (join, users), standard)?
     };
@@ -85,8 +85,14 @@ fn start(
 }
 
 /// Has another OCI runtime start a process. The child that attends to it stays with us, in our cgroup.
-fn delegate(flags: i32, commands: &Commands, steps: &[Step], process: &Process, standard: [BorrowedFd<'_>; 3]) -> Result<Birth, Failed> {
-    let born = give_birth(flags, &Cgroup::default(), None, process, |sync| delegate::attend(commands, steps, standard, sync))?;
+fn delegate(
+    flags: i32,
+    (commands, steps): (&Commands, &[Step]),
+    process: &Process,
+    users: Option<&Users>,
+    standard: [BorrowedFd<'_>; 3],
+) -> Result<Birth, Failed> {
+    let born = give_birth(flags, &Cgroup::default(), None, process, |sync| delegate::attend(commands, steps, users, standard, sync))?;
     Ok(Birth { delegated: Some(None), ..born })
 }
 
@@ -151,7 +157,7 @@ pub fn exec(exec: &Exec, init: BorrowedFd<'_>, standard: &[OwnedFd], users: Opti
     let fd = |index: usize| standard.get(index).unwrap_or(&null).as_fd();
     let streams = [fd(0), fd(1), fd(2)];
     if let Some(commands) = &exec.commands {
-        return delegate(0, commands, &[], &exec.process, streams);
+        return delegate(0, (commands, &[]), &exec.process, users, streams);
     }
     give_birth(0, &exec.cgroup, Some(init), &exec.process, |sync| {
         enter_cgroup(&exec.cgroup)?;

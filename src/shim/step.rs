@@ -99,6 +99,7 @@ impl Builder<'_> {
             Step::ReadOnly(step) => self.read_only(&step.path),
             Step::Root(root) => self.directory(&root.path),
             Step::Node(node) => self.node(node),
+            Step::MapIds(step) => self.map_ids(&step.path),
             Step::Remount(remount) => self.remount(remount),
             Step::Pivot(_) => self.pivot(),
             Step::Seal(_) => sys::mount_setattr(self.root()?.as_fd(), false, u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), 0)
@@ -131,10 +132,10 @@ impl Builder<'_> {
         self.users.ok_or_else(|| refuse("carry out the plan", "it maps ids, and the pod has no user namespace"))
     }
 
-    /// A layer with the pod's ids: mounted over itself, here where nobody else sees it, as overlayfs wants a mount of the
-    /// namespace it is in.
-    fn mapped_layer(&self, path: &str) -> Result<(), Failed> {
-        let what = || format!("open the layer {path}");
+    /// A layer or a volume with the pod's ids: mounted over itself, here where nobody else sees it, as overlayfs wants a
+    /// mount of the namespace it is in, and other runtimes one that is there.
+    fn map_ids(&self, path: &str) -> Result<(), Failed> {
+        let what = || format!("open {path}");
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = rustix::mount::open_tree(CWD, path, flags).attempt(what)?;
         self.users()?.map(tree.as_fd(), path)?;
@@ -146,7 +147,7 @@ impl Builder<'_> {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &String| rustix::fs::open(path.as_str(), directory, Mode::empty()).attempt(|| format!("open the layer {path}"));
         if overlay.id_mapped {
-            overlay.lower.iter().try_for_each(|path| self.mapped_layer(path))?;
+            overlay.lower.iter().try_for_each(|path| self.map_ids(path))?;
         }
         // Descriptors instead of paths: short whatever the number of layers, and nothing to escape.
         let lower = overlay.lower.iter().map(open).collect::<Result<Vec<_>, _>>()?;

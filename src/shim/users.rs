@@ -161,6 +161,15 @@ impl Users {
 
     /// Goes in for good; `flags`: namespaces to make there.
     pub fn enter(&self, standard: &[BorrowedFd<'_>], flags: CloneFlags) -> Result<(), Failed> {
+        self.hand_over(standard)?;
+        let what = || "enter the user namespace";
+        rustix::thread::move_into_thread_name_spaces(self.namespace.as_fd(), ThreadNameSpaceType::USER).attempt(what)?;
+        become_root()?;
+        unshare(flags).attempt(what)
+    }
+
+    /// Gives its root the streams of a process there.
+    pub fn hand_over(&self, standard: &[BorrowedFd<'_>]) -> Result<(), Failed> {
         let (uid, gid) = self.root()?;
         for fd in standard {
             // A pipe of ours is to be opened by its name (/dev/stdout): somebody in the pod has to own it.
@@ -169,10 +178,7 @@ impl Users {
                 given.attempt(|| "hand the standard streams over")?;
             }
         }
-        let what = || "enter the user namespace";
-        rustix::thread::move_into_thread_name_spaces(self.namespace.as_fd(), ThreadNameSpaceType::USER).attempt(what)?;
-        become_root()?;
-        unshare(flags).attempt(what)
+        Ok(())
     }
 
     /// What this process makes from now on in file systems belongs to that root. It gives up nothing.

@@ -482,6 +482,7 @@ choice! {
         12 Root,
         13 Node,
         14 Remount,
+        15 MapIds,
     }
 }
 
@@ -582,6 +583,11 @@ message! {
         minor: u32,
         uid: u32,
         gid: u32,
+    }
+
+    /// Shows what is at a path of the host with the ids of the pod's user namespace, in this mount namespace.
+    MapIds {
+        path: String,
     }
 
     /// Changes a mount that is there.

@@ -1,6 +1,7 @@
 //! What pods may ask for, one thing after the other, on one host as a user has it: `podbay up` and the real
 //! kubectl, on each runtime. The containers tell of themselves in files of a directory of the host.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Output;
 
@@ -423,16 +424,19 @@ fn users_of_a_pod_are_its_own(place: &Place<'_>) {
         place.try_apply("users-host", &pod("users-host", &OWN_USERS.replace("hostUsers: false", "hostUsers: false\n  hostPID: true")));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("spec.hostPID: Forbidden: when `pod.Spec.HostUsers` is false"), "{said}");
-    let names = ["users-a", "users-b"];
+    // The last one's by another OCI runtime.
+    let names = ["users-a", "users-b", "users-runc"];
     place.pod(names[0], OWN_USERS);
     if !place.below.kind.can(Ability::UserNamespaces) {
         place.told_of(names[0], "FailedCreatePodSandBox", "make a user namespace for the pod: this node's runtime cannot");
         place.pod(names[1], &OWN_USERS.replace("hostUsers: false", "hostUsers: true"));
         place.told_of(names[1], "Failed", "supplementalGroupsPolicy: this node's runtime does not know the policy `Strict`");
-        place.delete(&names);
+        place.delete(&names[..2]);
         return;
     }
     place.pod(names[1], OWN_USERS);
+    place.apply("runc", "apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: other}\nhandler: runc\n");
+    place.pod(names[2], &OWN_USERS.replace("hostUsers: false", "hostUsers: false\n  runtimeClassName: other"));
     let ids = names.map(|name| {
         place.ready(name);
         let script = format!(
@@ -448,7 +452,8 @@ fn users_of_a_pod_are_its_own(place: &Place<'_>) {
         assert_eq!((map[0], map[2]), (0, 65_536), "{told}");
         map[1]
     });
-    assert!(ids[0] != ids[1] && ids.iter().all(|first| *first >= 65_536 && first % 65_536 == 0), "{ids:?}");
+    assert_eq!(BTreeSet::from(ids).len(), ids.len(), "{ids:?}");
+    assert!(ids.iter().all(|first| *first >= 65_536 && first % 65_536 == 0), "{ids:?}");
     place.delete(&names);
 }
 

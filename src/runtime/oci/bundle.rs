@@ -1,11 +1,11 @@
 //! A container's spec as another OCI runtime wants it. PURE.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType,
-    LinuxResources, PosixRlimitBuilder, Process, Spec, UserBuilder,
+    Linux, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace,
+    LinuxNamespaceType, LinuxResources, PosixRlimitBuilder, Process, Spec, UserBuilder,
 };
 
 use super::super::account::Account;
@@ -19,9 +19,17 @@ const VERSION: &str = "1.0.2";
 pub enum BundleError {
     #[error("the pod shares its processes, and its first process is not there")]
     NoFirstProcess,
+    #[error("the pod's user namespace is not there")]
+    NoUsers,
+    #[error("none of {STAGES:?} is a directory that no volume is below")]
+    NoStage,
     #[error(transparent)]
     Spec(#[from] OciSpecError),
 }
+
+/// Where the root of a pod with a user namespace of its own is mounted, for the runtime's eyes alone: its processes reach it
+/// by its path as nobody of the host, and what is below is hidden from them.
+const STAGES: [&str; 4] = ["/mnt", "/media", "/srv", "/opt"];
 
 /// What another runtime has to be told about this host and this pod.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +38,10 @@ pub struct Host {
     pub pod_init: Option<i32>,
     /// Its processes are another container's, which the spec names.
     pub joins_processes: bool,
+    /// The pod's user namespace, as a file.
+    pub users: Option<PathBuf>,
+    /// Which of the stages are directories.
+    pub stages: Vec<PathBuf>,
     pub host_network: bool,
     /// The hard limit of open files: what is above it the kernel refuses to most.
     pub most_files: u64,
@@ -48,6 +60,12 @@ pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, Bund
     spec.set_version(VERSION.to_owned());
     // The pod's UTS namespace has its name already; with the host's it would be the host that is renamed.
     spec.set_hostname(None);
+    if spec.linux().as_ref().is_some_and(has_users) {
+        let stage = stage(&spec, host).ok_or(BundleError::NoStage)?;
+        if let Some(root) = spec.root_mut() {
+            root.set_path(stage);
+        }
+    }
     if let Some(given) = spec.process().clone() {
         spec.set_process(Some(process(given, account, host)?));
     }
@@ -70,6 +88,35 @@ pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, Bund
         }
     }
     Ok(spec)
+}
+
+fn has_users(linux: &Linux) -> bool {
+    linux.namespaces().iter().flatten().any(|one| one.typ() == LinuxNamespaceType::User)
+}
+
+fn stage(spec: &Spec, host: &Host) -> Option<PathBuf> {
+    let sources = || spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref());
+    host.stages.iter().find(|stage| !sources().any(|source| source.starts_with(stage))).cloned()
+}
+
+/// The candidates for it.
+pub fn stages() -> impl Iterator<Item = PathBuf> {
+    STAGES.iter().map(PathBuf::from)
+}
+
+/// The same for the runtime itself: volumes are shown with the pod's ids before it sees them. In a user namespace of the
+/// pod's own nobody allows again what the host's mount of a volume `forbids` (mount_namespaces(7)); runc tries, unless told.
+pub fn as_mounted(mut spec: Spec, forbids: &dyn Fn(&Path) -> Vec<String>) -> Spec {
+    let own_users = spec.linux().as_ref().is_some_and(has_users);
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        mount.set_uid_mappings(None).set_gid_mappings(None);
+        let mut options = mount.options().clone().unwrap_or_default();
+        let source = mount.source().clone().filter(|source| own_users && source.is_absolute());
+        let more = source.map_or_else(Vec::new, |source| forbids(&source));
+        options.extend(more.into_iter().filter(|option| !mount.options().iter().flatten().any(|given| given == option)));
+        mount.set_options(Some(options).filter(|options| !options.is_empty()));
+    }
+    spec
 }
 
 /// Without rules crun writes none, and every device can be opened by a node that is made. The default nodes are added by
@@ -109,6 +156,9 @@ fn joined(mut namespace: LinuxNamespace, host: &Host) -> Result<LinuxNamespace, 
     if namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_some() && !host.joins_processes {
         let init = host.pod_init.ok_or(BundleError::NoFirstProcess)?;
         namespace.set_path(Some(PathBuf::from(format!("/proc/{init}/ns/pid"))));
+    }
+    if namespace.typ() == LinuxNamespaceType::User {
+        namespace.set_path(Some(host.users.clone().ok_or(BundleError::NoUsers)?));
     }
     Ok(namespace)
 }
@@ -184,6 +234,28 @@ mod tests {
         let given = Host { devices: vec![device], ..Host::default() };
         assert_eq!(rules(&given), ([base, vec![(true, b, "r".into())]].concat(), 1));
         assert_eq!(rules(&Host { every_device: true, ..given }), (vec![(true, None, "rwm".into())], 1));
+    }
+
+    #[test]
+    fn a_pods_own_users_are_joined_and_its_root_is_where_they_can_go() {
+        let users = Some(crate::cri::IdRange { host: 131_072, length: 65_536 });
+        let around = Surroundings { shim_pid: 4, files: "/mnt/files".into(), users, ..Surroundings::default() };
+        let host = Host { users: Some("/proc/4/fd/7".into()), stages: stages().take(2).collect(), ..Host::default() };
+        let spec = adapted(&around, &host);
+        let namespaces = spec.linux().clone().unwrap().namespaces().clone().unwrap();
+        let joined = namespaces.iter().find(|one| one.typ() == LinuxNamespaceType::User).and_then(|one| one.path().clone());
+        assert_eq!((joined, spec.root().clone().unwrap().path().clone()), (Some("/proc/4/fd/7".into()), PathBuf::from("/media")));
+        let mapped = |spec: &Spec| spec.mounts().iter().flatten().filter(|mount| mount.uid_mappings().is_some()).count();
+        let forbids = |source: &Path| if source.ends_with("hosts") { vec!["nosuid".to_owned()] } else { Vec::new() };
+        let mounted = as_mounted(spec.clone(), &forbids);
+        assert_eq!((mapped(&spec), mapped(&mounted)), (3, 0), "hosts, hostname, resolv.conf");
+        let more =
+            mounted.mounts().iter().flatten().zip(spec.mounts().iter().flatten()).filter(|(now, then)| now.options() != then.options());
+        let more: Vec<_> = more.map(|(now, _)| (now.destination().clone(), now.options().iter().flatten().last().cloned())).collect();
+        assert_eq!(more, [(PathBuf::from("/etc/hosts"), Some("nosuid".to_owned()))]);
+        for host in [Host { users: None, ..host.clone() }, Host { stages: Vec::new(), ..host }] {
+            assert!(try_adapted(&around, &host).is_err(), "{host:?}");
+        }
     }
 
     #[test]

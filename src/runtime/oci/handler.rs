@@ -17,7 +17,7 @@ use super::super::devices::Node;
 use super::super::engine::Inner;
 use super::super::record::{self, ContainerRecord};
 use super::super::shim::ShimError;
-use super::super::wire::{self, Commands, Launch, MakePrivate, Process, Step};
+use super::super::wire::{self, Commands, Launch, MakePrivate, MapIds, Process, Step};
 use super::super::{RuntimeError, capability, memory, nodes};
 use super::bundle::{self, Host};
 use crate::cri::{CriError, PodSandboxConfig};
@@ -87,7 +87,7 @@ impl Inner {
             std::fs::create_dir_all(dir).map_err(RuntimeError::file("make the directory", dir))?;
         }
         let path = handler.bundle.join("config.json");
-        record::write(&path, &spec).map_err(RuntimeError::file("write", &path))?;
+        record::write(&path, &bundle::as_mounted(spec.clone(), &forbidden)).map_err(RuntimeError::file("write", &path))?;
         Ok(spec)
     }
 
@@ -127,6 +127,16 @@ fn console() -> Vec<String> {
     ["--console-socket", "tty"].map(str::to_owned).to_vec()
 }
 
+/// Each source once, and before what it lies in: that hides it.
+fn mapped(steps: &[Step]) -> Vec<Step> {
+    let source = |step: &Step| match step {
+        Step::OpenTree(tree) if tree.id_mapped => Some(tree.source.clone()),
+        _ => None,
+    };
+    let sources: std::collections::BTreeSet<String> = steps.iter().filter_map(source).collect();
+    sources.into_iter().rev().map(|path| MapIds { path }.into()).collect()
+}
+
 /// To be run with their files in a directory.
 fn commands(all: Vec<Vec<String>>, directory: &Path, tty: bool) -> Commands {
     let console = if tty { text(directory) } else { String::new() };
@@ -141,20 +151,21 @@ impl Handler {
         global.into_iter().chain(verb.iter().copied()).map(str::to_owned).collect()
     }
 
-    /// Our launch, started by the other runtime: of the steps only the root is left, which is mounted where that runtime
-    /// alone sees it.
+    /// Our launch, started by the other runtime: of the steps only the root is left, and what is shown with other ids, which
+    /// are mounted where that runtime alone sees them.
     pub fn launch(&self, ours: Launch) -> Launch {
         let pid_file = self.bundle.join("pid");
         let tty = ours.process.tty;
         let mut create = self.words(&self.bundle, &["create", "--bundle", &text(&self.bundle), "--pid-file", &text(&pid_file)]);
         create.extend(if tty { console() } else { Vec::new() });
         create.push(self.id.clone());
+        let mapped = mapped(&ours.steps);
         let root = ours.steps.into_iter().find(|step| matches!(step, Step::Overlay(_)));
         Launch {
             cgroup: wire::Cgroup::default(),
             new_pid: false,
             new_cgroup_namespace: false,
-            steps: [MakePrivate { let_in: true }.into()].into_iter().chain(root).collect(),
+            steps: [MakePrivate { let_in: true }.into()].into_iter().chain(mapped).chain(root).collect(),
             process: Process { tty, ..Process::default() },
             commands: Some(commands(vec![create, self.words(&self.bundle, &["start", &self.id])], &self.bundle, tty)),
             ..ours
@@ -255,12 +266,28 @@ fn host_of(pod: &PodSandboxConfig, shim_pid: i32) -> Host {
     let own_score = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
     let may_lower = effective.is_some_and(|set| set >> resource & 1 == 1);
     Host {
+        users: pod.users.and_then(|_| users(shim_pid)),
+        stages: bundle::stages().filter(|stage| stage.is_dir()).collect(),
         pod_init: if pod.share_process_namespace && !pod.host_pid { pod_init(shim_pid) } else { None },
         host_network: pod.host_network,
         most_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
         least_oom_score: if may_lower { None } else { own_score },
         ..Host::default()
     }
+}
+
+/// What the mount that a path of the host is on forbids, as options of one.
+fn forbidden(path: &Path) -> Vec<String> {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let set = rustix::fs::statvfs(path).map_or(Flags::empty(), |found| found.f_flag);
+    let all = [(Flags::RDONLY, "ro"), (Flags::NOSUID, "nosuid"), (Flags::NODEV, "nodev"), (Flags::NOEXEC, "noexec")];
+    all.into_iter().filter(|(flag, _)| set.contains(*flag)).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// What the shim holds the pod's user namespace by.
+fn users(shim_pid: i32) -> Option<PathBuf> {
+    let open = std::fs::read_dir(format!("/proc/{shim_pid}/fd")).ok()?.flatten().map(|entry| entry.path());
+    open.into_iter().find(|path| std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("user:[")))
 }
 
 /// The child of the shim that is the first process of the pod's PID namespace.

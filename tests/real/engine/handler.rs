@@ -111,6 +111,21 @@ async fn a_device_made_there_cannot_be_opened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pods_own_users_are_theirs() {
+    for handler in HANDLERS {
+        let house = with_handlers(&format!("{handler}-users"));
+        super::isolation::its_root_is_nobody(open(&house, handler).await, house).await;
+        let house = with_handlers(&format!("{handler}-shared"));
+        let subject = open(&house, handler).await;
+        let users = Some(podbay::cri::IdRange { host: 1_310_720, length: 65_536 });
+        let pod = PodSandboxConfig { users, share_process_namespace: true, ..subject.pod("shared") };
+        let refused = subject.runtime.run_pod_sandbox(&pod).await.unwrap_err().to_string();
+        assert!(refused.contains("a shared process namespace"), "{refused}");
+        house.close(subject).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_cannot_do_it_is_said() {
     for handler in HANDLERS {
         cannot(handler).await;

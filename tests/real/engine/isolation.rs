@@ -29,8 +29,12 @@ fn volume(house: &House, name: &str) -> std::path::PathBuf {
 #[tokio::test]
 async fn root_of_a_pod_with_users_of_its_own_is_nobody_on_the_host() {
     let house = House::new("users");
-    let subject = house.open().await;
-    assert!(subject.runtime.features("").await.unwrap().user_namespaces);
+    its_root_is_nobody(house.open().await, house).await;
+}
+
+/// Of the runtime that the subject names.
+pub(super) async fn its_root_is_nobody(subject: Subject, house: House) {
+    assert!(subject.runtime.features(&subject.handler).await.unwrap().user_namespaces);
     let (mapped, plain) = (volume(&house, "mapped"), volume(&house, "plain"));
     let secret = plain.join("secret");
     std::fs::write(&secret, "of the host\n").unwrap();
