@@ -244,10 +244,15 @@ impl Planner<'_> {
         let grace = match &self.pod.metadata.deletion_timestamp {
             Some(_) => Grace::Until(self.deadline_of_deletion()),
             // What takes too much is not asked for long.
-            None if self.seen.memory.evicted.is_some() => Grace::Seconds(1),
+            None if self.is_evicted() => Grace::Seconds(1),
             None => Grace::Seconds(seconds(self.spec.termination_grace_period_seconds.unwrap_or(30))),
         };
         self.steps.push(Step::StopContainer { name: container.metadata.name.clone(), id: container.id.clone(), grace, reason });
+    }
+
+    /// Or was, as its status says: to an agent that was started since.
+    fn is_evicted(&self) -> bool {
+        self.seen.memory.evicted.is_some() || self.seen.last_status.reason.as_deref() == Some("Evicted")
     }
 
     /// By this node's clock, from when the deletion was first seen here: the server's clock may be another,

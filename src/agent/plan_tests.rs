@@ -672,9 +672,12 @@ fn a_terminal_phase_is_for_ever() {
     let mut seen = with(seen(true), [c("main", 0, "img:1").running()]);
     seen.last_status.phase = Some("Failed".into());
     seen.last_status.reason = Some("Evicted".into());
-    let plan = check(&pod(json!({})), &seen, 5, &["stop main-0 30s Killing"]);
+    // With the grace it had, though this agent has not evicted it.
+    let plan = check(&pod(json!({})), &seen, 5, &["stop main-0 1s Killing"]);
     phase_is(&plan, "Failed");
     assert_eq!(plan.status.reason.as_deref(), Some("Evicted"));
+    seen.last_status.reason = Some("NodeLost".into());
+    check(&pod(json!({})), &seen, 5, &["stop main-0 30s Killing"]);
 }
 
 #[test]

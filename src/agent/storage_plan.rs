@@ -1,6 +1,7 @@
 //! Whether a pod has taken more of the node's disk than it may, in the kubelet's words. PURE.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, Volume};
 
@@ -8,6 +9,10 @@ use crate::model::pod::{all_containers, is_sidecar};
 use crate::model::quantity::Quantity;
 
 const RESOURCE: &str = "ephemeral-storage";
+/// All walks together work one part in so many of the time.
+const SHARE: u32 = 20;
+/// Whoever waited for its disk, and did not work, need not rest for ever.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// What a pod takes on the disk, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +77,12 @@ pub fn excess(spec: &PodSpec, taken: &Taken) -> Option<String> {
         let limit = limit(container).filter(|limit| is_beyond(of(&taken.containers, &container.name), limit))?;
         Some(format!("Container {} exceeded its local ephemeral storage limit \"{limit}\". ", container.name))
     })
+}
+
+/// How long one of so many walks rests after a stretch of work.
+pub fn rest(worked: Duration, walks: usize) -> Duration {
+    let walks = u32::try_from(walks.max(1)).unwrap_or(u32::MAX);
+    worked.saturating_mul(SHARE.saturating_mul(walks) - 1).min(LONGEST_REST)
 }
 
 #[cfg(test)]
@@ -143,5 +154,12 @@ mod tests {
         );
         assert!(limited([None, None], json!([{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}])));
         assert!(limited([None, Some("1Gi")], json!([])));
+    }
+
+    #[test]
+    fn walks_have_a_share_of_the_processor_together() {
+        let milliseconds = |worked, walks| rest(Duration::from_millis(worked), walks).as_millis();
+        assert_eq!([(1, 1), (1, 0), (1, 4), (10, 4), (0, 9)].map(|(worked, walks)| milliseconds(worked, walks)), [19, 19, 79, 790, 0]);
+        assert_eq!([(60_000, 1), (u64::MAX, usize::MAX)].map(|(worked, walks)| milliseconds(worked, walks)), [10_000; 2]);
     }
 }

@@ -141,6 +141,7 @@ fn what_pods_may_ask_for_on(kind: Kind) {
     users_of_a_pod_are_its_own(&place);
     last_words_are_kept(&place);
     ports_of_the_host_lead_to_pods(&place);
+    who_takes_more_of_the_disk_than_it_may_goes(&place);
     place.admin.wait("nothing is left of the pods", || place.below.pods_left().is_empty().then_some(()));
 }
 
@@ -520,4 +521,36 @@ fn ports_of_the_host_lead_to_pods(place: &Place<'_>) {
     assert_eq!(fetch("two", 8088), "second", "the port is the next pod's");
     place.delete(&["second"]);
     assert_eq!(fetch("two", 8088), "");
+}
+
+/// Each has as much as the others, and other bounds.
+const GREEDY: &str = r#"  containers:
+  - {name: main, image: "podbay.local/busybox:test",
+     command: [sh, -c, "head -c 8388608 /dev/zero > /layer; head -c 8388608 /dev/zero > /scratch/file; exec sleep 10000"],
+     resources: {limits: {ephemeral-storage: OWN}}, volumeMounts: [{name: scratch, mountPath: /scratch}]}
+  volumes:
+  - {name: scratch, emptyDir: {sizeLimit: VOLUME}}
+"#;
+
+fn who_takes_more_of_the_disk_than_it_may_goes(place: &Place<'_>) {
+    let cases = [
+        ("modest", "64Mi", "32Mi", ""),
+        ("greedy", "12Mi", "32Mi", "Pod ephemeral local storage usage exceeds the total limit of containers 12Mi. "),
+        ("greedy-volume", "64Mi", "4Mi", "Usage of EmptyDir volume \"scratch\" exceeds the limit \"4Mi\". "),
+    ];
+    for (name, own, volume, _) in cases {
+        place.pod(name, &GREEDY.replace("OWN", own).replace("VOLUME", volume));
+    }
+    for (name, _, _, why) in cases.into_iter().filter(|case| !case.3.is_empty()) {
+        let what = format!("{name} is evicted and has ended");
+        let pod = place.admin.wait(&what, || {
+            let ended = |pod: &Value| !pod["status"]["containerStatuses"][0]["state"]["terminated"].is_null();
+            place.get(name).filter(|pod| pod["status"]["phase"] == "Failed" && ended(pod))
+        });
+        assert_eq!((text(&pod, "/status/reason"), text(&pod, "/status/message")), ("Evicted", why), "{name}");
+        place.told_of(name, "Evicted", why);
+    }
+    let modest = place.ready("modest");
+    assert_eq!(modest["status"]["containerStatuses"][0]["restartCount"], 0);
+    place.delete(&["modest", "greedy", "greedy-volume"]);
 }
