@@ -286,13 +286,16 @@ impl Worker {
     async fn sync_rules(&mut self) -> Result<bool, NetworkError> {
         let of_pods = self.ports.pods().filter_map(|(pod, port)| Some(Published { address: self.ipam.address(pod)?, port: port.clone() }));
         self.wanted.published = of_pods.collect();
-        let mut changed = self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge))?;
-        // After the rules, which guard it.
-        let open = plan::publishes_on_loopback(&self.wanted);
-        if open || self.opened {
-            changed |= host::route_loopback(&self.options.bridge, open);
+        let applied = self.table.apply(plan::ruleset(&self.wanted, &self.options.bridge));
+        // After the rules, which guard it; without them it is closed, who ever opened it for these ports.
+        let wanted = plan::publishes_on_loopback(&self.wanted);
+        let open = wanted && applied.is_ok();
+        let mut changed = false;
+        if wanted || self.opened {
+            changed = host::route_loopback(&self.options.bridge, open);
             self.opened = open;
         }
+        changed |= applied?;
         self.behind = false;
         self.sync_flows().await;
         Ok(changed)

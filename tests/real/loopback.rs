@@ -1,7 +1,10 @@
 //! The host's loopback: ports of the host answer there, and pods get no nearer to it.
 
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use podbay::network::{NodeNetwork, PodNetwork};
 
@@ -67,6 +70,58 @@ async fn a_port_of_the_host_answers_on_its_loopback() {
     open(&node.netns, &node.state).remove_all().await.expect("remove everything");
     assert_eq!(node.netns.state(), before);
     assert!(!node.netns.inside(|| fs::exists("/proc/sys/net/ipv4/conf/podbay0").expect("look")));
+}
+
+/// Somebody else's table of our name, which nft lets nobody change while that one is there (nft(8): `owner`).
+struct Squatter(Child);
+
+impl Squatter {
+    fn in_place_of_ours(node: &Node) -> Self {
+        let child = node.netns.inside(|| {
+            let mut child = Command::new("/usr/sbin/nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("nft");
+            let text = "delete table ip podbay\nadd table ip podbay { flags owner; }\n";
+            child.stdin.as_mut().expect("a pipe").write_all(text.as_bytes()).expect("write");
+            child
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while !node.netns.nft("list ruleset").contains("flags owner") {
+            assert!(Instant::now() < deadline, "nft does not take the table");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Squatter {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[tokio::test]
+async fn without_its_guard_the_loopback_is_closed() {
+    let mut node = Node::new("10.80.1.0/24").await;
+    let pod = node.pod("pod").await;
+    let _server = Server::start(&pod.netns, "pod", 80);
+    let squatter = Squatter::in_place_of_ours(&node);
+    let port = |number| host_port("TCP", None, number, 80);
+    node.network.publish("pod", &[port(12000)]).await.expect_err("the rules are refused");
+    assert_eq!(route_localnet(&node), "0\n", "never opened");
+    drop(squatter);
+    assert!(node.sync().await);
+    assert_eq!((ask(&node.netns, HOME, 12000).is_ok(), route_localnet(&node).as_str()), (true, "1\n"));
+    // The rules that stood are gone, and new ones are refused; to one that was started since, too.
+    let squatter = Squatter::in_place_of_ours(&node);
+    node.network.publish("pod", &[port(12000), port(12001)]).await.expect_err("the rules are refused");
+    assert_eq!(route_localnet(&node), "0\n", "taken back");
+    node.netns.sysctl("net/ipv4/conf/podbay0/route_localnet", "1");
+    let started = open(&node.netns, &node.state);
+    started.sync(&node.wanted).await.expect_err("the rules are refused");
+    assert_eq!(route_localnet(&node), "0\n", "taken back");
+    drop((squatter, started));
+    assert!(node.sync().await);
+    assert_eq!((ask(&node.netns, HOME, 12001).is_ok(), route_localnet(&node).as_str()), (true, "1\n"));
 }
 
 #[tokio::test]

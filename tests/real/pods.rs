@@ -497,16 +497,19 @@ const PORTS: &str = r#"  containers:
      readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}}"#;
 
 fn ports_of_the_host_lead_to_pods(place: &Place<'_>) {
-    let fetch = |from: &str, port: u16| {
+    let fetch_at = |from: &str, address: &str, port: u16| {
         let mut wget = place.admin.hosts.command(from, "busybox");
-        wget.args(["wget", "-q", "-O", "-", &format!("http://10.99.0.1:{port}/")]);
+        wget.args(["wget", "-q", "-O", "-", &format!("http://{address}:{port}/")]);
         String::from_utf8_lossy(&wget.output().unwrap().stdout).trim().to_owned()
     };
+    let fetch = |from: &str, port: u16| fetch_at(from, "10.99.0.1", port);
     place.pod("first", &PORTS.replace("NAME", "first"));
     place.ready("first");
     for from in ["one", "two"] {
         assert_eq!([fetch(from, 8088), fetch(from, 8089)], ["first", "first"], "from host {from}");
     }
+    // Of containerd it is the portmap plugin that sees to it.
+    assert_eq!([fetch_at("one", "127.0.0.1", 8088), fetch_at("one", "127.0.0.1", 8089)], ["first", ""], "on the loopback");
     place.pod("second", &PORTS.replace("NAME", "second"));
     place.told_of("second", "FailedScheduling", "node(s) didn't have free ports for the requested pod ports");
     // Whoever chooses the node itself asks no scheduler; the node says no.
