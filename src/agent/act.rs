@@ -264,7 +264,11 @@ async fn container_config(
 async fn start(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<Effect> {
     let subject = Subject::Container(name.to_owned());
     let has_hook = lifecycle(&scene.pod, name, |lifecycle| lifecycle.post_start.clone()).is_some();
-    match context.runtime.start_container(id).await {
+    let started = async {
+        heed_stop_signal(context, scene, name, id).await?;
+        context.runtime.start_container(id).await
+    };
+    match started.await {
         Ok(()) => {
             tracing::info!(pod = full_name(&scene.pod), container = name, id, "container started");
             context.events.pod(&scene.pod, Some(name), false, "Started", format!("Started container {name}"));
@@ -276,6 +280,17 @@ async fn start(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<Ef
             failure(subject, "RunContainerError", error.to_string())
         }
     }
+}
+
+/// A runtime that takes no notice of a container's stop signal (CRI has it since Kubernetes 1.33) does not tell of it either:
+/// then there is to be no such container. Asked before every start; without an answer none is started.
+async fn heed_stop_signal(context: &Context, scene: &Scene, name: &str, id: &str) -> Result<(), CriError> {
+    let wanted = lifecycle(&scene.pod, name, |lifecycle| lifecycle.stop_signal.clone()).unwrap_or_default();
+    if wanted.is_empty() || !context.runtime.container_status(id).await?.stop_signal.is_empty() {
+        return Ok(());
+    }
+    context.runtime.remove_container(id).await?;
+    Err(CriError::Invalid("stopSignal: this node's runtime takes no notice of it".to_owned()))
 }
 
 fn lifecycle<T>(pod: &Pod, name: &str, pick: impl FnOnce(&k8s_openapi::api::core::v1::Lifecycle) -> Option<T>) -> Option<T> {

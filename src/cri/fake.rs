@@ -40,6 +40,8 @@ pub struct Behaviour {
     pub termination_message: String,
     /// Does not react to the stop signal: ends by SIGKILL (137), at once all the same.
     pub ignores_stop: bool,
+    /// Its runtime takes no notice of the stop signal that it asks for.
+    pub without_stop_signal: bool,
 }
 
 /// The one handler it has beside the usual one.
@@ -75,6 +77,7 @@ struct State {
     exec_answers: BTreeMap<(String, Vec<String>), Result<ExecOutput, CriError>>,
     sandbox_error: Option<String>,
     fails_reopening: bool,
+    status_error: Option<String>,
     unreachable: Option<String>,
     calls: Vec<String>,
     next_id: u64,
@@ -152,6 +155,11 @@ impl FakeRuntime {
     /// From now on logs cannot be opened anew, or can.
     pub fn fail_reopening(&self, fails: bool) {
         self.lock().fails_reopening = fails;
+    }
+
+    /// From now on questions about one container fail with this cause; `None`: work.
+    pub fn fail_container_status(&self, cause: Option<&str>) {
+        self.lock().status_error = cause.map(str::to_owned);
     }
 
     /// From now on every verb fails as unreachable; `None`: works.
@@ -402,7 +410,7 @@ impl Runtime for FakeRuntime {
             annotations: config.annotations.clone(),
             log_path: log_directory.join(&config.log_path),
             mounts: config.mounts.clone(),
-            stop_signal: config.stop_signal.clone(),
+            stop_signal: if behaviour.without_stop_signal { String::new() } else { config.stop_signal.clone() },
             resources: config.resources.clone(),
             user: None,
         };
@@ -483,6 +491,9 @@ impl Runtime for FakeRuntime {
 
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, CriError> {
         let state = self.reach("container_status", id)?;
+        if let Some(cause) = &state.status_error {
+            return Err(CriError::failed(format!("ask for container {id}"), cause));
+        }
         let container = state.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
         Ok(container.status.clone())
     }

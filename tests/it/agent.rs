@@ -357,6 +357,25 @@ async fn what_cannot_start_says_why() {
 }
 
 #[tokio::test]
+async fn nothing_starts_that_would_get_another_signal_than_its_own() {
+    let world = World::started().await;
+    world.runtime.behave("deaf:1", Behaviour { without_stop_signal: true, ..Behaviour::default() });
+    let container = |image: &str| json!([{"name": "main", "image": image, "lifecycle": {"stopSignal": "SIGUSR1"}}]);
+    let spec = |image: &str| json!({"os": {"name": "linux"}, "containers": container(image)});
+    // As long as it is not known it is not started either, though the container is there.
+    world.runtime.fail_container_status(Some("it is away"));
+    world.create("deaf", spec("deaf:1")).await;
+    event(&world, "Failed", "it is away").await;
+    world.pod("deaf", "failing", |pod| waiting(pod) == "RunContainerError").await;
+    assert_eq!((world.started_calls(), world.runtime.list_containers().await.unwrap().len()), (0, 1));
+    world.runtime.fail_container_status(None);
+    event(&world, "Failed", "stopSignal: this node's runtime takes no notice of it").await;
+    assert_eq!(world.started_calls(), 0);
+    world.create("hears", spec("img:1")).await;
+    world.ready("hears").await;
+}
+
+#[tokio::test]
 async fn a_deleted_pod_leaves_nothing() {
     let world = World::started().await;
     world

@@ -89,15 +89,6 @@ impl Shared {
 }
 
 impl Client {
-    /// A runtime that takes no notice of a container's stop signal does not tell of it either: then there is no container.
-    async fn demand_signal(&self, id: String, wanted: &str) -> Result<String, CriError> {
-        if wanted.is_empty() || !self.shared.container(&id).await?.stop_signal.is_empty() {
-            return Ok(id);
-        }
-        self.remove_container(&id).await?;
-        Err(CriError::Invalid("stopSignal: this node's runtime takes no notice of it".to_owned()))
-    }
-
     /// On the wire a group needs a user: where only a group is wanted, the image's.
     async fn complete_user(&self, config: &mut ContainerConfig) -> Result<(), CriError> {
         if lacks_user(&config.security) {
@@ -228,7 +219,7 @@ impl Runtime for Client {
 
     async fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<String, CriError> {
         let attempt = format!("create container {}", config.metadata.name);
-        let (found, stop_signal) = (self.shared.sandbox(sandbox_id).await?, config.stop_signal.clone());
+        let found = self.shared.sandbox(sandbox_id).await?;
         let mut config = self.shared.files.add(&found.id, config).map_err(|cause| CriError::failed(&attempt, cause))?;
         let added = config.mounts.clone();
         let of_pod = self.shared.files.sandbox_config(&found.id).unwrap_or_else(|| wire::PodSandboxConfig {
@@ -244,10 +235,7 @@ impl Runtime for Client {
             };
             Ok(got(&attempt, self.shared.runtime().create_container(request(question)).await)?.container_id)
         };
-        let created = match create.await {
-            Ok(id) => self.demand_signal(id, &stop_signal).await,
-            failed => failed,
-        };
+        let created = create.await;
         // Without an answer it may be there after all: then the file goes with the sandbox.
         if created.as_ref().is_err_and(|error| !matches!(error, CriError::Timeout(_) | CriError::Unreachable(_))) {
             self.shared.files.remove_message(&added);
