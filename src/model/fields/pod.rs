@@ -171,7 +171,7 @@ const CONTAINER: &[Row] = &[
     ("volumeMounts[].name volumeMounts[].mountPath volumeMounts[].readOnly volumeMounts[].subPath volumeMounts[].subPathExpr", Acts),
     ("volumeMounts[].mountPropagation volumeMounts[].recursiveReadOnly", Acts),
     ("volumeMounts[].bindMountOptions", Refused("mount options are not supported yet")),
-    ("volumeDevices", Refused("raw block volumes are not supported yet")),
+    ("volumeDevices", Refused("a raw block volume is one of a PersistentVolume, and these are not served yet")),
 ];
 
 fn host_ip(address: &Value, _: &Value) -> Option<String> {
