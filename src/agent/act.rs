@@ -57,7 +57,7 @@ pub async fn act(context: &Context, scene: &Scene, step: &Step) -> Outcome {
         Step::PrepareVolumes => Ok(prepare_volumes(context, scene).await),
         Step::TearDownVolumes => tear_down(context, scene).await,
         Step::RunSandbox { attempt, after } => Ok(run_sandbox(context, scene, *attempt, after.as_deref()).await),
-        Step::PullImage { container, image, attempt } => Ok(pull::pull(context, scene, container, image, *attempt).await),
+        Step::PullImage { owner, image, attempt } => Ok(pull::pull(context, scene, owner, image, *attempt).await),
         Step::CreateContainer { name, attempt, sandbox, delay } => Ok(create(context, scene, name, (*attempt, *delay), sandbox).await),
         Step::StartContainer { name, id } => Ok(start(context, scene, name, id).await),
         Step::RunHook { name, id } => Ok(post_start(context, scene, name, id).await),

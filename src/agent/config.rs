@@ -10,7 +10,9 @@ use super::dns::{self, NodeDns};
 use super::env::{self, EnvError, Surroundings};
 use super::observed::{CONTAINER_HASH, LABEL_CONTAINER_NAME, LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID, RESTART_DELAY};
 use super::resources::{self, Machine};
-use crate::cri::{ContainerConfig, ContainerMetadata, Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, SecurityContext};
+use crate::cri::{
+    ContainerConfig, ContainerMetadata, ImageVolume, Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, SecurityContext,
+};
 
 /// Names of the agent's files below the data directory.
 #[derive(Clone, Debug)]
@@ -128,7 +130,7 @@ pub struct Parts<'a> {
     pub attempt: u32,
     /// Wait after its end, seconds.
     pub delay: u32,
-    /// Host path of each volume mount, in their order.
+    /// Host path of each volume mount, in their order; of an image the path in it.
     pub mounts: &'a [PathBuf],
     pub security: SecurityContext,
     pub around: &'a Surroundings<'a>,
@@ -185,23 +187,40 @@ fn is_written_by_agent(spec: &PodSpec, name: &str) -> bool {
 fn mounts(spec: &PodSpec, container: &Container, hosts: &[PathBuf], envs: &[(String, String)]) -> Vec<Mount> {
     let pairs = container.volume_mounts.iter().flatten().zip(hosts);
     pairs
-        .map(|(mount, host)| Mount {
-            container_path: absolute(&env::expand_all(std::slice::from_ref(&mount.mount_path), envs).concat()),
-            host_path: host.clone(),
-            readonly: mount.read_only == Some(true) || is_written_by_agent(spec, &mount.name),
-            propagation: match mount.mount_propagation.as_deref() {
-                Some("HostToContainer") => "rslave",
-                Some("Bidirectional") => "rshared",
-                _ => "private",
-            }
-            .to_owned(),
-            // `IfPossible`: the runtime is asked before.
-            recursive_readonly: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
-            flags: Vec::new(),
-            ids: None,
-            image: None,
+        .map(|(mount, path)| {
+            let bound = Mount {
+                container_path: absolute(&env::expand_all(std::slice::from_ref(&mount.mount_path), envs).concat()),
+                host_path: path.clone(),
+                readonly: mount.read_only == Some(true) || is_written_by_agent(spec, &mount.name),
+                propagation: match mount.mount_propagation.as_deref() {
+                    Some("HostToContainer") => "rslave",
+                    Some("Bidirectional") => "rshared",
+                    _ => "private",
+                }
+                .to_owned(),
+                // `IfPossible`: the runtime is asked before.
+                recursive_readonly: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+                flags: Vec::new(),
+                ids: None,
+                image: None,
+            };
+            image_mount(spec, &mount.name, bound)
         })
         .collect()
+}
+
+/// Of an image nothing is ever written, and nothing is ever mounted in it.
+fn image_mount(spec: &PodSpec, volume: &str, bound: Mount) -> Mount {
+    let volume = spec.volumes.iter().flatten().find(|known| known.name == volume);
+    let Some(source) = volume.and_then(|volume| volume.image.as_ref()) else { return bound };
+    let image = ImageVolume { image: text(&source.reference), sub_path: bound.host_path, ..ImageVolume::default() };
+    Mount {
+        container_path: bound.container_path,
+        readonly: true,
+        propagation: "private".to_owned(),
+        image: Some(image),
+        ..Mount::default()
+    }
 }
 
 fn absolute(path: &str) -> PathBuf {
@@ -297,5 +316,18 @@ mod tests {
         let paths = ["/h/c", "/h/s", "/h/e"].map(PathBuf::from);
         let readonly: Vec<bool> = mounts(&spec, &spec.containers[0], &paths, &[]).iter().map(|mount| mount.readonly).collect();
         assert_eq!(readonly, [true, true, false]);
+    }
+
+    #[test]
+    fn an_image_is_mounted_to_be_read() {
+        let spec: PodSpec = serde_json::from_value(json!({"volumes": [{"name": "i", "image": {"reference": "data:1"}}],
+            "containers": [{"name": "main", "volumeMounts": [{"name": "i", "mountPath": "/i", "subPath": "etc", "readOnly": false,
+                "mountPropagation": "HostToContainer"}]}]}))
+        .unwrap();
+        let mounts = mounts(&spec, &spec.containers[0], &["etc".into()], &[]);
+        let image = ImageVolume { image: "data:1".into(), sub_path: "etc".into(), ..ImageVolume::default() };
+        let wanted =
+            Mount { container_path: "/i".into(), readonly: true, propagation: "private".into(), image: Some(image), ..Mount::default() };
+        assert_eq!(mounts, [wanted]);
     }
 }

@@ -87,9 +87,12 @@ impl Progress {
     }
 }
 
-/// Ids of images that some container was made from, whether it runs, has ended or is yet to start.
+/// Ids of images that some container was made from, or mounts, whether it runs, has ended or is yet to start.
 pub fn in_use(images: &[Image], containers: &[ContainerStatus]) -> BTreeSet<String> {
-    let names: BTreeSet<&str> = containers.iter().flat_map(|found| [found.image_id.as_str(), found.image.as_str()]).collect();
+    let mounted = containers.iter().flat_map(|found| &found.mounts).filter_map(|mount| mount.image.as_ref());
+    let mounted = mounted.flat_map(|volume| [volume.id.as_str(), volume.image.as_str()]);
+    let names: BTreeSet<&str> =
+        containers.iter().flat_map(|found| [found.image_id.as_str(), found.image.as_str()]).chain(mounted).collect();
     let used =
         |image: &&Image| std::iter::once(&image.id).chain(&image.tags).chain(&image.digests).any(|name| names.contains(name.as_str()));
     images.iter().filter(used).map(|image| image.id.clone()).collect()
@@ -240,8 +243,13 @@ mod tests {
             user: None,
             stop_signal: String::new(),
         };
-        let images = ["a", "b", "c"].map(image);
-        let containers = [container("whatever", "a"), container("docker.io/library/b:1", "sha256:x")];
-        assert_eq!(in_use(&images, &containers), set(&["a", "b"]));
+        let images = ["a", "b", "c", "d", "e"].map(image);
+        let mut containers = [container("whatever", "a"), container("docker.io/library/b:1", "sha256:x")];
+        let volume = |image: &str, id: &str| crate::cri::Mount {
+            image: Some(crate::cri::ImageVolume { image: image.into(), id: id.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        containers[0].mounts = vec![volume("whatever", "c"), volume("docker.io/library/d:1", "")];
+        assert_eq!(in_use(&images, &containers), set(&["a", "b", "c", "d"]));
     }
 }

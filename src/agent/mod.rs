@@ -6,7 +6,7 @@
 //! - `config`, `env`, `resources`, `security`, `dns`, `auth` (pure): what the runtime is asked for
 //! - `network_plan`, `node_plan` (pure): the cluster's objects as this node's network; this host as a Node
 //! - `options` (pure), `context`: everything host-global; what all parts share
-//! - `pull`: the step that fetches an image; `image_plan` (pure), `image_gc`: which images go when the disk fills up
+//! - `pull_plan` (pure), `pull`: the images that a container needs; the step that fetches one; `image_plan` (pure), `image_gc`: which images go when the disk fills up
 //! - `log_plan` (pure), `log_rotation`: logs of a runtime that does not keep them within their limits
 //! - `storage_plan` (pure), `storage`: pods that take more of the disk than they may
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
@@ -52,6 +52,7 @@ pub mod plan;
 pub mod pods;
 pub mod probe;
 pub mod pull;
+pub mod pull_plan;
 pub mod record;
 pub mod references;
 pub mod registration;

@@ -1,13 +1,13 @@
 //! Reads what is there of one pod. A runtime that does not answer is an error, never "nothing".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
 use super::context::Context;
 use super::node_api::logs;
 use super::observed::{self, ObservedPod, VolumeState};
-use super::volume;
+use super::{pull_plan, volume};
 use crate::cri::{ContainerStatus, CriError};
 use crate::model::pod as model;
 
@@ -25,14 +25,7 @@ pub async fn observe(context: &Context, pod: &Pod, volumes_ready: bool) -> Resul
         explain_end(pod, container);
     }
     let mut images = BTreeSet::new();
-    let names: BTreeMap<String, ()> = pod
-        .spec
-        .iter()
-        .flat_map(model::all_containers)
-        .filter(|container| !settled(container, &containers))
-        .filter_map(|container| Some((container.image.clone()?, ())))
-        .collect();
-    for image in names.into_keys() {
+    for image in images_needed(pod, &containers) {
         if context.images.image_status(&image).await?.is_some() {
             images.insert(image);
         }
@@ -45,6 +38,12 @@ pub async fn observe(context: &Context, pod: &Pod, volumes_ready: bool) -> Resul
     let version = context.runtime.version();
     let scheme = version.split_once("://").map_or("", |(scheme, _)| scheme).to_owned();
     Ok(ObservedPod { sandboxes, containers, images, volumes, host_ips: context.host_ips(), scheme, ..ObservedPod::default() })
+}
+
+fn images_needed(pod: &Pod, all: &[ContainerStatus]) -> BTreeSet<String> {
+    let Some(spec) = &pod.spec else { return BTreeSet::new() };
+    let open = model::all_containers(spec).filter(|container| !settled(container, all));
+    open.flat_map(|container| pull_plan::needed(spec, container)).map(|needed| needed.image.to_owned()).collect()
 }
 
 /// A running container needs no image for now: nobody is asked.

@@ -60,7 +60,7 @@ pub enum VolumeState {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub failures: BTreeMap<Subject, Failure>,
-    /// (container, attempt) whose image was pulled for `imagePullPolicy: Always`.
+    /// (owner, attempt) whose image was pulled for a pull policy `Always`.
     pub pulled: BTreeSet<(String, u32)>,
     /// By container id. No entry: a container from before this process, whose hook is done.
     pub hooks: BTreeMap<String, Hook>,
@@ -77,7 +77,7 @@ pub struct Memory {
 pub enum Subject {
     Volumes,
     Sandbox,
-    /// The image of this container.
+    /// The image of this container or volume, as `pull_plan` calls its owner.
     Image(String),
     /// Creating or starting this container.
     Container(String),

@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 use super::backoff;
 use super::observed::{Hook, ObservedPod, Subject, VolumeState, exit_code, has_ended, is_running};
+use super::pull_plan::{self, Needed};
 use super::status;
 use crate::cri::{ContainerState, ContainerStatus, SandboxState};
 use crate::model::{Key, Kind, Timestamp, pod as model};
@@ -41,7 +42,8 @@ pub enum Step {
         after: Option<String>,
     },
     PullImage {
-        container: String,
+        /// As [`pull_plan::Needed`] has it.
+        owner: String,
         image: String,
         attempt: u32,
     },
@@ -400,7 +402,7 @@ impl Planner<'_> {
             return;
         }
         let attempt = self.next_attempt(name, dead);
-        if self.volumes_ready() && self.image_ready(container, attempt) && self.may_try(&Subject::Container(name.clone())) {
+        if self.volumes_ready() && self.images_ready(container, attempt) && self.may_try(&Subject::Container(name.clone())) {
             let delay = restart.map_or(0, |restart| restart.next);
             self.steps.push(Step::CreateContainer { name: name.clone(), attempt, sandbox: sandbox.to_owned(), delay });
         }
@@ -426,22 +428,28 @@ impl Planner<'_> {
         false
     }
 
-    fn image_ready(&mut self, container: &Container, attempt: u32) -> bool {
-        let image = container.image.clone().unwrap_or_default();
-        let present = self.seen.images.contains(&image);
-        let pulled = self.seen.memory.pulled.contains(&(container.name.clone(), attempt));
-        match pull_policy(container) {
+    /// All that are missing are fetched side by side.
+    fn images_ready(&mut self, container: &Container, attempt: u32) -> bool {
+        let spec = self.spec;
+        pull_plan::needed(spec, container).into_iter().map(|needed| self.image_ready(needed, attempt)).fold(true, |all, one| all && one)
+    }
+
+    fn image_ready(&mut self, needed: Needed<'_>, attempt: u32) -> bool {
+        let Needed { owner, image, policy } = needed;
+        let present = self.seen.images.contains(image);
+        match policy {
             "Never" if !present => {
                 self.wait("ErrImageNeverPull", &format!("image {image} is not present and the pull policy is Never"));
                 self.look_again(later(self.now, i64::from(backoff::FIRST)));
                 false
             }
             "Never" => true,
-            "Always" if present && pulled => true,
+            "Always" if present && self.seen.memory.pulled.contains(&(owner.clone(), attempt)) => true,
             "IfNotPresent" if present => true,
             _ => {
-                if self.may_try(&Subject::Image(container.name.clone())) {
-                    self.steps.push(Step::PullImage { container: container.name.clone(), image, attempt });
+                let step = Step::PullImage { owner: owner.clone(), image: image.to_owned(), attempt };
+                if !self.steps.contains(&step) && self.may_try(&Subject::Image(owner)) {
+                    self.steps.push(step);
                 }
                 false
             }
@@ -497,17 +505,6 @@ impl Planner<'_> {
     }
 }
 
-/// `imagePullPolicy` with its default.
-pub fn pull_policy(container: &Container) -> &str {
-    if let Some(policy) = container.image_pull_policy.as_deref().filter(|policy| !policy.is_empty()) {
-        return policy;
-    }
-    let image = container.image.as_deref().unwrap_or_default();
-    let name = image.rsplit('/').next().unwrap_or(image);
-    let latest = !image.contains('@') && (!name.contains(':') || name.ends_with(":latest"));
-    if latest { "Always" } else { "IfNotPresent" }
-}
-
 fn seconds(value: i64) -> u32 {
     u32::try_from(value.max(0)).unwrap_or(u32::MAX)
 }
@@ -527,7 +524,7 @@ impl Step {
         match self {
             Step::PrepareVolumes | Step::TearDownVolumes => "volumes".to_owned(),
             Step::RunSandbox { .. } => "sandbox".to_owned(),
-            Step::PullImage { container, .. } => format!("pull {container}"),
+            Step::PullImage { owner, .. } => format!("pull {owner}"),
             Step::CreateContainer { name, .. } | Step::StartContainer { name, .. } => container_subject(name),
             Step::RunHook { id, .. } => format!("hook {id}"),
             // A shorter grace is new work beside the stop under way.

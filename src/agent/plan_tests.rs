@@ -10,6 +10,9 @@ use super::*;
 use crate::agent::observed::{CONTAINER_HASH, Failure, ProbeView, RESTART_DELAY};
 use crate::cri::{ContainerMetadata, PodSandbox, PodSandboxMetadata};
 
+#[path = "plan_image_tests.rs"]
+mod images;
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_800_000_000 + seconds)
 }
@@ -131,7 +134,7 @@ fn short(plan: &PodPlan) -> Vec<String> {
             Step::RunSandbox { attempt, after } => {
                 format!("sandbox {attempt}{}", after.as_ref().map(|s| format!(" after {s}")).unwrap_or_default())
             }
-            Step::PullImage { container, image, attempt } => format!("pull {image} for {container}#{attempt}"),
+            Step::PullImage { owner, image, attempt } => format!("pull {image} for {owner}#{attempt}"),
             Step::CreateContainer { name, attempt, sandbox, delay } => format!("create {name}#{attempt} {sandbox} +{delay}"),
             Step::StartContainer { id, .. } => format!("start {id}"),
             Step::RunHook { id, .. } => format!("hook {id}"),
@@ -226,38 +229,6 @@ fn a_pod_on_the_hosts_network_has_the_hosts_address() {
     seen.sandboxes[0].ips.clear();
     let plan = check(&pod(json!({"hostNetwork": true})), &seen, 2, &[]);
     assert_eq!(plan.status.pod_ip.as_deref(), Some("192.0.2.1"));
-}
-
-#[test]
-fn pull_policies() {
-    let none = || ObservedPod { images: Default::default(), ..seen(true) };
-    let table: Vec<(&str, Value, bool, &[&str])> = vec![
-        ("img:1", json!(null), true, &["create main#0 s0 +0"]),
-        ("img:1", json!(null), false, &["pull img:1 for main#0"]),
-        ("img", json!(null), true, &["pull img for main#0"]),
-        ("img:latest", json!(null), true, &["pull img:latest for main#0"]),
-        ("localhost:5000/img", json!(null), true, &["pull localhost:5000/img for main#0"]),
-        ("img@sha256:ab", json!(null), true, &["create main#0 s0 +0"]),
-        ("img:1", json!("Always"), true, &["pull img:1 for main#0"]),
-        ("img:1", json!("Never"), true, &["create main#0 s0 +0"]),
-        ("img:1", json!("Never"), false, &[]),
-    ];
-    for (image, policy, present, want) in table {
-        let pod = pod(json!({"containers": [{"name": "main", "image": image, "imagePullPolicy": policy}]}));
-        let mut seen = none();
-        if present {
-            seen.images.insert(image.to_owned());
-        }
-        let got = plan(&pod, false, &seen, at(0));
-        assert_eq!(short(&got), want, "{image} {policy} {present}");
-        if want.is_empty() {
-            assert_eq!(state(&got.status, "main"), "waiting ErrImageNeverPull");
-        }
-    }
-    let pod = pod(json!({"containers": [{"name": "main", "image": "img:1", "imagePullPolicy": "Always"}]}));
-    let mut pulled = seen(true);
-    pulled.memory.pulled.insert(("main".into(), 0));
-    check(&pod, &pulled, 0, &["create main#0 s0 +0"]);
 }
 
 #[test]

@@ -8,21 +8,21 @@ use super::act::{Effect, Scene, failure};
 use super::auth::{self, Found};
 use super::context::Context;
 use super::observed::Subject;
-use super::plan::pull_policy;
+use super::pull_plan;
 use super::volume::plan::Names;
 use crate::cri::CriError;
-use crate::model::pod as model;
 
 /// How often a long pull says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
-/// Pulls an image for a container of the pod.
-pub(super) async fn pull(context: &Context, scene: &Scene, container: &str, image: &str, attempt: u32) -> Vec<Effect> {
-    let subject = Subject::Image(container.to_owned());
-    let tell = |warning, reason: &str, message: String| context.events.pod(&scene.pod, Some(container), warning, reason, message);
+/// Pulls an image for a container of the pod, or for a volume.
+pub(super) async fn pull(context: &Context, scene: &Scene, owner: &str, image: &str, attempt: u32) -> Vec<Effect> {
+    let subject = Subject::Image(owner.to_owned());
+    let about = pull_plan::container_of(owner);
+    let tell = |warning, reason: &str, message: String| context.events.pod(&scene.pod, about, warning, reason, message);
     let waiting = Instant::now();
     let Ok(_turn) = context.pulls.acquire().await else { return Vec::new() };
-    if came_meanwhile(context, scene, container, image).await {
+    if came_meanwhile(context, scene, owner, image).await {
         tell(false, "Pulled", format!("Container image \"{image}\" already present on machine"));
         return vec![Effect::Clear(subject)];
     }
@@ -56,7 +56,7 @@ pub(super) async fn pull(context: &Context, scene: &Scene, container: &str, imag
             let text =
                 format!("Successfully pulled image \"{image}\" in {took} ({with_wait} including waiting). Image size: {size} bytes.");
             tell(false, "Pulled", text);
-            vec![Effect::Clear(subject), Effect::Pulled(container.to_owned(), attempt)]
+            vec![Effect::Clear(subject), Effect::Pulled(owner.to_owned(), attempt)]
         }
         Err(error) => {
             let reason = if matches!(error, CriError::Invalid(_)) { "InvalidImageName" } else { "ErrImagePull" };
@@ -68,9 +68,9 @@ pub(super) async fn pull(context: &Context, scene: &Scene, container: &str, imag
 }
 
 /// Whether another pod's pull, which this one waited for, was enough.
-async fn came_meanwhile(context: &Context, scene: &Scene, container: &str, image: &str) -> bool {
-    let spec = scene.pod.spec.as_ref();
-    let always = spec.and_then(|spec| model::container(spec, container)).is_none_or(|container| pull_policy(container) == "Always");
+async fn came_meanwhile(context: &Context, scene: &Scene, owner: &str, image: &str) -> bool {
+    let policy = scene.pod.spec.as_ref().and_then(|spec| pull_plan::policy_of(spec, owner));
+    let always = policy.is_none_or(|policy| policy == "Always");
     !always && matches!(context.images.image_status(image).await, Ok(Some(_)))
 }
 

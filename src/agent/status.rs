@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::backoff;
 use super::observed::{Failure, Hook, ObservedPod, Subject, exit_code, has_ended, is_running};
-use super::plan::{Terminal, pull_policy};
+use super::plan::Terminal;
+use super::pull_plan::{self, Needed};
 use crate::cri::{ContainerState, ContainerStatus};
 use crate::model::{Timestamp, pod as model};
 
@@ -198,13 +199,14 @@ impl View<'_> {
 
     /// The failure that keeps the container from being made.
     fn failing(&self, container: &Container) -> Option<State> {
-        let image = container.image.clone().unwrap_or_default();
-        if pull_policy(container) == "Never" && !self.seen.images.contains(&image) && self.seen.ready_sandbox().is_some() {
-            let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-            return Some(waiting("ErrImageNeverPull", &message));
-        }
-        if let Some(failure) = self.seen.failure(&Subject::Image(container.name.clone())) {
-            return Some(pull_failure(failure, &image, self.now));
+        for Needed { owner, image, policy } in pull_plan::needed(self.spec, container) {
+            if policy == "Never" && !self.seen.images.contains(image) && self.seen.ready_sandbox().is_some() {
+                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                return Some(waiting("ErrImageNeverPull", &message));
+            }
+            if let Some(failure) = self.seen.failure(&Subject::Image(owner)) {
+                return Some(pull_failure(failure, image, self.now));
+            }
         }
         self.seen.failure(&Subject::Container(container.name.clone())).map(|failure| waiting(&failure.reason, &failure.message))
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod, PodStatus};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -299,7 +299,7 @@ impl Worker {
         let mut told = BTreeSet::new();
         for status in statuses {
             let Some(waiting) = status.state.as_ref().and_then(|state| state.waiting.as_ref()) else { continue };
-            let Some((warning, reason, message)) = event_of_wait(status, waiting.reason.as_deref().unwrap_or_default()) else { continue };
+            let Some((warning, reason, message)) = event_of_wait(&status.name, waiting) else { continue };
             let id = status.container_id.clone().unwrap_or_default();
             let key = format!("{} {reason} {id}", status.name);
             if !self.told_waits.contains(&key) {
@@ -456,13 +456,10 @@ impl Worker {
 }
 
 /// Whether it is a warning, its reason and its message, in the kubelet's words.
-fn event_of_wait(status: &ContainerStatus, reason: &str) -> Option<(bool, &'static str, String)> {
-    let image = &status.image;
-    match reason {
-        "CrashLoopBackOff" => Some((true, "BackOff", format!("Back-off restarting failed container {}", status.name))),
-        "ErrImageNeverPull" => {
-            Some((true, "ErrImageNeverPull", format!("Container image \"{image}\" is not present with pull policy of Never")))
-        }
+fn event_of_wait(container: &str, waiting: &ContainerStateWaiting) -> Option<(bool, &'static str, String)> {
+    match waiting.reason.as_deref()? {
+        "CrashLoopBackOff" => Some((true, "BackOff", format!("Back-off restarting failed container {container}"))),
+        "ErrImageNeverPull" => Some((true, "ErrImageNeverPull", waiting.message.clone().unwrap_or_default())),
         _ => None,
     }
 }

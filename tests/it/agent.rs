@@ -647,6 +647,34 @@ async fn pull_secrets_are_tried_until_one_is_taken() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_mounted_is_pulled_as_its_pods_own() {
+    let world = World::started().await;
+    let image = "registry.test/data:1";
+    world.images.demand(image, "right");
+    pull_secret(&world, "b", "kubernetes.io/dockerconfigjson", "right").await;
+    let mount = |path: &str, sub: &str| json!({"name": "data", "mountPath": path, "subPathExpr": sub});
+    let pod = |secrets: Value, sub: &str| {
+        json!({"imagePullSecrets": secrets, "volumes": [{"name": "data", "image": {"reference": image}}],
+            "containers": [{"name": "main", "image": "img:1", "env": [{"name": "PART", "value": "etc"}, {"name": "OUT", "value": "../x"}],
+                "volumeMounts": [mount("/all", ""), mount("/part", sub)]}]})
+    };
+    world.create("denied", pod(json!([]), "")).await;
+    world.pod("denied", "without its image", |pod| matches!(waiting(pod).as_str(), "ErrImagePull" | "ImagePullBackOff")).await;
+    event(&world, "Failed", "Failed to pull image \"registry.test/data:1\"").await;
+    world.create("served", pod(json!([{"name": "b"}]), "$(PART)")).await;
+    world.ready("served").await;
+    event(&world, "Pulled", "Successfully pulled image \"registry.test/data:1\"").await;
+    let made = world.runtime.configs().into_values().next().unwrap().mounts;
+    let parts: Vec<_> = made.iter().filter_map(|mount| Some((mount.readonly, mount.image.as_ref()?))).collect();
+    assert_eq!(
+        parts.iter().map(|(only, volume)| (*only, volume.image.as_str(), volume.sub_path.to_str().unwrap())).collect::<Vec<_>>(),
+        [(true, image, ""), (true, image, "etc")]
+    );
+    world.create("out", pod(json!([]), "$(OUT)")).await;
+    event(&world, "Failed", "subPath \"../x\" is not valid").await;
+}
+
+#[tokio::test]
 async fn pods_of_one_image_share_its_pull() {
     let world = World::started().await;
     let same = || json!({"containers": [{"name": "main", "image": "same:1"}]});

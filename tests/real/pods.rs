@@ -141,6 +141,7 @@ fn what_pods_may_ask_for_on(kind: Kind) {
     users_of_a_pod_are_its_own(&place);
     last_words_are_kept(&place);
     ports_of_the_host_lead_to_pods(&place);
+    images_are_volumes(&place);
     who_takes_more_of_the_disk_than_it_may_goes(&place);
     place.admin.wait("nothing is left of the pods", || place.below.pods_left().is_empty().then_some(()));
 }
@@ -524,6 +525,34 @@ fn ports_of_the_host_lead_to_pods(place: &Place<'_>) {
     assert_eq!(fetch("two", 8088), "second", "the port is the next pod's");
     place.delete(&["second"]);
     assert_eq!(fetch("two", 8088), "");
+}
+
+const WITH_IMAGE: &str = r#"  containers:
+  - {name: main, image: "podbay.local/busybox:test", command: [sleep, "10000"],
+     volumeMounts: [{name: data, mountPath: /data}, {name: data, mountPath: /part, subPath: SUB}]}
+  volumes:
+  - {name: data, image: {reference: "REFERENCE", pullPolicy: POLICY}}
+"#;
+
+fn images_are_volumes(place: &Place<'_>) {
+    let with = |name: &str, reference: &str, policy: &str, sub: &str| {
+        place.pod(name, &WITH_IMAGE.replace("REFERENCE", reference).replace("POLICY", policy).replace("SUB", sub));
+    };
+    with("with-none", "podbay.local/no-such:1", "Never", "etc");
+    place.told_of("with-none", "ErrImageNeverPull", "Container image \"podbay.local/no-such:1\" is not present with pull policy of Never");
+    with("with-image", IMAGE, "IfNotPresent", "etc");
+    if place.below.kind.can(Ability::ImageVolumes) {
+        place.ready("with-image");
+        let seen = place
+            .inside("with-image", "cat /data/etc/passwd >/dev/null && ls /part/passwd; touch /data/x || touch /part/x || echo refused");
+        assert_eq!(seen, "/part/passwd\nrefused\n");
+        with("with-nothing", IMAGE, "IfNotPresent", "no/such");
+        place.told_of("with-nothing", "Failed", "the image has no no/such");
+        place.delete(&["with-nothing"]);
+    } else {
+        place.told_of("with-image", "Failed", "image volumes: this node's runtime, containerd://1.6");
+    }
+    place.delete(&["with-none", "with-image"]);
 }
 
 /// Each has as much as the others, and other bounds.

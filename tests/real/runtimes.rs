@@ -31,6 +31,8 @@ pub enum Ability {
     UserNamespaces,
     /// `lifecycle.stopSignal`, as old.
     StopSignals,
+    /// `volumes[].image`, as old.
+    ImageVolumes,
     /// containerd gives its containers some of their own on cgroup v2 only.
     CgroupNamespaces,
     /// Our engine refuses to start a container with one. By its own agent it gets no mount for its termination message.
@@ -41,7 +43,7 @@ impl Kind {
     /// Debian's containerd is 1.6. The list is whole: what is not in it is the same on each.
     pub fn can(self, ability: Ability) -> bool {
         match ability {
-            Ability::UserNamespaces | Ability::StopSignals | Ability::CgroupNamespaces => self != Self::Containerd,
+            Ability::UserNamespaces | Ability::StopSignals | Ability::ImageVolumes | Ability::CgroupNamespaces => self != Self::Containerd,
             Ability::MountsOnDanglingLinks => self != Self::Served,
         }
     }

@@ -11,6 +11,7 @@ mod downward;
 pub mod files;
 pub mod plan;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -193,14 +194,16 @@ fn host_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Host paths of a container's volume mounts, in their order; subPaths are resolved inside their volume.
+/// Host paths of a container's volume mounts, in their order; subPaths are resolved inside their volume. Of an image, which
+/// the runtime mounts, it is the path in it.
 ///
 /// # Errors
 /// A mount of no volume, or a subPath that leads out of it.
 pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], layout: &Layout) -> Result<Vec<PathBuf>, MountError> {
     let uid = uid(pod);
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let sources: std::collections::BTreeMap<&str, PathBuf> = volumes
+    let volumes = || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let images: BTreeSet<&str> = volumes().filter(|volume| volume.image.is_some()).map(|volume| volume.name.as_str()).collect();
+    let sources: BTreeMap<&str, PathBuf> = volumes()
         .map(|volume| {
             let host = volume.host_path.as_ref().map(|source| Path::new("/").join(&source.path));
             (volume.name.as_str(), host.unwrap_or_else(|| layout.volume(uid, &volume.name)))
@@ -215,6 +218,9 @@ pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], 
                 (Some(path), _) => path.clone(),
                 _ => String::new(),
             };
+            if images.contains(mount.name.as_str()) {
+                return if descends(&sub) { Ok(sub.into()) } else { Err(MountError::SubPath(sub)) };
+            }
             if sub.is_empty() {
                 return Ok(source.clone());
             }
@@ -255,11 +261,14 @@ fn bind_sub_path(volume: &str, source: &Path, sub: &str, target: &Path) -> Resul
     Ok(target.to_owned())
 }
 
+fn descends(sub: &str) -> bool {
+    Path::new(sub).components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
 /// Opens `sub` inside `root`, making directories that are missing with the mode of `root` itself: whoever
 /// may write to the volume may write there. Never leaves `root`.
 fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
-    let plain = Path::new(sub).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    if !plain {
+    if !descends(sub) {
         return Err(rustix::io::Errno::XDEV.into());
     }
     let top = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -287,7 +296,8 @@ pub fn exist(layout: &Layout, uid: &str) -> bool {
 /// Whether every volume of the pod was made once: what it lacked may have kept one back.
 pub fn complete(pod: &Pod, layout: &Layout) -> bool {
     let uid = uid(pod);
-    let mut own = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter(|volume| volume.host_path.is_none());
+    let all = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mut own = all.filter(|volume| volume.host_path.is_none() && volume.image.is_none());
     exist(layout, uid) && own.all(|volume| layout.volume(uid, &volume.name).symlink_metadata().is_ok())
 }
 

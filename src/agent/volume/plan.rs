@@ -101,10 +101,11 @@ pub fn volumes(pod: &Pod, ground: Ground<'_>) -> Result<Vec<Volume>, VolumeError
     }
 }
 
-/// The volumes of which it is known what they hold, and why the first of the others is not among them.
+/// The volumes of which it is known what they hold, and why the first of the others is not among them. Images are volumes
+/// that the runtime makes.
 pub fn possible(pod: &Pod, ground: Ground<'_>) -> (Vec<Volume>, Option<VolumeError>) {
     let (mut volumes, mut first) = (Vec::new(), None);
-    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter(|volume| volume.image.is_none()) {
         match content(volume, pod, ground) {
             Ok(content) => volumes.push(Volume { name: volume.name.clone(), content }),
             Err(error) => {

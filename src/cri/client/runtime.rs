@@ -219,6 +219,10 @@ impl Runtime for Client {
 
     async fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<String, CriError> {
         let attempt = format!("create container {}", config.metadata.name);
+        if config.mounts.iter().any(|mount| mount.image.is_some()) && !has_image_volumes(&self.shared.version) {
+            let cause = format!("image volumes: this node's runtime, {}, has none", self.shared.version);
+            return Err(CriError::Invalid(cause));
+        }
         let found = self.shared.sandbox(sandbox_id).await?;
         let mut config = self.shared.files.add(&found.id, config).map_err(|cause| CriError::failed(&attempt, cause))?;
         let added = config.mounts.clone();
@@ -393,6 +397,18 @@ impl Runtime for Client {
     }
 }
 
+/// By its version, as no runtime tells: an older one takes an image for a path of the host that is empty.
+fn has_image_volumes(version: &str) -> bool {
+    let (name, number) = version.split_once("://").unwrap_or_default();
+    let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    match name {
+        "containerd" => number >= (2, 1),
+        "cri-o" => number >= (1, 31),
+        _ => true,
+    }
+}
+
 fn sums(stats: &[ContainerStats]) -> Vec<PodSandboxStats> {
     let mut pods: BTreeMap<&str, PodSandboxStats> = BTreeMap::new();
     for one in stats {
@@ -417,6 +433,21 @@ mod tests {
         assert!(lacks_user(&of(Some(5), None, "")));
         for complete in [of(None, None, ""), of(Some(5), Some(0), ""), of(Some(5), None, "app")] {
             assert!(!lacks_user(&complete), "{complete:?}");
+        }
+    }
+
+    #[test]
+    fn image_volumes_are_younger_than_some_runtimes() {
+        for (version, has) in [
+            ("containerd://1.6.20~ds1", false),
+            ("containerd://2.0.5", false),
+            ("containerd://2.1.0-rc.1", true),
+            ("containerd://3.0", true),
+            ("cri-o://1.30.9", false),
+            ("cri-o://1.31.0", true),
+            ("podbay://0.1.0", true),
+        ] {
+            assert_eq!(has_image_volumes(version), has, "{version}");
         }
     }
 

@@ -7,6 +7,7 @@ mod pod;
 mod workload;
 
 pub use pod::api_access;
+pub(crate) use pod::pull_policy;
 pub use workload::JOB_LABELS;
 
 use k8s_openapi::ByteString;

@@ -136,6 +136,9 @@ fn volume(it: &mut Volume) {
         downward.default_mode.get_or_insert(FILE_MODE);
         downward.items.iter_mut().flatten().for_each(downward_file);
     }
+    if let Some(image) = &mut it.image {
+        text(&mut image.pull_policy, pull_policy(image.reference.as_deref()));
+    }
     if let Some(host_path) = &mut it.host_path {
         host_path.type_.get_or_insert_default();
     }
@@ -161,8 +164,7 @@ pub(crate) fn has_source(volume: &Volume) -> bool {
 }
 
 fn container(it: &mut Container) {
-    let policy = if image_is_latest(it.image.as_deref().unwrap_or_default()) { "Always" } else { "IfNotPresent" };
-    text(&mut it.image_pull_policy, policy);
+    text(&mut it.image_pull_policy, pull_policy(it.image.as_deref()));
     text(&mut it.termination_message_path, "/dev/termination-log");
     text(&mut it.termination_message_policy, "File");
     for port in it.ports.iter_mut().flatten() {
@@ -184,6 +186,11 @@ fn container(it: &mut Container) {
         canonical_list(&mut resources.limits);
         canonical_list(&mut resources.requests);
     }
+}
+
+/// The policy of an image that has none.
+pub(crate) fn pull_policy(image: Option<&str>) -> &'static str {
+    if image_is_latest(image.unwrap_or_default()) { "Always" } else { "IfNotPresent" }
 }
 
 /// Whether an image reference names no tag or digest, or the tag `latest`.

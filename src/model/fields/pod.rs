@@ -107,7 +107,7 @@ const VOLUME: &[Row] = &[
     ("persistentVolumeClaim", Refused("persistentVolumeClaim volumes are not supported yet")),
     ("ephemeral", Refused("ephemeral volumes are not supported yet")),
     ("csi", Refused("csi volumes are not supported yet")),
-    ("image", Refused("image volumes are not supported yet")),
+    ("image.reference image.pullPolicy", Acts),
     ("nfs", Refused("nfs volumes are not supported yet: mount the share on the node and use `hostPath`")),
     ("iscsi", Refused("iscsi volumes are not supported")),
     ("fc", Refused("fc volumes are not supported")),
@@ -137,7 +137,8 @@ const DOWNWARD: &[Row] = &[
 
 const NO_FILE_OWNERS: &str = "owners of single files are not supported yet";
 
-const NO_CLOUD_DISK: &str = "this volume type is not supported: emptyDir, hostPath, configMap, secret, downwardAPI and projected are";
+const NO_CLOUD_DISK: &str =
+    "this volume type is not supported: emptyDir, hostPath, configMap, secret, downwardAPI, projected and image are";
 
 const CONTAINER: &[Row] = &[
     ("name image imagePullPolicy command args workingDir stdin stdinOnce tty", Acts),

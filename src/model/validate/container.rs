@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, PodSpec};
 
 use super::volume::{Known, mounts};
-use super::{names, one_of, probe, projection, resources, security};
+use super::{PULL_POLICIES, names, one_of, probe, projection, resources, security};
 use crate::model::rule::{Errors, Path};
 
 pub(super) fn containers(spec: &PodSpec, path: &Path<'_>, volumes: &Known<'_>, errors: &mut Errors) {
@@ -80,7 +80,7 @@ fn container(it: &Container, path: &Path<'_>, volumes: &Known<'_>, grace: i64, s
         errors.required(&path.child("image"), "");
     }
     one_of(it.termination_message_policy.as_deref(), &["FallbackToLogsOnError", "File"], &path.child("terminationMessagePolicy"), errors);
-    one_of(it.image_pull_policy.as_deref(), &["Always", "IfNotPresent", "Never"], &path.child("imagePullPolicy"), errors);
+    one_of(it.image_pull_policy.as_deref(), &PULL_POLICIES, &path.child("imagePullPolicy"), errors);
     let os = spec.os.as_ref().map(|os| os.name.as_str());
     probe::lifecycle(it.lifecycle.as_ref(), grace, os, &path.child("lifecycle"), errors);
     probe::liveness(it.liveness_probe.as_ref(), &path.child("livenessProbe"), errors);

@@ -83,6 +83,8 @@ fn not_negative(value: Option<impl Into<i64>>, path: &Path<'_>, errors: &mut Err
 }
 
 /// A text of a fixed set; absent is fine.
+const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
+
 fn one_of(value: Option<&str>, supported: &[&str], path: &Path<'_>, errors: &mut Errors) {
     if let Some(value) = value.filter(|it| !it.is_empty() && !supported.contains(it)) {
         errors.unsupported(path, value, supported);

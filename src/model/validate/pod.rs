@@ -25,6 +25,12 @@ pub(super) fn pod(it: &Pod, errors: &mut Errors) {
         }
         *at += 1;
     }
+    // What makes pods of a template may still set it.
+    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+        if volume.image.as_ref().is_some_and(|source| source.reference.as_deref().is_none_or(str::is_empty)) {
+            errors.required(&SPEC.child("volumes").index(index).child("image.reference"), "");
+        }
+    }
 }
 
 pub(super) fn template(it: &PodTemplateSpec, path: &Path<'_>, errors: &mut Errors) {

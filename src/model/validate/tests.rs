@@ -313,6 +313,11 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         r#"[{"name": "v", "emptyDir": {}, "hostPath": {"path": "/x"}}]"#,
         "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
     ),
+    (
+        "/spec/volumes",
+        r#"[{"name": "v", "image": {"pullPolicy": "Sometimes"}}, {"name": "w", "image": {"reference": "i"}, "emptyDir": {}}]"#,
+        "spec.volumes[0].image.pullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"; spec.volumes[1].image: Forbidden: may not specify more than 1 volume type; spec.volumes[0].image.reference: Required value",
+    ),
     ("/spec/volumes", r#"[{"name": "v", "secret": {}}]"#, "spec.volumes[0].secret.secretName: Required value"),
     (
         "/spec/volumes",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Volume, VolumeMount};
 
-use super::{names, one_of, pod, projection, resources};
+use super::{PULL_POLICIES, names, one_of, pod, projection, resources};
 use crate::model::rule::{Errors, Path};
 
 /// The volumes of a pod by name.
@@ -40,6 +40,7 @@ fn source(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
         ("secret", it.secret.is_some()),
         ("downwardAPI", it.downward_api.is_some()),
         ("projected", it.projected.is_some()),
+        ("image", it.image.is_some()),
     ];
     let set: Vec<&str> = served.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
     let others = Volume {
@@ -49,6 +50,7 @@ fn source(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
         secret: None,
         downward_api: None,
         projected: None,
+        image: None,
         name: String::new(),
         ..it.clone()
     };
@@ -79,6 +81,9 @@ fn source(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
             errors.required(&at.child("secretName"), "");
         }
         files(source.default_mode, source.items.as_deref(), &at, errors);
+    }
+    if let Some(source) = &it.image {
+        one_of(source.pull_policy.as_deref(), &PULL_POLICIES, &path.child("image.pullPolicy"), errors);
     }
     told(it, path, errors);
 }
