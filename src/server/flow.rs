@@ -1,10 +1,10 @@
 //! Which requests are carried out at once and which wait: seats in the manner of Kubernetes' priority and fairness. Nodes,
-//! administrators, everybody else and strangers have seats of their own, and of these nobody has more than half, so that one who
+//! administrators, everybody else and strangers have seats of their own, and of these no user has more than half, so that one who
 //! asks much keeps neither the nodes from telling what runs nor the others from asking.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,15 +17,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::fault::Fault;
 use super::gate::Actor;
 use super::identity::ANONYMOUS;
+use super::proxy::Stream;
 use super::request::{Query, Target, Verb};
 use super::{Identity, ServerState};
 
 /// Seats of nodes, administrators, others, strangers; each sums up to what two cores can have under way.
-const SEATS: [u32; 4] = [200, 100, 100, 20];
-/// Users are dealt out to so many shares by a hash of their names; two in one share this half between them.
-const SHARES: usize = 32;
-/// Requests of a class that may wait; more are refused at once.
-const QUEUE: usize = 500;
+const SEATS: [u32; 4] = [200, 100, 100, 50];
+/// Strangers have no names by which one could be told from another: there is no half for each.
+const STRANGERS: usize = 3;
+/// Requests of one user that may wait; more are refused at once.
+const QUEUE: usize = 200;
 /// How long one waits: a quarter of what clients commonly wait themselves.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Objects a list may have for each further seat it takes, and the most it takes.
@@ -41,44 +42,38 @@ pub struct Flow {
 
 struct Class {
     seats: Arc<Semaphore>,
-    shares: Vec<Arc<Semaphore>>,
+    /// What one user may have of them.
+    share: u32,
+    /// Those who have a seat or wait for one.
+    users: Mutex<HashMap<String, Arc<User>>>,
+}
+
+struct User {
+    seats: Arc<Semaphore>,
     waiting: AtomicUsize,
-    half: u32,
 }
 
-/// A request under way. Leaving it gives the seats back.
-pub struct Seat {
-    _share: OwnedSemaphorePermit,
-    _seats: OwnedSemaphorePermit,
+/// A request under way. Dropping it gives the seats back.
+struct Seat<'a> {
+    _of_user: OwnedSemaphorePermit,
+    _of_class: OwnedSemaphorePermit,
+    _presence: Presence<'a>,
 }
 
-impl Default for Flow {
-    fn default() -> Self {
-        Self { classes: SEATS.map(Class::new) }
-    }
+/// A user is known for as long as there is one of these.
+struct Presence<'a> {
+    class: &'a Class,
+    name: String,
+    user: Arc<User>,
 }
 
-impl Class {
-    fn new(seats: u32) -> Self {
-        let semaphore = |count: u32| Arc::new(Semaphore::new(count as usize));
-        let half = seats / 2;
-        Self { seats: semaphore(seats), shares: (0..SHARES).map(|_| semaphore(half)).collect(), waiting: AtomicUsize::new(0), half }
-    }
-
-    /// `None`: too many wait already, or it waited too long.
-    async fn seat(&self, user: &str, width: u32) -> Option<Seat> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return None;
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        let mut users = self.class.users.lock().unwrap_or_else(PoisonError::into_inner);
+        // The table's and this one.
+        if Arc::strong_count(&self.user) <= 2 {
+            users.remove(&self.name);
         }
-        let _waiting = Waiting(&self.waiting);
-        let width = width.min(self.half);
-        let wait = async {
-            let share = Arc::clone(&self.shares[share(user)]).acquire_many_owned(width).await.ok()?;
-            let seats = Arc::clone(&self.seats).acquire_many_owned(width).await.ok()?;
-            Some(Seat { _share: share, _seats: seats })
-        };
-        tokio::time::timeout(PATIENCE, wait).await.ok().flatten()
     }
 }
 
@@ -91,10 +86,42 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn share(user: &str) -> usize {
-    let mut hasher = DefaultHasher::new();
-    user.hash(&mut hasher);
-    usize::try_from(hasher.finish() % SHARES as u64).unwrap_or(0)
+impl Default for Flow {
+    fn default() -> Self {
+        let share = |index: usize| if index == STRANGERS { SEATS[index] } else { SEATS[index] / 2 };
+        Self { classes: std::array::from_fn(|index| Class::new(SEATS[index], share(index))) }
+    }
+}
+
+impl Class {
+    fn new(seats: u32, share: u32) -> Self {
+        Self { seats: Arc::new(Semaphore::new(seats as usize)), share, users: Mutex::default() }
+    }
+
+    fn presence(&self, name: &str) -> Presence<'_> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(User { seats: Arc::new(Semaphore::new(self.share as usize)), waiting: AtomicUsize::new(0) });
+        let user = Arc::clone(users.entry(name.to_owned()).or_insert_with(new));
+        Presence { class: self, name: name.to_owned(), user }
+    }
+
+    /// `None`: too many of this user wait already, or it waited too long.
+    async fn seat(&self, name: &str, width: u32) -> Option<Seat<'_>> {
+        let presence = self.presence(name);
+        let width = width.min(self.share);
+        let user = Arc::clone(&presence.user);
+        if user.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
+            user.waiting.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let _waiting = Waiting(&user.waiting);
+        let wait = async {
+            let of_user = Arc::clone(&user.seats).acquire_many_owned(width).await.ok()?;
+            let of_class = Arc::clone(&self.seats).acquire_many_owned(width).await.ok()?;
+            Some(Seat { _of_user: of_user, _of_class: of_class, _presence: presence })
+        };
+        tokio::time::timeout(PATIENCE, wait).await.ok().flatten()
+    }
 }
 
 /// Who asks: not whom they act as.
@@ -108,7 +135,7 @@ fn class(identity: Option<&Identity>) -> (usize, &str) {
         Some(identity) if identity.node_name().is_some() => (0, &identity.user),
         Some(identity) if identity.is_admin() => (1, &identity.user),
         Some(identity) if identity.user != ANONYMOUS => (2, &identity.user),
-        _ => (3, ""),
+        _ => (STRANGERS, ""),
     }
 }
 
@@ -123,27 +150,33 @@ fn width(verb: Verb, limit: Option<usize>, stored: usize) -> u32 {
     }
 }
 
-fn width_of(request: &Request<Body>, state: &ServerState) -> u32 {
-    let (Some(target), Ok(query)) = (Target::parse(request.uri().path()), Query::parse(request.uri())) else { return 1 };
-    let Some(verb) = Verb::of(request.method(), &target, &query) else { return 1 };
-    let limit = query.get("limit").and_then(|text| text.parse().ok());
-    // No more are counted than make a difference.
-    let stored = state.store.snapshot().list(target.kind).take(OBJECTS_A_SEAT * WIDEST as usize).count();
-    width(verb, limit, stored)
+/// `None`: it takes none. A session or a log waits for its node for as long as it likes.
+fn width_of(request: &Request<Body>, state: &ServerState) -> Option<u32> {
+    let (Some(target), Ok(query)) = (Target::parse(request.uri().path()), Query::parse(request.uri())) else { return Some(1) };
+    if Stream::of(&target).is_some() {
+        return None;
+    }
+    match Verb::of(request.method(), &target, &query) {
+        Some(verb @ (Verb::List | Verb::DeleteCollection)) => {
+            let limit = query.get("limit").and_then(|text| text.parse().ok());
+            // No more are counted than make a difference.
+            let stored = state.store.snapshot().list(target.kind).take(OBJECTS_A_SEAT * WIDEST as usize).count();
+            Some(width(verb, limit, stored))
+        }
+        _ => Some(1),
+    }
 }
 
-/// Lets the request through when there is a seat for it, or answers 429. A watch, a log that is followed or a session gives its
-/// seat back once it has begun.
+/// Lets the request through when there is a seat for it, or answers 429. A watch gives its seat back once it has begun.
 pub async fn flow(State(state): State<Arc<ServerState>>, request: Request<Body>, next: Next) -> Response {
-    if EXEMPT.iter().any(|path| request.uri().path().starts_with(path)) {
-        return next.run(request).await;
-    }
+    let is_exempt = EXEMPT.iter().any(|path| request.uri().path().starts_with(path));
+    let Some(width) = width_of(&request, &state).filter(|_| !is_exempt) else { return next.run(request).await };
     let (index, user) = class(caller(request.extensions()));
-    let seat = state.flow.classes[index].seat(user, width_of(&request, &state)).await;
-    if seat.is_none() {
-        return busy();
+    let (class, user) = (&state.flow.classes[index], user.to_owned());
+    match class.seat(&user, width).await {
+        Some(_seat) => next.run(request).await,
+        None => busy(),
     }
-    next.run(request).await
 }
 
 fn busy() -> Response {
@@ -162,17 +195,13 @@ mod tests {
 
     #[tokio::test]
     async fn one_user_has_half_of_the_seats_and_a_class_all_of_them() {
-        let class = Class::new(4);
-        let others = ["a", "b", "c", "d", "e"];
-        let other = *others.iter().find(|user| share(user) != share("noisy")).expect("a user of another share");
-        let held: Vec<Seat> = [class.seat("noisy", 1).await, class.seat("noisy", 1).await].into_iter().flatten().collect();
-        assert_eq!(held.len(), 2);
+        let class = Class::new(4, 2);
+        let held = [class.seat("noisy", 1).await, class.seat("noisy", 1).await];
         assert!(class.seat("noisy", 1).now_or_never().is_none(), "a third one waits");
-        let quiet = class.seat(other, 1).now_or_never().flatten();
-        assert!(quiet.is_some());
+        assert!(class.seat("quiet", 1).now_or_never().flatten().is_some());
         drop(held);
         assert!(class.seat("noisy", 1).now_or_never().flatten().is_some());
-        assert_eq!(class.waiting.load(Ordering::Relaxed), 0, "who went away waits no longer");
+        assert!(class.users.lock().expect("a table").is_empty(), "who has gone is forgotten");
     }
 
     #[tokio::test]
@@ -184,14 +213,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_finds_too_many_waiting_is_refused_at_once() {
-        let class = Class::new(2);
-        let _held = class.seat("a", 1).await.expect("a seat");
-        let mut waiting: Vec<_> = (0..QUEUE).map(|_| Box::pin(class.seat("a", 1))).collect();
+    async fn who_has_too_many_waiting_is_refused_at_once_and_nobody_else() {
+        let class = Class::new(4, 2);
+        let _held = class.seat("noisy", 2).await.expect("a seat");
+        let mut waiting: Vec<_> = (0..QUEUE).map(|_| Box::pin(class.seat("noisy", 1))).collect();
         for one in &mut waiting {
             assert!(one.as_mut().now_or_never().is_none());
         }
-        assert!(class.seat("a", 1).now_or_never().is_some_and(|seat| seat.is_none()));
+        assert!(class.seat("noisy", 1).now_or_never().is_some_and(|seat| seat.is_none()));
+        assert!(class.seat("quiet", 1).now_or_never().flatten().is_some());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use http::Request;
 
 use super::accounts::check;
 use super::accounts::claims::ISSUER;
+use super::audit::Caller;
 use super::authorise::rbac;
 use super::fault::Fault;
 use super::impersonate::impersonated;
@@ -43,6 +44,9 @@ pub async fn gate(State(state): State<Arc<ServerState>>, mut request: Request<Bo
         }
         Err(fault) => return fault.into_response(),
     };
+    if let Some(caller) = request.extensions().get::<Caller>() {
+        caller.is(&identity, request.extensions().get::<Actor>().map(|actor| &actor.0));
+    }
     request.extensions_mut().insert(identity);
     next.run(request).await
 }

@@ -165,8 +165,8 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .fallback(any(objects))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::rights))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), flow::flow))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), audit::audit))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::gate))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), audit::audit))
         .with_state(state)
 }
 

@@ -4,6 +4,7 @@
 
 mod agent;
 mod api;
+mod every_request;
 mod hostile;
 mod join;
 mod kubectl_says;

@@ -24,7 +24,7 @@ const DEFAULT_CAPABILITIES: [&str; 13] = [
     "SYS_CHROOT",
 ];
 /// Sysctls that belong to the pod alone.
-const SAFE_SYSCTLS: [&str; 13] = [
+const SAFE_SYSCTLS: [&str; 14] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
@@ -35,6 +35,7 @@ const SAFE_SYSCTLS: [&str; 13] = [
     "net.ipv4.tcp_keepalive_probes",
     "net.ipv4.tcp_keepalive_time",
     "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_slow_start_after_idle",
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_wmem",
     "net.ipv4.tcp_notsent_lowat",
@@ -87,8 +88,9 @@ fn containers(spec: &PodSpec) -> Vec<Seen<'_>> {
     all
 }
 
+/// The node asks, so its loopback is as forbidden as any other host.
 fn named(host: Option<&String>) -> bool {
-    host.is_some_and(|host| !matches!(host.as_str(), "" | "127.0.0.1" | "::1"))
+    host.is_some_and(|host| !host.is_empty())
 }
 
 fn probes_elsewhere(probe: &Probe) -> bool {
@@ -250,13 +252,27 @@ fn restricted(spec: &PodSpec, containers: &[Seen<'_>], found: &mut Vec<String>) 
         let uses = if wrong.len() == 1 { "uses a restricted volume type" } else { "use restricted volume types" };
         found.push(format!("restricted volume types ({} {uses})", volumes(&wrong)));
     }
+    // Root of user namespaces of the pod's own is nobody on the host.
+    if spec.host_users != Some(false) {
+        root(spec, containers, found);
+    }
+    confined(spec, containers, found);
+}
+
+fn root(spec: &PodSpec, containers: &[Seen<'_>], found: &mut Vec<String>) {
     let pod = spec.security_context.as_ref();
     let pod_non_root = pod.and_then(|context| context.run_as_non_root);
     let rooted = |it: &Seen<'_>| match it.context.and_then(|context| context.run_as_non_root) {
         Some(non_root) => !non_root,
         None => pod_non_root != Some(true),
     };
-    said_of_pod_too(found, "runAsNonRoot != true", &of(containers, rooted), "must set securityContext.runAsNonRoot=true");
+    let rooted = of(containers, rooted);
+    match pod_non_root {
+        Some(false) if rooted.is_empty() => {
+            found.push("runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false)".to_owned())
+        }
+        _ => said_of_pod_too(found, "runAsNonRoot != true", &rooted, "must set securityContext.runAsNonRoot=true"),
+    }
     let pod_root = pod.and_then(|context| context.run_as_user) == Some(0);
     let roots = of(containers, |it| it.context.and_then(|context| context.run_as_user) == Some(0));
     match (pod_root, roots.is_empty()) {
@@ -264,10 +280,21 @@ fn restricted(spec: &PodSpec, containers: &[Seen<'_>], found: &mut Vec<String>) 
         (false, false) => found.push(format!("runAsUser=0 ({} must not set runAsUser=0)", who(&roots))),
         (false, true) => {}
     }
+}
+
+/// Each container is under a seccomp profile, and the pod does not say otherwise.
+fn confined(spec: &PodSpec, containers: &[Seen<'_>], found: &mut Vec<String>) {
     let good = |kind: Option<&str>| matches!(kind, Some("RuntimeDefault" | "Localhost"));
-    let open = |it: &Seen<'_>| !good(seccomp(it).or_else(|| pod_seccomp(spec)));
-    let must = "must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"";
-    said_of_pod_too(found, "seccompProfile", &of(containers, open), must);
+    let open = of(containers, |it| !good(seccomp(it).or_else(|| pod_seccomp(spec))));
+    match pod_seccomp(spec) {
+        Some("Unconfined") if open.is_empty() => {
+            found.push("seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")".to_owned());
+        }
+        _ => {
+            let must = "must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"";
+            said_of_pod_too(found, "seccompProfile", &open, must);
+        }
+    }
 }
 
 /// Of what the pod may say for all its containers.

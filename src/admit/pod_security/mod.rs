@@ -15,10 +15,11 @@ use crate::model::{Key, Kind, Object, Typed};
 use crate::store::snapshot::Snapshot;
 pub use check::violations;
 
-/// The level of a namespace for one mode, and the version it names. Validation refuses other words.
+/// The level of a namespace for one mode, and the version it names. Another word, as only a namespace of an earlier version has it,
+/// leaves nothing open.
 fn level(namespace: &Object, mode: &str) -> (Level, String) {
     let of = |name: String| namespace.labels().get(&name).map(String::as_str);
-    let level = of(format!("{LABEL}{mode}")).and_then(Level::of).unwrap_or(Level::Privileged);
+    let level = of(format!("{LABEL}{mode}")).map_or(Level::Privileged, |word| Level::of(word).unwrap_or(Level::Restricted));
     (level, of(format!("{LABEL}{mode}-version")).unwrap_or("latest").to_owned())
 }
 

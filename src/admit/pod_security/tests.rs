@@ -65,7 +65,7 @@ fn the_baseline_forbids_what_reaches_the_host() {
             "seLinuxOptions (pod or containers set forbidden securityContext.seLinuxOptions)",
         ),
         (
-            json!({"containers": [{"name": "a", "livenessProbe": {"httpGet": {"port": 80, "host": "10.0.0.1"}}}]}),
+            json!({"containers": [{"name": "a", "livenessProbe": {"httpGet": {"port": 80, "host": "127.0.0.1"}}}]}),
             "probe or lifecycle host (container \"a\" must not set a host in a probe or lifecycle handler)",
         ),
     ];
@@ -88,6 +88,31 @@ fn what_the_pod_says_holds_for_containers_that_say_nothing() {
     assert_eq!(found(Level::Restricted, spec(json!({"runAsNonRoot": false}))).len(), 1);
     assert_eq!(found(Level::Restricted, spec(json!({"runAsUser": 0}))), ["runAsUser=0 (container \"a\" must not set runAsUser=0)"]);
     assert_eq!(found(Level::Restricted, spec(json!({"seccompProfile": {"type": "Unconfined"}}))).len(), 1);
+}
+
+#[test]
+fn the_pod_itself_says_nothing_that_is_forbidden() {
+    let spec = |pod: Value| json!({"securityContext": pod, "containers": [{"name": "a", "securityContext": strict()}]});
+    for (pod, wanted) in [
+        (
+            json!({"seccompProfile": {"type": "Unconfined"}}),
+            "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")",
+        ),
+        (json!({"runAsNonRoot": false}), "runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false)"),
+        (json!({"runAsUser": 0}), "runAsUser=0 (pod must not set runAsUser=0)"),
+    ] {
+        assert_eq!(found(Level::Restricted, spec(pod)), [wanted]);
+    }
+}
+
+#[test]
+fn root_of_the_pods_own_users_is_no_root() {
+    let context = json!({"allowPrivilegeEscalation": false, "runAsUser": 0, "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"}});
+    let mut spec = with(context);
+    assert_eq!(found(Level::Restricted, spec.clone()).len(), 2);
+    spec["hostUsers"] = json!(false);
+    assert_eq!(found(Level::Restricted, spec), [""; 0]);
 }
 
 #[test]
@@ -131,6 +156,13 @@ fn labels_of_the_namespace_decide() {
     let privileged = pod(with(json!({"privileged": true})));
     let refused = admit(privileged.get().expect("a pod"), &state).expect_err("refused");
     assert!(refused.starts_with("violates PodSecurity \"baseline:v1.30\": privileged (container \"a\""), "{refused}");
+}
+
+#[test]
+fn a_word_that_is_no_level_leaves_nothing_open() {
+    let mut state = Snapshot::default();
+    state.insert(namespace(json!({"pod-security.kubernetes.io/enforce": "strict"})));
+    assert!(admit(pod(with(json!({}))).get().expect("a pod"), &state).is_err());
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod policy;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::access::user_info;
-use super::gate::Actor;
 use super::request::{Query, Target, Verb};
 use super::{Identity, ServerState};
 use crate::model::Timestamp;
@@ -91,17 +90,25 @@ impl File {
 
     fn write(&mut self, line: &str) -> std::io::Result<()> {
         let added = line.len() as u64;
-        if self.length > 0 && self.length + added > LARGEST {
-            self.put_aside()?;
+        // What cannot be put aside goes on growing until it can.
+        let aside = if self.length > 0 && self.length + added > LARGEST { self.put_aside() } else { Ok(()) };
+        if let Err(cause) = self.file.write_all(line.as_bytes()) {
+            // No half of a line stays before the next one.
+            self.file.set_len(self.length).ok();
+            return Err(cause);
         }
-        self.file.write_all(line.as_bytes())?;
         self.length += added;
-        Ok(())
+        aside
     }
 
     /// `audit.log` becomes `audit.log.1`, and so on; the oldest goes.
     fn put_aside(&mut self) -> std::io::Result<()> {
         let numbered = |number: u32| PathBuf::from(format!("{}.{number}", self.path.display()));
+        if !self.path.try_exists()? {
+            // Somebody else has put it aside already.
+            *self = Self::open(&self.path)?;
+            return Ok(());
+        }
         for number in (1..KEPT).rev() {
             match std::fs::rename(numbered(number), numbered(number + 1)) {
                 Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(cause),
@@ -114,26 +121,69 @@ impl File {
     }
 }
 
-/// Writes down what the policy wants of the request, once it was answered.
-pub async fn audit(State(state): State<Arc<ServerState>>, request: Request<Body>, next: Next) -> Response {
+/// Who a request turned out to be from: what is asked for is there before that is known.
+#[derive(Clone, Debug, Default)]
+pub struct Caller(Arc<OnceLock<(Identity, Option<Identity>)>>);
+
+impl Caller {
+    /// Tells it, once. `actor`: who acts as the identity, where that is somebody else.
+    pub fn is(&self, identity: &Identity, actor: Option<&Identity>) {
+        self.0.get_or_init(|| (identity.clone(), actor.cloned()));
+    }
+}
+
+/// Writes down what the policy wants of the request, once it was answered or its client went away.
+pub async fn audit(State(state): State<Arc<ServerState>>, mut request: Request<Body>, next: Next) -> Response {
     let Some(audit) = &state.audit else { return next.run(request).await };
-    let asked = Asked::of(&request, state.clock.now());
-    let level = audit.policy.level(asked.identity.as_ref(), &asked.verb, asked.target.as_ref(), request.uri().path());
+    let caller = Caller::default();
+    request.extensions_mut().insert(caller.clone());
+    let mut open = Open { audit, state: &state, asked: Some((Asked::of(&request, state.clock.now()), caller)) };
     let response = next.run(request).await;
-    if level == Level::Metadata {
-        let event = asked.event(response.status().as_u16(), state.clock.now());
+    if let Some(line) = open.close(response.status().as_u16()) {
         // It only ends with the server.
-        audit.lines.send(format!("{event}\n")).await.ok();
+        audit.lines.send(line).await.ok();
     }
     response
 }
 
+/// A request that is being answered.
+struct Open<'a> {
+    audit: &'a Audit,
+    state: &'a ServerState,
+    asked: Option<(Asked, Caller)>,
+}
+
+/// What proxies write for a client that did not wait for its answer.
+const CLIENT_GONE: u16 = 499;
+
+impl Open<'_> {
+    /// The line, if one is wanted; the second time there is none.
+    fn close(&mut self, code: u16) -> Option<String> {
+        let (asked, caller) = self.asked.take()?;
+        // Who was not let in proved nothing.
+        let (who, actor) = caller.0.get().cloned().unwrap_or_else(|| (Identity::anonymous(), None));
+        let path = asked.uri.split('?').next().unwrap_or_default();
+        let level = self.audit.policy.level(&who, &asked.verb, asked.target.as_ref(), path);
+        (level == Level::Metadata).then(|| format!("{}\n", asked.event(&who, actor.as_ref(), code, self.state.clock.now())))
+    }
+}
+
+impl Drop for Open<'_> {
+    /// What it asked for may have been done all the same.
+    fn drop(&mut self) {
+        if let Some(line) = self.close(CLIENT_GONE)
+            && self.audit.lines.try_send(line).is_err()
+        {
+            tracing::warn!("a request whose client went away is not in the audit log: too many lines wait for the disk");
+        }
+    }
+}
+
 /// A request as it came.
 struct Asked {
-    identity: Option<Identity>,
-    actor: Option<Identity>,
     verb: String,
     target: Option<Target>,
+    /// Path and query.
     uri: String,
     agent: Option<String>,
     at: Timestamp,
@@ -142,35 +192,30 @@ struct Asked {
 impl Asked {
     fn of(request: &Request<Body>, at: Timestamp) -> Self {
         let short = |text: &str| text.chars().take(LONGEST).collect::<String>();
-        let target = Target::parse(request.uri().path());
-        let query = Query::parse(request.uri()).unwrap_or_default();
+        let uri = request.uri();
+        let target = Target::parse(uri.path());
+        let query = Query::parse(uri).unwrap_or_default();
         let verb = target.as_ref().and_then(|target| Verb::of(request.method(), target, &query));
         let agent = request.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         Self {
-            identity: request.extensions().get::<Identity>().cloned(),
-            actor: request.extensions().get::<Actor>().map(|actor| actor.0.clone()),
             verb: policy::verb_of(verb, request.method()),
             target,
-            uri: short(&request.uri().to_string()),
+            uri: short(uri.path_and_query().map_or("/", |it| it.as_str())),
             agent: agent.map(short),
             at,
         }
     }
 
-    fn event(self, code: u16, now: Timestamp) -> Value {
-        let (user, other) = match (self.actor, self.identity) {
-            (None, identity) => (identity, None),
-            (actor, identity) => (actor, identity),
-        };
+    fn event(self, who: &Identity, actor: Option<&Identity>, code: u16, now: Timestamp) -> Value {
         let mut event = json!({
             "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": uuid::Uuid::new_v4().to_string(),
-            "stage": "ResponseComplete", "requestURI": self.uri, "verb": self.verb,
-            "user": user_info(&user.unwrap_or_else(Identity::anonymous)),
+            "stage": policy::STAGE, "requestURI": self.uri, "verb": self.verb,
+            "user": user_info(actor.unwrap_or(who)),
             "responseStatus": {"metadata": {}, "code": code},
             "requestReceivedTimestamp": micros(self.at), "stageTimestamp": micros(now),
         });
-        if let Some(other) = other {
-            event["impersonatedUser"] = user_info(&other);
+        if actor.is_some() {
+            event["impersonatedUser"] = user_info(who);
         }
         if let Some(agent) = self.agent {
             event["userAgent"] = agent.into();
@@ -205,18 +250,20 @@ mod tests {
 
     #[test]
     fn an_event_names_who_what_and_how_it_ended() {
-        let mut request = Request::delete("/apis/apps/v1/namespaces/a/deployments/web?dryRun=All").body(Body::empty()).expect("a request");
+        let mut request = Request::delete("https://127.0.0.1:6443/apis/apps/v1/namespaces/a/deployments/web?dryRun=All")
+            .body(Body::empty())
+            .expect("a request");
         request.headers_mut().insert(http::header::USER_AGENT, http::HeaderValue::from_static("kubectl/v1.37"));
-        request.extensions_mut().insert(Identity::new("jane", &["team"]));
+        let jane = Identity::new("jane", &["team"]).authenticated();
         let at: Timestamp = "2026-05-01T10:00:00.25Z".parse().expect("a time");
-        let mut event = Asked::of(&request, at).event(200, at);
+        let mut event = Asked::of(&request, at).event(&jane, None, 200, at);
         let id = event["auditID"].take();
         assert_eq!(id.as_str().map(str::len), Some(36));
         assert_eq!(
             event,
             json!({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": null, "stage": "ResponseComplete",
                 "requestURI": "/apis/apps/v1/namespaces/a/deployments/web?dryRun=All", "verb": "delete",
-                "user": {"username": "jane", "groups": ["team"]}, "userAgent": "kubectl/v1.37",
+                "user": {"username": "jane", "groups": ["team", "system:authenticated"]}, "userAgent": "kubectl/v1.37",
                 "objectRef": {"resource": "deployments", "apiVersion": "v1", "apiGroup": "apps", "namespace": "a", "name": "web"},
                 "responseStatus": {"metadata": {}, "code": 200},
                 "requestReceivedTimestamp": "2026-05-01T10:00:00.250000Z", "stageTimestamp": "2026-05-01T10:00:00.250000Z"})

@@ -5,6 +5,9 @@ use serde::Deserialize;
 use super::super::identity::Identity;
 use super::super::request::{Target, Verb};
 
+/// When a request is written down: once it was answered.
+pub const STAGE: &str = "ResponseComplete";
+
 /// How much of a request is written. Bodies are never: they may be secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Level {
@@ -20,6 +23,12 @@ pub struct Policy {
     kind: String,
     #[serde(default, rename = "metadata")]
     _metadata: serde::de::IgnoredAny,
+    /// There is one stage: a policy that leaves it out writes nothing.
+    #[serde(default)]
+    omit_stages: Vec<String>,
+    /// No bodies are written.
+    #[serde(default, rename = "omitManagedFields")]
+    _omit_managed_fields: serde::de::IgnoredAny,
     rules: Vec<Rule>,
 }
 
@@ -40,6 +49,10 @@ struct Rule {
     namespaces: Vec<String>,
     #[serde(default, rename = "nonResourceURLs")]
     non_resource_urls: Vec<String>,
+    #[serde(default)]
+    omit_stages: Vec<String>,
+    #[serde(default, rename = "omitManagedFields")]
+    _omit_managed_fields: serde::de::IgnoredAny,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -69,6 +82,7 @@ kind: Policy
 rules:
   - {level: None, userGroups: ['system:nodes']}
   - {level: Metadata, verbs: [create, update, patch, delete, deletecollection]}
+  - {level: Metadata, verbs: [post, put, patch, delete], nonResourceURLs: ['/podbay/*']}
   - {level: Metadata, resources: [{resources: [secrets, pods/exec, pods/attach, pods/portforward]}]}
 ";
 
@@ -84,8 +98,13 @@ impl Policy {
     }
 
     /// The level of a request: that of the first rule that fits, or `None`.
-    pub fn level(&self, identity: Option<&Identity>, verb: &str, target: Option<&Target>, path: &str) -> Level {
-        self.rules.iter().find(|rule| rule.fits(identity, verb, target, path)).map_or(Level::None, |rule| rule.level)
+    pub fn level(&self, who: &Identity, verb: &str, target: Option<&Target>, path: &str) -> Level {
+        let rule = self.rules.iter().find(|rule| rule.fits(who, verb, target, path));
+        let left_out = |stages: &[String]| stages.iter().any(|stage| stage == STAGE);
+        match rule {
+            Some(rule) if !left_out(&rule.omit_stages) && !left_out(&self.omit_stages) => rule.level,
+            _ => Level::None,
+        }
     }
 }
 
@@ -96,11 +115,10 @@ impl Default for Policy {
 }
 
 impl Rule {
-    fn fits(&self, identity: Option<&Identity>, verb: &str, target: Option<&Target>, path: &str) -> bool {
+    fn fits(&self, who: &Identity, verb: &str, target: Option<&Target>, path: &str) -> bool {
         let one_of = |list: &[String], word: &str| list.is_empty() || list.iter().any(|it| it == word);
-        let groups = identity.map(|identity| identity.groups.as_slice()).unwrap_or_default();
-        one_of(&self.users, identity.map(|identity| identity.user.as_str()).unwrap_or_default())
-            && (self.user_groups.is_empty() || self.user_groups.iter().any(|group| groups.contains(group)))
+        one_of(&self.users, &who.user)
+            && (self.user_groups.is_empty() || self.user_groups.iter().any(|group| who.groups.contains(group)))
             && one_of(&self.verbs, verb)
             && match target {
                 Some(target) => self.fits_resource(target, &one_of),
@@ -146,7 +164,7 @@ mod tests {
     use super::*;
 
     fn level(policy: &Policy, identity: &Identity, verb: &str, path: &str) -> Level {
-        policy.level(Some(identity), verb, Target::parse(path).as_ref(), path)
+        policy.level(identity, verb, Target::parse(path).as_ref(), path)
     }
 
     #[test]
@@ -160,6 +178,8 @@ mod tests {
             (&admin, "get", "/api/v1/namespaces/a/pods/b/exec", Level::Metadata),
             (&admin, "get", "/api/v1/namespaces/a/pods/b/log", Level::None),
             (&admin, "get", "/version", Level::None),
+            (&admin, "post", "/podbay/v1/tokens", Level::Metadata),
+            (&admin, "get", "/podbay/v1/tokens", Level::None),
             (&node, "update", "/api/v1/nodes/n/status", Level::None),
         ] {
             assert_eq!(level(&policy, identity, verb, path), wanted, "{} {verb} {path}", identity.user);
@@ -187,6 +207,15 @@ mod tests {
         ] {
             assert_eq!(level(&policy, &robot, "get", path), wanted, "{path}");
         }
+    }
+
+    #[test]
+    fn the_only_stage_may_be_left_out() {
+        let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+            - {level: Metadata, users: [robot], omitStages: [ResponseComplete], omitManagedFields: true}\n- {level: Metadata}\n";
+        let policy = Policy::parse(policy).expect("a policy");
+        assert_eq!(level(&policy, &Identity::new("robot", &[]), "get", "/version"), Level::None);
+        assert_eq!(level(&policy, &Identity::new("jane", &[]), "get", "/version"), Level::Metadata);
     }
 
     #[test]
