@@ -431,7 +431,8 @@ impl Planner<'_> {
     /// All that are missing are fetched side by side.
     fn images_ready(&mut self, container: &Container, attempt: u32) -> bool {
         let spec = self.spec;
-        pull_plan::needed(spec, container).into_iter().map(|needed| self.image_ready(needed, attempt)).fold(true, |all, one| all && one)
+        let ready: Vec<bool> = pull_plan::needed(spec, container).into_iter().map(|needed| self.image_ready(needed, attempt)).collect();
+        ready.into_iter().all(|ready| ready)
     }
 
     fn image_ready(&mut self, needed: Needed<'_>, attempt: u32) -> bool {

@@ -291,7 +291,6 @@ pub fn to_wire(config: &ContainerConfig, namespaces: wire::NamespaceOption) -> w
             security_context: Some(security_to_wire(&config.security, namespaces)),
         }),
         stop_signal: signal::to_wire(&config.stop_signal),
-        ..wire::ContainerConfig::default()
     }
 }
 

@@ -163,7 +163,8 @@ mod tests {
         assert!(identity(&claims(), &[ISSUER], &state(), at(99)).is_none(), "not yet");
         assert!(identity(&claims(), &[ISSUER], &state(), at(200)).is_none(), "not any more");
         assert!(identity(&claims(), &["vault"], &state(), at(150)).is_none(), "for somebody else");
-        let changes: [(&str, fn(&mut Claims)); 5] = [
+        type Change = fn(&mut Claims);
+        let changes: [(&str, Change); 5] = [
             ("another issuer", |claims| claims.iss = "https://elsewhere".to_owned()),
             ("another subject", |claims| claims.sub = "system:serviceaccount:web:root".to_owned()),
             ("an account made anew", |claims| claims.subject.serviceaccount.uid = "old".to_owned()),
