@@ -58,6 +58,7 @@ async fn changes_refusals_and_clients_that_went_away_are_written_down() {
     ask(&rig.router, Some(Identity::admin()), "GET", MAPS, Body::empty()).await;
     let refused = ask(&rig.router, None, "DELETE", &format!("{MAPS}/a"), Body::empty()).await;
     let endless = Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
+    let path_of_a = format!("{MAPS}/a");
     let left = tokio::time::timeout(Duration::from_millis(1), ask(&rig.router, Some(Identity::admin()), "PUT", &path_of_a, endless));
     assert!(left.await.is_err());
 
