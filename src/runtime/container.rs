@@ -132,7 +132,7 @@ impl Inner {
         let from_image = image.config.config().clone().unwrap_or_default();
         let handler = self.options.handlers.get(&pod.runtime_handler).cloned();
         let mut config = config.clone();
-        let hooks = cdi::inject(&self.options.cdi_dirs, &mut config, pod.users, handler.is_some())?;
+        let hooks = cdi::inject(&self.options.cdi_dirs, &mut config, handler.is_some())?;
         let mut record = ContainerRecord {
             version: record::VERSION,
             id: uuid::Uuid::new_v4().simple().to_string(),

@@ -15,7 +15,7 @@ use rustix::fs::FileType;
 pub use plan::CdiError;
 use plan::{Document, Hook, Node};
 
-use crate::cri::{ContainerConfig, IdRange};
+use crate::cri::ContainerConfig;
 
 /// So many files of a directory are looked at.
 const FILES: usize = 1000;
@@ -23,12 +23,7 @@ const FILES: usize = 1000;
 const FILE_BYTES: u64 = 4 << 20;
 
 /// Gives a container the devices that it asks for. Returns the hooks that go with them; no `hooks`: nobody runs them.
-pub fn inject(
-    directories: &[PathBuf],
-    config: &mut ContainerConfig,
-    users: Option<IdRange>,
-    hooks: bool,
-) -> Result<Option<oci::Hooks>, CdiError> {
+pub fn inject(directories: &[PathBuf], config: &mut ContainerConfig, hooks: bool) -> Result<Option<oci::Hooks>, CdiError> {
     let wanted = plan::wanted(config)?;
     if wanted.is_empty() {
         return Ok(None);
@@ -45,7 +40,7 @@ pub fn inject(
         let text = format!("its hook {} ({}) takes another OCI runtime, which a RuntimeClass names", hook.path.display(), hook.hook_name);
         return Err(refuse(device, text));
     }
-    all.apply(config, users);
+    all.apply(config);
     let mut wanted = oci::Hooks::default();
     for (device, hook) in &all.hooks {
         add(&mut wanted, hook).map_err(|cause| refuse(device, cause))?;

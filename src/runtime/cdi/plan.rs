@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::cri::types::{ContainerConfig, Device, IdRange, Mount};
+use crate::cri::types::{ContainerConfig, Device, Mount};
 use crate::model::manifest;
 
 /// Annotations of a container that name devices begin so: an older way to ask for them.
@@ -243,8 +243,9 @@ impl Injection {
         Ok(())
     }
 
-    /// Puts it into a container's configuration, but for the hooks. `users`: the pod's user namespace.
-    pub fn apply(&self, config: &mut ContainerConfig, users: Option<IdRange>) {
+    /// Puts it into a container's configuration, but for the hooks. A mount's ids are never mapped: it is the host's and the
+    /// vendor's, of whom the root of a pod's own users is none.
+    pub fn apply(&self, config: &mut ContainerConfig) {
         config.envs.extend(self.env.iter().cloned());
         for (_, node) in &self.nodes {
             config.devices.retain(|known| known.container_path != node.path);
@@ -254,7 +255,7 @@ impl Injection {
         }
         for mount in &self.mounts {
             config.mounts.retain(|known| known.container_path != mount.container_path);
-            config.mounts.push(Mount { ids: users, ..mount.clone() });
+            config.mounts.push(mount.clone());
         }
         config.security.supplemental_groups.extend(&self.groups);
     }
@@ -329,7 +330,7 @@ devices:
             devices: vec![given("/dev/null", "/dev/card1", "r")],
             ..ContainerConfig::default()
         };
-        all.apply(&mut config, None);
+        all.apply(&mut config);
         let pairs: Vec<String> = config.envs.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(pairs, ["A=1", "DRIVER=1", "CARD=0", "CARD=all"], "what is all devices' once");
         let driver = mount("/usr/lib/driver", "/usr/lib/driver");

@@ -1,5 +1,7 @@
 //! Devices that vendors describe (CDI).
 
+use podbay::cri::IdRange;
+
 use super::*;
 
 /// With a card that is /dev/fuse, and its driver; `more` goes into the card's own edits.
@@ -50,6 +52,21 @@ async fn a_container_gets_a_device_with_what_its_vendor_says() {
     let other = subject.runtime.create_container(&sandbox, &asking(&subject, "vendor.example/card=0", USE)).await.unwrap_err().to_string();
     assert!(other.contains("vendor.example/card=0: /dev/fuse is c 10:229 on this host, and not c 10:3"), "{other}");
     assert_eq!(subject.runtime.list_containers().await.unwrap(), []);
+    house.close(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_vendor_mounts_stays_the_hosts_in_a_pod_with_users_of_its_own() {
+    let mut house = House::new("cdi-users");
+    let driver = with_card(&mut house, "");
+    let key = driver.join("key");
+    std::fs::write(&key, "of the host\n").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let subject = house.open().await;
+    let pod = PodSandboxConfig { users: Some(IdRange { host: 1_310_720, length: 65_536 }), ..subject.pod("card") };
+    let look = "cat /driver/version; stat -c %u /driver/key; cat /driver/key 2>/dev/null || echo kept";
+    let done = run(&subject, &pod, asking(&subject, "vendor.example/card=0", look)).await;
+    assert_eq!(done, (0, "7\n65534\nkept\n".to_owned()));
     house.close(subject).await;
 }
 
