@@ -15,7 +15,7 @@
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`, `figures`, `usage`, `users`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `joined`, `exec`, `attach`, `metrics`, `details`, `writable`, `reset`: act
-//! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `sys`: calls that no crate wraps
+//! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `errand`: other programs; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `cdi`: devices that their vendors describe
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
@@ -32,6 +32,7 @@ mod container;
 mod details;
 mod devices;
 mod engine;
+mod errand;
 mod exec;
 mod figures;
 pub mod files;

@@ -3,10 +3,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -18,7 +17,7 @@ use super::super::engine::Inner;
 use super::super::record::{self, ContainerRecord};
 use super::super::shim::ShimError;
 use super::super::wire::{self, Commands, Launch, MakePrivate, MapIds, Process, Step};
-use super::super::{RuntimeError, capability, memory, nodes};
+use super::super::{RuntimeError, capability, errand, nodes};
 use super::bundle::{self, Host};
 use crate::cri::{CriError, PodSandboxConfig};
 
@@ -186,36 +185,9 @@ impl Handler {
     }
 
     fn run(&self, verb: &[&str]) -> Result<(), String> {
-        let program = self.program.display();
-        let failed = |cause: std::io::Error| format!("run {program}: {cause}");
-        // Not a pipe, which whoever says much would wait at.
-        let said = memory::file_of("").map_err(failed)?;
         let mut command = Command::new(&self.program);
-        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        command.arg("--root").arg(&self.state).args(verb).stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.stderr(said.try_clone().map_err(failed)?).spawn().map_err(failed)?;
-        let status = wait(&mut child).map_err(|cause| format!("{program} {}: {cause}", verb[0]))?;
-        if status.success() {
-            return Ok(());
-        }
-        let mut bytes = vec![0; 4096];
-        let count = said.read_at(&mut bytes, 0).unwrap_or(0);
-        Err(format!("{program} {}: {}", verb[0], String::from_utf8_lossy(&bytes[..count]).trim()))
-    }
-}
-
-fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match child.try_wait()? {
-            Some(status) => return Ok(status),
-            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-            None => {
-                child.kill()?;
-                child.wait()?;
-                return Err(std::io::ErrorKind::TimedOut.into());
-            }
-        }
+        command.arg("--root").arg(&self.state).args(verb);
+        errand::run(&mut command, "", PATIENCE).map_err(|cause| format!("{} {}: {cause}", self.program.display(), verb[0]))
     }
 }
 

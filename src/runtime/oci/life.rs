@@ -16,7 +16,7 @@ use super::super::launch::plan::Place;
 use super::super::record::RecordError;
 use super::super::shim::{Program, ShimError};
 use super::super::wire::{Go, Lone, Response, VERSION};
-use super::super::{memory, seccomp, signal, socket, sys};
+use super::super::{errand, memory, seccomp, signal, socket, sys};
 use super::access::{Access, access};
 use super::config::{self, ConfigError, Ground};
 use super::state::{Home, Record, Status, ticks};
@@ -592,17 +592,13 @@ fn run_hook(kind: &'static str, hook: &oci::Hook, state: &Value) -> Result<(), O
     let told = memory::file_of(&state.to_string()).map_err(|cause| fail(cause.to_string()))?;
     command.stdin(told).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|cause| fail(cause.to_string()))?;
-    let begun = Instant::now();
-    loop {
-        match child.try_wait().map_err(|cause| fail(cause.to_string()))? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => return Err(fail(status.to_string())),
-            None if wanted.timeout_seconds > 0 && begun.elapsed() >= Duration::from_secs(wanted.timeout_seconds.into()) => {
-                child.kill().ok();
-                child.wait().ok();
-                return Err(fail(format!("it took longer than {} s", wanted.timeout_seconds)));
-            }
-            None => std::thread::sleep(Duration::from_millis(2)),
+    let patience = (wanted.timeout_seconds > 0).then(|| Duration::from_secs(wanted.timeout_seconds.into()));
+    match errand::end(&mut child, patience) {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(fail(status.to_string())),
+        Err(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
+            Err(fail(format!("it took longer than {} s", wanted.timeout_seconds)))
         }
+        Err(cause) => Err(fail(cause.to_string())),
     }
 }
