@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use oci_spec::runtime::Hooks;
@@ -17,7 +17,7 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, capability, cdi, devices, joined, limits, log_file, nodes, profile, seccomp, shim, signal, spec};
+use super::{ImageRoot, RuntimeError, capability, cdi, devices, joined, limits, nodes, profile, seccomp, shim, signal, spec};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
 };
@@ -27,9 +27,6 @@ use crate::model::Timestamp;
 const MESSAGE_LIMIT_BYTES: u64 = 4096;
 /// SIGKILL works at once, unless the shim or the kernel hangs; after this it is done without the shim.
 pub(super) const KILL_LIMIT: Duration = Duration::from_secs(10);
-
-/// A start waits so long for the disk of its log.
-const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Container {
     pub record: ContainerRecord,
@@ -336,7 +333,7 @@ impl Inner {
         let directory = self.options.sandbox_run_dir(&record.sandbox_id);
         let delegated = launch.commands.is_some();
         if !launch.log.path.is_empty() {
-            make_log(&launch.log);
+            self.log_maker.make(&launch.log);
         }
         let run = Run { id: record.id.clone(), launch };
         match shim::ask(&directory, &run.into(), &[]) {
@@ -599,21 +596,6 @@ impl Inner {
             container.record.clone()
         });
         changed.map_or(Ok(()), |record| self.write_container(&record))
-    }
-}
-
-/// Makes a container's log: whoever hears of the start looks for it. What hinders its writer is the writer's to deal with, and
-/// a disk that hangs holds nobody up for long.
-fn make_log(place: &LogFile) {
-    let (sender, made) = mpsc::sync_channel(1);
-    let place = place.clone();
-    let make = move || {
-        log_file::open(&place).ok();
-        // Nobody may be waiting any more.
-        sender.send(()).ok();
-    };
-    if std::thread::Builder::new().name("log".into()).spawn(make).is_ok() {
-        made.recv_timeout(LOG_PATIENCE).ok();
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use super::apparmor::{self, Confinement};
 use super::cgroup::Tree;
 use super::container::Container;
+use super::log_maker::LogMaker;
 use super::oci::handler::OWN;
 use super::record::{self, ContainerRecord, Phase};
 use super::sandbox::Sandbox;
@@ -52,6 +53,7 @@ pub(super) struct Inner {
     /// What pods with user namespaces of their own can have here.
     pub users: OnceLock<Users>,
     pub confinement: Confinement,
+    pub log_maker: LogMaker,
     table: Mutex<Table>,
     events: broadcast::Sender<RuntimeEvent>,
     /// Ended with the engine.
@@ -124,6 +126,7 @@ impl Engine {
             burstable: Mutex::default(),
             users: OnceLock::new(),
             confinement: Confinement::default(),
+            log_maker: LogMaker::default(),
             table: Mutex::default(),
             events: broadcast::channel(4096).0,
             listeners: Mutex::default(),

@@ -14,7 +14,7 @@
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`, `figures`, `usage`, `users`: decide; pure
-//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `joined`, `exec`, `attach`, `metrics`, `details`, `writable`, `reset`: act
+//! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `joined`, `exec`, `attach`, `metrics`, `details`, `writable`, `log_maker`, `reset`: act
 //! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `errand`: other programs; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `cdi`: devices that their vendors describe
@@ -41,6 +41,7 @@ mod image_volume;
 mod joined;
 pub mod launch;
 mod limits;
+mod log_maker;
 mod metrics;
 mod nodes;
 pub mod oci;
