@@ -79,7 +79,7 @@ fn tell(context: &Context, (before, after): (Space, Space), progress: Progress, 
 }
 
 async fn space(context: &Context) -> Result<Space, CriError> {
-    let place = context.images.fs_info().await?.mount_point;
+    let place = context.images.place().await?;
     let disk = rustix::fs::statvfs(&place).map_err(|errno| CriError::failed(format!("look at the disk of {}", place.display()), errno))?;
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
     Ok(Space { capacity: bytes(disk.f_blocks), available: bytes(disk.f_bavail) })

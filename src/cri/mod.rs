@@ -23,6 +23,7 @@ pub mod wire;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -156,6 +157,11 @@ pub trait Images: Send + Sync {
     async fn remove(&self, reference: &str) -> Result<(), CriError>;
     /// What images take on the disk.
     async fn fs_info(&self) -> Result<FilesystemUsage, CriError>;
+    /// Where that disk is mounted, or a directory on it; for who does not want to know what images take, which may have to be
+    /// counted.
+    async fn place(&self) -> Result<PathBuf, CriError> {
+        Ok(self.fs_info().await?.mount_point)
+    }
 }
 
 /// Streams of an interactive exec. Dropping `stdin` closes the command's standard input.

@@ -41,7 +41,7 @@ impl Scene {
     /// Unpacks a layer that must be refused, and looks that nothing of it stays.
     fn refused(&self, layer: &[u8]) -> Refusal {
         let error = self.unpack(layer).expect_err("a hostile layer must be refused");
-        for directory in ["layers", "tmp", "blobs/sha256", "sizes"] {
+        for directory in ["layers", "tmp", "blobs/sha256", "sizes", "counts"] {
             assert_eq!(listing(&self.path("store").join(directory)), Vec::<String>::new(), "left in {directory}");
         }
         match error {
@@ -323,9 +323,32 @@ async fn a_layout_is_imported_listed_and_removed() {
     assert_eq!(scene.store.layers_of("ghcr.io/me/two:2").expect("layers").len(), 2);
     scene.store.remove("one:1").await.expect("removing what is not there is no error");
     scene.store.remove("ghcr.io/me/two:2").await.expect("remove");
-    for directory in ["layers", "sizes", "blobs/sha256"] {
+    for directory in ["layers", "sizes", "counts", "blobs/sha256"] {
         assert_eq!(listing(&scene.path("store").join(directory)), Vec::<String>::new(), "{directory}");
     }
+}
+
+#[tokio::test]
+async fn the_files_of_a_layer_are_counted_once() {
+    let scene = Scene::new();
+    scene.unpack(&Tar::new().directory("d/").file("d/x", "x").file("y", "y").finish()).expect("unpack");
+    let counts = scene.path("store/counts");
+    let kept = counts.join(&listing(&counts)[0]);
+    assert_eq!(fs::read_to_string(&kept).expect("the count"), "4");
+    let files = || async { scene.store.fs_info().await.expect("usage").inodes_used };
+    assert_eq!(files().await, 4);
+    fs::write(&kept, "77").expect("another count");
+    assert_eq!(files().await, 77, "the layer is not looked at");
+    // A layer of an earlier version, and one whose count a crash has cut.
+    for lost in [None, Some("")] {
+        fs::remove_file(&kept).expect("remove");
+        if let Some(text) = lost {
+            fs::write(&kept, text).expect("half a count");
+        }
+        assert_eq!(files().await, 4);
+        assert_eq!(fs::read_to_string(&kept).expect("the count"), "4");
+    }
+    assert_eq!(scene.store.place().await.expect("place"), scene.path("store"));
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ pub async fn image_suite(images: &dyn Images, present: &str) {
     must(images.remove(missing).await);
     let usage = must(images.fs_info().await);
     assert!(usage.mount_point.is_absolute(), "{usage:?}");
+    assert_eq!(must(images.place().await), usage.mount_point);
     let nonsense = images.image_status("UPPER CASE").await;
     assert!(matches!(nonsense, Ok(None) | Err(CriError::Invalid(_) | CriError::Failed { .. } | CriError::NotFound(_))), "{nonsense:?}");
     for _ in 0..2 {

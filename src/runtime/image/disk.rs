@@ -7,6 +7,7 @@
 //! blobs/sha256/ configurations; layers of a pull until they are unpacked
 //! layers/HEX/   one overlay lower directory a diff-id; there whole or not at all
 //! sizes/HEX     bytes of that layer
+//! counts/HEX    its files; written without haste: what is missing is counted again
 //! holds/NAME    the image a container was made from
 //! partial/HEX   blobs on their way, by registry and digest; what is left of a cut download serves the next for an hour
 //! tmp/          what a crash leaves behind is here, and goes at the next start
@@ -18,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -71,8 +71,6 @@ impl Index {
 
 pub(super) struct Disk {
     root: PathBuf,
-    /// How many files a layer has, as far as somebody wanted to know: layers never change.
-    files: Mutex<BTreeMap<Digest, u64>>,
 }
 
 /// While it lives, nothing is deleted.
@@ -82,8 +80,8 @@ pub(super) struct Busy {
 
 impl Disk {
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        let disk = Self { root: root.to_owned(), files: Mutex::default() };
-        for directory in ["blobs/sha256", "layers", "sizes", "holds", "partial", "tmp"] {
+        let disk = Self { root: root.to_owned() };
+        for directory in ["blobs/sha256", "layers", "sizes", "counts", "holds", "partial", "tmp"] {
             let path = root.join(directory);
             fs::create_dir_all(&path).map_err(ImageError::io(format!("make {}", path.display())))?;
         }
@@ -97,27 +95,33 @@ impl Disk {
         &self.root
     }
 
-    /// What all layers hold together, each counted once.
+    /// What all layers hold together, each counted once. Takes long where layers of an earlier version are counted.
     pub fn used(&self) -> Result<Footprint, ImageError> {
         let index = self.index()?;
         let layers: BTreeSet<&Digest> = index.images.values().flat_map(|record| &record.layers).collect();
         let bytes = layers.iter().filter_map(|layer| self.layer_bytes(layer)).sum();
         let files = layers.iter().filter_map(|layer| self.files_of(layer)).sum();
-        self.counted().retain(|layer, _| layers.contains(layer));
         Ok(Footprint { bytes, files })
     }
 
-    fn counted(&self) -> MutexGuard<'_, BTreeMap<Digest, u64>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// How many files a layer has that is here, itself among them.
     fn files_of(&self, layer: &Digest) -> Option<u64> {
-        let known = self.counted().get(layer).copied();
+        let known = fs::read_to_string(self.count_path(layer)).ok().and_then(|text| text.trim().parse().ok());
         known.or_else(|| {
-            let files = footprint(&self.layer_path(layer), &mut || ()).ok()?.files;
-            self.counted().insert(layer.clone(), files);
+            let path = self.layer_path(layer);
+            let files = footprint(&path, &mut || ()).ok()?.files;
+            // One that was deleted meanwhile is not counted to its end.
+            path.is_dir().then(|| self.keep_count(layer, files))?;
             Some(files)
         })
+    }
+
+    /// Layers never change. Where it cannot be written it is counted again.
+    fn keep_count(&self, layer: &Digest, files: u64) {
+        let temporary = self.scratch("count");
+        if fs::write(&temporary, files.to_string()).and_then(|()| fs::rename(&temporary, self.count_path(layer))).is_err() {
+            fs::remove_file(&temporary).ok();
+        }
     }
 
     pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
@@ -125,6 +129,9 @@ impl Disk {
     }
     fn size_path(&self, diff_id: &Digest) -> PathBuf {
         self.root.join("sizes").join(diff_id.hex())
+    }
+    fn count_path(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("counts").join(diff_id.hex())
     }
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
@@ -271,6 +278,8 @@ impl Disk {
         }
         let diff_id = unpacked.diff_id;
         self.replace(&self.size_path(&diff_id), unpacked.bytes.to_string().as_bytes())?;
+        // Now that the kernel knows them all.
+        self.keep_count(&diff_id, footprint(scratch, &mut || ()).map_err(ImageError::io("count the files of a layer"))?.files);
         let path = self.layer_path(&diff_id);
         match fs::rename(scratch, &path) {
             Ok(()) => sync_directory(&self.root.join("layers")).map_err(ImageError::io("write the layers' directory"))?,
@@ -352,7 +361,8 @@ impl Disk {
         })?;
         let layers: BTreeSet<&str> = index.images.values().flat_map(|record| &record.layers).map(Digest::hex).collect();
         let blobs: BTreeSet<&str> = index.images.keys().map(Digest::hex).collect();
-        for (directory, keep) in [("layers", &layers), ("sizes", &layers), ("blobs/sha256", &blobs), ("tmp", &BTreeSet::new())] {
+        let none = BTreeSet::new();
+        for (directory, keep) in [("layers", &layers), ("sizes", &layers), ("counts", &layers), ("blobs/sha256", &blobs), ("tmp", &none)] {
             let directory = self.root.join(directory);
             for name in names(&directory)? {
                 if !keep.contains(name.as_str()) {

@@ -175,6 +175,8 @@ pub struct ImageStore {
     pulling: Arc<Mutex<Vec<Pulling>>>,
     /// Bytes of the disk that pulls under way have been promised and not used up.
     promised: Arc<AtomicU64>,
+    /// Held by who counts what the layers take: it may take long.
+    measuring: Arc<tokio::sync::Mutex<()>>,
 }
 
 type Outcome = Result<Digest, Arc<ImageError>>;
@@ -194,7 +196,8 @@ impl ImageStore {
     /// # Errors
     /// When the directory cannot be used or its index is not readable.
     pub fn open(root: &Path, options: Options) -> Result<Self, ImageError> {
-        Ok(Self { disk: Arc::new(Disk::open(root)?), options: Arc::new(options), pulling: Arc::default(), promised: Arc::default() })
+        let disk = Arc::new(Disk::open(root)?);
+        Ok(Self { disk, options: Arc::new(options), pulling: Arc::default(), promised: Arc::default(), measuring: Arc::default() })
     }
 
     /// The image of a name as in a pod's spec (`nginx`, `repo@sha256:…`) or of an id (`sha256:…`).
@@ -481,10 +484,17 @@ impl Images for ImageStore {
 
     async fn fs_info(&self) -> Result<FilesystemUsage, CriError> {
         let disk = self.disk.clone();
+        // Whoever waits takes up no thread, and whoever goes away leaves nobody a second count to make.
+        let turn = self.measuring.clone().lock_owned().await;
         let used = blocking(move || {
+            let _turn = turn;
             let used = disk.used()?;
             Ok(FilesystemUsage { mount_point: disk.root().to_owned(), used_bytes: used.bytes, inodes_used: used.files })
         });
         used.await.map_err(|error| CriError::failed("measure the image store", error))
+    }
+
+    async fn place(&self) -> Result<PathBuf, CriError> {
+        Ok(self.disk.root().to_owned())
     }
 }
