@@ -275,6 +275,10 @@ impl Runtime for FakeRuntime {
         "fake://0.1.0".into()
     }
 
+    fn settings(&self) -> serde_json::Value {
+        serde_json::json!({"rootDir": "/fake", "stateDir": "/fake"})
+    }
+
     async fn features(&self, _handler: &str) -> Result<Features, CriError> {
         if let Some(cause) = &self.lock().unreachable {
             return Err(CriError::Unreachable(cause.clone()));
