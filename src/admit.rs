@@ -3,6 +3,7 @@
 //! whoever asks and wherever it runs (server, sync, controllers, preview).
 //!
 //! - `create`, `update`, `delete`: one file a verb; a status is written by `update` too
+//! - `pod_part`: what only a subresource of a pod changes
 //! - `service`, `job`: what the cluster gives to a Service (addresses, ports) and a Job (selector)
 //! - `pod_security`: what pods may ask of their host, by the labels of their namespace
 //! - `runtime_class`: what a Pod gets of its RuntimeClass
@@ -11,6 +12,7 @@
 mod create;
 mod delete;
 mod job;
+mod pod_part;
 pub mod pod_security;
 mod runtime_class;
 mod service;
@@ -43,6 +45,9 @@ pub enum Refused {
     /// HTTP 403.
     #[error("{key} is forbidden: {message}")]
     Forbidden { key: Key, message: String },
+    /// HTTP 403: nothing new comes into a namespace that is on its way out.
+    #[error("{key} is forbidden: unable to create new content in namespace {} because it is being terminated", key.namespace)]
+    Terminating { key: Key },
     /// HTTP 404: the namespace it would live in.
     #[error("namespaces \"{0}\" not found")]
     NoNamespace(String),
@@ -62,10 +67,11 @@ pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: 
     match (write, current) {
         (Write::Create(object), _) => create::create(object, state, writer, stamp),
         (Write::Update(object, _), Some(current)) => update::update(object, current, state, writer),
-        (Write::UpdateStatus(object, _), Some(current)) => status::update(object, current),
+        (Write::UpdateStatus(object, _), Some(current)) => status::update(object, current, writer),
+        (Write::UpdatePart(object, _, part), Some(current)) => pod_part::update(object, current, state, *part),
         (Write::Delete { grace_seconds, .. }, Some(current)) => delete::delete(current, *grace_seconds, stamp.now),
         // `Snapshot::apply` reports a missing object as a conflict before it asks here.
-        (Write::Update(..) | Write::UpdateStatus(..) | Write::Delete { .. }, None) => Ok(Outcome::Unchanged),
+        (Write::Update(..) | Write::UpdateStatus(..) | Write::UpdatePart(..) | Write::Delete { .. }, None) => Ok(Outcome::Unchanged),
     }
 }
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
 use super::{LASTING_NAMESPACES, Outcome, Refused, invalid, is_controller, job, pod_security, runtime_class, seconds, service, status};
-use crate::model::{Key, Kind, Object, Typed, defaults, fields, pod, validate};
+use crate::model::{Errors, Key, Kind, Object, Path, Typed, defaults, fields, pod, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
 
@@ -52,6 +52,13 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
     {
         errors = service::allocate(it, state);
     }
+    if let Typed::Pod(it) = &typed
+        && it.spec.as_ref().is_some_and(|spec| spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()))
+    {
+        let mut more = Errors::default();
+        more.forbidden(&Path::root("spec.ephemeralContainers"), "cannot be set on create");
+        errors.extend(more.into_vec());
+    }
     let created = Object::from_typed(typed);
     if !is_controller(writer) {
         errors.extend(fields::refusals(kind, &created.value()));
@@ -95,10 +102,7 @@ fn home(kind: Kind, typed: &Typed, state: &Snapshot) -> Result<(), Refused> {
     match state.get(&Key::cluster(Kind::Namespace, name)) {
         None if LASTING_NAMESPACES.contains(&name) => Ok(()),
         None => Err(Refused::NoNamespace(name.to_owned())),
-        Some(namespace) if namespace.is_deleting() => {
-            let message = format!("unable to create new content in namespace {name} because it is being terminated");
-            Err(Refused::Forbidden { key: Object::from_typed(typed.clone()).key().clone(), message })
-        }
+        Some(namespace) if namespace.is_deleting() => Err(Refused::Terminating { key: Object::from_typed(typed.clone()).key().clone() }),
         Some(_) => Ok(()),
     }
 }

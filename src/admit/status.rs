@@ -32,17 +32,25 @@ macro_rules! with_status {
 
 with_status!(Namespace, Node, Service, Pod, ReplicaSet, Deployment, Job, Source);
 
-/// Takes the status of `object` and nothing else.
-pub(super) fn update(object: &Object, current: &Object) -> Result<Outcome, Refused> {
+/// Takes the status of `object`, who owns it, and nothing else.
+pub(super) fn update(object: &Object, current: &Object, writer: &str) -> Result<Outcome, Refused> {
     if !current.kind().info().has_status {
         let message = format!("{} has no status", current.kind());
         return Err(Refused::Forbidden { key: current.key().clone(), message });
     }
-    if same(object.typed(), current.typed()) {
+    let owners = object.meta().managed_fields.as_ref();
+    // Controllers write the status of an object they may have seen some time ago.
+    let owners = owners.filter(|owners| {
+        !super::is_controller(writer) && !super::update::same_ownership(Some(owners), current.meta().managed_fields.as_deref())
+    });
+    if same(object.typed(), current.typed()) && owners.is_none() {
         return Ok(Outcome::Unchanged);
     }
     let mut after = current.typed().clone();
     copy(&mut after, object.typed());
+    if let Some(owners) = owners {
+        after.meta_mut().managed_fields = Some(owners.clone());
+    }
     if matches!(after, Typed::Node(_)) {
         crate::model::defaults::apply(&mut after);
         let errors = validate::validate(&after);

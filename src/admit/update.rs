@@ -81,7 +81,7 @@ fn same_nothing<T: Clone>(new: &mut Option<T>, old: Option<&T>, is_empty: impl F
 }
 
 /// Who owns what, apart from when it was last written.
-fn same_ownership(new: Option<&[ManagedFieldsEntry]>, old: Option<&[ManagedFieldsEntry]>) -> bool {
+pub(super) fn same_ownership(new: Option<&[ManagedFieldsEntry]>, old: Option<&[ManagedFieldsEntry]>) -> bool {
     let (new, old) = (new.unwrap_or_default(), old.unwrap_or_default());
     let timeless = |it: &ManagedFieldsEntry| ManagedFieldsEntry { time: None, ..it.clone() };
     new.len() == old.len() && new.iter().zip(old).all(|(new, old)| timeless(new) == timeless(old))

@@ -1,10 +1,11 @@
 //! What a pod's fields mean taken together: phase, readiness, requests, QoS class. PURE.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::ToSpan;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus, ResourceRequirements, Taint, Toleration,
+    Container, ContainerStatus, EphemeralContainer, Pod, PodCondition, PodSpec, PodStatus, ResourceRequirements, Taint, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -97,6 +98,24 @@ pub fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 
 pub fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a Container> {
     all_containers(spec).find(|container| container.name == name)
+}
+
+/// An ephemeral container as the container it is: the same fields, and no target.
+pub fn plain(ephemeral: &EphemeralContainer) -> Container {
+    let fields = serde_json::to_value(ephemeral).unwrap_or_default();
+    serde_json::from_value(fields).unwrap_or_else(|_| Container { name: ephemeral.name.clone(), ..Container::default() })
+}
+
+/// Every container of all three lists; ephemeral ones last.
+pub fn each_container(spec: &PodSpec) -> impl Iterator<Item = Cow<'_, Container>> {
+    let ephemerals = spec.ephemeral_containers.iter().flatten().map(|it| Cow::Owned(plain(it)));
+    all_containers(spec).map(Cow::Borrowed).chain(ephemerals)
+}
+
+/// The container of this name, of any list.
+pub fn any_container<'a>(spec: &'a PodSpec, name: &str) -> Option<Cow<'a, Container>> {
+    let ephemeral = || spec.ephemeral_containers.iter().flatten().find(|it| it.name == name);
+    container(spec, name).map(Cow::Borrowed).or_else(|| ephemeral().map(|it| Cow::Owned(plain(it))))
 }
 
 pub fn is_init_container(spec: &PodSpec, name: &str) -> bool {

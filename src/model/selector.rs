@@ -239,16 +239,23 @@ impl FieldSelector {
     /// A term without an operator, or a field this kind cannot be selected by.
     pub fn parse(kind: Kind, text: &str) -> Result<Self, SelectorError> {
         let mut terms = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (field, equal, value) = match (part.split_once("!="), part.split_once("=="), part.split_once('=')) {
-                (Some((field, value)), _, _) => (field, false, value),
-                (_, Some((field, value)), _) | (_, _, Some((field, value))) => (field, true, value),
-                _ => return Err(SelectorError::Syntax(part.to_owned())),
+        for part in unescaped_split(text, ',').into_iter().map(str::trim).filter(|part| !part.is_empty()) {
+            let wrong = || SelectorError::Syntax(part.to_owned());
+            let pieces = unescaped_split(part, '=');
+            let (field, equal, value) = match pieces.as_slice() {
+                [field, value] => (*field, true, *value),
+                [field, "", value] => (*field, true, *value),
+                _ => return Err(wrong()),
             };
+            let (field, equal) = field.strip_suffix('!').map_or((field, equal), |field| (field, false));
+            if pieces.len() == 3 && !equal {
+                return Err(wrong());
+            }
+            let (field, value) = (field.trim(), unescape(value.trim()).ok_or_else(wrong)?);
             if !fields(kind).contains(&field) {
                 return Err(SelectorError::Field { kind, field: field.to_owned() });
             }
-            terms.push((field.to_owned(), equal, value.to_owned()));
+            terms.push((field.to_owned(), equal, value));
         }
         Ok(Self { terms })
     }
@@ -266,10 +273,38 @@ impl FieldSelector {
 impl fmt::Display for FieldSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (field, equal, value)) in self.terms.iter().enumerate() {
+            let value = value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
             write!(f, "{}{field}{}{value}", if index > 0 { "," } else { "" }, if *equal { "=" } else { "!=" })?;
         }
         Ok(())
     }
+}
+
+/// Splits at a separator that no backslash precedes.
+fn unescaped_split(text: &str, separator: char) -> Vec<&str> {
+    let (mut pieces, mut start, mut escaped) = (Vec::new(), 0, false);
+    for (at, letter) in text.char_indices() {
+        if letter == separator && !escaped {
+            pieces.push(&text[start..at]);
+            start = at + letter.len_utf8();
+        }
+        escaped = letter == '\\' && !escaped;
+    }
+    pieces.push(&text[start..]);
+    pieces
+}
+
+/// Undoes `\\`, `\,` and `\=`; nothing else may follow a backslash.
+fn unescape(value: &str) -> Option<String> {
+    let mut plain = String::with_capacity(value.len());
+    let mut letters = value.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => plain.push(letters.next().filter(|next| matches!(next, '\\' | ',' | '='))?),
+            other => plain.push(other),
+        }
+    }
+    Some(plain)
 }
 
 /// The fields a kind can be selected by: Kubernetes' own list.
@@ -285,6 +320,7 @@ pub fn fields(kind: Kind) -> &'static [&'static str] {
             "spec.hostNetwork",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
             "status.nominatedNodeName",
         ],
         Kind::Event => &[
@@ -334,7 +370,10 @@ fn field_value(object: &Object, field: &str) -> String {
             "involvedObject.fieldPath" => some(&about.field_path),
             "reason" => some(&event.reason),
             "reportingComponent" => some(&event.reporting_component),
-            "source" => event.source.as_ref().map(|source| some(&source.component)).unwrap_or_default(),
+            "source" => {
+                let component = event.source.as_ref().and_then(|source| source.component.clone()).filter(|name| !name.is_empty());
+                component.or_else(|| event.reporting_component.clone()).unwrap_or_default()
+            }
             "type" => some(&event.type_),
             _ => String::new(),
         };
@@ -362,6 +401,7 @@ fn pod_field(pod: &Pod, field: &str) -> String {
         "spec.hostNetwork" => spec(|it| Some(it.host_network.unwrap_or(false).to_string())),
         "status.phase" => status(|it| it.phase.clone()),
         "status.podIP" => status(|it| it.pod_ip.clone()),
+        "status.podIPs" => status(|it| Some(it.pod_ips.iter().flatten().map(|address| address.ip.as_str()).collect::<Vec<_>>().join(","))),
         "status.nominatedNodeName" => status(|it| it.nominated_node_name.clone()),
         _ => String::new(),
     }
@@ -451,12 +491,20 @@ mod tests {
             ("spec.nodeName==n1,status.phase!=Failed", true),
             ("spec.hostNetwork=false", true),
             ("status.podIP=", true),
+            ("status.phase = Running", true),
+            (r"status.podIP=\,\=\\", false),
+            (r"status.podIP!=\,", true),
         ] {
             assert_eq!(FieldSelector::parse(Kind::Pod, text).expect(text).matches(&pod), matches, "{text}");
         }
         assert_eq!(FieldSelector::parse(Kind::Pod, "spec.nodeName=n1").expect("valid").exact("spec.nodeName"), Some("n1"));
         assert!(matches!(FieldSelector::parse(Kind::ConfigMap, "spec.nodeName=n1"), Err(SelectorError::Field { .. })));
-        assert!(matches!(FieldSelector::parse(Kind::Pod, "nonsense"), Err(SelectorError::Syntax(_))));
+        for text in ["nonsense", "status.podIP=a=b", r"status.podIP=\x", "status.podIP!==a"] {
+            assert!(matches!(FieldSelector::parse(Kind::Pod, text), Err(SelectorError::Syntax(_))), "{text}");
+        }
+        let escaped = FieldSelector::parse(Kind::Pod, r"status.podIP=\,\=\\").expect("valid");
+        assert_eq!(escaped.exact("status.podIP"), Some(r",=\"));
+        assert_eq!(FieldSelector::parse(Kind::Pod, &escaped.to_string()).expect("its print"), escaped);
         let node = Object::from_value(Kind::Node, json!({"metadata": {"name": "n"}, "spec": {"unschedulable": true}})).expect("a node");
         assert!(FieldSelector::parse(Kind::Node, "spec.unschedulable=true").expect("valid").matches(&node));
     }

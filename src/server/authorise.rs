@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, Volume};
 pub use content::content;
 
 use super::identity::Identity;
-use super::request::Verb;
+use super::request::{Call, Verb};
 use crate::model::rights::{Act, On};
 use crate::model::{Key, Kind, Object};
 use crate::store::snapshot::Snapshot;
@@ -32,6 +32,21 @@ pub struct Attempt<'a> {
     pub selected_node: Option<&'a str>,
     /// `metadata.name=` of the field selector.
     pub selected_name: Option<&'a str>,
+}
+
+impl<'a> Attempt<'a> {
+    /// What a request tries, without what it selects by.
+    pub fn of(call: &'a Call) -> Self {
+        Attempt {
+            verb: call.verb,
+            kind: call.target.kind,
+            namespace: &call.target.namespace,
+            name: call.target.name.as_deref(),
+            subresource: call.target.subresource.as_deref(),
+            selected_node: None,
+            selected_name: None,
+        }
+    }
 }
 
 /// Where node leases live.

@@ -9,13 +9,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::fault::Fault;
+use super::options::{check_dry_run, refuse};
 use super::read::{candidates, find};
 use super::render::{ListMeta, Renderer, json_response};
 use super::request::Call;
 use super::select::Selection;
-use super::write::{answer, success};
+use super::write::{answer, success, warned};
 use super::{ServerState, body};
-use crate::model::Object;
+use crate::model::{Errors, Kind, Object, Path};
 use crate::store::{CommitError, Conflict, Precondition, Snapshot, Transaction, Write};
 
 /// `meta/v1 DeleteOptions`.
@@ -65,16 +66,43 @@ impl DeleteOptions {
         if call.query.get("orphanDependents").is_some() {
             options.orphan_dependents = Some(call.query.flag("orphanDependents"));
         }
-        Ok(options)
+        options.checked()
     }
 
-    fn dependents(&self) -> Result<Dependents, Fault> {
-        match (self.propagation_policy.as_deref(), self.orphan_dependents) {
-            (None | Some("Background"), None | Some(false)) => Ok(Dependents::Background),
-            (Some("Foreground"), None) => Ok(Dependents::Foreground),
-            (Some("Orphan"), None) | (None, Some(true)) => Ok(Dependents::Orphan),
-            (policy, _) => Err(Fault::new(422, "Invalid", format!("propagationPolicy: Invalid value: {policy:?}"))),
+    /// As `v1 Eviction` carries them.
+    fn of_eviction(eviction: &Value) -> Result<Self, Fault> {
+        let options = eviction.get("deleteOptions").filter(|options| !options.is_null());
+        let options = options.map(|options| serde_json::from_value(options.clone())).transpose();
+        options.map_err(|error| Fault::bad_request(format!("deleteOptions: {error}")))?.unwrap_or_else(Self::default).checked()
+    }
+
+    fn checked(self) -> Result<Self, Fault> {
+        let mut errors = Errors::default();
+        let path = Path::root("propagationPolicy");
+        match self.propagation_policy.as_deref() {
+            Some(policy) if self.orphan_dependents.is_some() => {
+                errors.invalid(&path, policy, "orphanDependents and deletionPropagation cannot be both set");
+            }
+            None | Some("Background" | "Foreground" | "Orphan") => {}
+            Some(other) => errors.unsupported(&path, other, &["Background", "Foreground", "Orphan"]),
         }
+        check_dry_run(&self.dry_run, &mut errors);
+        refuse("DeleteOptions", errors)?;
+        Ok(self)
+    }
+
+    /// What is said; where nothing is, `None`.
+    fn dependents(&self) -> Option<Dependents> {
+        match (self.propagation_policy.as_deref(), self.orphan_dependents) {
+            (Some("Foreground"), _) => Some(Dependents::Foreground),
+            (Some("Orphan"), _) | (None, Some(true)) => Some(Dependents::Orphan),
+            (Some(_), _) | (None, Some(false)) => Some(Dependents::Background),
+            (None, None) => None,
+        }
+    }
+
+    fn is_dry(&self, call: &Call) -> bool {
+        call.dry_run || !self.dry_run.is_empty()
     }
 
     fn precondition(&self) -> Result<Precondition, Fault> {
@@ -83,6 +111,40 @@ impl DeleteOptions {
             |text: &String| text.parse().map_err(|_| Fault::bad_request(format!("{text:?} is not a resourceVersion of this server")));
         Ok(Precondition { uid: wanted.uid.clone(), revision: wanted.resource_version.as_ref().map(number).transpose()? })
     }
+
+    /// Kubernetes' own words where a precondition does not hold.
+    fn holds(&self, current: &Object) -> Result<(), Fault> {
+        let refuse = |what: &str, wanted: &str, found: &str, why: &str| {
+            let text = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {why}"
+            );
+            Err(Fault::conflict(current.kind(), &current.key().name, text))
+        };
+        let wanted = self.preconditions.as_ref();
+        let version = current.meta().resource_version.as_deref().unwrap_or_default();
+        match (wanted.and_then(|it| it.uid.as_deref()), wanted.and_then(|it| it.resource_version.as_deref())) {
+            (Some(uid), _) if uid != current.uid() => refuse("UID", uid, current.uid(), "deleted and then recreated"),
+            (_, Some(wanted)) if wanted != version => refuse("ResourceVersion", wanted, version, "modified"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Jobs came before there was a policy: who says nothing keeps their pods, and is warned.
+const JOB_ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
+/// What becomes of an object's dependents, and what to say of it.
+fn dependents(kind: Kind, options: &DeleteOptions) -> (Dependents, Option<&'static str>) {
+    match options.dependents() {
+        Some(said) => (said, None),
+        None if kind == Kind::Job => (Dependents::Orphan, Some(JOB_ORPHANS)),
+        None => (Dependents::Background, None),
+    }
+}
+
+/// Kinds whose deletion answers with the object, though it is gone.
+fn answers_with_object(kind: Kind) -> bool {
+    matches!(kind, Kind::Pod | Kind::Service | Kind::ServiceAccount)
 }
 
 /// Deletes one object.
@@ -97,26 +159,25 @@ pub async fn delete(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
 async fn delete_with(state: &ServerState, call: &Call, options: &DeleteOptions, code: StatusCode) -> Result<Response, Fault> {
     let snapshot = state.store.snapshot();
     let current = find(state, call)?;
+    options.holds(&current)?;
     let mut transaction = Transaction::new(&call.identity.user);
-    transaction.dry_run = call.dry_run || options.dry_run.iter().any(|mode| mode == "All");
+    transaction.dry_run = options.is_dry(call);
     transaction.writes = writes(&snapshot, &current, options)?;
     let mut committed = state.store.commit(transaction).await?;
-    let outcome = committed.results.pop().flatten();
-    let uid = json!(current.uid());
-    match outcome {
-        Some(marked) => {
-            let renderer = Renderer::new(call.form, &call.query, state.clock.now());
-            Ok(json_response(code, renderer.one(&marked)))
-        }
-        None => Ok(json_response(code, success(call, &uid))),
-    }
+    let left = committed.results.pop().flatten().or_else(|| answers_with_object(current.kind()).then(|| current.clone()));
+    let body = match left {
+        Some(object) => Renderer::new(call.form, &call.query, state.clock.now()).one(&object),
+        None => success(call, &json!(current.uid())).into(),
+    };
+    let warning = dependents(current.kind(), options).1.map(str::to_owned);
+    Ok(warned(json_response(code, body), warning.as_slice()))
 }
 
 /// The object's deletion comes last; before it, what its dependents need.
 fn writes(snapshot: &Snapshot, current: &Object, options: &DeleteOptions) -> Result<Vec<Write>, Fault> {
     let mut writes = Vec::new();
     let mut precondition = options.precondition()?;
-    match options.dependents()? {
+    match dependents(current.kind(), options).0 {
         Dependents::Background => {}
         Dependents::Orphan => {
             for dependent in snapshot.owned_by(current.uid()) {
@@ -152,7 +213,7 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
         let found = candidates(&snapshot, call.target.kind, &call.target.namespace, &selection);
         let objects: Vec<Object> = found.filter(|object| selection.matches(object)).cloned().collect();
         let mut transaction = Transaction::new(&call.identity.user);
-        transaction.dry_run = call.dry_run;
+        transaction.dry_run = options.is_dry(call);
         for object in &objects {
             transaction.writes.extend(writes(&snapshot, object, &options)?);
         }
@@ -172,10 +233,11 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
 /// `pods/eviction`: a deletion; there are no disruption budgets to ask.
 pub async fn evict(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let eviction = body::decode(&call.content_type, bytes)?.unwrap_or(Value::Null);
-    let options = match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
-        Some(options) => serde_json::from_value(options.clone()).map_err(|error| Fault::bad_request(format!("deleteOptions: {error}")))?,
-        None => DeleteOptions::default(),
-    };
+    let options = DeleteOptions::of_eviction(&eviction)?;
+    let name = eviction["metadata"]["name"].as_str().filter(|name| !name.is_empty());
+    if name.is_some_and(|name| Some(name) != call.target.name.as_deref()) {
+        return Err(Fault::bad_request("name in URL does not match name in Eviction object"));
+    }
     delete_with(state, call, &options, StatusCode::CREATED).await.map(|_| json_response(StatusCode::CREATED, success(call, &Value::Null)))
 }
 
@@ -183,7 +245,11 @@ pub async fn evict(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
 pub async fn bind(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let binding = body::decode(&call.content_type, bytes)?.unwrap_or(Value::Null);
     let node = binding["target"]["name"].as_str().filter(|name| !name.is_empty());
-    let node = node.ok_or_else(|| Fault::new(422, "Invalid", "target.name: Required value"))?;
+    let node = node.ok_or_else(|| {
+        let mut errors = Errors::default();
+        errors.required(&Path::root("target.name"), "");
+        Fault::invalid_value("Binding", "", call.target.name.as_deref().unwrap_or_default(), &errors.into_vec())
+    })?;
     let current = find(state, call)?;
     if let Some(taken) = current.get::<Pod>().and_then(|pod| pod.spec.as_ref()?.node_name.clone()).filter(|node| !node.is_empty()) {
         let why = format!("pod {} is already assigned to node \"{taken}\"", current.key().name);

@@ -56,10 +56,12 @@ fn subresources(info: &KindInfo) -> Vec<Sub> {
         Kind::Pod => subs.extend([
             sub("attach", "PodAttachOptions", None, &["create", "get"]),
             sub("binding", "Binding", None, &["create"]),
+            sub("ephemeralcontainers", "Pod", None, &["get", "patch", "update"]),
             sub("eviction", "Eviction", Some(("policy", "v1")), &["create"]),
             sub("exec", "PodExecOptions", None, &["create", "get"]),
             sub("log", "Pod", None, &["get"]),
             sub("portforward", "PodPortForwardOptions", None, &["create", "get"]),
+            sub("resize", "Pod", None, &["get", "patch", "update"]),
         ]),
         Kind::Deployment | Kind::ReplicaSet => {
             subs.push(sub("scale", "Scale", Some(("autoscaling", "v1")), &["get", "patch", "update"]));

@@ -19,20 +19,22 @@ pub struct Fault {
     pub message: String,
     /// `Status.details`; null where there are none.
     pub details: Value,
+    /// Where a list can be gone on with all the same: `Status.metadata.continue`.
+    pub next: Option<String>,
 }
 
 /// Fields in conflict, under the managers that own them.
 fn by_manager(conflicts: &[(String, String)]) -> String {
-    let mut text = String::new();
+    let mut lines: Vec<String> = Vec::new();
     let mut before = "";
     for (manager, field) in conflicts {
         if before != manager {
-            text.push_str(&format!(" conflicts with \"{manager}\":"));
+            lines.push(format!("conflicts with {manager}:"));
         }
-        text.push_str(&format!("\n- {field}"));
+        lines.push(format!("- {field}"));
         before = manager;
     }
-    text
+    lines.join("\n")
 }
 
 fn details(kind: Kind, name: &str) -> Value {
@@ -46,7 +48,7 @@ fn details(kind: Kind, name: &str) -> Value {
 
 impl Fault {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self { code, reason, message: message.into(), details: Value::Null, next: None }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -90,21 +92,30 @@ impl Fault {
         Self { details: details(kind, name), ..Self::new(409, "Conflict", message) }
     }
 
-    /// Another field manager owns what this apply wants to set; one cause a field.
+    /// Another field manager (`"kubectl" using v1`) owns what this apply wants to set; one cause a field.
     pub fn apply_conflict(conflicts: &[(String, String)]) -> Self {
         let causes: Vec<Value> = conflicts
             .iter()
-            .map(|(manager, field)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with \"{manager}\""), "field": field}))
+            .map(
+                |(manager, field)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": field}),
+            )
             .collect();
         let message = match conflicts {
-            [(manager, field)] => format!("Apply failed with 1 conflict: conflict with \"{manager}\": {field}"),
-            _ => format!("Apply failed with {} conflicts:{}", conflicts.len(), by_manager(conflicts)),
+            [(manager, field)] => format!("Apply failed with 1 conflict: conflict with {manager}: {field}"),
+            _ => format!("Apply failed with {} conflicts: {}", conflicts.len(), by_manager(conflicts)),
         };
         Self { details: json!({ "causes": causes }), ..Self::new(409, "Conflict", message) }
     }
 
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
+    }
+
+    /// A revision that is not there yet; clients ask again.
+    pub fn too_new(wanted: u64, newest: u64) -> Self {
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        let message = format!("Too large resource version: {wanted}, current: {newest}");
+        Self { details: json!({"causes": [cause], "retryAfterSeconds": 1}), ..Self::new(504, "Timeout", message) }
     }
 
     pub fn too_large(limit: usize) -> Self {
@@ -120,14 +131,22 @@ impl Fault {
     }
 
     pub fn invalid(kind: Kind, name: &str, errors: &[FieldError]) -> Self {
+        Self::invalid_value(kind.name(), kind.info().group, name, errors)
+    }
+
+    /// The same for what is no object of ours: options, a `Scale`.
+    pub fn invalid_value(kind: &str, group: &str, name: &str, errors: &[FieldError]) -> Self {
         let causes: Vec<Value> =
             errors.iter().map(|error| json!({"reason": error.reason.cause(), "message": error.message, "field": error.path})).collect();
         let listed: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let listed = if listed.len() == 1 { listed.concat() } else { format!("[{}]", listed.join(", ")) };
-        let mut details = details(kind, name);
-        details["kind"] = kind.name().into();
-        details["causes"] = causes.into();
-        Self { details, ..Self::new(422, "Invalid", format!("{} \"{name}\" is invalid: {listed}", kind.name())) }
+        let mut details = json!({"name": name, "kind": kind, "causes": causes});
+        let mut qualified = kind.to_owned();
+        if !group.is_empty() {
+            details["group"] = group.into();
+            qualified = format!("{kind}.{group}");
+        }
+        Self { details, ..Self::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {listed}")) }
     }
 
     pub fn internal(message: impl Into<String>) -> Self {
@@ -163,6 +182,9 @@ impl Fault {
         });
         if !self.details.is_null() {
             status["details"] = self.details.clone();
+        }
+        if let Some(next) = &self.next {
+            status["metadata"]["continue"] = next.clone().into();
         }
         status
     }
@@ -207,6 +229,14 @@ impl From<Refused> for Fault {
             Refused::Forbidden { key, message } => {
                 let text = format!("{} \"{}\" is forbidden: {message}", key.kind.qualified(), key.name);
                 Self { details: details(key.kind, &key.name), ..Self::forbidden(text) }
+            }
+            Refused::Terminating { key } => {
+                let namespace = &key.namespace;
+                let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+                let mut details = details(key.kind, &key.name);
+                let message = format!("namespace {namespace} is being terminated");
+                details["causes"] = json!([{"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}]);
+                Self { details, ..Self::forbidden(format!("{} \"{}\" is forbidden: {why}", key.kind.qualified(), key.name)) }
             }
             Refused::NoNamespace(name) => Self::not_found(Kind::Namespace, &name),
         }

@@ -1,6 +1,6 @@
 //! The Kubernetes REST API over the store.
 //!
-//! - `request`, `select`, `body`, `protobuf` (what is asked), `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
+//! - `request`, `options`, `select`, `body`, `protobuf` (what is asked), `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
 //! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
@@ -36,7 +36,8 @@ pub mod local;
 mod metrics;
 pub mod nodes;
 mod openapi;
-mod operations;
+pub mod operations;
+mod options;
 mod patch;
 pub mod pod_columns;
 pub mod protobuf;
@@ -47,7 +48,7 @@ pub mod request;
 mod scale;
 mod select;
 mod spot;
-mod strict;
+pub mod strict;
 pub mod tokens;
 mod watch;
 mod write;
@@ -184,13 +185,9 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
     let call = Call::read(identity, target, request.method(), request.uri(), request.headers())?;
     let selection = select::Selection::parse(call.target.kind, &call.query)?;
     let attempt = authorise::Attempt {
-        verb: call.verb,
-        kind: call.target.kind,
-        namespace: &call.target.namespace,
-        name: call.target.name.as_deref(),
-        subresource: call.target.subresource.as_deref(),
         selected_node: selection.field("spec.nodeName"),
         selected_name: selection.field("metadata.name"),
+        ..authorise::Attempt::of(&call)
     };
     let snapshot = state.store.snapshot();
     let may = |attempt: &authorise::Attempt<'_>| {

@@ -6,11 +6,11 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::fault::Fault;
-use super::request::Call;
-use super::write::{self, answer, commit, fill_identity, finish, is_heartbeat, write_of};
+use super::request::{APPLY, Call};
+use super::write::{self, Besides, answer, commit, fill_identity, finish, is_heartbeat, write_of};
 use super::{ServerState, body, operations, scale};
-use crate::model::Object;
-use crate::model::ownership::{self, ManagedFields};
+use crate::model::ownership::{self, Applier, ManagedFields};
+use crate::model::{Object, schema};
 use crate::store::{CommitError, Conflict, Precondition, Write};
 
 /// How often a patch is made anew on an object that changed meanwhile.
@@ -33,7 +33,7 @@ impl Patch {
             "application/json-patch+json" => operations::read(bytes).map(Self::Json),
             "application/merge-patch+json" => body::json(bytes).map(Self::Merge),
             "application/strategic-merge-patch+json" => body::json(bytes).map(Self::Strategic),
-            "application/apply-patch+yaml" => body::yaml(bytes).map(Self::Apply),
+            APPLY => body::yaml(bytes).map(Self::Apply),
             other => Err(Fault::unsupported_media_type(other, TAKEN)),
         }
     }
@@ -62,17 +62,21 @@ impl Patch {
 /// Patches an object, its status or its scale.
 pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let patch = Patch::read(call, bytes)?;
+    let duplicates = write::duplicates(call, bytes);
     for attempt in 1.. {
         let key = call.target.key().ok_or_else(Fault::no_such_path)?;
         let current = state.store.snapshot().get(&key).cloned();
         let outcome = match (&patch, call.target.subresource.as_deref(), current) {
-            (Patch::Apply(applied), None, current) => apply(state, call, current.as_ref(), applied).await,
+            (Patch::Apply(applied), None, current) => apply(state, call, current.as_ref(), applied, &duplicates).await,
+            (Patch::Apply(applied), Some("status" | "ephemeralcontainers" | "resize"), Some(current)) => {
+                apply(state, call, Some(&current), applied, &duplicates).await
+            }
             (_, _, None) => Err(Fault::not_found(key.kind, &key.name)),
             (_, Some("scale"), Some(current)) => {
                 let value = patch.on(call, &scale::read(&current)?)?;
                 write::rescale(state, call, &current, &value).await.map(Ok)
             }
-            (_, _, Some(current)) => on_live(state, call, &current, &patch).await,
+            (_, _, Some(current)) => on_live(state, call, &current, &patch, &duplicates).await,
         }?;
         match outcome {
             Err(CommitError::Conflict(Conflict::Revision { .. } | Conflict::Exists(_))) if attempt < TRIES => {}
@@ -86,17 +90,18 @@ pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
 /// A commit's own error is told apart: another try may do better.
 type Tried = Result<Result<Response, CommitError>, Fault>;
 
-async fn on_live(state: &ServerState, call: &Call, current: &Object, patch: &Patch) -> Tried {
+async fn on_live(state: &ServerState, call: &Call, current: &Object, patch: &Patch, duplicates: &[String]) -> Tried {
     let live = current.value();
     let mut value = patch.on(call, &live)?;
     for pinned in ["resourceVersion", "uid"] {
-        if value["metadata"][pinned] != live["metadata"][pinned] && !value["metadata"][pinned].is_null() {
+        let said = &value["metadata"][pinned];
+        if *said != live["metadata"][pinned] && !said.is_null() && *said != "" && (pinned == "uid" || *said != "0") {
             let why = "the object has been modified; please apply your changes to the latest version and try again";
             return Err(Fault::conflict(call.target.kind, &current.key().name, why));
         }
     }
     fill_identity(call, &mut value)?;
-    let draft = finish(state, call, Some(current), value, None)?;
+    let draft = finish(state, call, Some(current), value, Besides::plain(duplicates.to_vec()))?;
     bounded(&draft.object)?;
     let write = write_of(call, draft.object.clone(), Precondition::seen(current))?;
     let volatile = is_heartbeat(call, current, &draft.object);
@@ -111,40 +116,51 @@ fn bounded(object: &Object) -> Result<(), Fault> {
     if object.json().len() > body::OBJECT_LIMIT { Err(Fault::too_large(body::OBJECT_LIMIT)) } else { Ok(()) }
 }
 
-/// Server-side apply; creates what is not there.
-async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, applied: &Value) -> Tried {
-    let manager = call.query.get("fieldManager").ok_or_else(|| Fault::bad_request("fieldManager is required for apply patch"))?;
+/// Server-side apply, to an object or its status; creates an object that is not there.
+async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, applied: &Value, duplicates: &[String]) -> Tried {
+    let kind = call.target.kind;
     if applied["metadata"].get("managedFields").is_some_and(|managed| !managed.is_null()) {
         return Err(Fault::bad_request("metadata.managedFields must be nil"));
     }
     let mut applied = applied.clone();
     fill_identity(call, &mut applied)?;
+    declared(call, &applied)?;
     if current.is_none() && applied["metadata"].get("uid").is_some() {
-        return Err(Fault::not_found(call.target.kind, call.target.name.as_deref().unwrap_or_default()));
+        return Err(Fault::not_found(kind, call.target.name.as_deref().unwrap_or_default()));
     }
     let pinned = applied["metadata"].as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
     if let (Some(current), Some(pinned)) = (current, pinned)
         && pinned.as_str() != current.meta().resource_version.as_deref()
     {
         let why = "the object has been modified; please apply your changes to the latest version and try again";
-        return Err(Fault::conflict(call.target.kind, &current.key().name, why));
+        return Err(Fault::conflict(kind, &current.key().name, why));
     }
     let live = current.map(Object::value);
     let managed = current.map(|object| ManagedFields::of(object.meta())).unwrap_or_default();
-    let kind = call.target.kind;
-    let (value, owners) =
-        ownership::apply(kind, live.as_ref(), &managed, &applied, manager, call.query.flag("force")).map_err(|conflicts| {
-            let pairs: Vec<(String, String)> = conflicts.into_iter().map(|conflict| (conflict.manager, conflict.path)).collect();
-            Fault::apply_conflict(&pairs)
-        })?;
-    let draft = finish(state, call, current, value, Some(owners))?;
+    let subresource = call.target.subresource.as_deref().unwrap_or_default();
+    let applier = Applier { manager: &call.manager, subresource, force: call.query.flag("force") };
+    let (value, owners) = ownership::apply_as(kind, live.as_ref(), &managed, &applied, &applier).map_err(|conflicts| {
+        let pairs: Vec<(String, String)> = conflicts.into_iter().map(|conflict| (conflict.whose(), conflict.path)).collect();
+        Fault::apply_conflict(&pairs)
+    })?;
+    let draft = finish(state, call, current, value, Besides { owners: Some(owners), duplicates: duplicates.to_vec() })?;
     bounded(&draft.object)?;
     let (write, code) = match current {
-        Some(current) => (Write::Update(draft.object.clone(), Precondition::seen(current)), StatusCode::OK),
+        Some(current) => (write_of(call, draft.object.clone(), Precondition::seen(current))?, StatusCode::OK),
         None => (Write::Create(draft.object.clone()), StatusCode::CREATED),
     };
     Ok(match commit(state, call, write, false).await {
         Ok(committed) => Ok(answer(state, call, code, &committed, &draft.warnings)?),
         Err(error) => Err(error),
     })
+}
+
+/// What is applied is owned: a field that no schema has cannot be, whatever `fieldValidation` says.
+fn declared(call: &Call, applied: &Value) -> Result<(), Fault> {
+    let (kind, target) = (call.target.kind, &call.target);
+    let unknown = schema::unknown_fields(kind, applied);
+    let Some(first) = unknown.first() else { return Ok(()) };
+    let (group_version, name) = (kind.api_version(), target.name.as_deref().unwrap_or_default());
+    let object = format!("{}/{name}; {group_version}, Kind={kind}", target.namespace);
+    Err(Fault::bad_request(format!("failed to create typed patch object ({object}): .{}: field not declared in schema", first.path)))
 }

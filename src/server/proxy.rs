@@ -23,7 +23,7 @@ use super::ServerState;
 use super::fault::Fault;
 use super::read::find;
 use super::request::{Call, Query, Target};
-use crate::model::{Key, Kind};
+use crate::model::{Key, Kind, pod};
 use crate::tls::connection::{Patience, serve_stream};
 use crate::tls::{TlsError, connect, node_host};
 
@@ -154,13 +154,7 @@ pub async fn forward(state: &ServerState, call: &Call, stream: Stream, mut reque
         .body(Body::empty())
         .map_err(|error| Fault::internal(error.to_string()))?;
     *outbound.headers_mut() = passed_on(request.headers(), wants_upgrade);
-    outbound.headers_mut().insert(header::HOST, HeaderValue::from_str(&node_host(&node_name)).unwrap_or(HeaderValue::from_static("node")));
-    let refused = |error: String| Fault::new(502, "InternalError", format!("error dialing backend: node {node_name}: {error}"));
-    let wire = state.nodes.connect(node).await.map_err(|error| refused(error.to_string()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(wire)).await.map_err(|error| refused(error.to_string()))?;
-    tokio::spawn(connection.with_upgrades());
-    let mut answer = sender.send_request(outbound).await.map_err(|error| refused(error.to_string()))?;
+    let mut answer = ask(state, node, outbound).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = upgrade else { return Err(Fault::bad_request("this connection cannot be upgraded")) };
         let node = hyper::upgrade::on(&mut answer);
@@ -176,6 +170,22 @@ pub async fn forward(state: &ServerState, call: &Call, stream: Stream, mut reque
     let mut response = answer.map(Body::new);
     response.headers_mut().remove(header::TRANSFER_ENCODING);
     Ok(response)
+}
+
+/// One request to a node's API, on a connection of its own.
+///
+/// # Errors
+/// 502 where the node is not reached.
+pub async fn ask(state: &ServerState, node: &Node, mut request: Request<Body>) -> Result<http::Response<Incoming>, Fault> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let host = HeaderValue::from_str(&node_host(name)).unwrap_or(HeaderValue::from_static("node"));
+    request.headers_mut().insert(header::HOST, host);
+    let refused = |error: String| Fault::new(502, "InternalError", format!("error dialing backend: node {name}: {error}"));
+    let wire = state.nodes.connect(node).await.map_err(|error| refused(error.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(wire)).await.map_err(|error| refused(error.to_string()))?;
+    tokio::spawn(connection.with_upgrades());
+    sender.send_request(request).await.map_err(|error| refused(error.to_string()))
 }
 
 /// What a node says when it refuses, and how long that may take.
@@ -245,20 +255,19 @@ fn escape(text: &str) -> String {
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// The container that is meant: named, the only one, or the annotated one.
-fn container(call: &Call, pod: &Pod) -> Result<String, Fault> {
-    let spec = pod.spec.clone().unwrap_or_default();
+fn container(call: &Call, of: &Pod) -> Result<String, Fault> {
+    let spec = of.spec.clone().unwrap_or_default();
     let name = call.target.name.as_deref().unwrap_or_default();
     let main: Vec<&str> = spec.containers.iter().map(|container| container.name.as_str()).collect();
-    let init: Vec<&str> = spec.init_containers.iter().flatten().map(|container| container.name.as_str()).collect();
     if let Some(wanted) = call.query.get("container") {
-        let known = main.iter().chain(&init).any(|name| *name == wanted);
+        let known = pod::any_container(&spec, wanted).is_some();
         return if known {
             Ok(wanted.to_owned())
         } else {
             Err(Fault::bad_request(format!("container {wanted} is not valid for pod {name}")))
         };
     }
-    let annotated = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DEFAULT_CONTAINER));
+    let annotated = of.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DEFAULT_CONTAINER));
     match (main.as_slice(), annotated) {
         (_, Some(wanted)) if main.contains(&wanted.as_str()) => Ok(wanted.clone()),
         ([only], _) => Ok((*only).to_owned()),

@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::fault::Fault;
+use super::options::{At, ListOptions};
 use super::render::{ListMeta, Renderer, json_response};
 use super::request::Call;
 use super::select::Selection;
@@ -43,9 +44,14 @@ impl Pages {
 
 /// One object, or its scale.
 pub fn get(state: &ServerState, call: &Call) -> Result<Response, Fault> {
+    let newest = state.store.snapshot().revision();
+    if let Some(wanted) = call.query.number::<u64>("resourceVersion")?.filter(|&wanted| wanted > newest) {
+        return Err(Fault::too_new(wanted, newest));
+    }
     let object = find(state, call)?;
     match call.target.subresource.as_deref() {
         None | Some("status") => {}
+        Some("ephemeralcontainers" | "resize") if object.kind() == Kind::Pod => {}
         Some("scale") => return Ok(json_response(StatusCode::OK, scale::read(&object)?.to_string())),
         Some(_) => return Err(Fault::no_such_path()),
     }
@@ -64,10 +70,10 @@ pub fn find(state: &ServerState, call: &Call) -> Result<Object, Fault> {
 pub fn list(state: &ServerState, call: &Call) -> Result<Response, Fault> {
     let kind = call.target.kind;
     let selection = Selection::parse(kind, &call.query)?;
-    let limit = call.query.number::<usize>("limit")?.filter(|&limit| limit > 0);
-    let (snapshot, after) = match call.query.get("continue") {
-        Some(token) => resume(state, token)?,
-        None => (at_revision(state, call)?, None),
+    let options = ListOptions::read(&call.query)?;
+    let (snapshot, after) = match &options.at {
+        At::Page(token) => resume(state, token)?,
+        at => (at_revision(state, at)?, None),
     };
     let mut objects: Vec<Object> = candidates(&snapshot, kind, &call.target.namespace, &selection)
         .filter(|object| after.as_ref().is_none_or(|after| object.key() > after))
@@ -75,10 +81,11 @@ pub fn list(state: &ServerState, call: &Call) -> Result<Response, Fault> {
         .cloned()
         .collect();
     let mut meta = ListMeta { revision: snapshot.revision(), ..ListMeta::default() };
-    if let Some(limit) = limit.filter(|&limit| objects.len() > limit) {
-        meta.remaining = Some(objects.len() - limit);
+    if let Some(limit) = options.limit.filter(|&limit| objects.len() > limit) {
+        // Kubernetes does not count what it would have to select first.
+        meta.remaining = selection.is_everything().then(|| objects.len() - limit);
         objects.truncate(limit);
-        meta.next = objects.last().map(|last| token(snapshot.revision(), last.key()));
+        meta.next = objects.last().map(|last| token(Some(snapshot.revision()), last.key()));
         state.pages.keep(&snapshot);
     }
     let renderer = Renderer::new(call.form, &call.query, state.clock.now());
@@ -100,38 +107,64 @@ pub fn candidates<'a>(
     if namespace.is_empty() { Box::new(snapshot.list(kind)) } else { Box::new(snapshot.list_in(kind, namespace)) }
 }
 
-fn at_revision(state: &ServerState, call: &Call) -> Result<Snapshot, Fault> {
+fn at_revision(state: &ServerState, at: &At) -> Result<Snapshot, Fault> {
     let snapshot = state.store.snapshot();
-    let Some(wanted) = call.query.number::<u64>("resourceVersion")? else { return Ok(snapshot) };
     let newest = snapshot.revision();
-    match call.query.get("resourceVersionMatch") {
-        Some("Exact") if wanted < newest => {
-            state.pages.find(wanted).ok_or_else(|| Fault::expired(format!("The provided resource version is too old: {wanted} ({newest})")))
-        }
-        None | Some("Exact" | "NotOlderThan") if wanted > newest => {
-            Err(Fault::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {newest}")))
-        }
-        None | Some("Exact" | "NotOlderThan") => Ok(snapshot),
-        Some(other) => Err(Fault::bad_request(format!("resourceVersionMatch: Unsupported value: {other:?}"))),
+    match *at {
+        At::NotOlderThan(wanted) | At::Exact(wanted) if wanted > newest => Err(Fault::too_new(wanted, newest)),
+        At::Exact(wanted) => past(state, snapshot, wanted)
+            .ok_or_else(|| Fault::expired(format!("The provided resource version is too old: {wanted} ({newest})"))),
+        At::NotOlderThan(_) | At::Newest | At::Page(_) => Ok(snapshot),
     }
 }
 
-fn token(revision: u64, last: &Key) -> String {
+/// The state of a revision, as far back as the history goes: the newest one, with every change since
+/// then taken back.
+fn past(state: &ServerState, newest: Snapshot, wanted: u64) -> Option<Snapshot> {
+    if wanted == newest.revision() {
+        return Some(newest);
+    }
+    if let Some(kept) = state.pages.find(wanted) {
+        return Some(kept);
+    }
+    let mut since = state.store.watch(wanted).ok()?;
+    let mut batches = Vec::new();
+    while let Some(batch) = since.passed().ok()?.filter(|batch| batch.revision <= newest.revision()) {
+        batches.push(batch);
+    }
+    let mut snapshot = newest;
+    for change in batches.iter().rev().flat_map(|batch| batch.changes.iter().rev()) {
+        snapshot.take_back(change);
+    }
+    Some(snapshot.at_revision(wanted))
+}
+
+/// A `continue` token. Without a revision it goes on in whatever state is the newest then.
+fn token(revision: Option<u64>, last: &Key) -> String {
     let token =
         json!({"rv": revision, "namespace": last.namespace, "name": last.name, "kind": last.kind.name(), "of": last.kind.api_version()});
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
-fn resume(state: &ServerState, token: &str) -> Result<(Snapshot, Option<Key>), Fault> {
+const PAGE_EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. \
+    You can start a new list without the continue parameter, or use the continue token in this response to retrieve \
+    the rest, which may then lack objects of the first list or hold ones that came later.";
+
+fn resume(state: &ServerState, text: &str) -> Result<(Snapshot, Option<Key>), Fault> {
     let wrong = || Fault::bad_request("continue key is not valid");
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
     let text = |field: &str| value[field].as_str().ok_or_else(wrong);
     let kind = Kind::of(text("of")?, text("kind")?).ok_or_else(wrong)?;
     let after = Key::new(kind, text("namespace")?, text("name")?);
-    let revision = value["rv"].as_u64().ok_or_else(wrong)?;
-    let current = state.store.snapshot();
-    let snapshot = if current.revision() == revision { Some(current) } else { state.pages.find(revision) };
-    let too_old = "The provided continue parameter is too old to display a consistent list result. Start a new list without it.";
-    Ok((snapshot.ok_or_else(|| Fault::expired(too_old))?, Some(after)))
+    let newest = state.store.snapshot();
+    let snapshot = match &value["rv"] {
+        Value::Null => newest,
+        revision => {
+            let revision = revision.as_u64().filter(|&revision| revision <= newest.revision()).ok_or_else(wrong)?;
+            let expired = || Fault { next: Some(token(None, &after)), ..Fault::expired(PAGE_EXPIRED) };
+            past(state, newest, revision).ok_or_else(expired)?
+        }
+    };
+    Ok((snapshot, Some(after)))
 }

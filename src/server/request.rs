@@ -4,6 +4,7 @@ use http::{HeaderMap, Method, Uri, header};
 
 use super::fault::Fault;
 use super::identity::Identity;
+use super::options::{FieldValidation, WriteOptions};
 use crate::model::{Key, Kind};
 
 /// The resource a path names.
@@ -208,13 +209,8 @@ impl Form {
     }
 }
 
-/// `fieldValidation`: what becomes of fields no schema has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldValidation {
-    Ignore,
-    Warn,
-    Strict,
-}
+/// The content type of server-side apply.
+pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// One request to the object API.
 #[derive(Clone, Debug)]
@@ -241,20 +237,14 @@ impl Call {
         let content_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let agent = text(header::USER_AGENT).split('/').next().unwrap_or_default().trim();
         let manager = query.get("fieldManager").unwrap_or(if agent.is_empty() { "unknown" } else { agent }).to_owned();
-        let dry_run = match query.get("dryRun") {
-            None => false,
-            Some("All") => true,
-            Some(other) => return Err(Fault::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""))),
-        };
-        let field_validation = match query.get("fieldValidation") {
-            None | Some("Warn") => FieldValidation::Warn,
-            Some("Ignore") => FieldValidation::Ignore,
-            Some("Strict") => FieldValidation::Strict,
-            Some(other) => return Err(Fault::bad_request(format!("fieldValidation: Unsupported value: {other:?}"))),
+        let options = match verb.writes() {
+            true => WriteOptions::read(verb, &query, content_type == APPLY)?,
+            false => WriteOptions { dry_run: false, field_validation: FieldValidation::Warn },
         };
         // Logs, exec and the like negotiate their own formats.
         let streams = matches!(target.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward"));
         let form = if streams { Form::Object } else { Form::negotiate(headers)? };
+        let WriteOptions { dry_run, field_validation } = options;
         Ok(Self { identity, target, verb, query, form, content_type, manager, field_validation, dry_run })
     }
 }

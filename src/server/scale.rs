@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::fault::Fault;
 use crate::model::selector::Selector;
-use crate::model::{Object, Typed};
+use crate::model::{Errors, Object, Path, Typed};
 
 /// The scale of an object.
 pub fn read(object: &Object) -> Result<Value, Fault> {
@@ -68,8 +68,9 @@ pub fn wanted(name: &str, value: &Value) -> Result<Wanted, Fault> {
     }
     let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
     if replicas < 0 {
-        let message = format!("spec.replicas: Invalid value: {replicas}: must be greater than or equal to 0");
-        return Err(Fault::new(422, "Invalid", message));
+        let mut errors = Errors::default();
+        errors.invalid(&Path::root("spec.replicas"), &replicas, "must be greater than or equal to 0");
+        return Err(Fault::invalid_value("Scale", "autoscaling", name, &errors.into_vec()));
     }
     Ok(Wanted { replicas, warnings: unknown(value) })
 }

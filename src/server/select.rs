@@ -29,6 +29,10 @@ impl Selection {
         self.fields.as_ref()?.exact(name)
     }
 
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.as_ref().is_none_or(FieldSelector::is_everything)
+    }
+
     pub fn matches(&self, object: &Object) -> bool {
         self.labels.matches(object.labels()) && self.fields.as_ref().is_none_or(|fields| fields.matches(object))
     }

@@ -11,6 +11,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::fault::Fault;
+use super::options::WatchOptions;
 use super::read::candidates;
 use super::render::{Renderer, json_response, line};
 use super::request::Call;
@@ -37,17 +38,16 @@ pub fn watch(state: &ServerState, call: &Call, peer: Option<&Peer>) -> Result<Re
         selection: Selection::parse(call.target.kind, &call.query)?,
     };
     let renderer = Renderer::new(call.form, &call.query, state.clock.now());
-    let revision = call.query.number::<u64>("resourceVersion")?.unwrap_or(0);
-    let initial = call.query.get("sendInitialEvents").map(|_| call.query.flag("sendInitialEvents"));
-    if initial.is_some() && call.query.get("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(Fault::new(422, "Invalid", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
-    }
-    let timeout = match call.query.number::<u64>("timeoutSeconds")?.filter(|&seconds| seconds > 0) {
+    let WatchOptions { revision, initial, bookmarks, timeout } = WatchOptions::read(&call.query)?;
+    let timeout = match timeout {
         Some(seconds) => Duration::from_secs(seconds).min(LONGEST),
         None => DEFAULT_TIMEOUT.mul_f64(1.0 + rand::random::<f64>()),
     };
     let snapshot = state.store.snapshot();
     let newest = snapshot.revision();
+    if initial.is_some() && revision > newest {
+        return Err(Fault::too_new(revision, newest));
+    }
     let starts_anew = initial == Some(true) || (initial.is_none() && revision == 0);
     let from = if starts_anew || revision == 0 { newest } else { revision };
     let opened = if revision > newest { Err(TooOld { asked: revision, oldest: newest }) } else { state.store.watch(from) };
@@ -62,7 +62,7 @@ pub fn watch(state: &ServerState, call: &Call, peer: Option<&Peer>) -> Result<Re
         renderer,
         deadline: Instant::now() + timeout,
         bookmark: Instant::now() + BOOKMARK_EVERY,
-        bookmarks: call.query.flag("allowWatchBookmarks"),
+        bookmarks,
         headed: false,
         ready: VecDeque::new(),
         over: false,

@@ -9,13 +9,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
+use super::options::FieldValidation;
 use super::render::{Renderer, json_response};
-use super::request::{Call, FieldValidation};
+use super::request::{Call, Verb};
 use super::{ServerState, authorise, body, scale};
 use crate::admit::pod_security;
 use crate::model::ownership::{self, ManagedFields};
 use crate::model::{Kind, Object, schema};
-use crate::store::{CommitError, Committed, Conflict, Precondition, Transaction, Write};
+use crate::store::{CommitError, Committed, Conflict, PodPart, Precondition, Transaction, Write};
 
 /// What a write is about to store, and what to tell the caller besides.
 pub struct Draft {
@@ -27,10 +28,14 @@ pub struct Draft {
 pub async fn create(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let mut value = body::decode(&call.content_type, bytes)?.ok_or_else(|| Fault::bad_request("the request has no body"))?;
     fill_identity(call, &mut value)?;
-    let metadata = &mut value["metadata"];
-    if metadata["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
+    if value["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
         return Err(Fault::bad_request("resourceVersion should not be set on objects to be created"));
     }
+    create_value(state, call, value, duplicates(call, bytes)).await
+}
+
+async fn create_value(state: &ServerState, call: &Call, mut value: Value, duplicates: Vec<String>) -> Result<Response, Fault> {
+    let metadata = &mut value["metadata"];
     if let Some(metadata) = metadata.as_object_mut() {
         for stamped in
             ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"]
@@ -44,7 +49,7 @@ pub async fn create(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
         if let Some(prefix) = &generates {
             value["metadata"]["name"] = generated(prefix).into();
         }
-        let draft = finish(state, call, None, value.clone(), None)?;
+        let draft = finish(state, call, None, value.clone(), Besides::plain(duplicates.clone()))?;
         match commit(state, call, Write::Create(draft.object.clone()), false).await {
             Err(CommitError::Conflict(Conflict::Exists(_))) if generates.is_some() && attempt < 8 => {}
             Err(error) => return Err(error.into()),
@@ -52,6 +57,12 @@ pub async fn create(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
         }
     }
     unreachable!("the loop ends with an answer")
+}
+
+/// Kinds that a PUT makes where there is none yet.
+fn is_made_by_update(call: &Call, value: &Value) -> bool {
+    let unversioned = matches!(value["metadata"]["resourceVersion"].as_str(), None | Some("" | "0"));
+    matches!(call.target.kind, Kind::Service | Kind::Lease | Kind::Event) && call.target.subresource.is_none() && unversioned
 }
 
 fn generated(prefix: &str) -> String {
@@ -64,13 +75,22 @@ fn generated(prefix: &str) -> String {
 /// Replaces an object, its status, or its scale.
 pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let mut value = body::decode(&call.content_type, bytes)?.ok_or_else(|| Fault::bad_request("the request has no body"))?;
-    let current = super::read::find(state, call)?;
+    let current = match super::read::find(state, call) {
+        Err(fault) if fault.code == 404 && is_made_by_update(call, &value) => {
+            let attempt = authorise::Attempt { verb: Verb::Create, ..authorise::Attempt::of(call) };
+            authorise::authorise(&call.identity, &attempt, &state.store.snapshot())
+                .map_err(|message| Fault::forbidden_object(attempt.kind, attempt.name.unwrap_or_default(), message))?;
+            fill_identity(call, &mut value)?;
+            return create_value(state, call, value, duplicates(call, bytes)).await;
+        }
+        found => found?,
+    };
     if call.target.subresource.as_deref() == Some("scale") {
         return rescale(state, call, &current, &value).await;
     }
     fill_identity(call, &mut value)?;
     let precondition = precondition(call, &value["metadata"])?;
-    let draft = finish(state, call, Some(&current), value, None)?;
+    let draft = finish(state, call, Some(&current), value, Besides::plain(duplicates(call, bytes)))?;
     let write = write_of(call, draft.object.clone(), precondition)?;
     let volatile = is_heartbeat(call, &current, &draft.object);
     let committed = commit(state, call, write, volatile).await?;
@@ -94,6 +114,10 @@ pub fn write_of(call: &Call, object: Object, precondition: Precondition) -> Resu
     match call.target.subresource.as_deref() {
         None => Ok(Write::Update(object, precondition)),
         Some("finalize") if call.target.kind == Kind::Namespace => Ok(Write::Update(object, precondition)),
+        Some("ephemeralcontainers") if call.target.kind == Kind::Pod => {
+            Ok(Write::UpdatePart(object, precondition, PodPart::EphemeralContainers))
+        }
+        Some("resize") if call.target.kind == Kind::Pod => Ok(Write::UpdatePart(object, precondition, PodPart::Resources)),
         Some("status") if call.target.kind.info().has_status => Ok(Write::UpdateStatus(object, precondition)),
         Some(_) => Err(Fault::no_such_path()),
     }
@@ -102,7 +126,8 @@ pub fn write_of(call: &Call, object: Object, precondition: Precondition) -> Resu
 /// What the body says must still be so.
 fn precondition(call: &Call, metadata: &Value) -> Result<Precondition, Fault> {
     let text = |field: &str| metadata[field].as_str().filter(|text| !text.is_empty());
-    let revision = match text("resourceVersion") {
+    // 0 was "any" before there were versions to compare.
+    let revision = match text("resourceVersion").filter(|version| *version != "0") {
         Some(version) => {
             let name = call.target.name.as_deref().unwrap_or_default();
             let wrong = || Fault::conflict(call.target.kind, name, format!("{version:?} is not a resourceVersion of this server"));
@@ -156,21 +181,36 @@ pub fn fill_identity(call: &Call, value: &mut Value) -> Result<(), Fault> {
     Ok(())
 }
 
+/// What is known of a write besides the value.
+#[derive(Default)]
+pub struct Besides {
+    /// What an apply made of ownership; `None`: a plain write.
+    pub owners: Option<ManagedFields>,
+    /// Sentences on fields that the body has twice.
+    pub duplicates: Vec<String>,
+}
+
+impl Besides {
+    pub fn plain(duplicates: Vec<String>) -> Self {
+        Self { owners: None, duplicates }
+    }
+}
+
+/// Fields that a JSON body has twice, if anybody wants to know.
+pub fn duplicates(call: &Call, bytes: &[u8]) -> Vec<String> {
+    match call.field_validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Warn | FieldValidation::Strict => super::strict::duplicate_fields(bytes),
+    }
+}
+
 /// From a value to the object that is stored: strictness, decoding, rights, ownership.
-///
-/// `owners` is what an apply made of ownership; `None`: a plain write.
-pub fn finish(
-    state: &ServerState,
-    call: &Call,
-    current: Option<&Object>,
-    mut value: Value,
-    owners: Option<ManagedFields>,
-) -> Result<Draft, Fault> {
+pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, mut value: Value, besides: Besides) -> Result<Draft, Fault> {
     let kind = call.target.kind;
-    let mut warnings = check_fields(call, &value)?;
+    let mut warnings = check_fields(call, &value, besides.duplicates)?;
     let subresource = call.target.subresource.as_deref();
     if let Some(current) = current {
-        keep_other_part(current, &mut value, subresource == Some("status"));
+        keep_other_part(current, &mut value, subresource);
     } else if kind.info().has_status
         && let Some(object) = value.as_object_mut()
     {
@@ -182,25 +222,33 @@ pub fn finish(
         Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", error.source))
     })?;
     authorise::content(&call.identity, subresource, current, &object, &state.store.snapshot()).map_err(Fault::forbidden)?;
-    let object = restamp(state, current, own(state, call, current, object, owners));
+    let object = restamp(state, current, own(state, call, current, object, besides.owners));
     if subresource.is_none() {
         warnings.extend(pod_security::warnings(&object, current, &state.store.snapshot()));
     }
     Ok(Draft { object, warnings })
 }
 
-/// A status write changes the status only, any other write everything else.
-fn keep_other_part(current: &Object, value: &mut Value, status_only: bool) {
+/// A subresource changes its own part only, any other write everything but the status.
+fn keep_other_part(current: &Object, value: &mut Value, subresource: Option<&str>) {
     let stored = current.value();
     if !current.kind().info().has_status {
         return;
     }
-    if status_only {
-        let status = value["status"].take();
+    if subresource == Some("resize") {
+        return keep_all_but_resources(stored, value);
+    }
+    let part = match subresource {
+        Some("status") => Some("/status"),
+        Some("ephemeralcontainers") => Some("/spec/ephemeralContainers"),
+        _ => None,
+    };
+    if let Some(path) = part {
+        let written = value.pointer_mut(path).map(Value::take).unwrap_or_default();
         let revision = value["metadata"]["resourceVersion"].take();
         let managed = value["metadata"]["managedFields"].take();
         *value = stored;
-        value["status"] = status;
+        *path.split('/').skip(1).fold(&mut *value, |at, step| &mut at[step]) = written;
         value["metadata"]["resourceVersion"] = revision;
         if !managed.is_null() {
             value["metadata"]["managedFields"] = managed;
@@ -213,15 +261,35 @@ fn keep_other_part(current: &Object, value: &mut Value, status_only: bool) {
     }
 }
 
-fn check_fields(call: &Call, value: &Value) -> Result<Vec<String>, Fault> {
+/// Of each container only what it may use.
+fn keep_all_but_resources(mut stored: Value, value: &mut Value) {
+    for list in ["containers", "initContainers"] {
+        let wanted = value["spec"].get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        for container in stored["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(wanted) = wanted.iter().find(|it| it["name"] == container["name"]) else { continue };
+            for field in ["resources", "resizePolicy"] {
+                container[field] = wanted.get(field).cloned().unwrap_or_default();
+            }
+        }
+    }
+    for field in ["resourceVersion", "managedFields"] {
+        if let Some(said) = value["metadata"].get(field).filter(|said| !said.is_null()) {
+            stored["metadata"][field] = said.clone();
+        }
+    }
+    *value = stored;
+}
+
+fn check_fields(call: &Call, value: &Value, mut found: Vec<String>) -> Result<Vec<String>, Fault> {
     if call.field_validation == FieldValidation::Ignore {
         return Ok(Vec::new());
     }
     let kind = call.target.kind;
-    strictly(call, kind.name(), kind.info().version, super::strict::unknown_fields(kind, value))
+    found.extend(super::strict::unknown_fields(kind, value));
+    strictly(call, kind.name(), kind.info().version, found)
 }
 
-/// What becomes of fields that no schema has.
+/// What becomes of fields that no schema has or that are there twice.
 fn strictly(call: &Call, kind: &str, version: &str, unknown: Vec<String>) -> Result<Vec<String>, Fault> {
     match call.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
@@ -242,8 +310,12 @@ fn is_shared(kind: Kind) -> bool {
 /// Writes down who owns what the object says now.
 fn own(state: &ServerState, call: &Call, current: Option<&Object>, object: Object, applied: Option<ManagedFields>) -> Object {
     let kind = call.target.kind;
-    if !is_shared(kind) || call.identity.node_name().is_some() {
+    if !is_shared(kind) {
         return object;
+    }
+    if call.identity.node_name().is_some() {
+        let before = current.and_then(|current| current.meta().managed_fields.clone());
+        return object.edit_meta(|meta| meta.managed_fields = before);
     }
     let managed = applied.unwrap_or_else(|| {
         let base = object.meta().managed_fields.as_ref().map(|_| object.meta()).or_else(|| current.map(Object::meta));
@@ -313,7 +385,8 @@ pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Co
     Ok(warned(response, warnings))
 }
 
-fn warned(mut response: Response, warnings: &[String]) -> Response {
+/// The same answer with `Warning` headers (RFC 9110, 5.5, as Kubernetes fills them).
+pub fn warned(mut response: Response, warnings: &[String]) -> Response {
     for warning in warnings {
         let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {

@@ -22,7 +22,7 @@ pub mod watch;
 use async_trait::async_trait;
 
 pub use snapshot::{Applied, Change, Snapshot};
-pub use transaction::{CommitError, Conflict, Precondition, Stamp, Transaction, Write};
+pub use transaction::{CommitError, Conflict, PodPart, Precondition, Stamp, Transaction, Write};
 pub use watch::{Batch, TooOld, Watch};
 
 /// The database. One per server; everything that writes goes through `commit`.

@@ -215,6 +215,15 @@ impl Snapshot {
         self.put(current.as_ref(), object);
     }
 
+    /// Undoes the newest change, without admission: the way back to an earlier revision.
+    pub fn take_back(&mut self, change: &Change) {
+        match (&change.before, &change.after) {
+            (Some(before), after) => self.put(after.as_ref(), before.clone()),
+            (None, Some(after)) => self.remove(after),
+            (None, None) => {}
+        }
+    }
+
     fn put(&mut self, before: Option<&Object>, after: Object) {
         let key = Arc::new(after.key().clone());
         self.reindex(&key, before, Some(&after));
@@ -283,7 +292,13 @@ fn check(write: &Write, current: Option<&Object>, before: Option<&Object>) -> Re
     let precondition = match (write, current) {
         (Write::Create(object), Some(_)) => return Err(Conflict::Exists(object.key().clone())),
         (Write::Create(_), None) => return Ok(()),
-        (Write::Update(_, precondition) | Write::UpdateStatus(_, precondition) | Write::Delete { precondition, .. }, _) => precondition,
+        (
+            Write::Update(_, precondition)
+            | Write::UpdateStatus(_, precondition)
+            | Write::UpdatePart(_, precondition, _)
+            | Write::Delete { precondition, .. },
+            _,
+        ) => precondition,
     };
     let Some(current) = current else {
         return Err(Conflict::NotFound(write.key().clone()));

@@ -37,8 +37,8 @@ impl Transaction {
             match write {
                 Write::UpdateStatus(..) => {}
                 Write::Delete { .. } => less += there.filter(|object| goes_at_once(object)).map_or(0, size),
-                Write::Update(..) if there.is_some_and(Object::is_deleting) => {}
-                Write::Update(object, _) => {
+                Write::Update(..) | Write::UpdatePart(..) if there.is_some_and(Object::is_deleting) => {}
+                Write::Update(object, _) | Write::UpdatePart(object, ..) => {
                     let (old, new) = (there.map_or(0, size), size(object));
                     less += old.saturating_sub(new);
                     if new >= old {
@@ -64,6 +64,8 @@ pub enum Write {
     Create(Object),
     Update(Object, Precondition),
     UpdateStatus(Object, Precondition),
+    /// Takes one part of a pod, which an `Update` may not change.
+    UpdatePart(Object, Precondition, PodPart),
     /// Asks for deletion. Admission decides what that means: a bound pod and an object with
     /// finalizers are marked first, all others go at once.
     Delete {
@@ -73,10 +75,21 @@ pub enum Write {
     },
 }
 
+/// What a subresource of a pod writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodPart {
+    /// `pods/ephemeralcontainers`
+    EphemeralContainers,
+    /// `pods/resize`: what its containers may use.
+    Resources,
+}
+
 impl Write {
     pub fn key(&self) -> &Key {
         match self {
-            Write::Create(object) | Write::Update(object, _) | Write::UpdateStatus(object, _) => object.key(),
+            Write::Create(object) | Write::Update(object, _) | Write::UpdateStatus(object, _) | Write::UpdatePart(object, ..) => {
+                object.key()
+            }
             Write::Delete { key, .. } => key,
         }
     }

@@ -168,6 +168,18 @@ impl Watch {
         }
     }
 
+    /// The next batch if there is one already.
+    ///
+    /// # Errors
+    /// [`TooOld`], as [`Watch::next`].
+    pub fn passed(&mut self) -> Result<Option<Arc<Batch>>, TooOld> {
+        let batch = self.history.after(self.at)?;
+        if let Some(batch) = &batch {
+            self.at = batch.revision;
+        }
+        Ok(batch)
+    }
+
     /// The revision up to which this reader has seen everything.
     pub fn revision(&self) -> u64 {
         self.at

@@ -18,19 +18,19 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, json};
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-const PODS: &str = "/api/v1/namespaces/default/pods";
-const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
-fn map(name: &str, data: Value) -> Value {
+pub fn map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"app": name}}, "data": data})
 }
 
-fn pod(name: &str, node: Option<&str>) -> Value {
+pub fn pod(name: &str, node: Option<&str>) -> Value {
     json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [{"name": "main", "image": "busybox"}]}})
 }
 
-fn deployment(name: &str) -> Value {
+pub fn deployment(name: &str) -> Value {
     json!({
         "metadata": {"name": name},
         "spec": {
@@ -40,7 +40,7 @@ fn deployment(name: &str) -> Value {
     })
 }
 
-fn words(value: &Value) -> (u64, String) {
+pub fn words(value: &Value) -> (u64, String) {
     (value["code"].as_u64().unwrap_or(0), value["reason"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -90,7 +90,10 @@ async fn errors_carry_kubernetes_codes_and_reasons() {
         ("GET", format!("{MAPS}?limit=many"), Value::Null, 400, "BadRequest"),
         ("GET", format!("{MAPS}?resourceVersion=999999"), Value::Null, 504, "Timeout"),
         ("GET", format!("{MAPS}?continue=nonsense"), Value::Null, 400, "BadRequest"),
-        ("POST", format!("{MAPS}?dryRun=Some"), map("b", json!({})), 400, "BadRequest"),
+        ("POST", format!("{MAPS}?dryRun=Some"), map("b", json!({})), 422, "Invalid"),
+        ("POST", format!("{MAPS}?fieldValidation=Most"), map("b", json!({})), 422, "Invalid"),
+        ("GET", format!("{MAPS}?resourceVersionMatch=Exact"), Value::Null, 422, "Invalid"),
+        ("GET", format!("{MAPS}/a?resourceVersion=999999"), Value::Null, 504, "Timeout"),
         ("GET", format!("{PODS}/none/log"), Value::Null, 404, "NotFound"),
     ];
     for (method, path, body, code, reason) in table {
@@ -116,8 +119,10 @@ async fn lists_come_in_pages_of_one_state() {
     for index in 0..5 {
         rig.ask("POST", MAPS, map(&format!("m{index}"), json!({}))).await;
     }
+    let counted = rig.get(&format!("{MAPS}?limit=2")).await;
+    assert_eq!((counted["kind"].as_str(), counted["metadata"]["remainingItemCount"].as_u64()), (Some("ConfigMapList"), Some(3)));
     let first = rig.get(&format!("{MAPS}?limit=2&labelSelector=app")).await;
-    assert_eq!((first["kind"].as_str(), first["metadata"]["remainingItemCount"].as_u64()), (Some("ConfigMapList"), Some(3)));
+    assert_eq!(first["metadata"].get("remainingItemCount"), None, "what is selected is not counted");
     rig.ask("DELETE", &format!("{MAPS}/m3"), Value::Null).await;
     let mut names: Vec<String> = Vec::new();
     let mut page = first.clone();
@@ -128,14 +133,64 @@ async fn lists_come_in_pages_of_one_state() {
         page = rig.get(&format!("{MAPS}?limit=2&labelSelector=app&continue={next}")).await;
     }
     assert_eq!(names, ["m0", "m1", "m2", "m3", "m4"], "the deletion in between does not show");
-    // A server that no longer has that state says so.
+    let version = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let again = rig.get(&format!("{MAPS}?resourceVersionMatch=Exact&resourceVersion={version}")).await;
+    assert_eq!(again["items"].as_array().unwrap().len(), 5, "a state that has passed");
+    // A server that no longer has that state says so, and how to go on without it.
     let next = first["metadata"]["continue"].as_str().unwrap();
     for index in 0..40 {
         rig.ask("POST", MAPS, map(&format!("n{index}"), json!({}))).await;
         rig.get(&format!("{MAPS}?limit=1")).await;
     }
+    assert_eq!(rig.get(&format!("{MAPS}?limit=500&continue={next}")).await["items"][0]["metadata"]["name"], "m2", "the history knows it");
+    outrun_history(&rig, "x").await;
     let (status, answer) = rig.ask("GET", &format!("{MAPS}?limit=2&continue={next}"), Value::Null).await;
     assert_eq!((status, words(&answer)), (StatusCode::GONE, (410, "Expired".into())));
+    let next = answer["metadata"]["continue"].as_str().unwrap();
+    let page = rig.get(&format!("{MAPS}?limit=2&continue={next}")).await;
+    let names: Vec<&str> = page["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["m2", "m4"], "it goes on in the newest state");
+}
+
+#[tokio::test]
+async fn a_list_of_a_past_revision_is_what_was_there_then() {
+    let rig = Rig::start().await;
+    let mut states: Vec<(String, Value)> = Vec::new();
+    let steps = [
+        ("POST", MAPS.to_owned(), map("a", json!({"x": "1"}))),
+        ("POST", MAPS.to_owned(), map("b", json!({}))),
+        ("PATCH", format!("{MAPS}/a"), json!({"data": {"x": "2"}, "metadata": {"labels": {"app": "other"}}})),
+        ("DELETE", format!("{MAPS}/b"), Value::Null),
+        ("POST", MAPS.to_owned(), map("b", json!({"y": "1"}))),
+        ("DELETE", format!("{MAPS}/a"), Value::Null),
+    ];
+    for (method, path, body) in steps {
+        rig.ask(method, &path, body).await;
+        let list = rig.get(MAPS).await;
+        states.push((list["metadata"]["resourceVersion"].as_str().unwrap().to_owned(), list));
+    }
+    for (version, list) in states {
+        assert_eq!(rig.get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await, list);
+        assert_eq!(rig.get(&format!("{MAPS}?resourceVersion={version}&limit=500")).await, list, "as it was before there was a match");
+    }
+    let (_, late) = rig.ask("GET", &format!("{MAPS}?resourceVersion=999999"), Value::Null).await;
+    assert_eq!(late["details"]["causes"][0]["reason"], "ResourceVersionTooLarge", "{late}");
+}
+
+/// More changes than the history keeps.
+pub async fn outrun_history(rig: &Rig, prefix: &str) {
+    for round in 0..6 {
+        let mut transaction = Transaction::new("test");
+        for index in 0..10_000 {
+            let object = podbay::model::Object::from_value(
+                podbay::model::Kind::ConfigMap,
+                json!({"metadata": {"name": format!("{prefix}-{round}-{index}"), "namespace": "kube-system"}}),
+            )
+            .unwrap();
+            transaction.writes.push(podbay::store::Write::Create(object));
+        }
+        rig.store.commit(transaction).await.unwrap();
+    }
 }
 
 /// The lines of a watch.
@@ -208,18 +263,7 @@ async fn a_watch_that_cannot_go_on_says_expired() {
     let rig = Rig::start().await;
     for version in ["1", "99999"] {
         // 1 is before the first commit of a fresh history only if it is gone: make it so.
-        for round in 0..6 {
-            let mut transaction = Transaction::new("test");
-            for index in 0..10_000 {
-                let object = podbay::model::Object::from_value(
-                    podbay::model::Kind::ConfigMap,
-                    json!({"metadata": {"name": format!("v{version}-{round}-{index}"), "namespace": "default"}}),
-                )
-                .unwrap();
-                transaction.writes.push(podbay::store::Write::Create(object));
-            }
-            rig.store.commit(transaction).await.unwrap();
-        }
+        outrun_history(&rig, &format!("v{version}")).await;
         let mut watch = Lines::open(&rig, &format!("{MAPS}?watch=1&resourceVersion={version}")).await;
         let line = watch.next().await.unwrap();
         assert_eq!((line["type"].as_str(), words(&line["object"])), (Some("ERROR"), (410, "Expired".into())), "from {version}");
@@ -271,7 +315,7 @@ async fn patches_of_every_kind() {
     assert_eq!(send("application/merge-patch+json", "", pinned).await.0, StatusCode::CONFLICT);
 
     let apply = "application/apply-patch+yaml";
-    assert_eq!(send(apply, "", deployment("web")).await.0, StatusCode::BAD_REQUEST, "an apply names its manager");
+    assert_eq!(send(apply, "", deployment("web")).await.0, StatusCode::UNPROCESSABLE_ENTITY, "an apply names its manager");
     let (status, conflict) = send(apply, "?fieldManager=git", deployment("web")).await;
     assert_eq!(status, StatusCode::CONFLICT);
     let fields: Vec<&str> = conflict["details"]["causes"].as_array().unwrap().iter().filter_map(|it| it["field"].as_str()).collect();

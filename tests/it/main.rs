@@ -4,11 +4,13 @@
 
 mod agent;
 mod api;
+mod api_writes;
 mod every_request;
 mod hostile;
 mod join;
 mod kubectl_says;
 mod manifest;
+mod reflected;
 mod rig;
 mod rights;
 mod scripts;

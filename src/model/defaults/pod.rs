@@ -110,6 +110,14 @@ fn pod_spec(spec: &mut PodSpec) {
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         self::container(container);
     }
+    for ephemeral in spec.ephemeral_containers.iter_mut().flatten() {
+        let mut plain = crate::model::pod::plain(ephemeral);
+        self::container(&mut plain);
+        ephemeral.image_pull_policy = plain.image_pull_policy;
+        ephemeral.termination_message_path = plain.termination_message_path;
+        ephemeral.termination_message_policy = plain.termination_message_policy;
+        ephemeral.env = plain.env;
+    }
 }
 
 fn volume(it: &mut Volume) {

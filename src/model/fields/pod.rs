@@ -14,7 +14,7 @@ pub(super) fn add(root: &mut Node, at: &'static str) {
     spec.add("volumes[].projected.sources[]", PROJECTION);
     spec.add("volumes[].downwardAPI.items[]", DOWNWARD);
     spec.add("volumes[].projected.sources[].downwardAPI.items[]", DOWNWARD);
-    for list in ["containers[]", "initContainers[]"] {
+    for list in ["containers[]", "initContainers[]", "ephemeralContainers[]"] {
         let container = spec.reach(list);
         container.add("", CONTAINER);
         container.add("securityContext", CONTAINER_SECURITY);
@@ -46,7 +46,8 @@ const SPEC: &[Row] = &[
     ("hostnameOverride", Refused("use `hostname`: `hostnameOverride` is not supported yet")),
     ("affinity", Refused("affinity is not supported yet: use `nodeSelector` and tolerations")),
     ("topologySpreadConstraints", Refused("topology spread constraints are not supported yet")),
-    ("ephemeralContainers", Refused("ephemeral containers are not supported yet")),
+    ("ephemeralContainers", Check(only_in_pods)),
+    ("ephemeralContainers[].targetContainerName", Acts),
     ("evictionResponders", Refused("eviction responders are not supported")),
     ("readinessGates", Refused("readiness gates are not supported yet")),
     ("resourceClaims", Refused("dynamic resource allocation is not supported")),
@@ -54,6 +55,11 @@ const SPEC: &[Row] = &[
     ("schedulingGates", Refused("scheduling gates are not supported yet")),
     ("schedulingGroup", Refused("scheduling groups are not supported")),
 ];
+
+/// A pod that runs is given them; nothing is made with them.
+fn only_in_pods(_: &Value, object: &Value) -> Option<String> {
+    (object["kind"] != "Pod").then(|| "ephemeral containers not allowed in pod template".to_owned())
+}
 
 const SECURITY: &[Row] = &[
     ("runAsUser runAsGroup runAsNonRoot fsGroup supplementalGroups supplementalGroupsPolicy", Acts),
@@ -167,8 +173,7 @@ const CONTAINER: &[Row] = &[
         Refused("only `cpu`, `memory`, `ephemeral-storage` and huge pages (`hugepages-2Mi`) are supported yet"),
     ),
     ("resources.claims", Refused("dynamic resource allocation is not supported")),
-    // Resources of running containers never change here.
-    ("resizePolicy", Harmless),
+    ("resizePolicy[].resourceName resizePolicy[].restartPolicy", Acts),
     ("volumeMounts[].name volumeMounts[].mountPath volumeMounts[].readOnly volumeMounts[].subPath volumeMounts[].subPathExpr", Acts),
     ("volumeMounts[].mountPropagation volumeMounts[].recursiveReadOnly", Acts),
     ("volumeMounts[].bindMountOptions", Refused("mount options are not supported yet")),

@@ -11,11 +11,61 @@ use crate::model::Kind;
 
 /// Another manager owns a field that would change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-#[error("conflict with \"{manager}\": {path}")]
+#[error("conflict with {}: {path}", self.whose())]
 pub struct Conflict {
     pub manager: String,
+    /// What the manager wrote through; empty: the object itself.
+    pub subresource: String,
+    /// The version of a plain write; `None`: the manager applied.
+    pub version: Option<String>,
     /// `.spec.replicas`
     pub path: String,
+}
+
+impl Conflict {
+    /// The manager as Kubernetes names it: `"kubectl" with subresource "scale" using apps/v1`.
+    pub fn whose(&self) -> String {
+        let mut text = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            text.push_str(&format!(" with subresource {:?}", self.subresource));
+        }
+        if let Some(version) = &self.version {
+            text.push_str(&format!(" using {version}"));
+        }
+        text
+    }
+}
+
+/// Who applies.
+#[derive(Clone, Copy, Debug)]
+pub struct Applier<'a> {
+    pub manager: &'a str,
+    /// `status`, or empty: the object itself.
+    pub subresource: &'a str,
+    /// Takes what others own.
+    pub force: bool,
+}
+
+impl Applier<'_> {
+    /// The entry of the same name for plain writes is somebody else's, as in Kubernetes.
+    fn is(&self, owner: &Owner) -> bool {
+        owner.manager == self.manager && owner.operation == Operation::Apply && owner.subresource == self.subresource
+    }
+}
+
+/// [`apply_as`] a manager of the object itself.
+///
+/// # Errors
+/// As [`apply_as`].
+pub fn apply(
+    kind: Kind,
+    live: Option<&Value>,
+    managed: &ManagedFields,
+    applied: &Value,
+    manager: &str,
+    force: bool,
+) -> Result<(Value, ManagedFields), Vec<Conflict>> {
+    apply_as(kind, live, managed, applied, &Applier { manager, subresource: "", force })
 }
 
 /// Server-side apply: `live` with what `applied` says, without what this manager said before and
@@ -25,58 +75,65 @@ pub struct Conflict {
 ///
 /// # Errors
 /// Every field that would change and that another manager owns, unless `force`, which takes it.
-pub fn apply(
+pub fn apply_as(
     kind: Kind,
     live: Option<&Value>,
     managed: &ManagedFields,
     applied: &Value,
-    manager: &str,
-    force: bool,
+    applier: &Applier<'_>,
 ) -> Result<(Value, ManagedFields), Vec<Conflict>> {
     let mut owners = managed.clone();
-    let folded;
-    let applied = if kind == Kind::Secret {
+    let mut applied = within(kind, applied.clone(), applier.subresource);
+    if kind == Kind::Secret {
         owners.owners.iter_mut().for_each(|owner| owner.fields.rename("stringData", "data"));
-        folded = string_data_is_data(applied.clone());
-        &folded
-    } else {
-        applied
-    };
-    let said = FieldSet::of(kind, applied);
+        applied = string_data_is_data(applied);
+    }
+    let said = FieldSet::of(kind, &applied);
     let merged = match live {
         Some(live) => {
-            let changing = changed(kind, &mut Vec::new(), live, applied, &said);
-            let conflicts = conflicts(&owners, manager, &changing);
-            if !conflicts.is_empty() && !force {
+            let changing = changed(kind, &mut Vec::new(), live, &applied, &said);
+            let conflicts = conflicts(&owners, applier, &changing);
+            if !conflicts.is_empty() && !applier.force {
                 return Err(conflicts);
             }
             if !conflicts.is_empty() {
-                take(&mut owners, manager, &changing);
+                take(&mut owners, |owner| applier.is(owner), &changing);
             }
-            merge(kind, &mut Vec::new(), live, applied)
+            merge(kind, &mut Vec::new(), live, &applied)
         }
         None => applied.clone(),
     };
-    let before = owners.fields(manager, Operation::Apply).cloned().unwrap_or_default();
-    let gone = before.difference(&said);
+    let before = owners.find(applier.manager, Operation::Apply, applier.subresource).map(|index| owners.owners[index].fields.clone());
+    let gone = before.unwrap_or_default().difference(&said);
     let result = if gone.is_empty() {
         merged
     } else {
         let mut kept = said.clone();
-        for owner in owners.owners.iter().filter(|owner| !is(owner, manager)) {
+        for owner in owners.owners.iter().filter(|owner| !applier.is(owner)) {
             kept = kept.union(&owner.fields);
         }
         remove(kind, &mut Vec::new(), merged, &gone, &kept).unwrap_or(Value::Null)
     };
     owners.set(Owner {
-        manager: manager.to_owned(),
+        manager: applier.manager.to_owned(),
         operation: Operation::Apply,
         api_version: kind.api_version(),
-        subresource: String::new(),
+        subresource: applier.subresource.to_owned(),
         time: None,
         fields: said,
     });
     Ok((result, owners))
+}
+
+/// What can be written through a subresource: of the status nothing else, of the object no status.
+fn within(kind: Kind, mut applied: Value, subresource: &str) -> Value {
+    if let Some(fields) = applied.as_object_mut().filter(|_| kind.info().has_status) {
+        match subresource {
+            "status" => fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "status")),
+            _ => fields.retain(|name, _| name != "status"),
+        }
+    }
+    applied
 }
 
 /// A Secret keeps what `stringData` says in `data`: who says the one owns the other.
@@ -94,27 +151,26 @@ pub fn string_data_is_data(mut secret: Value) -> Value {
     secret
 }
 
-fn is(owner: &Owner, manager: &str) -> bool {
-    owner.manager == manager && owner.operation == Operation::Apply && owner.subresource.is_empty()
-}
-
-fn conflicts(owners: &ManagedFields, manager: &str, changing: &FieldSet) -> Vec<Conflict> {
+fn conflicts(owners: &ManagedFields, applier: &Applier<'_>, changing: &FieldSet) -> Vec<Conflict> {
     let mut found = Vec::new();
-    for owner in owners.owners.iter().filter(|owner| owner.manager != manager) {
+    for owner in owners.owners.iter().filter(|owner| !applier.is(owner)) {
         let paths = owner.fields.intersection(changing).paths();
-        found.extend(paths.into_iter().map(|path| Conflict { manager: owner.manager.clone(), path }));
+        found.extend(paths.into_iter().map(|path| Conflict {
+            manager: owner.manager.clone(),
+            subresource: owner.subresource.clone(),
+            version: (owner.operation == Operation::Update).then(|| owner.api_version.clone()),
+            path,
+        }));
     }
     found.sort();
     found.dedup();
     found
 }
 
-/// Everybody else gives up these fields.
-fn take(owners: &mut ManagedFields, manager: &str, fields: &FieldSet) {
-    for owner in &mut owners.owners {
-        if owner.manager != manager {
-            owner.fields = owner.fields.difference(fields);
-        }
+/// Everybody but one gives up these fields.
+fn take(owners: &mut ManagedFields, is_spared: impl Fn(&Owner) -> bool, fields: &FieldSet) {
+    for owner in owners.owners.iter_mut().filter(|owner| !is_spared(owner)) {
+        owner.fields = owner.fields.difference(fields);
     }
     owners.owners.retain(|owner| !owner.fields.is_empty());
 }
@@ -137,7 +193,7 @@ pub fn update(
     }
     let mut mine =
         owners.find(manager, Operation::Update, subresource).map(|index| owners.owners[index].fields.clone()).unwrap_or_default();
-    take(&mut owners, "", &changing.union(&gone));
+    take(&mut owners, |_| false, &changing.union(&gone));
     mine = mine.difference(&gone).union(&changing);
     owners.set(Owner {
         manager: manager.to_owned(),

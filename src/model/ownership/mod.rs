@@ -19,7 +19,7 @@ mod merge;
 mod shape;
 mod strategic;
 
-pub use apply::{Conflict, apply, string_data_is_data, update};
+pub use apply::{Applier, Conflict, apply, apply_as, string_data_is_data, update};
 pub use changes::{FieldChange, changes};
 pub use fields::{Element, FieldSet, FieldsError};
 pub use managed::{ManagedFields, Operation, Owner};

@@ -81,7 +81,7 @@ fn a_conflict_is_refused_or_taken() {
     let (live, owners) = apply(Kind::Deployment, None, &none, &deployment(2, json!([])), "git", false).unwrap();
     let scale = json!({"spec": {"replicas": 5}});
     let conflicts = apply(Kind::Deployment, Some(&live), &owners, &scale, "hand", false).unwrap_err();
-    assert_eq!(conflicts, [Conflict { manager: "git".to_owned(), path: ".spec.replicas".to_owned() }]);
+    assert_eq!(conflicts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["conflict with \"git\": .spec.replicas"]);
     let (live, owners) = apply(Kind::Deployment, Some(&live), &owners, &scale, "hand", true).unwrap();
     assert_eq!(live["spec"]["replicas"], 5);
     assert!(!owners.fields("git", Operation::Apply).unwrap().paths().contains(&".spec.replicas".to_owned()));
@@ -200,7 +200,73 @@ fn manifest() -> impl Strategy<Value = Value> {
     )
 }
 
+/// The strategic merge patch that makes one manifest of another, as kubectl computes it.
+fn two_way(from: &Value, to: &Value) -> Value {
+    let (before, after) = (from.as_object().unwrap(), to.as_object().unwrap());
+    let mut patch = serde_json::Map::new();
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        patch.insert(name.clone(), Value::Null);
+    }
+    for (name, value) in after {
+        match (before.get(name), value) {
+            (Some(same), value) if same == value => {}
+            (Some(old @ Value::Object(_)), Value::Object(_)) => {
+                patch.insert(name.clone(), two_way(old, value));
+            }
+            (Some(Value::Array(old)), Value::Array(new)) if matches!(name.as_str(), "containers" | "env") => {
+                let of = |items: &[Value], name: &Value| items.iter().find(|item| item["name"] == *name).cloned();
+                let order: Vec<Value> = new.iter().map(|item| json!({"name": item["name"]})).collect();
+                let mut items: Vec<Value> = Vec::new();
+                for item in new {
+                    let mut change = of(old, &item["name"]).map_or_else(|| item.clone(), |old| two_way(&old, item));
+                    change["name"] = item["name"].clone();
+                    items.push(change);
+                }
+                let gone = old.iter().filter(|item| of(new, &item["name"]).is_none());
+                items.extend(gone.map(|item| json!({"$patch": "delete", "name": item["name"]})));
+                patch.insert(name.clone(), items.into());
+                patch.insert(format!("$setElementOrder/{name}"), order.into());
+            }
+            (Some(Value::Array(old)), Value::Array(new)) if name == "finalizers" => {
+                let gone: Vec<&Value> = old.iter().filter(|item| !new.contains(item)).collect();
+                let added: Vec<&Value> = new.iter().filter(|item| !old.contains(item)).collect();
+                patch.insert(format!("$deleteFromPrimitiveList/{name}"), json!(gone));
+                patch.insert(name.clone(), json!(added));
+                patch.insert(format!("$setElementOrder/{name}"), value.clone());
+            }
+            (_, value) => {
+                patch.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    Value::Object(patch)
+}
+
 proptest! {
+    #[test]
+    fn a_patch_of_the_difference_gives_the_target(from in manifest(), to in manifest()) {
+        let patch = two_way(&from, &to);
+        prop_assert_eq!(strategic_merge(Kind::Deployment, &from, &patch).unwrap(), to, "{}", patch);
+    }
+
+    /// Whoever applies the status and whoever applies the object have nothing to do with each other.
+    #[test]
+    fn subresources_are_apart(first in manifest(), replicas in 0..5_i64, second in manifest()) {
+        let none = ManagedFields::default();
+        let judge = Applier { manager: "a", subresource: "status", force: false };
+        let status = |value: i64| json!({"metadata": {"labels": {"x": "y"}}, "spec": {"replicas": 7}, "status": {"replicas": value}});
+        let (live, owners) = apply(Kind::Deployment, None, &none, &first, "a", false).unwrap();
+        let spec = live.clone();
+        let (live, owners) = apply_as(Kind::Deployment, Some(&live), &owners, &status(replicas), &judge).unwrap();
+        prop_assert_eq!((&live["spec"], &live["metadata"]), (&spec["spec"], &spec["metadata"]));
+        let mut both = second.clone();
+        both["status"] = json!({"replicas": 99});
+        let (live, owners) = apply(Kind::Deployment, Some(&live), &owners, &both, "a", false).unwrap();
+        prop_assert_eq!(&live["status"]["replicas"], &json!(replicas));
+        let (live, owners) = apply_as(Kind::Deployment, Some(&live), &owners, &json!({}), &judge).unwrap();
+        prop_assert_eq!((live.get("status"), owners.owners.iter().any(|owner| !owner.subresource.is_empty())), (None, false));
+    }
+
     #[test]
     fn applying_twice_changes_nothing(first in manifest(), second in manifest()) {
         let none = ManagedFields::default();

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvFromSource, EnvVar
 
 use super::volume::{Known, mounts};
 use super::{PULL_POLICIES, names, one_of, probe, projection, resources, security};
+use crate::model::pod;
 use crate::model::rule::{Errors, Path};
 
 pub(super) fn containers(spec: &PodSpec, path: &Path<'_>, volumes: &Known<'_>, errors: &mut Errors) {
@@ -31,6 +32,49 @@ pub(super) fn containers(spec: &PodSpec, path: &Path<'_>, volumes: &Known<'_>, e
         container(it, &at, volumes, grace, spec, errors);
         init_container(it, &at, errors);
         unique(it, &at, &mut seen, errors);
+    }
+}
+
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+
+/// What a running pod is given for a look at it: most of what containers have is not for them.
+pub(super) fn ephemerals(spec: &PodSpec, path: &Path<'_>, volumes: &Known<'_>, errors: &mut Errors) {
+    let list = path.child("ephemeralContainers");
+    let mut seen: BTreeSet<&str> = pod::all_containers(spec).map(|it| it.name.as_str()).collect();
+    for (index, ephemeral) in spec.ephemeral_containers.iter().flatten().enumerate() {
+        let (at, it) = (list.index(index), pod::plain(ephemeral));
+        container(&it, &at, volumes, 0, spec, errors);
+        if !ephemeral.name.is_empty() && !seen.insert(&ephemeral.name) {
+            errors.duplicate(&at.child("name"), &ephemeral.name);
+        }
+        let target = ephemeral.target_container_name.as_deref().filter(|name| !name.is_empty());
+        if let Some(target) = target.filter(|target| pod::container(spec, target).is_none()) {
+            errors.not_found(&at.child("targetContainerName"), target);
+        }
+        let has_resources = it.resources.as_ref().is_some_and(|it| it.limits.is_some() || it.requests.is_some() || it.claims.is_some());
+        for (field, set) in [
+            ("ports", it.ports.is_some_and(|ports| !ports.is_empty())),
+            ("livenessProbe", it.liveness_probe.is_some()),
+            ("readinessProbe", it.readiness_probe.is_some()),
+            ("startupProbe", it.startup_probe.is_some()),
+            ("lifecycle", it.lifecycle.is_some()),
+            ("resources", has_resources),
+            ("resizePolicy", it.resize_policy.is_some_and(|rules| !rules.is_empty())),
+            ("restartPolicy", it.restart_policy.is_some_and(|policy| !policy.is_empty())),
+        ] {
+            if set {
+                errors.forbidden(&at.child(field), NOT_EPHEMERAL);
+            }
+        }
+        let mounts = at.child("volumeMounts");
+        for (index, mount) in it.volume_mounts.iter().flatten().enumerate() {
+            if mount.sub_path.as_deref().is_some_and(|path| !path.is_empty()) {
+                errors.forbidden(&mounts.index(index).child("subPath"), NOT_EPHEMERAL);
+            }
+            if mount.sub_path_expr.as_deref().is_some_and(|path| !path.is_empty()) {
+                errors.forbidden(&mounts.index(index).child("subPathExpr"), NOT_EPHEMERAL);
+            }
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod volume;
 mod workload;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+pub use update::{ephemeral_containers, resize};
 
 use super::rule::{Errors, FieldError, Path};
 use super::{Typed, pod_security};

@@ -47,6 +47,7 @@ pub(super) fn template(it: &PodTemplateSpec, path: &Path<'_>, errors: &mut Error
 fn pod_spec(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     let volumes = volume::volumes(spec.volumes.as_deref().unwrap_or_default(), &path.child("volumes"), errors);
     container::containers(spec, path, &volumes, errors);
+    container::ephemerals(spec, path, &volumes, errors);
     one_of(spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"], &path.child("restartPolicy"), errors);
     one_of(spec.dns_policy.as_deref(), &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], &path.child("dnsPolicy"), errors);
     dns_config(spec.dns_config.as_ref(), spec.dns_policy.as_deref(), &path.child("dnsConfig"), errors);

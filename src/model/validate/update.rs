@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::JobSpec;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Node, Pod, PodSpec, Secret, Service};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{IMMUTABLE, SPEC, role};
-use crate::model::Typed;
 use crate::model::rule::{Errors, Path};
+use crate::model::{Typed, pod};
 
 const SET_IMMUTABLE: &str = "field is immutable when `immutable` is set";
 pub(super) const POD: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -54,6 +55,68 @@ fn pod(new: &Pod, old: &Pod, errors: &mut Errors) {
     }
     if *old != munged(new, old) {
         errors.forbidden(&SPEC, POD);
+    }
+}
+
+/// CPU and memory of containers that run may change, within the pod's class of service.
+pub fn resize(new: &PodSpec, old: &PodSpec, errors: &mut Errors) {
+    let class = pod::qos_class(new);
+    if class != pod::qos_class(old) {
+        errors.invalid(&SPEC, class.name(), "Pod QOS Class may not change as a result of resizing");
+    }
+    let lists = [("containers", &new.containers[..], &old.containers[..]), ("initContainers", inits(new), inits(old))];
+    for (list, new, old) in lists {
+        let list = SPEC.child(list);
+        for (index, (new, old)) in new.iter().zip(old).enumerate() {
+            let at = list.index(index);
+            if new.resources != old.resources && list.to_string() == "spec.initContainers" && !pod::is_sidecar(old) {
+                errors.forbidden(&at.child("resources"), "resources for non-sidecar init containers are immutable");
+            }
+            let (new, old) = (new.resources.clone().unwrap_or_default(), old.resources.clone().unwrap_or_default());
+            amounts(new.limits.as_ref(), old.limits.as_ref(), &at.child("resources.limits"), "resource limits cannot be removed", errors);
+            amounts(
+                new.requests.as_ref(),
+                old.requests.as_ref(),
+                &at.child("resources.requests"),
+                "resource requests cannot be removed",
+                errors,
+            );
+        }
+    }
+}
+
+fn inits(spec: &PodSpec) -> &[Container] {
+    spec.init_containers.as_deref().unwrap_or_default()
+}
+
+type Amounts = BTreeMap<String, Quantity>;
+
+fn amounts(new: Option<&Amounts>, old: Option<&Amounts>, path: &Path<'_>, removed: &str, errors: &mut Errors) {
+    let empty = Amounts::new();
+    let (new, old) = (new.unwrap_or(&empty), old.unwrap_or(&empty));
+    let names: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+    for name in names {
+        let changes = matches!(name.as_str(), "cpu" | "memory");
+        match (new.get(name), old.get(name)) {
+            (None, Some(_)) if changes => errors.forbidden(path, removed),
+            (new, old) if !changes && new != old => errors.forbidden(path, "only cpu and memory resources are mutable"),
+            _ => {}
+        }
+    }
+}
+
+/// Ephemeral containers are added to a pod; none changes or goes.
+pub fn ephemeral_containers(new: &PodSpec, old: &PodSpec, errors: &mut Errors) {
+    let at = SPEC.child("ephemeralContainers");
+    for before in old.ephemeral_containers.iter().flatten() {
+        let name = &before.name;
+        match new.ephemeral_containers.iter().flatten().find(|it| it.name == *name) {
+            None => errors.forbidden(&at, &format!("existing ephemeral containers {name:?} may not be removed")),
+            Some(after) if after != before => {
+                errors.forbidden(&at, &format!("existing ephemeral containers {name:?} may not be changed"));
+            }
+            Some(_) => {}
+        }
     }
 }
 
