@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, PodSpec};
 use kube::api::{DeleteParams, Preconditions};
 
 use super::config;
 use super::context::Context;
 use super::env::Surroundings;
 use super::objects::Objects;
-use super::observed::{Hook, ProbeView, Subject, full_name, uid};
+use super::observed::{Hook, ProbeView, Subject, full_name, is_running, uid};
 use super::plan::{Grace, Step};
 use super::probe::{self, Target};
 use super::status_writer::still_there;
 use super::volume::plan::Names;
-use super::{beneath, ids, pull, record, security, volume};
-use crate::cri::{ContainerConfig, CriError, IdRange, Seccomp};
+use super::{beneath, ids, pull, record, resources, security, volume};
+use crate::cri::{ContainerConfig, CriError, IdRange, Resources, Seccomp};
 use crate::model::{Timestamp, pod as model};
 use crate::plan::Reason;
 
@@ -32,6 +32,8 @@ pub enum Effect {
     },
     Pulled(String, u32),
     Hook(String, Hook),
+    /// A container's id, and the resources it has now.
+    Resized(String, String),
     VolumesReady,
     /// The volumes tell of the pod as it is here.
     Told(Arc<Pod>),
@@ -62,6 +64,7 @@ pub async fn act(context: &Context, scene: &Scene, step: &Step) -> Outcome {
         Step::StartContainer { name, id } => Ok(start(context, scene, name, id).await),
         Step::RunHook { name, id } => Ok(post_start(context, scene, name, id).await),
         Step::StopContainer { name, id, grace, reason } => stop(context, scene, name, id, *grace, reason).await,
+        Step::Resize { name, id } => Ok(resize(context, scene, name, id).await),
         Step::RemoveContainer { id } => plain(context.runtime.remove_container(id).await),
         Step::StopSandbox { id } => plain(context.runtime.stop_pod_sandbox(id).await),
         Step::RemoveSandbox { id } => plain(context.runtime.remove_pod_sandbox(id).await),
@@ -235,12 +238,13 @@ async fn container_config(
 ) -> Result<ContainerConfig, String> {
     let pod = &scene.pod;
     let spec = pod.spec.as_ref().ok_or("the pod has no spec")?;
-    let container = model::container(spec, name).ok_or_else(|| format!("the pod has no container {name}"))?;
+    let container = &*model::any_container(spec, name).ok_or_else(|| format!("the pod has no container {name}"))?;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let references = context.references.fetch(namespace, &Names::of_environment(container)).await.map_err(|error| error.to_string())?;
     let image = container.image.as_deref().unwrap_or_default();
     let image = context.images.image_status(image).await.map_err(|error| error.to_string())?;
-    let security = security::context(spec, container, image.as_ref(), &context.layout.seccomp())?;
+    let mut security = security::context(spec, container, image.as_ref(), &context.layout.seccomp())?;
+    security.processes_of = target_of(context, spec, name, sandbox).await?;
     let services = context.cluster.read(|view| view.services.clone());
     let host_ips = context.host_ips();
     let around = Surroundings {
@@ -259,6 +263,16 @@ async fn container_config(
     let mut config = config::container(pod, container, &parts).map_err(|error| error.to_string())?;
     suit(context, pod, container, &mut config, sandbox).await?;
     Ok(config)
+}
+
+/// The running container whose processes an ephemeral one is to see; empty: as the pod has it.
+async fn target_of(context: &Context, spec: &PodSpec, name: &str, sandbox: &str) -> Result<String, String> {
+    let ephemeral = spec.ephemeral_containers.iter().flatten().find(|it| it.name == name);
+    let target = ephemeral.and_then(|it| it.target_container_name.as_deref()).filter(|target| !target.is_empty());
+    let Some(target) = target else { return Ok(String::new()) };
+    let all = context.runtime.list_containers().await.map_err(|error| error.to_string())?;
+    let mut running = all.into_iter().filter(|it| it.sandbox_id == sandbox && it.metadata.name == target && is_running(it));
+    running.next().map(|it| it.id).ok_or_else(|| format!("the target container {target} does not run"))
 }
 
 async fn start(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<Effect> {
@@ -291,6 +305,43 @@ async fn heed_stop_signal(context: &Context, scene: &Scene, name: &str, id: &str
     }
     context.runtime.remove_container(id).await?;
     Err(CriError::Invalid("stopSignal: this node's runtime takes no notice of it".to_owned()))
+}
+
+async fn resize(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<Effect> {
+    let subject = Subject::Resize(name.to_owned());
+    let Some((spec, container)) = scene.pod.spec.as_ref().and_then(|spec| Some((spec, model::container(spec, name)?))) else {
+        return vec![Effect::Clear(subject)];
+    };
+    let (of_pod, own) = (resources::pod(spec), resources::container(spec, container, &context.machine));
+    // Nothing else of it changes while it runs.
+    let own = Resources {
+        cpu_period: own.cpu_period,
+        cpu_quota: own.cpu_quota,
+        cpu_shares: own.cpu_shares,
+        memory_limit_bytes: own.memory_limit_bytes,
+        ..Resources::default()
+    };
+    let given = async {
+        let sandbox = context.runtime.container_status(id).await?.sandbox_id;
+        // Before its containers where the pod is given more, after them where it is given less.
+        let whole = context.runtime.update_pod_sandbox_resources(&sandbox, &of_pod).await;
+        context.runtime.update_container_resources(id, &own).await?;
+        match whole {
+            // Runtimes before CRI 1.33 leave a pod's own cgroup alone.
+            Ok(()) | Err(CriError::Unsupported(_)) => Ok(()),
+            Err(_) => context.runtime.update_pod_sandbox_resources(&sandbox, &of_pod).await,
+        }
+    };
+    match given.await {
+        Ok(()) => {
+            tracing::info!(pod = full_name(&scene.pod), container = name, id, "container was given other resources");
+            vec![Effect::Clear(subject), Effect::Resized(id.to_owned(), resources::told(container))]
+        }
+        Err(error) => {
+            context.events.pod(&scene.pod, Some(name), true, "ResizeError", error.to_string());
+            failure(subject, "Error", error.to_string())
+        }
+    }
 }
 
 fn lifecycle<T>(pod: &Pod, name: &str, pick: impl FnOnce(&k8s_openapi::api::core::v1::Lifecycle) -> Option<T>) -> Option<T> {

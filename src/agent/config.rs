@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use super::backoff;
 use super::dns::{self, NodeDns};
 use super::env::{self, EnvError, Surroundings};
-use super::observed::{CONTAINER_HASH, LABEL_CONTAINER_NAME, LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID, RESTART_DELAY};
+use super::observed::{CONTAINER_HASH, LABEL_CONTAINER_NAME, LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID, RESOURCES, RESTART_DELAY};
 use super::resources::{self, Machine};
 use crate::cri::{
     ContainerConfig, ContainerMetadata, ImageVolume, Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, SecurityContext,
@@ -151,6 +151,7 @@ pub fn container(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<
     let annotations = BTreeMap::from([
         (CONTAINER_HASH.to_owned(), backoff::hash(container)),
         (RESTART_DELAY.to_owned(), parts.delay.to_string()),
+        (RESOURCES.to_owned(), resources::told(container)),
         ("io.kubernetes.container.restartCount".to_owned(), parts.attempt.to_string()),
     ]);
     Ok(ContainerConfig {

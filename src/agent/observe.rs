@@ -42,8 +42,11 @@ pub async fn observe(context: &Context, pod: &Pod, volumes_ready: bool) -> Resul
 
 fn images_needed(pod: &Pod, all: &[ContainerStatus]) -> BTreeSet<String> {
     let Some(spec) = &pod.spec else { return BTreeSet::new() };
-    let open = model::all_containers(spec).filter(|container| !settled(container, all));
-    open.flat_map(|container| pull_plan::needed(spec, container)).map(|needed| needed.image.to_owned()).collect()
+    let open = model::each_container(spec).filter(|container| !settled(container, all));
+    let images = |container: std::borrow::Cow<'_, Container>| -> Vec<String> {
+        pull_plan::needed(spec, &container).iter().map(|needed| needed.image.to_owned()).collect()
+    };
+    open.flat_map(images).collect()
 }
 
 /// A running container needs no image for now: nobody is asked.
@@ -54,7 +57,7 @@ fn settled(container: &Container, all: &[ContainerStatus]) -> bool {
 /// `terminationMessagePolicy: FallbackToLogsOnError`.
 fn explain_end(pod: &Pod, container: &mut ContainerStatus) {
     let failed = observed::has_ended(container) && container.exit_code != 0 && container.message.is_empty();
-    let spec = pod.spec.as_ref().and_then(|spec| model::container(spec, &container.metadata.name));
+    let spec = pod.spec.as_ref().and_then(|spec| model::any_container(spec, &container.metadata.name));
     let asked = spec.is_some_and(|spec| spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"));
     if failed && asked {
         container.message = logs::last_words(&container.log_path);
@@ -81,7 +84,8 @@ pub fn merge(own: Option<&PodStatus>, stored: Option<&PodStatus>) -> PodStatus {
     merged
 }
 
-const OWN_CONDITIONS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN_CONDITIONS: [&str; 6] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", super::status::RESIZING];
 
 #[cfg(test)]
 mod tests {

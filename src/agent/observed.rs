@@ -18,6 +18,8 @@ pub const LABEL_POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const LABEL_CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// Annotation of a container: the digest of what its restart depends on.
 pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
+/// Annotation of a container: the resources it was made with.
+pub const RESOURCES: &str = "podbay.dev/resources";
 /// Annotation of a container: seconds to wait after its end before the next start.
 pub const RESTART_DELAY: &str = "podbay.dev/restart-delay";
 
@@ -64,6 +66,8 @@ pub struct Memory {
     pub pulled: BTreeSet<(String, u32)>,
     /// By container id. No entry: a container from before this process, whose hook is done.
     pub hooks: BTreeMap<String, Hook>,
+    /// By container id: the resources it was given since it was made.
+    pub resized: BTreeMap<String, String>,
     /// By container id.
     pub probes: BTreeMap<String, ProbeView>,
     /// When this process first saw that the pod is being deleted.
@@ -81,6 +85,8 @@ pub enum Subject {
     Image(String),
     /// Creating or starting this container.
     Container(String),
+    /// Giving this running container other resources.
+    Resize(String),
 }
 
 /// An attempt that failed, and how often in a row.
@@ -140,6 +146,11 @@ impl ObservedPod {
 
     pub fn failure(&self, subject: &Subject) -> Option<&Failure> {
         self.memory.failures.get(subject)
+    }
+
+    /// The resources a container has, as [`super::resources::told`] says them; `None`: of an earlier version.
+    pub fn resources<'a>(&'a self, container: &'a ContainerStatus) -> Option<&'a String> {
+        self.memory.resized.get(&container.id).or_else(|| container.annotations.get(RESOURCES))
     }
 
     pub fn probe(&self, id: &str) -> ProbeView {

@@ -14,12 +14,12 @@
 //! are not under way.
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus};
 
 use super::backoff;
 use super::observed::{Hook, ObservedPod, Subject, VolumeState, exit_code, has_ended, is_running};
 use super::pull_plan::{self, Needed};
-use super::status;
+use super::{resources, status};
 use crate::cri::{ContainerState, ContainerStatus, SandboxState};
 use crate::model::{Key, Kind, Timestamp, pod as model};
 use crate::plan::{Reason, Wait};
@@ -69,6 +69,11 @@ pub enum Step {
         id: String,
         grace: Grace,
         reason: Reason,
+    },
+    /// Gives a running container, and its pod, the resources that the pod's spec has now.
+    Resize {
+        name: String,
+        id: String,
     },
     RemoveContainer {
         id: String,
@@ -174,6 +179,7 @@ impl Planner<'_> {
         };
         let sandbox = sandbox.id.clone();
         self.strays(&sandbox);
+        self.ephemerals(&sandbox);
         if self.initialize(&sandbox) {
             let containers: Vec<&Container> = self.spec.containers.iter().collect();
             for container in containers {
@@ -268,7 +274,7 @@ impl Planner<'_> {
 
     /// Containers that still run in a sandbox that is not the current one, or that nobody asks for.
     fn strays(&mut self, sandbox: &str) {
-        let known = |name: &str| model::container(self.spec, name).is_some();
+        let known = |name: &str| model::any_container(self.spec, name).is_some();
         let strays = self.seen.containers.iter().filter(|c| is_running(c));
         let strays: Vec<&ContainerStatus> = strays.filter(|c| c.sandbox_id != sandbox || !known(&c.metadata.name)).collect();
         for stray in strays {
@@ -336,6 +342,41 @@ impl Planner<'_> {
         self.seen.current(&container.name).is_some_and(|found| status::is_started(container, found, self.seen))
     }
 
+    /// Ephemeral containers begin when they come, whatever the others do, and never again.
+    fn ephemerals(&mut self, sandbox: &str) {
+        let all: Vec<&EphemeralContainer> = self.spec.ephemeral_containers.iter().flatten().collect();
+        for ephemeral in all {
+            let name = &ephemeral.name;
+            match self.seen.latest(name) {
+                Some(found) if found.sandbox_id == sandbox && found.state == ContainerState::Created => {
+                    if self.may_try(&Subject::Container(name.clone())) {
+                        self.steps.push(Step::StartContainer { name: name.clone(), id: found.id.clone() });
+                    }
+                }
+                Some(_) => {}
+                // The runtime lost it: it was.
+                None if self.has_been(name) => {}
+                None => self.begin(ephemeral, sandbox),
+            }
+        }
+    }
+
+    fn has_been(&self, name: &str) -> bool {
+        let mut all = self.seen.last_status.ephemeral_container_statuses.iter().flatten();
+        all.any(|status| status.name == name && status.container_id.is_some())
+    }
+
+    fn begin(&mut self, ephemeral: &EphemeralContainer, sandbox: &str) {
+        let target = ephemeral.target_container_name.as_deref().filter(|target| !target.is_empty());
+        if let Some(target) = target.filter(|target| !self.seen.current(target).is_some_and(is_running)) {
+            return self.wait("ContainerCreating", &format!("container {target}, the target of {}, does not run", ephemeral.name));
+        }
+        let container = model::plain(ephemeral);
+        if self.volumes_ready() && self.images_ready(&container, 0) && self.may_try(&Subject::Container(container.name.clone())) {
+            self.steps.push(Step::CreateContainer { name: container.name, attempt: 0, sandbox: sandbox.to_owned(), delay: 0 });
+        }
+    }
+
     // ---- one container ----
 
     /// Makes it run, restarts it where it must be, leaves it alone where it is fine.
@@ -371,7 +412,10 @@ impl Planner<'_> {
                     self.steps.push(Step::RunHook { name: name.clone(), id: found.id.clone() });
                     return;
                 }
-                Some(Hook::Done) | None => return,
+                Some(Hook::Done) | None => match self.resize(container, found) {
+                    Some(message) => ("Resized", message, None),
+                    None => return,
+                },
             }
         };
         let own_grace = probe.and_then(|probe| probe.termination_grace_period_seconds);
@@ -379,6 +423,19 @@ impl Planner<'_> {
         if let (Some(own), Some(Step::StopContainer { grace, .. })) = (own_grace, self.steps.last_mut()) {
             *grace = Grace::Seconds(seconds(own));
         }
+    }
+
+    /// Other resources: given as it runs, or a sentence on why it has to start anew for them.
+    fn resize(&mut self, container: &Container, found: &ContainerStatus) -> Option<String> {
+        let name = &container.name;
+        let has = self.seen.resources(found).filter(|has| **has != resources::told(container))?;
+        if model::restart_policy(self.spec) != "Never" && resources::takes_a_restart(container, has) {
+            return Some(format!("Container {name} resize requires restart"));
+        }
+        if self.may_try(&Subject::Resize(name.clone())) {
+            self.steps.push(Step::Resize { name: name.clone(), id: found.id.clone() });
+        }
+        None
     }
 
     /// Creates the container, again if need be: policy, back-off, image, then the container.
@@ -530,6 +587,7 @@ impl Step {
             Step::RunHook { id, .. } => format!("hook {id}"),
             // A shorter grace is new work beside the stop under way.
             Step::StopContainer { id, grace, .. } => format!("stop {id} {grace:?}"),
+            Step::Resize { .. } => "resize".to_owned(),
             Step::RemoveContainer { id } => format!("remove {id}"),
             Step::StopSandbox { id } | Step::RemoveSandbox { id } => format!("end {id}"),
             Step::FinishDeletion => "finish".to_owned(),

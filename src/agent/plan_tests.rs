@@ -10,6 +10,8 @@ use super::*;
 use crate::agent::observed::{CONTAINER_HASH, Failure, ProbeView, RESTART_DELAY};
 use crate::cri::{ContainerMetadata, PodSandbox, PodSandboxMetadata};
 
+#[path = "plan_change_tests.rs"]
+mod change;
 #[path = "plan_image_tests.rs"]
 mod images;
 
@@ -145,6 +147,7 @@ fn short(plan: &PodPlan) -> Vec<String> {
                 };
                 format!("stop {id} {grace} {}", reason.code)
             }
+            Step::Resize { id, .. } => format!("resize {id}"),
             Step::RemoveContainer { id } => format!("remove {id}"),
             Step::StopSandbox { id } => format!("stop {id}"),
             Step::RemoveSandbox { id } => format!("remove {id}"),

@@ -36,7 +36,12 @@ fn need<'a>(owner: String, image: Option<&'a str>, policy: Option<&'a str>) -> N
 
 /// The policy for the image of this owner.
 pub fn policy_of<'a>(spec: &'a PodSpec, owner: &str) -> Option<&'a str> {
-    all_containers(spec).flat_map(|container| needed(spec, container)).find(|needed| needed.owner == owner).map(|needed| needed.policy)
+    let ephemeral = || {
+        let found = spec.ephemeral_containers.iter().flatten().find(|it| it.name == owner)?;
+        Some(need(owner.to_owned(), found.image.as_deref(), found.image_pull_policy.as_deref()).policy)
+    };
+    let mut all = all_containers(spec).flat_map(|container| needed(spec, container));
+    all.find(|needed| needed.owner == owner).map(|needed| needed.policy).or_else(ephemeral)
 }
 
 /// The container among owners; none: it is a volume.

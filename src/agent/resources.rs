@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceFieldSelector, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use crate::cri::Resources;
 use crate::model::pod::{QosClass, container_requests, qos_class};
@@ -42,6 +43,30 @@ fn huge_pages(container: &Container, machine: &Machine) -> BTreeMap<String, u64>
     let limits = container.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
     let asked = limits.filter_map(|(name, limit)| Some((page_name(page_bytes(name)?), Quantity::of(limit).bytes().unsigned_abs())));
     none.chain(asked).collect()
+}
+
+/// What of a container's resources can change while it runs, as JSON: `limits` and `requests` of CPU and memory.
+pub fn told(container: &Container) -> String {
+    let of = |amounts: Option<&BTreeMap<String, ApiQuantity>>| {
+        let all = amounts.into_iter().flatten().filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"));
+        let all: BTreeMap<String, ApiQuantity> = all.map(|(name, amount)| (name.clone(), amount.clone())).collect();
+        Some(all).filter(|all| !all.is_empty())
+    };
+    let resources = container.resources.as_ref();
+    let (limits, requests) = (resources.and_then(|it| it.limits.as_ref()), resources.and_then(|it| it.requests.as_ref()));
+    let told = ResourceRequirements { limits: of(limits), requests: of(requests), claims: None };
+    serde_json::to_string(&told).unwrap_or_default()
+}
+
+/// Whether one of the resources that differ is only given to a container that starts anew.
+pub fn takes_a_restart(container: &Container, has: &str) -> bool {
+    let had: ResourceRequirements = serde_json::from_str(has).unwrap_or_default();
+    let wants: ResourceRequirements = serde_json::from_str(&told(container)).unwrap_or_default();
+    let amount = |all: &Option<BTreeMap<String, ApiQuantity>>, name: &str| all.as_ref().and_then(|all| all.get(name).cloned());
+    container.resize_policy.iter().flatten().filter(|rule| rule.restart_policy == "RestartContainer").any(|rule| {
+        let name = rule.resource_name.as_str();
+        amount(&had.limits, name) != amount(&wants.limits, name) || amount(&had.requests, name) != amount(&wants.requests, name)
+    })
 }
 
 const PERIOD: i64 = 100_000;

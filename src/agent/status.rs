@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as State, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus as Status,
-    HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -10,6 +10,7 @@ use super::backoff;
 use super::observed::{Failure, Hook, ObservedPod, Subject, exit_code, has_ended, is_running};
 use super::plan::Terminal;
 use super::pull_plan::{self, Needed};
+use super::resources;
 use crate::cri::{ContainerState, ContainerStatus};
 use crate::model::{Timestamp, pod as model};
 
@@ -22,7 +23,8 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
     let mut status = seen.last_status.clone();
     let inits: Vec<Status> = spec.init_containers.iter().flatten().map(|c| view.container(c)).collect();
     let mains: Vec<Status> = spec.containers.iter().map(|c| view.container(c)).collect();
-    let [inits, mains] = shortened(inits, mains);
+    let ephemerals: Vec<Status> = spec.ephemeral_containers.iter().flatten().map(|it| view.ephemeral(&model::plain(it))).collect();
+    let [inits, mains, ephemerals] = shortened([inits, mains, ephemerals]);
     let phase = match terminal {
         Some(Terminal::Already) => status.phase.clone().unwrap_or_else(|| "Failed".to_owned()),
         Some(Terminal::Deadline | Terminal::Evicted(_)) => "Failed".to_owned(),
@@ -46,18 +48,29 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
     for condition in conditions(&view, pod, &phase, &inits, &mains) {
         set_condition(&mut status, condition, now);
     }
+    match view.resizing() {
+        Some(mut condition) => {
+            condition.observed_generation = pod.metadata.generation;
+            set_condition(&mut status, condition, now);
+        }
+        None => status.conditions.iter_mut().for_each(|all| all.retain(|condition| condition.type_ != RESIZING)),
+    }
     status.phase = Some(phase);
     status.init_container_statuses = Some(inits).filter(|list| !list.is_empty());
     status.container_statuses = Some(mains).filter(|list| !list.is_empty());
+    status.ephemeral_container_statuses = Some(ephemerals).filter(|list| !list.is_empty());
     status
 }
+
+/// The condition of a pod whose containers do not have yet what they are to have.
+pub const RESIZING: &str = "PodResizeInProgress";
 
 /// As much as Kubernetes keeps of the termination messages of all containers of a pod together.
 const MESSAGES_BYTES: usize = 12 << 10;
 
 /// Each container has an equal share of the room for messages.
-fn shortened(inits: Vec<Status>, mains: Vec<Status>) -> [Vec<Status>; 2] {
-    let share = MESSAGES_BYTES / (inits.len() + mains.len()).max(1);
+fn shortened(lists: [Vec<Status>; 3]) -> [Vec<Status>; 3] {
+    let share = MESSAGES_BYTES / lists.iter().map(Vec::len).sum::<usize>().max(1);
     let shorten = |mut status: Status| {
         for state in [&mut status.state, &mut status.last_state] {
             let message = state.as_mut().and_then(|state| state.terminated.as_mut()?.message.as_mut());
@@ -67,7 +80,7 @@ fn shortened(inits: Vec<Status>, mains: Vec<Status>) -> [Vec<Status>; 2] {
         }
         status
     };
-    [inits, mains].map(|list| list.into_iter().map(shorten).collect())
+    lists.map(|list| list.into_iter().map(shorten).collect())
 }
 
 /// Whether a running container counts as started: hook done, startup probe passed.
@@ -128,6 +141,10 @@ impl View<'_> {
             ContainerState::Created => self.waiting(container),
             ContainerState::Running => {
                 status.started = Some(is_started(container, found, self.seen));
+                let has = self.seen.resources(found).and_then(|has| serde_json::from_str::<ResourceRequirements>(has).ok());
+                let has = has.filter(|has| has.limits.is_some() || has.requests.is_some());
+                status.allocated_resources = has.as_ref().and_then(|has| has.requests.clone());
+                status.resources = has;
                 status.ready = is_main_or_sidecar && is_ready(container, found, self.seen);
                 State { running: Some(ContainerStateRunning { started_at: found.started_at.map(Time) }), ..State::default() }
             }
@@ -147,13 +164,37 @@ impl View<'_> {
         status
     }
 
+    /// What is still to be given to containers that run.
+    fn resizing(&self) -> Option<PodCondition> {
+        let waits = |c: &&Container| {
+            let running = self.seen.latest(&c.name).filter(|found| is_running(found));
+            running.and_then(|found| self.seen.resources(found)).is_some_and(|has| *has != resources::told(c))
+        };
+        let first = model::all_containers(self.spec).find(waits).filter(|_| !self.ended)?;
+        let failed = self.seen.failure(&Subject::Resize(first.name.clone()));
+        Some(PodCondition {
+            type_: RESIZING.to_owned(),
+            status: "True".to_owned(),
+            reason: failed.map(|failure| failure.reason.clone()),
+            message: failed.map(|failure| format!("container {}: {}", first.name, failure.message)),
+            ..PodCondition::default()
+        })
+    }
+
+    /// One that is never started again and of which nobody waits to be ready.
+    fn ephemeral(&self, container: &Container) -> Status {
+        let once = View { ended: true, ..*self };
+        Status { ready: false, started: None, ..once.container(container) }
+    }
+
     fn never_made(&self, container: &Container, image: String) -> Status {
         let init = model::is_init_container(self.spec, &container.name) && !model::is_sidecar(container);
         if init && self.spec.containers.iter().any(|c| self.seen.latest(&c.name).is_some()) {
             return completed_unseen(container, image);
         }
         // The runtime lost its containers: the count goes on.
-        let all = self.seen.last_status.container_statuses.iter().chain(&self.seen.last_status.init_container_statuses).flatten();
+        let last = &self.seen.last_status;
+        let all = last.container_statuses.iter().chain(&last.init_container_statuses).chain(&last.ephemeral_container_statuses).flatten();
         let last = all.into_iter().find(|status| status.name == container.name && status.container_id.is_some());
         if let (Some(last), true) = (last, self.ended) {
             return Status { ready: false, started: Some(false), ..ended_unseen(last) };

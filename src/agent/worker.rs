@@ -258,6 +258,9 @@ impl Worker {
                 Effect::Hook(id, hook) => {
                     self.memory.hooks.insert(id, hook);
                 }
+                Effect::Resized(id, told) => {
+                    self.memory.resized.insert(id, told);
+                }
                 Effect::VolumesReady => {
                     self.volumes_ready = true;
                     self.refreshed_at = self.context.clock.now();
@@ -390,8 +393,8 @@ impl Worker {
                 self.context.events.pod(pod, None, false, "SandboxChanged", message);
             }
             Step::CreateContainer { name, attempt, .. } if !self.memory.pulled.contains(&(name.clone(), *attempt)) => {
-                let container = pod.spec.as_ref().and_then(|spec| model::container(spec, name));
-                let image = container.and_then(|container| container.image.as_deref()).unwrap_or_default();
+                let container = pod.spec.as_ref().and_then(|spec| model::any_container(spec, name));
+                let image = container.and_then(|container| container.image.clone()).unwrap_or_default();
                 let message = format!("Container image \"{image}\" already present on machine");
                 self.context.events.pod(pod, Some(name), false, "Pulled", message);
             }
@@ -422,8 +425,8 @@ impl Worker {
         if !due || idle || self.under_way.contains_key(&subject) || self.rests(&subject) {
             return;
         }
-        for container in model::all_containers(spec) {
-            self.context.references.keep(namespace, &Names::of_environment(container));
+        for container in model::each_container(spec) {
+            self.context.references.keep(namespace, &Names::of_environment(&container));
         }
         self.refreshed_at = now;
         if names.is_empty() && !tells {
