@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::node_plan::{Facts, Pressure};
 use super::resources::Machine;
 use super::{Options, context};
-use crate::cri::{Features, Runtime};
+use crate::cri::{Features, Runtime, Usage};
 use crate::network::NodeNetwork;
 
 /// Less free memory than this is pressure.
@@ -91,6 +91,21 @@ fn memory(name: &str) -> Option<i64> {
     line.split_whitespace().nth(1)?.parse::<i64>().ok().map(|kib| kib << 10)
 }
 
+/// The kernel tells user programs of 100 ticks a second, whatever it counts itself.
+const NANOS_A_TICK: u64 = 10_000_000;
+
+/// What everything on this host uses: CPU time since its start (proc(5), /proc/stat) and the memory that is not
+/// available.
+pub fn usage() -> Usage {
+    let (total, free) = (memory("MemTotal:").unwrap_or(0), memory("MemAvailable:").unwrap_or(0));
+    let used = u64::try_from(total.saturating_sub(free)).unwrap_or(0);
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks: Vec<u64> = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; what guests use is in the first two.
+    let busy: u64 = [0, 1, 2, 5, 6, 7].into_iter().filter_map(|at| ticks.get(at)).sum();
+    Usage { cpu_nanos: busy.saturating_mul(NANOS_A_TICK), memory_working_set_bytes: used, ..Usage::default() }
+}
+
 /// Total and available bytes of the filesystem.
 fn disk(path: &Path) -> Option<(i64, i64)> {
     let stat = rustix::fs::statvfs(path).ok()?;
@@ -117,5 +132,7 @@ mod tests {
         let machine = machine(Path::new("/"));
         assert!(machine.cpu_millis >= 1000 && machine.memory_bytes > 1 << 20 && machine.storage_bytes > 1 << 20, "{machine:?}");
         assert!(!os_image().is_empty());
+        let used = usage();
+        assert!(used.cpu_nanos > 0 && used.memory_working_set_bytes < machine.memory_bytes.unsigned_abs(), "{used:?}");
     }
 }

@@ -7,10 +7,10 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::ServerState;
 use super::fault::Fault;
 use super::render::json_response;
 use super::request::Form;
+use super::{ServerState, usage};
 use crate::model::{Kind, KindInfo};
 
 /// The Kubernetes whose API this is.
@@ -103,7 +103,8 @@ pub async fn core(State(_): State<Arc<ServerState>>, headers: HeaderMap) -> Resp
 
 /// `GET /apis`
 pub async fn groups(State(_): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
-    let named: Vec<(&str, &str)> = group_versions().into_iter().filter(|(group, _)| !group.is_empty()).collect();
+    let stored = group_versions().into_iter().filter(|(group, _)| !group.is_empty());
+    let named: Vec<(&str, &str)> = stored.chain([usage::GROUP_VERSION]).collect();
     if form(&headers) == Form::Discovery {
         return aggregated(&named);
     }
@@ -118,7 +119,7 @@ fn group_value(group: &str, version: &str) -> Value {
 
 /// `GET /apis/{group}`
 pub async fn group(Path(group): Path<String>) -> Response {
-    match group_versions().into_iter().find(|(name, _)| !name.is_empty() && *name == group) {
+    match group_versions().into_iter().chain([usage::GROUP_VERSION]).find(|(name, _)| !name.is_empty() && *name == group) {
         Some((group, version)) => {
             let mut value = group_value(group, version);
             value["kind"] = json!("APIGroup");
@@ -141,6 +142,9 @@ pub async fn group_resources(Path((group, version)): Path<(String, String)>) -> 
 
 fn resources(group: &str, version: &str) -> Response {
     let kinds = kinds_of(group, version);
+    if (group, version) == usage::GROUP_VERSION {
+        return measured();
+    }
     if kinds.is_empty() {
         return Fault::no_such_path().into_response();
     }
@@ -172,6 +176,33 @@ fn resources(group: &str, version: &str) -> Response {
     json_response(StatusCode::OK, list.to_string())
 }
 
+/// What is measured and not stored.
+fn measured() -> Response {
+    let resources: Vec<Value> = usage::RESOURCES
+        .iter()
+        .map(|(plural, singular, kind, namespaced)| {
+            json!({"name": plural, "singularName": singular, "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]})
+        })
+        .collect();
+    let (group, version) = usage::GROUP_VERSION;
+    let list = json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{group}/{version}"), "resources": resources,
+    });
+    json_response(StatusCode::OK, list.to_string())
+}
+
+fn aggregated_measures() -> Vec<Value> {
+    let (group, version) = usage::GROUP_VERSION;
+    let resource = |(plural, singular, kind, namespaced): &(&str, &str, &str, bool)| {
+        json!({
+            "resource": plural, "singularResource": singular, "verbs": ["get", "list"],
+            "responseKind": {"group": group, "version": version, "kind": kind},
+            "scope": if *namespaced { "Namespaced" } else { "Cluster" },
+        })
+    };
+    usage::RESOURCES.iter().map(resource).collect()
+}
+
 /// Every group in one answer, as clients since 1.27 ask for it.
 fn aggregated(groups: &[(&str, &str)]) -> Response {
     let items: Vec<Value> = groups.iter().map(|(group, version)| aggregated_group(group, version)).collect();
@@ -183,7 +214,7 @@ fn aggregated(groups: &[(&str, &str)]) -> Response {
 }
 
 fn aggregated_group(group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = kinds_of(group, version)
+    let mut resources: Vec<Value> = kinds_of(group, version)
         .into_iter()
         .map(|info| {
             let subs: Vec<Value> = subresources(info)
@@ -204,6 +235,9 @@ fn aggregated_group(group: &str, version: &str) -> Value {
             })
         })
         .collect();
+    if (group, version) == usage::GROUP_VERSION {
+        resources = aggregated_measures();
+    }
     json!({
         "metadata": {"name": group, "creationTimestamp": null},
         "versions": [{"version": version, "freshness": "Current", "resources": resources}],

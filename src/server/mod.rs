@@ -8,6 +8,7 @@
 //! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
 //!   written down of it
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
+//! - `usage`: what nodes and pods use (`metrics.k8s.io`)
 //! - `nodes`, `tokens`: joining, renewing, removing
 //! - `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`: what exists from the start
 //! - `fullness`: a store short of space, as a condition of every node
@@ -50,6 +51,7 @@ mod select;
 mod spot;
 pub mod strict;
 pub mod tokens;
+mod usage;
 mod watch;
 mod write;
 
@@ -95,6 +97,7 @@ pub struct ServerState {
     /// When this server began to look: what it knows of heartbeats is not older.
     started: crate::model::Timestamp,
     pages: read::Pages,
+    looks: usage::Looks,
 }
 
 impl ServerState {
@@ -110,6 +113,7 @@ impl ServerState {
             flow: flow::Flow::default(),
             started,
             pages: read::Pages::default(),
+            looks: usage::Looks::default(),
         }
     }
 
@@ -156,6 +160,7 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(accounts::check::review))
         .route(accounts::check::DISCOVERY, get_at(accounts::check::discovery))
         .route(accounts::check::KEYS, get_at(accounts::check::keys))
+        .route(usage::PATHS, get_at(usage::serve))
         .route("/apis/podbay.dev/v1/previews", post(extras::preview))
         .route("/podbay/v1/snapshot", get_at(extras::snapshot))
         .route("/podbay/v1/tokens", post(tokens::create).get(tokens::list))

@@ -18,3 +18,4 @@ mod store_full;
 mod store_kill;
 mod strangers;
 mod tidy;
+mod usage;

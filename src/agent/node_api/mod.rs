@@ -172,7 +172,9 @@ async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, R
             pod
         })
         .collect();
-    Ok(axum::Json(json!({"node": {"nodeName": api.node_name}, "pods": pods})))
+    let mut node = figures(&super::machine::usage());
+    node["nodeName"] = json!(api.node_name);
+    Ok(axum::Json(json!({"node": node, "pods": pods})))
 }
 
 /// `GET /containerLogs/…`: the query as the API server passes it on.

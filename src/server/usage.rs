@@ -1,0 +1,309 @@
+//! `metrics.k8s.io/v1beta1`: what nodes and their pods use, for `kubectl top` and autoscalers.
+//!
+//! Nobody measures beforehand: the nodes are asked when somebody wants to know, through the node API's
+//! `/stats/summary`. A rate needs two looks at one node; the one before serves where it is not long ago.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::fault::Fault;
+use super::render::json_response;
+use super::request::Query;
+use super::select::Selection;
+use super::{ServerState, proxy};
+use crate::model::{Key, Kind, Object, Timestamp, pod};
+
+/// The group, its version, and that of every path below it.
+pub const GROUP_VERSION: (&str, &str) = ("metrics.k8s.io", "v1beta1");
+pub const PATHS: &str = "/apis/metrics.k8s.io/v1beta1/{*path}";
+
+/// (plural, singular, kind, namespaced) of what the group serves.
+pub const RESOURCES: [(&str, &str, &str, bool); 2] = [("nodes", "", "NodeMetrics", false), ("pods", "", "PodMetrics", true)];
+
+/// Figures as young as this are told again.
+const FRESH: Duration = Duration::from_secs(5);
+/// Between the two looks at a node that nobody has looked at for a while.
+const WINDOW: Duration = Duration::from_secs(1);
+/// An earlier look that is older says nothing of now.
+const OLD: Duration = Duration::from_secs(300);
+/// How long a node may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What it may say.
+const SUMMARY_LIMIT: usize = 16 * 1024 * 1024;
+/// Nodes asked at once.
+const PARALLEL: usize = 16;
+
+/// The parts of the kubelet's `stats/v1alpha1 Summary` that are read.
+#[derive(Deserialize)]
+struct Summary {
+    node: Measured,
+    #[serde(default)]
+    pods: Vec<PodFigures>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodFigures {
+    pod_ref: PodRef,
+    #[serde(default)]
+    containers: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct PodRef {
+    uid: String,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    #[serde(default)]
+    cpu: Cpu,
+    #[serde(default)]
+    memory: Memory,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Cpu {
+    usage_core_nano_seconds: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Memory {
+    working_set_bytes: Option<u64>,
+}
+
+/// CPU time until now, and memory now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Figures {
+    cpu_nanos: u64,
+    memory_bytes: u64,
+}
+
+impl From<&Measured> for Figures {
+    fn from(it: &Measured) -> Self {
+        Self { cpu_nanos: it.cpu.usage_core_nano_seconds.unwrap_or(0), memory_bytes: it.memory.working_set_bytes.unwrap_or(0) }
+    }
+}
+
+/// One look at a node. Containers by the pod's UID and their name.
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    time: Timestamp,
+    node: Figures,
+    containers: BTreeMap<(String, String), Figures>,
+}
+
+/// Two looks at a node, the older first.
+type Pair = (Arc<Look>, Arc<Look>);
+
+/// The last looks at each node.
+#[derive(Default)]
+pub struct Looks(Mutex<BTreeMap<String, Pair>>);
+
+impl Looks {
+    fn last(&self, node: &str) -> Option<Pair> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+    }
+
+    /// Keeps a pair, and lets go of what is too old to serve: nodes go, too.
+    fn keep(&self, node: &str, pair: &Pair) {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.retain(|_, (_, newer)| newer.at.elapsed() < OLD);
+        looks.insert(node.to_owned(), pair.clone());
+    }
+}
+
+/// Every path of the group. Who may read it the roles say.
+pub async fn serve(State(state): State<Arc<ServerState>>, Path(path): Path<String>, uri: Uri) -> Response {
+    match served(&state, &path, &uri).await {
+        Ok(value) => json_response(StatusCode::OK, value.to_string()),
+        Err(fault) => fault.into_response(),
+    }
+}
+
+async fn served(state: &ServerState, path: &str, uri: &Uri) -> Result<Value, Fault> {
+    let query = Query::parse(uri)?;
+    let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
+    let snapshot = state.store.snapshot();
+    let of = |kind: Kind, namespace: &str| -> Result<Vec<Object>, Fault> {
+        let selection = Selection::parse(kind, &query)?;
+        let found = super::read::candidates(&snapshot, kind, namespace, &selection);
+        Ok(found.filter(|object| selection.matches(object)).cloned().collect())
+    };
+    let one = |kind: Kind, namespace: &str, name: &str| -> Result<Vec<Object>, Fault> {
+        let found = snapshot.get(&Key::new(kind, namespace, name)).cloned();
+        Ok(vec![found.ok_or_else(|| unknown(kind, namespace, name))?])
+    };
+    let single = |mut items: Vec<Value>, kind: Kind, namespace: &str, name: &str| items.pop().ok_or_else(|| unknown(kind, namespace, name));
+    match steps.as_slice() {
+        ["nodes"] => Ok(list("NodeMetricsList", of_nodes(state, of(Kind::Node, "")?).await)),
+        ["nodes", name] => single(of_nodes(state, one(Kind::Node, "", name)?).await, Kind::Node, "", name),
+        ["pods"] => Ok(list("PodMetricsList", of_pods(state, of(Kind::Pod, "")?).await)),
+        ["namespaces", namespace, "pods"] => Ok(list("PodMetricsList", of_pods(state, of(Kind::Pod, namespace)?).await)),
+        ["namespaces", namespace, "pods", name] => {
+            single(of_pods(state, one(Kind::Pod, namespace, name)?).await, Kind::Pod, namespace, name)
+        }
+        _ => Err(Fault::no_such_path()),
+    }
+}
+
+/// Nothing is measured of an object of that name.
+fn unknown(kind: Kind, namespace: &str, name: &str) -> Fault {
+    let (resource, name) = if kind == Kind::Pod { ("pods", format!("{namespace}/{name}")) } else { ("nodes", name.to_owned()) };
+    let details = json!({"name": name, "group": GROUP_VERSION.0, "kind": resource});
+    Fault { details, ..Fault::new(404, "NotFound", format!("{resource}.{} \"{name}\" not found", GROUP_VERSION.0)) }
+}
+
+fn api_version() -> String {
+    format!("{}/{}", GROUP_VERSION.0, GROUP_VERSION.1)
+}
+
+fn list(kind: &str, items: Vec<Value>) -> Value {
+    json!({"kind": kind, "apiVersion": api_version(), "metadata": {}, "items": items})
+}
+
+async fn of_nodes(state: &ServerState, nodes: Vec<Object>) -> Vec<Value> {
+    let looks = looks_at(state, nodes.iter().map(|node| node.key().name.clone()).collect()).await;
+    let row = |node: &Object| {
+        let (older, newer) = looks.get(&node.key().name)?;
+        let mut row = head("NodeMetrics", node, older, newer);
+        row["usage"] = usage(older.node, newer.node, newer.at - older.at);
+        Some(row)
+    };
+    nodes.iter().filter_map(row).collect()
+}
+
+async fn of_pods(state: &ServerState, pods: Vec<Object>) -> Vec<Value> {
+    let node_of = |object: &Object| object.get::<Pod>().and_then(pod::node_name).map(str::to_owned);
+    let nodes: std::collections::BTreeSet<String> = pods.iter().filter_map(node_of).collect();
+    let looks = looks_at(state, nodes.into_iter().collect()).await;
+    let row = |object: &Object| {
+        let (older, newer) = looks.get(&node_of(object)?)?;
+        let own = newer.containers.iter().filter(|((uid, _), _)| uid == object.uid());
+        let containers: Vec<Value> = own
+            .filter_map(|(key, now)| {
+                // A container that has just begun has no rate yet.
+                let before = older.containers.get(key).filter(|before| before.cpu_nanos <= now.cpu_nanos)?;
+                Some(json!({"name": key.1, "usage": usage(*before, *now, newer.at - older.at)}))
+            })
+            .collect();
+        let mut row = head("PodMetrics", object, older, newer);
+        row["containers"] = json!(containers);
+        (!containers.is_empty()).then_some(row)
+    };
+    pods.iter().filter_map(row).collect()
+}
+
+/// What both kinds begin with.
+fn head(kind: &str, object: &Object, older: &Look, newer: &Look) -> Value {
+    let seconds = (newer.at - older.at).as_secs_f64();
+    let mut metadata = json!({"name": object.key().name, "creationTimestamp": newer.time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
+    if !object.key().namespace.is_empty() {
+        metadata["namespace"] = object.key().namespace.clone().into();
+    }
+    if !object.labels().is_empty() {
+        metadata["labels"] = json!(object.labels());
+    }
+    let timestamp = metadata["creationTimestamp"].clone();
+    json!({
+        "kind": kind, "apiVersion": api_version(), "metadata": metadata,
+        "timestamp": timestamp, "window": format!("{seconds:.3}s"),
+    })
+}
+
+/// A ResourceList: CPU in billionths of a core, memory in KiB.
+fn usage(before: Figures, now: Figures, between: Duration) -> Value {
+    let spent = u128::from(now.cpu_nanos.saturating_sub(before.cpu_nanos));
+    let cores = spent * 1_000_000_000 / between.as_nanos().max(1);
+    json!({"cpu": format!("{cores}n"), "memory": format!("{}Ki", now.memory_bytes / 1024)})
+}
+
+/// What is known of each of these nodes; one that does not answer is left out.
+async fn looks_at(state: &ServerState, nodes: Vec<String>) -> BTreeMap<String, Pair> {
+    let all = futures::stream::iter(nodes).map(|node| async move {
+        let pair = look_at(state, &node).await;
+        if let Err(fault) = &pair {
+            tracing::warn!(node, cause = fault.message, "the node's figures are not known");
+        }
+        Some((node, pair.ok()?))
+    });
+    all.buffer_unordered(PARALLEL).filter_map(futures::future::ready).collect().await
+}
+
+async fn look_at(state: &ServerState, node: &str) -> Result<Pair, Fault> {
+    let last = state.looks.last(node).filter(|(_, newer)| newer.at.elapsed() < OLD);
+    if let Some(pair) = last.as_ref().filter(|(_, newer)| newer.at.elapsed() < FRESH) {
+        return Ok(pair.clone());
+    }
+    let older = match last {
+        Some((_, newer)) => newer,
+        None => {
+            let first = look(state, node).await?;
+            tokio::time::sleep(WINDOW).await;
+            first
+        }
+    };
+    let pair = (older, look(state, node).await?);
+    state.looks.keep(node, &pair);
+    Ok(pair)
+}
+
+/// Asks a node.
+async fn look(state: &ServerState, name: &str) -> Result<Arc<Look>, Fault> {
+    let object = state.store.snapshot().get(&Key::cluster(Kind::Node, name)).cloned();
+    let object = object.ok_or_else(|| Fault::not_found(Kind::Node, name))?;
+    let node = object.get::<Node>().ok_or_else(Fault::no_such_path)?;
+    let request = Request::get("/stats/summary").body(Body::empty()).map_err(|error| Fault::internal(error.to_string()))?;
+    let asked = async {
+        let answer = proxy::ask(state, node, request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), SUMMARY_LIMIT).collect().await;
+        let body = body.map_err(|error| Fault::unavailable(format!("node {name}: {error}")))?.to_bytes();
+        if status.is_success() { Ok(body) } else { Err(Fault::of_node(status.as_u16(), &String::from_utf8_lossy(&body))) }
+    };
+    let late = |_| Fault::unavailable(format!("node {name} did not answer within {} s", PATIENCE.as_secs()));
+    let body = tokio::time::timeout(PATIENCE, asked).await.map_err(late)??;
+    let summary: Summary =
+        serde_json::from_slice(&body).map_err(|error| Fault::unavailable(format!("node {name}: the summary of its figures: {error}")))?;
+    let containers = summary.pods.iter().flat_map(|pod| {
+        let figures = |it: &Named| ((pod.pod_ref.uid.clone(), it.name.clone()), Figures::from(&it.measured));
+        pod.containers.iter().map(figures).collect::<Vec<_>>()
+    });
+    let (at, time) = (Instant::now(), state.clock.now());
+    Ok(Arc::new(Look { at, time, node: Figures::from(&summary.node), containers: containers.collect() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_what_was_spent_in_between() {
+        let figures = |cpu_nanos, memory_bytes| Figures { cpu_nanos, memory_bytes };
+        let told = usage(figures(1_000_000_000, 0), figures(1_500_000_000, 3 << 20), Duration::from_secs(2));
+        assert_eq!(told, json!({"cpu": "250000000n", "memory": "3072Ki"}));
+        assert_eq!(usage(figures(5, 0), figures(4, 0), Duration::ZERO)["cpu"], "0n", "a counter that began anew");
+    }
+}
