@@ -1,4 +1,4 @@
-//! Podbay's own endpoints, and health.
+//! Podbay's own endpoints.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,18 +20,6 @@ use crate::sync::select::TREE_BYTES;
 
 /// Files of a preview: every tree that can be applied, in base64 (four bytes for three), and the names.
 const TREE_LIMIT: usize = TREE_BYTES as usize / 3 * 4 + 16 * 1024 * 1024;
-
-pub async fn healthy() -> &'static str {
-    "ok"
-}
-
-/// Ready as long as the store takes every write.
-pub async fn ready(State(state): State<Arc<ServerState>>) -> Response {
-    match state.store.degraded() {
-        None => "ok".into_response(),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
-    }
-}
 
 #[derive(Deserialize)]
 struct PreviewRequest {

@@ -10,7 +10,7 @@
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `usage`: what nodes and pods use (`metrics.k8s.io`)
 //! - `nodes`, `tokens`: joining, renewing, removing
-//! - `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`: what exists from the start
+//! - `health`: alive and ready, check by check; `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`: what exists from the start
 //! - `fullness`: a store short of space, as a condition of every node
 //! - `local`: a kube client in the same process
 //!
@@ -31,6 +31,7 @@ pub mod fault;
 mod flow;
 pub mod fullness;
 mod gate;
+mod health;
 pub mod identity;
 mod impersonate;
 pub mod local;
@@ -137,9 +138,12 @@ impl ServerState {
 /// connection in the same process, or a [`crate::tls::Peer`] from a TLS connection.
 pub fn router(state: Arc<ServerState>) -> Router {
     Router::new()
-        .route("/healthz", get_at(extras::healthy))
-        .route("/livez", get_at(extras::healthy))
-        .route("/readyz", get_at(extras::ready))
+        .route("/healthz", get_at(health::all))
+        .route("/healthz/{check}", get_at(health::one))
+        .route("/livez", get_at(health::all))
+        .route("/livez/{check}", get_at(health::one))
+        .route("/readyz", get_at(health::all))
+        .route("/readyz/{check}", get_at(health::one))
         .route(metrics::PATH, get_at(metrics::metrics))
         .route("/version", get_at(discovery::version))
         .route("/api", get_at(discovery::core))

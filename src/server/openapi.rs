@@ -2,6 +2,7 @@
 //! validates fields itself. Made anew for each request: clients keep it by its hash.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use axum::body::Body;
 use axum::extract::Path;
@@ -15,8 +16,8 @@ use super::render::json_response;
 use crate::model::schema::document;
 use crate::model::{Kind, KindInfo};
 
-/// Changes with every release: clients keep documents by it.
-const HASH: &str = concat!("podbay-", env!("CARGO_PKG_VERSION"));
+/// Follows what the documents are made of: clients keep them by it.
+static HASH: LazyLock<String> = LazyLock::new(|| document::digest(env!("CARGO_PKG_VERSION")));
 
 fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
@@ -28,7 +29,7 @@ pub async fn index() -> Response {
         .into_iter()
         .map(|(group, version)| path_of(group, version))
         .map(|path| {
-            let url = format!("/openapi/v3/{path}?hash={HASH}");
+            let url = format!("/openapi/v3/{path}?hash={}", *HASH);
             (path, json!({"serverRelativeURL": url}))
         })
         .collect();
@@ -36,13 +37,15 @@ pub async fn index() -> Response {
 }
 
 /// `GET /openapi/v3/apis/{group}/{version}`
-pub async fn document(Path(path): Path<String>) -> Response {
+pub async fn document(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let found = group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
     let Some((group, version)) = found else { return Fault::no_such_path().into_response() };
-    let mut response = json_response(StatusCode::OK, describe(group, version).to_string());
+    let mut response = match has_it(&headers) {
+        true => status_only(StatusCode::NOT_MODIFIED),
+        false => json_response(StatusCode::OK, describe(group, version).to_string()),
+    };
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    response.headers_mut().insert(header::ETAG, HeaderValue::from_static(concat!("\"podbay-", env!("CARGO_PKG_VERSION"), "\"")));
-    response
+    tagged(response)
 }
 
 /// `GET /openapi/v2`: clients older than 1.27 validate by it, newer ones what v3 does not know;
@@ -57,8 +60,44 @@ pub async fn v2(headers: HeaderMap) -> Response {
     if !accept.contains("json") && !accept.contains("*/*") {
         return Fault::not_acceptable(accept).into_response();
     }
-    let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": {}});
-    json_response(StatusCode::OK, document.to_string())
+    if has_it(&headers) {
+        return tagged(status_only(StatusCode::NOT_MODIFIED));
+    }
+    let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": definitions()});
+    tagged(json_response(StatusCode::OK, document.to_string().replace(document::REFERENCE, "#/definitions/")))
+}
+
+/// The schemas of all kinds.
+fn definitions() -> Map<String, Value> {
+    let document = document::read();
+    let kinds: Vec<(&KindInfo, String)> =
+        Kind::all().iter().filter_map(|info| Some((info, document.kinds.get(info.name)?.clone()))).collect();
+    let mut schemas = document.take(&kinds.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>());
+    for (info, name) in kinds {
+        if let Some(schema) = schemas.get_mut(&name) {
+            schema["x-kubernetes-group-version-kind"] = json!([gvk(info)]);
+        }
+    }
+    schemas
+}
+
+/// Whether the client keeps what would be sent (RFC 9110, 13.1.2).
+fn has_it(headers: &HeaderMap) -> bool {
+    let kept = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kept.split(',').any(|tag| tag.trim().trim_start_matches("W/").trim_matches('"') == *HASH)
+}
+
+fn tagged(mut response: Response) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", *HASH)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+fn status_only(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
 }
 
 /// The names by which clients ask for gnostic's `openapi.v2.Document`; the first is a proper media type.

@@ -575,3 +575,28 @@ async fn the_real_kubectl_works() {
     let gone = rig.kubectl("get deploy web").await;
     assert!(String::from_utf8_lossy(&gone.stderr).contains("(NotFound): deployments.apps \"web\" not found"));
 }
+
+#[tokio::test]
+async fn documents_of_openapi_are_kept_by_their_tag() {
+    let rig = Rig::start().await;
+    let index = rig.get("/openapi/v3").await;
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    for path in [url.as_str(), "/openapi/v2"] {
+        let ask = |tag: Option<String>| {
+            let request = Request::get(path).header("accept", "application/json");
+            let request = tag.into_iter().fold(request, |request, tag| request.header("if-none-match", tag));
+            let rig = &rig;
+            async move { rig.send(&Identity::admin(), request.body(String::new()).unwrap()).await }
+        };
+        let first = ask(None).await;
+        let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+        assert!(url.ends_with(tag.trim_matches('"')), "{url} {tag}");
+        assert_eq!(ask(Some(tag)).await.status(), StatusCode::NOT_MODIFIED, "{path}");
+        assert_eq!(ask(Some("\"other\"".to_owned())).await.status(), StatusCode::OK);
+    }
+    let document = rig.get("/openapi/v2").await;
+    let pod = &document["definitions"]["io.k8s.api.core.v1.Pod"];
+    assert_eq!(pod["x-kubernetes-group-version-kind"], json!([{"group": "", "version": "v1", "kind": "Pod"}]));
+    let spec = pod["properties"]["spec"].to_string();
+    assert!(spec.contains("#/definitions/io.k8s.api.core.v1.PodSpec") && !document.to_string().contains("#/components/"), "{spec}");
+}

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use flate2::read::ZlibDecoder;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 /// Before a definition's name in a `$ref`: where OpenAPI 3.0 keeps schemas.
 pub const REFERENCE: &str = "#/components/schemas/";
@@ -26,6 +27,14 @@ pub fn read() -> Document {
     let mut text = Vec::new();
     let read = ZlibDecoder::new(COMPRESSED).read_to_end(&mut text).ok();
     read.and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// What changes when a document does, or `besides`.
+pub fn digest(besides: &str) -> String {
+    let mut sum = Sha256::new();
+    sum.update(COMPRESSED);
+    sum.update(besides.as_bytes());
+    hex::encode(&sum.finalize()[..16]).to_uppercase()
 }
 
 impl Document {
