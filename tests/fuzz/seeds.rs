@@ -22,6 +22,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "cri_requests" => requests(),
         "cri_answers" => answers(),
         "spdy" => frames(),
+        "patches" => patches(),
+        "selectors" => selectors(),
         other => panic!("{other} has no seeds"),
     }
 }
@@ -309,4 +311,32 @@ fn frames() -> Vec<Vec<u8>> {
     ];
     all.extend(broken.map(<[u8]>::to_vec));
     all
+}
+
+fn patches() -> Vec<Vec<u8>> {
+    let pod = r#"{"kind":"Pod","metadata":{"name":"a","labels":{"x":"y"},"finalizers":["f/a"]},"spec":{"containers":[{"name":"a","image":"i","env":[{"name":"E","value":"v"}],"ports":[{"containerPort":80},{"containerPort":80,"protocol":"UDP"}]}],"tolerations":[{"key":"k"}]}}"#;
+    let deployment = r#"{"kind":"Deployment","spec":{"replicas":1,"selector":{"matchLabels":{"a":"b"}},"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}},"template":{"spec":{"containers":[]}}},"status":{"conditions":[{"type":"T"}]}}"#;
+    let secret = r#"{"kind":"Secret","data":{"a":"YQ=="}}"#;
+    let bodies = [
+        r#"{"spec":{"containers":[{"name":"a","$patch":"delete"},{"name":"b","image":"j"}],"$setElementOrder/containers":[{"name":"b"},{"name":"a"}]}}"#,
+        r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["f/a"],"finalizers":["g/b"],"labels":null},"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}}"#,
+        r#"{"spec":{"containers":[{"$patch":"replace"},{"name":"z"}],"tolerations":[{"key":"q"}]},"stringData":{"a":"b"},"status":{"conditions":[{"type":"T","status":"True"}]}}"#,
+        r#"[{"op":"add","path":"/spec/x","value":{"a":[1]}},{"op":"copy","from":"/spec","path":"/spec/y"},{"op":"move","from":"/spec/x","path":"/z"},{"op":"test","path":"/kind","value":"Pod"},{"op":"remove","path":"/spec"}]"#,
+        r#"{"f:spec":{".":{},"f:replicas":{},"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:image":{}},"v:\"x\"":{},"i:3":{}}}}"#,
+        r#"{"spec":{"replicas":1,"replicas":2,"containers":[{"name":"a","ports":[{"containerPort":80},{"containerPort":80}]}]}}"#,
+    ];
+    let all = [pod, deployment, secret].into_iter().flat_map(|live| bodies.map(|body| format!("{live}\n{body}").into_bytes()));
+    all.collect()
+}
+
+fn selectors() -> Vec<Vec<u8>> {
+    let texts = [
+        "app=web,tier!=back,!gone,there",
+        "app in (a,b), app notin (c),n>4,n<6,x==y",
+        "example.org/name in (,a)",
+        "metadata.name=a,spec.nodeName!=n1,status.phase==Running",
+        r"metadata.name=a\,b\=c\\,type!=",
+        "spec.unschedulable=true",
+    ];
+    texts.map(|text| text.as_bytes().to_vec()).to_vec()
 }

@@ -7,16 +7,21 @@ use std::path::Path;
 
 use podbay::cri::streaming::door::{self as spdy, Frame, Headers};
 use podbay::cri::wire::{self as cri, container, sandbox, status};
+use podbay::model::Kind;
+use podbay::model::ownership::{self, FieldSet, ManagedFields};
+use podbay::model::selector::{FieldSelector, Selector};
 use podbay::runtime::image::{Digest, Limits, Platform, Reference, door};
 use podbay::runtime::wire::{self, Wire};
+use podbay::server::{operations, strict};
 use prost::Message;
+use serde_json::Value;
 
 pub struct Target {
     pub name: &'static str,
     pub run: fn(&[u8]),
 }
 
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "layer", run: layer },
     Target { name: "image_documents", run: image_documents },
     Target { name: "names_and_headers", run: names_and_headers },
@@ -24,6 +29,8 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "cri_requests", run: cri_requests },
     Target { name: "cri_answers", run: cri_answers },
     Target { name: "spdy", run: spdy_frames },
+    Target { name: "patches", run: patches },
+    Target { name: "selectors", run: selectors },
 ];
 
 /// A layer as it is, and once more with sums that are right: else hardly anything gets behind the first header.
@@ -237,4 +244,46 @@ fn headers(frame: &Frame, inflate: &mut spdy::Inflate) -> Result<Headers, &'stat
         assert_eq!(again.as_ref(), Ok(&headers));
     }
     Ok(headers)
+}
+
+/// A line with an object as it is, and a body that is to change it, in each of the ways there are.
+fn patches(data: &[u8]) {
+    let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return };
+    let body = &data[end + 1..];
+    strict::duplicate_fields(body);
+    let (Ok(live), Ok(patch)) = (serde_json::from_slice::<Value>(&data[..end]), serde_json::from_slice::<Value>(body)) else { return };
+    let kind = match live["kind"].as_str() {
+        Some("Pod") => Kind::Pod,
+        Some("Service") => Kind::Service,
+        Some("Secret") => Kind::Secret,
+        _ => Kind::Deployment,
+    };
+    if let Ok(operations) = operations::read(body) {
+        let _ = operations::carry_out(&operations, &mut live.clone());
+    }
+    let _ = ownership::strategic_merge(kind, &live, &patch);
+    if let Ok(set) = FieldSet::from_json(&patch) {
+        assert_eq!(FieldSet::from_json(&set.to_json()).as_ref(), Ok(&set), "a field set reads what it writes");
+    }
+    if !live.is_object() || !patch.is_object() {
+        return;
+    }
+    let none = ManagedFields::default();
+    let applied = ownership::apply(kind, Some(&live), &none, &patch, "one", true).expect("nobody is in the way");
+    let owners = ownership::update(kind, Some(&live), &applied.0, &applied.1, "two", "");
+    let _ = ownership::apply(kind, Some(&applied.0), &owners, &live, "three", false);
+    let _ = ownership::apply(kind, Some(&applied.0), &owners, &Value::Object(serde_json::Map::new()), "one", false);
+}
+
+/// What is read as a selector is printed so that it is read as the same one.
+fn selectors(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(selector) = Selector::parse(text) {
+        assert_eq!(Selector::parse(&selector.to_string()), Ok(selector), "{text:?}");
+    }
+    for kind in [Kind::Pod, Kind::Event, Kind::Node] {
+        if let Ok(selector) = FieldSelector::parse(kind, text) {
+            assert_eq!(FieldSelector::parse(kind, &selector.to_string()), Ok(selector), "{text:?}");
+        }
+    }
 }

@@ -29,3 +29,4 @@ mod runtimes;
 mod small_disk;
 mod store_full;
 mod terminals;
+mod verbs;
