@@ -9,6 +9,7 @@
 //! - `runtime_class`: what a Pod gets of its RuntimeClass
 //! - `status`: the status field of any kind
 
+mod api_access;
 mod create;
 mod delete;
 mod job;

@@ -74,7 +74,7 @@
 //! | spec of objects in a source | that source (`sync`) |
 //! | Secrets `podbay-source.*` in `kube-system`: the accepted set | that source (`sync`) |
 //! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |
-//! | Pod.spec: what its RuntimeClass adds | `admit` |
+//! | Pod.spec: what its RuntimeClass and its account add | `admit` |
 //! | Pod.spec.nodeName, condition PodScheduled | `schedule` |
 //! | Pod.status (all else), Node.status, Lease | the node's agent |
 //! | Source.status | `sync`; that a Job had its run and is gone: `control::job` |

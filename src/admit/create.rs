@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
-use super::{LASTING_NAMESPACES, Outcome, Refused, invalid, is_controller, job, pod_security, runtime_class, seconds, service, status};
+use super::{
+    LASTING_NAMESPACES, Outcome, Refused, api_access, invalid, is_controller, job, pod_security, runtime_class, seconds, service, status,
+};
 use crate::model::{Errors, Key, Kind, Object, Path, Typed, defaults, fields, pod, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
@@ -81,7 +83,7 @@ fn generate_name(typed: &mut Typed, uid: &str, state: &Snapshot) {
     meta.name = names.take(1000).find(free);
 }
 
-fn suffix(uid: &str, attempt: u64) -> String {
+pub(super) fn suffix(uid: &str, attempt: u64) -> String {
     let mut hash = super::hash(&[uid.as_bytes(), &attempt.to_be_bytes()]);
     let base = SAFE.len() as u64;
     (0..SUFFIX_LENGTH)
@@ -118,6 +120,7 @@ fn namespace(it: &mut Namespace) {
 
 fn pod(it: &mut Pod, state: &Snapshot) {
     pull_secrets(it, state);
+    api_access::add(it, state);
     let class = it.spec.as_ref().map(|spec| pod::qos_class(spec).name().to_owned());
     let status = it.status.get_or_insert_default();
     status.phase = Some("Pending".to_owned());

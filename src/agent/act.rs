@@ -105,9 +105,8 @@ pub enum Refresh {
 
 /// Makes volumes be as the server's objects say: each that can be, whatever keeps another from it.
 pub async fn refresh_volumes(context: &Context, pod: &Arc<Pod>) -> Result<(), Refresh> {
-    let Some(spec) = &pod.spec else { return Ok(()) };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let references = context.references.fetch(namespace, &Names::of_volumes(spec)).await;
+    let references = context.references.fetch(namespace, &Names::of_volumes(pod)).await;
     let references = references.map_err(|error| Refresh::Away(error.to_string()))?;
     let ground = volume::plan::Ground { references: &references, machine: &context.machine };
     let (volumes, unplanned) = volume::plan::possible(pod, ground);

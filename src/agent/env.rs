@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
 
 use super::resources;
+use super::volume::plan::TokenWanted;
 
-/// ConfigMaps and Secrets of the pod's namespace by name; absent: they do not exist.
+/// ConfigMaps and Secrets of the pod's namespace by name, absent: they do not exist; and tokens of its account.
 #[derive(Clone, Debug, Default)]
 pub struct References {
     pub config_maps: BTreeMap<String, ConfigMap>,
     pub secrets: BTreeMap<String, Secret>,
+    pub tokens: BTreeMap<TokenWanted, String>,
 }
 
 /// What the environment is made from besides the container.

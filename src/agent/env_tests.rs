@@ -24,7 +24,7 @@ fn references() -> References {
     let config: ConfigMap =
         serde_json::from_value(json!({"metadata": {"name": "conf"}, "data": {"MODE": "fast", "bad=key": "x"}})).unwrap();
     let secret = Secret { data: Some([("PASS".to_owned(), ByteString(b"s3".to_vec()))].into()), ..Secret::default() };
-    References { config_maps: [("conf".to_owned(), config)].into(), secrets: [("cred".to_owned(), secret)].into() }
+    References { config_maps: [("conf".to_owned(), config)].into(), secrets: [("cred".to_owned(), secret)].into(), ..References::default() }
 }
 
 fn run(container: serde_json::Value) -> Result<Vec<(String, String)>, EnvError> {

@@ -9,16 +9,20 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::env::References;
 use super::objects::Objects;
-use super::volume::plan::Names;
+use super::volume::plan::{Names, TokenWanted};
 
 /// What nobody asked for this long is dropped.
 const UNUSED: Duration = Duration::from_secs(600);
 /// An answer this old is used without asking again: containers of one pod start together.
 const FRESH: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The part of its life after which a token is asked for anew, and the longest time: as the kubelet.
+const RENEWED: f64 = 0.8;
+const RENEWED_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Why it is not known what an object holds.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +38,7 @@ pub struct Fetcher {
     client: Client,
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
+    tokens: Mutex<BTreeMap<TokenWanted, Token>>,
     /// A RuntimeClass' handler never changes.
     handlers: Mutex<BTreeMap<String, String>>,
 }
@@ -56,9 +61,24 @@ struct Entry<T> {
     used: Instant,
 }
 
+/// A token and since when it is good for how long.
+#[derive(Clone)]
+struct Token {
+    text: String,
+    fetched: Instant,
+    life: Duration,
+}
+
+impl Token {
+    /// Most of its life is left.
+    fn is_fresh(&self) -> bool {
+        self.fetched.elapsed() < self.life.mul_f64(RENEWED).min(RENEWED_WITHIN)
+    }
+}
+
 impl Fetcher {
     pub fn new(client: Client) -> Self {
-        Self { client, config_maps: Mutex::default(), secrets: Mutex::default(), handlers: Mutex::default() }
+        Self { client, config_maps: Mutex::default(), secrets: Mutex::default(), tokens: Mutex::default(), handlers: Mutex::default() }
     }
 
     /// The objects of these names.
@@ -77,7 +97,47 @@ impl Fetcher {
                 found.secrets.insert(name.clone(), value);
             }
         }
+        for wanted in &names.tokens {
+            found.tokens.insert(wanted.clone(), self.token(namespace, wanted).await?);
+        }
         Ok(found)
+    }
+
+    /// A token that most of its life is left of; one that is older where no other is to be had.
+    async fn token(&self, namespace: &str, wanted: &TokenWanted) -> Result<String, FetchError> {
+        let lock = || self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = lock().get(wanted).cloned();
+        if let Some(token) = held.as_ref().filter(|token| token.is_fresh()) {
+            return Ok(token.text.clone());
+        }
+        let fetched = Instant::now();
+        let answer = match tokio::time::timeout(PATIENCE, self.ask_token(namespace, wanted)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("no answer".to_owned()),
+        };
+        match (answer, held) {
+            (Ok((text, life)), _) => {
+                let mut tokens = lock();
+                tokens.retain(|_, token| token.fetched.elapsed() < token.life);
+                tokens.insert(wanted.clone(), Token { text: text.clone(), fetched, life });
+                Ok(text)
+            }
+            (Err(_), Some(token)) if token.fetched.elapsed() < token.life => Ok(token.text),
+            (Err(cause), _) => Err(FetchError { kind: "token of serviceaccount", name: wanted.account.clone(), cause }),
+        }
+    }
+
+    async fn ask_token(&self, namespace: &str, wanted: &TokenWanted) -> Result<(String, Duration), kube::Error> {
+        let audiences: Vec<&str> = Some(wanted.audience.as_str()).filter(|audience| !audience.is_empty()).into_iter().collect();
+        let body = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {
+            "audiences": audiences, "expirationSeconds": wanted.seconds,
+            "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": wanted.pod, "uid": wanted.uid},
+        }});
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{}/token", wanted.account);
+        let request = http::Request::post(path).header("content-type", "application/json").body(body.to_string().into_bytes());
+        let answer: Value = self.client.request(request.map_err(kube::Error::HttpError)?).await?;
+        let seconds = answer["spec"]["expirationSeconds"].as_u64().unwrap_or_default();
+        Ok((answer["status"]["token"].as_str().unwrap_or_default().to_owned(), Duration::from_secs(seconds)))
     }
 
     /// The handler of a RuntimeClass.

@@ -413,7 +413,7 @@ impl Worker {
     fn refresh(&mut self, desired: &Desired, seen: &ObservedPod, now: Timestamp) {
         let Some(spec) = &desired.pod.spec else { return };
         let namespace = desired.pod.metadata.namespace.as_deref().unwrap_or_default();
-        let names = Names::of_volumes(spec);
+        let names = Names::of_volumes(&desired.pod);
         let subject = "refresh".to_owned();
         let meta = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
         let tells = plan_of_volumes::tells_of_pod(spec);

@@ -157,7 +157,7 @@ async fn import_archives(config: &Config, images: Arc<image::ImageStore>) -> any
 }
 
 /// The address other nodes reach this one by: configured, or that of the default route's interface.
-fn address(config: &Config) -> anyhow::Result<IpAddr> {
+pub(super) fn address(config: &Config) -> anyhow::Result<IpAddr> {
     if let Some(address) = config.node.address {
         return Ok(address);
     }

@@ -1,6 +1,6 @@
 //! The control plane of one process: store, API, controllers, scheduler, sync.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::driver;
 use crate::plan::Controller;
 use crate::schedule::Scheduler;
 use crate::server::audit::{Audit, Policy};
+use crate::server::offer::{Access, offer, service_names};
 use crate::server::{self, ClusterSettings, NodeConnector, ServerState};
 use crate::store::{CommitError, Store, disk};
 use crate::sync::open::Places;
@@ -69,8 +70,16 @@ pub async fn start(
     server::bootstrap(store.as_ref(), &settings).await.context("write the cluster's settings")?;
     configure_sources(store.as_ref(), config).await?;
 
+    let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("listen on {}", config.server.listen))?;
     tls::install_provider();
     let pki = open_pki(config, clock.as_ref())?;
+    let access = Access {
+        authority: pki.authority().pem().to_owned(),
+        service_range: config.server.service_range,
+        address: api_address(config),
+        port: listener.local_addr()?.port(),
+    };
+    offer(store.as_ref(), &access).await;
     let controllers = controllers(config, clock.as_ref());
     let places = places(&config.data_dir);
     let previews = LivePreviews::new(Arc::clone(&store), places.clone(), controllers.clone(), Arc::clone(&clock));
@@ -80,7 +89,6 @@ pub async fn start(
         .with_audit(open_audit(&config.server)?);
     let router = server::router(Arc::new(state));
 
-    let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("listen on {}", config.server.listen))?;
     let url = local_url(listener.local_addr()?);
     let kubeconfig = config.admin_kubeconfig();
     pki.write_kubeconfig(&kubeconfig, &url, clock.now())?;
@@ -130,9 +138,23 @@ fn open_pki(config: &Config, clock: &dyn Clock) -> anyhow::Result<Arc<Pki>> {
     if !config.server.listen.ip().is_unspecified() {
         names.push(config.server.listen.ip().to_string());
     }
+    names.extend(service_names(config.server.service_range));
     names.sort();
     names.dedup();
     Ok(Pki::open(&config.data_dir.join("pki"), &names, clock.now())?)
+}
+
+/// Where nodes find this server: where it listens, else the address of this host.
+fn api_address(config: &Config) -> Option<Ipv4Addr> {
+    let ip = match config.server.listen.ip() {
+        ip if ip.is_loopback() => return None,
+        ip if ip.is_unspecified() => super::node::address(config).ok()?,
+        ip => ip,
+    };
+    match ip {
+        IpAddr::V4(ip) if !ip.is_loopback() => Some(ip),
+        _ => None,
+    }
 }
 
 /// How clients on this host reach the server.

@@ -6,6 +6,7 @@
 //! - `deployment`, `replica_set`, `job`: workloads to pods
 //! - `endpoints`: Services to EndpointSlices
 //! - `cluster_role`: roles that gather others
+//! - `furnish`: what every namespace has
 //! - `garbage`, `namespace`, `pod_gc`: what has lost its owner, its namespace, its node
 //! - `node_health`, `node_range`: nodes
 //! - `event_bounds`: what is said is not kept for ever
@@ -17,6 +18,7 @@ pub mod cluster_role;
 pub mod deployment;
 pub mod endpoints;
 pub mod event_bounds;
+pub mod furnish;
 pub mod garbage;
 pub mod job;
 pub mod namespace;
@@ -64,6 +66,7 @@ pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(job::Jobs),
         Arc::new(endpoints::Endpoints),
         Arc::new(cluster_role::ClusterRoles),
+        Arc::new(furnish::Furnish),
         Arc::new(garbage::Garbage),
         Arc::new(namespace::Namespaces),
         Arc::new(node_health::NodeHealth { settings: node_health::plan::Settings { grace_seconds, eviction_seconds, started_at } }),

@@ -42,5 +42,14 @@ pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, Sou
 /// kubectl's copy of the whole object, secrets included.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// The namespace of what is the system's own.
+pub const SYSTEM_NAMESPACE: &str = "kube-system";
+/// The ServiceAccount that every namespace has.
+pub const DEFAULT_ACCOUNT: &str = "default";
+/// The ConfigMap that every namespace has where the API is offered to pods: the certificate of its CA.
+pub const ROOT_CA: &str = "kube-root-ca.crt";
+/// Where a container finds its account's token.
+pub const API_ACCESS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// A point in time. Pure code gets it as data; only `clock` reads one.
 pub type Timestamp = jiff::Timestamp;

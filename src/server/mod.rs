@@ -10,7 +10,8 @@
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `usage`: what nodes and pods use (`metrics.k8s.io`)
 //! - `nodes`, `tokens`: joining, renewing, removing
-//! - `health`: alive and ready, check by check; `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`: what exists from the start
+//! - `health`: alive and ready, check by check; `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`, `offer`: what
+//!   exists from the start
 //! - `fullness`: a store short of space, as a condition of every node
 //! - `local`: a kube client in the same process
 //!
@@ -37,6 +38,7 @@ mod impersonate;
 pub mod local;
 mod metrics;
 pub mod nodes;
+pub mod offer;
 mod openapi;
 pub mod operations;
 mod options;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Key, Kind, Object, PruneBudget};
+use crate::model::{DEFAULT_ACCOUNT, Key, Kind, Object, PruneBudget, ROOT_CA};
 use crate::plan::Reason;
 use crate::store::snapshot::Snapshot;
 
@@ -28,10 +28,16 @@ pub fn taken(state: &Snapshot, object: &Object) -> BTreeSet<Key> {
     found
 }
 
+/// What every namespace has, and nobody put there.
+fn comes_with_namespace(key: &Key) -> bool {
+    matches!((key.kind, key.name.as_str()), (Kind::ServiceAccount, DEFAULT_ACCOUNT) | (Kind::ConfigMap, ROOT_CA))
+}
+
 /// What is live in a namespace.
 pub fn living_in<'a>(state: &'a Snapshot, namespace: &'a str) -> Vec<&'a Object> {
     let kinds = Kind::all().iter().filter(|row| row.namespaced && row.kind != Kind::Event);
-    kinds.flat_map(|row| state.list_in(row.kind, namespace)).collect()
+    let all = kinds.flat_map(|row| state.list_in(row.kind, namespace));
+    all.filter(|object| !comes_with_namespace(object.key())).collect()
 }
 
 /// What a deletion comes to.

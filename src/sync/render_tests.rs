@@ -276,9 +276,9 @@ fn an_exported_pod_is_harmless() {
     // Places are those of the file, not of what is left of it.
     let bad = EXPORTED.replace("emptyDir: {}", "csi: {driver: x}");
     assert_eq!(said(&[("p.yaml", &bad)]), ["p.yaml:35:5: Pod.spec.volumes[0].csi: Forbidden: csi volumes are not supported yet"]);
-    // A token somebody asks for is another thing.
+    // A token somebody asks for stands.
     let asked = EXPORTED.replace("kube-api-access-abcde", "token");
-    assert!(said(&[("p.yaml", &asked)]).join("").contains("tokens of service accounts are not issued"));
+    assert!(said(&[("p.yaml", &asked)]).is_empty());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent_volumes;
+mod api_access;
 mod attacks;
 mod cluster;
 mod cri;

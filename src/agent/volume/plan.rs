@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, ProjectedVolumeSource, Volume as ApiVolume};
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume as ApiVolume,
+};
 
 use super::downward;
 use crate::agent::env::References;
 use crate::agent::resources::{Machine, page_bytes};
+use crate::model::DEFAULT_ACCOUNT;
 use crate::model::pod::{all_containers, container_requests};
 use crate::model::quantity::Quantity;
 
@@ -239,11 +242,21 @@ impl Sources<'_> {
                 all.extend(self.config_map(&it.name, it.items.as_deref(), it.optional)?);
             } else if let Some(it) = &source.downward_api {
                 all.extend(self.downward(it.items.as_deref().unwrap_or_default())?);
+            } else if let Some(it) = &source.service_account_token {
+                all.insert(self.inside(&it.path)?, self.token(it)?);
             } else {
                 return Err(VolumeError::Unsupported(self.volume.to_owned()));
             }
         }
         Ok(all)
+    }
+
+    fn token(&self, it: &ServiceAccountTokenProjection) -> Result<File, VolumeError> {
+        let wanted = TokenWanted::of(self.pod, it);
+        let token = self.ground.references.tokens.get(&wanted);
+        let lacks =
+            || VolumeError::NoObject { volume: self.volume.to_owned(), kind: "token of serviceaccount", name: wanted.account.clone() };
+        Ok(File { bytes: token.ok_or_else(lacks)?.clone().into_bytes(), mode: self.default })
     }
 
     fn keys(
@@ -286,27 +299,53 @@ impl Sources<'_> {
     }
 }
 
-/// Names of the ConfigMaps and Secrets something needs.
+/// A token that a pod is to have: of its account, and bound to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenWanted {
+    pub account: String,
+    pub pod: String,
+    pub uid: String,
+    /// Empty: the API itself.
+    pub audience: String,
+    pub seconds: i64,
+}
+
+impl TokenWanted {
+    fn of(pod: &Pod, it: &ServiceAccountTokenProjection) -> Self {
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).filter(|name| !name.is_empty());
+        Self {
+            account: account.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned()),
+            pod: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            audience: it.audience.clone().unwrap_or_default(),
+            seconds: it.expiration_seconds.unwrap_or(3600),
+        }
+    }
+}
+
+/// Names of the ConfigMaps and Secrets something needs, and its tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     pub config_maps: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
+    pub tokens: BTreeSet<TokenWanted>,
 }
 
 impl Names {
     pub fn is_empty(&self) -> bool {
-        self.config_maps.is_empty() && self.secrets.is_empty()
+        self.config_maps.is_empty() && self.secrets.is_empty() && self.tokens.is_empty()
     }
 
     /// What the pod's volumes are made of.
-    pub fn of_volumes(spec: &PodSpec) -> Self {
+    pub fn of_volumes(pod: &Pod) -> Self {
         let mut names = Self::default();
-        for volume in spec.volumes.iter().flatten() {
+        for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
             names.config_maps.extend(volume.config_map.as_ref().map(|it| it.name.clone()));
             names.secrets.extend(volume.secret.as_ref().and_then(|it| it.secret_name.clone()));
             for source in volume.projected.iter().flat_map(|it| it.sources.iter().flatten()) {
                 names.config_maps.extend(source.config_map.as_ref().map(|it| it.name.clone()));
                 names.secrets.extend(source.secret.as_ref().map(|it| it.name.clone()));
+                names.tokens.extend(source.service_account_token.as_ref().map(|it| TokenWanted::of(pod, it)));
             }
         }
         names
@@ -343,6 +382,7 @@ mod tests {
         References {
             config_maps: [("conf".to_owned(), serde_json::from_value(config).unwrap())].into(),
             secrets: [("cred".to_owned(), serde_json::from_value(secret).unwrap())].into(),
+            ..References::default()
         }
     }
 
@@ -438,7 +478,11 @@ mod tests {
         assert_eq!(listed, want.map(|(path, size, mode)| (path.to_owned(), size, mode)), "the later source has the file");
         let wrong = |source: Value| one(json!({"projected": {"sources": [source]}})).unwrap_err().to_string();
         assert_eq!(wrong(json!({"secret": {"name": "no"}})), "volume v: secret \"no\" not found");
-        assert_eq!(wrong(json!({"serviceAccountToken": {"path": "t"}})), "volume v: this kind of volume is not supported");
+        assert_eq!(wrong(json!({"serviceAccountToken": {"path": "t"}})), "volume v: token of serviceaccount \"default\" not found");
+        assert_eq!(
+            wrong(json!({"podCertificate": {"keyType": "ED25519", "signerName": "a/b"}})),
+            "volume v: this kind of volume is not supported"
+        );
         let no_field = json!({"downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "spec.x"}}]}});
         assert_eq!(wrong(no_field), "volume v: file x: unsupported fieldPath: spec.x");
     }
@@ -457,14 +501,20 @@ mod tests {
         let spec: PodSpec = serde_json::from_value(json!({
             "imagePullSecrets": [{"name": "pull"}],
             "volumes": [{"name": "a", "configMap": {"name": "c1"}}, {"name": "b", "secret": {"secretName": "s1"}}, {"name": "c", "emptyDir": {}},
-                {"name": "d", "projected": {"sources": [{"configMap": {"name": "c4"}}, {"secret": {"name": "s4"}}]}}],
+                {"name": "d", "projected": {"sources": [{"configMap": {"name": "c4"}}, {"secret": {"name": "s4"}}, {"serviceAccountToken": {"path": "t"}}]}}],
             "containers": [{"name": "main", "envFrom": [{"secretRef": {"name": "s2"}}, {"configMapRef": {"name": "c2"}}],
                 "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "k"}}}, {"name": "Y", "valueFrom": {"configMapKeyRef": {"name": "c3", "key": "k"}}}]}]
         }))
         .unwrap();
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
-        assert_eq!(Names::of_volumes(&spec), Names { config_maps: set(&["c1", "c4"]), secrets: set(&["s1", "s4"]) });
-        assert_eq!(Names::of_environment(&spec.containers[0]), Names { config_maps: set(&["c2", "c3"]), secrets: set(&["s2", "s3"]) });
+        let mut pod = Pod { spec: Some(spec.clone()), ..Pod::default() };
+        (pod.metadata.name, pod.metadata.uid) = (Some("p".to_owned()), Some("u".to_owned()));
+        let of_volumes = Names::of_volumes(&pod);
+        assert_eq!((of_volumes.config_maps, of_volumes.secrets), (set(&["c1", "c4"]), set(&["s1", "s4"])));
+        let token = of_volumes.tokens.first().unwrap();
+        assert_eq!((token.account.as_str(), token.pod.as_str(), token.uid.as_str(), token.seconds), ("default", "p", "u", 3600));
+        let names = Names { config_maps: set(&["c2", "c3"]), secrets: set(&["s2", "s3"]), ..Names::default() };
+        assert_eq!(Names::of_environment(&spec.containers[0]), names);
         assert_eq!(Names::of_pulls(&spec).secrets, set(&["pull"]));
     }
 }

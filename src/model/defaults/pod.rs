@@ -10,14 +10,15 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use super::text;
 use crate::model::quantity::Quantity;
+use crate::model::{API_ACCESS, ROOT_CA};
 
 /// `0644`
+const TOKEN_SECONDS: i64 = 3600;
 const FILE_MODE: i32 = 0o644;
 
 /// A pod of its own: what templates get, and requests from limits.
 pub(super) fn pod(it: &mut Pod) {
     let Some(spec) = &mut it.spec else { return };
-    drop_api_access(spec);
     if spec.host_network == Some(true) {
         host_ports(spec);
     }
@@ -29,17 +30,14 @@ pub(super) fn pod(it: &mut Pod) {
     pod_spec(spec);
 }
 
-/// Where Kubernetes mounts a pod's token of the API.
-const API_ACCESS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
 /// The name of the volume that Kubernetes adds to every pod for the API's token, where it is as
-/// Kubernetes makes it. Every exported pod has it, and no pod here gets a token.
+/// Kubernetes makes it. Every exported pod has it; here it gets its own.
 pub fn api_access(spec: &PodSpec) -> Option<String> {
     let volume = spec.volumes.iter().flatten().find(|it| it.name.starts_with("kube-api-access-") && it.projected.is_some())?;
     let sources = volume.projected.as_ref().and_then(|it| it.sources.as_deref()).unwrap_or_default();
     let usual = sources.iter().all(|it| {
         let token = it.service_account_token.as_ref().is_some_and(|token| token.path == "token" && token.audience.is_none());
-        let certificate = it.config_map.as_ref().is_some_and(|map| map.name == "kube-root-ca.crt");
+        let certificate = it.config_map.as_ref().is_some_and(|map| map.name == ROOT_CA);
         let mut fields = it.downward_api.iter().flat_map(|api| api.items.iter().flatten());
         let namespace = fields.all(|item| item.field_ref.as_ref().is_some_and(|field| field.field_path == "metadata.namespace"));
         it.cluster_trust_bundle.is_none() && it.secret.is_none() && (token || certificate || (it.downward_api.is_some() && namespace))
@@ -47,14 +45,6 @@ pub fn api_access(spec: &PodSpec) -> Option<String> {
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
     let mut mounts = containers.flat_map(|it| it.volume_mounts.iter().flatten()).filter(|mount| mount.name == volume.name);
     (usual && mounts.all(|mount| mount.mount_path == API_ACCESS)).then(|| volume.name.clone())
-}
-
-fn drop_api_access(spec: &mut PodSpec) {
-    let Some(name) = api_access(spec) else { return };
-    spec.volumes.iter_mut().for_each(|volumes| volumes.retain(|it| it.name != name));
-    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
-        container.volume_mounts.iter_mut().for_each(|mounts| mounts.retain(|it| it.name != name));
-    }
 }
 
 pub(super) fn template(it: &mut PodTemplateSpec) {
@@ -139,6 +129,9 @@ fn volume(it: &mut Volume) {
         projected.default_mode.get_or_insert(FILE_MODE);
         let told = projected.sources.iter_mut().flatten().filter_map(|source| source.downward_api.as_mut());
         told.flat_map(|told| told.items.iter_mut().flatten()).for_each(downward_file);
+        for token in projected.sources.iter_mut().flatten().filter_map(|source| source.service_account_token.as_mut()) {
+            token.expiration_seconds.get_or_insert(TOKEN_SECONDS);
+        }
     }
     if let Some(downward) = &mut it.downward_api {
         downward.default_mode.get_or_insert(FILE_MODE);

@@ -28,24 +28,6 @@ fn contains(whole: &Value, part: &Value, path: &str) {
     }
 }
 
-/// Every exported pod has it; a token that somebody asks for is another thing.
-#[test]
-fn the_volume_of_the_apis_token_is_dropped() {
-    let pod = |name: &str, path: &str| {
-        json!({"metadata": {"name": "a"}, "spec": {
-            "containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": name, "mountPath": path}]}],
-            "volumes": [{"name": name, "projected": {"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}]}})
-    };
-    let usual = "/var/run/secrets/kubernetes.io/serviceaccount";
-    for (name, path, kept) in [("kube-api-access-x2x4x", usual, 0), ("kube-api-access-x2x4x", "/vault", 1), ("mine", usual, 1)] {
-        let spec = &defaulted(Kind::Pod, pod(name, path))["spec"];
-        let count = |list: &Value| list.as_array().map_or(0, Vec::len);
-        assert_eq!((count(&spec["volumes"]), count(&spec["containers"][0]["volumeMounts"])), (kept, kept), "{name} {path}");
-    }
-}
-
 #[test]
 fn a_pod_gets_kubernetes_defaults() {
     let pod = defaulted(

@@ -117,16 +117,18 @@ const BINDING: &[Row] = &[
 ];
 
 const SERVICE_ACCOUNT: &[Row] = &[
-    // Accounts are objects only: no pod gets a token of the API.
-    ("automountServiceAccountToken secrets", Harmless),
-    ("imagePullSecrets[].name", Acts),
+    ("automountServiceAccountToken imagePullSecrets[].name", Acts),
+    // For programs that read accounts.
+    ("secrets", Harmless),
 ];
 
 const SECRET: &[Row] = &[("data.* stringData.* immutable", Acts), ("type", Check(secret_type))];
 
 fn secret_type(type_: &Value, _: &Value) -> Option<String> {
     match type_.as_str() {
-        Some("kubernetes.io/service-account-token") => Some("tokens of service accounts are not issued".to_owned()),
+        Some("kubernetes.io/service-account-token") => {
+            Some("tokens without an end are not issued: a pod has one of its own, `kubectl create token` makes others".to_owned())
+        }
         Some("bootstrap.kubernetes.io/token") => Some("nodes join with tokens made by `podbay token create`".to_owned()),
         _ => None,
     }

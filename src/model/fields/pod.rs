@@ -34,7 +34,7 @@ const SPEC: &[Row] = &[
     ("hostAliases[].ip hostAliases[].hostnames runtimeClassName overhead.*", Acts),
     ("tolerations[].key tolerations[].operator tolerations[].value tolerations[].effect tolerations[].tolerationSeconds", Acts),
     // No pod gets a token of the API, so the name of an account and the wish for a token change nothing.
-    ("serviceAccountName serviceAccount automountServiceAccountToken", Harmless),
+    ("serviceAccountName serviceAccount automountServiceAccountToken", Acts),
     // Nothing is preempted.
     ("preemptionPolicy", Harmless),
     ("schedulerName", Only(&["default-scheduler"], "there is one scheduler: `default-scheduler`")),
@@ -128,8 +128,8 @@ const PROJECTION: &[Row] = &[
     ("configMap.name configMap.optional secret.name secret.optional", Acts),
     ("configMap.items[].key configMap.items[].path configMap.items[].mode", Acts),
     ("secret.items[].key secret.items[].path secret.items[].mode", Acts),
-    ("configMap.items[].user secret.items[].user", Refused(NO_FILE_OWNERS)),
-    ("serviceAccountToken", Refused("tokens of service accounts are not issued: no pod here gets a token of the API")),
+    ("configMap.items[].user secret.items[].user serviceAccountToken.user", Refused(NO_FILE_OWNERS)),
+    ("serviceAccountToken.audience serviceAccountToken.expirationSeconds serviceAccountToken.path", Acts),
     ("clusterTrustBundle", Refused("cluster trust bundles are not supported: use a configMap")),
     ("podCertificate", Refused("certificates of pods are not issued")),
 ];

@@ -137,7 +137,7 @@ fn what_is_not_served_is_refused_with_a_reason() {
         (
             Kind::Secret,
             json!({"type": "kubernetes.io/service-account-token"}),
-            "type: Forbidden: tokens of service accounts are not issued",
+            "type: Forbidden: tokens without an end are not issued: a pod has one of its own, `kubectl create token` makes others",
         ),
     ] {
         assert_eq!(refused(kind, &value).join("; "), expected);
@@ -167,7 +167,7 @@ fn what_pods_do_not_get_has_a_reason() {
             Kind::Pod,
             pod(json!({"volumes": [{"name": "v", "projected": {"sources": [
                 {"serviceAccountToken": {"path": "t"}}, {"configMap": {"name": "m", "items": [{"key": "k", "path": "p", "user": 7}]}}]}}]})),
-            "spec.volumes[0].projected.sources[0].serviceAccountToken: Forbidden: tokens of service accounts are not issued: no pod here gets a token of the API; spec.volumes[0].projected.sources[1].configMap.items[0].user: Forbidden: owners of single files are not supported yet",
+            "spec.volumes[0].projected.sources[1].configMap.items[0].user: Forbidden: owners of single files are not supported yet",
         ),
     ] {
         assert_eq!(refused(kind, &value).join("; "), expected);

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, ObjectFieldSelector, ProjectedVolumeSource, ResourceFieldSelector, VolumeProjection,
+    DownwardAPIVolumeFile, ObjectFieldSelector, ProjectedVolumeSource, ResourceFieldSelector, ServiceAccountTokenProjection,
+    VolumeProjection,
 };
 
 use super::volume::{files, mode, relative};
@@ -59,6 +60,9 @@ fn projection(it: &VolumeProjection, path: &Path<'_>, errors: &mut Errors) {
     }
     let told = it.downward_api.iter().flat_map(|told| told.items.iter().flatten());
     told.for_each(|file| downward_file(file, &path.child("downwardAPI"), errors));
+    if let Some(token) = &it.service_account_token {
+        token_file(token, &path.child("serviceAccountToken"), errors);
+    }
     // Others are refused by the table of fields; here only the count matters.
     let set = [
         it.secret.is_some(),
@@ -73,12 +77,27 @@ fn projection(it: &VolumeProjection, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+fn token_file(it: &ServiceAccountTokenProjection, path: &Path<'_>, errors: &mut Errors) {
+    let at = path.child("expirationSeconds");
+    match it.expiration_seconds {
+        Some(seconds @ ..600) => errors.invalid(&at, &seconds, "may not specify a duration less than 10 minutes"),
+        Some(seconds) if seconds > 1 << 32 => errors.invalid(&at, &seconds, "may not specify a duration larger than 2^32 seconds"),
+        _ => {}
+    }
+    let at = path.child("path");
+    if it.path.is_empty() {
+        errors.required(&at, "");
+    }
+    relative(&it.path, &at, errors);
+}
+
 /// The files a source names, each with what Kubernetes calls it by.
 fn paths(it: &VolumeProjection) -> Vec<(&str, &str)> {
     let secret = it.secret.iter().flat_map(|it| it.items.iter().flatten().map(|item| (it.name.as_str(), item.path.as_str())));
     let map = it.config_map.iter().flat_map(|it| it.items.iter().flatten().map(|item| (it.name.as_str(), item.path.as_str())));
     let told = it.downward_api.iter().flat_map(|it| it.items.iter().flatten().map(|item| (item.path.as_str(), item.path.as_str())));
-    secret.chain(map).chain(told).collect()
+    let token = it.service_account_token.iter().map(|it| (it.path.as_str(), it.path.as_str()));
+    secret.chain(map).chain(told).chain(token).collect()
 }
 
 /// Kubernetes names the list, not the element.

@@ -84,8 +84,12 @@ fn many(count: usize, what: &str) -> String {
 
 /// What sources write that differs between two states, with the preview's marks.
 fn changes(before: &Snapshot, after: &Snapshot) -> BTreeMap<Key, &'static str> {
-    let written =
-        |object: &&Object| !DERIVED.contains(&object.kind()) && object.controller().is_none() && object.key().namespace != "kube-system";
+    // Every namespace has one: it comes and goes with it.
+    let furnished = |object: &Object| object.kind() == Kind::ServiceAccount && object.key().name == podbay::model::DEFAULT_ACCOUNT;
+    let written = |object: &&Object| {
+        let derived = DERIVED.contains(&object.kind()) || object.controller().is_some() || furnished(object);
+        !derived && object.key().namespace != "kube-system"
+    };
     let mut found = BTreeMap::new();
     for new in after.iter().filter(written) {
         let mark = match before.get(new.key()) {
