@@ -30,7 +30,7 @@ macro_rules! with_status {
     };
 }
 
-with_status!(Namespace, Node, Service, Pod, ReplicaSet, Deployment, Job, Source);
+with_status!(Namespace, Node, CertificateSigningRequest, Service, Pod, ReplicaSet, Deployment, Job, Source);
 
 /// Takes the status of `object`, who owns it, and nothing else.
 pub(super) fn update(object: &Object, current: &Object, writer: &str) -> Result<Outcome, Refused> {

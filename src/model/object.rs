@@ -7,6 +7,7 @@ use bytes::Bytes;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     batch::v1::Job,
+    certificates::v1::CertificateSigningRequest,
     coordination::v1::Lease,
     core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
@@ -106,6 +107,7 @@ kinds!(
     Role,
     ClusterRoleBinding,
     RoleBinding,
+    CertificateSigningRequest,
     Service,
     Pod,
     ReplicaSet,

@@ -7,6 +7,7 @@ mod content;
 mod escalation;
 pub mod rbac;
 pub mod roles;
+mod signers;
 
 use std::collections::BTreeSet;
 
@@ -96,6 +97,7 @@ fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
             let verb = matches!(attempt.verb, Verb::Get | Verb::Create | Verb::Update | Verb::Patch);
             verb && is_own && attempt.namespace == LEASE_NAMESPACE
         }
+        (Kind::CertificateSigningRequest, None) => matches!(attempt.verb, Verb::Create | Verb::Get | Verb::List | Verb::Watch),
         (Kind::Event, None) => matches!(attempt.verb, Verb::Create | Verb::Update | Verb::Patch),
         (Kind::Pod, sub) => node_may_pods(node, attempt, sub, state),
         (Kind::Secret | Kind::ConfigMap | Kind::ServiceAccount, None) if reads => {

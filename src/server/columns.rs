@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Container, Event, Node, PodSpec, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{RoleRef, Subject};
@@ -23,6 +24,7 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::ConfigMap => "Name, Data, Age",
         Kind::ClusterRole | Kind::Role => "Name, Created At",
         Kind::ClusterRoleBinding | Kind::RoleBinding => "Name, Role, Age, Users*, Groups*, ServiceAccounts*",
+        Kind::CertificateSigningRequest => "Name, Age, SignerName, Requestor, RequestedDuration, Condition",
         Kind::Service => "Name, Type, Cluster-IP, External-IP, Port(s), Age, Selector*",
         Kind::Pod => "Name, Ready, Status, Restarts, Age, IP*, Node*, Nominated Node*, Readiness Gates*",
         Kind::ReplicaSet => "Name, Desired, Current, Ready, Age, Containers*, Images*, Selector*",
@@ -62,6 +64,7 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         }
         Typed::ClusterRoleBinding(it) => binding(name, age, &it.role_ref, it.subjects.as_deref().unwrap_or_default()),
         Typed::RoleBinding(it) => binding(name, age, &it.role_ref, it.subjects.as_deref().unwrap_or_default()),
+        Typed::CertificateSigningRequest(it) => signing_request(it, name, age),
         Typed::Service(it) => service(it, name, age),
         Typed::Pod(it) => pod_columns::cells(it, name, age, now),
         Typed::ReplicaSet(it) => replica_set(it, name, age),
@@ -128,6 +131,25 @@ fn binding(name: Value, age: Value, role: &RoleRef, subjects: &[Subject]) -> Vec
         Value::from(names.join(", "))
     };
     vec![name, format!("{}/{}", role.kind, role.name).into(), age, named("User"), named("Group"), named("ServiceAccount")]
+}
+
+fn signing_request(it: &CertificateSigningRequest, name: Value, age: Value) -> Vec<Value> {
+    let status = it.status.clone().unwrap_or_default();
+    let has = |condition: &str| status.conditions.iter().flatten().any(|it| it.type_ == condition);
+    let mut state = match (has("Denied"), has("Approved")) {
+        (true, _) => "Denied".to_owned(),
+        (_, true) => "Approved".to_owned(),
+        _ => "Pending".to_owned(),
+    };
+    let issued = status.certificate.as_ref().is_some_and(|certificate| !certificate.0.is_empty());
+    for (is, word) in [(has("Failed"), ",Failed"), (issued, ",Issued")] {
+        if is {
+            state.push_str(word);
+        }
+    }
+    let duration = it.spec.expiration_seconds.map(|seconds| human(i64::from(seconds))).unwrap_or_default();
+    let signer = it.spec.signer_name.clone();
+    vec![name, age, signer.into(), it.spec.username.clone().unwrap_or_default().into(), or_none(duration), state.into()]
 }
 
 fn or_none(text: String) -> Value {

@@ -66,6 +66,7 @@ fn subresources(info: &KindInfo) -> Vec<Sub> {
         Kind::Deployment | Kind::ReplicaSet => {
             subs.push(sub("scale", "Scale", Some(("autoscaling", "v1")), &["get", "patch", "update"]));
         }
+        Kind::CertificateSigningRequest => subs.push(sub("approval", info.name, None, &["get", "patch", "update"])),
         Kind::ServiceAccount => subs.push(sub("token", "TokenRequest", Some(("authentication.k8s.io", "v1")), &["create"])),
         Kind::Namespace => subs.push(sub("finalize", "Namespace", None, &["update"])),
         _ => {}

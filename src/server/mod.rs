@@ -9,6 +9,7 @@
 //!   written down of it
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node
 //! - `usage`: what nodes and pods use (`metrics.k8s.io`)
+//! - `certificates`: signing what is asked for
 //! - `nodes`, `tokens`: joining, renewing, removing
 //! - `health`: alive and ready, check by check; `extras`, `metrics`: previews, snapshots, sizes; `bootstrap`, `offer`: what
 //!   exists from the start
@@ -24,6 +25,7 @@ pub mod audit;
 pub mod authorise;
 mod body;
 pub mod bootstrap;
+mod certificates;
 pub mod columns;
 mod delete;
 mod discovery;
@@ -221,7 +223,7 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
         _ => {}
     }
     let bytes = body::read(request.into_body(), body::OBJECT_LIMIT).await?;
-    match (call.verb, call.target.subresource.as_deref()) {
+    let answer = match (call.verb, call.target.subresource.as_deref()) {
         (Verb::Create, None) => write::create(state, &call, &bytes).await,
         (Verb::Create, Some("binding")) if call.target.kind == crate::model::Kind::Pod => delete::bind(state, &call, &bytes).await,
         (Verb::Create, Some("eviction")) if call.target.kind == crate::model::Kind::Pod => delete::evict(state, &call, &bytes).await,
@@ -234,5 +236,9 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
         (Verb::Delete, _) => delete::delete(state, &call, &bytes).await,
         (Verb::DeleteCollection, _) => delete::delete_collection(state, &call, &bytes).await,
         (Verb::Get | Verb::List | Verb::Watch, _) => Err(Fault::method_not_allowed()),
+    }?;
+    if call.target.kind == crate::model::Kind::CertificateSigningRequest {
+        certificates::settle(state).await?;
     }
+    Ok(answer)
 }

@@ -162,13 +162,41 @@ fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp, 
     }
 }
 
-async fn write_record(state: &ServerState, current: Option<&Object>, node: &str, fields: &[(&str, String)]) -> Result<(), Fault> {
+fn record_write(current: Option<&Object>, node: &str, fields: &[(&str, String)]) -> Write {
     let record = secret(&record_key(node).name, TYPE, fields);
-    let write = match current {
+    match current {
         Some(current) => Write::Update(record, Precondition::seen(current)),
         None => Write::Create(record),
-    };
-    state.store.commit(Transaction::new("podbay").with(write)).await?;
+    }
+}
+
+/// The write by which a certificate that a node asked for by a CertificateSigningRequest is accepted. `of_itself`: asked with
+/// the one before it, which stays good until the next.
+///
+/// # Errors
+/// A name that another node has, or that none can have.
+pub(super) fn record(
+    state: &ServerState,
+    node: &str,
+    of_itself: bool,
+    issued: &Issued,
+    key: &str,
+    now: Timestamp,
+) -> Result<Write, String> {
+    if !is_node_name(node) {
+        return Err(format!("{node:?} is not a node name: lower-case letters, digits, dashes and dots"));
+    }
+    let snapshot = state.store.snapshot();
+    let record = snapshot.get(&record_key(node));
+    if !of_itself && record.is_none_or(|record| field(record, "key") != Some(key)) {
+        may_take_name(&snapshot, node, false, now, state.started).map_err(|fault| fault.message)?;
+    }
+    let previous = record.filter(|_| of_itself).and_then(|record| field(record, "serial")).unwrap_or_default().to_owned();
+    Ok(record_write(record, node, &[("serial", issued.serial.clone()), ("previous", previous), ("key", key.to_owned())]))
+}
+
+async fn write_record(state: &ServerState, current: Option<&Object>, node: &str, fields: &[(&str, String)]) -> Result<(), Fault> {
+    state.store.commit(Transaction::new("podbay").with(record_write(current, node, fields))).await?;
     Ok(())
 }
 

@@ -52,6 +52,7 @@ pub fn get(state: &ServerState, call: &Call) -> Result<Response, Fault> {
     match call.target.subresource.as_deref() {
         None | Some("status") => {}
         Some("ephemeralcontainers" | "resize") if object.kind() == Kind::Pod => {}
+        Some("approval") if call.target.kind == Kind::CertificateSigningRequest => {}
         Some("scale") => return Ok(json_response(StatusCode::OK, scale::read(&object)?.to_string())),
         Some(_) => return Err(Fault::no_such_path()),
     }

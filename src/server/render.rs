@@ -182,6 +182,7 @@ fn skeleton(kind: Kind, metadata: Value) -> Value {
         Kind::Event => {
             object["involvedObject"] = json!({});
         }
+        Kind::CertificateSigningRequest => object["spec"] = json!({"request": null, "signerName": ""}),
         Kind::ClusterRoleBinding | Kind::RoleBinding => object["roleRef"] = json!({"apiGroup": "", "kind": "", "name": ""}),
         _ => {}
     }

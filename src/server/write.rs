@@ -118,6 +118,7 @@ pub fn write_of(call: &Call, object: Object, precondition: Precondition) -> Resu
             Ok(Write::UpdatePart(object, precondition, PodPart::EphemeralContainers))
         }
         Some("resize") if call.target.kind == Kind::Pod => Ok(Write::UpdatePart(object, precondition, PodPart::Resources)),
+        Some("approval") if call.target.kind == Kind::CertificateSigningRequest => Ok(Write::UpdateStatus(object, precondition)),
         Some("status") if call.target.kind.info().has_status => Ok(Write::UpdateStatus(object, precondition)),
         Some(_) => Err(Fault::no_such_path()),
     }
@@ -211,10 +212,19 @@ pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, mut va
     let subresource = call.target.subresource.as_deref();
     if let Some(current) = current {
         keep_other_part(current, &mut value, subresource);
+        if subresource == Some("approval") && value["status"].is_object() {
+            // Who approves does not sign.
+            value["status"]["certificate"] = current.value()["status"]["certificate"].clone();
+        }
     } else if kind.info().has_status
         && let Some(object) = value.as_object_mut()
     {
         object.remove("status");
+    }
+    if current.is_none() && kind == Kind::CertificateSigningRequest && value["spec"].is_object() {
+        let (who, spec) = (&call.identity, &mut value["spec"]);
+        (spec["username"], spec["groups"]) = (who.user.as_str().into(), json!(who.groups));
+        (spec["uid"], spec["extra"]) = (json!(who.uid), json!(who.extra));
     }
     schema::fill_nulls(kind, &mut value);
     let object = Object::from_value(kind, value).map_err(|error| {
@@ -239,7 +249,7 @@ fn keep_other_part(current: &Object, value: &mut Value, subresource: Option<&str
         return keep_all_but_resources(stored, value);
     }
     let part = match subresource {
-        Some("status") => Some("/status"),
+        Some("status" | "approval") => Some("/status"),
         Some("ephemeralcontainers") => Some("/spec/ephemeralContainers"),
         _ => None,
     };

@@ -5,6 +5,7 @@
 //! - `live`: a key that can be replaced while connections use it
 //! - `peer`: who a client certificate says it is
 //! - `pin`: trusting a CA by its fingerprint alone, for joining
+//! - `request`: what somebody asks a certificate for
 //! - `signer`: the key that signs tokens
 //! - `pki`: the server's set of certificates, kept fresh
 //! - `serve`: a router over TLS, with bounds; `connection`: one connection, with deadlines
@@ -23,6 +24,7 @@ pub mod pin;
 pub mod pki;
 pub mod places;
 pub mod register;
+pub mod request;
 pub mod serve;
 pub mod signer;
 

@@ -5,6 +5,7 @@
 mod agent;
 mod api;
 mod api_writes;
+mod certificates;
 mod every_request;
 mod hostile;
 mod join;

@@ -181,7 +181,7 @@ async fn default_roles_are_kept_as_they_were() {
 }
 
 /// kubectl with a token and nothing else.
-async fn with_token(rig: &Rig, token: &str, line: &str) -> String {
+pub async fn with_token(rig: &Rig, token: &str, line: &str) -> String {
     let authority = rig.directory.path().join("ca.pem");
     std::fs::write(&authority, rig.pki.authority().pem()).unwrap();
     let name = podbay::tls::SERVER_NAME;

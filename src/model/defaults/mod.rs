@@ -39,7 +39,7 @@ pub fn apply(object: &mut Typed) {
         Typed::RuntimeClass(_) | Typed::ServiceAccount(_) | Typed::ConfigMap(_) | Typed::Lease(_) | Typed::Event(_) | Typed::Source(_) => {}
         // `admit` knows its schema.
         Typed::Custom(_) => {}
-        Typed::ClusterRole(_) | Typed::Role(_) => {}
+        Typed::ClusterRole(_) | Typed::Role(_) | Typed::CertificateSigningRequest(_) => {}
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) fn table(kind: Kind) -> Node {
         Kind::ConfigMap => root.add("", &[("data.* binaryData.* immutable", Acts)]),
         Kind::ClusterRole | Kind::Role => role(&mut root, kind),
         Kind::ClusterRoleBinding | Kind::RoleBinding => root.add("", BINDING),
+        Kind::CertificateSigningRequest => root.add("spec", SIGNING_REQUEST),
         Kind::Service => root.add("spec", SERVICE),
         Kind::EndpointSlice => root.add("", ENDPOINT_SLICE),
         Kind::Lease => root.add("spec", LEASE),
@@ -116,6 +117,8 @@ const BINDING: &[Row] = &[
     ("roleRef.apiGroup roleRef.kind roleRef.name", Acts),
 ];
 
+const SIGNING_REQUEST: &[Row] = &[("request signerName usages expirationSeconds username uid groups extra.*", Acts)];
+
 const SERVICE_ACCOUNT: &[Row] = &[
     ("automountServiceAccountToken imagePullSecrets[].name", Acts),
     // For programs that read accounts.
@@ -129,7 +132,6 @@ fn secret_type(type_: &Value, _: &Value) -> Option<String> {
         Some("kubernetes.io/service-account-token") => {
             Some("tokens without an end are not issued: a pod has one of its own, `kubectl create token` makes others".to_owned())
         }
-        Some("bootstrap.kubernetes.io/token") => Some("nodes join with tokens made by `podbay token create`".to_owned()),
         _ => None,
     }
 }

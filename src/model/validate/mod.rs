@@ -43,6 +43,7 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
         Typed::Role(it) => role::rules(it.rules.as_deref().unwrap_or_default(), true, &mut errors),
         Typed::ClusterRoleBinding(it) => role::binding(it.subjects.as_deref().unwrap_or_default(), &it.role_ref, false, &mut errors),
         Typed::RoleBinding(it) => role::binding(it.subjects.as_deref().unwrap_or_default(), &it.role_ref, true, &mut errors),
+        Typed::CertificateSigningRequest(it) => simple::signing_request(it, &mut errors),
         Typed::Service(it) => service::service(it, &mut errors),
         Typed::Pod(it) => pod::pod(it, &mut errors),
         Typed::ReplicaSet(it) => workload::replica_set(it, &mut errors),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Secret, Taint};
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -85,6 +86,26 @@ pub(super) fn runtime_class(it: &RuntimeClass, errors: &mut Errors) {
         if scheduling.tolerations.iter().flatten().take(index).any(|earlier| earlier == one) {
             errors.duplicate(&at, one);
         }
+    }
+}
+
+/// Whether it can be read is its signer's to say.
+pub(super) fn signing_request(it: &CertificateSigningRequest, errors: &mut Errors) {
+    let spec = &it.spec;
+    if !spec.request.0.starts_with(b"-----BEGIN CERTIFICATE REQUEST-----") {
+        errors.invalid(&SPEC.child("request"), "<request>", "PEM block type must be CERTIFICATE REQUEST");
+    }
+    if spec.usages.as_ref().is_none_or(Vec::is_empty) {
+        errors.required(&SPEC.child("usages"), "usages are required");
+    }
+    let at = SPEC.child("signerName");
+    match spec.signer_name.split_once('/') {
+        _ if spec.signer_name.is_empty() => errors.required(&at, ""),
+        Some((domain, path)) if !path.is_empty() => errors.all(&at, &spec.signer_name, names::dns_subdomain(domain)),
+        _ => errors.invalid(&at, &spec.signer_name, "must be a fully qualified domain and path of the form 'example.com/signer-name'"),
+    }
+    if let Some(seconds @ ..600) = spec.expiration_seconds {
+        errors.invalid(&SPEC.child("expirationSeconds"), &seconds, "may not specify a duration less than 600 seconds (10 minutes)");
     }
 }
 

@@ -37,6 +37,9 @@ pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
         (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) if new.address_type != old.address_type => {
             errors.invalid(&Path::root("addressType"), &new.address_type, IMMUTABLE);
         }
+        (Typed::CertificateSigningRequest(new), Typed::CertificateSigningRequest(old)) if new.spec != old.spec => {
+            errors.invalid(&SPEC, "", IMMUTABLE);
+        }
         (Typed::ClusterRoleBinding(new), Typed::ClusterRoleBinding(old)) => role::role_ref(&new.role_ref, &old.role_ref, errors),
         (Typed::RoleBinding(new), Typed::RoleBinding(old)) => role::role_ref(&new.role_ref, &old.role_ref, errors),
         _ => {}

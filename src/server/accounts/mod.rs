@@ -2,9 +2,11 @@
 //! is wanted, and good for as long as the account and what they are bound to are the same objects.
 //!
 //! - `claims` (pure): what a token says, and whether that still holds
+//! - `bootstrap` (pure): tokens of nodes that have no certificate yet
 //! - `issue`: `serviceaccounts/NAME/token`
 //! - `check`: who a token stands for; `TokenReview`; the public key for those who look for themselves
 
+mod bootstrap;
 pub mod check;
 pub mod claims;
 pub mod issue;

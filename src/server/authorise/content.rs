@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 
-use super::{escalation, node_of};
+use super::{escalation, node_of, signers};
 use crate::model::{Key, Kind, Object};
 use crate::server::identity::Identity;
 use crate::store::snapshot::Snapshot;
@@ -47,6 +47,11 @@ pub fn content(
         return Ok(());
     }
     escalation::check(identity, current, wanted, state)?;
+    match subresource {
+        Some("approval") => signers::check("approve", identity, wanted, state)?,
+        Some("status") => signers::check("sign", identity, wanted, state)?,
+        _ => {}
+    }
     let Some(node) = identity.node_name() else { return Ok(()) };
     let key = wanted.key();
     match (key.kind, subresource) {

@@ -34,6 +34,7 @@ const fn row(name: &'static str, rules: &'static [Rule]) -> Row {
     Row { name, into: "", gathers: "", rules, urls: "", groups: "" }
 }
 
+const CERTIFICATES: &str = "certificates.k8s.io";
 const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 const BOTH: &str = "create delete deletecollection get list patch update watch";
@@ -81,6 +82,24 @@ const ROWS: &[Row] = &[
         "system:auth-delegator",
         &[("create", "authentication.k8s.io", "tokenreviews"), ("create", "authorization.k8s.io", "subjectaccessreviews")],
     ),
+    Row {
+        groups: "system:bootstrappers",
+        ..row("system:node-bootstrapper", &[("create get list watch", CERTIFICATES, "certificatesigningrequests")])
+    },
+    Row {
+        groups: "system:bootstrappers",
+        ..row(
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            &[("create", CERTIFICATES, "certificatesigningrequests/nodeclient")],
+        )
+    },
+    Row {
+        groups: "system:nodes",
+        ..row(
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            &[("create", CERTIFICATES, "certificatesigningrequests/selfnodeclient")],
+        )
+    },
     // Bound to nobody: the node authoriser lets each node do this with what is its own.
     row("system:node", NODE),
 ];
@@ -132,6 +151,7 @@ const NODE: &[Rule] = &[
     ("get", "", "serviceaccounts"),
     ("create get patch update", "coordination.k8s.io", "leases"),
     (READ, "node.k8s.io", "runtimeclasses"),
+    ("create get list watch", CERTIFICATES, "certificatesigningrequests"),
     (READ, "discovery.k8s.io", "endpointslices"),
 ];
 
