@@ -74,7 +74,12 @@ pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
             (_, _, None) => Err(Fault::not_found(key.kind, &key.name)),
             (_, Some("scale"), Some(current)) => {
                 let value = patch.on(call, &scale::read(&current)?)?;
-                write::rescale(state, call, &current, &value).await.map(Ok)
+                let is_newest = value["metadata"]["resourceVersion"].as_str() == current.meta().resource_version.as_deref();
+                match write::rescale(state, call, &current, &value).await {
+                    // It changed meanwhile, and the patch does not say of which version it is.
+                    Err(fault) if fault.code == 409 && is_newest && attempt < TRIES => continue,
+                    done => done.map(Ok),
+                }
             }
             (_, _, Some(current)) => on_live(state, call, &current, &patch, &duplicates).await,
         }?;

@@ -102,7 +102,7 @@ def server_side_apply():
         apply("two", {"a": "2"})
         raise AssertionError("not refused")
     except Exception as error:  # the dynamic client has classes of its own
-        assert getattr(error, "status", None) == 409 and b"FieldManagerConflict" in error.body, error
+        assert getattr(error, "status", None) == 409 and "FieldManagerConflict" in str(error.body), error
     apply("two", {"a": "2"}, force=True)
     left = apply("one", {})
     assert left.data.to_dict() == {"a": "2"}, left
