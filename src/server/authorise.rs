@@ -59,12 +59,14 @@ impl<'a> Attempt<'a> {
     /// In the words of rules.
     pub fn act(&self) -> Act<'a> {
         let info = self.kind.info();
+        // Elsewhere a selector says nothing of what is done.
+        let selected = self.selected_name.filter(|_| matches!(self.verb, Verb::List | Verb::Watch));
         let on = On::Resource {
             group: info.group,
             resource: info.plural,
             subresource: self.subresource.unwrap_or_default(),
             namespace: self.namespace,
-            name: self.name.or(self.selected_name).unwrap_or_default(),
+            name: self.name.or(selected).unwrap_or_default(),
         };
         Act { verb: self.verb.word(), on }
     }

@@ -42,7 +42,10 @@ pub async fn gate(State(state): State<Arc<ServerState>>, mut request: Request<Bo
             request.extensions_mut().insert(Actor(identity));
             other
         }
-        Err(fault) => return fault.into_response(),
+        Err(fault) => {
+            request.extensions().get::<Caller>().inspect(|caller| caller.is(&identity, None));
+            return fault.into_response();
+        }
     };
     if let Some(caller) = request.extensions().get::<Caller>() {
         caller.is(&identity, request.extensions().get::<Actor>().map(|actor| &actor.0));

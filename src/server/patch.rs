@@ -14,7 +14,7 @@ use crate::model::{Object, schema};
 use crate::store::{CommitError, Conflict, Precondition, Write};
 
 /// How often a patch is made anew on an object that changed meanwhile.
-const TRIES: usize = 10;
+pub(super) const TRIES: usize = 10;
 
 const TAKEN: &str =
     "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
@@ -130,8 +130,11 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
     let mut applied = applied.clone();
     fill_identity(call, &mut applied)?;
     declared(call, &applied)?;
-    if current.is_none() && applied["metadata"].get("uid").is_some() {
-        return Err(Fault::not_found(kind, call.target.name.as_deref().unwrap_or_default()));
+    if current.is_none() {
+        if applied["metadata"].get("uid").is_some() {
+            return Err(Fault::not_found(kind, call.target.name.as_deref().unwrap_or_default()));
+        }
+        write::may_create(state, call)?;
     }
     let pinned = applied["metadata"].as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
     if let (Some(current), Some(pinned)) = (current, pinned)

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::fault::Fault;
 use super::options::FieldValidation;
+use super::patch::TRIES;
 use super::render::{Renderer, json_response};
 use super::request::{Call, Verb};
 use super::{ServerState, authorise, body, scale};
@@ -75,11 +76,9 @@ fn generated(prefix: &str) -> String {
 /// Replaces an object, its status, or its scale.
 pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let mut value = body::decode(&call.content_type, bytes)?.ok_or_else(|| Fault::bad_request("the request has no body"))?;
-    let current = match super::read::find(state, call) {
+    let mut current = match super::read::find(state, call) {
         Err(fault) if fault.code == 404 && is_made_by_update(call, &value) => {
-            let attempt = authorise::Attempt { verb: Verb::Create, ..authorise::Attempt::of(call) };
-            authorise::authorise(&call.identity, &attempt, &state.store.snapshot())
-                .map_err(|message| Fault::forbidden_object(attempt.kind, attempt.name.unwrap_or_default(), message))?;
+            may_create(state, call)?;
             fill_identity(call, &mut value)?;
             return create_value(state, call, value, duplicates(call, bytes)).await;
         }
@@ -89,12 +88,30 @@ pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
         return rescale(state, call, &current, &value).await;
     }
     fill_identity(call, &mut value)?;
-    let precondition = precondition(call, &value["metadata"])?;
-    let draft = finish(state, call, Some(&current), value, Besides::plain(duplicates(call, bytes)))?;
-    let write = write_of(call, draft.object.clone(), precondition)?;
-    let volatile = is_heartbeat(call, &current, &draft.object);
-    let committed = commit(state, call, write, volatile).await?;
-    answer(state, call, StatusCode::OK, &committed, &draft.warnings)
+    let said = precondition(call, &value["metadata"])?;
+    let duplicates = duplicates(call, bytes);
+    for attempt in 1.. {
+        let draft = finish(state, call, Some(&current), value.clone(), Besides::plain(duplicates.clone()))?;
+        // What was looked at is what is replaced, also where the body names no version.
+        let seen = Precondition { uid: said.uid.clone(), revision: said.revision.or(Some(current.revision())) };
+        let write = write_of(call, draft.object.clone(), seen)?;
+        let volatile = is_heartbeat(call, &current, &draft.object);
+        match commit(state, call, write, volatile).await {
+            Err(CommitError::Conflict(Conflict::Revision { .. })) if said.revision.is_none() && attempt < TRIES => {
+                current = super::read::find(state, call)?;
+            }
+            Err(error) => return Err(error.into()),
+            Ok(committed) => return answer(state, call, StatusCode::OK, &committed, &draft.warnings),
+        }
+    }
+    unreachable!("the loop ends with an answer")
+}
+
+/// What an update or an apply to an object that is not there needs besides.
+pub fn may_create(state: &ServerState, call: &Call) -> Result<(), Fault> {
+    let attempt = authorise::Attempt { verb: Verb::Create, ..authorise::Attempt::of(call) };
+    authorise::authorise(&call.identity, &attempt, &state.store.snapshot())
+        .map_err(|message| Fault::forbidden_object(attempt.kind, attempt.name.unwrap_or_default(), message))
 }
 
 /// Sets the number of replicas.

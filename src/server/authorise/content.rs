@@ -58,6 +58,10 @@ pub fn content(
         (Kind::Node | Kind::Lease, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),
         (Kind::Node, None) => node_content(node, current, wanted),
         (Kind::Event, None) => [current, Some(wanted)].into_iter().flatten().try_for_each(|event| event_content(node, event, state)),
+        // A request may be asked for while the pod is this node's, and be read when it is another one's.
+        (Kind::Pod, Some("status")) if current.is_some_and(|current| node_of(current) != Some(node)) => {
+            Err(format!("{key} is forbidden: it is not on node \"{node}\""))
+        }
         (Kind::Pod, Some("status")) => pod_content(node, current, wanted, state),
         _ => Ok(()),
     }

@@ -15,16 +15,19 @@ use crate::store::snapshot::Snapshot;
 /// The sentence for a 403.
 pub fn check(identity: &Identity, current: Option<&Object>, wanted: &Object, state: &Snapshot) -> Result<(), String> {
     let key = wanted.key();
+    // A role with another label may be gathered into other roles: it grants anew.
+    let same_labels = current.is_some_and(|current| current.labels() == wanted.labels());
     match (wanted.typed(), current.map(Object::typed)) {
         (Typed::ClusterRole(new), Some(Typed::ClusterRole(old)))
-            if new.rules == old.rules && new.aggregation_rule == old.aggregation_rule =>
+            if new.rules == old.rules && new.aggregation_rule == old.aggregation_rule && same_labels =>
         {
             Ok(())
         }
-        (Typed::ClusterRole(new), _) => {
+        (Typed::ClusterRole(new), old) => {
             let everything = [whole(true), whole(false)];
             let rules = new.rules.as_deref().unwrap_or_default();
-            let granted: Vec<PolicyRule> = if new.aggregation_rule.is_some() { everything.into() } else { rules.to_vec() };
+            let gathered = matches!(old, Some(Typed::ClusterRole(old)) if old.aggregation_rule.is_some());
+            let granted: Vec<PolicyRule> = if gathered || new.aggregation_rule.is_some() { everything.into() } else { rules.to_vec() };
             may_grant(identity, key, Right { verb: "escalate", kind: Kind::ClusterRole, name: &key.name }, &granted, state)
         }
         (Typed::Role(new), Some(Typed::Role(old))) if new.rules == old.rules => Ok(()),

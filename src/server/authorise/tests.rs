@@ -293,7 +293,58 @@ fn a_pods_address_is_of_its_nodes_range_or_its_nodes_own() {
     assert_eq!(update(pod(false, ""), pod(false, "10.80.0.5")), Ok(()));
     assert_eq!(update(pod(true, ""), pod(true, "192.0.2.7")), Ok(()));
     assert_eq!(update(pod(false, "10.90.0.1"), pod(false, "10.90.0.1")), Ok(()), "from before a change of ranges");
+    let theirs = pod(false, "10.80.0.5").edit::<k8s_openapi::api::core::v1::Pod>(|pod| {
+        pod.spec.get_or_insert_default().node_name = Some("n2".to_owned());
+    });
+    assert!(update(theirs.unwrap(), pod(false, "10.80.0.5")).is_err(), "made anew on another node");
     for (host_network, address) in [(false, "192.0.2.2"), (false, "10.80.1.5"), (false, "192.0.2.7"), (false, "x"), (true, "192.0.2.2")] {
         assert!(update(pod(host_network, ""), pod(host_network, address)).is_err(), "{address}");
     }
+}
+
+#[test]
+fn a_selector_names_nothing_that_is_written() {
+    let named = |text: &str| match attempt(text).act().on {
+        crate::model::rights::On::Resource { name, .. } => name.to_owned(),
+        crate::model::rights::On::Path(_) => "a path".to_owned(),
+    };
+    assert_eq!(named("list secrets web/ name=mine"), "mine");
+    assert_eq!(named("create secrets web/ name=mine"), "");
+    assert_eq!(named("deletecollection secrets web/ name=mine"), "");
+}
+
+/// Somebody who may write roles and holds `get pods`.
+fn writer_of_roles() -> (Identity, Snapshot) {
+    let mut state = state();
+    for (kind, value) in [
+        (
+            Kind::ClusterRole,
+            json!({"metadata": {"name": "writer"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}),
+        ),
+        (
+            Kind::ClusterRoleBinding,
+            json!({"metadata": {"name": "writer"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "writer"},
+                "subjects": [{"kind": "User", "name": "jane"}]}),
+        ),
+    ] {
+        state.insert(Object::from_value(kind, value).unwrap());
+    }
+    (Identity::new("jane", &[]), state)
+}
+
+#[test]
+fn a_label_by_which_a_role_is_gathered_is_a_grant() {
+    let (jane, state) = writer_of_roles();
+    let role = |labels: serde_json::Value, verb: &str| {
+        let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": [verb]}]);
+        Object::from_value(Kind::ClusterRole, json!({"metadata": {"name": "a", "labels": labels}, "rules": rules})).unwrap()
+    };
+    let label = json!({"rbac.authorization.k8s.io/aggregate-to-view": "true"});
+    let write = |old: &Object, new: &Object| content(&jane, None, Some(old), new, &state);
+    assert_eq!(write(&role(json!({}), "delete"), &role(json!({}), "delete")), Ok(()), "nothing is granted");
+    assert!(write(&role(json!({}), "delete"), &role(label.clone(), "delete")).is_err());
+    assert_eq!(write(&role(json!({}), "get"), &role(label, "get")), Ok(()), "what she holds she may pass on");
+    let gathers = json!({"metadata": {"name": "a"}, "aggregationRule": {"clusterRoleSelectors": []}});
+    let gathers = Object::from_value(Kind::ClusterRole, gathers).unwrap();
+    assert!(write(&gathers, &role(json!({}), "get")).is_err());
 }
