@@ -279,6 +279,10 @@ impl Runtime for FakeRuntime {
         serde_json::json!({"rootDir": "/fake", "stateDir": "/fake"})
     }
 
+    async fn details(&self, _id: &str) -> serde_json::Value {
+        serde_json::json!({"runtimeSpec": {"linux": {"namespaces": [{"type": "network", "path": "/proc/self/ns/net"}]}}})
+    }
+
     async fn features(&self, _handler: &str) -> Result<Features, CriError> {
         if let Some(cause) = &self.lock().unreachable {
             return Err(CriError::Unreachable(cause.clone()));
@@ -694,6 +698,10 @@ impl FakeImages {
 
 #[async_trait]
 impl Images for FakeImages {
+    async fn details(&self, _reference: &str) -> serde_json::Value {
+        serde_json::json!({"chainID": "sha256:fake", "imageSpec": {"rootfs": {}}})
+    }
+
     async fn list(&self) -> Result<Vec<Image>, CriError> {
         Ok(self.lock().present.values().cloned().collect())
     }

@@ -188,6 +188,9 @@ pub(super) fn record(
     }
     let snapshot = state.store.snapshot();
     let record = snapshot.get(&record_key(node));
+    if of_itself && record.is_none() {
+        return Err(format!("node {node} was removed"));
+    }
     if !of_itself && record.is_none_or(|record| field(record, "key") != Some(key)) {
         may_take_name(&snapshot, node, false, now, state.started).map_err(|fault| fault.message)?;
     }
