@@ -28,7 +28,7 @@ fn volume(house: &House, name: &str) -> std::path::PathBuf {
 
 #[tokio::test]
 async fn root_of_a_pod_with_users_of_its_own_is_nobody_on_the_host() {
-    let house = House::new("users");
+    let house = House::new("nobody");
     its_root_is_nobody(house.open().await, house).await;
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn its_root_is_nobody(subject: Subject, house: House) {
         assert_ne!(link(pid, name), link(own, name), "{name}");
     }
     let (code, text) =
-        exec(&subject, &id, "id -u; cat /proc/self/uid_map; stat -c '%u:%g' / /made /dev /dev/shm /etc/hosts /mapped/deep").await;
+        exec(&subject, &id, "until [ -e /made ]; do sleep 0.01; done; id -u; cat /proc/self/uid_map; stat -c '%u:%g' / /made /dev /dev/shm /etc/hosts /mapped/deep").await;
     let words: Vec<&str> = text.split_whitespace().collect();
     assert_eq!((code, &words[..4]), (0, &["0", "0", "1310720", "65536"][..]), "{text}");
     assert_eq!(words[4..], ["0:0"; 6], "{text}");
