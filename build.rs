@@ -29,7 +29,8 @@ fn cri() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes `{"kinds": {KIND: DEFINITION}, "definitions": {NAME: SCHEMA}}`, schemas as in OpenAPI 3.0.
+/// Writes `{"kinds": {KIND: DEFINITION}, "definitions": {NAME: SCHEMA}}`, schemas as in OpenAPI 3.0, with and without what
+/// they say to persons.
 fn schemas() -> Result<(), Failure> {
     let own = "src/model/schema/source.json";
     println!("cargo::rerun-if-changed={own}");
@@ -42,12 +43,31 @@ fn schemas() -> Result<(), Failure> {
     let Value::Object(own) = serde_json::from_slice(&std::fs::read(own)?)? else { return Err(format!("{own}: no object").into()) };
     definitions.extend(own);
     kinds.insert("Source".to_owned(), "dev.podbay.v1.Source".into());
-    let text = json!({"kinds": kinds, "definitions": definitions}).to_string();
-    let out = Path::new(&std::env::var("OUT_DIR")?).join("schemas.json.zlib");
+    let mut document = json!({"kinds": kinds, "definitions": definitions});
+    pack("schemas.json.zlib", &document)?;
+    // What every process reads is a quarter of it.
+    without_descriptions(&mut document);
+    pack("shapes.json.zlib", &document)
+}
+
+fn pack(name: &str, document: &Value) -> Result<(), Failure> {
+    let out = Path::new(&std::env::var("OUT_DIR")?).join(name);
     let mut file = ZlibEncoder::new(std::fs::File::create(out)?, Compression::best());
-    file.write_all(text.as_bytes())?;
+    file.write_all(document.to_string().as_bytes())?;
     file.finish()?;
     Ok(())
+}
+
+/// A field that is called so has a schema, not a text.
+fn without_descriptions(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, value| name != "description" || !value.is_string());
+            fields.values_mut().for_each(without_descriptions);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_descriptions),
+        _ => {}
+    }
 }
 
 /// Each of Kubernetes' kinds that is served, and the name of its definition.

@@ -11,7 +11,9 @@ use sha2::{Digest as _, Sha256};
 /// Before a definition's name in a `$ref`: where OpenAPI 3.0 keeps schemas.
 pub const REFERENCE: &str = "#/components/schemas/";
 
-const COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schemas.json.zlib"));
+const WHOLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schemas.json.zlib"));
+/// The same without descriptions.
+const SHAPES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shapes.json.zlib"));
 
 /// Every schema, as OpenAPI 3.0 has them. Some megabytes: made anew when it is asked for.
 #[derive(Debug, Default, Deserialize)]
@@ -22,17 +24,27 @@ pub struct Document {
     pub definitions: Map<String, Value>,
 }
 
-/// The document. What the build wrote is whole: it never fails on it, and a test reads each kind.
+/// The document, with its descriptions.
 pub fn read() -> Document {
+    unpack(WHOLE)
+}
+
+/// The document without what it says to persons: a quarter of it.
+pub(super) fn shapes() -> Document {
+    unpack(SHAPES)
+}
+
+/// What the build wrote is whole: this never fails on it, and a test reads each kind.
+fn unpack(compressed: &[u8]) -> Document {
     let mut text = Vec::new();
-    let read = ZlibDecoder::new(COMPRESSED).read_to_end(&mut text).ok();
+    let read = ZlibDecoder::new(compressed).read_to_end(&mut text).ok();
     read.and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 /// What changes when a document does, or `besides`.
 pub fn digest(besides: &str) -> String {
     let mut sum = Sha256::new();
-    sum.update(COMPRESSED);
+    sum.update(WHOLE);
     sum.update(besides.as_bytes());
     hex::encode(&sum.finalize()[..16]).to_uppercase()
 }

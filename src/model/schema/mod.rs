@@ -108,7 +108,7 @@ fn schema(kind: Kind) -> Schema {
 }
 
 fn flatten() -> Schemas {
-    let Document { kinds, definitions } = document::read();
+    let Document { kinds, definitions } = document::shapes();
     // Number 0 is of what has no definition.
     let mut builder = Builder { definitions, known: BTreeMap::new(), types: vec![Type::Any] };
     let roots = kinds.into_iter().map(|(kind, definition)| (kind, builder.add_definition(&definition))).collect();
