@@ -737,6 +737,6 @@ impl Images for FakeImages {
 
     async fn fs_info(&self) -> Result<FilesystemUsage, CriError> {
         let used_bytes = self.lock().present.values().map(|image| image.size_bytes).sum();
-        Ok(FilesystemUsage { mount_point: "/".into(), used_bytes, inodes_used: 0 })
+        Ok(FilesystemUsage { mount_point: "/".into(), used_bytes, inodes_used: 7 })
     }
 }

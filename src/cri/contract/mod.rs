@@ -366,6 +366,7 @@ async fn events_say_where_to_look(subject: &Subject) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ExecOutput;
     use super::super::Images as _;
     use super::super::fake::FakeRuntime;
     use super::*;
@@ -400,9 +401,13 @@ mod tests {
         images.add("docker.io/library/busybox:1");
         images.pin("docker.io/library/pause:1");
         images.add("docker.io/library/pause:1");
+        let stored = Arc::clone(&images);
         let listener = crate::cri::server::bind(&socket).unwrap();
         let streams = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let serve = crate::cri::server::serve(listener, streams, Arc::new(FakeRuntime::default()), images, end.clone());
+        let fake = FakeRuntime::default();
+        let none = ExecOutput { stdout: b"0\n".to_vec(), ..ExecOutput::default() };
+        fake.answer_exec("host", &socket::LEFT, Ok(none));
+        let serve = crate::cri::server::serve(listener, streams, Arc::new(fake), images, end.clone());
         let server = tokio::spawn(serve);
         let endpoint = format!("unix://{}", socket.display());
         let client = Arc::new(crate::cri::client::Client::connect(&endpoint, &dir.path().join("client")).await.unwrap());
@@ -415,6 +420,8 @@ mod tests {
         suite(&subject).await;
         stream_suite(&subject).await;
         image_suite(&*client, &image).await;
+        // The suite of images has removed it.
+        stored.add(&image);
         socket_suite(&endpoint, &subject).await;
         our_socket_suite(&endpoint, &subject).await;
         end.cancel();

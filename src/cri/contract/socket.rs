@@ -15,6 +15,9 @@ use crate::cri::wire::sandbox::namespaces_to_wire;
 use crate::cri::wire::{self, container, sandbox};
 use crate::cri::{ContainerConfig, Namespaces, Resources};
 
+/// Counts the commands of a container that should have gone.
+pub(super) const LEFT: [&str; 3] = ["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep [4]242' || true"];
+
 fn must<T>(result: Result<Response<T>, Status>) -> T {
     match result {
         Ok(answer) => answer.into_inner(),
@@ -320,9 +323,7 @@ impl Caller<'_> {
             assert!(!samples.is_empty(), "{} has no sample", one.name);
             assert!(samples.iter().all(|sample| sample.label_values.len() == one.label_keys.len()), "{one:?}: {samples:?}");
         }
-        for name in
-            ["fs_usage_bytes", "memory_usage_bytes", "memory_working_set_bytes", "processes", "threads", "start_time_seconds", "last_seen"]
-        {
+        for name in ["memory_usage_bytes", "memory_working_set_bytes", "processes", "threads", "start_time_seconds", "last_seen"] {
             assert!(value(&all, name).is_some_and(|value| value > 0), "{name}: {:?}", value(&all, name));
         }
         let spec = ["cpu_period", "cpu_quota", "cpu_shares", "memory_limit_bytes"].map(|name| value(&all, &format!("spec_{name}")));
@@ -365,8 +366,7 @@ impl Caller<'_> {
         assert_eq!(answer.exit_code, 9);
         let late = self.runtime.exec_sync(command(&["sleep", "4242"], 1)).await;
         assert_eq!(code(late), Code::DeadlineExceeded);
-        let left = ["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'sleep [4]242' || true"];
-        assert_eq!(must(self.runtime.exec_sync(command(&left, 30)).await).stdout, b"0\n", "it has gone by then");
+        assert_eq!(must(self.runtime.exec_sync(command(&LEFT, 30)).await).stdout, b"0\n", "it has gone by then");
         for _ in 0..2 {
             let stop = wire::StopContainerRequest { container_id: id.clone(), timeout: 0 };
             must(self.runtime.stop_container(stop).await);
