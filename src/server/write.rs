@@ -16,7 +16,7 @@ use super::request::{Call, Verb};
 use super::{ServerState, authorise, body, scale};
 use crate::admit::pod_security;
 use crate::model::ownership::{self, ManagedFields};
-use crate::model::{Kind, Object, schema};
+use crate::model::{Kind, Object, schema, validate};
 use crate::store::{CommitError, Committed, Conflict, PodPart, Precondition, Transaction, Write};
 
 /// What a write is about to store, and what to tell the caller besides.
@@ -249,6 +249,12 @@ pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, mut va
         Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", error.source))
     })?;
     authorise::content(&call.identity, subresource, current, &object, &state.store.snapshot()).map_err(Fault::forbidden)?;
+    if let (Some(current), Some(subresource)) = (current, subresource) {
+        let errors = validate::validate_part(subresource, object.typed(), current.typed());
+        if !errors.is_empty() {
+            return Err(Fault::invalid(kind, &current.key().name, &errors));
+        }
+    }
     let object = restamp(state, current, own(state, call, current, object, besides.owners));
     if subresource.is_none() {
         warnings.extend(pod_security::warnings(&object, current, &state.store.snapshot()));

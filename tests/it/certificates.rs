@@ -92,6 +92,14 @@ async fn people_approve_and_deny() {
     let who = whoami(&rig, "jane").await;
     assert!(who.contains("jane") && who.contains("[dev system:authenticated]"), "{who}");
     assert_eq!(conditions(&get(&rig, "joe").await), ["Denied"]);
+    // What was decided and issued stays, whoever writes the status.
+    let mut cleared = get(&rig, "jane").await;
+    cleared["status"] = json!({});
+    for part in ["status", "approval"] {
+        let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/jane/{part}");
+        let (code, answer) = rig.ask("PUT", &path, cleared.clone()).await;
+        assert_eq!(code.as_u16(), 422, "{part}: {answer}");
+    }
     let boss = get(&rig, "boss").await;
     assert_eq!((conditions(&boss), boss["status"]["certificate"].is_null()), (vec!["Approved", "Failed"], true));
     // Who may write approvals decides only about the signers they may decide about.

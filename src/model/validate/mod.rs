@@ -2,6 +2,7 @@
 //!
 //! Both functions expect defaulted objects and return every broken rule, not the first one.
 
+mod certificate;
 mod container;
 mod metadata;
 pub mod names;
@@ -74,6 +75,15 @@ pub fn validate_update(new: &Typed, old: &Typed) -> Vec<FieldError> {
     let mut errors = Errors::default();
     metadata::metadata_update(new.meta(), old.meta(), &mut errors);
     update::update(new, old, &mut errors);
+    errors.into_vec()
+}
+
+/// Every rule that a write to a subresource breaks besides.
+pub fn validate_part(subresource: &str, new: &Typed, old: &Typed) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    if let (Typed::CertificateSigningRequest(new), Typed::CertificateSigningRequest(old)) = (new, old) {
+        certificate::part(subresource == "approval", new, old, &mut errors);
+    }
     errors.into_vec()
 }
 
