@@ -87,32 +87,28 @@ enum Format {
     Time,
 }
 
-/// The types of all kinds by number, and which one each kind is.
-struct Schemas {
-    types: Vec<Type>,
-    roots: BTreeMap<String, usize>,
-}
-
-/// A kind's type, among all types.
+/// A kind's types by number, and which one it is itself.
 struct Schema {
-    types: &'static [Type],
+    types: Vec<Type>,
     root: usize,
 }
 
-fn schema(kind: Kind) -> Schema {
-    static ALL: OnceLock<Schemas> = OnceLock::new();
-    let all = ALL.get_or_init(flatten);
-    // The build writes every kind's definition; a test asks for each. Custom kinds have theirs elsewhere.
-    let root = kind.place().and_then(|_| all.roots.get(kind.name()));
-    Schema { types: &all.types, root: root.copied().unwrap_or_default() }
+/// Made when it is first asked for: a quiet process looks at few kinds.
+fn schema(kind: Kind) -> &'static Schema {
+    static ALL: OnceLock<Vec<OnceLock<Schema>>> = OnceLock::new();
+    // The last is of custom kinds, which have theirs elsewhere.
+    let custom = Kind::all().len();
+    let all = ALL.get_or_init(|| (0..=custom).map(|_| OnceLock::new()).collect());
+    all[kind.place().unwrap_or(custom)].get_or_init(|| flatten(kind))
 }
 
-fn flatten() -> Schemas {
-    let Document { kinds, definitions } = document::shapes();
-    // Number 0 is of what has no definition.
-    let mut builder = Builder { definitions, known: BTreeMap::new(), types: vec![Type::Any] };
-    let roots = kinds.into_iter().map(|(kind, definition)| (kind, builder.add_definition(&definition))).collect();
-    Schemas { types: builder.types, roots }
+fn flatten(kind: Kind) -> Schema {
+    let Document { mut kinds, definitions } = document::shapes();
+    // The build writes every kind's definition; a test asks for each.
+    let definition = kind.place().and_then(|_| kinds.remove(kind.name())).unwrap_or_default();
+    let mut builder = Builder { definitions, known: BTreeMap::new(), types: Vec::new() };
+    let root = builder.add_definition(&definition);
+    Schema { types: builder.types, root }
 }
 
 struct Builder {
@@ -143,7 +139,7 @@ impl Builder {
         let at = self.types.len();
         self.types.push(Type::Any);
         self.known.insert(name.to_owned(), at);
-        let json = self.definitions.get(name).cloned().unwrap_or(Value::Null);
+        let json = self.definitions.remove(name).unwrap_or(Value::Null);
         let read = match name {
             "io.k8s.apimachinery.pkg.api.resource.Quantity" => Type::Quantity,
             "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => Type::IntOrString,
@@ -188,7 +184,7 @@ pub fn unknown_fields(kind: Kind, value: &Value) -> Vec<UnknownField> {
 /// value's fields. A null stands for an absent field.
 pub fn check(kind: Kind, value: &Value) -> Vec<Finding> {
     let schema = schema(kind);
-    let mut walk = Walk { types: schema.types, path: String::new(), pointer: String::new(), found: Vec::new() };
+    let mut walk = Walk { types: &schema.types, path: String::new(), pointer: String::new(), found: Vec::new() };
     walk.check(schema.root, value);
     walk.found
 }
@@ -197,7 +193,7 @@ pub fn check(kind: Kind, value: &Value) -> Vec<Finding> {
 /// zero. Elsewhere a null stands for an absent field.
 pub fn fill_nulls(kind: Kind, value: &mut Value) {
     let schema = schema(kind);
-    fill(schema.types, schema.root, value);
+    fill(&schema.types, schema.root, value);
 }
 
 fn fill(types: &[Type], at: usize, value: &mut Value) {
@@ -376,7 +372,7 @@ pub fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str>) -> Optio
 pub fn field_paths(kind: Kind) -> Vec<String> {
     let schema = schema(kind);
     let mut found = Vec::new();
-    collect(schema.types, schema.root, "", &mut Vec::new(), &mut found);
+    collect(&schema.types, schema.root, "", &mut Vec::new(), &mut found);
     found
 }
 
