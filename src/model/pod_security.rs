@@ -6,6 +6,21 @@ use super::rule::{Errors, Path};
 
 /// Before `enforce`, `warn`, `audit` and their `-version`s.
 pub const LABEL: &str = "pod-security.kubernetes.io/";
+/// Sysctls that belong to the pod alone, as both the Pod Security Standards and the kubelet have them.
+pub const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
 const MODES: [&str; 3] = ["enforce", "warn", "audit"];
 
 /// How much a pod may ask of its host. Each level forbids what the one before it does, and more.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Capabilities, Container, LifecycleHandler, PodSpec, Probe, SecurityContext, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::model::pod_security::Level;
+use crate::model::pod_security::{Level, SAFE_SYSCTLS};
 
 /// Capabilities that a runtime gives anyway.
 const DEFAULT_CAPABILITIES: [&str; 13] = [
@@ -23,23 +23,8 @@ const DEFAULT_CAPABILITIES: [&str; 13] = [
     "SETUID",
     "SYS_CHROOT",
 ];
-/// Sysctls that belong to the pod alone.
-const SAFE_SYSCTLS: [&str; 14] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_slow_start_after_idle",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-    "net.ipv4.tcp_notsent_lowat",
-];
+/// Allowed besides those that a pod may set here.
+const NEWER_SYSCTLS: [&str; 2] = ["net.ipv4.tcp_notsent_lowat", "net.ipv4.tcp_slow_start_after_idle"];
 const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
@@ -236,7 +221,8 @@ fn unconfined(spec: &PodSpec, containers: &[Seen<'_>], found: &mut Vec<String>) 
 
 fn sysctls(spec: &PodSpec, found: &mut Vec<String>) {
     let set = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
-    let unsafe_ones: Vec<&str> = set.map(|it| it.name.as_str()).filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
+    let unsafe_ones: Vec<&str> =
+        set.map(|it| it.name.as_str()).filter(|name| !SAFE_SYSCTLS.contains(name) && !NEWER_SYSCTLS.contains(name)).collect();
     if !unsafe_ones.is_empty() {
         found.push(format!("forbidden sysctls ({})", unsafe_ones.join(", ")));
     }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Rule::{Acts, Check, Harmless, Only, Refused};
 use super::{Node, Row};
+use crate::model::pod_security::SAFE_SYSCTLS;
 
 /// Adds the rows of a pod's spec below `at`.
 pub(super) fn add(root: &mut Node, at: &'static str) {
@@ -73,27 +74,14 @@ const SECURITY: &[Row] = &[
     ("windowsOptions", Refused("pods run on Linux")),
 ];
 
-/// What Kubernetes calls safe, and the length of a listen queue: each belongs to the pod's own
-/// namespaces.
-const SYSCTLS: [&str; 13] = [
-    "kernel.shm_rmid_forced",
-    "net.core.somaxconn",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
+/// The length of a listen queue belongs to the pod's own namespaces too.
+const LISTEN_QUEUE: &str = "net.core.somaxconn";
 
 fn sysctl(name: &Value, _: &Value) -> Option<String> {
     let name = name.as_str().unwrap_or_default().replace('/', ".");
-    (!SYSCTLS.contains(&name.as_str())).then(|| format!("sysctl \"{name}\" is not one of those a pod may set: {}", SYSCTLS.join(", ")))
+    let may = SAFE_SYSCTLS.contains(&name.as_str()) || name == LISTEN_QUEUE;
+    let all = || format!("{}, {LISTEN_QUEUE}", SAFE_SYSCTLS.join(", "));
+    (!may).then(|| format!("sysctl \"{name}\" is not one of those a pod may set: {}", all()))
 }
 
 const VOLUME: &[Row] = &[
