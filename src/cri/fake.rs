@@ -583,7 +583,7 @@ impl Runtime for FakeRuntime {
             sandbox_id: c.status.sandbox_id.clone(),
             name: c.status.metadata.name.clone(),
             usage: SOME_USAGE,
-            writable_layer: None,
+            writable_layer: Some(FilesystemUsage { mount_point: "/".into(), used_bytes: 4096, inodes_used: 1 }),
         });
         Ok(stats.collect())
     }

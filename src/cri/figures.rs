@@ -1,6 +1,6 @@
 //! Figures of pods and containers by the names of cAdvisor's metrics, which dashboards know. PURE.
 
-use super::types::{PodSandboxStats, Usage};
+use super::types::{ContainerStats, PodSandboxStats, Usage};
 
 /// One figure, in whole units of its metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Figure {
 }
 
 /// What stats say of a container, or of a pod as a whole.
-pub fn of_usage(usage: &Usage) -> Vec<Figure> {
+fn of_usage(usage: &Usage) -> Vec<Figure> {
     let all: [(&'static str, &[&str], u64); 8] = [
         ("cpu_usage_seconds_total", &["total"], usage.cpu_nanos / 1_000_000_000),
         ("memory_usage_bytes", &[], usage.memory_usage_bytes),
@@ -31,6 +31,13 @@ pub fn of_usage(usage: &Usage) -> Vec<Figure> {
         ("threads", &[], usage.pids),
     ];
     all.map(|(metric, labels, value)| Figure::new(metric, labels, value)).into()
+}
+
+/// What stats say of a container, its writable layer included.
+pub fn of_container(stats: &ContainerStats) -> Vec<Figure> {
+    let layer = stats.writable_layer.as_ref();
+    let layer = layer.map(|layer| Figure::new("fs_usage_bytes", &[&layer.mount_point.to_string_lossy()], layer.used_bytes));
+    of_usage(&stats.usage).into_iter().chain(layer).collect()
 }
 
 /// What stats say of a pod, its network included.

@@ -126,7 +126,7 @@ pub trait Runtime: Send + Sync {
     async fn figures(&self) -> Result<BTreeMap<String, Vec<Figure>>, CriError> {
         let (pods, containers) = (self.pod_sandbox_stats().await?, self.container_stats().await?);
         let pods = pods.into_iter().map(|stats| (stats.id.clone(), figures::of_pod(&stats)));
-        Ok(pods.chain(containers.into_iter().map(|stats| (stats.id, figures::of_usage(&stats.usage)))).collect())
+        Ok(pods.chain(containers.into_iter().map(|stats| (stats.id.clone(), figures::of_container(&stats)))).collect())
     }
 
     /// Says which sandbox to look at; lossy, so look at everything now and then as well.

@@ -323,7 +323,9 @@ impl Caller<'_> {
             assert!(!samples.is_empty(), "{} has no sample", one.name);
             assert!(samples.iter().all(|sample| sample.label_values.len() == one.label_keys.len()), "{one:?}: {samples:?}");
         }
-        for name in ["memory_usage_bytes", "memory_working_set_bytes", "processes", "threads", "start_time_seconds", "last_seen"] {
+        for name in
+            ["fs_usage_bytes", "memory_usage_bytes", "memory_working_set_bytes", "processes", "threads", "start_time_seconds", "last_seen"]
+        {
             assert!(value(&all, name).is_some_and(|value| value > 0), "{name}: {:?}", value(&all, name));
         }
         let spec = ["cpu_period", "cpu_quota", "cpu_shares", "memory_limit_bytes"].map(|name| value(&all, &format!("spec_{name}")));
