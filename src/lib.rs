@@ -79,6 +79,9 @@
 //! | Pod.status (all else), Node.status, Lease | the node's agent |
 //! | Source.status | `sync`; that a Job had its run and is gone: `control::job` |
 //! | Node.spec.podCIDR, node taints for health | `control` |
+//! | ClusterRole.rules of a role that gathers others; ServiceAccount `default` and ConfigMap `kube-root-ca.crt` of each namespace | `control` |
+//! | default roles; Service `default/kubernetes` and its endpoints, the CA in `kube-system` | `server`, at its start |
+//! | CertificateSigningRequest.status | `server`; whether it is approved: a person, or the role that lets its asker have it |
 //! | uid, creationTimestamp, generation, clusterIP, resourceVersion | `admit` and the store |
 //!
 //! # What is deliberately absent
