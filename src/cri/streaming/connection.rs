@@ -1,7 +1,10 @@
 //! A SPDY/3.1 connection over any bytes that go both ways: streams that the other side opens, or that we open.
 //!
-//! Windows are announced and not waited for: Kubernetes' own implementation (moby/spdystream) has none. What may be
-//! held for a caller is bounded all the same: see `lane`.
+//! Windows are not waited for, and announced by a server only: Kubernetes' own implementation (moby/spdystream) has none.
+//! What may be held for a caller is bounded all the same: see `lane`.
+//!
+//! A client sends nothing of its own accord. A server that has said everything closes at once, and what reaches a closed
+//! socket resets it, which takes what is still on its way (RFC 1122, section 4.2.2.13).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,7 +131,7 @@ impl Connection {
         let id = self.next;
         self.next += 2;
         let outlet = self.tasks.shared.outlet(Lane::Stream(id));
-        let (feed, inlet) = inlet(&self.room, Some(outlet.clone()));
+        let (feed, inlet) = inlet(&self.room, None);
         let (reply, answered) = oneshot::channel();
         let (giving_up, given_up) = oneshot::channel();
         lock(&self.open).0.insert(id, Entry { feed: Some(feed), reply: Some(reply), given_up: giving_up });
@@ -242,7 +245,7 @@ impl Listener {
             Frame::Data { id, fin, bytes } => {
                 let feed = lock(&self.open).0.get(&id).and_then(|entry| entry.feed.clone());
                 if let Some(feed) = feed.filter(|_| !bytes.is_empty()) {
-                    feed.push(bytes, &self.shared.output).await;
+                    feed.push(bytes, (self.side == Side::Server).then_some(&self.shared.output)).await;
                 }
                 self.ended(id, fin);
             }

@@ -3,6 +3,7 @@
 //! A lane is a stream of SPDY or a channel of a WebSocket. What has come and was not taken yet has a bound for the
 //! whole connection: beyond it nothing more is read, so whoever sends has to wait.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,11 +141,12 @@ pub struct Feed {
 
 impl Feed {
     /// Waits until there is room. What nobody takes any more is dropped. `output` is the connection's, on which nothing is
-    /// read meanwhile.
-    pub async fn push(&self, bytes: Bytes, output: &mpsc::Sender<Word>) {
+    /// read meanwhile; without it nobody is asked whether they are still there.
+    pub async fn push(&self, bytes: Bytes, output: Option<&mpsc::Sender<Word>>) {
         let cost = (bytes.len() + PIECE_COST_BYTES).min(ROOM_BYTES);
         let room = Arc::clone(&self.room).acquire_many_owned(u32::try_from(cost).unwrap_or(1));
         let knock = async {
+            let Some(output) = output else { return pending().await };
             loop {
                 tokio::time::sleep(KNOCK_EVERY).await;
                 // Full: then something is being written.

@@ -321,6 +321,27 @@ async fn endless_streams() {
     assert!(refused > 0, "everything was taken");
 }
 
+/// A server that has said everything and closed would be reset by what comes then, and its last words be lost.
+#[tokio::test]
+async fn a_client_says_nothing_of_its_own_accord() {
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let mut connection = Connection::start(near, Side::Client);
+    let serving = tokio::spawn(async move {
+        let (read, mut write) = tokio::io::split(far);
+        write.write_all(&frame::syn_reply(1, &Deflate::default().write(&[]))).await.unwrap();
+        for _ in 0..8 * ROOM_BYTES / PIECE_BYTES {
+            write.write_all(&frame::data(1, false, &[b'x'; PIECE_BYTES])).await.unwrap();
+        }
+        write.write_all(&frame::data(1, true, &[])).await.unwrap();
+        write.write_all(&frame::ping(2)).await.unwrap();
+        frames(read, Frame::Ping { id: 2 }).await
+    });
+    let mut stream = connection.open(&[("streamtype", "stdout")]).await.unwrap();
+    assert_eq!(all(&mut stream.inlet).await.len(), 8 * ROOM_BYTES);
+    let heard = serving.await.unwrap();
+    assert!(matches!(heard.as_slice(), [Frame::SynStream { id: 1, .. }, Frame::Ping { id: 2 }]), "{}", heard.len());
+}
+
 /// What is held is what was sent, and not the buffers it came in.
 async fn small_pieces_of_large_messages() {
     let mut feeds = Feeds::default();

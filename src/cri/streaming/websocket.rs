@@ -112,7 +112,7 @@ impl Feeds {
                 if let Some(feed) = self.0.get(channel) {
                     for piece in bytes.chunks(PIECE_BYTES) {
                         // Copied: the message holds on to the whole buffer that it was read into.
-                        feed.push(Bytes::copy_from_slice(piece), output).await;
+                        feed.push(Bytes::copy_from_slice(piece), Some(output)).await;
                     }
                 }
             }
