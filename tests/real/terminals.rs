@@ -143,7 +143,8 @@ fn what_is_run_ends_with_its_input(place: &Place<'_>) {
     let out = with_input(place, &format!("\"$KUBECTL\" run words -i --rm -q {RUN} -- cat"), b"to and fro\n");
     let (said, wrong) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success() && said.contains("to and fro\n"), "{said}{wrong}");
-    assert!(place.get("words").is_none(), "and is gone");
+    // Whose deletion kubectl does not wait for.
+    place.admin.wait("the pod is gone", || place.get("words").is_none().then_some(()));
 }
 
 fn without_a_terminal_here_there_is_none_there(place: &Place<'_>) {
