@@ -13,6 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::sys;
+
+/// A start is over by then, with everything that it had to catch up on.
+const SETTLED: Duration = Duration::from_secs(30);
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(600);
+
 /// Says that a daemon of this role works on these directories, for as long as the process lives.
 #[derive(Debug)]
 pub struct Lock {
@@ -166,6 +172,18 @@ pub fn tell_ready(end: CancellationToken) {
                 () = end.cancelled() => return,
                 _ = beat.tick() => { let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); }
             }
+        }
+    });
+}
+
+/// From the start's end on, gives memory back that was needed for a while: the C library keeps it otherwise. The start itself
+/// takes twice what stays.
+pub fn give_memory_back(end: CancellationToken) {
+    tokio::spawn(async move {
+        let mut wait = SETTLED;
+        while tokio::time::timeout(wait, end.cancelled()).await.is_err() {
+            sys::give_heap_back();
+            wait = GIVE_BACK_EVERY;
         }
     });
 }

@@ -8,7 +8,7 @@
 //! - `up`: the daemon verbs, made of those two
 //! - `host`: `down`, `reset` and `image`, which need no daemon; `pull_bars`: what a pull shows at a terminal
 //! - `previews`: sync and the simulator behind the server's and the CLI's previews
-//! - `daemon`: lock, log, signals, systemd
+//! - `daemon`: lock, log, signals, systemd, memory of its own (`sys`: what the C library is asked for)
 
 mod daemon;
 mod foreign;
@@ -19,6 +19,7 @@ mod previews;
 mod pull_bars;
 mod serve;
 mod server;
+mod sys;
 mod up;
 
 use crate::cli::args::{AgentArgs, DaemonArgs, HostArgs, RuntimeVerb, Verb};

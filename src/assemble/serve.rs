@@ -45,6 +45,7 @@ pub async fn serve(config: &Config, args: &RuntimeServeArgs) -> Outcome {
     let (engine, images) = node::open_engine(config, network).await?;
     tracing::info!(socket = %socket.display(), pods = %range, "serving the CRI");
     daemon::tell_ready(end.clone());
+    daemon::give_memory_back(end.clone());
     server::serve(listener, streams, engine, images, end).await?;
     daemon::tell_stopping();
     // A next start would only have to clear it away.

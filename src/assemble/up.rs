@@ -36,6 +36,7 @@ pub async fn up(config: &Config) -> Outcome {
     }
     let client = local_client(plane.router.clone(), Identity::node(&config.node.name));
     daemon::tell_ready(end.clone());
+    daemon::give_memory_back(end.clone());
     here.run(client, end.clone()).await;
     end.cancel();
     daemon::tell_stopping();
@@ -51,6 +52,7 @@ pub async fn server(config: &Config) -> Outcome {
     let connector = |pki: &Pki| -> anyhow::Result<Arc<dyn NodeConnector>> { Ok(Arc::new(TlsNodes::new(pki.node_client_config()?))) };
     let mut plane = server::start(config, connector, &end).await?;
     daemon::tell_ready(end.clone());
+    daemon::give_memory_back(end.clone());
     end.cancelled().await;
     daemon::tell_stopping();
     while plane.tasks.join_next().await.is_some() {}
@@ -71,6 +73,7 @@ pub async fn agent(config: &Config, args: &AgentArgs) -> Outcome {
     serve_node_api(config, &here, &identity, &end).await?;
     tokio::spawn(Arc::clone(&identity).keep_fresh(clock, end.clone()));
     daemon::tell_ready(end.clone());
+    daemon::give_memory_back(end.clone());
     here.run(identity.client(), end.clone()).await;
     daemon::tell_stopping();
     tracing::info!("stopped; the pods run on (the agent finds them again, `podbay down` stops them)");
