@@ -1,5 +1,7 @@
 //! Create and update, and what every write has in common: its identity, its strictness, its owner.
 
+use std::collections::BTreeSet;
+
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -418,10 +420,22 @@ pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Co
     Ok(warned(response, warnings))
 }
 
-/// The same answer with `Warning` headers (RFC 9110, 5.5, as Kubernetes fills them).
+/// Of all warnings of an answer: clients refuse a longer head. Kubernetes' bounds.
+const WARNINGS_BYTES: usize = 4096;
+/// Of one, where they are too long together.
+const WARNING_CHARS: usize = 256;
+
+/// The same answer with `Warning` headers (RFC 9110, 5.5, as Kubernetes fills them): each once, and not more than a client
+/// reads.
 pub fn warned(mut response: Response, warnings: &[String]) -> Response {
-    for warning in warnings {
-        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+    let mut said = BTreeSet::new();
+    let limit = if warnings.iter().map(String::len).sum::<usize>() > WARNINGS_BYTES { WARNING_CHARS } else { usize::MAX };
+    let mut room = WARNINGS_BYTES;
+    for warning in warnings.iter().filter(|warning| said.insert(*warning)) {
+        let text: String = warning.chars().take(limit).collect();
+        let Some(left) = room.checked_sub(text.len()) else { break };
+        room = left;
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             response.headers_mut().append(header::WARNING, value);
         }
@@ -446,4 +460,24 @@ pub fn success(call: &Call, uid: &Value) -> String {
         details["uid"] = uid.clone();
     }
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_what_it_can_read() {
+        let told = |warnings: &[String]| {
+            let response = warned(Response::default(), warnings);
+            response.headers().get_all(header::WARNING).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let twice = [r#"unknown field "a""#, r#"unknown field "a""#, "b"].map(str::to_owned);
+        assert_eq!(told(&twice), [r#"299 - "unknown field \"a\"""#, r#"299 - "b""#]);
+        // More headers than an answer may have.
+        let many: Vec<_> = (0..40_000).map(|number| format!("unknown field \"{number}\"")).collect();
+        let total: usize = told(&many).iter().map(String::len).sum();
+        assert!((2048..2 * WARNINGS_BYTES).contains(&total), "{total}");
+        assert_eq!(told(&["x".repeat(1 << 20)]), [format!("299 - \"{}\"", "x".repeat(WARNING_CHARS))]);
+    }
 }
