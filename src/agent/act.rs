@@ -111,10 +111,13 @@ pub async fn refresh_volumes(context: &Context, pod: &Arc<Pod>) -> Result<(), Re
     let ground = volume::plan::Ground { references: &references, machine: &context.machine };
     let (volumes, unplanned) = volume::plan::possible(pod, ground);
     let (pod, layout) = (pod.clone(), context.layout.clone());
-    let prepared = tokio::task::spawn_blocking(move || volume::prepare(&pod, &volumes, &layout)).await;
-    match prepared {
+    let prepared = tokio::task::spawn_blocking(move || {
+        let users = has_own_users(&pod).then(|| ids::of_pod(&layout, uid(&pod))).transpose();
+        volume::prepare(&pod, &volumes, &layout, users.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    });
+    match prepared.await {
         Ok(Ok(())) => unplanned.map_or(Ok(()), |error| Err(Refresh::Broken(error.to_string()))),
-        Ok(Err(error)) => Err(Refresh::Broken(error.to_string())),
+        Ok(Err(cause)) => Err(Refresh::Broken(cause)),
         Err(panic) => Err(Refresh::Broken(panic.to_string())),
     }
 }
@@ -199,7 +202,10 @@ async fn suit(context: &Context, pod: &Pod, container: &Container, config: &mut 
     if has_own_users(pod) {
         let range = ids::recorded(&context.layout, uid(pod)).map_err(|error| error.to_string())?;
         let range = range.ok_or("the ids of the pod's user namespace are not on record any more")?;
-        config.mounts.iter_mut().for_each(|mount| mount.ids = Some(range));
+        let names = container.volume_mounts.iter().flatten().map(|mount| &mount.name);
+        for (mount, name) in config.mounts.iter_mut().zip(names) {
+            mount.ids = (!volume::has_hosts_ids(&context.layout, uid(pod), name, range)).then_some(range);
+        }
     }
     Ok(())
 }

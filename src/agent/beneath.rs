@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -66,15 +66,18 @@ pub fn make_directory(parent: impl AsFd, name: &Path, mode: u32) -> io::Result<O
     Ok(made)
 }
 
-/// Writes a file that must not be there yet.
-pub fn create(parent: impl AsFd, name: &Path, bytes: &[u8], mode: u32, group: Option<u32>) -> io::Result<()> {
+/// Writes a file that must not be there yet. `owner`: user and group, as the host numbers them.
+pub fn create(parent: impl AsFd, name: &Path, bytes: &[u8], mode: u32, owner: (u32, u32)) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat2(parent, name, flags, Mode::from_raw_mode(0o600), BENEATH)?);
     file.write_all(bytes)?;
-    if let Some(group) = group {
-        rustix::fs::fchown(&file, None, Some(Gid::from_raw(group)))?;
-    }
+    give(&file, owner)?;
     Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?)
+}
+
+/// Makes a file or directory this user's and group's.
+pub fn give(what: impl AsFd, (user, group): (u32, u32)) -> io::Result<()> {
+    Ok(rustix::fs::fchown(what, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?)
 }
 
 /// What a directory holds, each with its kind.
@@ -140,7 +143,7 @@ mod tests {
             assert!(file(&top, Path::new(path)).is_err(), "{path}");
         }
         for name in ["file", "dangling", "deep/dir/x"] {
-            assert!(create(&top, Path::new(name), b"x", 0o644, None).is_err(), "{name}");
+            assert!(create(&top, Path::new(name), b"x", 0o644, (0, 0)).is_err(), "{name}");
         }
         assert!(make_directory(&top, Path::new("deep/dir/x"), 0o755).is_err());
         assert!(make_directory(&top, Path::new("file"), 0o755).is_err());
@@ -175,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let top = top(dir.path()).unwrap();
         let made = make_directory(&top, Path::new("d"), 0o2777).unwrap();
-        create(&made, Path::new("f"), b"x", 0o666, None).unwrap();
+        create(&made, Path::new("f"), b"x", 0o666, (0, 0)).unwrap();
         let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("d"), mode("d/f")), (0o2777, 0o666));
         make_directory(&top, Path::new("d"), 0o700).unwrap();

@@ -21,7 +21,6 @@ use super::oci::handler::OWN;
 use super::record::{self, ContainerRecord, Phase};
 use super::sandbox::Sandbox;
 use super::shim::{self, Program};
-use super::users::Users;
 use super::wire::{Exit, Exited, MESSAGE_LIMIT_BYTES, Request, Response, Watch, Wire};
 use super::writable::Layers;
 use super::{Options, Rootfs, RuntimeError, image_volume};
@@ -51,7 +50,7 @@ pub(super) struct Inner {
     /// The CPU share that all burstable pods have together; none: not set yet.
     pub burstable: Mutex<Option<u64>>,
     /// What pods with user namespaces of their own can have here.
-    pub users: OnceLock<Users>,
+    pub users: OnceLock<Result<(), String>>,
     pub confinement: Confinement,
     pub log_maker: LogMaker,
     table: Mutex<Table>,
@@ -339,7 +338,8 @@ impl Runtime for Engine {
         let mut all = vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", true, "", String::new())];
         let problems = self.inner.cgroups.problems();
         all.extend(problems.into_iter().map(|text| condition("CgroupsComplete", false, "ControllerMissing", text)));
-        if let Ok((users, apparmor)) = blocking(&self.inner, |inner| Ok((inner.users().lack(), apparmor::lack()))).await {
+        if let Ok((users, apparmor)) = blocking(&self.inner, |inner| Ok((inner.users().clone(), apparmor::lack()))).await {
+            let users = users.err().map(|cause| ("NotAvailable", format!("pods with `hostUsers: false` are refused: {cause}")));
             let lacks = [("UserNamespaces", users), ("AppArmor", apparmor)];
             all.extend(lacks.into_iter().filter_map(|(kind, lack)| lack.map(|(reason, text)| condition(kind, false, reason, text))));
         }
@@ -352,7 +352,7 @@ impl Runtime for Engine {
     }
 
     async fn features(&self, _handler: &str) -> Result<Features, CriError> {
-        let users = blocking(&self.inner, |inner| Ok(inner.users().on_disk.clone())).await;
+        let users = blocking(&self.inner, |inner| Ok(inner.users().clone())).await;
         let user_namespaces = matches!(users, Ok(Ok(())));
         Ok(Features { user_namespaces, recursive_read_only_mounts: true, supplemental_groups_policy: true })
     }

@@ -13,7 +13,7 @@
 //! namespace only, so its end takes them away.
 //!
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
-//!   `devices`, `figures`, `usage`, `users`: decide; pure
+//!   `devices`, `figures`, `usage`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `joined`, `exec`, `attach`, `metrics`, `details`, `writable`, `log_maker`, `reset`: act
 //! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `errand`: other programs; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
@@ -60,7 +60,6 @@ mod sys;
 pub mod syscalls;
 pub mod syscalls32;
 mod usage;
-mod users;
 mod writable;
 
 #[path = "../shim/account.rs"]

@@ -9,7 +9,6 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
-use super::users::Users;
 use super::wire::{Init, Request, Shutdown, VERSION};
 use super::{RuntimeError, figures, files, image_volume, joined, shim, sys, wire};
 use crate::cri::host_ports::host_ports;
@@ -98,7 +97,7 @@ impl Inner {
             return Err(CriError::Unsupported(what.into()).into());
         }
         if config.users.is_some() {
-            blocking(&self, |inner| Ok(inner.users().on_disk.clone()))
+            blocking(&self, |inner| Ok(inner.users().clone()))
                 .await?
                 .map_err(|cause| CriError::failed("make a user namespace for the pod", cause))?;
         }
@@ -278,7 +277,7 @@ impl Inner {
     }
 
     /// What pods with user namespaces of their own can have here; looked at once.
-    pub fn users(&self) -> &Users {
+    pub fn users(&self) -> &Result<(), String> {
         self.users.get_or_init(|| sys::try_id_mapping(&self.options.root_dir))
     }
 

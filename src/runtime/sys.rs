@@ -6,11 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::libc;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use rustix::mount::OpenTreeFlags;
 
 use super::devices::Instruction;
 use super::mount::id_map;
-use super::users::Users;
 
 const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
@@ -134,25 +133,13 @@ pub(super) fn user_namespace(host: u32, length: u32) -> io::Result<std::fs::File
     std::fs::File::open(file("ns/user"))
 }
 
-/// What pods with user namespaces of their own can have here: one is made, and files in `dir` and in a tmpfs are shown with its ids.
-pub(super) fn try_id_mapping(dir: &Path) -> Users {
-    let said = |attempt: &'static str| move |cause: io::Error| format!("{attempt}: {cause}");
-    let users = match user_namespace(65536, 65536).map_err(said("make a user namespace")) {
-        Ok(made) => made,
-        Err(cause) => return Users::none(cause),
-    };
+/// Whether pods can have user namespaces of their own here: one is made, and files in `dir` are shown with its ids; or why not.
+pub(super) fn try_id_mapping(dir: &Path) -> Result<(), String> {
+    let users = user_namespace(65536, 65536).map_err(|cause| format!("make a user namespace: {cause}"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let disk = rustix::mount::open_tree(rustix::fs::CWD, dir, flags);
-    let memory = || {
-        let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_create(&context)?;
-        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-    };
-    let mapped = |mount: rustix::io::Result<OwnedFd>| mount.map_err(io::Error::from).and_then(|it| id_map(it.as_fd(), users.as_fd()));
-    Users {
-        on_disk: mapped(disk).map_err(|cause| format!("the file system of {} does not map ids: {cause}", dir.display())),
-        in_memory: mapped(memory()).map_err(said("tmpfs does not map ids (it does from Linux 6.3 on)")),
-    }
+    let disk = rustix::mount::open_tree(rustix::fs::CWD, dir, flags).map_err(io::Error::from);
+    let mapped = disk.and_then(|it| id_map(it.as_fd(), users.as_fd()));
+    mapped.map_err(|cause| format!("the file system of {} does not map ids: {cause}", dir.display()))
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Host {
     }
     fn prepare(&self, pod: &Pod, references: &References) {
         let volumes = volume::plan::volumes(pod, volume::plan::Ground { references, machine: &Machine::default() }).unwrap();
-        volume::prepare(pod, &volumes, &self.layout()).unwrap();
+        volume::prepare(pod, &volumes, &self.layout(), None).unwrap();
     }
 }
 

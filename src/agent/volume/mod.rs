@@ -15,18 +15,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
+use self::files::Owner;
 use self::plan::{Check, Content, Medium, Volume, VolumeError};
 use super::beneath;
 use super::config::Layout;
 use super::env;
 use super::observed::uid;
+use crate::cri::IdRange;
 
 /// Why a volume is not there.
 #[derive(Debug, thiserror::Error)]
@@ -53,34 +55,51 @@ fn io_error(volume: &str, attempt: impl Into<String>) -> impl FnOnce(io::Error) 
     move |source| MountError::Io { volume, attempt, source }
 }
 
-/// Makes every volume of a pod, or brings its files up to date. Again: nothing changes.
+/// Makes every volume of a pod, or brings its files up to date. Again: nothing changes. `users`: the ids of the pod's own
+/// user namespace.
 ///
 /// # Errors
 /// The first volume that cannot be made; the others are made all the same.
-pub fn prepare(pod: &Pod, volumes: &[Volume], layout: &Layout) -> Result<(), MountError> {
+pub fn prepare(pod: &Pod, volumes: &[Volume], layout: &Layout, users: Option<IdRange>) -> Result<(), MountError> {
     let uid = uid(pod);
     fs::create_dir_all(layout.volumes(uid)).map_err(io_error("-", "create the pod's directory"))?;
     fs::set_permissions(layout.pod(uid), fs::Permissions::from_mode(0o750)).map_err(io_error("-", "set the pod's directory's mode"))?;
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
-    let made = volumes.iter().map(|volume| make(volume, &layout.volume(uid, &volume.name), group));
+    let made = volumes.iter().map(|volume| make(volume, &layout.volume(uid, &volume.name), group, users));
     made.fold(Ok(()), Result::and)
 }
 
-fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountError> {
+/// Whether a volume's files have the ids that its pod's user namespace has on the host, so that nothing has to map them:
+/// those in memory, which no mount can map before Linux 6.3. On the disk they have the pod's ids as the pod knows them.
+pub fn has_hosts_ids(layout: &Layout, uid: &str, volume: &str, users: IdRange) -> bool {
+    let owner = fs::metadata(layout.volume(uid, volume)).map(|meta| meta.uid());
+    // Its users may have given it to another one of theirs.
+    owner.is_ok_and(|owner| (users.host..users.host.saturating_add(users.length)).contains(&owner))
+}
+
+/// Who has a volume in memory: whoever has it already, else the pod's own root.
+fn in_memory_of(volume: &str, dir: &Path, group: Option<u32>, users: Option<IdRange>) -> Result<(bool, Owner), MountError> {
+    let is_there = is_mount_point(dir).map_err(io_error(volume, "read the mount table"))?;
+    let theirs = users.map_or(0, |range| range.host);
+    let was_made_for_a_map = is_there && fs::metadata(dir).map_err(io_error(volume, "look at its tmpfs"))?.uid() < theirs;
+    Ok((is_there, Owner { root: if was_made_for_a_map { 0 } else { theirs }, group }))
+}
+
+fn make(volume: &Volume, dir: &Path, group: Option<u32>, users: Option<IdRange>) -> Result<(), MountError> {
     let name = volume.name.as_str();
     match &volume.content {
         Content::Host { path, check } => host_path(name, path, *check),
         Content::Empty { medium: Medium::Disk, .. } => empty(name, dir, group),
         Content::Empty { medium, size_bytes } => {
             directory(name, dir)?;
-            if is_mount_point(dir).map_err(io_error(name, "read the mount table"))? {
+            let (is_there, owner) = in_memory_of(name, dir, group, users)?;
+            if is_there {
                 return Ok(());
             }
-            // Mode and group with the mount itself: it is there as a whole or not at all.
+            // Mode and owner with the mount itself: it is there as a whole or not at all.
             let size = size_bytes.map(|size| format!("size={size},")).unwrap_or_default();
-            let of_group = group.map(|group| format!(",gid={group}")).unwrap_or_default();
-            let options = format!("{size}mode={:o}{of_group}", empty_mode(group));
+            let options = format!("{size}mode={:o},{}", empty_mode(group), of_owner(owner));
             match medium {
                 Medium::HugePages(page) => {
                     in_memory(name, "hugetlbfs", dir, &format!("pagesize={page},{options}"))?;
@@ -92,12 +111,16 @@ fn make(volume: &Volume, dir: &Path, group: Option<u32>) -> Result<(), MountErro
         }
         Content::Files { memory, files } => {
             directory(name, dir)?;
+            let mut owner = Owner { root: 0, group };
             if *memory {
-                memory_for(name, dir, files::room(files))?;
+                let found = in_memory_of(name, dir, group, users)?;
+                owner = found.1;
+                memory_for(name, dir, files::room(files), found)?;
             }
-            chown(dir, None, group).map_err(io_error(name, "set its group"))?;
-            fs::set_permissions(dir, fs::Permissions::from_mode(files::directory_mode(group))).map_err(io_error(name, "set its mode"))?;
-            if files::write(dir, files, group).map_err(io_error(name, "write its files"))? {
+            let (user, of_group) = owner.ids();
+            chown(dir, Some(user), Some(of_group)).map_err(io_error(name, "set its owner"))?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(files::directory_mode(owner))).map_err(io_error(name, "set its mode"))?;
+            if files::write(dir, files, owner).map_err(io_error(name, "write its files"))? {
                 tracing::debug!(volume = name, "wrote files");
             }
             Ok(())
@@ -144,10 +167,16 @@ fn in_memory(volume: &str, kind: &str, dir: &Path, options: &str) -> Result<(), 
     mounted.map_err(|errno| io_error(volume, format!("mount a {kind}"))(errno.into()))
 }
 
+/// Mount options.
+fn of_owner(owner: Owner) -> String {
+    let (user, group) = owner.ids();
+    format!("uid={user},gid={group}")
+}
+
 /// A tmpfs with room for `bytes` more than it holds, and for little else.
-fn memory_for(volume: &str, dir: &Path, bytes: u64) -> Result<(), MountError> {
-    if !is_mount_point(dir).map_err(io_error(volume, "read the mount table"))? {
-        return in_memory(volume, "tmpfs", dir, &format!("size={bytes},mode=755"));
+fn memory_for(volume: &str, dir: &Path, bytes: u64, (is_there, owner): (bool, Owner)) -> Result<(), MountError> {
+    if !is_there {
+        return in_memory(volume, "tmpfs", dir, &format!("size={bytes},mode=755,{}", of_owner(owner)));
     }
     let room = rustix::fs::statvfs(dir).map_err(|errno| io_error(volume, "look at its tmpfs")(errno.into()))?;
     let wanted = (room.f_blocks - room.f_bfree) * room.f_frsize + bytes;
@@ -265,14 +294,14 @@ fn descends(sub: &str) -> bool {
     Path::new(sub).components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
-/// Opens `sub` inside `root`, making directories that are missing with the mode of `root` itself: whoever
+/// Opens `sub` inside `root`, making directories that are missing with the mode and owner of `root` itself: whoever
 /// may write to the volume may write there. Never leaves `root`.
 fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
     if !descends(sub) {
         return Err(rustix::io::Errno::XDEV.into());
     }
     let top = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let mode = rustix::fs::fstat(&top)?.st_mode & 0o7777;
+    let like = rustix::fs::fstat(&top)?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let open = |path: &Path| rustix::fs::openat2(&top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
     let mut so_far = PathBuf::new();
@@ -280,7 +309,10 @@ fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
         let parent = if so_far.as_os_str().is_empty() { top.try_clone()? } else { open(&so_far)? };
         so_far.push(part);
         match open(&so_far) {
-            Err(rustix::io::Errno::NOENT) => drop(beneath::make_directory(&parent, Path::new(part), mode)?),
+            Err(rustix::io::Errno::NOENT) => {
+                let made = beneath::make_directory(&parent, Path::new(part), like.st_mode & 0o7777)?;
+                beneath::give(&made, (like.st_uid, like.st_gid))?;
+            }
             Err(errno) => return Err(errno.into()),
             Ok(_) => {}
         }
@@ -362,6 +394,7 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::PodSecurityContext;
     use serde_json::json;
     use std::os::unix::fs::symlink;
 
@@ -380,12 +413,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout { data_dir: dir.path().to_owned() };
         let volumes = [Volume { name: "scratch".into(), content: Content::Empty { medium: Medium::Disk, size_bytes: None } }];
-        prepare(&pod(), &[], &layout).unwrap();
+        prepare(&pod(), &[], &layout, None).unwrap();
         assert!(exist(&layout, "u1") && !complete(&pod(), &layout));
-        prepare(&pod(), &volumes, &layout).unwrap();
+        prepare(&pod(), &volumes, &layout, None).unwrap();
         let made = layout.volume("u1", "scratch");
         fs::write(made.join("kept"), "x").unwrap();
-        prepare(&pod(), &volumes, &layout).unwrap();
+        prepare(&pod(), &volumes, &layout, None).unwrap();
         assert_eq!(fs::read_to_string(made.join("kept")).unwrap(), "x");
         assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o7777, 0o777);
         assert!(exist(&layout, "u1") && complete(&pod(), &layout));
@@ -461,10 +494,48 @@ mod tests {
         // A crash before it had its mode: it does not have its name yet either.
         fs::create_dir_all(layout.volumes("u1").join(".scratch.new")).unwrap();
         assert!(layout.volume("u1", "scratch").symlink_metadata().is_err());
-        prepare(&pod(), &volumes, &layout).unwrap();
+        prepare(&pod(), &volumes, &layout, None).unwrap();
         let mode = fs::metadata(layout.volume("u1", "scratch")).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o777);
         assert_eq!(fs::read_dir(layout.volumes("u1")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_in_memory_belongs_to_the_pods_own_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { data_dir: dir.path().to_owned() };
+        let users = IdRange { host: 655_360, length: 65_536 };
+        let files = [(PathBuf::from("a/b"), plan::File { bytes: b"x".to_vec(), mode: 0o400 })].into();
+        let volumes = [
+            Volume { name: "secret".into(), content: Content::Files { memory: true, files } },
+            Volume { name: "memory".into(), content: Content::Empty { medium: Medium::Memory, size_bytes: None } },
+            Volume { name: "disk".into(), content: Content::Empty { medium: Medium::Disk, size_bytes: None } },
+        ];
+        let mut pod = pod();
+        pod.spec.as_mut().unwrap().security_context = Some(PodSecurityContext { fs_group: Some(7), ..Default::default() });
+        let owner = |path: &str| {
+            let meta = fs::metadata(layout.volumes("u1").join(path)).unwrap();
+            (meta.uid(), meta.gid())
+        };
+        for _ in 0..2 {
+            prepare(&pod, &volumes, &layout, Some(users)).unwrap();
+            let theirs = ["secret", "secret/a/b", "secret/..data/a", "memory"].map(owner);
+            assert_eq!((theirs, owner("disk")), ([(655_360, 655_367); 4], (0, 7)));
+        }
+        let marks = ["secret", "memory", "disk", "none"].map(|name| has_hosts_ids(&layout, "u1", name, users));
+        assert_eq!(marks, [true, true, false, false]);
+        // The pod's own to give away, and one of its paths is like the whole.
+        chown(layout.volume("u1", "memory"), Some(655_460), None).unwrap();
+        assert!(has_hosts_ids(&layout, "u1", "memory", users));
+        open_beneath(&layout.volume("u1", "memory"), "sub").unwrap();
+        assert_eq!(owner("memory/sub"), (655_460, 655_367));
+        tear_down(&layout, "u1").unwrap();
+        // What an earlier agent made for the mount to map stays so while the pod lives.
+        prepare(&pod, &volumes, &layout, None).unwrap();
+        prepare(&pod, &volumes, &layout, Some(users)).unwrap();
+        assert_eq!(["secret", "secret/a/b", "memory"].map(owner), [(0, 7); 3]);
+        assert!(!has_hosts_ids(&layout, "u1", "secret", users));
+        tear_down(&layout, "u1").unwrap();
     }
 
     #[test]
