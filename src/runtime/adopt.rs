@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::RuntimeError;
-use super::container::Container;
+use super::container::{Container, cgroup_of};
 use super::engine::{Inner, blocking};
 use super::record::{self, ContainerRecord, Phase, RecordError, SandboxRecord};
 use super::sandbox::{Sandbox, remove_run_dir};
@@ -102,7 +102,7 @@ impl Inner {
             tracing::info!(sandbox = id, pod = found.config.metadata.name, rebooted, "a sandbox's shim is gone");
             found.phase = Phase::Stopped;
         }
-        let containers = self.read_containers(&id, rebooted, running)?;
+        let containers = self.read_containers(&found, rebooted, running)?;
         let ended: Vec<ContainerRecord> =
             containers.iter().filter(|(_, one)| !one.is_running()).map(|(_, one)| one.record.clone()).collect();
         {
@@ -157,11 +157,11 @@ impl Inner {
     /// `running`: what the shim knows; none: it did not say.
     fn read_containers(
         &self,
-        sandbox_id: &str,
+        sandbox: &SandboxRecord,
         rebooted: bool,
         running: Option<&BTreeMap<String, Running>>,
     ) -> Result<Vec<(String, Container)>, RuntimeError> {
-        let dir = self.options.sandbox_dir(sandbox_id).join("containers");
+        let dir = self.options.sandbox_dir(&sandbox.id).join("containers");
         let mut found = Vec::new();
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
@@ -171,7 +171,11 @@ impl Inner {
                 Err(cause) => {
                     // Half made, or torn by a power cut: it never ran or does not run any more.
                     tracing::warn!(container = id, %cause, "remove a container without a readable record");
-                    std::fs::remove_dir_all(entry.path()).ok();
+                    // Its directory last: it is what tells of the cgroup.
+                    match self.cgroups.remove(&cgroup_of(&sandbox.config, &id)) {
+                        Ok(()) => drop(std::fs::remove_dir_all(entry.path())),
+                        Err(cause) => tracing::warn!(container = id, %cause, "remove its cgroup"),
+                    }
                     continue;
                 }
             };

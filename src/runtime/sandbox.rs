@@ -192,8 +192,12 @@ impl Inner {
         Ok(())
     }
 
-    /// The pod's limits as its cgroup has them.
+    /// The pod's limits as its cgroup has them. Below a cgroup of the caller's own they are the caller's: what a kubelet says of
+    /// the pod is the sum of the limits that containers have, and some may have none (CRI, `LinuxPodSandboxConfig.resources`).
     fn with_room(&self, record: &SandboxRecord, mut limits: Resources) -> Resources {
+        if record.config.cgroup_parent.starts_with('/') {
+            limits = Resources { pids_limit: limits.pids_limit, ..Resources::default() };
+        }
         if limits.pids_limit == 0 {
             limits.pids_limit = self.options.pod_pids_limit;
         }

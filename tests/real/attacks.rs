@@ -114,6 +114,7 @@ const CLASSES: [(&str, &[(&str, &str)]); 23] = [
     (
         "memory exhaustion by exec and attach",
         &[
+            ("tests/real/engine/attacks.rs", "memory_is_not_exhausted_by_what_a_command_says"),
             ("tests/real/engine/attacks.rs", "memory_is_not_exhausted_by_who_attaches"),
             ("src/cri/streaming/tests.rs", "memory_exhaustion_by_exec_and_attach"),
         ],

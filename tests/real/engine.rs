@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::hosts::sh;
 use async_trait::async_trait;
 use podbay::cri::contract::{Subject, stream_suite, suite};
 use podbay::cri::{ContainerConfig, ContainerState, CriError, ExecRequest, Mount, PodSandboxConfig, Resources, SandboxState, Seccomp};
@@ -699,7 +700,10 @@ async fn half_made_sandboxes_are_undone() {
     let good = subject.runtime.run_pod_sandbox(&subject.pod("good")).await.unwrap();
     let half = subject.runtime.run_pod_sandbox(&subject.pod("half")).await.unwrap();
     let id = subject.start(&half, &subject.container("main", &["sleep", "1000"])).await.unwrap();
+    // And a container whose maker was killed after its cgroup was there, and before its record was.
+    let torn = subject.runtime.create_container(&good, &subject.container("torn", &["true"])).await.unwrap();
     drop(subject);
+    std::fs::remove_file(house.options.root_dir.join(format!("sandboxes/{good}/containers/{torn}/container.json"))).unwrap();
     let path = |sandbox: &str| house.options.root_dir.join("sandboxes").join(sandbox).join("sandbox.json");
     let text = std::fs::read_to_string(path(&half)).unwrap();
     std::fs::write(path(&half), text.replace("\"Ready\"", "\"Creating\"")).unwrap();
@@ -709,6 +713,8 @@ async fn half_made_sandboxes_are_undone() {
     assert_eq!(left, [good]);
     assert!(subject.runtime.container_status(&id).await.is_err());
     assert!(!path(&half).exists() && !house.options.root_dir.join("sandboxes/torn").exists());
+    assert!(subject.runtime.container_status(&torn).await.is_err());
+    assert_eq!(sh(&format!("find /sys/fs/cgroup -type d -name {torn}")), "");
     house.close(subject).await;
 }
 

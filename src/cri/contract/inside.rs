@@ -7,6 +7,7 @@ use super::super::{
     ContainerConfig, ContainerState, ContainerStatus, CriError, Device, DnsConfig, ImageVolume, Mount, PodSandboxConfig, Resources,
     UNLIMITED,
 };
+use super::host::host_suite;
 use super::{PATIENCE, Subject, must};
 
 /// Runs every case. Leaves no sandbox behind.
@@ -30,6 +31,7 @@ pub async fn inside_suite(subject: &Subject) {
     output_is_kept_apart(subject).await;
     a_terminal_is_one(subject).await;
     logs_are_opened_anew(subject).await;
+    host_suite(subject).await;
 }
 
 /// What CRI has learned since containerd 1.6.
@@ -85,7 +87,7 @@ async fn images_are_volumes(subject: &Subject) {
     must(subject.runtime.remove_pod_sandbox(&sandbox).await);
 }
 
-fn script(subject: &Subject, name: &str, text: &str) -> ContainerConfig {
+pub(super) fn script(subject: &Subject, name: &str, text: &str) -> ContainerConfig {
     subject.container(name, &["sh", "-c", text])
 }
 
@@ -110,7 +112,7 @@ async fn logged(status: &ContainerStatus, stream: &str) -> Vec<String> {
 }
 
 /// Runs to its end in a pod of its own; its status and what it wrote.
-async fn run(subject: &Subject, pod: &PodSandboxConfig, config: &ContainerConfig) -> (ContainerStatus, Vec<String>) {
+pub(super) async fn run(subject: &Subject, pod: &PodSandboxConfig, config: &ContainerConfig) -> (ContainerStatus, Vec<String>) {
     let sandbox = must(subject.runtime.run_pod_sandbox(pod).await);
     let id = must(subject.start(&sandbox, config).await);
     let ended = subject.until_exited(&id).await;
@@ -119,7 +121,7 @@ async fn run(subject: &Subject, pod: &PodSandboxConfig, config: &ContainerConfig
     (ended, lines)
 }
 
-async fn exec(subject: &Subject, id: &str, text: &str) -> String {
+pub(super) async fn exec(subject: &Subject, id: &str, text: &str) -> String {
     let output = must(subject.runtime.exec_sync(id, &["sh", "-c", text].map(str::to_owned), PATIENCE).await);
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }

@@ -3,12 +3,14 @@
 //! - here: sandboxes, containers, commands, events. Commands are those every implementation understands:
 //!   `sh -c "exit N"`, `echo`, `true`, and `sleep`
 //! - `inside`: what a container finds and what becomes of it, where there is a kernel under it
+//! - `host`: what it shares with its host
 //! - `attached`: terminals, and clients of a container's streams
 //! - `images`: ImageService
 //! - `streams`: exec and port-forward with streams
 //! - `socket`: what can be said on a socket and not through the traits: filters, codes, unknown ids
 
 mod attached;
+mod host;
 mod images;
 mod inside;
 mod socket;

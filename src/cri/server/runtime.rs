@@ -12,7 +12,7 @@ use crate::cri::wire::error::to_status;
 use crate::cri::wire::runtime_service_server::RuntimeService;
 use crate::cri::wire::sandbox::namespaces_from_wire;
 use crate::cri::wire::{self, container, sandbox, status};
-use crate::cri::{ContainerStatus, CriError, Namespaces, PodSandbox, PodSandboxConfig};
+use crate::cri::{ContainerStatus, CriError, Namespaces, PodSandbox, PodSandboxConfig, Resources};
 use crate::model::Timestamp;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -231,11 +231,9 @@ impl Core {
         if !request.annotations.is_empty() {
             return Err(CriError::Unsupported("annotations of a container that is there".into()));
         }
-        let wanted = sandbox::change_from_wire(request.linux)?;
+        // Processes have the score they began with, as with containerd: a kubelet says it with every change of the memory.
+        let wanted = Resources { oom_score_adj: 0, ..sandbox::change_from_wire(request.linux)? };
         let found = self.container(&request.container_id).await?;
-        if wanted.oom_score_adj != 0 && wanted.oom_score_adj != found.resources.oom_score_adj {
-            return Err(CriError::Unsupported("another oom_score_adj for a container that is there".into()));
-        }
         self.runtime.update_container_resources(&found.id, &wanted).await
     }
 
@@ -556,15 +554,13 @@ mod tests {
         };
         let memory = |bytes| wire::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() };
         let quota = |micros| wire::LinuxContainerResources { cpu_quota: micros, ..Default::default() };
-        let oom = |score| wire::LinuxContainerResources { oom_score_adj: score, ..memory(1 << 20) };
-        assert!(matches!(ask(oom(99), false).await, Err(CriError::Unsupported(_))));
         assert!(matches!(ask(memory(1 << 20), true).await, Err(CriError::Unsupported(_))));
         assert_eq!(runtime.container_status(&id).await.unwrap().resources, config.resources, "nothing of what was refused");
-        // The one it has is no change.
-        ask(oom(100), false).await.unwrap();
+        ask(wire::LinuxContainerResources { oom_score_adj: 99, ..memory(1 << 20) }, false).await.unwrap();
         ask(quota(7000), false).await.unwrap();
         let now = runtime.container_status(&id).await.unwrap().resources;
         assert_eq!((now.memory_limit_bytes, now.cpu_quota, now.cpu_shares), (1 << 20, 7000, 512));
+        assert_eq!(now.oom_score_adj, 100, "its processes have it already");
         ask(memory(-1), false).await.unwrap();
         ask(quota(-1), false).await.unwrap();
         let now = runtime.container_status(&id).await.unwrap().resources;

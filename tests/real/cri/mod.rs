@@ -172,12 +172,20 @@ async fn a_pod_is_in_the_cgroup_that_its_kubelet_made_for_it() {
     let limit = || sh(&format!("cat /sys/fs/cgroup/pids{theirs}/pids.max 2>/dev/null || cat /sys/fs/cgroup{theirs}/pids.max"));
     let mut pod = subject.pod("kubelet");
     pod.cgroup_parent = theirs.clone();
+    // The sum of those of its containers that have any: no limit of the others.
+    pod.resources = Resources { memory_limit_bytes: 64 << 20, cpu_quota: 5000, cpu_period: 100_000, ..Resources::default() };
     let sandbox = client.run_pod_sandbox(&pod).await.unwrap();
     let id = subject.start(&sandbox, &subject.container("main", &["sleep", "100000"])).await.unwrap();
     let own = format!("{theirs}/poduid-kubelet");
     assert_eq!(tree.processes(&format!("{own}/{id}")).len(), 1, "the container");
     assert!(tree.processes("").is_empty(), "not even the shim is elsewhere");
     assert_eq!(limit().trim(), "500", "their limits are theirs");
+    let changed = Resources { memory_limit_bytes: 32 << 20, ..Resources::default() };
+    client.update_pod_sandbox_resources(&sandbox, &changed).await.unwrap();
+    let none = format!("cat /sys/fs/cgroup/cpu{own}/cpu.cfs_quota_us 2>/dev/null || cut -d ' ' -f 1 /sys/fs/cgroup{own}/cpu.max");
+    assert!(matches!(sh(&none).trim(), "-1" | "max"), "{}", sh(&none));
+    let memory = format!("cat /sys/fs/cgroup/memory{own}/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup{own}/memory.max");
+    assert!(sh(&memory).trim().parse().map_or(true, |limit: u64| limit > 1 << 40), "{}", sh(&memory));
     assert!(client.container_stats().await.unwrap().iter().any(|one| one.id == id && one.usage.memory_usage_bytes > 0));
     served.stop().await;
     served.start().await;

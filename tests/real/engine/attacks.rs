@@ -219,6 +219,18 @@ fn shim_kib(house: &House) -> u64 {
 }
 
 #[tokio::test]
+async fn memory_is_not_exhausted_by_what_a_command_says() {
+    let house = House::new("talk");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("talk")).await.unwrap();
+    let id = subject.start(&sandbox, &script(&subject, "sleep 100000")).await.unwrap();
+    let command = ["sh", "-c", "head -c 40000000 /dev/zero & head -c 40000000 /dev/zero >&2; wait; exit 3"].map(str::to_owned);
+    let said = subject.runtime.exec_sync(&id, &command, PATIENCE).await.unwrap();
+    assert_eq!((said.stdout.len(), said.stderr.len(), said.exit_code), (16 << 20, 16 << 20, 3), "the rest is dropped, and it ends");
+    house.close(subject).await;
+}
+
+#[tokio::test]
 async fn memory_is_not_exhausted_by_who_attaches() {
     let house = House::new("memory");
     let subject = house.open().await;

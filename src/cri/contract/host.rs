@@ -1,0 +1,103 @@
+//! What a container shares with its host, and what it has of its own: mounts that spread or stay, kernel parameters,
+//! namespaces of the host, places that are made for it.
+
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+
+use super::inside::{exec, run, script};
+use super::{Subject, must};
+use crate::cri::{Mount, PodSandboxConfig};
+
+pub(super) async fn host_suite(subject: &Subject) {
+    mounts_spread_as_they_are_told(subject).await;
+    what_is_not_there_to_be_mounted_is_made(subject).await;
+    kernel_parameters_are_the_pods(subject).await;
+    processes_and_ipc_may_be_the_hosts(subject).await;
+}
+
+/// A tmpfs of the host whose mounts others see.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn new(dir: PathBuf) -> Self {
+        let made = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&dir)?;
+            rustix::mount::mount("contract", &dir, "tmpfs", MountFlags::empty(), None)?;
+            Ok(rustix::mount::mount_change(&dir, MountPropagationFlags::SHARED)?)
+        };
+        made().unwrap_or_else(|error| panic!("share {}: {error}", dir.display()));
+        Self(dir)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // With all that was mounted in it.
+        rustix::mount::unmount(&self.0, UnmountFlags::DETACH).ok();
+    }
+}
+
+async fn mounts_spread_as_they_are_told(subject: &Subject) {
+    let shared = Shared::new(subject.logs.join("spread"));
+    let dir = &shared.0;
+    let mount = |name: &str, propagation: &str| Mount {
+        container_path: Path::new("/mnt").join(name),
+        host_path: dir.clone(),
+        propagation: propagation.into(),
+        ..Mount::default()
+    };
+    let mut config = subject.container("spread", &["sleep", "100000"]);
+    config.mounts = vec![mount("private", "private"), mount("slave", "rslave"), mount("shared", "rshared")];
+    config.security.privileged = true;
+    let pod = PodSandboxConfig { privileged: true, ..subject.pod("spread") };
+    let sandbox = must(subject.runtime.run_pod_sandbox(&pod).await);
+    let id = must(subject.start(&sandbox, &config).await);
+    let later = dir.join("later");
+    let mounted = std::fs::create_dir(&later)
+        .and_then(|()| Ok(rustix::mount::mount("contract", &later, "tmpfs", MountFlags::empty(), None)?))
+        .and_then(|()| std::fs::write(later.join("file"), ""));
+    mounted.unwrap_or_else(|error| panic!("mount in {}: {error}", dir.display()));
+    let seen = exec(subject, &id, "for at in private slave shared; do test -e /mnt/$at/later/file && echo $at; done").await;
+    assert_eq!(seen, "slave\nshared", "what the host has mounted");
+    let text = "for at in private slave shared; do mkdir /mnt/$at/of-$at && mount -t tmpfs none /mnt/$at/of-$at && touch /mnt/$at/of-$at/file; done";
+    exec(subject, &id, text).await;
+    let told: Vec<_> = ["private", "slave", "shared"].into_iter().filter(|at| dir.join(format!("of-{at}/file")).exists()).collect();
+    assert_eq!(told, ["shared"], "what the container has mounted");
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+/// Kubelets leave it to the runtime (`hostPath` volumes that say nothing of what is there).
+async fn what_is_not_there_to_be_mounted_is_made(subject: &Subject) {
+    let missing = subject.logs.join("made/for/it");
+    let mut config = script(subject, "made", "echo hello > /mnt/file");
+    config.mounts = vec![Mount { container_path: "/mnt".into(), host_path: missing.clone(), ..Mount::default() }];
+    let (ended, _) = run(subject, &subject.pod("made"), &config).await;
+    assert_eq!((ended.exit_code, std::fs::read_to_string(missing.join("file")).ok().as_deref()), (0, Some("hello\n")));
+}
+
+async fn kernel_parameters_are_the_pods(subject: &Subject) {
+    let show = "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/kernel/msgmax; cat /proc/sys/net/ipv4/ip_local_port_range | tr '\\t' ' '";
+    let (_, before) = run(subject, &subject.pod("plain"), &script(subject, "plain", show)).await;
+    let mut pod = subject.pod("tuned");
+    pod.sysctls = [("kernel.shm_rmid_forced", "1"), ("kernel.msgmax", "16384")].map(|(name, value)| (name.into(), value.into())).into();
+    let mut wanted = vec!["1".to_owned(), "16384".to_owned(), before.last().cloned().unwrap_or_default()];
+    if !subject.host_network {
+        pod.sysctls.insert("net.ipv4.ip_local_port_range".into(), "2000 3000".into());
+        wanted[2] = "2000 3000".into();
+    }
+    let (_, lines) = run(subject, &pod, &script(subject, "tuned", show)).await;
+    assert_eq!(lines, wanted);
+    let (_, after) = run(subject, &subject.pod("plain"), &script(subject, "plain", show)).await;
+    assert!(before == after && before[..2] != wanted[..2], "another pod has its own: {after:?}");
+}
+
+async fn processes_and_ipc_may_be_the_hosts(subject: &Subject) {
+    let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default().display().to_string();
+    for (processes, ipc) in [(true, false), (false, true), (false, false)] {
+        let pod = PodSandboxConfig { host_pid: processes, host_ipc: ipc, ..subject.pod("of-host") };
+        let (_, lines) = run(subject, &pod, &script(subject, "of-host", "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc")).await;
+        let same: Vec<_> = lines.iter().zip([own("pid"), own("ipc")]).map(|(theirs, ours)| *theirs == ours).collect();
+        assert_eq!(same, [processes, ipc]);
+    }
+}
