@@ -12,6 +12,8 @@ use k8s_openapi::api::{
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
+
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
@@ -80,6 +82,7 @@ fn kubernetes(generator: &mut SchemaGenerator) -> Vec<(&'static str, String)> {
     }
     add!(
         core::Namespace,
+        extensions::CustomResourceDefinition,
         core::Node,
         node::RuntimeClass,
         core::ServiceAccount,

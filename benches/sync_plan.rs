@@ -55,7 +55,7 @@ impl Bench {
     }
 
     fn look(&mut self, tree: Tree) -> Look {
-        let look = Look::of(tree, &self.source.spec, &mut self.memory);
+        let look = Look::of(tree, &self.source.spec, self.state.definitions(), &mut self.memory);
         assert!(matches!(look, Look::Read(_)));
         look
     }

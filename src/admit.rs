@@ -7,10 +7,13 @@
 //! - `service`, `job`: what the cluster gives to a Service (addresses, ports) and a Job (selector)
 //! - `pod_security`: what pods may ask of their host, by the labels of their namespace
 //! - `runtime_class`: what a Pod gets of its RuntimeClass
+//! - `definition`, `custom`: custom kinds and their objects
 //! - `status`: the status field of any kind
 
 mod api_access;
 mod create;
+mod custom;
+mod definition;
 mod delete;
 mod job;
 mod pod_part;
@@ -21,10 +24,12 @@ mod status;
 mod update;
 
 pub use crate::model::{ErrorReason, FieldError};
+pub use definition::settle as settle_definition;
 pub use delete::goes_at_once;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::model::{Key, Object, Timestamp, defaults, fields, validate};
+use crate::model::custom::Definitions;
+use crate::model::{Key, Object, Timestamp, Typed, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Stamp, Write};
 
@@ -67,8 +72,8 @@ pub const LASTING_NAMESPACES: [&str; 3] = ["default", "kube-node-lease", "kube-s
 pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: &str, stamp: &mut Stamp<'_>) -> Result<Outcome, Refused> {
     match (write, current) {
         (Write::Create(object), _) => create::create(object, state, writer, stamp),
-        (Write::Update(object, _), Some(current)) => update::update(object, current, state, writer),
-        (Write::UpdateStatus(object, _), Some(current)) => status::update(object, current, writer),
+        (Write::Update(object, _), Some(current)) => update::update(object, current, state, writer, stamp.now),
+        (Write::UpdateStatus(object, _), Some(current)) => status::update(object, current, state, writer),
         (Write::UpdatePart(object, _, part), Some(current)) => pod_part::update(object, current, state, *part),
         (Write::Delete { grace_seconds, .. }, Some(current)) => delete::delete(current, *grace_seconds, stamp.now),
         // `Snapshot::apply` reports a missing object as a conflict before it asks here.
@@ -81,10 +86,14 @@ pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: 
 ///
 /// # Errors
 /// Every broken rule and every field that is not served.
-pub fn normalise(object: &Object) -> Result<Object, Vec<FieldError>> {
+pub fn normalise(object: &Object, served: &Definitions) -> Result<Object, Vec<FieldError>> {
     let mut typed = object.typed().clone();
     defaults::apply(&mut typed);
     let mut errors = validate::validate(&typed);
+    if let Typed::Custom(it) = &mut typed {
+        // Whether its kind is served was asked before.
+        errors.extend(custom::complete(it, served, None).unwrap_or_default());
+    }
     let normal = Object::from_typed(typed);
     errors.extend(fields::refusals(normal.kind(), &normal.value()));
     if errors.is_empty() { Ok(normal) } else { Err(errors) }

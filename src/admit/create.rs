@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
 use super::{
-    LASTING_NAMESPACES, Outcome, Refused, api_access, invalid, is_controller, job, pod_security, runtime_class, seconds, service, status,
+    LASTING_NAMESPACES, Outcome, Refused, api_access, custom, definition, invalid, is_controller, job, pod_security, runtime_class,
+    seconds, service, status,
 };
 use crate::model::{Errors, Key, Kind, Object, Path, Typed, defaults, fields, pod, validate};
 use crate::store::snapshot::Snapshot;
@@ -32,6 +33,9 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
     meta.deletion_grace_period_seconds = None;
     meta.self_link = None;
     defaults::apply(&mut typed);
+    if let Typed::Custom(it) = &mut typed {
+        custom::refresh(it, state.definitions());
+    }
     // An agent registers its Node together with what it found.
     if kind != Kind::Node {
         status::reset(&mut typed);
@@ -46,9 +50,13 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
             }
         }
         Typed::Job(it) => job::generate(it),
+        Typed::CustomResourceDefinition(it) => definition::settle(it, state, stamp.now),
         _ => {}
     }
     let mut errors = validate::validate(&typed);
+    if let Typed::Custom(it) = &mut typed {
+        errors.extend(custom::complete(it, state.definitions(), None)?);
+    }
     if errors.is_empty()
         && let Typed::Service(it) = &mut typed
     {

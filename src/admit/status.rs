@@ -1,7 +1,8 @@
 //! The status field of any kind: copied, compared, written on its own. PURE.
 
-use super::{Outcome, Refused};
+use super::{Outcome, Refused, custom};
 use crate::model::{Object, Typed, validate};
+use crate::store::snapshot::Snapshot;
 
 macro_rules! with_status {
     ($($kind:ident),+) => {
@@ -9,6 +10,7 @@ macro_rules! with_status {
         pub(super) fn copy(to: &mut Typed, from: &Typed) {
             match (to, from) {
                 $((Typed::$kind(to), Typed::$kind(from)) => to.status.clone_from(&from.status),)+
+                (Typed::Custom(to), Typed::Custom(from)) if to.kind.info().has_status => to.take_status(Some(from)),
                 _ => {}
             }
         }
@@ -16,6 +18,7 @@ macro_rules! with_status {
         fn same(one: &Typed, other: &Typed) -> bool {
             match (one, other) {
                 $((Typed::$kind(one), Typed::$kind(other)) => one.status == other.status,)+
+                (Typed::Custom(one), Typed::Custom(other)) => one.content.get("status") == other.content.get("status"),
                 _ => true,
             }
         }
@@ -24,17 +27,19 @@ macro_rules! with_status {
         pub(super) fn reset(object: &mut Typed) {
             match object {
                 $(Typed::$kind(it) => it.status = Some(Default::default()),)+
+                Typed::Custom(it) if it.kind.info().has_status => it.take_status(None),
                 _ => {}
             }
         }
     };
 }
 
-with_status!(Namespace, Node, CertificateSigningRequest, Service, Pod, ReplicaSet, Deployment, Job, Source);
+with_status!(Namespace, CustomResourceDefinition, Node, CertificateSigningRequest, Service, Pod, ReplicaSet, Deployment, Job, Source);
 
 /// Takes the status of `object`, who owns it, and nothing else.
-pub(super) fn update(object: &Object, current: &Object, writer: &str) -> Result<Outcome, Refused> {
-    if !current.kind().info().has_status {
+pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str) -> Result<Outcome, Refused> {
+    // Of a custom kind, what was stored may know less of its kind than the writer.
+    if !object.kind().info().has_status {
         let message = format!("{} has no status", current.kind());
         return Err(Refused::Forbidden { key: current.key().clone(), message });
     }
@@ -47,9 +52,19 @@ pub(super) fn update(object: &Object, current: &Object, writer: &str) -> Result<
         return Ok(Outcome::Unchanged);
     }
     let mut after = current.typed().clone();
+    if let (Typed::Custom(after), Typed::Custom(from)) = (&mut after, object.typed()) {
+        // The status is in the version that is written.
+        (after.kind, after.api_version) = (from.kind, from.api_version.clone());
+    }
     copy(&mut after, object.typed());
     if let Some(owners) = owners {
         after.meta_mut().managed_fields = Some(owners.clone());
+    }
+    if let Typed::Custom(it) = &mut after {
+        let errors = custom::complete(it, state.definitions(), current.custom())?;
+        if !errors.is_empty() {
+            return Err(super::invalid(current, errors));
+        }
     }
     if matches!(after, Typed::Node(_)) {
         crate::model::defaults::apply(&mut after);

@@ -186,9 +186,9 @@ fn broken_rules_are_all_told() {
          spec.template.spec.containers[0].name: Required value; \
          spec.template.spec.priorityClassName: Forbidden: pod priorities are not supported yet"
     );
-    let errors = normalise(&object(Kind::Deployment, value)).expect_err("refused");
+    let errors = normalise(&object(Kind::Deployment, value), &crate::model::custom::Definitions::default()).expect_err("refused");
     assert_eq!(errors.len(), 3);
-    let good = normalise(&object(Kind::Deployment, deployment())).expect("fine");
+    let good = normalise(&object(Kind::Deployment, deployment()), &crate::model::custom::Definitions::default()).expect("fine");
     assert_eq!(good.value().pointer("/spec/replicas"), Some(&json!(1)));
 }
 

@@ -3,22 +3,29 @@
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
-use super::{Outcome, Refused, invalid, is_controller, job, service, status};
-use crate::model::{Kind, Object, Typed, defaults, fields, validate};
+use super::{Outcome, Refused, custom, definition, invalid, is_controller, job, service, status};
+use crate::model::{Object, Timestamp, Typed, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 
-pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str) -> Result<Outcome, Refused> {
+pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
     let old = current.typed();
     if object == current {
         return Ok(Outcome::Unchanged);
     }
     let mut new = object.typed().clone();
     system_fields(new.meta_mut(), old.meta());
+    if let Typed::Custom(it) = &mut new {
+        custom::refresh(it, state.definitions());
+    }
     status::copy(&mut new, old);
     inherit(&mut new, old, state);
     defaults::apply(&mut new);
-    if let Typed::Job(job) = &mut new {
-        job::generate(job);
+    let mut of_schema = Vec::new();
+    match &mut new {
+        Typed::Job(job) => job::generate(job),
+        Typed::CustomResourceDefinition(it) => definition::settle(it, state, now),
+        Typed::Custom(it) => of_schema = custom::complete(it, state.definitions(), current.custom())?,
+        _ => {}
     }
     if new == *old {
         return Ok(Outcome::Unchanged);
@@ -33,6 +40,10 @@ pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer
         // An earlier version took any word for a level: what was so stays so, or such a namespace could not even go.
         let before = validate::validate(old);
         errors.retain(|error| !before.contains(error));
+    }
+    // What is on its way out may only let go of its finalizers.
+    if !current.is_deleting() {
+        errors.extend(of_schema);
     }
     if errors.is_empty()
         && let Typed::Service(it) = &mut new
@@ -118,7 +129,8 @@ fn inherit(new: &mut Typed, old: &Typed, state: &Snapshot) {
 /// A namespace lets go of its finalizers only when it is on its way out and nothing is left in it.
 fn finalizers(new: &mut Namespace, old: &Namespace, state: &Snapshot) {
     let name = old.metadata.name.as_deref().unwrap_or_default();
-    let is_empty = || Kind::all().iter().filter(|row| row.namespaced).all(|row| state.list_in(row.kind, name).next().is_none());
+    let mut kinds = state.definitions().kinds().filter(|kind| kind.info().namespaced);
+    let mut is_empty = || kinds.all(|kind| state.list_in(kind, name).next().is_none());
     if old.metadata.deletion_timestamp.is_none() || !is_empty() {
         new.spec.clone_from(&old.spec);
     }
@@ -145,6 +157,8 @@ fn same_spec(new: &Typed, old: &Typed) -> bool {
         (Typed::Deployment(new), Typed::Deployment(old)) => new.spec == old.spec,
         (Typed::Job(new), Typed::Job(old)) => new.spec == old.spec,
         (Typed::Source(new), Typed::Source(old)) => new.spec == old.spec,
+        (Typed::CustomResourceDefinition(new), Typed::CustomResourceDefinition(old)) => new.spec == old.spec,
+        (Typed::Custom(new), Typed::Custom(old)) => custom::same_spec(new, old),
         (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) => {
             new.address_type == old.address_type && new.endpoints == old.endpoints && new.ports == old.ports
         }

@@ -41,13 +41,14 @@ impl Previews for LivePreviews {
     async fn preview(&self, source: Option<String>, files: Option<BTreeMap<String, Vec<u8>>>) -> Result<serde_json::Value, String> {
         let name = source.ok_or("say which source the preview is for")?;
         let stored = self.store.snapshot().get(&Key::cluster(Kind::Source, &name)).and_then(|object| object.get::<Source>().cloned());
+        let served = self.store.snapshot().shared_definitions();
         let look = match (files, &stored) {
             (Some(files), stored) => {
                 let spec = stored.as_ref().map(|source| source.spec.clone()).unwrap_or_default();
-                Look::of(tree_of(files), &spec, &mut Memory::default())
+                Look::of(tree_of(files), &spec, &served, &mut Memory::default())
             }
             (None, Some(source)) => match self.places.open(&name, &source.spec)?.fetch().await {
-                Fetched::Tree(tree) => Look::of(tree, &source.spec, &mut Memory::default()),
+                Fetched::Tree(tree) => Look::of(tree, &source.spec, &served, &mut Memory::default()),
                 Fetched::Unreachable(why) => Look::unreachable(why),
             },
             (None, None) => return Err(format!("there is no source {name:?}: `podbay source list`")),
@@ -87,7 +88,7 @@ impl Local for Host {
         };
         let stored = state.get(&Key::cluster(Kind::Source, name)).and_then(|object| object.get::<Source>().cloned());
         let source = stored.unwrap_or_else(|| Source::new(name, SourceSpec::default()));
-        let look = Look::of(tree, &source.spec, &mut Memory::default());
+        let look = Look::of(tree, &source.spec, state.definitions(), &mut Memory::default());
         let unknown = if let Look::Read(revision) = &look { saved::assume_values(&mut state, &revision.rendered) } else { Vec::new() };
         let mut preview = preview(&state, &source, &look, &default_controllers(), SystemClock.now());
         preview.unknown = unknown.iter().map(|line| printable(line)).collect();

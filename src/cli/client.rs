@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::args::ClientArgs;
 use crate::config::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR};
 use crate::model::Kind;
+use crate::model::custom::{CustomKind, Names};
 
 /// The kubeconfig the daemon leaves in its data directory, and links in the default run directory.
 pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
@@ -118,7 +119,7 @@ pub fn target(words: &[String]) -> anyhow::Result<(Kind, Option<String>)> {
         [kind, name] => (kind.as_str(), Some(name.clone())),
         _ => bail!("say KIND, KIND NAME or KIND/NAME"),
     };
-    let kind = Kind::of_word(kind).ok_or_else(|| anyhow!("podbay does not serve {kind:?}; it serves {}", served()))?;
+    let kind = kind_of_word(kind).ok_or_else(|| anyhow!("podbay does not serve {kind:?}; it serves {}", served()))?;
     Ok((kind, name))
 }
 
@@ -127,6 +128,65 @@ pub fn named_target(words: &[String]) -> anyhow::Result<(Kind, String)> {
     match target(words)? {
         (kind, Some(name)) => Ok((kind, name)),
         (kind, None) => bail!("which {kind}? say {} NAME", kind.info().singular),
+    }
+}
+
+/// A kind by what people call it: of the table, or of the custom ones that were asked for.
+fn kind_of_word(word: &str) -> Option<Kind> {
+    let custom = || {
+        let word = word.to_lowercase();
+        let (name, group) = word.split_once('.').map_or((word.as_str(), None), |(name, group)| (name, Some(group)));
+        CustomKind::of_word(name, group).map(Kind::Custom)
+    };
+    Kind::of_word(word).or_else(custom)
+}
+
+/// Reads words that name kinds; those that no kind of the table has are asked for at the server.
+///
+/// # Errors
+/// What `read` says, with the custom kinds known where there is a server.
+pub async fn with_custom_kinds<T>(args: &ClientArgs, read: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let first = read();
+    if first.is_ok() {
+        return first;
+    }
+    let Ok(client) = connect(args).await else { return first };
+    learn(&client).await?;
+    read()
+}
+
+/// Asks the server for its custom kinds.
+async fn learn(client: &Client) -> anyhow::Result<()> {
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let request = http::Request::builder().uri("/apis").header("accept", accept).body(Vec::new())?;
+    let answer: Value = within(client.request(request)).await?;
+    for group in answer["items"].as_array().into_iter().flatten() {
+        let name = group["metadata"]["name"].as_str().unwrap_or_default();
+        // The first version is the one the server prefers.
+        for resource in group["versions"][0]["resources"].as_array().into_iter().flatten() {
+            let version = group["versions"][0]["version"].as_str().unwrap_or_default();
+            let names = names_of(name, version, resource);
+            if Kind::of_resource(name, version, &names.plural).is_none() {
+                CustomKind::intern(&names);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn names_of(group: &str, version: &str, resource: &Value) -> Names {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let words = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    Names {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: text(&resource["responseKind"]["kind"]),
+        plural: text(&resource["resource"]),
+        singular: text(&resource["singularResource"]),
+        short: words(&resource["shortNames"]),
+        categories: words(&resource["categories"]),
+        namespaced: resource["scope"] == "Namespaced",
+        has_status: true,
     }
 }
 

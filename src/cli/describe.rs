@@ -10,7 +10,7 @@ use super::{get, output};
 use crate::model::Kind;
 
 pub async fn run(args: &NamedArgs) -> Outcome {
-    let (kind, name) = named_target(&args.what)?;
+    let (kind, name) = client::with_custom_kinds(&args.client, || named_target(&args.what)).await?;
     let client = connect(&args.client).await?;
     let object = get::object(&client, kind, args.namespace.as_deref(), &name).await?;
     let events = events_of(&client, &object).await?;

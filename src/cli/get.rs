@@ -15,7 +15,7 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 const ALL: [Kind; 5] = [Kind::Pod, Kind::Service, Kind::Deployment, Kind::ReplicaSet, Kind::Job];
 
 pub async fn run(args: &GetArgs) -> Outcome {
-    let wanted = wanted(&args.what)?;
+    let wanted = client::with_custom_kinds(&args.client, || wanted(&args.what)).await?;
     let named = wanted.iter().any(|(_, names)| !names.is_empty());
     if named && args.all_namespaces {
         bail!("a name and --all-namespaces do not go together");

@@ -7,7 +7,7 @@
 //! - `endpoints`: Services to EndpointSlices
 //! - `cluster_role`: roles that gather others
 //! - `furnish`: what every namespace has
-//! - `garbage`, `namespace`, `pod_gc`: what has lost its owner, its namespace, its node
+//! - `garbage`, `namespace`, `definition`, `pod_gc`: what has lost its owner, its namespace, its kind, its node
 //! - `node_health`, `node_range`: nodes
 //! - `event_bounds`: what is said is not kept for ever
 //! - `claim`, `naming`, `refusal` (pure): ownership, names and what admission refuses, shared by the
@@ -15,6 +15,7 @@
 
 pub mod claim;
 pub mod cluster_role;
+pub mod definition;
 pub mod deployment;
 pub mod endpoints;
 pub mod event_bounds;
@@ -69,6 +70,7 @@ pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(furnish::Furnish),
         Arc::new(garbage::Garbage),
         Arc::new(namespace::Namespaces),
+        Arc::new(definition::CustomResourceDefinitions),
         Arc::new(node_health::NodeHealth { settings: node_health::plan::Settings { grace_seconds, eviction_seconds, started_at } }),
         Arc::new(node_range::NodeRanges),
         Arc::new(pod_gc::PodGarbage { finished: finished_pods }),

@@ -37,6 +37,7 @@ macro_rules! kinds {
 
 kinds!(
     Namespace,
+    CustomResourceDefinition,
     Node,
     RuntimeClass,
     ServiceAccount,
@@ -84,6 +85,19 @@ pub const RBAC: &str = "rbac.authorization.k8s.io";
 
 const TABLE: &[KindInfo] = &[
     row(Kind::Namespace, "", "v1", "Namespace", "namespaces", "namespace", &["ns"], false, true, false, &[]),
+    row(
+        Kind::CustomResourceDefinition,
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        "customresourcedefinition",
+        &["crd", "crds"],
+        false,
+        true,
+        true,
+        &["api-extensions"],
+    ),
     row(Kind::Node, "", "v1", "Node", "nodes", "node", &["no"], false, true, false, &[]),
     row(Kind::RuntimeClass, "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass", &[], false, false, false, &[]),
     row(Kind::ServiceAccount, "", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"], true, false, false, &[]),

@@ -27,7 +27,7 @@ pub mod pod;
 pub mod pod_security;
 pub mod quantity;
 pub mod rights;
-mod rule;
+pub mod rule;
 pub mod schema;
 pub mod selector;
 mod source;

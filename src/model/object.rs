@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::custom::Custom;
+use super::custom::{Custom, CustomResourceDefinition};
 use super::{Key, Kind, Source};
 
 /// A Kubernetes type that Podbay stores. Implemented by the one table below.
@@ -98,6 +98,7 @@ macro_rules! kinds {
 
 kinds!(
     Namespace,
+    CustomResourceDefinition,
     Node,
     RuntimeClass,
     ServiceAccount,

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
+use super::custom::Custom;
 use super::{Kind, Object};
 
 type Labels = BTreeMap<String, String>;
@@ -233,11 +234,11 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
-    /// Reads a query string for a kind.
+    /// Reads a query string for a kind; `more`: fields besides those of every object of it.
     ///
     /// # Errors
     /// A term without an operator, or a field this kind cannot be selected by.
-    pub fn parse(kind: Kind, text: &str) -> Result<Self, SelectorError> {
+    pub fn parse(kind: Kind, text: &str, more: &[&str]) -> Result<Self, SelectorError> {
         let mut terms = Vec::new();
         for part in unescaped_split(text, ',').into_iter().map(str::trim).filter(|part| !part.is_empty()) {
             let wrong = || SelectorError::Syntax(part.to_owned());
@@ -252,7 +253,7 @@ impl FieldSelector {
                 return Err(wrong());
             }
             let (field, value) = (field.trim(), unescape(value.trim()).ok_or_else(wrong)?);
-            if !fields(kind).contains(&field) {
+            if !fields(kind).contains(&field) && !more.contains(&field) {
                 return Err(SelectorError::Field { kind, field: field.to_owned() });
             }
             terms.push((field.to_owned(), equal, value));
@@ -341,10 +342,21 @@ pub fn fields(kind: Kind) -> &'static [&'static str] {
         Kind::Secret => &["metadata.name", "metadata.namespace", "type"],
         Kind::Node => &["metadata.name", "spec.unschedulable"],
         Kind::Namespace => &["metadata.name", "status.phase"],
-        Kind::Source => &["metadata.name"],
+        Kind::Source | Kind::CustomResourceDefinition => &["metadata.name"],
         Kind::ReplicaSet => &["metadata.name", "metadata.namespace", "status.replicas"],
         Kind::Job => &["metadata.name", "metadata.namespace", "status.successful"],
         _ => &["metadata.name", "metadata.namespace"],
+    }
+}
+
+/// What a custom object has at a path of fields.
+fn custom_field(object: &Custom, field: &str) -> String {
+    let mut path = field.split('.');
+    let first = path.next().and_then(|name| object.content.get(name));
+    match path.fold(first, |value, name| value?.get(name)) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
     }
 }
 
@@ -354,6 +366,9 @@ fn field_value(object: &Object, field: &str) -> String {
         "metadata.name" => return object.key().name.clone(),
         "metadata.namespace" => return object.key().namespace.clone(),
         _ => {}
+    }
+    if let Some(custom) = object.custom() {
+        return custom_field(custom, field);
     }
     if let Some(pod) = object.get::<Pod>() {
         return pod_field(pod, field);
@@ -495,17 +510,17 @@ mod tests {
             (r"status.podIP=\,\=\\", false),
             (r"status.podIP!=\,", true),
         ] {
-            assert_eq!(FieldSelector::parse(Kind::Pod, text).expect(text).matches(&pod), matches, "{text}");
+            assert_eq!(FieldSelector::parse(Kind::Pod, text, &[]).expect(text).matches(&pod), matches, "{text}");
         }
-        assert_eq!(FieldSelector::parse(Kind::Pod, "spec.nodeName=n1").expect("valid").exact("spec.nodeName"), Some("n1"));
-        assert!(matches!(FieldSelector::parse(Kind::ConfigMap, "spec.nodeName=n1"), Err(SelectorError::Field { .. })));
+        assert_eq!(FieldSelector::parse(Kind::Pod, "spec.nodeName=n1", &[]).expect("valid").exact("spec.nodeName"), Some("n1"));
+        assert!(matches!(FieldSelector::parse(Kind::ConfigMap, "spec.nodeName=n1", &[]), Err(SelectorError::Field { .. })));
         for text in ["nonsense", "status.podIP=a=b", r"status.podIP=\x", "status.podIP!==a"] {
-            assert!(matches!(FieldSelector::parse(Kind::Pod, text), Err(SelectorError::Syntax(_))), "{text}");
+            assert!(matches!(FieldSelector::parse(Kind::Pod, text, &[]), Err(SelectorError::Syntax(_))), "{text}");
         }
-        let escaped = FieldSelector::parse(Kind::Pod, r"status.podIP=\,\=\\").expect("valid");
+        let escaped = FieldSelector::parse(Kind::Pod, r"status.podIP=\,\=\\", &[]).expect("valid");
         assert_eq!(escaped.exact("status.podIP"), Some(r",=\"));
-        assert_eq!(FieldSelector::parse(Kind::Pod, &escaped.to_string()).expect("its print"), escaped);
+        assert_eq!(FieldSelector::parse(Kind::Pod, &escaped.to_string(), &[]).expect("its print"), escaped);
         let node = Object::from_value(Kind::Node, json!({"metadata": {"name": "n"}, "spec": {"unschedulable": true}})).expect("a node");
-        assert!(FieldSelector::parse(Kind::Node, "spec.unschedulable=true").expect("valid").matches(&node));
+        assert!(FieldSelector::parse(Kind::Node, "spec.unschedulable=true", &[]).expect("valid").matches(&node));
     }
 }

@@ -34,6 +34,7 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::Lease => "Name, Holder, Age",
         Kind::Event => "Last Seen, Type, Reason, Object, Subobject*, Source*, Message, First Seen*, Count*, Name*",
         Kind::Source => "Name, Accepted, State, Age, From*, Fetched*, Objects*, Last Plan*",
+        Kind::CustomResourceDefinition => "Name, Created At",
         Kind::Custom(_) => "Name, Age",
     }
 }
@@ -77,6 +78,10 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         }
         Typed::Event(it) => event(it, name, now),
         Typed::Source(it) => source(it, name, age),
+        Typed::CustomResourceDefinition(it) => {
+            let created = it.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
+            vec![name, created.unwrap_or_default().into()]
+        }
         Typed::Custom(_) => vec![name, age],
     }
 }

@@ -166,7 +166,7 @@ async fn delete_with(state: &ServerState, call: &Call, options: &DeleteOptions, 
     let mut committed = state.store.commit(transaction).await?;
     let left = committed.results.pop().flatten().or_else(|| answers_with_object(current.kind()).then(|| current.clone()));
     let body = match left {
-        Some(object) => Renderer::new(call.form, &call.query, state.clock.now()).one(&object),
+        Some(object) => Renderer::of(state, call).one(&object),
         None => success(call, &json!(current.uid())).into(),
     };
     let warning = dependents(current.kind(), options).1.map(str::to_owned);
@@ -207,7 +207,7 @@ fn writes(snapshot: &Snapshot, current: &Object, options: &DeleteOptions) -> Res
 /// Deletes what a selection finds, as one transaction.
 pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let options = DeleteOptions::read(call, bytes)?;
-    let selection = Selection::parse(call.target.kind, &call.query)?;
+    let selection = Selection::parse(state.store.snapshot().definitions(), call.target.kind, &call.query)?;
     for attempt in 0.. {
         let snapshot = state.store.snapshot();
         let found = candidates(&snapshot, call.target.kind, &call.target.namespace, &selection);
@@ -222,7 +222,7 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
             Err(error) => return Err(error.into()),
             Ok(committed) => {
                 let meta = ListMeta { revision: committed.revision, ..ListMeta::default() };
-                let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+                let renderer = Renderer::of(state, call);
                 return Ok(json_response(StatusCode::OK, renderer.list(call.target.kind, &meta, &objects)));
             }
         }

@@ -1,4 +1,4 @@
-//! What is served: groups, resources and verbs, from the kind registry.
+//! What is served: groups, resources and verbs, from the kind registry and the custom kinds.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::render::json_response;
 use super::request::Form;
 use super::{ServerState, usage};
+use crate::model::custom::{Definitions, age};
 use crate::model::{Kind, KindInfo};
 
 /// The Kubernetes whose API this is.
@@ -47,7 +48,7 @@ const fn sub(
     Sub { name, kind, group_version, verbs }
 }
 
-fn subresources(info: &KindInfo) -> Vec<Sub> {
+fn subresources(info: &KindInfo, served: &Definitions) -> Vec<Sub> {
     let mut subs = Vec::new();
     if info.has_status {
         subs.push(sub("status", info.name, None, &["get", "patch", "update"]));
@@ -68,25 +69,39 @@ fn subresources(info: &KindInfo) -> Vec<Sub> {
         }
         Kind::CertificateSigningRequest => subs.push(sub("approval", info.name, None, &["get", "patch", "update"])),
         Kind::ServiceAccount => subs.push(sub("token", "TokenRequest", Some(("authentication.k8s.io", "v1")), &["create"])),
+        Kind::Custom(_) if served.version(info.kind).is_some_and(|version| version.scale.is_some()) => {
+            subs.push(sub("scale", "Scale", Some(("autoscaling", "v1")), &["get", "patch", "update"]));
+        }
         Kind::Namespace => subs.push(sub("finalize", "Namespace", None, &["update"])),
         _ => {}
     }
     subs
 }
 
-/// Each group with its one version, the core group first.
-pub(super) fn group_versions() -> Vec<(&'static str, &'static str)> {
-    let mut all: Vec<(&str, &str)> = Vec::new();
-    for info in Kind::all() {
-        if !all.contains(&(info.group, info.version)) {
-            all.push((info.group, info.version));
+/// A group and its versions, the one that clients prefer first.
+pub(super) type Group = (&'static str, Vec<&'static str>);
+
+/// The group of what is measured and not stored.
+fn measures() -> Group {
+    (usage::GROUP_VERSION.0, vec![usage::GROUP_VERSION.1])
+}
+
+/// Every group, the core group first.
+pub(super) fn all_groups(served: &Definitions) -> Vec<Group> {
+    let mut all: Vec<Group> = Vec::new();
+    for info in served.rows() {
+        match all.iter_mut().find(|(group, _)| *group == info.group) {
+            Some((_, versions)) if versions.contains(&info.version) => {}
+            Some((_, versions)) => versions.push(info.version),
+            None => all.push((info.group, vec![info.version])),
         }
     }
+    all.iter_mut().for_each(|(_, versions)| versions.sort_by(|a, b| age(b).cmp(&age(a))));
     all
 }
 
-fn kinds_of(group: &str, version: &str) -> Vec<&'static KindInfo> {
-    Kind::all().iter().filter(|info| info.group == group && info.version == version).collect()
+fn kinds_of(served: &Definitions, group: &str, version: &str) -> Vec<&'static KindInfo> {
+    served.rows().filter(|info| info.group == group && info.version == version).collect()
 }
 
 fn form(headers: &HeaderMap) -> Form {
@@ -94,35 +109,43 @@ fn form(headers: &HeaderMap) -> Form {
 }
 
 /// `GET /api`
-pub async fn core(State(_): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
+pub async fn core(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
     if form(&headers) == Form::Discovery {
-        return aggregated(&group_versions().into_iter().filter(|(group, _)| group.is_empty()).collect::<Vec<_>>());
+        let snapshot = state.store.snapshot();
+        let core = all_groups(snapshot.definitions()).into_iter().filter(|(group, _)| group.is_empty());
+        return aggregated(snapshot.definitions(), &core.collect::<Vec<_>>());
     }
     let versions = json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []});
     json_response(StatusCode::OK, versions.to_string())
 }
 
 /// `GET /apis`
-pub async fn groups(State(_): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
-    let stored = group_versions().into_iter().filter(|(group, _)| !group.is_empty());
-    let named: Vec<(&str, &str)> = stored.chain([usage::GROUP_VERSION]).collect();
+pub async fn groups(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
+    let snapshot = state.store.snapshot();
+    let named: Vec<Group> = all_groups(snapshot.definitions()).into_iter().filter(|(group, _)| !group.is_empty()).collect();
+    let named: Vec<Group> = named.into_iter().chain([measures()]).collect();
     if form(&headers) == Form::Discovery {
-        return aggregated(&named);
+        return aggregated(snapshot.definitions(), &named);
     }
-    let groups: Vec<Value> = named.iter().map(|(group, version)| group_value(group, version)).collect();
+    let groups: Vec<Value> = named.iter().map(group_value).collect();
     json_response(StatusCode::OK, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}).to_string())
 }
 
-fn group_value(group: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    json!({"name": group, "versions": [version], "preferredVersion": version})
+fn group_value((group, versions): &Group) -> Value {
+    let versions: Vec<Value> =
+        versions.iter().map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
+    json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
 }
 
 /// `GET /apis/{group}`
-pub async fn group(Path(group): Path<String>) -> Response {
-    match group_versions().into_iter().chain([usage::GROUP_VERSION]).find(|(name, _)| !name.is_empty() && *name == group) {
-        Some((group, version)) => {
-            let mut value = group_value(group, version);
+pub async fn group(State(state): State<Arc<ServerState>>, Path(group): Path<String>) -> Response {
+    let found = all_groups(state.store.snapshot().definitions())
+        .into_iter()
+        .chain([measures()])
+        .find(|(name, _)| !name.is_empty() && *name == group);
+    match found {
+        Some(found) => {
+            let mut value = group_value(&found);
             value["kind"] = json!("APIGroup");
             value["apiVersion"] = json!("v1");
             json_response(StatusCode::OK, value.to_string())
@@ -132,17 +155,17 @@ pub async fn group(Path(group): Path<String>) -> Response {
 }
 
 /// `GET /api/v1`
-pub async fn core_resources(Path(version): Path<String>) -> Response {
-    resources("", &version)
+pub async fn core_resources(State(state): State<Arc<ServerState>>, Path(version): Path<String>) -> Response {
+    resources(state.store.snapshot().definitions(), "", &version)
 }
 
 /// `GET /apis/{group}/{version}`
-pub async fn group_resources(Path((group, version)): Path<(String, String)>) -> Response {
-    resources(&group, &version)
+pub async fn group_resources(State(state): State<Arc<ServerState>>, Path((group, version)): Path<(String, String)>) -> Response {
+    resources(state.store.snapshot().definitions(), &group, &version)
 }
 
-fn resources(group: &str, version: &str) -> Response {
-    let kinds = kinds_of(group, version);
+fn resources(served: &Definitions, group: &str, version: &str) -> Response {
+    let kinds = kinds_of(served, group, version);
     if (group, version) == usage::GROUP_VERSION {
         return measured();
     }
@@ -161,7 +184,7 @@ fn resources(group: &str, version: &str) -> Response {
             resource["categories"] = json!(info.categories);
         }
         list.push(resource);
-        for sub in subresources(info) {
+        for sub in subresources(info, served) {
             let name = format!("{}/{}", info.plural, sub.name);
             let mut resource =
                 json!({"name": name, "singularName": "", "namespaced": info.namespaced, "kind": sub.kind, "verbs": sub.verbs});
@@ -205,8 +228,8 @@ fn aggregated_measures() -> Vec<Value> {
 }
 
 /// Every group in one answer, as clients since 1.27 ask for it.
-fn aggregated(groups: &[(&str, &str)]) -> Response {
-    let items: Vec<Value> = groups.iter().map(|(group, version)| aggregated_group(group, version)).collect();
+fn aggregated(served: &Definitions, groups: &[Group]) -> Response {
+    let items: Vec<Value> = groups.iter().map(|group| aggregated_group(served, group)).collect();
     let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
     let mut response = json_response(StatusCode::OK, list.to_string());
     let content = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
@@ -214,11 +237,16 @@ fn aggregated(groups: &[(&str, &str)]) -> Response {
     response
 }
 
-fn aggregated_group(group: &str, version: &str) -> Value {
-    let mut resources: Vec<Value> = kinds_of(group, version)
+fn aggregated_group(served: &Definitions, (group, versions): &Group) -> Value {
+    let versions: Vec<Value> = versions.iter().map(|version| aggregated_version(served, group, version)).collect();
+    json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+}
+
+fn aggregated_version(served: &Definitions, group: &str, version: &str) -> Value {
+    let mut resources: Vec<Value> = kinds_of(served, group, version)
         .into_iter()
         .map(|info| {
-            let subs: Vec<Value> = subresources(info)
+            let subs: Vec<Value> = subresources(info, served)
                 .into_iter()
                 .map(|sub| {
                     let (group, version) = sub.group_version.unwrap_or((info.group, info.version));
@@ -239,8 +267,5 @@ fn aggregated_group(group: &str, version: &str) -> Value {
     if (group, version) == usage::GROUP_VERSION {
         resources = aggregated_measures();
     }
-    json!({
-        "metadata": {"name": group, "creationTimestamp": null},
-        "versions": [{"version": version, "freshness": "Current", "resources": resources}],
-    })
+    json!({"version": version, "freshness": "Current", "resources": resources})
 }

@@ -152,7 +152,10 @@ fn width(verb: Verb, limit: Option<usize>, stored: usize) -> u32 {
 
 /// `None`: it takes none. A session or a log waits for its node for as long as it likes.
 fn width_of(request: &Request<Body>, state: &ServerState) -> Option<u32> {
-    let (Some(target), Ok(query)) = (Target::parse(request.uri().path()), Query::parse(request.uri())) else { return Some(1) };
+    let snapshot = state.store.snapshot();
+    let (Some(target), Ok(query)) = (Target::parse(request.uri().path(), snapshot.definitions()), Query::parse(request.uri())) else {
+        return Some(1);
+    };
     if Stream::of(&target).is_some() {
         return None;
     }
@@ -160,7 +163,7 @@ fn width_of(request: &Request<Body>, state: &ServerState) -> Option<u32> {
         Some(verb @ (Verb::List | Verb::DeleteCollection)) => {
             let limit = query.get("limit").and_then(|text| text.parse().ok());
             // No more are counted than make a difference.
-            let stored = state.store.snapshot().list(target.kind).take(OBJECTS_A_SEAT * WIDEST as usize).count();
+            let stored = snapshot.list(target.kind).take(OBJECTS_A_SEAT * WIDEST as usize).count();
             Some(width(verb, limit, stored))
         }
         _ => Some(1),

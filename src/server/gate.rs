@@ -71,8 +71,9 @@ fn may_pass(state: &ServerState, identity: &Identity, request: &Request<Body>) -
     if OPEN.contains(&path) || path == RENEW {
         return Ok(());
     }
-    match spot::act(request.method(), request.uri()) {
-        Some(act) => rbac::authorise(identity, &act, &state.store.snapshot()).map_err(Fault::forbidden),
+    let snapshot = state.store.snapshot();
+    match spot::act(request.method(), request.uri(), snapshot.definitions()) {
+        Some(act) => rbac::authorise(identity, &act, &snapshot).map_err(Fault::forbidden),
         None => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - `request`, `options`, `select`, `body`, `protobuf` (what is asked), `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
-//! - `render`, `columns`, `pod_columns`, `age`, `fault`: how objects and errors look on the wire
+//! - `render`, `columns`, `pod_columns`, `custom`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
 //! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
@@ -27,6 +27,7 @@ mod body;
 pub mod bootstrap;
 mod certificates;
 pub mod columns;
+mod custom;
 mod delete;
 mod discovery;
 mod extras;
@@ -186,17 +187,24 @@ pub fn router(state: Arc<ServerState>) -> Router {
 
 /// The one handler of every kind.
 async fn objects(State(state): State<Arc<ServerState>>, request: Request<axum::body::Body>) -> Response {
-    match dispatch(&state, request).await {
-        Ok(response) => response,
-        Err(fault) => fault.into_response(),
-    }
+    let warning = deprecation(&state, request.uri().path());
+    let response = dispatch(&state, request).await.unwrap_or_else(Fault::into_response);
+    write::warned(response, warning.as_slice())
+}
+
+/// What is told to whoever uses a version that will go.
+fn deprecation(state: &ServerState, path: &str) -> Option<String> {
+    let snapshot = state.store.snapshot();
+    let target = Target::parse(path, snapshot.definitions()).filter(|target| target.kind.place().is_none())?;
+    snapshot.definitions().version(target.kind)?.warning.clone()
 }
 
 async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Result<Response, Fault> {
-    let target = Target::parse(request.uri().path()).ok_or_else(Fault::no_such_path)?;
+    let snapshot = state.store.snapshot();
+    let target = Target::parse(request.uri().path(), snapshot.definitions()).ok_or_else(Fault::no_such_path)?;
     let identity = request.extensions().get::<Identity>().cloned().ok_or_else(|| Fault::unauthorized("Unauthorized"))?;
     let call = Call::read(identity, target, request.method(), request.uri(), request.headers())?;
-    let selection = select::Selection::parse(call.target.kind, &call.query)?;
+    let selection = select::Selection::parse(snapshot.definitions(), call.target.kind, &call.query)?;
     let attempt = authorise::Attempt {
         selected_node: selection.field("spec.nodeName"),
         selected_name: selection.field("metadata.name"),

@@ -2,17 +2,19 @@
 //! validates fields itself. Made anew for each request: clients keep it by its hash.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Body;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::discovery::group_versions;
+use super::discovery::all_groups;
 use super::fault::Fault;
 use super::render::json_response;
+use super::{ServerState, custom};
+use crate::model::custom::{Definitions, Version};
 use crate::model::schema::document;
 use crate::model::{Kind, KindInfo};
 
@@ -23,13 +25,24 @@ fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
+/// Changes with every release, and with the custom kinds of the group.
+fn hash_of(served: &Definitions, group: &str) -> String {
+    let custom = served.iter().filter(|definition| definition.storage().kind.info().group == group);
+    custom.fold(HASH.to_owned(), |hash, definition| format!("{hash}-{}", definition.hash))
+}
+
+fn group_versions(served: &Definitions) -> impl Iterator<Item = (&'static str, &'static str)> {
+    all_groups(served).into_iter().flat_map(|(group, versions)| versions.into_iter().map(move |version| (group, version)))
+}
+
 /// `GET /openapi/v3`
-pub async fn index() -> Response {
-    let paths: BTreeMap<String, Value> = group_versions()
-        .into_iter()
-        .map(|(group, version)| path_of(group, version))
-        .map(|path| {
-            let url = format!("/openapi/v3/{path}?hash={}", *HASH);
+pub async fn index(State(state): State<Arc<ServerState>>) -> Response {
+    let snapshot = state.store.snapshot();
+    let served = snapshot.definitions();
+    let paths: BTreeMap<String, Value> = group_versions(served)
+        .map(|(group, version)| {
+            let path = path_of(group, version);
+            let url = format!("/openapi/v3/{path}?hash={}", hash_of(served, group));
             (path, json!({"serverRelativeURL": url}))
         })
         .collect();
@@ -37,15 +50,18 @@ pub async fn index() -> Response {
 }
 
 /// `GET /openapi/v3/apis/{group}/{version}`
-pub async fn document(Path(path): Path<String>, headers: HeaderMap) -> Response {
-    let found = group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
+pub async fn document(State(state): State<Arc<ServerState>>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+    let snapshot = state.store.snapshot();
+    let served = snapshot.definitions();
+    let found = group_versions(served).find(|(group, version)| path_of(group, version) == path);
     let Some((group, version)) = found else { return Fault::no_such_path().into_response() };
-    let mut response = match has_it(&headers) {
+    let hash = hash_of(served, group);
+    let mut response = match has_it(&headers, &hash) {
         true => status_only(StatusCode::NOT_MODIFIED),
-        false => json_response(StatusCode::OK, describe(group, version).to_string()),
+        false => json_response(StatusCode::OK, describe(served, group, version).to_string()),
     };
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    tagged(response)
+    tagged(response, &hash)
 }
 
 /// `GET /openapi/v2`: clients older than 1.27 validate by it, newer ones what v3 does not know;
@@ -60,11 +76,11 @@ pub async fn v2(headers: HeaderMap) -> Response {
     if !accept.contains("json") && !accept.contains("*/*") {
         return Fault::not_acceptable(accept).into_response();
     }
-    if has_it(&headers) {
-        return tagged(status_only(StatusCode::NOT_MODIFIED));
+    if has_it(&headers, &HASH) {
+        return tagged(status_only(StatusCode::NOT_MODIFIED), &HASH);
     }
     let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": definitions()});
-    tagged(json_response(StatusCode::OK, document.to_string().replace(document::REFERENCE, "#/definitions/")))
+    tagged(json_response(StatusCode::OK, document.to_string().replace(document::REFERENCE, "#/definitions/")), &HASH)
 }
 
 /// The schemas of all kinds.
@@ -82,13 +98,13 @@ fn definitions() -> Map<String, Value> {
 }
 
 /// Whether the client keeps what would be sent (RFC 9110, 13.1.2).
-fn has_it(headers: &HeaderMap) -> bool {
+fn has_it(headers: &HeaderMap, hash: &str) -> bool {
     let kept = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kept.split(',').any(|tag| tag.trim().trim_start_matches("W/").trim_matches('"') == *HASH)
+    kept.split(',').any(|tag| tag.trim().trim_start_matches("W/").trim_matches('"') == hash)
 }
 
-fn tagged(mut response: Response) -> Response {
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", *HASH)) {
+fn tagged(mut response: Response, hash: &str) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{hash}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response
@@ -120,12 +136,23 @@ fn info() -> Value {
     json!({"title": "Podbay", "version": env!("CARGO_PKG_VERSION")})
 }
 
-fn describe(group: &str, version: &str) -> Value {
+fn describe(definitions: &Definitions, group: &str, version: &str) -> Value {
     let document = document::read();
     let served: Vec<_> = Kind::all().iter().filter(|info| info.group == group && info.version == version).collect();
     let names: Vec<String> = served.iter().filter_map(|info| document.kinds.get(info.name).cloned()).collect();
-    let mut schemas = document.take(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let custom = definitions.iter().flat_map(|definition| &definition.versions);
+    let custom: Vec<&Version> =
+        custom.filter(|it| it.served && (it.kind.info().group, it.kind.info().version) == (group, version)).collect();
+    let metadata = (!custom.is_empty()).then_some(custom::METADATA);
+    let mut schemas = document.take(&names.iter().map(String::as_str).chain(metadata).collect::<Vec<_>>());
     let mut paths = Map::new();
+    for version in custom {
+        let name = custom::definition_name(version.kind);
+        let mut schema = custom::open_api(version);
+        schema["x-kubernetes-group-version-kind"] = json!([gvk(version.kind.info())]);
+        add_paths(&mut paths, version.kind.info(), &name);
+        schemas.insert(name, schema);
+    }
     for (info, name) in served.into_iter().zip(&names) {
         add_paths(&mut paths, info, name);
         if let Some(schema) = schemas.get_mut(name) {

@@ -9,6 +9,7 @@ use super::fault::Fault;
 use super::request::{APPLY, Call};
 use super::write::{self, Besides, answer, commit, fill_identity, finish, is_heartbeat, write_of};
 use super::{ServerState, body, operations, scale};
+use crate::model::custom::Definitions;
 use crate::model::ownership::{self, Applier, ManagedFields};
 use crate::model::{Object, schema};
 use crate::store::{CommitError, Conflict, Precondition, Write};
@@ -18,6 +19,8 @@ pub(super) const TRIES: usize = 10;
 
 const TAKEN: &str =
     "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+const TAKEN_OF_CUSTOM: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 /// A patch, read but not carried out.
 enum Patch {
@@ -32,6 +35,10 @@ impl Patch {
         match call.content_type.as_str() {
             "application/json-patch+json" => operations::read(bytes).map(Self::Json),
             "application/merge-patch+json" => body::json(bytes).map(Self::Merge),
+            // No type says how a custom kind's lists merge.
+            other @ "application/strategic-merge-patch+json" if call.target.kind.place().is_none() => {
+                Err(Fault::unsupported_media_type(other, TAKEN_OF_CUSTOM))
+            }
             "application/strategic-merge-patch+json" => body::json(bytes).map(Self::Strategic),
             APPLY => body::yaml(bytes).map(Self::Apply),
             other => Err(Fault::unsupported_media_type(other, TAKEN)),
@@ -73,7 +80,7 @@ pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
             }
             (_, _, None) => Err(Fault::not_found(key.kind, &key.name)),
             (_, Some("scale"), Some(current)) => {
-                let value = patch.on(call, &scale::read(&current)?)?;
+                let value = patch.on(call, &scale::read(&current, state.store.snapshot().definitions())?)?;
                 let is_newest = value["metadata"]["resourceVersion"].as_str() == current.meta().resource_version.as_deref();
                 match write::rescale(state, call, &current, &value).await {
                     // It changed meanwhile, and the patch does not say of which version it is.
@@ -96,7 +103,7 @@ pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
 type Tried = Result<Result<Response, CommitError>, Fault>;
 
 async fn on_live(state: &ServerState, call: &Call, current: &Object, patch: &Patch, duplicates: &[String]) -> Tried {
-    let live = current.value();
+    let live = write::in_version(call, current);
     let mut value = patch.on(call, &live)?;
     for pinned in ["resourceVersion", "uid"] {
         let said = &value["metadata"][pinned];
@@ -129,7 +136,7 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
     }
     let mut applied = applied.clone();
     fill_identity(call, &mut applied)?;
-    declared(call, &applied)?;
+    declared(call, state.store.snapshot().definitions(), &applied)?;
     if current.is_none() {
         if applied["metadata"].get("uid").is_some() {
             return Err(Fault::not_found(kind, call.target.name.as_deref().unwrap_or_default()));
@@ -143,14 +150,16 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
         let why = "the object has been modified; please apply your changes to the latest version and try again";
         return Err(Fault::conflict(kind, &current.key().name, why));
     }
-    let live = current.map(Object::value);
+    let live = current.map(|current| write::in_version(call, current));
     let managed = current.map(|object| ManagedFields::of(object.meta())).unwrap_or_default();
+    let served = state.store.snapshot();
     let subresource = call.target.subresource.as_deref().unwrap_or_default();
     let applier = Applier { manager: &call.manager, subresource, force: call.query.flag("force") };
-    let (value, owners) = ownership::apply_as(kind, live.as_ref(), &managed, &applied, &applier).map_err(|conflicts| {
-        let pairs: Vec<(String, String)> = conflicts.into_iter().map(|conflict| (conflict.whose(), conflict.path)).collect();
-        Fault::apply_conflict(&pairs)
-    })?;
+    let (value, owners) =
+        ownership::apply_as(served.definitions().shapes(kind), live.as_ref(), &managed, &applied, &applier).map_err(|conflicts| {
+            let pairs: Vec<(String, String)> = conflicts.into_iter().map(|conflict| (conflict.whose(), conflict.path)).collect();
+            Fault::apply_conflict(&pairs)
+        })?;
     let draft = finish(state, call, current, value, Besides { owners: Some(owners), duplicates: duplicates.to_vec() })?;
     bounded(&draft.object)?;
     let (write, code) = match current {
@@ -164,10 +173,10 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
 }
 
 /// What is applied is owned: a field that no schema has cannot be, whatever `fieldValidation` says.
-fn declared(call: &Call, applied: &Value) -> Result<(), Fault> {
+fn declared(call: &Call, served: &Definitions, applied: &Value) -> Result<(), Fault> {
     let (kind, target) = (call.target.kind, &call.target);
-    let unknown = schema::unknown_fields(kind, applied);
-    let Some(first) = unknown.first() else { return Ok(()) };
+    let findings = served.check(kind, applied);
+    let Some(first) = findings.iter().find(|it| matches!(it.fault, schema::Fault::Unknown { .. })) else { return Ok(()) };
     let (group_version, name) = (kind.api_version(), target.name.as_deref().unwrap_or_default());
     let object = format!("{}/{name}; {group_version}, Kind={kind}", target.namespace);
     Err(Fault::bad_request(format!("failed to create typed patch object ({object}): .{}: field not declared in schema", first.path)))

@@ -53,10 +53,10 @@ pub fn get(state: &ServerState, call: &Call) -> Result<Response, Fault> {
         None | Some("status") => {}
         Some("ephemeralcontainers" | "resize") if object.kind() == Kind::Pod => {}
         Some("approval") if call.target.kind == Kind::CertificateSigningRequest => {}
-        Some("scale") => return Ok(json_response(StatusCode::OK, scale::read(&object)?.to_string())),
+        Some("scale") => return Ok(json_response(StatusCode::OK, scale::read(&object, state.store.snapshot().definitions())?.to_string())),
         Some(_) => return Err(Fault::no_such_path()),
     }
-    let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+    let renderer = Renderer::of(state, call);
     Ok(json_response(StatusCode::OK, renderer.one(&object)))
 }
 
@@ -70,7 +70,7 @@ pub fn find(state: &ServerState, call: &Call) -> Result<Object, Fault> {
 /// A list, whole or page by page.
 pub fn list(state: &ServerState, call: &Call) -> Result<Response, Fault> {
     let kind = call.target.kind;
-    let selection = Selection::parse(kind, &call.query)?;
+    let selection = Selection::parse(state.store.snapshot().definitions(), kind, &call.query)?;
     let options = ListOptions::read(&call.query)?;
     let (snapshot, after) = match &options.at {
         At::Page(token) => resume(state, token)?,
@@ -89,7 +89,7 @@ pub fn list(state: &ServerState, call: &Call) -> Result<Response, Fault> {
         meta.next = objects.last().map(|last| token(Some(snapshot.revision()), last.key()));
         state.pages.keep(&snapshot);
     }
-    let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+    let renderer = Renderer::of(state, call);
     Ok(json_response(StatusCode::OK, renderer.list(kind, &meta, &objects)))
 }
 
@@ -156,9 +156,14 @@ fn resume(state: &ServerState, text: &str) -> Result<(Snapshot, Option<Key>), Fa
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
     let text = |field: &str| value[field].as_str().ok_or_else(wrong);
-    let kind = Kind::of(text("of")?, text("kind")?).ok_or_else(wrong)?;
+    let current = state.store.snapshot();
+    let kind = current
+        .definitions()
+        .kind_of(text("of")?, text("kind")?)
+        .or_else(|| Kind::known(text("of").ok()?, text("kind").ok()?))
+        .ok_or_else(wrong)?;
     let after = Key::new(kind, text("namespace")?, text("name")?);
-    let newest = state.store.snapshot();
+    let newest = current;
     let snapshot = match &value["rv"] {
         Value::Null => newest,
         revision => {

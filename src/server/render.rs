@@ -8,16 +8,20 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::ServerState;
 use super::columns::{cells, columns};
-use super::request::{Form, Query};
+use super::custom::View;
+use super::request::{Call, Form};
 use crate::model::{Kind, Object, Timestamp};
 
 /// How objects are shown.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Renderer {
     form: Form,
     include: Include,
     now: Timestamp,
+    /// Of a custom kind.
+    view: Option<View>,
 }
 
 /// `includeObject`: what a table's rows carry besides their cells.
@@ -50,13 +54,15 @@ impl ListMeta {
 }
 
 impl Renderer {
-    pub fn new(form: Form, query: &Query, now: Timestamp) -> Self {
-        let include = match query.get("includeObject") {
+    /// As a call asks for it.
+    pub fn of(state: &ServerState, call: &Call) -> Self {
+        let view = View::of(call.target.kind, &state.store.snapshot());
+        let include = match call.query.get("includeObject") {
             Some("None") => Include::None,
             Some("Object") => Include::Object,
             _ => Include::Metadata,
         };
-        Self { form, include, now }
+        Self { form: call.form, include, now: state.clock.now(), view }
     }
 
     /// One object.
@@ -69,8 +75,12 @@ impl Renderer {
                 true,
             ),
             Form::Metadata => bare(object).to_string().into(),
-            Form::Object | Form::Discovery => object.json(),
+            Form::Object | Form::Discovery => self.json(object),
         }
+    }
+
+    fn json(&self, object: &Object) -> Bytes {
+        self.view.as_ref().map_or_else(|| object.json(), |view| view.json(object))
     }
 
     /// A list of one kind.
@@ -82,7 +92,8 @@ impl Renderer {
         let (list, version) = if metadata {
             ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
         } else {
-            (format!("{}List", kind.name()), kind.api_version())
+            let list = self.view.as_ref().map(|view| view.list_kind().to_owned());
+            (list.unwrap_or_else(|| format!("{}List", kind.name())), kind.api_version())
         };
         let mut out = Vec::with_capacity(256 + objects.len() * 1024);
         out.extend_from_slice(format!(r#"{{"kind":"{list}","apiVersion":"{version}","metadata":{},"items":["#, meta.value()).as_bytes());
@@ -90,7 +101,7 @@ impl Renderer {
             if index > 0 {
                 out.push(b',');
             }
-            if metadata { out.extend_from_slice(bare(object).to_string().as_bytes()) } else { out.extend_from_slice(&object.json()) }
+            if metadata { out.extend_from_slice(bare(object).to_string().as_bytes()) } else { out.extend_from_slice(&self.json(object)) }
         }
         out.extend_from_slice(b"]}");
         out.into()
@@ -104,7 +115,7 @@ impl Renderer {
                 self.table(object.kind(), &meta, std::slice::from_ref(object), first)
             }
             Form::Metadata => bare(object).to_string().into(),
-            Form::Object | Form::Discovery => object.json(),
+            Form::Object | Form::Discovery => self.json(object),
         };
         line(word, &bytes)
     }
@@ -129,7 +140,11 @@ impl Renderer {
     }
 
     fn table(&self, kind: Kind, meta: &ListMeta, objects: &[Object], headed: bool) -> Bytes {
-        let definitions = if headed { columns(kind).split(", ").map(definition).collect() } else { Value::Null };
+        let definitions = match (&self.view, headed) {
+            (_, false) => Value::Null,
+            (Some(view), true) => view.columns(),
+            (None, true) => columns(kind).split(", ").map(definition).collect(),
+        };
         let mut out = format!(
             r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":{definitions},"rows":["#,
             meta.value()
@@ -139,12 +154,13 @@ impl Renderer {
             if index > 0 {
                 out.push(b',');
             }
-            let cells = Value::from(cells(object, self.now));
+            let cells = self.view.as_ref().map_or_else(|| cells(object, self.now), |view| view.cells(object, self.now));
+            let cells = Value::from(cells);
             out.extend_from_slice(format!(r#"{{"cells":{cells},"object":"#).as_bytes());
             match self.include {
                 Include::None => out.extend_from_slice(b"null"),
                 Include::Metadata => out.extend_from_slice(bare(object).to_string().as_bytes()),
-                Include::Object => out.extend_from_slice(&object.json()),
+                Include::Object => out.extend_from_slice(&self.json(object)),
             }
             out.push(b'}');
         }

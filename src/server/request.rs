@@ -5,6 +5,7 @@ use http::{HeaderMap, Method, Uri, header};
 use super::fault::Fault;
 use super::identity::Identity;
 use super::options::{FieldValidation, WriteOptions};
+use crate::model::custom::Definitions;
 use crate::model::{Key, Kind};
 
 /// The resource a path names.
@@ -19,7 +20,7 @@ pub struct Target {
 
 impl Target {
     /// Reads `/api/v1/…` and `/apis/GROUP/VERSION/…`.
-    pub fn parse(path: &str) -> Option<Self> {
+    pub fn parse(path: &str, served: &Definitions) -> Option<Self> {
         let segments: Vec<String> = path.split('/').filter(|segment| !segment.is_empty()).map(unescape).collect::<Option<_>>()?;
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         let (group, version, rest) = match words.as_slice() {
@@ -40,7 +41,7 @@ impl Target {
             [plural, name, sub] => (plural, Some(*name), Some(*sub)),
             _ => return None,
         };
-        let kind = Kind::of_resource(group, version, plural)?;
+        let kind = served.kind_of_resource(group, version, plural)?;
         let info = kind.info();
         let well_scoped = if info.namespaced { name.is_none() || !namespace.is_empty() } else { namespace.is_empty() };
         well_scoped.then(|| Self::new(kind, namespace, name, subresource))
@@ -271,7 +272,7 @@ mod tests {
         ];
         for (path, wanted) in table {
             let wanted = wanted.map(|(kind, namespace, name, sub)| Target::new(kind, namespace, name, sub));
-            assert_eq!(Target::parse(path), wanted, "{path}");
+            assert_eq!(Target::parse(path, &Definitions::default()), wanted, "{path}");
         }
     }
 

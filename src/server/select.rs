@@ -2,6 +2,7 @@
 
 use super::fault::Fault;
 use super::request::Query;
+use crate::model::custom::Definitions;
 use crate::model::selector::{FieldSelector, Selector};
 use crate::model::{Kind, Object};
 
@@ -17,10 +18,13 @@ impl Selection {
     ///
     /// # Errors
     /// Text that is no selector, or a field that cannot be selected by.
-    pub fn parse(kind: Kind, query: &Query) -> Result<Self, Fault> {
+    pub fn parse(served: &Definitions, kind: Kind, query: &Query) -> Result<Self, Fault> {
         let wrong = |error: crate::model::selector::SelectorError| Fault::bad_request(error.to_string());
+        // `.spec.color` is selected by as `spec.color`.
+        let selectable = served.version(kind).map_or(&[][..], |version| &version.selectable);
+        let more: Vec<&str> = selectable.iter().map(|(path, _)| path.trim_start_matches('.')).collect();
         let labels = query.get("labelSelector").map(Selector::parse).transpose().map_err(wrong)?;
-        let fields = query.get("fieldSelector").map(|text| FieldSelector::parse(kind, text)).transpose().map_err(wrong)?;
+        let fields = query.get("fieldSelector").map(|text| FieldSelector::parse(kind, text, &more)).transpose().map_err(wrong)?;
         Ok(Self { labels: labels.unwrap_or_else(Selector::everything), fields })
     }
 

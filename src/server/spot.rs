@@ -4,13 +4,14 @@
 use http::{Method, Uri};
 
 use super::request::{Query, Target};
+use crate::model::custom::Definitions;
 use crate::model::rights::{Act, On};
 
 /// The right that a request needs, where it is not the object API, which finds out for itself (it knows what a node
 /// may do with which object).
-pub fn act<'a>(method: &'a Method, uri: &'a Uri) -> Option<Act<'a>> {
+pub fn act<'a>(method: &'a Method, uri: &'a Uri, served: &Definitions) -> Option<Act<'a>> {
     let path = uri.path();
-    if Target::parse(path).is_some() {
+    if Target::parse(path, served).is_some() {
         return None;
     }
     Some(resource(method, uri).unwrap_or(Act { verb: word(method), on: On::Path(path) }))
@@ -70,7 +71,7 @@ mod tests {
     fn paths_stand_for_rights() {
         let row = |method: Method, path: &'static str| {
             let uri = Uri::from_static(path);
-            act(&method, &uri).map(|act| match act.on {
+            act(&method, &uri, &Definitions::default()).map(|act| match act.on {
                 On::Path(path) => format!("{} {path}", act.verb),
                 On::Resource { group, resource, subresource, namespace, name } => {
                     format!("{} {group}:{resource}/{subresource} {namespace}/{name}", act.verb)

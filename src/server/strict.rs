@@ -6,15 +6,18 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::model::{Kind, schema};
+use crate::model::Kind;
+use crate::model::custom::Definitions;
+use crate::model::schema::{Fault, Finding};
 
 /// One sentence a field: `unknown field "spec.replica", did you mean "replicas"?`
-pub fn unknown_fields(kind: Kind, value: &Value) -> Vec<String> {
-    let sentence = |field: schema::UnknownField| match field.suggestion {
-        Some(meant) => format!("unknown field \"{}\", did you mean \"{meant}\"?", field.path),
-        None => format!("unknown field \"{}\"", field.path),
+pub fn unknown_fields(served: &Definitions, kind: Kind, value: &Value) -> Vec<String> {
+    let sentence = |finding: Finding| match finding.fault {
+        Fault::Unknown { suggestion: Some(meant), .. } => Some(format!("unknown field \"{}\", did you mean \"{meant}\"?", finding.path)),
+        Fault::Unknown { suggestion: None, .. } => Some(format!("unknown field \"{}\"", finding.path)),
+        Fault::WrongType { .. } => None,
     };
-    schema::unknown_fields(kind, value).into_iter().map(sentence).collect()
+    served.check(kind, value).into_iter().filter_map(sentence).collect()
 }
 
 /// How many are told of; Kubernetes stops counting as well.

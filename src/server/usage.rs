@@ -148,7 +148,7 @@ async fn served(state: &ServerState, path: &str, uri: &Uri) -> Result<Value, Fau
     let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
     let snapshot = state.store.snapshot();
     let of = |kind: Kind, namespace: &str| -> Result<Vec<Object>, Fault> {
-        let selection = Selection::parse(kind, &query)?;
+        let selection = Selection::parse(snapshot.definitions(), kind, &query)?;
         let found = super::read::candidates(&snapshot, kind, namespace, &selection);
         Ok(found.filter(|object| selection.matches(object)).cloned().collect())
     };

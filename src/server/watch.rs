@@ -35,9 +35,9 @@ pub fn watch(state: &ServerState, call: &Call, peer: Option<&Peer>) -> Result<Re
     let filter = Filter {
         kind: call.target.kind,
         namespace: call.target.namespace.clone(),
-        selection: Selection::parse(call.target.kind, &call.query)?,
+        selection: Selection::parse(state.store.snapshot().definitions(), call.target.kind, &call.query)?,
     };
-    let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+    let renderer = Renderer::of(state, call);
     let WatchOptions { revision, initial, bookmarks, timeout } = WatchOptions::read(&call.query)?;
     let timeout = match timeout {
         Some(seconds) => Duration::from_secs(seconds).min(LONGEST),

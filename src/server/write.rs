@@ -17,6 +17,7 @@ use super::render::{Renderer, json_response};
 use super::request::{Call, Verb};
 use super::{ServerState, authorise, body, scale};
 use crate::admit::pod_security;
+use crate::model::custom::{Definitions, prune};
 use crate::model::ownership::{self, ManagedFields};
 use crate::model::{Kind, Object, schema, validate};
 use crate::store::{CommitError, Committed, Conflict, PodPart, Precondition, Transaction, Write};
@@ -121,11 +122,12 @@ pub async fn rescale(state: &ServerState, call: &Call, current: &Object, wanted:
     let scale = scale::wanted(&current.key().name, wanted)?;
     let warnings = strictly(call, "Scale", "v1", scale.warnings)?;
     let precondition = precondition(call, &wanted["metadata"])?;
-    let scaled = scale::write(current, scale.replicas)?;
+    let served = state.store.snapshot();
+    let scaled = scale::write(current, scale.replicas, served.definitions())?;
     let owned = own(state, call, Some(current), scaled, None);
     let committed = commit(state, call, Write::Update(owned, precondition), false).await?;
     let object = committed.results.into_iter().flatten().next().ok_or_else(|| Fault::internal("the scaled object is gone"))?;
-    Ok(warned(json_response(StatusCode::OK, scale::read(&object)?.to_string()), &warnings))
+    Ok(warned(json_response(StatusCode::OK, scale::read(&object, served.definitions())?.to_string()), &warnings))
 }
 
 /// The write for the object or the subresource a call names.
@@ -227,10 +229,14 @@ pub fn duplicates(call: &Call, bytes: &[u8]) -> Vec<String> {
 /// From a value to the object that is stored: strictness, decoding, rights, ownership.
 pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, mut value: Value, besides: Besides) -> Result<Draft, Fault> {
     let kind = call.target.kind;
-    let mut warnings = check_fields(call, &value, besides.duplicates)?;
+    let served = state.store.snapshot();
+    let mut warnings = check_fields(call, served.definitions(), &value, besides.duplicates)?;
+    if let Some(version) = served.definitions().version(kind) {
+        prune::prune(&version.schema, &mut value);
+    }
     let subresource = call.target.subresource.as_deref();
     if let Some(current) = current {
-        keep_other_part(current, &mut value, subresource);
+        keep_other_part(call, current, &mut value, subresource);
         if subresource == Some("approval") && value["status"].is_object() {
             // Who approves does not sign.
             value["status"]["certificate"] = current.value()["status"]["certificate"].clone();
@@ -264,10 +270,19 @@ pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, mut va
     Ok(Draft { object, warnings })
 }
 
+/// A stored object in the version the call speaks.
+pub fn in_version(call: &Call, current: &Object) -> Value {
+    let mut value = current.value();
+    if current.custom().is_some() {
+        value["apiVersion"] = call.target.kind.api_version().into();
+    }
+    value
+}
+
 /// A subresource changes its own part only, any other write everything but the status.
-fn keep_other_part(current: &Object, value: &mut Value, subresource: Option<&str>) {
-    let stored = current.value();
-    if !current.kind().info().has_status {
+fn keep_other_part(call: &Call, current: &Object, value: &mut Value, subresource: Option<&str>) {
+    let stored = in_version(call, current);
+    if !call.target.kind.info().has_status {
         return;
     }
     if subresource == Some("resize") {
@@ -315,12 +330,12 @@ fn keep_all_but_resources(mut stored: Value, value: &mut Value) {
     *value = stored;
 }
 
-fn check_fields(call: &Call, value: &Value, mut found: Vec<String>) -> Result<Vec<String>, Fault> {
+fn check_fields(call: &Call, served: &Definitions, value: &Value, mut found: Vec<String>) -> Result<Vec<String>, Fault> {
     if call.field_validation == FieldValidation::Ignore {
         return Ok(Vec::new());
     }
     let kind = call.target.kind;
-    found.extend(super::strict::unknown_fields(kind, value));
+    found.extend(super::strict::unknown_fields(served, kind, value));
     strictly(call, kind.name(), kind.info().version, found)
 }
 
@@ -357,7 +372,8 @@ fn own(state: &ServerState, call: &Call, current: Option<&Object>, object: Objec
         let base = base.map(ManagedFields::of).unwrap_or_default();
         let before = current.map(Object::value);
         let subresource = call.target.subresource.as_deref().unwrap_or_default();
-        ownership::update(kind, before.as_ref(), &object.value(), &base, &call.manager, subresource)
+        let served = state.store.snapshot();
+        ownership::update(served.definitions().shapes(kind), before.as_ref(), &object.value(), &base, &call.manager, subresource)
     });
     let mut entries = managed.to_entries();
     for entry in entries.iter_mut().flatten() {
@@ -409,7 +425,7 @@ pub async fn commit(state: &ServerState, call: &Call, write: Write, volatile: bo
 
 /// The written object.
 pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Committed, warnings: &[String]) -> Result<Response, Fault> {
-    let renderer = Renderer::new(call.form, &call.query, state.clock.now());
+    let renderer = Renderer::of(state, call);
     let written = committed.results.iter().flatten().next_back();
     let response = match written {
         Some(object) if call.dry_run => json_response(code, renderer.one(&as_stored(state, object))),

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{Kind, Object};
+use crate::model::Object;
 use crate::store::snapshot::Snapshot;
 use crate::sync::render::Rendered;
 
@@ -46,7 +46,8 @@ pub fn read(bytes: &[u8]) -> Result<Snapshot, SavedError> {
     let mut snapshot = Snapshot::default();
     for (index, value) in file.objects.into_iter().enumerate() {
         let text = |field: &str| value[field].as_str().unwrap_or_default();
-        let kind = Kind::of(text("apiVersion"), text("kind"));
+        // Definitions come before what they define, as snapshots list objects.
+        let kind = snapshot.definitions().kind_of(text("apiVersion"), text("kind"));
         let kind =
             kind.ok_or_else(|| SavedError::Object { index, message: format!("{} {} is not served", text("apiVersion"), text("kind")) })?;
         let object = Object::from_value(kind, value).map_err(|error| SavedError::Object { index, message: error.to_string() })?;
@@ -86,7 +87,7 @@ pub fn assume_values(snapshot: &mut Snapshot, wanted: &Rendered) -> Vec<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Key;
+    use crate::model::{Key, Kind};
 
     #[test]
     fn a_file_becomes_a_snapshot_or_says_why_not() {

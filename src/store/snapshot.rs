@@ -8,6 +8,7 @@ use imbl::{OrdMap, OrdSet};
 use super::lookup::{Named, Under};
 use super::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
 use crate::admit::{self, Outcome};
+use crate::model::custom::{CustomResourceDefinition, Definition, Definitions};
 use crate::model::{Key, Kind, Object};
 use k8s_openapi::api::core::v1::{Pod, Service};
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
     labels: Index,
     /// (address or port, key) for each thing a Service has for itself.
     claims: Index,
+    /// The kinds that are served.
+    definitions: Arc<Definitions>,
 }
 
 /// One object's step from one revision to the next.
@@ -90,6 +93,16 @@ impl Snapshot {
 
     pub fn iter(&self) -> impl Iterator<Item = &Object> {
         self.objects.iter().map(|(_, object)| object)
+    }
+
+    /// Every kind that is served at this revision.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// The same, to be kept.
+    pub fn shared_definitions(&self) -> Arc<Definitions> {
+        Arc::clone(&self.definitions)
     }
 
     /// Every object of a kind, by namespace and name.
@@ -226,14 +239,29 @@ impl Snapshot {
 
     fn put(&mut self, before: Option<&Object>, after: Object) {
         let key = Arc::new(after.key().clone());
+        self.define(&key, Some(&after));
         self.reindex(&key, before, Some(&after));
         self.objects.insert(key, after);
     }
 
     fn remove(&mut self, before: &Object) {
         let key = Arc::new(before.key().clone());
+        self.define(&key, None);
         self.reindex(&key, Some(before), None);
         self.objects.remove(before.key());
+    }
+
+    /// Serves what an object defines, and no longer what it does not.
+    fn define(&mut self, key: &Key, after: Option<&Object>) {
+        if key.kind != Kind::CustomResourceDefinition {
+            return;
+        }
+        let definitions = Arc::make_mut(&mut self.definitions);
+        definitions.remove(&key.name);
+        let established = after.and_then(|after| after.get::<CustomResourceDefinition>()).filter(|it| it.is_established());
+        if let Some(definition) = established.and_then(Definition::of) {
+            definitions.put(definition);
+        }
     }
 
     /// Most writes change no indexed field: they cost the indexes nothing.

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::identity::Sum;
 use super::render::{Desired, Rendered};
+use crate::model::custom::{CustomResourceDefinition, Definition};
 use crate::model::{Kind, Object};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Write};
@@ -104,15 +105,23 @@ pub fn removal(state: &Snapshot, source: &str) -> Vec<Write> {
 /// Why it cannot be used.
 pub fn restore(state: &Snapshot, source: &str, digest: &str) -> Result<Rendered, Unusable> {
     let there = pieces(state, source);
-    let (mut desired, mut left_out) = (Vec::new(), BTreeSet::new());
+    let (mut desired, mut left_out, mut records) = (Vec::new(), BTreeSet::new(), Vec::new());
     for run in there.values() {
         let damaged = |why: String| Unusable::Damaged(why);
         let pieces = run.complete().ok_or_else(|| damaged("a part of it is missing".to_owned()))?;
         let content = decode(&pieces).map_err(damaged)?;
         left_out.extend(content.left_out);
-        for record in content.objects {
-            desired.push(Arc::new(Desired::restore(record.applied, record.file, record.line).map_err(damaged)?));
+        records.extend(content.objects);
+    }
+    // Kinds that the set defines itself come first.
+    let (kinds, others): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.applied["kind"] == "CustomResourceDefinition");
+    let mut served = state.definitions().clone();
+    for record in kinds.into_iter().chain(others) {
+        let one = Desired::restore(record.applied, record.file, record.line, &served).map_err(Unusable::Damaged)?;
+        if let Some(definition) = one.object.get::<CustomResourceDefinition>().and_then(Definition::of) {
+            served.put(definition);
         }
+        desired.push(Arc::new(one));
     }
     let rendered = Rendered::new(desired, left_out, Vec::new());
     match rendered.set_digest == digest {

@@ -317,9 +317,10 @@ impl Work {
 
     async fn render(&mut self, source: &Source, tree: Tree) -> Look {
         let (mut memory, spec) = (std::mem::take(&mut self.memory), source.spec.clone());
+        let served = self.context.store.snapshot().shared_definitions();
         // Pure, but of a tree of any size: not on a thread that serves others.
         let rendered = tokio::task::spawn_blocking(move || {
-            let look = Look::of(tree, &spec, &mut memory);
+            let look = Look::of(tree, &spec, &served, &mut memory);
             (look, memory)
         });
         match rendered.await {

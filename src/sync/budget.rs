@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::model::custom::CustomResourceDefinition;
 use crate::model::{DEFAULT_ACCOUNT, Key, Kind, Object, PruneBudget, ROOT_CA};
 use crate::plan::Reason;
 use crate::store::snapshot::Snapshot;
@@ -12,14 +13,15 @@ const OBJECTS: i32 = 5;
 const PERCENT: i32 = 30;
 
 /// Everything that goes with an object: what it owns, and theirs; for a Namespace, all that lives
-/// in it. Without the object itself and without what merely records (Events).
+/// in it; for a CustomResourceDefinition, every object of its kind. Without the object itself and without what merely records (Events).
 pub fn taken(state: &Snapshot, object: &Object) -> BTreeSet<Key> {
     let mut found = BTreeSet::new();
     let mut todo = vec![object.clone()];
     while let Some(next) = todo.pop() {
         let in_namespace = (next.kind() == Kind::Namespace).then(|| living_in(state, &next.key().name)).into_iter().flatten();
+        let of_kind = instances(state, &next);
         let owned = if next.uid().is_empty() { Vec::new() } else { state.owned_by(next.uid()).collect() };
-        for child in in_namespace.chain(owned) {
+        for child in in_namespace.chain(of_kind).chain(owned) {
             if child.kind() != Kind::Event && child.key() != object.key() && found.insert(child.key().clone()) {
                 todo.push(child.clone());
             }
@@ -35,9 +37,16 @@ fn comes_with_namespace(key: &Key) -> bool {
 
 /// What is live in a namespace.
 pub fn living_in<'a>(state: &'a Snapshot, namespace: &'a str) -> Vec<&'a Object> {
-    let kinds = Kind::all().iter().filter(|row| row.namespaced && row.kind != Kind::Event);
-    let all = kinds.flat_map(|row| state.list_in(row.kind, namespace));
+    let kinds = state.definitions().kinds().filter(|kind| kind.info().namespaced && *kind != Kind::Event);
+    let all = kinds.flat_map(|kind| state.list_in(kind, namespace));
     all.filter(|object| !comes_with_namespace(object.key())).collect()
+}
+
+/// Every object of the kind that a CustomResourceDefinition defines.
+pub fn instances<'a>(state: &'a Snapshot, object: &Object) -> Vec<&'a Object> {
+    let Some(definition) = object.get::<CustomResourceDefinition>() else { return Vec::new() };
+    let defined = state.definitions().get_named(&definition.spec.group, &definition.spec.names.plural);
+    defined.into_iter().flat_map(|defined| state.list(defined.storage().kind)).collect()
 }
 
 /// What a deletion comes to.
@@ -74,6 +83,15 @@ pub fn approvals(
             let rest = if alive.len() > 1 { format!(" and {} more", alive.len() - 1) } else { String::new() };
             let message = format!("{} would go with everything in it: {}{rest}", object.key(), one.key());
             reasons.push(Reason::new("NamespaceInUse", message));
+        }
+    }
+    for object in deleted.iter().filter(|object| object.kind() == Kind::CustomResourceDefinition) {
+        let stays: Vec<_> =
+            instances(state, object).into_iter().filter(|one| !deleted.iter().any(|gone| gone.key() == one.key())).collect();
+        if let Some(one) = stays.first() {
+            let rest = if stays.len() > 1 { format!(" and {} more", stays.len() - 1) } else { String::new() };
+            let message = format!("{} would go with every object of its kind: {}{rest}", object.key(), one.key());
+            reasons.push(Reason::new("KindInUse", message));
         }
     }
     if deleted.is_empty() {

@@ -9,6 +9,7 @@ use super::plan::{self, Action, Input, Known, SyncPlan};
 use super::render::{self, Cache, Options, Rendered};
 use super::source::Tree;
 use super::status::{self, Outcome};
+use crate::model::custom::Definitions;
 use crate::model::{Key, Kind, Object, Source, SourceSpec, SourceStatus, Timestamp};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Transaction, Write};
@@ -66,9 +67,9 @@ impl Look {
         Look::Unreachable(why)
     }
 
-    /// Reads a tree.
-    pub fn of(tree: Tree, spec: &SourceSpec, memory: &mut Memory) -> Self {
-        match render::render(&tree, &Options::of(spec), &mut memory.cache) {
+    /// Reads a tree; `served`: the kinds there are besides those that it defines itself.
+    pub fn of(tree: Tree, spec: &SourceSpec, served: &Definitions, memory: &mut Memory) -> Self {
+        match render::render(&tree, &Options::of(spec), served, &mut memory.cache) {
             Ok(rendered) => {
                 Look::Read(Arc::new(Revision { id: tree.revision, subject: tree.subject, path_exists: tree.path_exists, rendered }))
             }

@@ -20,6 +20,7 @@ pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
 use super::walk;
 use super::waves::step;
+use crate::model::custom::CustomResourceDefinition;
 use crate::model::ownership::{ManagedFields, apply};
 use crate::model::{InventoryEntry, Key, Kind, Object, Source, SourceStatus, Timestamp};
 use crate::plan::{Reason, Wait};
@@ -368,7 +369,8 @@ impl<'p> Planner<'p> {
     fn applied(&self, desired: &Desired, live: Option<&Object>, managed: &ManagedFields) -> Result<(Object, bool), String> {
         let kind = desired.object.kind();
         let before = live.map(Object::value);
-        let (value, owners) = apply(kind, before.as_ref(), managed, &desired.applied, &self.manager, true)
+        let shapes = self.probe.definitions().shapes(kind);
+        let (value, owners) = apply(shapes, before.as_ref(), managed, &desired.applied, &self.manager, true)
             .map_err(|conflicts| conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         let changed = before.as_ref() != Some(&value) || owners != *managed;
         let entries = owners.to_entries();
@@ -487,6 +489,7 @@ impl<'p> Planner<'p> {
                     self.plan.skipped.push(format!("{key} stays: its annotation forbids pruning"));
                 }
                 Some(live) => {
+                    self.keep_kind(live);
                     pruned.push((live, entry));
                     continue;
                 }
@@ -497,6 +500,17 @@ impl<'p> Planner<'p> {
         }
         self.approvals(&pruned);
         self.prune(&pruned);
+    }
+
+    /// A kind does not go while objects of it are wanted.
+    fn keep_kind(&mut self, pruned: &Object) {
+        let Some(definition) = pruned.get::<CustomResourceDefinition>() else { return };
+        let defined = self.input.state.definitions().get_named(&definition.spec.group, &definition.spec.names.plural);
+        let Some(kind) = defined.map(|defined| defined.storage().kind) else { return };
+        if let Some(wanted) = self.input.rendered.desired.values().find(|wanted| wanted.object.kind() == kind) {
+            let message = format!("{}: {} needs {}, which the source no longer has", place(wanted), wanted.object.key(), pruned.key());
+            self.plan.blocked.push(Reason::new("KindGoes", message));
+        }
     }
 
     /// Whether somebody must agree first; never again once the set is accepted.

@@ -11,6 +11,7 @@ use super::desired::DesiredSet;
 use super::identity::{self, Digest, Sum};
 use super::source::Tree;
 use crate::admit;
+use crate::model::custom::{CustomResourceDefinition, Definition, Definitions};
 use crate::model::manifest::{self, Manifest, Position, Problem, Skipped, Unsupported};
 use crate::model::ownership::string_data_is_data;
 use crate::model::{ErrorReason, FieldError, Key, Kind, Object, SourceSpec, Typed, validate};
@@ -93,6 +94,8 @@ impl Rendered {
 #[derive(Default)]
 pub struct Cache {
     options: Option<Options>,
+    /// Of the kinds there were.
+    served: String,
     files: BTreeMap<String, (Digest, File)>,
 }
 
@@ -110,9 +113,10 @@ struct File {
 ///
 /// # Errors
 /// Every error of every file, sorted.
-pub fn render(tree: &Tree, options: &Options, cache: &mut Cache) -> Result<Rendered, Vec<Problem>> {
-    if cache.options.as_ref() != Some(options) {
-        *cache = Cache { options: Some(options.clone()), files: BTreeMap::new() };
+pub fn render(tree: &Tree, options: &Options, served: &Definitions, cache: &mut Cache) -> Result<Rendered, Vec<Problem>> {
+    let served = Arc::new(with_own(tree, options, served));
+    if cache.options.as_ref() != Some(options) || cache.served != served.hash() {
+        *cache = Cache { options: Some(options.clone()), served: served.hash(), files: BTreeMap::new() };
     }
     let mut known = std::mem::take(&mut cache.files);
     let (mut bad, mut problems) = (BTreeMap::new(), Vec::new());
@@ -121,7 +125,7 @@ pub fn render(tree: &Tree, options: &Options, cache: &mut Cache) -> Result<Rende
         let digest: Digest = Sha256::digest(content).into();
         let (file, mut found) = match known.remove(path).filter(|(seen, _)| *seen == digest) {
             Some((_, file)) => (file, Vec::new()),
-            None => read_file(path, content, options),
+            None => read_file(path, content, options, &served),
         };
         if file.named.len() > left {
             return Err(vec![too_many(path, file.named[left].2)]);
@@ -145,6 +149,19 @@ pub fn render(tree: &Tree, options: &Options, cache: &mut Cache) -> Result<Rende
     problems.sort();
     problems.dedup();
     Err(problems)
+}
+
+/// The kinds that are served, and those that the tree itself defines in their place.
+fn with_own(tree: &Tree, options: &Options, served: &Definitions) -> Definitions {
+    const WORD: &[u8] = b"CustomResourceDefinition";
+    let base = Arc::new(served.clone());
+    let mut all = served.clone();
+    for (path, content) in tree.files.iter().filter(|(_, content)| content.windows(WORD.len()).any(|part| part == WORD)) {
+        let (file, _) = read_file(path, content, options, &base);
+        let defined = file.desired.iter().filter_map(|desired| desired.object.get::<CustomResourceDefinition>());
+        defined.filter_map(Definition::of).for_each(|definition| all.put(definition));
+    }
+    all
 }
 
 /// The set of a tree's files, which have no problem by themselves.
@@ -187,14 +204,15 @@ fn refuse_twins<'a>(files: impl Iterator<Item = (&'a String, &'a File)>, problem
     }
 }
 
-fn read_file(path: &str, content: &[u8], options: &Options) -> (File, Vec<Problem>) {
+fn read_file(path: &str, content: &[u8], options: &Options, served: &Arc<Definitions>) -> (File, Vec<Problem>) {
     let unsupported = if options.skip_unsupported { Unsupported::Skip } else { Unsupported::Refuse };
-    let found = manifest::read(path, content, &manifest::Options { namespace: options.namespace.clone(), unsupported });
+    let found =
+        manifest::read(path, content, &manifest::Options { namespace: options.namespace.clone(), unsupported, served: Arc::clone(served) });
     let mut file = File { skipped: found.skipped, notes: found.notes, ..File::default() };
     let mut problems = found.problems;
     for manifest in &found.objects {
         file.named.push((manifest.key().clone(), manifest.line, manifest.position("metadata.name")));
-        match desire(manifest) {
+        match desire(manifest, served) {
             Ok(desired) => file.desired.push(Arc::new(desired)),
             Err(mut found) => problems.append(&mut found),
         }
@@ -202,8 +220,8 @@ fn read_file(path: &str, content: &[u8], options: &Options) -> (File, Vec<Proble
     (file, problems)
 }
 
-fn desire(manifest: &Manifest) -> Result<Desired, Vec<Problem>> {
-    let (normal, mut errors) = match admit::normalise(&manifest.object) {
+fn desire(manifest: &Manifest, served: &Definitions) -> Result<Desired, Vec<Problem>> {
+    let (normal, mut errors) = match admit::normalise(&manifest.object, served) {
         Ok(normal) => (Some(normal), Vec::new()),
         Err(errors) => (None, errors),
     };
@@ -248,11 +266,12 @@ impl Desired {
     ///
     /// # Errors
     /// Why it is no longer an object that would be accepted.
-    pub(super) fn restore(applied: Value, file: String, line: u32) -> Result<Self, String> {
+    pub(super) fn restore(applied: Value, file: String, line: u32, served: &Definitions) -> Result<Self, String> {
         let text = |field: &str| applied[field].as_str().unwrap_or_default();
-        let kind = Kind::of(text("apiVersion"), text("kind")).ok_or_else(|| format!("{} is not served", text("kind").escape_debug()))?;
+        let kind =
+            served.kind_of(text("apiVersion"), text("kind")).ok_or_else(|| format!("{} is not served", text("kind").escape_debug()))?;
         let said = Object::from_value(kind, applied.clone()).map_err(|_| format!("{file}:{line} does not decode"))?;
-        let object = admit::normalise(&said).map_err(|_| format!("{} of {file}:{line} is no longer valid", said.key()))?;
+        let object = admit::normalise(&said, served).map_err(|_| format!("{} of {file}:{line} is no longer valid", said.key()))?;
         let wave = wave(&said).unwrap_or(0);
         Ok(Self::new(object, applied, file, line, wave))
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::render::{Cache, OBJECTS, Options, render};
 use super::source::Tree;
 use super::tests::{World, config};
+use crate::model::custom::Definitions;
 use crate::model::{Key, Kind, SourceStatus};
 use crate::store::transaction::{Precondition, Write};
 
@@ -135,7 +136,7 @@ fn said(files: &[(&str, &str)]) -> Vec<String> {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
     let tree = Tree { files, path_exists: true, ..Tree::default() };
     let options = Options { namespace: "default".to_owned(), skip_unsupported: false };
-    match render(&tree, &options, &mut Cache::default()) {
+    match render(&tree, &options, &Definitions::default(), &mut Cache::default()) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     }

@@ -85,7 +85,7 @@ impl World {
     /// The place says something else; nobody has woken yet.
     pub fn look_at(&mut self, name: &str, tree: Tree) {
         let spec = self.get_source(name).spec;
-        let look = Look::of(tree, &spec, self.memories.entry(name.to_owned()).or_default());
+        let look = Look::of(tree, &spec, self.state.definitions(), self.memories.entry(name.to_owned()).or_default());
         self.looks.insert(name.to_owned(), look);
     }
 

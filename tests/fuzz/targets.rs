@@ -282,8 +282,8 @@ fn selectors(data: &[u8]) {
         assert_eq!(Selector::parse(&selector.to_string()), Ok(selector), "{text:?}");
     }
     for kind in [Kind::Pod, Kind::Event, Kind::Node] {
-        if let Ok(selector) = FieldSelector::parse(kind, text) {
-            assert_eq!(FieldSelector::parse(kind, &selector.to_string()), Ok(selector), "{text:?}");
+        if let Ok(selector) = FieldSelector::parse(kind, text, &[]) {
+            assert_eq!(FieldSelector::parse(kind, &selector.to_string(), &[]), Ok(selector), "{text:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ mod agent;
 mod api;
 mod api_writes;
 mod certificates;
+mod custom_resources;
 mod every_request;
 mod hostile;
 mod join;

@@ -154,7 +154,7 @@ fn agree(ours: &[Value], theirs: &[Value]) -> bool {
 }
 
 fn read(files: &[(&str, &str)], unsupported: Unsupported) -> Result<Manifests, Vec<String>> {
-    let options = Options { namespace: "web".to_owned(), unsupported };
+    let options = Options { namespace: "web".to_owned(), unsupported, ..Options::default() };
     let mut all = Manifests::default();
     for (name, text) in files {
         let mut found = manifest::read(name, text.as_bytes(), &options);

@@ -26,8 +26,8 @@ impl Controller for Namespaces {
     fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {
         match state.get(key) {
             Some(namespace) if namespace.is_deleting() => {
-                let kinds = Kind::all().iter().filter(|row| row.namespaced);
-                let content = kinds.flat_map(|row| state.list_in(row.kind, &key.name)).cloned().collect();
+                let kinds = state.definitions().kinds().filter(|kind| kind.info().namespaced);
+                let content = kinds.flat_map(|kind| state.list_in(kind, &key.name)).cloned().collect();
                 plan::plan(&plan::Observed { namespace, content })
             }
             _ => Plan::default(),

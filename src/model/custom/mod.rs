@@ -1,10 +1,32 @@
 //! Kinds that are objects themselves: what a CustomResourceDefinition makes. PURE.
 //!
-//! - `kind`: their names, interned
-//! - `object`: one object of theirs
+//! - `resource`: the CustomResourceDefinition, typed; `structural`: the rules its schemas obey
+//! - `kind`: the names of such kinds, interned; `object`: one object of theirs
+//! - `definition`: what all CustomResourceDefinitions together come to
+//! - `schema`: a schema, read; `prune`, `default`, `validate`, `format`: the walks over objects
+//! - `rules`: `x-kubernetes-validations`, and their language, `cel`
+//! - `path`: JSON paths of columns, scales and selectable fields
 
+mod cel;
+pub mod default;
+mod definition;
+mod format;
 mod kind;
 mod object;
+mod path;
+pub mod prune;
+mod resource;
+pub mod rules;
+mod schema;
+pub mod structural;
+pub mod validate;
 
+pub use definition::{Definition, Definitions, Scale, Version, age};
 pub use kind::{CustomKind, Names};
 pub use object::Custom;
+pub use path::JsonPath;
+pub use resource::{
+    CustomResourceDefinition, DefinitionCondition, DefinitionNames, DefinitionSpec, DefinitionStatus, DefinitionVersion, PrinterColumn,
+    ScalePaths, SelectableField, Subresources, VersionSchema,
+};
+pub use schema::{ListType, Schema};

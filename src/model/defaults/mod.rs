@@ -26,6 +26,7 @@ pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 pub fn apply(object: &mut Typed) {
     match object {
         Typed::Namespace(it) => namespace(it),
+        Typed::CustomResourceDefinition(it) => it.spec.set_defaults(),
         Typed::Node(it) => node(it),
         Typed::Secret(it) => secret(it),
         Typed::Service(it) => service(it),

@@ -29,6 +29,7 @@ pub(super) fn table(kind: Kind) -> Node {
             with_template(&mut root);
         }
         Kind::Namespace => root.add("spec", &[("finalizers", Acts)]),
+        Kind::CustomResourceDefinition => root.add("spec", DEFINITION),
         Kind::Node => root.add("spec", NODE),
         Kind::RuntimeClass => root.add("", RUNTIME_CLASS),
         Kind::ServiceAccount => root.add("", SERVICE_ACCOUNT),
@@ -88,6 +89,24 @@ const JOB: &[Row] = &[
     ("managedBy", Only(&["kubernetes.io/job-controller"], "there is no other controller for Jobs")),
     ("scheduling", Refused("gang scheduling is not supported")),
 ];
+
+const DEFINITION: &[Row] = &[
+    ("group scope names.plural names.singular names.kind names.listKind names.shortNames names.categories", Acts),
+    ("versions[].name versions[].served versions[].storage versions[].deprecated versions[].deprecationWarning", Acts),
+    // Its own rules say what a schema may be.
+    ("versions[].schema.openAPIV3Schema", Check(|_, _| None)),
+    ("versions[].subresources.status", Acts),
+    ("versions[].subresources.scale.specReplicasPath versions[].subresources.scale.statusReplicasPath", Acts),
+    ("versions[].subresources.scale.labelSelectorPath versions[].selectableFields[].jsonPath", Acts),
+    ("versions[].additionalPrinterColumns[].name versions[].additionalPrinterColumns[].type", Acts),
+    ("versions[].additionalPrinterColumns[].jsonPath versions[].additionalPrinterColumns[].priority", Acts),
+    ("versions[].additionalPrinterColumns[].format versions[].additionalPrinterColumns[].description", Acts),
+    ("conversion.strategy", Only(&["None"], NO_CONVERSION)),
+    ("conversion.webhook", Refused(NO_CONVERSION)),
+    ("preserveUnknownFields", Only(&["false"], "set `x-kubernetes-preserve-unknown-fields: true` in the schema instead")),
+];
+
+const NO_CONVERSION: &str = "webhooks that convert objects are not supported yet: versions with one schema need none";
 
 const NODE: &[Row] = &[
     ("podCIDR podCIDRs unschedulable taints[].key taints[].value taints[].effect taints[].timeAdded", Acts),

@@ -1,11 +1,14 @@
 //! The documents of a file become objects, and everything that is wrong with them. PURE.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::foreign::is_foreign;
 use super::position::{Inside, Position, Spot};
 use super::{Document, Fault, Problem, export, parse_file, repair};
 use crate::admit::FieldError;
+use crate::model::custom::Definitions;
 use crate::model::{Key, Kind, Object, schema};
 
 /// How manifests are read.
@@ -14,11 +17,13 @@ pub struct Options {
     /// Namespace of objects that name none.
     pub namespace: String,
     pub unsupported: Unsupported,
+    /// The kinds there are.
+    pub served: Arc<Definitions>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { namespace: "default".to_owned(), unsupported: Unsupported::Refuse }
+        Self { namespace: "default".to_owned(), unsupported: Unsupported::Refuse, served: Arc::default() }
     }
 }
 
@@ -137,19 +142,19 @@ impl Reader<'_> {
         match (api_version.is_empty(), kind.is_empty()) {
             (true, true) => return self.refuse(at, "this document has no apiVersion and no kind", None),
             (true, false) => {
-                let hint =
-                    Kind::all().iter().find(|row| row.name == kind).map(|row| format!("add `apiVersion: {}`", row.kind.api_version()));
+                let row = self.options.served.rows().find(|row| row.name == kind);
+                let hint = row.map(|row| format!("add `apiVersion: {}`", row.kind.api_version()));
                 return self.refuse(at, format!("this {kind} has no apiVersion"), hint);
             }
             (false, true) => return self.refuse(at, "this document has no kind", None),
             (false, false) => {}
         }
         if let Some(of) = kind.strip_suffix("List")
-            && is_list(&api_version, of, fields)
+            && self.is_list(&api_version, of, fields)
         {
             return self.take_items(&api_version, &kind, of, document);
         }
-        match Kind::of(&api_version, &kind) {
+        match self.options.served.kind_of(&api_version, &kind) {
             Some(kind) => self.take_object(kind, document),
             None => self.unserved(&api_version, &kind, &document),
         }
@@ -191,12 +196,12 @@ impl Reader<'_> {
 
     fn take_object(&mut self, kind: Kind, document: Document) {
         let Document { mut value, mut spot } = document;
-        if kind.info().has_status {
+        if kind.info().has_status || kind.place().is_none() {
             // Not the manifest's to say, and an export may be from a newer version.
             value.as_object_mut().map(|fields| fields.remove("status"));
         }
         schema::fill_nulls(kind, &mut value);
-        let findings = schema::check(kind, &value);
+        let findings = self.options.served.check(kind, &value);
         for finding in &findings {
             let of_key = matches!(finding.fault, schema::Fault::Unknown { .. });
             self.refuse(spot.find(&finding.path, of_key), finding.message(kind), finding.hint());
@@ -244,8 +249,9 @@ impl Reader<'_> {
 
     fn unserved(&mut self, api_version: &str, kind: &str, document: &Document) {
         let foreign = is_foreign(api_version, kind);
-        let same_name = Kind::all().iter().find(|row| row.name == kind);
-        let nearest = schema::nearest(kind, Kind::all().iter().map(|row| row.name).chain(std::iter::once("List")))
+        let served = &self.options.served;
+        let same_name = served.rows().find(|row| row.name == kind);
+        let nearest = schema::nearest(kind, served.rows().map(|row| row.name).chain(std::iter::once("List")))
             .or_else(|| Kind::of_word(kind).filter(|_| !foreign).map(Kind::name));
         let (reason, hint) = match (same_name, nearest) {
             (Some(row), _) => {
@@ -272,12 +278,13 @@ impl Reader<'_> {
         });
     }
 
+    /// `List`, the list of a served kind, and, as to kubectl, whatever else is called so and has items.
+    fn is_list(&self, api_version: &str, of: &str, fields: &Map<String, Value>) -> bool {
+        let served = || self.options.served.kind_of(api_version, of).is_some();
+        (of.is_empty() && api_version == "v1") || served() || fields.get("items").is_some_and(Value::is_array)
+    }
+
     fn refuse(&mut self, at: Position, message: impl Into<String>, hint: Option<String>) {
         self.found.problems.push(Fault { hint, ..Fault::new(at, message.into()) }.in_file(self.file));
     }
-}
-
-/// `List`, the list of a served kind, and, as to kubectl, whatever else is called so and has items.
-fn is_list(api_version: &str, of: &str, fields: &Map<String, Value>) -> bool {
-    (of.is_empty() && api_version == "v1") || Kind::of(api_version, of).is_some() || fields.get("items").is_some_and(Value::is_array)
 }

@@ -21,6 +21,7 @@ const KUBERNETES: &[(&str, &[&str])] = &[
             "ResourceQuota",
         ],
     ),
+    ("apiextensions.k8s.io", &[]),
     ("apps", &["ControllerRevision", "DaemonSet", "StatefulSet"]),
     ("autoscaling", &["HorizontalPodAutoscaler"]),
     ("batch", &["CronJob"]),

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::fields::FieldSet;
 use super::managed::{ManagedFields, Operation, Owner};
 use super::merge::{changed, compare, merge, remove};
+use super::shape::Shapes;
 use crate::model::Kind;
 
 /// Another manager owns a field that would change.
@@ -57,15 +58,15 @@ impl Applier<'_> {
 ///
 /// # Errors
 /// As [`apply_as`].
-pub fn apply(
-    kind: Kind,
+pub fn apply<'s>(
+    shapes: impl Into<Shapes<'s>>,
     live: Option<&Value>,
     managed: &ManagedFields,
     applied: &Value,
     manager: &str,
     force: bool,
 ) -> Result<(Value, ManagedFields), Vec<Conflict>> {
-    apply_as(kind, live, managed, applied, &Applier { manager, subresource: "", force })
+    apply_as(shapes, live, managed, applied, &Applier { manager, subresource: "", force })
 }
 
 /// Server-side apply: `live` with what `applied` says, without what this manager said before and
@@ -75,23 +76,25 @@ pub fn apply(
 ///
 /// # Errors
 /// Every field that would change and that another manager owns, unless `force`, which takes it.
-pub fn apply_as(
-    kind: Kind,
+pub fn apply_as<'s>(
+    shapes: impl Into<Shapes<'s>>,
     live: Option<&Value>,
     managed: &ManagedFields,
     applied: &Value,
     applier: &Applier<'_>,
 ) -> Result<(Value, ManagedFields), Vec<Conflict>> {
+    let shapes = shapes.into();
+    let kind = shapes.kind;
     let mut owners = managed.clone();
     let mut applied = within(kind, applied.clone(), applier.subresource);
     if kind == Kind::Secret {
         owners.owners.iter_mut().for_each(|owner| owner.fields.rename("stringData", "data"));
         applied = string_data_is_data(applied);
     }
-    let said = FieldSet::of(kind, &applied);
+    let said = FieldSet::of(shapes, &applied);
     let merged = match live {
         Some(live) => {
-            let changing = changed(kind, &mut Vec::new(), live, &applied, &said);
+            let changing = changed(shapes, &mut Vec::new(), live, &applied, &said);
             let conflicts = conflicts(&owners, applier, &changing);
             if !conflicts.is_empty() && !applier.force {
                 return Err(conflicts);
@@ -99,7 +102,7 @@ pub fn apply_as(
             if !conflicts.is_empty() {
                 take(&mut owners, |owner| applier.is(owner), &changing);
             }
-            merge(kind, &mut Vec::new(), live, &applied)
+            merge(shapes, &mut Vec::new(), live, &applied)
         }
         None => applied.clone(),
     };
@@ -112,7 +115,7 @@ pub fn apply_as(
         for owner in owners.owners.iter().filter(|owner| !applier.is(owner)) {
             kept = kept.union(&owner.fields);
         }
-        remove(kind, &mut Vec::new(), merged, &gone, &kept).unwrap_or(Value::Null)
+        remove(shapes, &mut Vec::new(), merged, &gone, &kept).unwrap_or(Value::Null)
     };
     owners.set(Owner {
         manager: applier.manager.to_owned(),
@@ -177,8 +180,8 @@ fn take(owners: &mut ManagedFields, is_spared: impl Fn(&Owner) -> bool, fields: 
 
 /// What a plain write (create, update, patch) makes of ownership: the writer owns what it changed
 /// or added, everybody else gives that up, and nobody owns what is gone.
-pub fn update(
-    kind: Kind,
+pub fn update<'s>(
+    shapes: impl Into<Shapes<'s>>,
     before: Option<&Value>,
     after: &Value,
     managed: &ManagedFields,
@@ -186,7 +189,8 @@ pub fn update(
     subresource: &str,
 ) -> ManagedFields {
     let nothing = Value::Object(Map::new());
-    let (changing, gone) = compare(kind, before.unwrap_or(&nothing), after);
+    let shapes = shapes.into();
+    let (changing, gone) = compare(shapes, before.unwrap_or(&nothing), after);
     let mut owners = managed.clone();
     if changing.is_empty() && gone.is_empty() {
         return owners;
@@ -198,7 +202,7 @@ pub fn update(
     owners.set(Owner {
         manager: manager.to_owned(),
         operation: Operation::Update,
-        api_version: kind.api_version(),
+        api_version: shapes.kind.api_version(),
         subresource: subresource.to_owned(),
         time: None,
         fields: mine,

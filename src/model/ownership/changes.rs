@@ -3,8 +3,7 @@
 use serde_json::Value;
 
 use super::fields::Element;
-use super::shape::{Path, Shape, shape};
-use crate::model::Kind;
+use super::shape::{Keys, Path, Shape, Shapes, shape};
 
 /// One field that is there, gone or another.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,14 +16,14 @@ pub struct FieldChange {
 
 /// Every field that differs, in the order of the paths. What is added or gone whole comes leaf by
 /// leaf.
-pub fn changes(kind: Kind, before: &Value, after: &Value) -> Vec<FieldChange> {
-    let mut walk = Walk { kind, path: Vec::new(), printed: String::new(), found: Vec::new() };
+pub fn changes<'a>(kind: impl Into<Shapes<'a>>, before: &'a Value, after: &'a Value) -> Vec<FieldChange> {
+    let mut walk = Walk { kind: kind.into(), path: Vec::new(), printed: String::new(), found: Vec::new() };
     walk.pair(Some(before), Some(after));
     walk.found
 }
 
 struct Walk<'a> {
-    kind: Kind,
+    kind: Shapes<'a>,
     path: Path<'a>,
     printed: String,
     found: Vec<FieldChange>,
@@ -66,7 +65,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn lists(&mut self, keys: &[&str], before: Option<&'a Value>, after: Option<&'a Value>) {
+    fn lists(&mut self, keys: Keys<'_>, before: Option<&'a Value>, after: Option<&'a Value>) {
         let items = |value: Option<&'a Value>| value.and_then(Value::as_array).into_iter().flatten();
         let mut seen: Vec<Element> = Vec::new();
         for item in items(after).chain(items(before)) {
@@ -90,7 +89,7 @@ impl<'a> Walk<'a> {
 
     /// The keys of an item that is new or gone are in its path already; an item of keys alone is said
     /// as a whole.
-    fn drop_keys(&mut self, keys: &[&str], element: &Element, first: usize, item: Option<&Value>, is_new: bool) {
+    fn drop_keys(&mut self, keys: Keys<'_>, element: &Element, first: usize, item: Option<&Value>, is_new: bool) {
         let prefix = format!("{}{element}", self.printed);
         let prefix = prefix.trim_start_matches('.');
         let fields = self.found.split_off(first);

@@ -5,8 +5,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::shape::{Path, Shape, shape};
-use crate::model::Kind;
+use super::shape::{Keys, Path, Shape, Shapes, shape};
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +42,8 @@ impl FieldSet {
     /// Every field that a value says, by the list types of its kind.
     ///
     /// `apiVersion`, `kind` and what identifies an object or is the system's are nobody's.
-    pub fn of(kind: Kind, value: &Value) -> Self {
+    pub fn of<'s>(kind: impl Into<Shapes<'s>>, value: &Value) -> Self {
+        let kind = kind.into();
         let mut set = Self::default();
         let Some(map) = value.as_object() else { return set };
         for (name, child) in map {
@@ -154,7 +154,7 @@ impl FieldSet {
 }
 
 /// What a person may say in metadata; the rest is the system's.
-fn of_metadata(kind: Kind, value: &Value) -> FieldSet {
+fn of_metadata(kind: Shapes<'_>, value: &Value) -> FieldSet {
     let mut set = FieldSet::default();
     for (name, child) in value.as_object().into_iter().flatten() {
         if matches!(name.as_str(), "labels" | "annotations" | "ownerReferences" | "finalizers") {
@@ -164,7 +164,7 @@ fn of_metadata(kind: Kind, value: &Value) -> FieldSet {
     set
 }
 
-fn of_node<'a>(kind: Kind, path: &mut Path<'a>, value: &'a Value) -> FieldSet {
+fn of_node<'a>(kind: Shapes<'_>, path: &mut Path<'a>, value: &'a Value) -> FieldSet {
     match (shape(kind, path, value), value) {
         (Shape::Map, Value::Object(map)) if !map.is_empty() => {
             let mut set = FieldSet::default();
@@ -194,8 +194,8 @@ fn of_node<'a>(kind: Kind, path: &mut Path<'a>, value: &'a Value) -> FieldSet {
 
 impl Element {
     /// The element of an item of a list with these merge keys.
-    pub(super) fn of_item(keys: &[&str], item: &Value) -> Self {
-        let mut sorted = keys.to_vec();
+    pub(super) fn of_item(keys: Keys<'_>, item: &Value) -> Self {
+        let mut sorted: Vec<&str> = keys.iter().collect();
         sorted.sort_unstable();
         let fields: Vec<String> = sorted
             .iter()

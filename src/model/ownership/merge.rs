@@ -3,12 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::fields::{Element, FieldSet};
-use super::shape::{Path, Shape, shape};
-use crate::model::Kind;
+use super::shape::{Path, Shape, Shapes, shape};
 
 /// `live` with everything that `applied` says. Items of keyed lists come in the order of `applied`;
 /// those it does not name stay behind the item they followed.
-pub(super) fn merge<'a>(kind: Kind, path: &mut Path<'a>, live: &Value, applied: &'a Value) -> Value {
+pub(super) fn merge<'a>(kind: Shapes<'_>, path: &mut Path<'a>, live: &Value, applied: &'a Value) -> Value {
     let same_shape = shape(kind, path, live) == shape(kind, path, applied);
     match (shape(kind, path, applied), live, applied) {
         (Shape::Map, Value::Object(mine), Value::Object(said)) => {
@@ -41,7 +40,7 @@ pub(super) fn merge<'a>(kind: Kind, path: &mut Path<'a>, live: &Value, applied: 
     }
 }
 
-fn merge_item<'a>(kind: Kind, path: &mut Path<'a>, live: &Value, applied: &'a Value) -> Value {
+fn merge_item<'a>(kind: Shapes<'_>, path: &mut Path<'a>, live: &Value, applied: &'a Value) -> Value {
     merge(kind, path, live, applied)
 }
 
@@ -61,7 +60,7 @@ fn interleave<'v>(merged: Vec<(Element, Value)>, live: impl Iterator<Item = (Ele
 
 /// Takes the fields of `gone` out of `value`, but nothing below which somebody in `kept` still owns
 /// something. What becomes empty by that goes as well.
-pub(super) fn remove<'a>(kind: Kind, path: &mut Path<'a>, value: Value, gone: &'a FieldSet, kept: &FieldSet) -> Option<Value> {
+pub(super) fn remove<'a>(kind: Shapes<'_>, path: &mut Path<'a>, value: Value, gone: &'a FieldSet, kept: &FieldSet) -> Option<Value> {
     if gone.here && kept.is_empty() {
         return None;
     }
@@ -119,13 +118,13 @@ pub(super) fn remove<'a>(kind: Kind, path: &mut Path<'a>, value: Value, gone: &'
 
 /// Two sets: the fields of `after` that `before` lacks or has otherwise, and those of `before` that
 /// are gone.
-pub(super) fn compare(kind: Kind, before: &Value, after: &Value) -> (FieldSet, FieldSet) {
+pub(super) fn compare(kind: Shapes<'_>, before: &Value, after: &Value) -> (FieldSet, FieldSet) {
     let (old, new) = (FieldSet::of(kind, before), FieldSet::of(kind, after));
     (changed(kind, &mut Vec::new(), before, after, &new), old.difference(&new))
 }
 
 /// The nodes of `set` (a subset of `after`'s fields) where `before` has none or another value.
-pub(super) fn changed<'a>(kind: Kind, path: &mut Path<'a>, before: &Value, after: &Value, set: &'a FieldSet) -> FieldSet {
+pub(super) fn changed<'a>(kind: Shapes<'_>, path: &mut Path<'a>, before: &Value, after: &Value, set: &'a FieldSet) -> FieldSet {
     let mut result = FieldSet::default();
     let (left, right) = (shape(kind, path, before), shape(kind, path, after));
     if set.children.is_empty() || left != right {
@@ -148,7 +147,7 @@ pub(super) fn changed<'a>(kind: Kind, path: &mut Path<'a>, before: &Value, after
     result
 }
 
-fn find<'v>(shape: Shape, value: &'v Value, element: &Element) -> Option<&'v Value> {
+fn find<'v>(shape: Shape<'_>, value: &'v Value, element: &Element) -> Option<&'v Value> {
     match (shape, element, value) {
         (Shape::Map, Element::Field(name), Value::Object(map)) => map.get(name),
         (Shape::Keyed(keys), Element::Key(_), Value::Array(items)) => items.iter().find(|item| Element::of_item(keys, item) == *element),

@@ -23,6 +23,7 @@ pub use apply::{Applier, Conflict, apply, apply_as, string_data_is_data, update}
 pub use changes::{FieldChange, changes};
 pub use fields::{Element, FieldSet, FieldsError};
 pub use managed::{ManagedFields, Operation, Owner};
+pub use shape::Shapes;
 pub use strategic::{PatchError, strategic_merge};
 
 #[cfg(test)]

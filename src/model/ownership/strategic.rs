@@ -132,7 +132,7 @@ fn items<'a>(kind: Kind, path: &mut Path<'a>, live: Vec<Value>, patch: &'a [Valu
 /// The patch merge key: the first of the list's keys.
 fn key_of(kind: Kind, path: &[&str]) -> Option<&'static str> {
     match list(kind, path) {
-        Shape::Keyed(keys) => keys.first().copied(),
+        Shape::Keyed(keys) => keys.iter().next(),
         _ => None,
     }
 }

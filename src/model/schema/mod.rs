@@ -69,10 +69,14 @@ fn place(kind: Kind, path: &str) -> String {
 #[derive(Clone, Debug)]
 enum Type {
     Object(BTreeMap<String, usize>),
+    /// An object of this type, or something else altogether.
+    Either(usize),
     Map(usize),
     List(usize),
     Text(Format),
-    Integer { bits32: bool },
+    Integer {
+        bits32: bool,
+    },
     Number,
     Boolean,
     IntOrString,
@@ -121,6 +125,12 @@ impl Builder {
     fn add(&mut self, json: &Value) -> usize {
         if let Some(name) = json.get("$ref").and_then(Value::as_str) {
             return self.add_definition(name.trim_start_matches(document::REFERENCE));
+        }
+        if let Some(reference) = json.pointer("/oneOf/0").filter(|first| first.get("$ref").is_some()) {
+            let at = self.types.len();
+            self.types.push(Type::Any);
+            self.types[at] = Type::Either(self.add(reference));
+            return at;
         }
         // A reference with more to say of it: `allOf: [T]`.
         if let Some([only]) = json.get("allOf").and_then(Value::as_array).map(Vec::as_slice) {
@@ -205,6 +215,7 @@ fn fill(types: &[Type], at: usize, value: &mut Value) {
                 }
             }
         }
+        (Type::Either(of), value) => fill(types, *of, value),
         (Type::Map(of), Value::Object(values)) => {
             for value in values.values_mut() {
                 match &types[*of] {
@@ -230,6 +241,11 @@ impl Walk<'_> {
     fn check(&mut self, at: usize, value: &Value) {
         let fault = match (&self.types[at], value) {
             (Type::Any, _) => None,
+            (Type::Either(of), value) => {
+                return if value.is_object() {
+                    self.check(*of, value)
+                };
+            }
             (Type::Object(fields), Value::Object(values)) => return self.check_fields(fields, values),
             (Type::Map(of), Value::Object(values)) => {
                 let of = *of;
@@ -335,7 +351,7 @@ fn wrong(wanted: &Type, value: &Value) -> Option<Fault> {
         (Type::Quantity, _) => fault("a quantity such as 500m or 1Gi", None),
         (Type::List(_), _) => fault("a list", Some("begin each item with `- `")),
         (Type::Map(_) | Type::Object(_), _) => fault("a mapping", None),
-        (Type::Any, _) => None,
+        (Type::Any | Type::Either(_), _) => None,
     }
 }
 
@@ -390,6 +406,7 @@ fn collect(types: &[Type], at: usize, path: &str, above: &mut Vec<usize>, found:
                 collect(types, of, &path, above, found);
             }
         }
+        Type::Either(of) => collect(types, *of, path, above, found),
         Type::List(of) => collect(types, *of, &format!("{path}[]"), above, found),
         Type::Map(of) => {
             let path = format!("{path}.*");

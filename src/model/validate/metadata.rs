@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference};
 
 use super::names::{self, Wrong};
+use crate::model::custom::CustomResourceDefinition;
 use crate::model::rule::{Errors, Path};
 use crate::model::{Kind, Typed};
 
@@ -98,10 +99,13 @@ fn owners(owners: &[OwnerReference], path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+/// Kubernetes' own finalizers, which have no domain before a slash.
+const STANDARD: [&str; 4] = ["kubernetes", "orphan", "foregroundDeletion", CustomResourceDefinition::FINALIZER];
+
 fn finalizers(finalizers: &[String], path: &Path<'_>, errors: &mut Errors) {
     for name in finalizers {
         errors.all(path, name, names::qualified_name(name));
-        if !name.contains('/') && !matches!(name.as_str(), "kubernetes" | "orphan" | "foregroundDeletion") {
+        if !name.contains('/') && !STANDARD.contains(&name.as_str()) {
             errors.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified");
         }
     }

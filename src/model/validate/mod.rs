@@ -4,6 +4,7 @@
 
 mod certificate;
 mod container;
+mod definition;
 mod metadata;
 pub mod names;
 mod pod;
@@ -36,6 +37,7 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
     match object {
         Typed::Namespace(it) => pod_security::validate(&it.metadata, &mut errors),
         Typed::ServiceAccount(_) => {}
+        Typed::CustomResourceDefinition(it) => definition::definition(it, &mut errors),
         Typed::Node(it) => simple::node(it, &mut errors),
         Typed::RuntimeClass(it) => simple::runtime_class(it, &mut errors),
         Typed::Secret(it) => simple::secret(it, &mut errors),

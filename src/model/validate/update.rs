@@ -27,6 +27,7 @@ pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
                 job(new, old, errors);
             }
         }
+        (Typed::CustomResourceDefinition(new), Typed::CustomResourceDefinition(old)) => super::definition::update(new, old, errors),
         (Typed::Service(new), Typed::Service(old)) => service(new, old, errors),
         (Typed::ConfigMap(new), Typed::ConfigMap(old)) => config_map(new, old, errors),
         (Typed::Secret(new), Typed::Secret(old)) => secret(new, old, errors),

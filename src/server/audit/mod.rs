@@ -21,6 +21,7 @@ use super::access::user_info;
 use super::request::{Query, Target, Verb};
 use super::{Identity, ServerState};
 use crate::model::Timestamp;
+use crate::model::custom::Definitions;
 use policy::Level;
 pub use policy::{Policy, PolicyError};
 
@@ -137,7 +138,8 @@ pub async fn audit(State(state): State<Arc<ServerState>>, mut request: Request<B
     let Some(audit) = &state.audit else { return next.run(request).await };
     let caller = Caller::default();
     request.extensions_mut().insert(caller.clone());
-    let mut open = Open { audit, state: &state, asked: Some((Asked::of(&request, state.clock.now()), caller)) };
+    let mut open =
+        Open { audit, state: &state, asked: Some((Asked::of(&request, state.store.snapshot().definitions(), state.clock.now()), caller)) };
     let response = next.run(request).await;
     if let Some(line) = open.close(response.status().as_u16()) {
         // It only ends with the server.
@@ -190,10 +192,10 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(request: &Request<Body>, at: Timestamp) -> Self {
+    fn of(request: &Request<Body>, served: &Definitions, at: Timestamp) -> Self {
         let short = |text: &str| text.chars().take(LONGEST).collect::<String>();
         let uri = request.uri();
-        let target = Target::parse(uri.path());
+        let target = Target::parse(uri.path(), served);
         let query = Query::parse(uri).unwrap_or_default();
         let verb = target.as_ref().and_then(|target| Verb::of(request.method(), target, &query));
         let agent = request.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
@@ -256,7 +258,7 @@ mod tests {
         request.headers_mut().insert(http::header::USER_AGENT, http::HeaderValue::from_static("kubectl/v1.37"));
         let jane = Identity::new("jane", &["team"]).authenticated();
         let at: Timestamp = "2026-05-01T10:00:00.25Z".parse().expect("a time");
-        let mut event = Asked::of(&request, at).event(&jane, None, 200, at);
+        let mut event = Asked::of(&request, &Definitions::default(), at).event(&jane, None, 200, at);
         let id = event["auditID"].take();
         assert_eq!(id.as_str().map(str::len), Some(36));
         assert_eq!(

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn level(policy: &Policy, identity: &Identity, verb: &str, path: &str) -> Level {
-        policy.level(identity, verb, Target::parse(path).as_ref(), path)
+        policy.level(identity, verb, Target::parse(path, &crate::model::custom::Definitions::default()).as_ref(), path)
     }
 
     #[test]

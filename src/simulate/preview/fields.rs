@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::lines::unified;
+use crate::model::custom::Definitions;
 use crate::model::ownership::{FieldChange, changes};
 use crate::model::{Kind, LAST_APPLIED};
 use crate::sync::identity::said;
@@ -33,7 +34,7 @@ pub struct FieldPreview {
 }
 
 /// What an op changes in its object. Of a new object, only what the manifest says.
-pub(super) fn of_op(op: &SyncOp) -> Vec<FieldPreview> {
+pub(super) fn of_op(op: &SyncOp, served: &Definitions) -> Vec<FieldPreview> {
     let nothing = || Value::Object(serde_json::Map::new());
     let kind = op.key().kind;
     let of = |object: &Option<crate::model::Object>| object.as_ref().map_or_else(nothing, said);
@@ -44,7 +45,11 @@ pub(super) fn of_op(op: &SyncOp) -> Vec<FieldPreview> {
         // Against the fields that git says now, not against what admission filled in.
         Action::Replace => (only(&of(&op.before), &of(&op.after)), of(&op.after)),
     };
-    changes(kind, &before, &after).iter().filter(|change| !is_identity(&change.path)).map(|change| field(kind, change)).collect()
+    changes(served.shapes(kind), &before, &after)
+        .iter()
+        .filter(|change| !is_identity(&change.path))
+        .map(|change| field(kind, change))
+        .collect()
 }
 
 /// The fields of `value` that `like` has as well.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settle::{MADE, settle_within};
 use crate::admit::{LASTING_NAMESPACES, Refused};
+use crate::model::custom::Definitions;
 use crate::model::{Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Controller, Wait};
 use crate::store::snapshot::Snapshot;
@@ -155,7 +156,7 @@ fn preview_within(
         counts: plan.sum,
         refusals,
         approvals: plan.approvals.iter().map(|reason| printable(&reason.message)).collect(),
-        objects: objects(&plan),
+        objects: objects(&plan, shown.state.definitions()),
         skipped: plan.skipped.iter().map(|line| printable(line)).collect(),
         waits: shown.waits_of_others(),
         unmet: shown.unmet.iter().map(|line| printable(line)).collect(),
@@ -352,7 +353,7 @@ fn step(state: &mut Snapshot, name: &str, look: &Look, memory: &mut Memory, uids
     }
 }
 
-fn objects(plan: &SyncPlan) -> Vec<ObjectPreview> {
+fn objects(plan: &SyncPlan, served: &Definitions) -> Vec<ObjectPreview> {
     let waves: BTreeSet<i32> = plan.ops.iter().map(|op| op.wave).filter(|wave| *wave != i32::MAX).collect();
     plan.ops
         .iter()
@@ -365,7 +366,7 @@ fn objects(plan: &SyncPlan) -> Vec<ObjectPreview> {
                 name: printable(&key.name),
                 file: printable(&op.file),
                 wave: (waves.len() > 1 && op.wave != i32::MAX).then_some(op.wave),
-                fields: fields::of_op(op),
+                fields: fields::of_op(op, served),
                 takes: op.takes.iter().map(|key| printable(&key.to_string())).collect(),
             }
         })

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::custom::Definitions;
 use crate::model::{PruneBudget, SourceSpec};
 use crate::simulate::saved;
 use crate::simulate::tests::{cluster, controllers, start};
@@ -20,7 +21,7 @@ pub(super) fn source() -> Source {
 pub(super) fn read(source: &Source, revision: &str, files: &[(&str, String)]) -> Look {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), text.clone().into_bytes())).collect();
     let tree = Tree { revision: revision.to_owned(), files, path_exists: true, ..Tree::default() };
-    Look::of(tree, &source.spec, &mut Memory::default())
+    Look::of(tree, &source.spec, &Definitions::default(), &mut Memory::default())
 }
 
 pub(super) fn current(state: &Snapshot) -> Source {

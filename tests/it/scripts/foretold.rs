@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
+use podbay::model::custom::CustomKind;
 use podbay::model::{Key, Kind, Object, pod};
 use podbay::simulate::Preview;
 use podbay::store::Snapshot;
@@ -59,7 +60,8 @@ impl Foretold {
         let mut happened = changes(&self.before, after);
         let mut wrong = Vec::new();
         for object in &self.preview.objects {
-            let kind = Kind::of_word(&object.kind).expect("a kind");
+            let custom = || CustomKind::of_word(&object.kind.to_lowercase(), None).map(Kind::Custom);
+            let kind = Kind::of_word(&object.kind).or_else(custom).expect("a kind");
             let key = Key::new(kind, &object.namespace, &object.name);
             match happened.remove(&key) {
                 Some(mark) if mark == object.mark => {}

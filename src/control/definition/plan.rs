@@ -1,0 +1,36 @@
+//! What a definition's status should say, and what still has to go with it.
+
+use crate::admit::settle_definition;
+use crate::model::custom::CustomResourceDefinition;
+use crate::model::{Object, Timestamp};
+use crate::plan::{Op, Plan, Reason};
+use crate::store::snapshot::Snapshot;
+
+/// A definition and the objects of its kind.
+pub struct Observed<'a> {
+    pub state: &'a Snapshot,
+    pub object: &'a Object,
+    pub content: Vec<Object>,
+}
+
+pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    if !seen.object.is_deleting() {
+        let settled = seen.object.edit::<CustomResourceDefinition>(|it| settle_definition(it, seen.state, now));
+        let status = |object: &Object| object.get::<CustomResourceDefinition>().and_then(|it| it.status.clone());
+        let changed = settled.filter(|after| status(after) != status(seen.object));
+        plan.ops.extend(changed.map(|after| Op::UpdateStatus { before: seen.object.clone(), after }));
+        return plan;
+    }
+    for object in seen.content.iter().filter(|object| !object.is_deleting()) {
+        plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: None });
+    }
+    if !seen.content.is_empty() {
+        let left = format!("{} objects of its kind have to go first", seen.content.len());
+        plan.wait(seen.object.key(), Reason::new("InstanceDeletionInProgress", left));
+    } else if seen.object.has_finalizer(CustomResourceDefinition::FINALIZER) {
+        let after = seen.object.without_finalizer(CustomResourceDefinition::FINALIZER);
+        plan.ops.push(Op::Update { before: seen.object.clone(), after });
+    }
+    plan
+}

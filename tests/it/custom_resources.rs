@@ -1,0 +1,225 @@
+//! Kinds that a CustomResourceDefinition makes, by the real kubectl and on the wire.
+
+use http::StatusCode;
+use podbay::server::Identity;
+use serde_json::{Value, json};
+
+use crate::rig::Rig;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const TABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+
+/// The documentation's CronTab, with every subresource and two versions.
+fn definition() -> Value {
+    let schema = json!({"type": "object", "description": "A line of a cron table.", "properties": {
+        "spec": {"type": "object", "required": ["cronSpec"], "description": "What runs when.", "properties": {
+            "cronSpec": {"type": "string", "pattern": r"^(\d+|\*)(/\d+)?(\s+(\d+|\*)(/\d+)?){4}$", "description": "When it runs."},
+            "image": {"type": "string", "default": "busybox"},
+            "replicas": {"type": "integer", "minimum": 1, "maximum": 10, "default": 1},
+            "zone": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "zone is immutable"}]},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}}},
+        }},
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}, "labelSelector": {"type": "string"}}},
+    }});
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema},
+        "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.labelSelector"}},
+        "selectableFields": [{"jsonPath": ".spec.image"}],
+        "additionalPrinterColumns": [
+            {"name": "Spec", "type": "string", "description": "When it runs", "jsonPath": ".spec.cronSpec"},
+            {"name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas"},
+            {"name": "Image", "type": "string", "priority": 1, "jsonPath": ".spec.image"},
+            {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]})
+    };
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "crontabs.stable.example.com"},
+        "spec": {"group": "stable.example.com", "scope": "Namespaced",
+            "names": {"plural": "crontabs", "singular": "crontab", "kind": "CronTab", "shortNames": ["ct"], "categories": ["all"]},
+            "versions": [version("v1", true), version("v1beta1", false)]}})
+}
+
+fn tab(name: &str) -> Value {
+    json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"cronSpec": "* * * * */5", "image": "my-awesome-cron-image"}})
+}
+
+async fn defined() -> Rig {
+    let rig = Rig::start().await;
+    let (status, answer) = rig.ask("POST", DEFINITIONS, definition()).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    rig
+}
+
+fn write(rig: &Rig, name: &str, value: &Value) {
+    std::fs::write(rig.directory.path().join(name), value.to_string()).unwrap();
+}
+
+async fn says(rig: &Rig, line: &str) -> String {
+    let output = rig.kubectl(line).await;
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_works_with_a_custom_kind() {
+    let rig = Rig::start().await;
+    write(&rig, "crd.json", &definition());
+    write(&rig, "tab.json", &tab("a"));
+    rig.kubectl_ok("apply -f crd.json").await;
+    rig.kubectl_ok("wait --for condition=established --timeout=10s crd/crontabs.stable.example.com").await;
+    rig.kubectl_ok("apply --server-side -f tab.json").await;
+    let table = rig.kubectl_ok("get ct").await;
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "SPEC", "REPLICAS", "AGE"], "{table}");
+    assert_eq!(&lines[1][..7], ["a", "*", "*", "*", "*", "*/5", "1"], "{table}");
+    assert!(rig.kubectl_ok("get crontabs -o wide").await.contains("my-awesome-cron-image"));
+    assert!(rig.kubectl_ok("get all").await.contains("crontab.stable.example.com/a"));
+    let explained = rig.kubectl_ok("explain crontab.spec").await;
+    assert!(explained.contains("When it runs.") && explained.contains("cronSpec"), "{explained}");
+    assert!(rig.kubectl_ok("explain crontab --recursive").await.contains("ownerReferences"));
+    rig.kubectl_ok("scale ct/a --replicas=3").await;
+    assert_eq!(rig.get(&format!("{TABS}/a")).await["spec"]["replicas"], 3);
+    rig.kubectl_ok("patch ct a --subresource=status --type=merge -p {\"status\":{\"replicas\":2}}").await;
+    let scale = rig.get(&format!("{TABS}/a/scale")).await;
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(3), &json!(2)));
+    rig.kubectl_ok("label ct a tier=front").await;
+    rig.kubectl_ok("annotate ct a note=x").await;
+    assert!(rig.kubectl_ok("describe ct a").await.contains("Cron Spec"));
+    let other = rig.kubectl_ok("get crontabs.v1beta1.stable.example.com a -o jsonpath={.apiVersion}").await;
+    assert_eq!(other, "stable.example.com/v1beta1");
+    let mut changed = tab("a");
+    changed["spec"]["cronSpec"] = json!("* * * *");
+    write(&rig, "tab.json", &changed);
+    let refused = says(&rig, "apply --server-side -f tab.json").await;
+    assert!(refused.contains("spec.cronSpec in body should match"), "{refused}");
+    changed["spec"] = json!({"cronSpec": "* * * * *", "imagee": "x"});
+    write(&rig, "tab.json", &changed);
+    let refused = says(&rig, "apply -f tab.json --validate=strict").await;
+    assert!(refused.contains("unknown field \"spec.imagee\""), "{refused}");
+    rig.kubectl_ok("delete ct a").await;
+    assert!(says(&rig, "get ct").await.contains("No resources found"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_pruned_filled_in_and_checked() {
+    let rig = defined().await;
+    let mut one = tab("a");
+    one["spec"].as_object_mut().unwrap().remove("image");
+    one["spec"]["someRandomField"] = json!(42);
+    one["status"] = json!({"replicas": 7});
+    let (status, created) = rig.ask("POST", TABS, one.clone()).await;
+    assert_eq!(status, StatusCode::CREATED, "{created}");
+    assert_eq!(created["spec"], json!({"cronSpec": "* * * * */5", "image": "busybox", "replicas": 1}));
+    assert_eq!((&created["status"], &created["metadata"]["generation"]), (&Value::Null, &json!(1)));
+    let (status, refused) = rig.ask("POST", &format!("{TABS}?fieldValidation=Strict"), one).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(refused["message"].as_str().unwrap().contains("unknown field \"spec.someRandomField\""), "{refused}");
+    let mut bad = tab("b");
+    bad["spec"] = json!({"replicas": 15});
+    let (status, refused) = rig.ask("POST", TABS, bad).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let fields: Vec<&str> = refused["details"]["causes"].as_array().unwrap().iter().map(|it| it["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["spec.cronSpec", "spec.replicas"], "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generation_counts_the_spec_and_status_has_its_own_endpoint() {
+    let rig = defined().await;
+    rig.ask("POST", TABS, tab("a")).await;
+    let path = format!("{TABS}/a");
+    let (_, after) = rig.ask("PATCH", &path, json!({"spec": {"replicas": 2}, "status": {"replicas": 9}})).await;
+    assert_eq!((&after["metadata"]["generation"], &after["status"]), (&json!(2), &Value::Null));
+    let (_, after) = rig.ask("PATCH", &format!("{path}/status"), json!({"spec": {"replicas": 5}, "status": {"replicas": 9}})).await;
+    assert_eq!(
+        (&after["metadata"]["generation"], &after["status"]["replicas"], &after["spec"]["replicas"]),
+        (&json!(2), &json!(9), &json!(2))
+    );
+    rig.ask("PATCH", &path, json!({"spec": {"zone": "a"}})).await;
+    let (status, refused) = rig.ask("PATCH", &path, json!({"spec": {"zone": "b"}})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused["message"].as_str().unwrap().contains("spec.zone: Invalid value: \"b\": zone is immutable"), "{refused}");
+    let (status, _) = rig.ask("PATCH", &format!("{path}/status"), json!({"status": {"replicas": "many"}})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let strategic = "application/strategic-merge-patch+json";
+    let (status, _) = rig.ask_as(&Identity::admin(), "PATCH", &path, strategic, json!({"spec": {}})).await;
+    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_merge_by_the_schemas_keys() {
+    let rig = defined().await;
+    let apply = "application/apply-patch+yaml";
+    for (manager, name, port) in [("one", "http", 80), ("two", "https", 443), ("one", "http", 8080)] {
+        let mut wanted = tab("a");
+        wanted["spec"]["ports"] = json!([{"name": name, "port": port}]);
+        let path = format!("{TABS}/a?fieldManager={manager}");
+        let (status, answer) = rig.ask_as(&Identity::admin(), "PATCH", &path, apply, wanted).await;
+        assert!(status.is_success(), "{answer}");
+    }
+    let ports = rig.get(&format!("{TABS}/a")).await["spec"]["ports"].clone();
+    assert_eq!(ports, json!([{"name": "http", "port": 8080}, {"name": "https", "port": 443}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_version_shows_the_same_object() {
+    let rig = defined().await;
+    let beta = TABS.replace("/v1/", "/v1beta1/");
+    let mut one = tab("a");
+    one["apiVersion"] = json!("stable.example.com/v1beta1");
+    let (status, created) = rig.ask("POST", &beta, one).await;
+    assert_eq!((status, &created["apiVersion"]), (StatusCode::CREATED, &json!("stable.example.com/v1beta1")), "{created}");
+    assert_eq!(rig.get(&format!("{TABS}/a")).await["apiVersion"], "stable.example.com/v1");
+    let list = rig.get(&beta).await;
+    assert_eq!((&list["kind"], &list["items"][0]["apiVersion"]), (&json!("CronTabList"), &json!("stable.example.com/v1beta1")));
+    let (status, changed) = rig.ask("PATCH", &format!("{beta}/a"), json!({"spec": {"replicas": 4}})).await;
+    assert_eq!((status, &changed["spec"]["replicas"]), (StatusCode::OK, &json!(4)), "{changed}");
+    let found = rig.get(&format!("{TABS}?fieldSelector=spec.image%3Dmy-awesome-cron-image")).await;
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
+    let found = rig.get(&format!("{TABS}?fieldSelector=spec.image%3Dother")).await;
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(0));
+    assert_eq!(rig.ask("GET", &format!("{TABS}?fieldSelector=spec.cronSpec%3Dx"), Value::Null).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_served_follows_the_definitions() {
+    let rig = Rig::start().await;
+    assert_eq!(rig.ask("GET", TABS, Value::Null).await.0, StatusCode::NOT_FOUND);
+    let hash = |index: Value| index["paths"]["apis/stable.example.com/v1"]["serverRelativeURL"].clone();
+    assert_eq!(hash(rig.get("/openapi/v3").await), Value::Null);
+    rig.ask("POST", DEFINITIONS, definition()).await;
+    let first = hash(rig.get("/openapi/v3").await);
+    assert!(first.is_string());
+    let group = rig.get("/apis/stable.example.com").await;
+    assert_eq!(group["preferredVersion"]["version"], "v1", "{group}");
+    let resources = rig.get("/apis/stable.example.com/v1").await;
+    let names: Vec<&str> = resources["resources"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["crontabs", "crontabs/status", "crontabs/scale"]);
+    let document = rig.get(first.as_str().unwrap()).await;
+    assert!(document["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["metadata"].is_object(), "{document}");
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let mut changed = definition();
+    changed["spec"]["versions"][1]["served"] = json!(false);
+    changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] = json!("Another text.");
+    let (status, answer) = rig.ask("PUT", &path, changed).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_ne!(hash(rig.get("/openapi/v3").await), first);
+    assert_eq!(rig.ask("GET", &TABS.replace("/v1/", "/v1beta1/"), Value::Null).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_cannot_be_served_is_refused() {
+    let rig = Rig::start().await;
+    let mut bad = definition();
+    bad["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
+        json!([{"rule": "quantity(self.spec.size).isGreaterThan(quantity('1'))"}]);
+    bad["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
+    let (status, refused) = rig.ask("POST", DEFINITIONS, bad).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let text = refused["message"].as_str().unwrap();
+    assert!(text.contains("undeclared reference to 'quantity'") && text.contains("webhooks that convert objects"), "{text}");
+    let mut odd = definition();
+    odd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["patern"] = json!("x");
+    let (status, refused) = rig.ask("POST", &format!("{DEFINITIONS}?fieldValidation=Strict"), odd).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(refused["message"].as_str().unwrap().contains("properties.spec.patern"), "{refused}");
+}
