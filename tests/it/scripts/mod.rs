@@ -48,6 +48,7 @@ macro_rules! sessions {
 sessions! {
     adoption
     bad_manifest
+    custom_kind
     drain
     drift
     empty_source
