@@ -1,4 +1,4 @@
-//! The parts of an output that differ from run to run, all of them: times, ages, UIDs, plan ids,
+//! The parts of an output that differ from run to run, all of them: times, ages, UIDs, versions, plan ids,
 //! addresses of pods, where the session's directory is, and events, which are told in their own time.
 
 /// The output with those parts replaced by words in capitals, columns kept.
@@ -39,6 +39,9 @@ fn variable(word: &str, previous: &str) -> Option<&'static str> {
     // A revision stands behind "at": it is the same in every run.
     if (hex(word, 64) && previous != "at") || (hex(word, 12) && previous == "is") {
         return Some("PLAN");
+    }
+    if previous == "resourceVersion:" {
+        return Some("VERSION");
     }
     let parts: Vec<&str> = word.split('-').collect();
     if let [a, b, c, d, e] = parts[..]
