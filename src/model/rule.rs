@@ -91,12 +91,17 @@ impl fmt::Display for Path<'_> {
             write!(f, "{parent}")?;
         }
         match self.step {
-            Step::Name(name) if self.parent.is_some_and(|parent| !parent.is_nothing()) => write!(f, ".{name}"),
-            Step::Name(name) => f.write_str(name),
+            Step::Name(name) if self.parent.is_some_and(|parent| !parent.is_nothing()) => write!(f, ".{}", cut(name)),
+            Step::Name(name) => f.write_str(cut(name)),
             Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) => write!(f, "[{key}]"),
+            Step::Key(key) => write!(f, "[{}]", cut(key)),
         }
     }
+}
+
+/// The beginning of a name that is too long to be one.
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(NAME)]
 }
 
 impl Path<'_> {
@@ -107,18 +112,42 @@ impl Path<'_> {
 
 /// Collects every broken rule of an object.
 #[derive(Debug, Default)]
-pub struct Errors(Vec<FieldError>);
+pub struct Errors {
+    all: Vec<FieldError>,
+    /// Of their texts.
+    bytes: usize,
+}
+
+/// Bytes of what is told of one object: what follows is left out.
+const TOLD: usize = 256 << 10;
+/// Bytes of one name in a path.
+const NAME: usize = 512;
 
 impl Errors {
     pub fn into_vec(self) -> Vec<FieldError> {
-        self.0
+        self.all
     }
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
+    }
+    /// Nothing more is taken.
+    pub fn is_full(&self) -> bool {
+        self.bytes > TOLD
+    }
+    /// Takes what others found.
+    pub fn append(&mut self, other: Self) {
+        other.all.into_iter().for_each(|error| self.put(error));
+    }
+
+    fn put(&mut self, error: FieldError) {
+        if !self.is_full() {
+            self.bytes += error.path.len() + error.message.len();
+            self.all.push(error);
+        }
     }
 
     fn add(&mut self, path: &Path<'_>, reason: ErrorReason, message: String) {
-        self.0.push(FieldError { path: path.to_string(), reason, message });
+        self.put(FieldError { path: path.to_string(), reason, message });
     }
 
     pub fn required(&mut self, path: &Path<'_>, detail: &str) {

@@ -4,25 +4,46 @@ use serde_json::Value;
 
 use super::Schema;
 
-/// Takes nulls out that may not be there and puts defaults where nothing is said.
-pub fn apply(schema: &Schema, value: &mut Value) {
+/// Bytes that are filled into one object, about: its values, and a few for each name.
+const FILLED: usize = 4 << 20;
+
+/// Takes nulls out that may not be there and puts defaults where nothing is said; false where these come
+/// to more than an object may have, and not all were put.
+pub fn apply(schema: &Schema, value: &mut Value) -> bool {
+    let mut left = FILLED;
+    fill(schema, value, &mut left);
+    left > 0
+}
+
+/// About the bytes of a value.
+fn size(value: &Value) -> usize {
+    8 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size(value)).sum(),
+        _ => 0,
+    }
+}
+
+fn fill(schema: &Schema, value: &mut Value, left: &mut usize) {
     match value {
         Value::Object(fields) => {
             fields.retain(|name, value| !value.is_null() || schema.field(name).is_none_or(|of| of.nullable));
             for (name, of) in &schema.properties {
-                if let Some(default) = of.default.as_ref().filter(|_| !fields.contains_key(name)) {
+                if let Some(default) = of.default.as_ref().filter(|_| *left > 0 && !fields.contains_key(name)) {
+                    *left = left.saturating_sub(name.len() + size(default));
                     fields.insert(name.clone(), default.clone());
                 }
             }
             for (name, value) in fields.iter_mut() {
                 if let Some(of) = schema.field(name) {
-                    apply(of, value);
+                    fill(of, value, left);
                 }
             }
         }
         Value::Array(items) => {
             if let Some(of) = &schema.items {
-                items.iter_mut().for_each(|item| apply(of, item));
+                items.iter_mut().for_each(|item| fill(of, item, left));
             }
         }
         _ => {}
@@ -51,7 +72,7 @@ mod tests {
         let wanted = json!({"spec": {"cronSpec": "5 0 * * *", "replicas": 1, "image": "my-awesome-cron-image", "nested": {"a": 3},
             "list": [{"protocol": "TCP"}, {"protocol": "UDP"}], "map": {"k": {"b": false}}}});
         assert_eq!(value, wanted);
-        apply(&schema, &mut value);
+        assert!(apply(&schema, &mut value));
         assert_eq!(value, wanted);
     }
 
@@ -64,7 +85,16 @@ mod tests {
             "baz": {"type": "string"},
         }}}}));
         let mut value = json!({"spec": {"foo": null, "bar": null, "baz": null}});
-        apply(&schema, &mut value);
+        assert!(apply(&schema, &mut value));
         assert_eq!(value, json!({"spec": {"foo": "default", "bar": null}}));
+    }
+
+    #[test]
+    fn defaults_do_not_make_much_of_little() {
+        let schema = Schema::read(&json!({"type": "object", "properties": {"list": {"type": "array", "items": {"type": "object",
+            "properties": {"a": {"type": "string", "default": "x".repeat(10_000)}}}}}}));
+        let mut value = json!({"list": vec![json!({}); 100_000]});
+        assert!(!apply(&schema, &mut value));
+        assert!(value.to_string().len() < 6 << 20);
     }
 }

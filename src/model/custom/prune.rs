@@ -8,6 +8,9 @@ use crate::model::schema::{Fault, Finding, nearest};
 /// What an object has beside what its schema says.
 const OBJECT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
+/// Bytes of what is told: what follows is taken out without a word.
+const TOLD: usize = 256 << 10;
+
 /// Takes every field out of an object that its schema does not have, and tells of each. Its
 /// metadata is not looked at.
 pub fn prune(schema: &Schema, object: &mut Value) -> Vec<Finding> {
@@ -21,6 +24,8 @@ struct Walk {
     path: String,
     pointer: String,
     found: Vec<Finding>,
+    /// Bytes of what was found, about.
+    told: usize,
 }
 
 impl Walk {
@@ -54,6 +59,10 @@ impl Walk {
         }
         for name in unknown {
             fields.remove(&name);
+            if self.told > TOLD {
+                continue;
+            }
+            self.told += 2 * self.path.len() + 3 * name.len() + 1024;
             let suggestion = nearest(&name, schema.properties.keys().map(String::as_str)).map(str::to_owned);
             let fault = Fault::Unknown { field: name.clone(), container: self.path.clone(), suggestion };
             self.below(&name, &name, |walk| {

@@ -3,6 +3,8 @@
 //! From "Extend the Kubernetes API with CustomResourceDefinitions", section "Validation rules". Rules are
 //! asked where the object is as its schema says otherwise.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::cel::{Program, Val};
@@ -57,12 +59,14 @@ impl Rule {
 
 /// Every rule that an object breaks; `old`: the object as it was.
 pub fn check(schema: &Schema, object: &Value, old: Option<&Value>, errors: &mut Errors) {
-    let mut walk = Walk { left: STEPS, errors };
+    let mut walk = Walk { left: STEPS, is_spent: false, errors };
     walk.value(schema, object, old, &Path::root(""));
 }
 
 struct Walk<'e> {
     left: u64,
+    /// It was told that nothing more can be asked.
+    is_spent: bool,
     errors: &'e mut Errors,
 }
 
@@ -81,12 +85,14 @@ impl Walk<'_> {
             }
             Value::Array(items) => {
                 let Some(of) = &schema.items else { return };
+                // Of other lists nobody knows which item was which.
+                let keys = if let ListType::Map(keys) = &schema.list { Some(keys) } else { None };
+                let before: BTreeMap<String, &Value> = match (keys, old.and_then(Value::as_array)) {
+                    (Some(keys), Some(all)) => all.iter().map(|item| (key_of(keys, item), item)).collect(),
+                    _ => BTreeMap::new(),
+                };
                 for (index, item) in items.iter().enumerate() {
-                    // Of other lists nobody knows which item was which.
-                    let before = match &schema.list {
-                        ListType::Map(keys) => old.and_then(Value::as_array).and_then(|all| all.iter().find(|it| same(keys, it, item))),
-                        ListType::Set | ListType::Atomic => None,
-                    };
+                    let before = keys.and_then(|keys| before.get(&key_of(keys, item)).copied());
                     self.value(of, item, before, &path.index(index));
                 }
             }
@@ -96,7 +102,7 @@ impl Walk<'_> {
 
     fn rule(&mut self, rule: &Rule, schema: &Schema, value: &Value, old: Option<&Value>, path: &Path<'_>) {
         let Ok(program) = &rule.program else { return };
-        if value.is_null() || (program.uses_old && old.is_none_or(Value::is_null)) {
+        if self.is_spent || value.is_null() || (program.uses_old && old.is_none_or(Value::is_null)) {
             return;
         }
         let (val, old) = (Val::of(value, Some(schema)), old.map(|old| Val::of(old, Some(schema))));
@@ -105,6 +111,7 @@ impl Walk<'_> {
             Ok(false) => rule.words(&val, old.as_ref(), &mut self.left),
             Err(why) => format!("rule evaluation error: {why} (rule: {})", rule.text),
         };
+        self.is_spent = self.left == 0;
         let shown = match value {
             Value::Object(_) => Value::from("object"),
             Value::Array(_) => Value::from("array"),
@@ -121,8 +128,9 @@ impl Walk<'_> {
     }
 }
 
-fn same(keys: &[String], one: &Value, other: &Value) -> bool {
-    keys.iter().all(|key| one.get(key) == other.get(key))
+/// What tells an item of a list from the others.
+fn key_of(keys: &[String], item: &Value) -> String {
+    keys.iter().filter_map(|key| item.get(key)).map(Value::to_string).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

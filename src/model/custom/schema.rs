@@ -14,6 +14,45 @@ use super::rules::Rule;
 /// Bytes of one compiled pattern.
 const PATTERN_BYTES: usize = 512 << 10;
 
+/// Bytes of a pattern as it is written.
+const PATTERN_LENGTH: usize = 4096;
+
+/// A pattern in which `\d`, `\w` and `\s` mean what they mean in Go: characters of ASCII. (Those of all scripts
+/// are no part of what Kubernetes accepts, and take much memory.)
+fn ascii(text: &str) -> String {
+    let (mut out, mut in_class, mut rest) = (String::with_capacity(text.len()), false, text.chars());
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            // Brackets of a class in a class are no characters only where they name one: `[:alpha:]`.
+            let is_plain = in_class && c == '[' && !rest.as_str().starts_with(':');
+            in_class = (in_class || c == '[') && c != ']';
+            if is_plain {
+                out.push('\\');
+            }
+            out.push(c);
+            continue;
+        }
+        let Some(class) = rest.next() else {
+            out.push(c);
+            break;
+        };
+        let members = match class {
+            'd' | 'D' => "0-9",
+            'w' | 'W' => "0-9A-Za-z_",
+            's' | 'S' => r"\t\n\x0c\r ",
+            _ => "",
+        };
+        match (members, class.is_ascii_uppercase(), in_class) {
+            ("", _, false) if class == 'b' || class == 'B' => out.extend(["(?-u:\\", &*class.encode_utf8(&mut [0; 4]), ")"]),
+            ("", ..) => out.extend([c, class]),
+            (members, false, true) => out.push_str(members),
+            (members, true, _) => out.extend(["[^", members, "]"]),
+            (members, false, false) => out.extend(["[", members, "]"]),
+        }
+    }
+    out
+}
+
 /// The schema of one value.
 #[derive(Debug, Default)]
 pub struct Schema {
@@ -81,8 +120,11 @@ impl Pattern {
     }
 
     /// `None` for what is no expression, or one of too much memory.
-    fn regex(&self) -> Option<&Regex> {
-        let compile = || RegexBuilder::new(&self.text).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build().ok();
+    pub fn regex(&self) -> Option<&Regex> {
+        if self.text.len() > PATTERN_LENGTH {
+            return None;
+        }
+        let compile = || RegexBuilder::new(&ascii(&self.text)).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES / 8).build().ok();
         self.compiled.get_or_init(compile).as_ref()
     }
 
@@ -156,11 +198,6 @@ impl Schema {
         self.properties.values().chain(self.additional.as_deref()).chain(self.items.as_deref())
     }
 
-    /// Whether anything in it has a default.
-    pub fn has_defaults(&self) -> bool {
-        self.default.is_some() || self.below().any(Self::has_defaults)
-    }
-
     /// Whether anything in it has a rule.
     pub fn has_rules(&self) -> bool {
         !self.rules.is_empty() || self.below().any(Self::has_rules)
@@ -193,5 +230,35 @@ fn bounds(json: &Value) -> Bounds {
         unique_items: flag("uniqueItems"),
         min_properties: count("minProperties"),
         max_properties: count("maxProperties"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_patterns_are_gos() {
+        for (pattern, text, holds) in [
+            (r"^\d+$", "12", true),
+            (r"^\d+$", "\u{661}", false),
+            (r"^[\w.-]+$", "a-b.c_9", true),
+            (r"^\w+$", "\u{e4}", false),
+            (r"^\W$", "\u{e4}", true),
+            (r"^[^\s]+$", "a b", false),
+            (r"^[]\d]+$", "]1", true),
+            (r"^\\d$", r"\d", true),
+            (r"^a\b.*$", "a b", true),
+            (r"^[\D]$", "a", true),
+            (r"^[[a]+$", "[a", true),
+            (r"^[[:alpha:]\d]+$", "a1", true),
+        ] {
+            let pattern = Pattern::new(pattern);
+            assert!(pattern.is_valid(), "{}", pattern.text);
+            assert_eq!(pattern.matches(text), holds, "{} {text}", pattern.text);
+        }
+        assert!(Pattern::new(r"^\w{1,253}$").is_valid());
+        assert!(!Pattern::new(&"a".repeat(5000)).is_valid());
+        assert!(!Pattern::new("(").is_valid() && !Pattern::new("\\").is_valid());
     }
 }

@@ -14,8 +14,19 @@ const JUNCTORS: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 /// Keywords of JSON schema that no schema of a kind may have.
 const UNSUPPORTED: [&str; 7] = ["$ref", "definitions", "dependencies", "deprecated", "id", "patternProperties", "additionalItems"];
 /// What a schema inside a junctor may not say: it says what is valid, not what there is.
-const OUTSIDE: [&str; 7] =
-    ["type", "description", "title", "default", "nullable", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"];
+const OUTSIDE: [&str; 11] = [
+    "type",
+    "description",
+    "title",
+    "default",
+    "nullable",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-validations",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-map-type",
+];
 
 /// Where a schema stands in the one above it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,12 +37,29 @@ enum Place {
     Embedded,
 }
 
-/// Every rule that a kind's schema breaks.
-pub fn check(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
-    node(schema, Place::Root, path, errors);
+/// Patterns of one schema: each that was asked for is kept, compiled.
+const PATTERNS: usize = 1000;
+
+/// How many patterns a schema has.
+fn patterns(schema: &Value) -> usize {
+    match schema {
+        Value::Object(fields) => usize::from(schema["pattern"].is_string()) + fields.values().map(patterns).sum::<usize>(),
+        Value::Array(items) => items.iter().map(patterns).sum(),
+        _ => 0,
+    }
 }
 
-fn node(schema: &Value, place: Place, path: &Path<'_>, errors: &mut Errors) {
+/// Every rule that a kind's schema breaks.
+pub fn check(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let count = patterns(schema);
+    if count > PATTERNS {
+        return errors.too_many(path, count, PATTERNS);
+    }
+    node(schema, Place::Root, true, path, errors);
+}
+
+/// `known`: of each of its values it is known which one it was before.
+fn node(schema: &Value, place: Place, known: bool, path: &Path<'_>, errors: &mut Errors) {
     if !schema.is_object() {
         return errors.invalid(path, schema, "must be a schema");
     }
@@ -48,10 +76,10 @@ fn node(schema: &Value, place: Place, path: &Path<'_>, errors: &mut Errors) {
     if flag("x-kubernetes-embedded-resource") && kind != "object" {
         errors.invalid(&path.child("type"), kind, "must be object if x-kubernetes-embedded-resource is true");
     }
-    rules(schema, &path.child("x-kubernetes-validations"), errors);
+    rules(schema, known, &path.child("x-kubernetes-validations"), errors);
     keywords(schema, path, errors);
     lists(schema, kind, path, errors);
-    members(schema, place, path, errors);
+    members(schema, place, known, path, errors);
     junctors(schema, schema, either, path, errors);
     default(schema, path, errors);
 }
@@ -70,12 +98,17 @@ fn typed(kind: &str, place: Place, may_be_any: bool, path: &Path<'_>, errors: &m
 }
 
 /// Rules that can be asked.
-fn rules(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn rules(schema: &Value, known: bool, path: &Path<'_>, errors: &mut Errors) {
     for (index, written) in schema["x-kubernetes-validations"].as_array().into_iter().flatten().enumerate() {
         let (rule, at) = (Rule::read(written), path.index(index));
         match &rule.program {
             _ if rule.text.is_empty() => errors.required(&at.child("rule"), "rule is not specified"),
             Err(why) => errors.invalid(&at.child("rule"), &rule.text, &format!("compilation failed: {why}")),
+            Ok(program) if program.uses_old && !known => {
+                let why =
+                    "oldSelf cannot be used where no item of a list is known again: below one that is no map by x-kubernetes-list-type";
+                errors.invalid(&at.child("rule"), &rule.text, why);
+            }
             Ok(_) => {}
         }
         if let Some(Err(why)) = &rule.message_program {
@@ -182,29 +215,29 @@ fn map_keys(schema: &Value, keys: &[&str], path: &Path<'_>, errors: &mut Errors)
 }
 
 /// The schemas of fields, values and items.
-fn members(schema: &Value, place: Place, path: &Path<'_>, errors: &mut Errors) {
+fn members(schema: &Value, place: Place, known: bool, path: &Path<'_>, errors: &mut Errors) {
     let embedded = schema["x-kubernetes-embedded-resource"].as_bool() == Some(true);
     let properties = path.child("properties");
     for (name, field) in fields(schema, "properties") {
         let at = properties.key(name);
         if name == "metadata" && (place == Place::Root || embedded) {
-            metadata(field, &at, errors);
+            metadata(field, known, &at, errors);
             continue;
         }
-        node(field, if embedded { Place::Embedded } else { Place::Field }, &at, errors);
+        node(field, if embedded { Place::Embedded } else { Place::Field }, known, &at, errors);
     }
     if let Some(of) = schema.get("additionalProperties").filter(|it| it.is_object()) {
-        node(of, Place::Field, &path.child("additionalProperties"), errors);
+        node(of, Place::Field, known, &path.child("additionalProperties"), errors);
     }
     if let Some(of) = schema.get("items").filter(|it| it.is_object()) {
-        node(of, Place::Item, &path.child("items"), errors);
+        node(of, Place::Item, known && schema["x-kubernetes-list-type"] == "map", &path.child("items"), errors);
     } else if schema["type"] == "array" && !schema["items"].is_array() {
         errors.required(&path.child("items"), "must be specified");
     }
 }
 
 /// Of its metadata a schema may bound the name only: the rest is the system's.
-fn metadata(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn metadata(schema: &Value, known: bool, path: &Path<'_>, errors: &mut Errors) {
     if schema["type"].as_str().is_some_and(|kind| kind != "object") {
         errors.invalid(&path.child("type"), &schema["type"], "must be object");
     }
@@ -213,7 +246,7 @@ fn metadata(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
         errors.forbidden(path, "must not specify anything other than name and generateName, but metadata is implicitly specified");
     }
     for (name, field) in fields(schema, "properties") {
-        node(field, Place::Field, &path.child("properties").key(name), errors);
+        node(field, Place::Field, known, &path.child("properties").key(name), errors);
     }
 }
 
@@ -267,7 +300,9 @@ fn default(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     let read = Schema::read(schema);
     let at = path.child("default");
     let mut filled = value.clone();
-    super::default::apply(&read, &mut filled);
+    if !super::default::apply(&read, &mut filled) {
+        return errors.invalid(&at, &"object", "must not be larger than an object may be");
+    }
     let unknown = super::prune::prune(&Schema { embedded: false, ..Schema::read(schema) }, &mut filled.clone());
     if !unknown.is_empty() {
         return errors.invalid(&at, value, "must not have unknown fields");

@@ -129,3 +129,23 @@ fn a_rule_that_cannot_be_asked_is_refused_and_not_forgotten() {
         assert!(all[0].starts_with(&format!("schema.properties[a].x-kubernetes-validations[0].{words}")), "{rule}: {all:?}");
     }
 }
+
+#[test]
+fn rules_stand_where_they_are_asked() {
+    let rule = json!([{"rule": "self == oldSelf"}]);
+    let list = |kind: &str| {
+        json!({"type": "array", "x-kubernetes-list-type": kind, "x-kubernetes-list-map-keys": if kind == "map" { json!(["a"]) } else { json!([]) },
+            "items": {"type": "object", "x-kubernetes-map-type": "atomic", "required": ["a"],
+                "properties": {"a": {"type": "string"}, "b": {"type": "string", "x-kubernetes-validations": rule}}}})
+    };
+    let of = |list: Value| broken(&json!({"type": "object", "properties": {"list": list}}));
+    assert_eq!(of(list("map")), [""; 0]);
+    for kind in ["set", "atomic"] {
+        assert!(of(list(kind))[0].contains("oldSelf cannot be used where no item"), "{kind}");
+    }
+    let inside = json!({"type": "object", "properties": {"a": {"type": "string"}},
+        "anyOf": [{"properties": {"a": {"x-kubernetes-validations": [{"rule": "self == ''"}]}}}]});
+    assert!(broken(&inside)[0].ends_with("x-kubernetes-validations: Forbidden: must be empty to be structural"));
+    let many: Value = (0..1001).map(|n| (format!("f{n}"), json!({"type": "string", "pattern": "a"}))).collect();
+    assert!(broken(&json!({"type": "object", "properties": many}))[0].contains("Too many: 1001"));
+}

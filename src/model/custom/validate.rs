@@ -15,7 +15,7 @@ pub fn validate(schema: &Schema, object: &Value, errors: &mut Errors) {
 }
 
 fn check(schema: &Schema, value: &Value, path: &Path<'_>, is_root: bool, errors: &mut Errors) {
-    if value.is_null() && schema.nullable {
+    if (value.is_null() && schema.nullable) || errors.is_full() {
         return;
     }
     if !has_type(schema, value) {
@@ -213,10 +213,12 @@ fn junctors(schema: &Schema, value: &Value, path: &Path<'_>, errors: &mut Errors
     if schema.not.as_ref().is_some_and(|not| holds(not)) {
         fail("must not validate the schema (not)");
     }
-    let broken = schema.all_of.iter().filter(|all| !holds(all)).count();
-    if broken > 0 {
+    // Once, also where they are nested: what was found is what is told.
+    let mut found = Errors::default();
+    schema.all_of.iter().for_each(|all| check(all, value, path, false, &mut found));
+    if !found.is_empty() {
         fail("must validate all the schemas (allOf)");
-        schema.all_of.iter().for_each(|all| check(all, value, path, false, errors));
+        errors.append(found);
     }
 }
 

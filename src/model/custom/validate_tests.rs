@@ -147,3 +147,32 @@ fn every_schema_of_all_is_told() {
         ]
     );
 }
+
+#[test]
+fn nested_schemas_are_asked_once() {
+    // 50 levels, each of which would ask the next one twice.
+    let schema = (0..50).fold(json!({"maxLength": 0}), |inner, _| json!({"allOf": [inner]}));
+    let mut errors = Errors::default();
+    validate(
+        &Schema::read(&json!({"type": "object", "properties": {"a": {"type": "string", "allOf": [schema]}}})),
+        &json!({"a": "x"}),
+        &mut errors,
+    );
+    assert_eq!(errors.into_vec().len(), 52);
+}
+
+#[test]
+fn what_is_told_of_one_object_is_bounded() {
+    let schema = json!({"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}});
+    let mut errors = Errors::default();
+    let object: Value = [("k".repeat(1 << 20), json!(vec![1; 100_000]))].into_iter().collect();
+    validate(&Schema::read(&schema), &object, &mut errors);
+    let told: usize = errors.into_vec().iter().map(|it| it.path.len() + it.message.len()).sum();
+    assert!(told < 1 << 20, "{told}");
+    let mut object: Value =
+        [("k".repeat(1 << 20), (0..100_000).map(|n| (format!("f{n}"), json!(1))).collect::<Value>())].into_iter().collect();
+    let schema = json!({"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}});
+    let found = super::super::prune::prune(&Schema::read(&schema), &mut object);
+    assert!(found.len() < 100, "{}", found.len());
+    assert!(object.to_string().len() < 2 << 20);
+}

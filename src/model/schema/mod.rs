@@ -375,8 +375,14 @@ fn describe(value: &Value) -> &'static str {
 
 /// The word among `words` that was probably meant by `written`.
 pub fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // The comparison takes memory by both lengths.
+    let near = |word: &str| word.len().abs_diff(written.len()) <= 1 + word.len().min(written.len()) / 5;
+    if written.len() > 256 {
+        return None;
+    }
     let lower = written.to_lowercase();
     words
+        .filter(|word| near(word))
         .map(|word| (word, strsim::damerau_levenshtein(&lower, &word.to_lowercase())))
         .filter(|(word, distance)| *distance <= 1 + word.len().min(written.len()) / 5)
         .min_by_key(|(_, distance)| *distance)

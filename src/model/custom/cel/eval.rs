@@ -1,25 +1,35 @@
 //! What an expression comes to on an object. PURE.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::functions;
 use super::parse::{Expr, Fold, Macro};
 use super::value::Val;
+use crate::model::custom::schema::Pattern;
 
 /// Evaluates expressions; each step costs.
-pub(super) struct Eval<'v> {
+pub(super) struct Eval<'v, 'p> {
     /// Names and what they stand for, the innermost last.
     pub names: Vec<(String, Val<'v>)>,
+    pub patterns: &'p BTreeMap<String, Pattern>,
     pub left: u64,
 }
 
 type Outcome<'v> = Result<Val<'v>, String>;
 
-impl<'v> Eval<'v> {
-    /// Pays for steps.
+impl<'v> Eval<'v, '_> {
+    /// Pays for steps. Who cannot, cannot pay for anything any more.
     pub fn pay(&mut self, steps: usize) -> Result<(), String> {
-        self.left = self.left.checked_sub(steps as u64).ok_or("the rule takes too long on this object")?;
-        Ok(())
+        let left = self.left.checked_sub(steps as u64);
+        self.left = left.unwrap_or(0);
+        left.map(|_| ()).ok_or_else(too_long)
+    }
+
+    /// Pays for a look at all that a value holds.
+    pub fn pay_for(&mut self, value: &Val<'_>) -> Result<(), String> {
+        if value.weigh(&mut self.left) { Ok(()) } else { Err(too_long()) }
     }
 
     pub fn value(&mut self, expr: &Expr) -> Outcome<'v> {
@@ -30,13 +40,22 @@ impl<'v> Eval<'v> {
             Expr::Int(it) => Ok(Val::Int(*it)),
             Expr::Uint(it) => Ok(Val::Uint(*it)),
             Expr::Double(it) => Ok(Val::Double(*it)),
-            Expr::Text(it) => Ok(Val::text(it.as_str())),
+            Expr::Text(it) => {
+                self.pay(it.len() / 64)?;
+                Ok(Val::text(it.as_str()))
+            }
             Expr::List(items) => items.iter().map(|item| self.value(item)).collect::<Result<_, _>>().map(Val::list),
             Expr::Map(entries) => {
                 let entries = entries.iter().map(|(key, value)| Ok((self.value(key)?, self.value(value)?)));
                 entries.collect::<Result<Vec<_>, String>>().map(|entries| Val::Map(Rc::new(entries)))
             }
-            Expr::Name(name) => self.name(name),
+            Expr::Name(name) => {
+                let found = self.name(name)?;
+                if let Val::Text(Cow::Owned(text)) = &found {
+                    self.pay(text.len() / 64)?;
+                }
+                Ok(found)
+            }
             Expr::Field(of, name) => {
                 let of = self.value(of)?;
                 of.get(&Val::text(unescape(name))).ok_or_else(|| format!("no such key: {name}"))
@@ -54,7 +73,9 @@ impl<'v> Eval<'v> {
                 for arg in args {
                     all.push(self.value(arg)?);
                 }
-                functions::call(self, name, &all)
+                let result = functions::call(self, name, &all)?;
+                self.pay_for(&result)?;
+                Ok(result)
             }
             Expr::Not(of) => Ok(Val::Bool(!self.truth(of)?)),
             Expr::Minus(of) => match self.value(of)? {
@@ -104,15 +125,16 @@ impl<'v> Eval<'v> {
         let (left, right) = (self.value(left)?, self.value(right)?);
         match sign {
             "==" | "!=" => {
-                self.pay(left.size().unwrap_or(0))?;
+                self.pay_for(&left)?;
                 Ok(Val::Bool((left == right) == (sign == "==")))
             }
             "in" => {
+                self.pay_for(&right)?;
                 let items = right.items().ok_or_else(|| no_overload("in", &[&left, &right]))?;
-                self.pay(items.len())?;
                 Ok(Val::Bool(items.contains(&left)))
             }
             "<" | "<=" | ">" | ">=" => {
+                self.pay_for(&left)?;
                 let order = left.order(&right).ok_or_else(|| no_overload(sign, &[&left, &right]))?;
                 Ok(Val::Bool(match sign {
                     "<" => order.is_lt(),
@@ -168,9 +190,9 @@ impl<'v> Eval<'v> {
             (Val::Span(one), Val::Span(other)) if sign == "+" => one.checked_add(*other).map(Val::Span).ok_or_else(overflow),
             (Val::Span(one), Val::Span(other)) if sign == "-" => one.checked_sub(*other).map(Val::Span).ok_or_else(overflow),
             (one, other) if sign == "+" && one.is_list() && other.is_list() => {
+                self.pay(one.size().unwrap_or(0) + other.size().unwrap_or(0))?;
                 let mut items = one.items().unwrap_or_default();
                 items.extend(other.items().unwrap_or_default());
-                self.pay(items.len())?;
                 Ok(Val::list(items))
             }
             _ => Err(wrong()),
@@ -179,10 +201,11 @@ impl<'v> Eval<'v> {
 
     fn fold(&mut self, fold: &Fold) -> Outcome<'v> {
         let over = self.value(&fold.over)?;
+        // The items are listed at once, even where the first decides.
+        self.pay(over.size().unwrap_or(0))?;
         let items = over.items().ok_or_else(|| format!("a {} has no items", over.type_name()))?;
         let (mut kept, mut count, mut fault) = (Vec::new(), 0, None);
         for item in items {
-            self.pay(1)?;
             self.names.push((fold.name.clone(), item.clone()));
             let taken = self.item(fold, item, &mut kept);
             self.names.pop();
@@ -242,6 +265,10 @@ fn item<'v>(of: &Val<'v>, index: &Val<'v>) -> Outcome<'v> {
 pub(super) fn no_overload(name: &str, values: &[&Val<'_>]) -> String {
     let types: Vec<&str> = values.iter().map(|value| value.type_name()).collect();
     format!("no such overload: {name} of {}", types.join(" and "))
+}
+
+fn too_long() -> String {
+    "the rule takes too long on this object".to_owned()
 }
 
 pub(super) fn overflow() -> String {

@@ -1,12 +1,13 @@
 //! The functions of rules: the language's own, and Kubernetes' for strings, lists and patterns. PURE.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use jiff::SignedDuration;
-use regex::{Regex, RegexBuilder};
-
 use super::eval::{Eval, no_overload, overflow};
+use super::parse::Expr;
 use super::value::{Val, span};
+use crate::model::custom::schema::Pattern;
+use jiff::SignedDuration;
 
 /// Names of types, which stand for themselves: `type(self.a) == string`.
 pub(super) const TYPES: [&str; 8] = ["bool", "int", "uint", "double", "string", "list", "map", "null_type"];
@@ -59,6 +60,9 @@ const FUNCTIONS: [(&str, bool, &[usize]); 44] = [
     ("getFullYear", true, &[0]),
 ];
 
+/// Steps for a pattern that is known only when it is asked for.
+const COMPILED: usize = 5_000;
+
 /// Whether there is a function.
 pub(super) fn known(name: &str, is_method: bool, args: usize) -> Result<(), String> {
     let mut of_name = FUNCTIONS.iter().filter(|(known, method, _)| *known == name && *method == is_method).peekable();
@@ -71,10 +75,25 @@ pub(super) fn known(name: &str, is_method: bool, args: usize) -> Result<(), Stri
 
 type Outcome<'v> = Result<Val<'v>, String>;
 
+/// The patterns that an expression has as texts: they are compiled once.
+pub(super) fn patterns(root: &Expr) -> BTreeMap<String, Pattern> {
+    let (mut found, mut todo) = (BTreeMap::new(), vec![root]);
+    while let Some(expr) = todo.pop() {
+        if let Expr::Call(target, name, args) = expr
+            && let Some(Expr::Text(text)) = args.get(usize::from(target.is_none()))
+            && matches!(name.as_str(), "matches" | "find" | "findAll")
+        {
+            found.entry(text.clone()).or_insert_with(|| Pattern::new(text));
+        }
+        todo.extend(expr.parts());
+    }
+    found
+}
+
 /// Calls a function; what it is called on is the first argument.
-pub(super) fn call<'v>(eval: &mut Eval<'v>, name: &str, args: &[Val<'v>]) -> Outcome<'v> {
+pub(super) fn call<'v>(eval: &mut Eval<'v, '_>, name: &str, args: &[Val<'v>]) -> Outcome<'v> {
     for arg in args {
-        eval.pay(arg.size().unwrap_or(1))?;
+        eval.pay_for(arg)?;
     }
     let wrong = || no_overload(name, &args.iter().collect::<Vec<_>>());
     match (name, args) {
@@ -82,7 +101,11 @@ pub(super) fn call<'v>(eval: &mut Eval<'v>, name: &str, args: &[Val<'v>]) -> Out
         ("dyn", [of]) => Ok(of.clone()),
         ("type", [of]) => Ok(Val::Type(of.type_name())),
         ("int" | "uint" | "double" | "string" | "bool" | "duration" | "timestamp", [of]) => convert(name, of).ok_or_else(wrong)?,
-        ("isSorted" | "sum" | "min" | "max" | "reverse" | "distinct" | "flatten" | "join", [of, ..]) if of.is_list() => {
+        ("join", [of, Val::Text(between)]) if of.is_list() => {
+            eval.pay(of.size().unwrap_or(0).saturating_mul(between.len()) / 64)?;
+            of_list(name, &of.items().unwrap_or_default(), args.get(1)).ok_or_else(wrong)?
+        }
+        ("isSorted" | "sum" | "min" | "max" | "reverse" | "flatten" | "join", [of, ..]) if of.is_list() => {
             of_list(name, &of.items().unwrap_or_default(), args.get(1)).ok_or_else(wrong)?
         }
         ("indexOf" | "lastIndexOf", [of, item]) if of.is_list() => {
@@ -92,6 +115,17 @@ pub(super) fn call<'v>(eval: &mut Eval<'v>, name: &str, args: &[Val<'v>]) -> Out
         }
         (_, [Val::Span(span)]) => of_span(name, *span).ok_or_else(wrong),
         ("getFullYear", [Val::Time(time)]) => Ok(Val::Int(i64::from(time.to_zoned(jiff::tz::TimeZone::UTC).year()))),
+        ("matches" | "find" | "findAll", [Val::Text(text), Val::Text(pattern), rest @ ..]) => {
+            by_pattern(eval, name, text, pattern, rest).ok_or_else(wrong)?
+        }
+        ("distinct", [of]) if of.is_list() => {
+            let count = of.size().unwrap_or(0);
+            // Each is compared with those before it: as much as it holds, again and again.
+            for _ in 0..count / 16 {
+                eval.pay_for(of)?;
+            }
+            Ok(distinct(&of.items().unwrap_or_default()))
+        }
         (_, [Val::Text(text), rest @ ..]) => of_text(name, text, rest).ok_or_else(wrong)?,
         _ => Err(wrong()),
     }
@@ -154,19 +188,6 @@ fn of_list<'v>(name: &str, items: &[Val<'v>], more: Option<&Val<'v>>) -> Option<
         ("max", None) => best(std::cmp::Ordering::Greater),
         ("sum", None) => sum(items)?,
         ("reverse", None) => Ok(Val::list(items.iter().rev().cloned().collect())),
-        ("distinct", None) => {
-            let mut found: Vec<Val<'v>> = Vec::new();
-            // Lists of a thousand are long for a rule, and the steps are bounded by their length.
-            if items.len() > 1000 {
-                return Some(Err("the list is too long".to_owned()));
-            }
-            for item in items.iter().filter(|item| !items.is_empty() && !matches!(item, Val::Type(_))) {
-                if !found.contains(item) {
-                    found.push(item.clone());
-                }
-            }
-            Ok(Val::list(found))
-        }
         ("flatten", None) => Ok(Val::list(
             items.iter().flat_map(|item| if item.is_list() { item.items().unwrap_or_default() } else { vec![item.clone()] }).collect(),
         )),
@@ -182,6 +203,16 @@ fn of_list<'v>(name: &str, items: &[Val<'v>], more: Option<&Val<'v>>) -> Option<
         }
         _ => return None,
     })
+}
+
+fn distinct<'v>(items: &[Val<'v>]) -> Val<'v> {
+    let mut found: Vec<Val<'v>> = Vec::new();
+    for item in items {
+        if !found.contains(item) {
+            found.push(item.clone());
+        }
+    }
+    Val::list(found)
 }
 
 fn sum<'v>(items: &[Val<'v>]) -> Option<Outcome<'v>> {
@@ -205,8 +236,25 @@ fn sum<'v>(items: &[Val<'v>]) -> Option<Outcome<'v>> {
     Some(Ok(total.unwrap_or(Val::Int(0))))
 }
 
-fn pattern(text: &str) -> Result<Regex, String> {
-    RegexBuilder::new(text).size_limit(512 << 10).dfa_size_limit(512 << 10).build().map_err(|_| format!("{text:?} is no pattern"))
+fn by_pattern<'v>(eval: &mut Eval<'v, '_>, name: &str, text: &str, pattern: &str, rest: &[Val<'v>]) -> Option<Outcome<'v>> {
+    let most = count(rest)?;
+    let made;
+    let known = match eval.patterns.get(pattern) {
+        Some(known) => known,
+        None => {
+            if let Err(why) = eval.pay(COMPILED) {
+                return Some(Err(why));
+            }
+            made = Pattern::new(pattern);
+            &made
+        }
+    };
+    let Some(regex) = known.regex() else { return Some(Err(format!("{pattern:?} is no pattern"))) };
+    Some(Ok(match name {
+        "matches" => Val::Bool(regex.is_match(text)),
+        "find" => Val::text(regex.find(text).map_or("", |found| found.as_str())),
+        _ => Val::list(regex.find_iter(text).take(most).map(|it| Val::text(it.as_str())).collect()),
+    }))
 }
 
 fn of_text<'v>(name: &str, text: &str, args: &[Val<'v>]) -> Option<Outcome<'v>> {
@@ -215,12 +263,6 @@ fn of_text<'v>(name: &str, text: &str, args: &[Val<'v>]) -> Option<Outcome<'v>> 
         ("contains", [Val::Text(other)]) => Ok(Val::Bool(text.contains(other.as_ref()))),
         ("startsWith", [Val::Text(other)]) => Ok(Val::Bool(text.starts_with(other.as_ref()))),
         ("endsWith", [Val::Text(other)]) => Ok(Val::Bool(text.ends_with(other.as_ref()))),
-        ("matches", [Val::Text(other)]) => pattern(other).map(|pattern| Val::Bool(pattern.is_match(text))),
-        ("find", [Val::Text(other)]) => pattern(other).map(|pattern| Val::text(pattern.find(text).map_or("", |found| found.as_str()))),
-        ("findAll", [Val::Text(other), rest @ ..]) => {
-            let most = count(rest)?;
-            pattern(other).map(|pattern| Val::list(pattern.find_iter(text).take(most).map(|it| Val::text(it.as_str())).collect()))
-        }
         ("indexOf", [Val::Text(other)]) => Ok(index(text.find(other.as_ref()))),
         ("indexOf", [Val::Text(other), Val::Int(from)]) => {
             let from = byte(text, *from)?;

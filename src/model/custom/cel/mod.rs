@@ -13,6 +13,9 @@ mod lex;
 mod parse;
 mod value;
 
+use std::collections::BTreeMap;
+
+use super::schema::Pattern;
 use eval::Eval;
 use parse::Expr;
 pub use value::Val;
@@ -21,9 +24,11 @@ pub use value::Val;
 const LENGTH: usize = 10_000;
 
 /// A rule, read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Program {
     root: Expr,
+    /// The patterns it has as texts, by these.
+    patterns: BTreeMap<String, Pattern>,
     /// Whether it speaks of the object as it was: it then says something of changes only.
     pub uses_old: bool,
 }
@@ -38,8 +43,12 @@ impl Program {
             return Err(format!("more than {LENGTH} characters"));
         }
         let root = parse::parse(text, &["self", "oldSelf"])?;
+        let patterns = functions::patterns(&root);
+        if let Some(wrong) = patterns.values().find(|pattern| !pattern.is_valid()) {
+            return Err(format!("{:?} is no pattern", wrong.text));
+        }
         // The name stands for nothing else, and texts are few: a word inside one costs nothing but a look.
-        Ok(Self { root, uses_old: lex::tokens(text)?.contains(&lex::Token::Name("oldSelf".to_owned())) })
+        Ok(Self { root, patterns, uses_old: lex::tokens(text)?.contains(&lex::Token::Name("oldSelf".to_owned())) })
     }
 
     /// Whether the value passes. `left`: steps that may be taken, over several rules.
@@ -61,15 +70,15 @@ impl Program {
         })
     }
 
-    fn run<'v, T>(
-        &self,
+    fn run<'v, 'p, T>(
+        &'p self,
         value: Val<'v>,
         old: Option<Val<'v>>,
         left: &mut u64,
-        ask: impl FnOnce(&mut Eval<'v>, &Expr) -> Result<T, String>,
+        ask: impl FnOnce(&mut Eval<'v, 'p>, &Expr) -> Result<T, String>,
     ) -> Result<T, String> {
         let names = std::iter::once(("self".to_owned(), value)).chain(old.map(|old| ("oldSelf".to_owned(), old)));
-        let mut eval = Eval { names: names.collect(), left: *left };
+        let mut eval = Eval { names: names.collect(), patterns: &self.patterns, left: *left };
         let result = ask(&mut eval, &self.root);
         *left = eval.left;
         result

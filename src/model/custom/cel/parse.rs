@@ -5,6 +5,8 @@ use super::lex::{Token, tokens};
 
 /// Levels of brackets.
 const DEPTH: usize = 60;
+/// Levels of an expression: how deep its evaluation calls itself.
+const LEVELS: usize = 100;
 
 /// An expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +58,45 @@ pub(super) fn parse(text: &str, variables: &[&str]) -> Result<Expr, String> {
     let mut parser = Parser { tokens: tokens(text)?, at: 0, names, depth: 0 };
     let expression = parser.expression()?;
     match parser.peek() {
+        None if levels(&expression) > LEVELS => Err(format!("more than {LEVELS} levels of operators and fields")),
         None => Ok(expression),
         Some(_) => Err("there is more than one expression".to_owned()),
+    }
+}
+
+/// How deep an expression is, found without calling itself: it may be too deep for that.
+fn levels(root: &Expr) -> usize {
+    let (mut deepest, mut todo) = (0, vec![(root, 1)]);
+    while let Some((expr, level)) = todo.pop() {
+        deepest = deepest.max(level);
+        todo.extend(expr.parts().into_iter().map(|part| (part, level + 1)));
+    }
+    deepest
+}
+
+impl Expr {
+    /// The expressions it is made of.
+    pub fn parts(&self) -> Vec<&Self> {
+        match self {
+            Self::Null | Self::Bool(_) | Self::Int(_) | Self::Uint(_) | Self::Double(_) | Self::Text(_) | Self::Name(_) => Vec::new(),
+            Self::List(all) => all.iter().collect(),
+            Self::Map(all) => all.iter().flat_map(|(key, value)| [key, value]).collect(),
+            Self::Field(of, _) | Self::Has(of, _) | Self::Not(of) | Self::Minus(of) => vec![of],
+            Self::Index(one, other) | Self::Binary(_, one, other) => vec![one, other],
+            Self::Call(target, _, args) => target.as_deref().into_iter().chain(args).collect(),
+            Self::If(test, then, otherwise) => vec![test, then, otherwise],
+            Self::Fold(fold) => [&fold.over, &fold.body].into_iter().chain(&fold.filter).collect(),
+        }
+    }
+}
+
+/// Many parts under `&&` or `||`, which do not mind how they are grouped, in as few levels as may be.
+fn balanced(sign: &'static str, mut parts: Vec<Expr>) -> Expr {
+    let right = parts.split_off(parts.len().div_ceil(2));
+    let left = if parts.len() == 1 { parts.remove(0) } else { balanced(sign, parts) };
+    match right.len() {
+        0 => left,
+        _ => Expr::Binary(sign, Box::new(left), Box::new(balanced(sign, right))),
     }
 }
 
@@ -107,6 +146,13 @@ impl Parser {
         const LEVELS: [&[&str]; 5] = [&["||"], &["&&"], &["==", "!=", "<=", ">=", "<", ">"], &["+", "-"], &["*", "/", "%"]];
         let Some(signs) = LEVELS.get(level) else { return self.unary() };
         let mut left = self.binary(level + 1)?;
+        if let [sign @ ("&&" | "||")] = signs {
+            let mut parts = vec![left];
+            while self.take(signs).is_some() {
+                parts.push(self.binary(level + 1)?);
+            }
+            return Ok(balanced(sign, parts));
+        }
         loop {
             let is_in = level == 2 && self.peek() == Some(&Token::Name("in".to_owned()));
             let sign = if is_in {

@@ -107,6 +107,36 @@ fn what_is_no_rule_is_refused() {
 }
 
 #[test]
+fn a_rule_is_as_deep_as_its_evaluation_may_be() {
+    assert!(Program::compile(&vec!["1"; 4000].join("+")).unwrap_err().contains("levels"));
+    assert!(Program::compile(&format!("self{}", ".a".repeat(4000))).unwrap_err().contains("levels"));
+    assert!(Program::compile(&format!("self{}", "[0]".repeat(3000))).unwrap_err().contains("levels"));
+    // What is joined by `&&` or `||` is as deep as it has to be.
+    assert_eq!(holds(&vec!["1<2"; 1500].join("&&")), Ok(true));
+    assert_eq!(holds(&vec!["1>2"; 1500].join("||")), Ok(false));
+    assert_eq!(holds("1 > 2 || 1 / 0 == 1 || 2 > 1 || self.other"), Ok(true));
+}
+
+#[test]
+fn what_is_copied_compared_or_compiled_is_paid_for() {
+    let object = json!({"list": vec![1; 50_000], "texts": vec!["a".repeat(5000); 200]});
+    for rule in [
+        "self.list.all(a, self.list.exists(b, true))",
+        "self.list.all(a, self.texts == self.texts)",
+        "self.list.all(a, 'x'.matches(string(a) + 'x') || true)",
+        "self.list.map(a, self.texts[0].replace('', 'aaaaaaaaaa')).size() > 0",
+        "self.list.map(a, self.list).flatten().size() > 0",
+    ] {
+        let found = Program::compile(rule).unwrap().holds(Val::of(&object, None), None, &mut 2_000_000);
+        assert!(found.as_ref().is_err_and(|why| why.contains("takes too long")), "{rule}: {found:?}");
+    }
+    // A pattern that is written in the rule is compiled once.
+    let rule = Program::compile("self.list.all(a, 'xy'.matches('^x+y$'))").unwrap();
+    assert_eq!(rule.holds(Val::of(&object, None), None, &mut 2_000_000), Ok(true));
+    assert!(Program::compile("self.matches('(')").unwrap_err().contains("is no pattern"));
+}
+
+#[test]
 fn a_rule_that_takes_too_long_is_given_up() {
     let object = json!({"list": vec![1; 1000]});
     let rule = Program::compile("self.list.all(a, self.list.all(b, self.list.all(c, true)))").unwrap();

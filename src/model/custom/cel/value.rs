@@ -100,6 +100,31 @@ impl<'v> Val<'v> {
         }
     }
 
+    /// Takes from `left` how much there is to look at, all the way down; false where it is more.
+    pub fn weigh(&self, left: &mut u64) -> bool {
+        fn take(left: &mut u64, steps: usize) -> bool {
+            let rest = left.checked_sub(steps as u64);
+            *left = rest.unwrap_or(0);
+            rest.is_some()
+        }
+        fn below(value: &Value, left: &mut u64) -> bool {
+            match value {
+                Value::String(text) => take(left, 1 + text.len() / 64),
+                Value::Array(items) => take(left, 1) && items.iter().all(|item| below(item, left)),
+                Value::Object(fields) => take(left, 1) && fields.values().all(|value| below(value, left)),
+                _ => take(left, 1),
+            }
+        }
+        match self {
+            Self::Text(text) => take(left, 1 + text.len() / 64),
+            Self::List(items) => take(left, 1) && items.iter().all(|item| item.weigh(left)),
+            Self::Map(entries) => take(left, 1) && entries.iter().all(|(key, value)| key.weigh(left) && value.weigh(left)),
+            Self::Items(items, _) => take(left, 1) && items.iter().all(|item| below(item, left)),
+            Self::Fields(fields, _) => take(left, 1) && fields.values().all(|value| below(value, left)),
+            _ => take(left, 1),
+        }
+    }
+
     /// The value under a key of a map.
     pub fn get(&self, key: &Val<'v>) -> Option<Self> {
         match (self, key) {
