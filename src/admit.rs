@@ -73,7 +73,7 @@ pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: 
     match (write, current) {
         (Write::Create(object), _) => create::create(object, state, writer, stamp),
         (Write::Update(object, _), Some(current)) => update::update(object, current, state, writer, stamp.now),
-        (Write::UpdateStatus(object, _), Some(current)) => status::update(object, current, state, writer),
+        (Write::UpdateStatus(object, _), Some(current)) => status::update(object, current, state, writer, stamp.now),
         (Write::UpdatePart(object, _, part), Some(current)) => pod_part::update(object, current, state, *part),
         (Write::Delete { grace_seconds, .. }, Some(current)) => delete::delete(current, *grace_seconds, stamp.now),
         // `Snapshot::apply` reports a missing object as a conflict before it asks here.

@@ -57,6 +57,9 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
     if let Typed::Custom(it) = &mut typed {
         errors.extend(custom::complete(it, state.definitions(), None)?);
     }
+    if let Typed::CustomResourceDefinition(it) = &typed {
+        definition::check(it, &mut errors);
+    }
     if errors.is_empty()
         && let Typed::Service(it) = &mut typed
     {

@@ -2,7 +2,7 @@
 //! the one that stores. PURE.
 
 use super::Refused;
-use crate::model::custom::{Custom, Definitions, default, prune, rules, validate};
+use crate::model::custom::{Custom, Definitions, Schema, default, prune, rules, validate};
 use crate::model::rule::{Errors, FieldError};
 use crate::model::{Kind, Object, Typed};
 
@@ -22,20 +22,25 @@ pub(super) fn complete(it: &mut Custom, served: &Definitions, old: Option<&Custo
         return refused(it, "create not allowed while custom resource definition is terminating".to_owned());
     }
     let name = it.api_version.split_once('/').map_or("", |(_, version)| version);
-    let Some(version) = definition.version(name) else {
+    // What is stored in a version that is there no more is an object still: it may be let go, scaled, moved on.
+    let stored = old.filter(|old| old.api_version == it.api_version).map(|_| definition.storage());
+    let Some(version) = definition.version(name).or(stored) else {
         return refused(it, format!("{} has no version {name:?}", definition.name));
     };
     let mut content = serde_json::Value::Object(std::mem::take(&mut it.content));
     prune::prune(&version.schema, &mut content);
-    default::apply(&version.schema, &mut content);
+    let is_filled = default::apply(&version.schema, &mut content);
     if let serde_json::Value::Object(content) = content {
         it.content = content;
+    }
+    if !is_filled {
+        return refused(it, "the defaults of its schema make it larger than an object may be".to_owned());
     }
     let mut errors = Errors::default();
     if let Ok(whole) = it.value() {
         validate::validate(&version.schema, &whole, &mut errors);
         if version.has_rules && errors.is_empty() {
-            let before = old.and_then(|old| old.value().ok());
+            let before = old.and_then(|old| read_by(&version.schema, old).value().ok());
             rules::check(&version.schema, &whole, before.as_ref(), &mut errors);
         }
     }
@@ -47,6 +52,17 @@ pub(super) fn complete(it: &mut Custom, served: &Definitions, old: Option<&Custo
     Ok(errors.into_vec())
 }
 
+/// A stored object as it is read: what its schema has had since then is in it.
+fn read_by(schema: &Schema, stored: &Custom) -> Custom {
+    let mut content = serde_json::Value::Object(stored.content.clone());
+    prune::prune(schema, &mut content);
+    default::apply(schema, &mut content);
+    match content {
+        serde_json::Value::Object(content) => Custom { content, ..stored.clone() },
+        _ => stored.clone(),
+    }
+}
+
 /// The object as its kind is now: what was stored before may know less of it.
 pub(super) fn refresh(it: &mut Custom, served: &Definitions) {
     let name = it.api_version.split_once('/').map_or("", |(_, version)| version);
@@ -56,6 +72,8 @@ pub(super) fn refresh(it: &mut Custom, served: &Definitions) {
 }
 
 /// Whether the part that `generation` counts is the same.
-pub(super) fn same_spec(new: &Custom, old: &Custom) -> bool {
+pub(super) fn same_spec(new: &Custom, stored: &Custom, served: &Definitions) -> bool {
+    let old = served.get(Kind::Custom(new.kind)).map(|definition| read_by(&definition.storage().schema, stored));
+    let old = old.as_ref().unwrap_or(stored);
     if new.kind.info().has_status { new.said().eq(old.said()) } else { new.content == old.content }
 }

@@ -4,8 +4,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::seconds;
-use crate::model::custom::{CustomResourceDefinition, DefinitionCondition, DefinitionNames};
-use crate::model::{Kind, Timestamp};
+use crate::model::custom::{CustomResourceDefinition, Definition, DefinitionCondition, DefinitionNames};
+use crate::model::{Errors, FieldError, Kind, Path, Timestamp};
 use crate::store::snapshot::Snapshot;
 
 /// Gives it the finalizer and the status that follow from the state. Doing it again changes nothing.
@@ -39,6 +39,15 @@ pub fn settle(it: &mut CustomResourceDefinition, state: &Snapshot, now: Timestam
     condition(&mut status.conditions, "Established", established.0, established.1, established.2.to_owned(), now);
     if let Some(storage) = storage.filter(|name| !status.stored_versions.contains(name)) {
         status.stored_versions.push(storage);
+    }
+}
+
+/// What a definition that follows every rule may still lack: room for its names.
+pub(super) fn check(it: &CustomResourceDefinition, errors: &mut Vec<FieldError>) {
+    if errors.is_empty() && Definition::of(it).is_none() {
+        let mut found = Errors::default();
+        found.forbidden(&Path::root("spec.versions"), "this server has had as many names and versions of kinds as it can");
+        errors.extend(found.into_vec());
     }
 }
 

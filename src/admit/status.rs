@@ -1,7 +1,7 @@
 //! The status field of any kind: copied, compared, written on its own. PURE.
 
-use super::{Outcome, Refused, custom};
-use crate::model::{Object, Typed, validate};
+use super::{Outcome, Refused, custom, definition};
+use crate::model::{Object, Timestamp, Typed, validate};
 use crate::store::snapshot::Snapshot;
 
 macro_rules! with_status {
@@ -37,7 +37,7 @@ macro_rules! with_status {
 with_status!(Namespace, CustomResourceDefinition, Node, CertificateSigningRequest, Service, Pod, ReplicaSet, Deployment, Job, Source);
 
 /// Takes the status of `object`, who owns it, and nothing else.
-pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str) -> Result<Outcome, Refused> {
+pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
     // Of a custom kind, what was stored may know less of its kind than the writer.
     if !object.kind().info().has_status {
         let message = format!("{} has no status", current.kind());
@@ -66,7 +66,11 @@ pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer
             return Err(super::invalid(current, errors));
         }
     }
-    if matches!(after, Typed::Node(_)) {
+    if let Typed::CustomResourceDefinition(it) = &mut after {
+        // Nobody takes a kind off the API by a word about it.
+        definition::settle(it, state, now);
+    }
+    if matches!(after, Typed::Node(_) | Typed::CustomResourceDefinition(_)) {
         crate::model::defaults::apply(&mut after);
         let errors = validate::validate(&after);
         if !errors.is_empty() {

@@ -30,7 +30,7 @@ pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer
     if new == *old {
         return Ok(Outcome::Unchanged);
     }
-    if !same_spec(&new, old) {
+    if !same_spec(&new, old, state) {
         let meta = new.meta_mut();
         meta.generation = meta.generation.map(|it| it + 1);
     }
@@ -44,6 +44,9 @@ pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer
     // What is on its way out may only let go of its finalizers.
     if !current.is_deleting() {
         errors.extend(of_schema);
+    }
+    if let Typed::CustomResourceDefinition(it) = &new {
+        definition::check(it, &mut errors);
     }
     if errors.is_empty()
         && let Typed::Service(it) = &mut new
@@ -150,7 +153,7 @@ fn is_gone(object: &Typed) -> bool {
 }
 
 /// Whether the part that `generation` counts is the same.
-fn same_spec(new: &Typed, old: &Typed) -> bool {
+fn same_spec(new: &Typed, old: &Typed, state: &Snapshot) -> bool {
     match (new, old) {
         (Typed::Pod(new), Typed::Pod(old)) => new.spec == old.spec,
         (Typed::ReplicaSet(new), Typed::ReplicaSet(old)) => new.spec == old.spec,
@@ -158,7 +161,7 @@ fn same_spec(new: &Typed, old: &Typed) -> bool {
         (Typed::Job(new), Typed::Job(old)) => new.spec == old.spec,
         (Typed::Source(new), Typed::Source(old)) => new.spec == old.spec,
         (Typed::CustomResourceDefinition(new), Typed::CustomResourceDefinition(old)) => new.spec == old.spec,
-        (Typed::Custom(new), Typed::Custom(old)) => custom::same_spec(new, old),
+        (Typed::Custom(new), Typed::Custom(old)) => custom::same_spec(new, old, state.definitions()),
         (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) => {
             new.address_type == old.address_type && new.endpoints == old.endpoints && new.ports == old.ports
         }

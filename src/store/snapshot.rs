@@ -257,10 +257,12 @@ impl Snapshot {
             return;
         }
         let definitions = Arc::make_mut(&mut self.definitions);
-        definitions.remove(&key.name);
         let established = after.and_then(|after| after.get::<CustomResourceDefinition>()).filter(|it| it.is_established());
-        if let Some(definition) = established.and_then(Definition::of) {
-            definitions.put(definition);
+        match established.map(Definition::of) {
+            None => definitions.remove(&key.name),
+            Some(Some(definition)) => definitions.put(definition),
+            // No room for more names: the objects of the kind are there, and so it goes on as it was.
+            Some(None) => {}
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::walk;
+use crate::model::custom::Definitions;
 use crate::model::{InventoryEntry, Key, Kind, Object, Source};
 
 /// The entries of a source by the key of their object. Entries of kinds this binary does not serve
@@ -16,10 +17,10 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    pub fn of(source: &Source) -> Self {
+    pub fn of(source: &Source, served: &Definitions) -> Self {
         let mut inventory = Self::default();
         for entry in source.status.iter().flat_map(|status| &status.inventory) {
-            match key_of(entry) {
+            match key_of(entry, served) {
                 Some(key) => {
                     inventory.entries.insert(key, entry.clone());
                 }
@@ -48,9 +49,9 @@ pub(super) fn differing<'a>(one: &'a Arc<Inventory>, other: &'a Arc<Inventory>) 
     walk::differing(one.entries.iter(), other.entries.iter(), PartialEq::eq)
 }
 
-/// The key an entry speaks of.
-pub fn key_of(entry: &InventoryEntry) -> Option<Key> {
-    let kind = Kind::known(&entry.api_version, &entry.kind)?;
+/// The key an entry speaks of; of a kind that is served no more, the one it had.
+pub fn key_of(entry: &InventoryEntry, served: &Definitions) -> Option<Key> {
+    let kind = served.of_any_version(&entry.api_version, &entry.kind).or_else(|| Kind::known(&entry.api_version, &entry.kind))?;
     Some(Key::new(kind, entry.namespace.clone(), entry.name.clone()))
 }
 

@@ -20,7 +20,7 @@ pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
 use super::walk;
 use super::waves::step;
-use crate::model::custom::CustomResourceDefinition;
+use crate::model::custom::{CustomResourceDefinition, Definitions};
 use crate::model::ownership::{ManagedFields, apply};
 use crate::model::{InventoryEntry, Key, Kind, Object, Source, SourceStatus, Timestamp};
 use crate::plan::{Reason, Wait};
@@ -54,12 +54,12 @@ impl Known {
         self.held = Some((status.inventory.clone(), Arc::clone(inventory)));
     }
 
-    fn held(&mut self, source: &Source) -> Arc<Inventory> {
+    fn held(&mut self, source: &Source, served: &Definitions) -> Arc<Inventory> {
         let now = source.status.as_ref().map_or(&[][..], |status| &status.inventory);
         match &self.held {
             Some((then, held)) if then == now => Arc::clone(held),
             _ => {
-                let held = Arc::new(Inventory::of(source));
+                let held = Arc::new(Inventory::of(source, served));
                 self.held = Some((now.to_vec(), Arc::clone(&held)));
                 held
             }
@@ -148,7 +148,7 @@ pub fn writer(source: &str) -> String {
 pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     let name = input.source.metadata.name.clone().unwrap_or_default();
     let status = input.source.status.as_ref();
-    let held = known.held(input.source);
+    let held = known.held(input.source, input.state.definitions());
     let mut planner = Planner {
         input,
         manager: manager(&name),
@@ -239,7 +239,10 @@ impl<'p> Planner<'p> {
             let Some(status) = source.status.as_ref().filter(|_| *name != self.plan.source) else { continue };
             let holds = status.inventory.iter().map(|entry| (entry.as_ref(), true));
             for (entry, holds) in holds.chain(status.contested.iter().map(|entry| (entry, false))) {
-                let Some(desired) = inventory::key_of(entry).and_then(|key| rendered.desired.get(&key)) else { continue };
+                let Some(desired) = inventory::key_of(entry, self.input.state.definitions()).and_then(|key| rendered.desired.get(&key))
+                else {
+                    continue;
+                };
                 let key = desired.object.key();
                 let message = format!("{key} is in two sources: {} of {}, and {} of {name}", desired.file, self.plan.source, entry.file);
                 if holds {

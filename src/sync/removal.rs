@@ -20,7 +20,7 @@ pub fn plan(state: &Snapshot, name: &str) -> Option<Transaction> {
     let mut transaction = Transaction::new(writer(name));
     if object.annotation(PRUNE) == Some("true") {
         // What refers to others first: the order of writing, backwards.
-        for (key, entry) in Inventory::of(source).entries.iter().rev() {
+        for (key, entry) in Inventory::of(source, state.definitions()).entries.iter().rev() {
             let Some(live) = state.get(key).filter(|live| Inventory::is_of(entry, live)) else { continue };
             if entry.created && !entry.keep && may_prune(live) && !live.is_deleting() {
                 transaction.writes.push(Write::Delete { key: key.clone(), precondition: Precondition::seen(live), grace_seconds: None });

@@ -114,7 +114,7 @@ struct File {
 /// # Errors
 /// Every error of every file, sorted.
 pub fn render(tree: &Tree, options: &Options, served: &Definitions, cache: &mut Cache) -> Result<Rendered, Vec<Problem>> {
-    let served = Arc::new(with_own(tree, options, served));
+    let served = Arc::new(with_own(tree, options, served, cache));
     if cache.options.as_ref() != Some(options) || cache.served != served.hash() {
         *cache = Cache { options: Some(options.clone()), served: served.hash(), files: BTreeMap::new() };
     }
@@ -151,14 +151,17 @@ pub fn render(tree: &Tree, options: &Options, served: &Definitions, cache: &mut 
     Err(problems)
 }
 
-/// The kinds that are served, and those that the tree itself defines in their place.
-fn with_own(tree: &Tree, options: &Options, served: &Definitions) -> Definitions {
+/// The kinds that are served, and those that the tree itself defines in their place. What was read before is
+/// not read again: a definition is the same whatever other kinds there are.
+fn with_own(tree: &Tree, options: &Options, served: &Definitions, cache: &Cache) -> Definitions {
     const WORD: &[u8] = b"CustomResourceDefinition";
     let base = Arc::new(served.clone());
     let mut all = served.clone();
     for (path, content) in tree.files.iter().filter(|(_, content)| content.windows(WORD.len()).any(|part| part == WORD)) {
-        let (file, _) = read_file(path, content, options, &base);
-        let defined = file.desired.iter().filter_map(|desired| desired.object.get::<CustomResourceDefinition>());
+        let known = cache.files.get(path).filter(|_| cache.options.as_ref() == Some(options));
+        let known = known.filter(|(seen, _)| *seen == Digest::from(Sha256::digest(content))).map(|(_, file)| file.desired.clone());
+        let desired = known.unwrap_or_else(|| read_file(path, content, options, &base).0.desired);
+        let defined = desired.iter().filter_map(|desired| desired.object.get::<CustomResourceDefinition>());
         defined.filter_map(Definition::of).for_each(|definition| all.put(definition));
     }
     all

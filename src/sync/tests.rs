@@ -188,7 +188,7 @@ fn a_revision_is_taken_whole_and_rests() {
     assert_eq!((status.accepted_revision.as_deref(), status.errors.len()), (Some("r1"), 0));
     assert_eq!(status.inventory.len(), 2);
     for entry in &status.inventory {
-        let live = world.state.get(&inventory::key_of(entry).unwrap()).unwrap();
+        let live = world.state.get(&inventory::key_of(entry, world.state.definitions()).unwrap()).unwrap();
         assert_eq!((entry.uid.as_str(), entry.created, entry.file.as_str()), (live.uid(), true, "a.yaml"));
         assert_eq!(live.meta().managed_fields.as_ref().unwrap()[0].manager.as_deref(), Some("podbay:web"));
     }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::model::{Kind, Object};
+use crate::model::Object;
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
 
@@ -22,7 +22,7 @@ pub enum Standing<'s> {
 }
 
 pub fn standing<'s>(state: &'s Snapshot, object: &Object, owner: &OwnerReference) -> Standing<'s> {
-    let Some(kind) = Kind::known(&owner.api_version, &owner.kind) else { return Standing::Solid };
+    let Some(kind) = state.definitions().of_any_version(&owner.api_version, &owner.kind) else { return Standing::Solid };
     let namespace = if kind.info().namespaced { object.key().namespace.as_str() } else { "" };
     match state.find(kind, namespace, &owner.name).filter(|found| found.uid() == owner.uid) {
         None => Standing::Gone,

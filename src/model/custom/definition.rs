@@ -36,8 +36,6 @@ pub struct Version {
     pub kind: Kind,
     pub served: bool,
     pub schema: Schema,
-    /// Whether anything in the schema has a default.
-    pub has_defaults: bool,
     /// Whether anything in it has a rule of `x-kubernetes-validations`.
     pub has_rules: bool,
     /// The schema as it was written, for OpenAPI.
@@ -131,7 +129,6 @@ impl Version {
         Some(Self {
             kind: Kind::Custom(kind),
             served: version.served,
-            has_defaults: schema.has_defaults(),
             has_rules: schema.has_rules(),
             schema,
             written,
@@ -257,6 +254,16 @@ impl Definitions {
         Kind::of(api_version, kind).or_else(custom)
     }
 
+    /// The kind of this name in whatever version, as it is served now.
+    pub fn of_any_version(&self, api_version: &str, kind: &str) -> Option<Kind> {
+        let custom = || {
+            let (group, _) = api_version.split_once('/')?;
+            let is = |kind_info: &KindInfo| kind_info.group == group && kind_info.name == kind;
+            self.all.values().map(|definition| definition.storage().kind).find(|of| is(of.info()))
+        };
+        Kind::of(api_version, kind).or_else(custom)
+    }
+
     /// The kind of a REST path's group, version and plural.
     pub fn kind_of_resource(&self, group: &str, version: &str, plural: &str) -> Option<Kind> {
         let custom = || {
@@ -305,6 +312,7 @@ mod tests {
         assert_eq!(all.kind_of_resource("stable.example.com", "v1beta1", "crontabs"), Some(kind));
         assert_eq!(all.kind_of_resource("stable.example.com", "v1alpha1", "crontabs"), None);
         assert_eq!(all.kind_of("apps/v1", "Deployment"), Some(Kind::Deployment));
+        assert_eq!(all.of_any_version("stable.example.com/v7", "CronTab"), Some(kind));
         assert_eq!(all.get(kind).unwrap().storage().kind.info().version, "v1beta1");
         assert_eq!(all.version(kind).unwrap().kind.info().singular, "crontab");
         assert_eq!(all.rows().count(), Kind::all().len() + 2);

@@ -6,6 +6,10 @@ use super::{IMMUTABLE, SPEC, names, one_of};
 use crate::model::custom::{CustomResourceDefinition, DefinitionNames, DefinitionVersion, JsonPath, Subresources, structural};
 use crate::model::rule::{Errors, Path};
 
+/// Fields of one version that lists may select by.
+const SELECTABLE: usize = 8;
+/// Versions of one kind.
+const VERSIONS: usize = 100;
 /// Who may use Kubernetes' own groups.
 const APPROVED: &str = "api-approved.kubernetes.io";
 
@@ -68,6 +72,9 @@ fn kind_names(all: &DefinitionNames, path: &Path<'_>, errors: &mut Errors) {
 
 fn versions(all: &[DefinitionVersion], errors: &mut Errors) {
     let path = SPEC.child("versions");
+    if all.len() > VERSIONS {
+        return errors.too_many(&path, all.len(), VERSIONS);
+    }
     let mut seen = BTreeSet::new();
     for (index, version) in all.iter().enumerate() {
         let at = path.index(index);
@@ -83,6 +90,9 @@ fn versions(all: &[DefinitionVersion], errors: &mut Errors) {
         if let Some(subresources) = &version.subresources {
             self::subresources(subresources, &at.child("subresources"), errors);
         }
+        if let Some(words) = version.deprecation_warning.as_ref() {
+            deprecation(version, words, &at.child("deprecationWarning"), errors);
+        }
         columns(version, &at, errors);
     }
     if all.is_empty() {
@@ -90,6 +100,16 @@ fn versions(all: &[DefinitionVersion], errors: &mut Errors) {
     } else if all.iter().filter(|version| version.storage).count() != 1 {
         let names: Vec<&str> = all.iter().map(|version| version.name.as_str()).collect();
         errors.invalid(&path, &names, "must have exactly one version marked as storage version");
+    }
+}
+
+/// It is said in the head of an answer.
+fn deprecation(version: &DefinitionVersion, words: &str, at: &Path<'_>, errors: &mut Errors) {
+    if version.deprecated != Some(true) {
+        errors.invalid(at, words, "can only be set for deprecated versions");
+    }
+    if words.is_empty() || words.len() > 256 || words.chars().any(char::is_control) {
+        errors.invalid(at, words, "must be 1 to 256 bytes of printable text");
     }
 }
 
@@ -125,14 +145,19 @@ fn columns(version: &DefinitionVersion, path: &Path<'_>, errors: &mut Errors) {
             }
         }
         one_of(Some(&column.type_), &["boolean", "date", "integer", "number", "string"], &at.child("type"), errors);
-        if !column.json_path.is_empty() && JsonPath::parse(&column.json_path).is_none() {
-            errors.invalid(&at.child("jsonPath"), &column.json_path, "is an invalid json path");
+        // A path that leads nowhere leaves its column empty.
+        if !column.json_path.is_empty() && !column.json_path.starts_with('.') {
+            errors.invalid(&at.child("jsonPath"), &column.json_path, "must be a simple json path starting with .");
         }
     }
     let all = path.child("selectableFields");
+    if version.selectable_fields.len() > SELECTABLE {
+        errors.too_many(&all, version.selectable_fields.len(), SELECTABLE);
+    }
     for (index, field) in version.selectable_fields.iter().enumerate() {
-        if JsonPath::parse(&field.json_path).as_ref().and_then(JsonPath::fields).is_none() {
-            errors.invalid(&all.index(index).child("jsonPath"), &field.json_path, "must be a simple path of fields");
+        let path = JsonPath::parse(&field.json_path);
+        if path.as_ref().and_then(JsonPath::fields).is_none_or(|fields| fields.first() == Some(&"metadata")) {
+            errors.invalid(&all.index(index).child("jsonPath"), &field.json_path, "must be a simple path of fields, outside of metadata");
         }
     }
 }
@@ -216,7 +241,15 @@ mod tests {
             ),
             (
                 |it| it["spec"]["versions"][0]["additionalPrinterColumns"] = json!([{"name": "a", "type": "date", "jsonPath": "a"}]),
-                "spec.versions[0].additionalPrinterColumns[0].jsonPath: Invalid value: \"a\": is an invalid json path",
+                "spec.versions[0].additionalPrinterColumns[0].jsonPath: Invalid value: \"a\": must be a simple json path starting with .",
+            ),
+            (
+                |it| it["spec"]["versions"][0]["deprecationWarning"] = json!("a\nb"),
+                "spec.versions[0].deprecationWarning: Invalid value: \"a\\nb\": can only be set for deprecated versions",
+            ),
+            (
+                |it| it["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".metadata.name"}]),
+                "spec.versions[0].selectableFields[0].jsonPath: Invalid value: \".metadata.name\": must be a simple path",
             ),
             (|it| it["status"] = json!({"storedVersions": ["v0"]}), "status.storedVersions[0]: Invalid value: \"v0\": must appear"),
         ];
