@@ -22,7 +22,7 @@
 //!
 //! # Reading order
 //!
-//! 1. [`model`]: what an object is; kinds, defaults, validation, manifests, field ownership
+//! 1. [`model`]: what an object is; kinds (custom ones too), defaults, validation, manifests, field ownership
 //! 2. [`plan`]: what a decision is; [`admit`]: what every write passes
 //! 3. [`store`]: snapshot, transaction, watch; memory and disk
 //! 4. [`driver`] and [`clock`]: the loop, and the only source of `now`; [`footprint`]: what a tree takes on the disk
@@ -81,6 +81,7 @@
 //! | Node.spec.podCIDR, node taints for health | `control` |
 //! | ClusterRole.rules of a role that gathers others; ServiceAccount `default` and ConfigMap `kube-root-ca.crt` of each namespace | `control` |
 //! | default roles; Service `default/kubernetes` and its endpoints, the CA in `kube-system` | `server`, at its start |
+//! | CustomResourceDefinition.status, and the finalizer that waits for the objects of the kind | `admit`; once names get free, `control::definition` |
 //! | CertificateSigningRequest.status | `server`; whether it is approved: a person, or the role that lets its asker have it |
 //! | uid, creationTimestamp, generation, clusterIP, resourceVersion | `admit` and the store |
 //!

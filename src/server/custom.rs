@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::age::since;
-use crate::model::custom::{Custom, Definition, PrinterColumn, Version, default};
+use crate::model::custom::{Custom, CustomResourceDefinition, Definition, PrinterColumn, Version, default, prune};
 use crate::model::{Kind, Object, Timestamp};
 use crate::store::Snapshot;
 
@@ -28,11 +28,21 @@ impl View {
         self.definition.version(self.kind.info().version)
     }
 
+    /// Whether its kind is still defined as it is shown here.
+    pub fn is_of(&self, definition: &CustomResourceDefinition) -> bool {
+        Definition::of(definition).is_some_and(|it| it.hash == self.definition.hash) && definition.is_established()
+    }
+
+    /// The name of the object that defines its kind.
+    pub fn definition(&self) -> &str {
+        &self.definition.name
+    }
+
     pub fn list_kind(&self) -> &str {
         &self.definition.list_kind
     }
 
-    /// An object in the version that was asked for, with the defaults that version has now.
+    /// An object in the version that was asked for, with the fields and the defaults that version has now.
     pub fn json(&self, object: &Object) -> Bytes {
         match object.custom().and_then(|it| self.changed(it)) {
             Some(changed) => serde_json::to_vec(&changed).map_or_else(|_| object.json(), Bytes::from),
@@ -48,13 +58,12 @@ impl View {
         if object.api_version != api_version {
             changed = Some(Custom { api_version, ..object.clone() });
         }
-        if version.has_defaults {
-            let mut content = Value::Object(object.content.clone());
-            default::apply(&version.schema, &mut content);
-            match content {
-                Value::Object(content) if content != object.content => changed.get_or_insert_with(|| object.clone()).content = content,
-                _ => {}
-            }
+        let mut content = Value::Object(object.content.clone());
+        prune::prune(&version.schema, &mut content);
+        default::apply(&version.schema, &mut content);
+        match content {
+            Value::Object(content) if content != object.content => changed.get_or_insert_with(|| object.clone()).content = content,
+            _ => {}
         }
         changed
     }
@@ -76,7 +85,8 @@ impl View {
     pub fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let mut cells = vec![json!(object.key().name)];
         let own = self.version().map_or(&[][..], |version| &version.columns);
-        let value = object.value();
+        let changed = object.custom().and_then(|it| self.changed(it)).and_then(|it| it.value().ok());
+        let value = changed.unwrap_or_else(|| object.value());
         cells.extend(own.iter().map(|(column, path)| {
             let found = path.as_ref().map(|path| path.find(&value)).unwrap_or_default();
             found.first().map_or(Value::Null, |value| cell(column, value, now))

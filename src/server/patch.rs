@@ -80,7 +80,7 @@ pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
             }
             (_, _, None) => Err(Fault::not_found(key.kind, &key.name)),
             (_, Some("scale"), Some(current)) => {
-                let value = patch.on(call, &scale::read(&current, state.store.snapshot().definitions())?)?;
+                let value = patch.on(call, &scale::read(call.target.kind, &current, state.store.snapshot().definitions())?)?;
                 let is_newest = value["metadata"]["resourceVersion"].as_str() == current.meta().resource_version.as_deref();
                 match write::rescale(state, call, &current, &value).await {
                     // It changed meanwhile, and the patch does not say of which version it is.

@@ -53,7 +53,12 @@ pub fn get(state: &ServerState, call: &Call) -> Result<Response, Fault> {
         None | Some("status") => {}
         Some("ephemeralcontainers" | "resize") if object.kind() == Kind::Pod => {}
         Some("approval") if call.target.kind == Kind::CertificateSigningRequest => {}
-        Some("scale") => return Ok(json_response(StatusCode::OK, scale::read(&object, state.store.snapshot().definitions())?.to_string())),
+        Some("scale") => {
+            return Ok(json_response(
+                StatusCode::OK,
+                scale::read(call.target.kind, &object, state.store.snapshot().definitions())?.to_string(),
+            ));
+        }
         Some(_) => return Err(Fault::no_such_path()),
     }
     let renderer = Renderer::of(state, call);

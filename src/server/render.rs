@@ -65,6 +65,11 @@ impl Renderer {
         Self { form: call.form, include, now: state.clock.now(), view }
     }
 
+    /// Of a custom kind.
+    pub fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
     /// One object.
     pub fn one(&self, object: &Object) -> Bytes {
         match self.form {

@@ -10,10 +10,10 @@ use crate::model::custom::{self, Custom, Definitions};
 use crate::model::selector::Selector;
 use crate::model::{Errors, Kind, Object, Path, Typed};
 
-/// The scale of an object.
-pub fn read(object: &Object, served: &Definitions) -> Result<Value, Fault> {
+/// The scale of an object, by the version of its kind that was asked for.
+pub fn read(kind: Kind, object: &Object, served: &Definitions) -> Result<Value, Fault> {
     let (wanted, current, selector) = match object.typed() {
-        Typed::Custom(it) => return of_custom(it, served),
+        Typed::Custom(it) => return of_custom(kind, it, served),
         Typed::Deployment(it) => {
             let spec = &it.spec;
             (spec.replicas, it.status.as_ref().and_then(|status| status.replicas), &spec.selector)
@@ -29,17 +29,16 @@ pub fn read(object: &Object, served: &Definitions) -> Result<Value, Fault> {
 }
 
 /// The scale that a custom kind's definition leads to.
-fn of_custom(it: &Custom, served: &Definitions) -> Result<Value, Fault> {
-    let scale = scale_of(it, served)?;
+fn of_custom(kind: Kind, it: &Custom, served: &Definitions) -> Result<Value, Fault> {
+    let scale = scale_of(kind, served)?;
     let at = |path: &[String]| path.iter().skip(1).fold(path.first().and_then(|name| it.content.get(name)), |value, name| value?.get(name));
     let number = |path: &[String]| at(path).and_then(Value::as_i64).unwrap_or(0);
     let selector = scale.selector.as_deref().and_then(at).and_then(Value::as_str).unwrap_or_default();
     Ok(said(&it.metadata, number(&scale.wanted), number(&scale.current), selector))
 }
 
-fn scale_of<'s>(it: &Custom, served: &'s Definitions) -> Result<&'s custom::Scale, Fault> {
-    let version = served.get(Kind::Custom(it.kind)).map(|definition| definition.storage());
-    version.and_then(|version| version.scale.as_ref()).ok_or_else(Fault::no_such_path)
+fn scale_of(kind: Kind, served: &Definitions) -> Result<&custom::Scale, Fault> {
+    served.version(kind).and_then(|version| version.scale.as_ref()).ok_or_else(Fault::no_such_path)
 }
 
 fn said(meta: &ObjectMeta, wanted: i64, current: i64, selector: &str) -> Value {
@@ -110,12 +109,12 @@ fn unknown(value: &Value) -> Vec<String> {
 }
 
 /// The object at this size.
-pub fn write(object: &Object, replicas: i32, served: &Definitions) -> Result<Object, Fault> {
+pub fn write(kind: Kind, object: &Object, replicas: i32, served: &Definitions) -> Result<Object, Fault> {
     let scaled = match object.typed() {
         Typed::Deployment(_) => object.edit::<Deployment>(|it| it.spec.replicas = Some(replicas)),
         Typed::ReplicaSet(_) => object.edit::<ReplicaSet>(|it| it.spec.replicas = Some(replicas)),
         Typed::Custom(it) => {
-            let scale = scale_of(it, served)?;
+            let scale = scale_of(kind, served)?;
             let mut scaled = it.clone();
             put(&mut scaled.content, &scale.wanted, replicas.into());
             Some(Object::from_typed(Typed::Custom(scaled)))

@@ -21,7 +21,7 @@ pub fn unknown_fields(served: &Definitions, kind: Kind, value: &Value) -> Vec<St
 }
 
 /// How many are told of; Kubernetes stops counting as well.
-const MOST: usize = 100;
+pub const MOST: usize = 100;
 
 /// One sentence a field that a JSON text has twice: `duplicate field "spec.replicas"`. None for other text.
 pub fn duplicate_fields(json: &[u8]) -> Vec<String> {

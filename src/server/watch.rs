@@ -37,6 +37,7 @@ pub fn watch(state: &ServerState, call: &Call, peer: Option<&Peer>) -> Result<Re
         namespace: call.target.namespace.clone(),
         selection: Selection::parse(state.store.snapshot().definitions(), call.target.kind, &call.query)?,
     };
+    let defined_at = state.store.snapshot().revision();
     let renderer = Renderer::of(state, call);
     let WatchOptions { revision, initial, bookmarks, timeout } = WatchOptions::read(&call.query)?;
     let timeout = match timeout {
@@ -60,6 +61,7 @@ pub fn watch(state: &ServerState, call: &Call, peer: Option<&Peer>) -> Result<Re
         watch,
         filter,
         renderer,
+        defined_at,
         deadline: Instant::now() + timeout,
         bookmark: Instant::now() + BOOKMARK_EVERY,
         bookmarks,
@@ -119,6 +121,8 @@ struct Stream {
     watch: Watch,
     filter: Filter,
     renderer: Renderer,
+    /// The revision that `renderer` is of, or a little before it.
+    defined_at: u64,
     deadline: Instant,
     bookmark: Instant,
     bookmarks: bool,
@@ -157,6 +161,14 @@ impl Stream {
         changes.any(|change| !change.after.as_ref().is_some_and(|after| nodes::accepts(after, serial)))
     }
 
+    /// What it shows was defined by an object that is another one now, or gone: whoever watches lists again.
+    fn is_redefined_by(&self, batch: &Batch) -> bool {
+        let Some(view) = self.renderer.view().filter(|_| batch.revision > self.defined_at) else { return false };
+        let of_kind = |change: &&Change| change.key().kind == Kind::CustomResourceDefinition && change.key().name == view.definition();
+        let mut changes = batch.changes.iter().filter(of_kind);
+        changes.any(|change| !change.after.as_ref().and_then(|after| after.get()).is_some_and(|after| view.is_of(after)))
+    }
+
     /// The next chunk; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
@@ -172,6 +184,7 @@ impl Stream {
                     if self.is_revoked_by(&batch) {
                         return None;
                     }
+                    self.over = self.is_redefined_by(&batch);
                     let mut chunk = Vec::new();
                     for change in &batch.changes {
                         if let Some((word, object)) = self.filter.event(change, batch.revision) {

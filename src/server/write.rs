@@ -123,11 +123,11 @@ pub async fn rescale(state: &ServerState, call: &Call, current: &Object, wanted:
     let warnings = strictly(call, "Scale", "v1", scale.warnings)?;
     let precondition = precondition(call, &wanted["metadata"])?;
     let served = state.store.snapshot();
-    let scaled = scale::write(current, scale.replicas, served.definitions())?;
+    let scaled = scale::write(call.target.kind, current, scale.replicas, served.definitions())?;
     let owned = own(state, call, Some(current), scaled, None);
     let committed = commit(state, call, Write::Update(owned, precondition), false).await?;
     let object = committed.results.into_iter().flatten().next().ok_or_else(|| Fault::internal("the scaled object is gone"))?;
-    Ok(warned(json_response(StatusCode::OK, scale::read(&object, served.definitions())?.to_string()), &warnings))
+    Ok(warned(json_response(StatusCode::OK, scale::read(call.target.kind, &object, served.definitions())?.to_string()), &warnings))
 }
 
 /// The write for the object or the subresource a call names.
@@ -340,7 +340,8 @@ fn check_fields(call: &Call, served: &Definitions, value: &Value, mut found: Vec
 }
 
 /// What becomes of fields that no schema has or that are there twice.
-fn strictly(call: &Call, kind: &str, version: &str, unknown: Vec<String>) -> Result<Vec<String>, Fault> {
+fn strictly(call: &Call, kind: &str, version: &str, mut unknown: Vec<String>) -> Result<Vec<String>, Fault> {
+    unknown.truncate(super::strict::MOST);
     match call.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(unknown),

@@ -1,10 +1,14 @@
 //! Kinds that a CustomResourceDefinition makes, by the real kubectl and on the wire.
 
-use http::StatusCode;
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use podbay::model::Key;
 use podbay::server::Identity;
+use podbay::store::{Precondition, Transaction, Write};
 use serde_json::{Value, json};
 
-use crate::rig::Rig;
+use crate::rig::{Rig, json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const TABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
@@ -222,4 +226,100 @@ async fn a_definition_that_cannot_be_served_is_refused() {
     let (status, refused) = rig.ask("POST", &format!("{DEFINITIONS}?fieldValidation=Strict"), odd).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(refused["message"].as_str().unwrap().contains("properties.spec.patern"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_definition_is_seen_at_once() {
+    let rig = defined().await;
+    rig.ask("POST", TABS, tab("a")).await;
+    let (one, path) = (format!("{TABS}/a"), format!("{DEFINITIONS}/crontabs.stable.example.com"));
+    let watch = Request::builder().uri(format!("{TABS}?watch=true")).body(String::new()).unwrap();
+    let watch = rig.send(&Identity::admin(), watch).await;
+    // Nobody takes a kind off the API by what is said of it.
+    let (status, answer) = rig.ask("PATCH", &format!("{path}/status"), json!({"status": {"conditions": []}})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(rig.get(&one).await["spec"]["image"], "my-awesome-cron-image");
+    let mut changed = definition();
+    for version in changed["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] = json!({"type": "integer", "default": 7});
+        version["selectableFields"] = json!([]);
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"].as_object_mut().unwrap().remove("image");
+    }
+    changed["spec"]["versions"][1]["subresources"] = json!({"status": {}});
+    let (status, answer) = rig.ask("PUT", &path, changed).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let seen = tokio::time::timeout(Duration::from_secs(20), json(watch)).await.expect("the watch ends");
+    assert_eq!(seen["object"]["spec"]["image"], "my-awesome-cron-image");
+    assert_eq!(rig.get(&one).await["spec"], json!({"cronSpec": "* * * * */5", "replicas": 1, "size": 7}));
+    // What the schema says is nothing that anybody changed.
+    let (_, labelled) = rig.ask("PATCH", &one, json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!((&labelled["metadata"]["generation"], &labelled["spec"]["size"]), (&json!(1), &json!(7)));
+    assert_eq!(rig.ask("GET", &format!("{one}/scale"), Value::Null).await.0, StatusCode::OK);
+    let beta = one.replace("/v1/", "/v1beta1/");
+    assert_eq!(rig.ask("GET", &format!("{beta}/scale"), Value::Null).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_in_a_version_that_went_can_go_too() {
+    let rig = defined().await;
+    let mut one = tab("a");
+    one["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    rig.ask("POST", TABS, one).await;
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let mut changed = definition();
+    changed["spec"]["versions"][0]["storage"] = json!(false);
+    changed["spec"]["versions"][1]["storage"] = json!(true);
+    let (status, answer) = rig.ask("PUT", &path, changed.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let (status, answer) = rig.ask("PATCH", &format!("{path}/status"), json!({"status": {"storedVersions": ["v1beta1"]}})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    changed["spec"]["versions"].as_array_mut().unwrap().remove(0);
+    let (status, answer) = rig.ask("PATCH", &path, json!({"spec": changed["spec"]})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    // As those write it who know it as it is stored.
+    let key = Key::new(rig.store.snapshot().definitions().kind_of("stable.example.com/v1beta1", "CronTab").unwrap(), "default", "a");
+    let stored = rig.store.snapshot().get(&key).unwrap().clone();
+    assert_eq!(stored.value()["apiVersion"], "stable.example.com/v1");
+    let beta = format!("{}/a", TABS.replace("/v1/", "/v1beta1/"));
+    rig.ask("DELETE", &beta, Value::Null).await;
+    let stored = rig.store.snapshot().get(&key).unwrap().clone();
+    let free = Write::Update(stored.without_finalizer("example.com/hold"), Precondition::seen(&stored));
+    rig.store.commit(Transaction::new("controller").with(free)).await.unwrap();
+    assert_eq!(rig.ask("GET", &beta, Value::Null).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_lists_have_the_schemas_defaults() {
+    let rig = Rig::start().await;
+    let mut of_ports = definition();
+    for version in of_ports["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["ports"] = json!({"type": "array",
+            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"], "items": {"type": "object", "required": ["port"],
+            "properties": {"port": {"type": "integer"}, "protocol": {"type": "string", "default": "UDP"}}}});
+    }
+    rig.ask("POST", DEFINITIONS, of_ports).await;
+    for (manager, ports) in
+        [("one", json!([{"port": 53}])), ("one", json!([{"port": 53}])), ("two", json!([{"port": 53, "protocol": "TCP"}]))]
+    {
+        let mut wanted = tab("a");
+        wanted["spec"]["ports"] = ports;
+        let path = format!("{TABS}/a?fieldManager={manager}");
+        let (status, answer) = rig.ask_as(&Identity::admin(), "PATCH", &path, "application/apply-patch+yaml", wanted).await;
+        assert!(status.is_success(), "{answer}");
+    }
+    let mut ports = rig.get(&format!("{TABS}/a")).await["spec"]["ports"].as_array().unwrap().clone();
+    ports.sort_by_key(Value::to_string);
+    assert_eq!(json!(ports), json!([{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_read_at_once_is_not_told_whole() {
+    let rig = defined().await;
+    let mut odd = tab("a");
+    (0..5_000).for_each(|n| odd["spec"][format!("odd{n}")] = json!(n));
+    let request = Request::builder().method("POST").uri(TABS).header("content-type", "application/json").body(odd.to_string()).unwrap();
+    let answer = rig.send(&Identity::admin(), request).await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let warnings = answer.headers().get_all("warning").iter().count();
+    assert!((1..=100).contains(&warnings), "{warnings}");
 }

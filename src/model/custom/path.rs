@@ -1,7 +1,7 @@
 //! The JSON paths of printer columns, scales and selectable fields. PURE.
 //!
 //! kubectl's notation without its outer braces: `.spec.replicas`, `.status.conditions[?(@.type=="Ready")].status`,
-//! `.spec.containers[*].name`, `.metadata.labels['a/b']`, `.metadata.annotations.a\.b`, `.list[-1]`.
+//! `.spec.containers[*].name`, `.metadata.labels['a/b']`, `.metadata.annotations.a\.b`, `.list[-1]`, `.list[-1:]`.
 
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ enum Step {
     Field(String),
     /// From the end where negative.
     Index(i64),
+    /// From an index to before another one.
+    Slice(Option<i64>, Option<i64>),
     All,
     /// Items whose value at the path is as wanted.
     Where {
@@ -56,9 +58,10 @@ fn follow<'v>(steps: &[Step], value: &'v Value) -> Vec<&'v Value> {
 fn take<'v>(step: &Step, value: &'v Value) -> Vec<&'v Value> {
     match (step, value) {
         (Step::Field(name), Value::Object(fields)) => fields.get(name).into_iter().collect(),
-        (Step::Index(index), Value::Array(items)) => {
-            let back = || usize::try_from(-index).ok().and_then(|back| items.len().checked_sub(back));
-            usize::try_from(*index).ok().or_else(back).and_then(|index| items.get(index)).into_iter().collect()
+        (Step::Index(index), Value::Array(items)) => place(*index, items.len()).and_then(|index| items.get(index)).into_iter().collect(),
+        (Step::Slice(from, to), Value::Array(items)) => {
+            let bound = |index: Option<i64>, or: usize| index.map_or(or, |index| place(index, items.len()).unwrap_or(0).min(items.len()));
+            items.get(bound(*from, 0)..bound(*to, items.len())).into_iter().flatten().collect()
         }
         (Step::All, Value::Array(items)) => items.iter().collect(),
         (Step::All, Value::Object(fields)) => fields.values().collect(),
@@ -67,6 +70,12 @@ fn take<'v>(step: &Step, value: &'v Value) -> Vec<&'v Value> {
         }
         _ => Vec::new(),
     }
+}
+
+/// An index of a list of this length; none before its beginning.
+fn place(index: i64, length: usize) -> Option<usize> {
+    let back = || length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?);
+    usize::try_from(index).ok().or_else(back)
 }
 
 fn step(text: &str) -> Option<(Step, &str)> {
@@ -107,7 +116,12 @@ fn bracket(text: &str) -> Option<(Step, &str)> {
         return Some((Step::Field(name.to_owned()), after.strip_prefix(']')?));
     }
     let (inside, after) = text.split_once(']')?;
-    let step = if inside.trim() == "*" { Step::All } else { Step::Index(inside.trim().parse().ok()?) };
+    let bound = |text: &str| if text.trim().is_empty() { Some(None) } else { text.trim().parse().ok().map(Some) };
+    let step = match inside.split_once(':') {
+        _ if inside.trim() == "*" => Step::All,
+        Some((from, to)) => Step::Slice(bound(from)?, bound(to)?),
+        None => Step::Index(inside.trim().parse().ok()?),
+    };
     Some((step, after))
 }
 
@@ -145,6 +159,12 @@ mod tests {
             (".spec.containers[0].name", json!(["a"])),
             (".spec.containers[-1].name", json!(["b"])),
             (".spec.containers[7].name", json!([])),
+            (".spec.containers[-7].name", json!([])),
+            (".spec.containers[-1:].name", json!(["b"])),
+            (".spec.containers[:1].name", json!(["a"])),
+            (".spec.containers[-9:9].name", json!(["a", "b"])),
+            (".spec.containers[2:1].name", json!([])),
+            (".spec.containers[-9223372036854775808].name", json!([])),
             (".metadata.labels['a/b']", json!(["x"])),
             (r".metadata.labels.c\.d", json!(["y"])),
             (r#".status.conditions[?(@.type=="Ready")].status"#, json!(["True"])),

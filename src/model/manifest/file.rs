@@ -196,7 +196,7 @@ impl Reader<'_> {
 
     fn take_object(&mut self, kind: Kind, document: Document) {
         let Document { mut value, mut spot } = document;
-        if kind.info().has_status || kind.place().is_none() {
+        if kind.info().has_status {
             // Not the manifest's to say, and an export may be from a newer version.
             value.as_object_mut().map(|fields| fields.remove("status"));
         }

@@ -200,7 +200,7 @@ impl Element {
         let fields: Vec<String> = sorted
             .iter()
             .filter_map(|key| {
-                let value = item.get(*key).cloned().or_else(|| default_of(key))?;
+                let value = item.get(*key).cloned().or_else(|| keys.default_of(key))?;
                 Some(format!("{}:{value}", Value::from(*key)))
             })
             .collect();

@@ -1,5 +1,7 @@
 //! Two walks over values and field sets: merge what is applied, take out what is given up. PURE.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::fields::{Element, FieldSet};
@@ -22,10 +24,11 @@ pub(super) fn merge<'a>(kind: Shapes<'_>, path: &mut Path<'a>, live: &Value, app
         }
         (Shape::Keyed(keys), Value::Array(mine), Value::Array(said)) if same_shape => {
             let element = |item: &Value| Element::of_item(keys, item);
+            let there: BTreeMap<Element, &Value> = mine.iter().map(|item| (element(item), item)).collect();
             let merged = said
                 .iter()
                 .map(|item| {
-                    let other = mine.iter().find(|mine| element(mine) == element(item));
+                    let other = there.get(&element(item)).copied();
                     (element(item), other.map_or_else(|| item.clone(), |other| merge_item(kind, path, other, item)))
                 })
                 .collect();
@@ -46,16 +49,19 @@ fn merge_item<'a>(kind: Shapes<'_>, path: &mut Path<'a>, live: &Value, applied: 
 
 /// `merged`, with every item of `live` that it lacks behind its predecessor in `live`.
 fn interleave<'v>(merged: Vec<(Element, Value)>, live: impl Iterator<Item = (Element, &'v Value)>) -> Vec<Value> {
-    let mut result = merged;
-    let mut before: Option<Element> = None;
+    let places: BTreeMap<Element, usize> = merged.iter().enumerate().map(|(at, (element, _))| (element.clone(), at)).collect();
+    // Before the first, and behind each.
+    let mut others: Vec<Vec<Value>> = vec![Vec::new(); merged.len() + 1];
+    let mut behind = 0;
     for (element, item) in live {
-        if !result.iter().any(|(there, _)| *there == element) {
-            let at = before.as_ref().and_then(|before| result.iter().position(|(there, _)| there == before)).map_or(0, |index| index + 1);
-            result.insert(at, (element.clone(), item.clone()));
+        match places.get(&element) {
+            Some(at) => behind = at + 1,
+            None => others[behind].push(item.clone()),
         }
-        before = Some(element);
     }
-    result.into_iter().map(|(_, item)| item).collect()
+    let mut others = others.into_iter();
+    let first = others.next().unwrap_or_default();
+    first.into_iter().chain(merged.into_iter().zip(others).flat_map(|((_, item), more)| std::iter::once(item).chain(more))).collect()
 }
 
 /// Takes the fields of `gone` out of `value`, but nothing below which somebody in `kept` still owns

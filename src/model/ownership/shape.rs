@@ -32,16 +32,25 @@ impl From<Kind> for Shapes<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Keys<'s> {
     Table(&'static [&'static str]),
-    Schema(&'s [String]),
+    /// With what an item may be.
+    Schema(&'s [String], Option<&'s Schema>),
 }
 
 impl<'s> Keys<'s> {
     pub fn iter(self) -> impl Iterator<Item = &'s str> {
         let (table, schema) = match self {
             Self::Table(keys) => (keys, &[][..]),
-            Self::Schema(keys) => (&[][..], keys),
+            Self::Schema(keys, _) => (&[][..], keys),
         };
         table.iter().copied().chain(schema.iter().map(String::as_str))
+    }
+
+    /// What a key is that an item leaves out.
+    pub fn default_of(self, key: &str) -> Option<Value> {
+        match self {
+            Self::Table(_) => default_of(key),
+            Self::Schema(_, items) => items?.properties.get(key)?.default.clone(),
+        }
     }
 }
 
@@ -91,17 +100,18 @@ pub(super) fn shape<'s>(of: Shapes<'s>, path: &[&str], value: &Value) -> Shape<'
 
 /// The shape of the list at a path of a custom kind.
 fn list_of<'s>(schema: &'s Schema, path: &[&str]) -> Shape<'s> {
-    match schema.at(path).map(|at| &at.list) {
-        Some(ListType::Map(keys)) => Shape::Keyed(Keys::Schema(keys)),
-        Some(ListType::Set) => Shape::Set,
-        Some(ListType::Atomic) | None => Shape::Whole,
+    let Some(at) = schema.at(path) else { return Shape::Whole };
+    match &at.list {
+        ListType::Map(keys) => Shape::Keyed(Keys::Schema(keys, at.items.as_deref())),
+        ListType::Set => Shape::Set,
+        ListType::Atomic => Shape::Whole,
     }
 }
 
 fn distinct(keys: Keys<'_>, items: &[Value]) -> bool {
     let mut seen = std::collections::BTreeSet::new();
     items.iter().all(|item| {
-        let named = keys.iter().all(|key| item.get(key).is_some_and(|value| !value.is_null()) || default_of(key).is_some());
+        let named = keys.iter().all(|key| item.get(key).is_some_and(|value| !value.is_null()) || keys.default_of(key).is_some());
         named && seen.insert(Element::of_item(keys, item))
     })
 }
