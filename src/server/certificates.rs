@@ -4,6 +4,7 @@
 //! node's request for its certificate as a client is approved at once where a role lets its asker have that
 //! (`certificatesigningrequests/nodeclient`, `/selfnodeclient`); a person decides about every other one.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
@@ -70,7 +71,7 @@ fn next(state: &ServerState, pki: &Pki, object: &Object, now: Timestamp) -> Vec<
     let wish = || Wish::read_pem(&spec.request.0).unwrap_or_default();
     let writes = if has(request, "Approved") {
         sign(state, pki, object, request, &wish(), now)
-    } else if spec.signer_name == NODE_CLIENT && approves_itself(state, spec, &wish()) {
+    } else if spec.signer_name == NODE_CLIENT && approves_itself(state, pki, spec, &wish()) {
         let message = "The requester may have a node's certificate";
         vec![write(object, |request| mark(request, "Approved", "AutoApproved", message, now))]
     } else {
@@ -117,8 +118,15 @@ fn asker(spec: &CertificateSigningRequestSpec) -> Identity {
     }
 }
 
-fn approves_itself(state: &ServerState, spec: &CertificateSigningRequestSpec, wish: &Wish) -> bool {
-    if fits(spec, wish).is_err() {
+/// The certificate with which a node asks for itself, by its serial number; empty where none proved it.
+fn asked_with<'a>(spec: &'a CertificateSigningRequestSpec, wish: &Wish) -> Option<&'a str> {
+    let of_itself = spec.username.as_deref() == Some(wish.common_name.as_str());
+    let serial = spec.extra.as_ref().and_then(|extra| extra.get(nodes::SERIAL)?.first());
+    of_itself.then(|| serial.map(String::as_str).unwrap_or_default())
+}
+
+fn approves_itself(state: &ServerState, pki: &Pki, spec: &CertificateSigningRequestSpec, wish: &Wish) -> bool {
+    if fits(spec, wish, pki.names()).is_err() {
         return false;
     }
     let who = asker(spec);
@@ -127,8 +135,8 @@ fn approves_itself(state: &ServerState, spec: &CertificateSigningRequestSpec, wi
     rbac::authorise(&who, &Act { verb: "create", on }, &state.store.snapshot()).is_ok()
 }
 
-/// Whether a request is one that its signer signs.
-fn fits(spec: &CertificateSigningRequestSpec, wish: &Wish) -> Result<(), String> {
+/// Whether a request is one that its signer signs. `servers`: the names and addresses of this server.
+fn fits(spec: &CertificateSigningRequestSpec, wish: &Wish, servers: &[String]) -> Result<(), String> {
     let usages: Vec<&str> = spec.usages.iter().flatten().map(String::as_str).collect();
     let only = |allowed: &[&str], needed: &str| {
         let known = usages.iter().all(|usage| allowed.contains(usage) || matches!(*usage, "digital signature" | "key encipherment"));
@@ -142,7 +150,7 @@ fn fits(spec: &CertificateSigningRequestSpec, wish: &Wish) -> Result<(), String>
         NODE_CLIENT => only(&["client auth"], "client auth"),
         NODE_SERVER if wish.other_names || wish.names.is_empty() => Err("a server has DNS names or addresses, and no others".to_owned()),
         NODE_SERVER if spec.username.as_deref() != Some(wish.common_name.as_str()) => Err("a node asks for itself only".to_owned()),
-        NODE_SERVER if wish.names.iter().any(|name| is_ours(name) && *name != node_host(own_name(wish))) => {
+        NODE_SERVER if wish.names.iter().any(|name| is_taken(name, servers) && *name != node_host(own_name(wish))) => {
             Err("nobody else has the names of the server and of other nodes".to_owned())
         }
         NODE_SERVER => only(&["server auth"], "server auth"),
@@ -158,10 +166,17 @@ fn own_name(wish: &Wish) -> &str {
     wish.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default()
 }
 
-/// Whether a name is one by which the server and nodes know each other.
-fn is_ours(name: &str) -> bool {
+/// Whether a name is one by which the server is found, or by which it and nodes know each other.
+fn is_taken(name: &str, servers: &[String]) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    name == SERVER_NAME || name.ends_with(".podbay") || name.contains('*')
+    let address = |text: &str| text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    if let Some(wanted) = address(&name) {
+        return wanted.is_loopback() || wanted.is_unspecified() || servers.iter().any(|own| address(own) == Some(wanted));
+    }
+    // Whatever the cluster's domain is.
+    let of_service = name == "kubernetes" || name == "kubernetes.default" || name.starts_with("kubernetes.default.");
+    let of_server = name == SERVER_NAME || servers.iter().any(|own| own.trim_end_matches('.').eq_ignore_ascii_case(&name));
+    of_service || of_server || name.ends_with(".podbay") || name.contains('*')
 }
 
 /// The writes by which an approved request has its certificate, or the reason why it never will.
@@ -183,7 +198,7 @@ fn sign(
         life,
     };
     let pem = String::from_utf8_lossy(&spec.request.0);
-    let signed = fits(spec, wish)
+    let signed = fits(spec, wish, pki.names())
         .and_then(|()| pki.authority().sign_request(&order, &pem, now).map_err(|error| error.to_string()))
         .and_then(|(issued, key)| {
             let node = wish.common_name.strip_prefix(NODE_PREFIX).filter(|_| spec.signer_name == NODE_CLIENT);

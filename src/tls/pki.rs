@@ -49,6 +49,11 @@ impl Pki {
         }))
     }
 
+    /// Every name and address that the server's certificate is valid for.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
