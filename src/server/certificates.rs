@@ -201,9 +201,12 @@ fn sign(
     let signed = fits(spec, wish, pki.names())
         .and_then(|()| pki.authority().sign_request(&order, &pem, now).map_err(|error| error.to_string()))
         .and_then(|(issued, key)| {
-            let node = wish.common_name.strip_prefix(NODE_PREFIX).filter(|_| spec.signer_name == NODE_CLIENT);
-            let of_itself = spec.username.as_deref() == Some(wish.common_name.as_str());
-            let record = node.map(|node| nodes::record(state, node, of_itself, &issued, &key, now)).transpose()?;
+            let (node, asked_with) = (own_name(wish), asked_with(spec, wish));
+            let record = match spec.signer_name.as_str() {
+                NODE_CLIENT => Some(nodes::record(state, node, asked_with, &issued, &key, now)?),
+                NODE_SERVER => nodes::holds(&state.store.snapshot(), node, asked_with.unwrap_or_default()).map(|()| None)?,
+                _ => None,
+            };
             Ok((issued, record))
         });
     match signed {

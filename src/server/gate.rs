@@ -11,7 +11,7 @@ use http::Request;
 use super::accounts::check;
 use super::accounts::claims::ISSUER;
 use super::audit::Caller;
-use super::authorise::rbac;
+use super::authorise::{node_asks, rbac};
 use super::fault::Fault;
 use super::impersonate::impersonated;
 use super::{Identity, ServerState, nodes, spot};
@@ -73,6 +73,7 @@ fn may_pass(state: &ServerState, identity: &Identity, request: &Request<Body>) -
     }
     let snapshot = state.store.snapshot();
     match spot::act(request.method(), request.uri(), snapshot.definitions()) {
+        Some(act) if node_asks(identity, &act) => Ok(()),
         Some(act) => rbac::authorise(identity, &act, &snapshot).map_err(Fault::forbidden),
         None => Ok(()),
     }
@@ -100,11 +101,12 @@ fn certified(state: &ServerState, peer: &Peer) -> Result<Identity, Fault> {
     if now > peer.not_after {
         return Err(Fault::unauthorized(format!("the certificate of {} expired at {}", peer.common_name, peer.not_after)));
     }
-    let identity = Identity { user: peer.common_name.clone(), groups: peer.organisations.clone(), ..Identity::default() };
-    if let Some(node) = identity.node_name()
-        && !nodes::is_accepted(&state.store.snapshot(), node, &peer.serial)
-    {
-        return Err(Fault::unauthorized(format!("node {node} was removed or joined anew: its certificate is refused")));
+    let mut identity = Identity { user: peer.common_name.clone(), groups: peer.organisations.clone(), ..Identity::default() };
+    if let Some(node) = identity.node_name() {
+        if !nodes::is_accepted(&state.store.snapshot(), node, &peer.serial) {
+            return Err(Fault::unauthorized(format!("node {node} was removed or joined anew: its certificate is refused")));
+        }
+        identity.extra.insert(nodes::SERIAL.to_owned(), vec![peer.serial.clone()]);
     }
     Ok(identity)
 }

@@ -29,10 +29,13 @@ use super::tokens::{self, field, secret};
 use super::{Identity, ServerState, body};
 use crate::model::{Key, Kind, Object, Timestamp, pod};
 use crate::store::{Precondition, Snapshot, Transaction, Write};
-use crate::tls::{Issued, Order, Pki, node_host};
+use crate::tls::{Issued, Order, Peer, Pki, node_host};
 
 /// Of a node's certificate; renewed at two thirds.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// What is known besides of who proved to be a node by a certificate: its serial number, hexadecimal. What it asks for goes
+/// with that certificate: when another host has the name, it is nobody's.
+pub const SERIAL: &str = "podbay.dev/certificate-serial";
 /// A node whose lease is younger runs.
 const SILENT_AFTER: i64 = 40;
 const PREFIX: &str = "podbay-node-";
@@ -84,6 +87,15 @@ pub fn accepts(record: &Object, serial: &str) -> bool {
 /// Whether a node's certificate is to be believed.
 pub fn is_accepted(snapshot: &Snapshot, node: &str, serial: &str) -> bool {
     snapshot.get(&record_key(node)).is_some_and(|record| accepts(record, serial))
+}
+
+/// The same, for what was asked with that certificate a while ago.
+///
+/// # Errors
+/// The sentence for who asked.
+pub(super) fn holds(snapshot: &Snapshot, node: &str, serial: &str) -> Result<(), String> {
+    let gone = || format!("node {node} was removed or joined anew since this was asked for");
+    is_accepted(snapshot, node, serial).then_some(()).ok_or_else(gone)
 }
 
 /// A DNS name that fits into a host name of ours.
@@ -170,15 +182,15 @@ fn record_write(current: Option<&Object>, node: &str, fields: &[(&str, String)])
     }
 }
 
-/// The write by which a certificate that a node asked for by a CertificateSigningRequest is accepted. `of_itself`: asked with
-/// the one before it, which stays good until the next.
+/// The write by which a certificate that a node asked for by a CertificateSigningRequest is accepted. `asked_with`: the one
+/// before it where the node asked itself, which stays good until the next.
 ///
 /// # Errors
 /// A name that another node has, or that none can have.
 pub(super) fn record(
     state: &ServerState,
     node: &str,
-    of_itself: bool,
+    asked_with: Option<&str>,
     issued: &Issued,
     key: &str,
     now: Timestamp,
@@ -188,13 +200,14 @@ pub(super) fn record(
     }
     let snapshot = state.store.snapshot();
     let record = snapshot.get(&record_key(node));
-    if of_itself && record.is_none() {
-        return Err(format!("node {node} was removed"));
+    match asked_with {
+        Some(serial) => holds(&snapshot, node, serial)?,
+        None if record.is_none_or(|record| field(record, "key") != Some(key)) => {
+            may_take_name(&snapshot, node, false, now, state.started).map_err(|fault| fault.message)?;
+        }
+        None => {}
     }
-    if !of_itself && record.is_none_or(|record| field(record, "key") != Some(key)) {
-        may_take_name(&snapshot, node, false, now, state.started).map_err(|fault| fault.message)?;
-    }
-    let previous = record.filter(|_| of_itself).and_then(|record| field(record, "serial")).unwrap_or_default().to_owned();
+    let previous = record.filter(|_| asked_with.is_some()).and_then(|record| field(record, "serial")).unwrap_or_default().to_owned();
     Ok(record_write(record, node, &[("serial", issued.serial.clone()), ("previous", previous), ("key", key.to_owned())]))
 }
 
@@ -205,18 +218,21 @@ async fn write_record(state: &ServerState, current: Option<&Object>, node: &str,
 
 /// A new certificate for the node that asks with its current one, which stays good until the next renewal.
 pub async fn renew(State(state): State<Arc<ServerState>>, Extension(identity): Extension<Identity>, request: Request<Body>) -> Response {
-    renewed(&state, &identity, request.into_body()).await.unwrap_or_else(Fault::into_response)
+    renewed(&state, &identity, request).await.unwrap_or_else(Fault::into_response)
 }
 
-async fn renewed(state: &ServerState, identity: &Identity, body: Body) -> Result<Response, Fault> {
+async fn renewed(state: &ServerState, identity: &Identity, request: Request<Body>) -> Result<Response, Fault> {
     let node = identity.node_name().ok_or_else(|| Fault::forbidden("only nodes renew their certificates here"))?;
     let pki = pki(state)?;
-    let bytes = body::read(body, REQUEST_LIMIT).await?;
+    let peer = request.extensions().get::<Peer>().cloned();
+    let bytes = body::read(request.into_body(), REQUEST_LIMIT).await?;
     let wanted: RenewRequest =
         serde_json::from_slice(&bytes).map_err(|error| Fault::bad_request(format!("the request to renew: {error}")))?;
     let (issued, key) = sign(pki, node, &wanted.csr, state.clock.now())?;
     let snapshot = state.store.snapshot();
-    let record = snapshot.get(&record_key(node)).ok_or_else(|| Fault::unauthorized(format!("node {node} was removed")))?;
+    // The name may have gone to another host while the body was on its way.
+    let record = snapshot.get(&record_key(node)).filter(|record| peer.is_none_or(|peer| accepts(record, &peer.serial)));
+    let record = record.ok_or_else(|| Fault::unauthorized(format!("node {node} was removed or joined anew")))?;
     let previous = field(record, "serial").unwrap_or_default().to_owned();
     write_record(state, Some(record), node, &[("serial", issued.serial.clone()), ("previous", previous), ("key", key)]).await?;
     tracing::info!(node, until = %issued.not_after, "node certificate renewed");

@@ -1,5 +1,6 @@
 //! Certificates by CertificateSigningRequest: nodes that begin with a bootstrap token, people who approve and deny.
 
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use serde_json::{Value, json};
 
 use crate::rig::Rig;
@@ -120,4 +121,42 @@ async fn people_approve_and_deny() {
     rig.kubectl_ok("create clusterrolebinding signer --clusterrole=signer --user=kim").await;
     rig.kubectl_ok("certificate approve last --as kim").await;
     assert!(whoami(&rig, "last").await.contains("last"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_asked_for_goes_with_its_certificate() {
+    use kube::api::PostParams;
+    let rig = Rig::start().await;
+    // Nobody's request is approved by itself, so that it can wait.
+    let binding = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient";
+    rig.kubectl_ok(&format!("delete clusterrolebinding {binding}")).await;
+    let old = crate::join::joined(&rig, "n1").await;
+    let requests: kube::Api<CertificateSigningRequest> = kube::Api::all(old.client());
+    let serving = "kubernetes.io/kubelet-serving";
+    for (name, signer, hosts, usage) in [
+        ("now", NODE_CLIENT, &[][..], "client auth"),
+        ("later", NODE_CLIENT, &[], "client auth"),
+        ("serving-now", serving, &["n1.example.org"], "server auth"),
+        ("serving-later", serving, &["n1.example.org"], "server auth"),
+        ("serving-server", serving, &["kubernetes.default.svc"], "server auth"),
+    ] {
+        request(&rig, name, signer, ("system:node:n1", "system:nodes"), hosts, usage);
+        let text = std::fs::read_to_string(rig.directory.path().join(format!("{name}.json"))).unwrap();
+        requests.create(&PostParams::default(), &serde_json::from_str(&text).unwrap()).await.unwrap();
+        assert!(conditions(&get(&rig, name).await).is_empty(), "{name}");
+    }
+    rig.kubectl_ok("certificate approve now serving-now serving-server").await;
+    assert!(whoami(&rig, "now").await.contains("system:node:n1"));
+    assert!(get(&rig, "serving-now").await["status"]["certificate"].is_string());
+    assert_eq!(conditions(&get(&rig, "serving-server").await), ["Approved", "Failed"]);
+    // Another host has the name now: its Node is not there yet.
+    let new = crate::join::joined_elsewhere(&rig, "n1").await;
+    rig.kubectl_ok("certificate approve later serving-later").await;
+    for name in ["later", "serving-later"] {
+        let refused = get(&rig, name).await;
+        assert_eq!(conditions(&refused), ["Approved", "Failed"], "{refused}");
+        assert!(refused["status"]["conditions"].to_string().contains("joined anew"), "{refused}");
+    }
+    let requests: kube::Api<CertificateSigningRequest> = kube::Api::all(new.client());
+    requests.get("later").await.unwrap();
 }

@@ -33,8 +33,15 @@ fn join(rig: &Rig, token: &str, node: &str) -> Join {
     }
 }
 
-async fn joined(rig: &Rig, node: &str) -> NodeIdentity {
+pub async fn joined(rig: &Rig, node: &str) -> NodeIdentity {
     identity::join(&join(rig, &token(rig).await, node), &SystemClock).await.unwrap()
+}
+
+/// The same on another host, with a key of its own.
+pub async fn joined_elsewhere(rig: &Rig, node: &str) -> NodeIdentity {
+    let mut join = join(rig, &token(rig).await, node);
+    join.directory = rig.directory.path().join("elsewhere");
+    identity::join(&join, &SystemClock).await.unwrap()
 }
 
 fn code(error: &kube::Error) -> u16 {
@@ -179,6 +186,42 @@ async fn a_silent_node_is_replaced_by_a_rejoin_and_loses_its_certificate() {
     Api::<Service>::all(new.client()).list(&ListParams::default()).await.unwrap();
     let error = Api::<Service>::all(old.client()).list(&ListParams::default()).await.unwrap_err();
     assert_eq!(code(&error), 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_was_held_back_is_refused_after_a_rejoin() {
+    let rig = Rig::start().await;
+    joined(&rig, "n1").await;
+    let record = || async { rig.get("/api/v1/namespaces/kube-system/secrets/podbay-node-n1").await["data"].clone() };
+    use base64::Engine as _;
+    let serial = base64::engine::general_purpose::STANDARD.decode(record().await["serial"].as_str().unwrap()).unwrap();
+    let peer = podbay::tls::Peer {
+        common_name: "system:node:n1".to_owned(),
+        organisations: vec!["system:nodes".to_owned()],
+        serial: String::from_utf8(serial).unwrap(),
+        not_before: SystemClock.now(),
+        not_after: SystemClock.now() + Duration::from_secs(3600),
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let (go_on, goes_on) = tokio::sync::oneshot::channel::<()>();
+    // Read only when who asks is known.
+    let body = futures::stream::once(async move {
+        begun.send(()).unwrap();
+        goes_on.await.unwrap();
+        Ok::<_, std::io::Error>(bytes::Bytes::from(json!({"csr": csr}).to_string()))
+    });
+    let mut request = http::Request::post("/podbay/v1/renew").body(axum::body::Body::from_stream(body)).unwrap();
+    request.extensions_mut().insert(peer);
+    use tower::ServiceExt as _;
+    let answer = tokio::spawn(rig.router.clone().oneshot(request));
+    begins.await.unwrap();
+    joined_elsewhere(&rig, "n1").await;
+    let before = record().await;
+    go_on.send(()).unwrap();
+    assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(record().await, before, "the name is the other host's");
 }
 
 #[tokio::test(flavor = "multi_thread")]
