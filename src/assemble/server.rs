@@ -87,6 +87,7 @@ pub async fn start(
         .with_previews(Arc::new(previews))
         .with_pki(Arc::clone(&pki))
         .with_audit(open_audit(&config.server)?);
+    server::certificates::settle_all(&state).await;
     let router = server::router(Arc::new(state));
 
     let url = local_url(listener.local_addr()?);

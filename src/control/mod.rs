@@ -8,11 +8,13 @@
 //! - `cluster_role`: roles that gather others
 //! - `furnish`: what every namespace has
 //! - `garbage`, `namespace`, `definition`, `pod_gc`: what has lost its owner, its namespace, its kind, its node
+//! - `certificate_gc`: requests for certificates that nobody needs any more
 //! - `node_health`, `node_range`: nodes
 //! - `event_bounds`: what is said is not kept for ever
 //! - `claim`, `naming`, `refusal` (pure): ownership, names and what admission refuses, shared by the
 //!   workloads
 
+pub mod certificate_gc;
 pub mod claim;
 pub mod cluster_role;
 pub mod definition;
@@ -73,6 +75,7 @@ pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(definition::CustomResourceDefinitions),
         Arc::new(node_health::NodeHealth { settings: node_health::plan::Settings { grace_seconds, eviction_seconds, started_at } }),
         Arc::new(node_range::NodeRanges),
+        Arc::new(certificate_gc::CertificateGarbage),
         Arc::new(pod_gc::PodGarbage { finished: finished_pods }),
         Arc::new(event_bounds::EventBounds { seconds: event_seconds, count: events }),
     ]

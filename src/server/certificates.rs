@@ -12,11 +12,10 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::authorise::rbac;
-use super::fault::Fault;
 use super::identity::{ADMINS, NODE_PREFIX, NODES};
 use super::{Identity, ServerState, nodes};
 use crate::model::rights::{Act, On};
-use crate::model::{Kind, Object, Timestamp};
+use crate::model::{Key, Kind, Object, Timestamp};
 use crate::store::{CommitError, Conflict, Precondition, Transaction, Write};
 use crate::tls::request::Wish;
 use crate::tls::{Order, Pki, SERVER_CLIENT, SERVER_NAME, node_host};
@@ -33,29 +32,32 @@ const SHORTEST: Duration = Duration::from_secs(600);
 /// Steps from asking to having.
 const STEPS: usize = 8;
 
-/// Does with every request whatever there is to do: approves it, signs it, or says why not.
+/// Settles every request: at the start, for those whose writer went without an answer. What goes wrong is told and left.
+pub async fn settle_all(state: &ServerState) {
+    let keys: Vec<Key> = state.store.snapshot().list(Kind::CertificateSigningRequest).map(|object| object.key().clone()).collect();
+    for key in keys {
+        if let Err(error) = settle(state, &key).await {
+            tracing::warn!(%key, %error, "settle a request for a certificate");
+        }
+    }
+}
+
+/// Does with a request whatever there is to do: approves it, signs it, or says why not.
 ///
 /// # Errors
 /// A store that takes no writes.
-pub async fn settle(state: &ServerState) -> Result<(), Fault> {
+pub(super) async fn settle(state: &ServerState, key: &Key) -> Result<(), CommitError> {
     let Some(pki) = state.pki.as_deref() else { return Ok(()) };
     for _ in 0..STEPS {
         let snapshot = state.store.snapshot();
-        let now = state.clock.now();
-        let mut idle = true;
-        for object in snapshot.list(Kind::CertificateSigningRequest) {
-            let writes = next(state, pki, object, now);
-            if writes.is_empty() {
-                continue;
-            }
-            idle = false;
-            match state.store.commit(Transaction { writes, ..Transaction::new("podbay") }).await {
-                Ok(_) | Err(CommitError::Conflict(Conflict::Revision { .. } | Conflict::Exists(_) | Conflict::NotFound(_))) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if idle {
+        let Some(object) = snapshot.get(key) else { break };
+        let writes = next(state, pki, object, state.clock.now());
+        if writes.is_empty() {
             break;
+        }
+        match state.store.commit(Transaction { writes, ..Transaction::new("podbay") }).await {
+            Ok(_) | Err(CommitError::Conflict(Conflict::Revision { .. } | Conflict::Exists(_) | Conflict::NotFound(_))) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -217,5 +219,86 @@ fn sign(
             vec![record, issue]
         }
         Err(why) => vec![write(object, |request| mark(request, "Failed", "SignerValidationFailure", &why, now))],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::server::InProcessNode;
+    use crate::store::Store;
+    use crate::store::memory::MemoryStore;
+
+    fn spec(signer: &str, user: &str, usage: &str) -> CertificateSigningRequestSpec {
+        let value = json!({"request": "", "signerName": signer, "username": user, "usages": [usage]});
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_node_never_has_a_name_of_the_server() {
+        let servers = ["server.podbay", "localhost", "127.0.0.1", "::1", "Host1", "192.0.2.1", "10.96.0.1"].map(str::to_owned);
+        let spec = spec(NODE_SERVER, "system:node:n1", "server auth");
+        let said = |name: &str| {
+            let names = vec!["n1".to_owned(), name.to_owned()];
+            let wish = Wish { common_name: "system:node:n1".to_owned(), organisations: vec![NODES.to_owned()], names, other_names: false };
+            fits(&spec, &wish, &servers)
+        };
+        for good in ["n1.example.org", "192.0.2.7", "n1.node.podbay", "kubernetes.example.org", "kubernetes.defaults.example.org"] {
+            assert_eq!(said(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "server.podbay",
+            "localhost",
+            "127.0.0.1",
+            "127.0.0.7",
+            "::1",
+            "0.0.0.0",
+            "::ffff:192.0.2.1",
+            "192.0.2.1",
+            "10.96.0.1",
+            "host1",
+            "HOST1.",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "Kubernetes.Default.svc.cluster.example.",
+            "n2.node.podbay",
+            "*.example.org",
+        ] {
+            assert!(said(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_approved_before_the_start_is_signed_at_the_start() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        let directory = tempfile::tempdir().unwrap();
+        let pki = Pki::open(directory.path(), &[], clock.now()).unwrap();
+        let state = ServerState::new(Arc::clone(&store), clock, Arc::new(InProcessNode::new("none", None))).with_pki(pki);
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "jane");
+        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let mut spec = spec(CLIENT, "jane", "client auth");
+        spec.request = ByteString(pem.into_bytes());
+        let object = Object::from_value(Kind::CertificateSigningRequest, json!({"metadata": {"name": "jane"}, "spec": spec})).unwrap();
+        let key = object.key().clone();
+        store.commit(Transaction::new("test").with(Write::Create(object))).await.unwrap();
+        let issued = || is_issued(store.snapshot().get(&key).unwrap().get::<CertificateSigningRequest>().unwrap());
+        settle_all(&state).await;
+        assert!(!issued(), "nobody approved it");
+        let object = store.snapshot().get(&key).cloned().unwrap();
+        let approve = write(&object, |request| mark(request, "Approved", "ByHand", "", Timestamp::UNIX_EPOCH)).unwrap();
+        store.commit(Transaction::new("test").with(approve)).await.unwrap();
+        settle_all(&state).await;
+        assert!(issued());
+        let revision = store.snapshot().revision();
+        settle_all(&state).await;
+        assert_eq!(store.snapshot().revision(), revision, "again writes nothing");
     }
 }

@@ -25,7 +25,7 @@ pub mod audit;
 pub mod authorise;
 mod body;
 pub mod bootstrap;
-mod certificates;
+pub mod certificates;
 pub mod columns;
 mod custom;
 mod delete;
@@ -231,7 +231,7 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
         _ => {}
     }
     let bytes = body::read(request.into_body(), body::OBJECT_LIMIT).await?;
-    let answer = match (call.verb, call.target.subresource.as_deref()) {
+    match (call.verb, call.target.subresource.as_deref()) {
         (Verb::Create, None) => write::create(state, &call, &bytes).await,
         (Verb::Create, Some("binding")) if call.target.kind == crate::model::Kind::Pod => delete::bind(state, &call, &bytes).await,
         (Verb::Create, Some("eviction")) if call.target.kind == crate::model::Kind::Pod => delete::evict(state, &call, &bytes).await,
@@ -244,9 +244,5 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
         (Verb::Delete, _) => delete::delete(state, &call, &bytes).await,
         (Verb::DeleteCollection, _) => delete::delete_collection(state, &call, &bytes).await,
         (Verb::Get | Verb::List | Verb::Watch, _) => Err(Fault::method_not_allowed()),
-    }?;
-    if call.target.kind == crate::model::Kind::CertificateSigningRequest {
-        certificates::settle(state).await?;
     }
-    Ok(answer)
 }

@@ -15,7 +15,7 @@ use super::options::FieldValidation;
 use super::patch::TRIES;
 use super::render::{Renderer, json_response};
 use super::request::{Call, Verb};
-use super::{ServerState, authorise, body, scale};
+use super::{ServerState, authorise, body, certificates, scale};
 use crate::admit::pod_security;
 use crate::model::custom::{Definitions, prune};
 use crate::model::ownership::{self, ManagedFields};
@@ -418,10 +418,16 @@ fn timeless(node: &Object) -> Option<k8s_openapi::api::core::v1::NodeStatus> {
     Some(status)
 }
 
-/// Commits one write.
+/// Commits one write, and what follows from it for a request for a certificate.
 pub async fn commit(state: &ServerState, call: &Call, write: Write, volatile: bool) -> Result<Committed, CommitError> {
     let transaction = Transaction { writes: vec![write], volatile, dry_run: call.dry_run, writer: call.identity.user.clone() };
-    state.store.commit(transaction).await
+    let committed = state.store.commit(transaction).await?;
+    if call.target.kind == Kind::CertificateSigningRequest && !call.dry_run {
+        for object in committed.results.iter().flatten() {
+            certificates::settle(state, object.key()).await?;
+        }
+    }
+    Ok(committed)
 }
 
 /// The written object.
