@@ -80,9 +80,10 @@
 //! | Source.status | `sync`; that a Job had its run and is gone: `control::job` |
 //! | Node.spec.podCIDR, node taints for health | `control` |
 //! | ClusterRole.rules of a role that gathers others; ServiceAccount `default` and ConfigMap `kube-root-ca.crt` of each namespace | `control` |
-//! | default roles; Service `default/kubernetes` and its endpoints, the CA in `kube-system` | `server`, at its start |
+//! | default roles | `server`, at its start |
+//! | Service `default/kubernetes` and its endpoints, the CA and the settings in `kube-system` | `server`, at its start and when somebody else writes them |
 //! | CustomResourceDefinition.status, and the finalizer that waits for the objects of the kind | `admit`; once names get free, `control::definition` |
-//! | CertificateSigningRequest.status | `server`; whether it is approved: a person, or the role that lets its asker have it |
+//! | CertificateSigningRequest.status | `server`; whether it is approved: a person, or the role that lets its asker have it. Its end: `control` |
 //! | uid, creationTimestamp, generation, clusterIP, resourceVersion | `admit` and the store |
 //!
 //! # What is deliberately absent

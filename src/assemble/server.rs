@@ -73,16 +73,13 @@ pub async fn start(
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("listen on {}", config.server.listen))?;
     tls::install_provider();
     let pki = open_pki(config, clock.as_ref())?;
-    let access = Access {
-        authority: pki.authority().pem().to_owned(),
-        service_range: config.server.service_range,
-        address: api_address(config),
-        port: listener.local_addr()?.port(),
-    };
+    let access =
+        Access { authority: pki.authority().pem().to_owned(), settings, address: api_address(config), port: listener.local_addr()?.port() };
     offer(store.as_ref(), &access).await;
-    let controllers = controllers(config, clock.as_ref());
+    let mut controllers = controllers(config, clock.as_ref());
     let places = places(&config.data_dir);
     let previews = LivePreviews::new(Arc::clone(&store), places.clone(), controllers.clone(), Arc::clone(&clock));
+    controllers.push(Arc::new(access));
     let state = ServerState::new(Arc::clone(&store), Arc::clone(&clock), nodes(&pki)?)
         .with_previews(Arc::new(previews))
         .with_pki(Arc::clone(&pki))

@@ -4,9 +4,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::authorise::{LEASE_NAMESPACE, roles};
-use crate::model::{Key, Kind, Object};
+use super::offer;
+use crate::model::Object;
 use crate::network::Range;
-use crate::store::{CommitError, Conflict, Precondition, Store, Transaction, Write};
+use crate::store::{CommitError, Conflict, Store, Transaction, Write};
 
 /// Ranges that every part of the cluster must agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,24 +40,21 @@ pub async fn bootstrap(store: &dyn Store, settings: &ClusterSettings) -> Result<
         let written = store.commit(Transaction { writes: roles, ..Transaction::new("podbay") }).await;
         ignore_conflict(written)?;
     }
+    match offer::put(&store.snapshot(), self::settings(settings), |it: &mut ConfigMap, wanted| it.data = wanted.data) {
+        Some(op) => ignore_conflict(store.commit(Transaction::new("podbay").with(op.write())).await),
+        None => Ok(()),
+    }
+}
+
+/// The settings, written down.
+pub(super) fn settings(settings: &ClusterSettings) -> ConfigMap {
     let data = [
         ("serviceRange", settings.service_range.to_string()),
         ("podRange", settings.pod_range.to_string()),
         ("nodePrefix", settings.node_prefix.to_string()),
     ];
-    let data = data.map(|(name, value)| (name.to_owned(), value)).into();
-    let write = match store.snapshot().get(&Key::new(Kind::ConfigMap, SYSTEM, SETTINGS)) {
-        Some(current) if current.get::<ConfigMap>().is_some_and(|map| map.data.as_ref() == Some(&data)) => return Ok(()),
-        Some(current) => {
-            let Some(edited) = current.edit::<ConfigMap>(|map| map.data = Some(data)) else { return Ok(()) };
-            Write::Update(edited, Precondition::exists())
-        }
-        None => {
-            let metadata = ObjectMeta { name: Some(SETTINGS.to_owned()), namespace: Some(SYSTEM.to_owned()), ..ObjectMeta::default() };
-            Write::Create(Object::new(ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }))
-        }
-    };
-    ignore_conflict(store.commit(Transaction::new("podbay").with(write)).await)
+    let metadata = ObjectMeta { name: Some(SETTINGS.to_owned()), namespace: Some(SYSTEM.to_owned()), ..ObjectMeta::default() };
+    ConfigMap { metadata, data: Some(data.map(|(name, value)| (name.to_owned(), value)).into()), ..ConfigMap::default() }
 }
 
 fn ignore_conflict(outcome: Result<crate::store::Committed, CommitError>) -> Result<(), CommitError> {
