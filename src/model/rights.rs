@@ -2,6 +2,8 @@
 //!
 //! Rules only ever add: there is none that takes something away. Semantics: `rbac.authorization.k8s.io/v1 PolicyRule`.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::rbac::v1::{AggregationRule, ClusterRole, PolicyRule};
 
 use super::selector::Selector;
@@ -135,15 +137,25 @@ fn words(right: Right<'_>) -> String {
     }
 }
 
-/// The rules of every role that one of the selectors takes, in the order of their names; not of the role itself.
-pub fn gather<'a>(rule: &AggregationRule, own: &Key, roles: impl Iterator<Item = &'a Object>) -> Vec<PolicyRule> {
-    // A selector that says nothing that can be read takes nothing.
-    let selectors: Vec<Selector> = rule.cluster_role_selectors.iter().flatten().filter_map(|it| Selector::of(it).ok()).collect();
+/// The rules of every role that one of the selectors takes, in the order of their names; not of the role itself. Of one that
+/// gathers others, theirs: what it says now follows from them, and roles that gather each other would never come to rest.
+pub fn gather<'a>(rule: &'a AggregationRule, own: &'a Key, roles: impl Iterator<Item = &'a Object>) -> Vec<PolicyRule> {
+    let roles: Vec<&Object> = roles.collect();
     let mut gathered: Vec<PolicyRule> = Vec::new();
-    for object in roles.filter(|object| object.key() != own && selectors.iter().any(|it| it.matches(object.labels()))) {
-        for rule in object.get::<ClusterRole>().and_then(|role| role.rules.as_ref()).into_iter().flatten() {
-            if !gathered.contains(rule) {
-                gathered.push(rule.clone());
+    let mut seen = BTreeSet::from([own]);
+    let mut open = vec![rule];
+    while let Some(rule) = open.pop() {
+        // A selector that says nothing that can be read takes nothing.
+        let selectors: Vec<Selector> = rule.cluster_role_selectors.iter().flatten().filter_map(|it| Selector::of(it).ok()).collect();
+        for object in roles.iter().filter(|object| selectors.iter().any(|it| it.matches(object.labels()))) {
+            let Some(role) = object.get::<ClusterRole>().filter(|_| seen.insert(object.key())) else { continue };
+            match &role.aggregation_rule {
+                Some(rule) => open.push(rule),
+                None => role.rules.iter().flatten().for_each(|rule| {
+                    if !gathered.contains(rule) {
+                        gathered.push(rule.clone());
+                    }
+                }),
             }
         }
     }
