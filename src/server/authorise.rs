@@ -88,6 +88,17 @@ pub fn may_node(identity: &Identity, attempt: &Attempt<'_>, state: &Snapshot) ->
     !identity.is_admin() && identity.node_name().is_some_and(|node| node_may(node, attempt, state))
 }
 
+/// Whether this is a node that asks who somebody is or what they may: it lets others see and do what is its own.
+pub fn node_asks(identity: &Identity, act: &Act<'_>) -> bool {
+    let On::Resource { group, resource, subresource: "", .. } = act.on else { return false };
+    let reviews = match group {
+        "authentication.k8s.io" => resource == "tokenreviews",
+        "authorization.k8s.io" => matches!(resource, "subjectaccessreviews" | "localsubjectaccessreviews"),
+        _ => false,
+    };
+    reviews && act.verb == "create" && identity.node_name().is_some()
+}
+
 fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
     let reads = !attempt.verb.writes();
     let is_own = attempt.name.is_none_or(|name| name == node);

@@ -124,6 +124,24 @@ async fn everybody_can_ask_what_they_may() {
         |namespace: &str| json!({"spec": {"user": "x", "resourceAttributes": {"namespace": namespace, "verb": "get", "resource": "pods"}}});
     assert_eq!(rig.ask("POST", path, ask("web")).await.1["status"]["allowed"], false);
     assert_eq!(rig.ask("POST", path, ask("other")).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    // A node has what it is asked for looked at, as Kubernetes' kubelet does, and may ask whether it may.
+    let node = Identity::node("n1");
+    let review = json!({"spec": {"user": "x", "groups": ["dev"], "resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    for (path, body) in [
+        ("/apis/authorization.k8s.io/v1/subjectaccessreviews", review),
+        ("/apis/authentication.k8s.io/v1/tokenreviews", json!({"spec": {"token": "nonsense"}})),
+    ] {
+        let (status, answer) = rig.ask_as(&node, "POST", path, "application/json", body).await;
+        assert_eq!(status, StatusCode::CREATED, "{path}: {answer}");
+    }
+    let own = json!({"spec": {"resourceAttributes": {"verb": "create", "group": "authentication.k8s.io", "resource": "tokenreviews"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    for (who, may) in [(&node, true), (&Identity::new("jane", &["system:authenticated"]), false)] {
+        let (_, answer) = rig.ask_as(who, "POST", path, "application/json", own.clone()).await;
+        assert_eq!(answer["status"]["allowed"], may, "{answer}");
+    }
+    let admin = rig.get("/apis/rbac.authorization.k8s.io/v1/clusterroles/system:kubelet-api-admin").await.to_string();
+    assert!(admin.contains("nodes/proxy") && admin.contains("nodes/stats"), "{admin}");
     // Who may not act as others cannot, and reviews of others are not for everybody.
     let jane = Identity::new("jane", &["dev"]);
     let review = json!({"spec": {"user": "x", "resourceAttributes": {"verb": "get", "resource": "pods"}}});

@@ -82,6 +82,14 @@ const ROWS: &[Row] = &[
         "system:auth-delegator",
         &[("create", "authentication.k8s.io", "tokenreviews"), ("create", "authorization.k8s.io", "subjectaccessreviews")],
     ),
+    row(
+        "system:kubelet-api-admin",
+        &[
+            (READ, "", "nodes"),
+            ("proxy", "", "nodes"),
+            ("*", "", "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats"),
+        ],
+    ),
     Row {
         groups: "system:bootstrappers",
         ..row("system:node-bootstrapper", &[("create get list watch", CERTIFICATES, "certificatesigningrequests")])
