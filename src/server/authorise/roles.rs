@@ -242,6 +242,8 @@ pub fn reconcile(state: &Snapshot) -> Vec<Write> {
     for wanted in ROWS.iter().filter_map(binding) {
         match state.get(&Key::cluster(Kind::ClusterRoleBinding, wanted.metadata.name.clone().unwrap_or_default())) {
             None => writes.push(Write::Create(Object::new(wanted))),
+            // Somebody binds another role by this name: whom to is theirs to say.
+            Some(current) if current.get::<ClusterRoleBinding>().is_none_or(|it| it.role_ref != wanted.role_ref) => {}
             Some(current) => writes.extend(update(current, |it: &mut ClusterRoleBinding| add(&mut it.subjects, wanted.subjects))),
         }
     }

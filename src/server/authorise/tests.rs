@@ -348,3 +348,38 @@ fn a_label_by_which_a_role_is_gathered_is_a_grant() {
     let gathers = Object::from_value(Kind::ClusterRole, gathers).unwrap();
     assert!(write(&gathers, &role(json!({}), "get")).is_err());
 }
+
+#[test]
+fn a_node_asks_who_somebody_is_and_what_they_may() {
+    let asks = |who: &Identity, verb: &str, group: &str, resource: &str, subresource: &str| {
+        node_asks(who, &Act { verb, on: On::Resource { group, resource, subresource, namespace: "", name: "" } })
+    };
+    let (node, jane) = (Identity::node("n1"), Identity::new("jane", &[]));
+    for (group, resource) in [
+        ("authentication.k8s.io", "tokenreviews"),
+        ("authorization.k8s.io", "subjectaccessreviews"),
+        ("authorization.k8s.io", "localsubjectaccessreviews"),
+    ] {
+        assert!(asks(&node, "create", group, resource, ""), "{resource}");
+        assert!(!asks(&node, "get", group, resource, "") && !asks(&node, "create", group, resource, "x"), "{resource}");
+        assert!(!asks(&node, "create", "example.org", resource, "") && !asks(&jane, "create", group, resource, ""), "{resource}");
+    }
+    assert!(!asks(&node, "create", "podbay.dev", "previews", ""));
+    assert!(!node_asks(&node, &Act { verb: "get", on: On::Path("/metrics") }));
+}
+
+#[test]
+fn a_default_binding_to_another_role_is_left_alone() {
+    let state = |role: &str| {
+        let value = json!({"metadata": {"name": "system:discovery"}, "subjects": [{"kind": "User", "name": "jane"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}});
+        let mut state = Snapshot::default();
+        state.insert(Object::from_value(Kind::ClusterRoleBinding, value).unwrap());
+        state
+    };
+    let writes = |role: &str| {
+        let key = Key::cluster(Kind::ClusterRoleBinding, "system:discovery");
+        roles::reconcile(&state(role)).iter().filter(|write| *write.key() == key).count()
+    };
+    assert_eq!((writes("system:discovery"), writes("cluster-admin")), (1, 0));
+}
