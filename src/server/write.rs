@@ -279,7 +279,8 @@ pub fn in_version(call: &Call, current: &Object) -> Value {
     value
 }
 
-/// A subresource changes its own part only, any other write everything but the status.
+/// A subresource changes its own part only, any other write everything but the status (and of a request for a certificate
+/// the spec).
 fn keep_other_part(call: &Call, current: &Object, value: &mut Value, subresource: Option<&str>) {
     let stored = in_version(call, current);
     if !call.target.kind.info().has_status {
@@ -304,10 +305,14 @@ fn keep_other_part(call: &Call, current: &Object, value: &mut Value, subresource
             value["metadata"]["managedFields"] = managed;
         }
     } else if let Some(object) = value.as_object_mut() {
-        match stored.get("status") {
-            Some(status) => object.insert("status".to_owned(), status.clone()),
-            None => object.remove("status"),
-        };
+        // What was asked for, and by whom, stays as it is.
+        let kept: &[&str] = if current.kind() == Kind::CertificateSigningRequest { &["status", "spec"] } else { &["status"] };
+        for part in kept.iter().copied() {
+            match stored.get(part) {
+                Some(it) => object.insert(part.to_owned(), it.clone()),
+                None => object.remove(part),
+            };
+        }
     }
 }
 

@@ -101,6 +101,19 @@ async fn people_approve_and_deny() {
         let (code, answer) = rig.ask("PUT", &path, cleared.clone()).await;
         assert_eq!(code.as_u16(), 422, "{part}: {answer}");
     }
+    // What was asked for stays: the file says nothing of who asked.
+    for (name, user) in [("jane", "jane"), ("joe", "somebody")] {
+        let before = get(&rig, name).await;
+        let text = std::fs::read_to_string(rig.directory.path().join(format!("{name}.json"))).unwrap();
+        let mut file: Value = serde_json::from_str(&text).unwrap();
+        file["metadata"]["labels"] = json!({"team": "a"});
+        file["spec"]["username"] = user.into();
+        std::fs::write(rig.directory.path().join("again.json"), file.to_string()).unwrap();
+        rig.kubectl_ok("replace -f again.json").await;
+        let after = get(&rig, name).await;
+        assert_eq!(after["metadata"]["labels"]["team"], "a");
+        assert_eq!((&after["spec"], &after["status"]), (&before["spec"], &before["status"]), "{name}");
+    }
     let boss = get(&rig, "boss").await;
     assert_eq!((conditions(&boss), boss["status"]["certificate"].is_null()), (vec!["Approved", "Failed"], true));
     // Who may write approvals decides only about the signers they may decide about.
