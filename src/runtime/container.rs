@@ -128,6 +128,10 @@ impl Inner {
         let image = self.rootfs.prepare(&config.image)?;
         let from_image = image.config.config().clone().unwrap_or_default();
         let handler = self.options.handlers.get(&pod.runtime_handler).cloned();
+        if handler.is_some() && config.mounts.iter().any(|mount| matches!(mount.propagation.as_str(), "rslave" | "rshared")) {
+            // It starts in a mount namespace apart from the host's.
+            return Err(CriError::Unsupported("mount propagation in a container that another OCI runtime runs".into()).into());
+        }
         let mut config = config.clone();
         make_sources(&config)?;
         let hooks = cdi::inject(&self.options.cdi_dirs, &mut config, handler.is_some())?;

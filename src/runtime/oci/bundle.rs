@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace,
+    Capabilities, Linux, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace,
     LinuxNamespaceType, LinuxResources, PosixRlimitBuilder, Process, Spec, UserBuilder,
 };
 
 use super::super::account::Account;
+use super::super::capability;
 use super::super::devices::Node;
 
 /// The version that the runtimes in use understand; nothing in our specs is younger.
@@ -47,6 +48,8 @@ pub struct Host {
     pub most_files: u64,
     /// Our own score, where this host does not let us give a lower one.
     pub least_oom_score: Option<i32>,
+    /// Our own capabilities, where a container is to have all that there are: nobody can give more.
+    pub held: Option<u64>,
     /// The container may open every device, and not these alone beyond those that every container has.
     pub every_device: bool,
     pub devices: Vec<Node>,
@@ -183,6 +186,14 @@ pub fn process(mut process: Process, account: &Account, host: &Host) -> Result<P
     process.set_rlimits(Some(lowered.collect::<Result<_, _>>()?));
     let score = process.oom_score_adj().map(|score| host.least_oom_score.map_or(score, |least| score.max(least)));
     process.set_oom_score_adj(score);
+    if let (Some(held), Some(mut sets)) = (host.held, process.capabilities().clone()) {
+        let held: Capabilities =
+            capability::names(held).filter_map(|name| name.strip_prefix("CAP_").and_then(|name| name.parse().ok())).collect();
+        let of = |set: &Option<Capabilities>| set.as_ref().map(|set| set.intersection(&held).copied().collect());
+        let (bounding, effective, permitted) = (of(sets.bounding()), of(sets.effective()), of(sets.permitted()));
+        sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        process.set_capabilities(Some(sets));
+    }
     Ok(process)
 }
 
@@ -213,6 +224,9 @@ mod tests {
         assert!(process.env().clone().unwrap().contains(&"HOME=/srv".to_owned()));
         assert_eq!(process.rlimits().clone().unwrap()[0].hard(), 20_000);
         assert_eq!(process.oom_score_adj(), Some(0));
+        let bounding = |spec: &Spec| spec.process().clone().unwrap().capabilities().clone().unwrap().bounding().clone().unwrap().len();
+        let limited = Host { held: Some(0b11), ..host };
+        assert_eq!((bounding(&spec), bounding(&adapted(&Surroundings::default(), &limited))), (14, 2));
         assert_eq!(spec.hostname(), &None);
         let memory = spec.linux().clone().unwrap().resources().clone().unwrap().memory().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), None));
