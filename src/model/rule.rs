@@ -4,6 +4,18 @@ use std::fmt;
 
 use serde::Serialize;
 
+/// Of one object no more than this is told: what is wrong in one place is often wrong in each like it.
+pub const MOST: usize = 100;
+/// Bytes of one name in a path.
+pub const NAME: usize = 512;
+/// Bytes of one message.
+const MESSAGE: usize = 8 << 10;
+
+/// The beginning of a text, of this many bytes at most.
+pub fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
 /// One broken rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldError {
@@ -91,17 +103,12 @@ impl fmt::Display for Path<'_> {
             write!(f, "{parent}")?;
         }
         match self.step {
-            Step::Name(name) if self.parent.is_some_and(|parent| !parent.is_nothing()) => write!(f, ".{}", cut(name)),
-            Step::Name(name) => f.write_str(cut(name)),
+            Step::Name(name) if self.parent.is_some_and(|parent| !parent.is_nothing()) => write!(f, ".{}", cut(name, NAME)),
+            Step::Name(name) => f.write_str(cut(name, NAME)),
             Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) => write!(f, "[{}]", cut(key)),
+            Step::Key(key) => write!(f, "[{}]", cut(key, NAME)),
         }
     }
-}
-
-/// The beginning of a name that is too long to be one.
-fn cut(name: &str) -> &str {
-    &name[..name.floor_char_boundary(NAME)]
 }
 
 impl Path<'_> {
@@ -110,72 +117,79 @@ impl Path<'_> {
     }
 }
 
-/// Collects every broken rule of an object.
-#[derive(Debug, Default)]
+/// Collects the broken rules of an object: the first of them.
+#[derive(Debug)]
 pub struct Errors {
-    all: Vec<FieldError>,
-    /// Of their texts.
-    bytes: usize,
+    found: Vec<FieldError>,
+    most: usize,
 }
 
-/// Bytes of what is told of one object: what follows is left out.
-const TOLD: usize = 256 << 10;
-/// Bytes of one name in a path.
-const NAME: usize = 512;
+impl Default for Errors {
+    fn default() -> Self {
+        Self { found: Vec::new(), most: MOST }
+    }
+}
 
 impl Errors {
+    /// For whoever asks only whether there is one.
+    pub fn first() -> Self {
+        Self { found: Vec::new(), most: 1 }
+    }
     pub fn into_vec(self) -> Vec<FieldError> {
-        self.all
+        self.found
     }
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.found.is_empty()
     }
-    /// Nothing more is taken.
+    /// Whether nothing more will be told.
     pub fn is_full(&self) -> bool {
-        self.bytes > TOLD
+        self.found.len() >= self.most
     }
-    /// Takes what others found.
-    pub fn append(&mut self, other: Self) {
-        other.all.into_iter().for_each(|error| self.put(error));
+    pub fn append(&mut self, more: Self) {
+        let left = self.most - self.found.len();
+        self.found.extend(more.found.into_iter().take(left));
     }
 
-    fn put(&mut self, error: FieldError) {
-        if !self.is_full() {
-            self.bytes += error.path.len() + error.message.len();
-            self.all.push(error);
+    fn add(&mut self, path: &Path<'_>, reason: ErrorReason, message: impl FnOnce() -> String) {
+        if self.is_full() {
+            return;
         }
-    }
-
-    fn add(&mut self, path: &Path<'_>, reason: ErrorReason, message: String) {
-        self.put(FieldError { path: path.to_string(), reason, message });
+        let mut message = message();
+        if message.len() > MESSAGE {
+            message.truncate(message.floor_char_boundary(MESSAGE));
+            message.push('…');
+        }
+        self.found.push(FieldError { path: path.to_string(), reason, message });
     }
 
     pub fn required(&mut self, path: &Path<'_>, detail: &str) {
-        self.add(path, ErrorReason::Required, with_detail("Required value", detail));
+        self.add(path, ErrorReason::Required, || with_detail("Required value", detail));
     }
     pub fn invalid(&mut self, path: &Path<'_>, value: &(impl Serialize + ?Sized), detail: &str) {
-        self.add(path, ErrorReason::Invalid, with_detail(&format!("Invalid value: {}", shown(value)), detail));
+        self.add(path, ErrorReason::Invalid, || with_detail(&format!("Invalid value: {}", shown(value)), detail));
     }
     /// `supported` in the order to print it.
     pub fn unsupported(&mut self, path: &Path<'_>, value: &(impl Serialize + ?Sized), supported: &[&str]) {
-        let values: Vec<String> = supported.iter().map(|it| format!("\"{it}\"")).collect();
-        let detail = if values.is_empty() { String::new() } else { format!("supported values: {}", values.join(", ")) };
-        self.add(path, ErrorReason::NotSupported, with_detail(&format!("Unsupported value: {}", shown(value)), &detail));
+        self.add(path, ErrorReason::NotSupported, || {
+            let values: Vec<String> = supported.iter().map(|it| format!("\"{it}\"")).collect();
+            let detail = if values.is_empty() { String::new() } else { format!("supported values: {}", values.join(", ")) };
+            with_detail(&format!("Unsupported value: {}", shown(value)), &detail)
+        });
     }
     pub fn duplicate(&mut self, path: &Path<'_>, value: &(impl Serialize + ?Sized)) {
-        self.add(path, ErrorReason::Duplicate, format!("Duplicate value: {}", shown(value)));
+        self.add(path, ErrorReason::Duplicate, || format!("Duplicate value: {}", shown(value)));
     }
     pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
-        self.add(path, ErrorReason::Forbidden, with_detail("Forbidden", detail));
+        self.add(path, ErrorReason::Forbidden, || with_detail("Forbidden", detail));
     }
     pub fn not_found(&mut self, path: &Path<'_>, value: &(impl Serialize + ?Sized)) {
-        self.add(path, ErrorReason::NotFound, format!("Not found: {}", shown(value)));
+        self.add(path, ErrorReason::NotFound, || format!("Not found: {}", shown(value)));
     }
     pub fn too_long(&mut self, path: &Path<'_>, bytes: usize) {
-        self.add(path, ErrorReason::TooLong, format!("Too long: may not be more than {bytes} bytes"));
+        self.add(path, ErrorReason::TooLong, || format!("Too long: may not be more than {bytes} bytes"));
     }
     pub fn too_many(&mut self, path: &Path<'_>, found: usize, most: usize) {
-        self.add(path, ErrorReason::TooMany, format!("Too many: {found}: must have at most {most} items"));
+        self.add(path, ErrorReason::TooMany, || format!("Too many: {found}: must have at most {most} items"));
     }
     /// One `Invalid value` for each message.
     pub fn all(&mut self, path: &Path<'_>, value: &str, messages: Vec<String>) {
@@ -212,6 +226,26 @@ mod tests {
         assert_eq!(limits.key("cpu").to_string(), "spec.containers[0].resources.limits[cpu]");
         let nothing = Path::root("");
         assert_eq!(nothing.child("data").key("a.b").to_string(), "data[a.b]");
+    }
+
+    #[test]
+    fn what_is_told_is_bounded() {
+        let mut errors = Errors::default();
+        let (root, long) = (Path::root("spec"), "é".repeat(1_000_000));
+        let at = root.key(&long);
+        for _ in 0..1000 {
+            errors.invalid(&at.child(&long), &long, &long);
+            errors.unsupported(&at, &long, &[&long]);
+        }
+        assert!(errors.is_full());
+        let found = errors.into_vec();
+        assert_eq!(found.len(), MOST);
+        assert!(found.iter().all(|it| it.path.len() < 3 * NAME && it.message.len() < 2 * MESSAGE));
+
+        let (mut first, mut more) = (Errors::first(), Errors::default());
+        (0..3).for_each(|_| more.required(&root, ""));
+        first.append(more);
+        assert_eq!(first.into_vec().len(), 1);
     }
 
     #[test]

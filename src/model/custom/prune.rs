@@ -3,29 +3,22 @@
 use serde_json::{Map, Value};
 
 use super::Schema;
-use crate::model::schema::{Fault, Finding, nearest};
+use crate::model::schema::{Finding, Trail, entry};
 
 /// What an object has beside what its schema says.
 const OBJECT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Bytes of what is told: what follows is taken out without a word.
-const TOLD: usize = 256 << 10;
-
-/// Takes every field out of an object that its schema does not have, and tells of each. Its
+/// Takes every field out of an object that its schema does not have, and tells of the first. Its
 /// metadata is not looked at.
 pub fn prune(schema: &Schema, object: &mut Value) -> Vec<Finding> {
     let mut walk = Walk::default();
     walk.value(schema, object, true);
-    walk.found
+    walk.trail.found()
 }
 
 #[derive(Default)]
 struct Walk {
-    path: String,
-    pointer: String,
-    found: Vec<Finding>,
-    /// Bytes of what was found, about.
-    told: usize,
+    trail: Trail,
 }
 
 impl Walk {
@@ -50,7 +43,7 @@ impl Walk {
             }
             match schema.field(name) {
                 Some(of) => {
-                    let shown = if schema.properties.contains_key(name) { name.clone() } else { entry(name) };
+                    let shown = if schema.properties.contains_key(name) { name.into() } else { entry(name) };
                     self.below(&shown, name, |walk| walk.value(of, value, false));
                 }
                 None if schema.preserve_unknown => {}
@@ -59,35 +52,15 @@ impl Walk {
         }
         for name in unknown {
             fields.remove(&name);
-            if self.told > TOLD {
-                continue;
-            }
-            self.told += 2 * self.path.len() + 3 * name.len() + 1024;
-            let suggestion = nearest(&name, schema.properties.keys().map(String::as_str)).map(str::to_owned);
-            let fault = Fault::Unknown { field: name.clone(), container: self.path.clone(), suggestion };
-            self.below(&name, &name, |walk| {
-                walk.found.push(Finding { path: walk.path.clone(), pointer: walk.pointer.clone(), fault });
-            });
+            self.trail.unknown(&name, schema.properties.keys().map(String::as_str));
         }
     }
 
     fn below(&mut self, name: &str, key: &str, look: impl FnOnce(&mut Self)) {
-        let (length, above) = (self.path.len(), self.pointer.len());
-        if length > 0 && !name.starts_with('[') {
-            self.path.push('.');
-        }
-        self.path.push_str(name);
-        self.pointer.push('/');
-        self.pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        let above = self.trail.enter(name, key);
         look(self);
-        self.path.truncate(length);
-        self.pointer.truncate(above);
+        self.trail.leave(above);
     }
-}
-
-/// A key of a map in a path.
-fn entry(key: &str) -> String {
-    if key.contains(['.', '/', '[']) { format!("[{key}]") } else { key.to_owned() }
 }
 
 #[cfg(test)]
@@ -146,5 +119,18 @@ mod tests {
         let [finding] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(finding.path, "spec.replica");
         assert_eq!(finding.hint().as_deref(), Some("did you mean `replicas`?"));
+    }
+
+    #[test]
+    fn of_many_unknown_fields_all_go_and_the_first_are_told() {
+        let schema = json!({"type": "object", "properties": {"map": {"type": "object",
+            "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}}}});
+        let unknown: Map<String, Value> = (0..50_000).map(|number| (format!("x{number}"), json!(1))).collect();
+        let key = "k".repeat(1_000_000);
+        let mut value = json!({"map": {(key.clone()): unknown}});
+        let found = prune(&Schema::read(&schema), &mut value);
+        assert_eq!(value, json!({"map": {(key): {}}}));
+        assert_eq!(found.len(), 100);
+        assert!(found.iter().all(|it| it.path.len() < 1000 && it.pointer.len() < 1000));
     }
 }

@@ -6,6 +6,7 @@
 //! at all. `document` has them as they are, for OpenAPI.
 
 pub mod document;
+mod finding;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::Kind;
 use document::Document;
+pub use finding::{Fault, Finding, Trail, entry, nearest};
 
 /// A field that its kind does not have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,46 +25,6 @@ pub struct UnknownField {
     pub path: String,
     /// The field of the same object that was probably meant.
     pub suggestion: Option<String>,
-}
-
-/// One thing wrong with a value's shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Path of the field: `spec.ports[0].port`.
-    pub path: String,
-    /// The same as a JSON pointer: `/spec/ports/0/port`.
-    pub pointer: String,
-    pub fault: Fault,
-}
-
-/// What is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    Unknown { field: String, container: String, suggestion: Option<String> },
-    WrongType { wanted: &'static str, found: &'static str, hint: Option<&'static str> },
-}
-
-impl Finding {
-    /// The message without the suggestion; `Deployment.spec` is how it names the place. Never
-    /// shows a value: it may be secret.
-    pub fn message(&self, kind: Kind) -> String {
-        match &self.fault {
-            Fault::Unknown { field, container, .. } => format!("unknown field `{field}` in {}", place(kind, container)),
-            Fault::WrongType { wanted, found, .. } => format!("{} must be {wanted}, not {found}", place(kind, &self.path)),
-        }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        match &self.fault {
-            Fault::Unknown { suggestion, .. } => suggestion.as_ref().map(|name| format!("did you mean `{name}`?")),
-            Fault::WrongType { hint, .. } => hint.map(str::to_owned),
-        }
-    }
-}
-
-fn place(kind: Kind, path: &str) -> String {
-    if path.is_empty() { kind.to_string() } else { format!("{kind}.{path}") }
 }
 
 /// The type of a field.
@@ -194,9 +156,9 @@ pub fn unknown_fields(kind: Kind, value: &Value) -> Vec<UnknownField> {
 /// value's fields. A null stands for an absent field.
 pub fn check(kind: Kind, value: &Value) -> Vec<Finding> {
     let schema = schema(kind);
-    let mut walk = Walk { types: &schema.types, path: String::new(), pointer: String::new(), found: Vec::new() };
+    let mut walk = Walk { types: &schema.types, trail: Trail::default() };
     walk.check(schema.root, value);
-    walk.found
+    walk.trail.found()
 }
 
 /// Puts in place of each null in a map what Kubernetes' decoder makes of it: an empty text, or
@@ -232,13 +194,14 @@ fn fill(types: &[Type], at: usize, value: &mut Value) {
 
 struct Walk<'a> {
     types: &'a [Type],
-    path: String,
-    pointer: String,
-    found: Vec<Finding>,
+    trail: Trail,
 }
 
 impl Walk<'_> {
     fn check(&mut self, at: usize, value: &Value) {
+        if self.trail.is_full() {
+            return;
+        }
         let fault = match (&self.types[at], value) {
             (Type::Any, _) => None,
             (Type::Either(of), value) => {
@@ -250,8 +213,7 @@ impl Walk<'_> {
             (Type::Map(of), Value::Object(values)) => {
                 let of = *of;
                 return values.iter().for_each(|(key, value)| {
-                    let name = if key.contains(['.', '/', '[']) { format!("[{key}]") } else { key.clone() };
-                    self.below(&name, key, |walk| walk.check(of, value));
+                    self.below(&entry(key), key, |walk| walk.check(of, value));
                 });
             }
             (Type::List(of), Value::Array(items)) => {
@@ -264,7 +226,7 @@ impl Walk<'_> {
             (wanted, value) => wrong(wanted, value),
         };
         if let Some(fault) = fault {
-            self.find(fault);
+            self.trail.find(fault);
         }
     }
 
@@ -273,33 +235,15 @@ impl Walk<'_> {
             match fields.get(name) {
                 Some(_) if value.is_null() => {}
                 Some(&of) => self.below(name, name, |walk| walk.check(of, value)),
-                None => {
-                    let fault = Fault::Unknown {
-                        field: name.clone(),
-                        container: self.path.clone(),
-                        suggestion: nearest(name, fields.keys().map(String::as_str)).map(str::to_owned),
-                    };
-                    self.below(name, name, |walk| walk.find(fault));
-                }
+                None => self.trail.unknown(name, fields.keys().map(String::as_str)),
             }
         }
     }
 
-    fn find(&mut self, fault: Fault) {
-        self.found.push(Finding { path: self.path.clone(), pointer: self.pointer.clone(), fault });
-    }
-
     fn below(&mut self, name: &str, key: &str, look: impl FnOnce(&mut Self)) {
-        let (length, above) = (self.path.len(), self.pointer.len());
-        if length > 0 && !name.starts_with('[') {
-            self.path.push('.');
-        }
-        self.path.push_str(name);
-        self.pointer.push('/');
-        self.pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        let above = self.trail.enter(name, key);
         look(self);
-        self.path.truncate(length);
-        self.pointer.truncate(above);
+        self.trail.leave(above);
     }
 }
 
@@ -371,22 +315,6 @@ fn describe(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "a mapping",
     }
-}
-
-/// The word among `words` that was probably meant by `written`.
-pub fn nearest<'a>(written: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // The comparison takes memory by both lengths.
-    let near = |word: &str| word.len().abs_diff(written.len()) <= 1 + word.len().min(written.len()) / 5;
-    if written.len() > 256 {
-        return None;
-    }
-    let lower = written.to_lowercase();
-    words
-        .filter(|word| near(word))
-        .map(|word| (word, strsim::damerau_levenshtein(&lower, &word.to_lowercase())))
-        .filter(|(word, distance)| *distance <= 1 + word.len().min(written.len()) / 5)
-        .min_by_key(|(_, distance)| *distance)
-        .map(|(word, _)| word)
 }
 
 /// Every field path of a kind: `spec.template.spec.containers[].env[].name`; the values of a map
