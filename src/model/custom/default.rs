@@ -3,51 +3,45 @@
 use serde_json::Value;
 
 use super::Schema;
+use super::budget::{Budget, Spent, weight};
 
-/// Bytes that are filled into one object, about: its values, and a few for each name.
-const FILLED: usize = 4 << 20;
+/// Steps that filling in one object may take, and bytes that it may put there: as many as an object may have in all.
+const BUDGET: Budget = Budget::new(10_000_000, 3 << 20);
 
-/// Takes nulls out that may not be there and puts defaults where nothing is said; false where these come
-/// to more than an object may have, and not all were put.
+/// Takes nulls out that may not be there and puts defaults where nothing is said; false where these come to
+/// more than an object may have, and not all were put.
 pub fn apply(schema: &Schema, value: &mut Value) -> bool {
-    let mut left = FILLED;
-    fill(schema, value, &mut left);
-    left > 0
+    within(&mut { BUDGET }, schema, value).is_ok()
 }
 
-/// About the bytes of a value.
-fn size(value: &Value) -> usize {
-    8 + match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(size).sum(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size(value)).sum(),
-        _ => 0,
-    }
-}
-
-fn fill(schema: &Schema, value: &mut Value, left: &mut usize) {
+/// As [`apply`], within a budget.
+pub(super) fn within(budget: &mut Budget, schema: &Schema, value: &mut Value) -> Result<(), Spent> {
     match value {
         Value::Object(fields) => {
             fields.retain(|name, value| !value.is_null() || schema.field(name).is_none_or(|of| of.nullable));
+            budget.steps(1 + schema.properties.len())?;
             for (name, of) in &schema.properties {
-                if let Some(default) = of.default.as_ref().filter(|_| *left > 0 && !fields.contains_key(name)) {
-                    *left = left.saturating_sub(name.len() + size(default));
+                if let Some(default) = of.default.as_ref().filter(|_| !fields.contains_key(name)) {
+                    budget.make(name.len() + 4 + weight(default))?;
                     fields.insert(name.clone(), default.clone());
                 }
             }
             for (name, value) in fields.iter_mut() {
                 if let Some(of) = schema.field(name) {
-                    fill(of, value, left);
+                    within(budget, of, value)?;
                 }
             }
         }
         Value::Array(items) => {
             if let Some(of) = &schema.items {
-                items.iter_mut().for_each(|item| fill(of, item, left));
+                for item in items {
+                    within(budget, of, item)?;
+                }
             }
         }
         _ => {}
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -68,7 +62,7 @@ mod tests {
             "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"b": {"type": "boolean", "default": false}}}},
         }}}}));
         let mut value = json!({"spec": {"image": "my-awesome-cron-image", "list": [{}, {"protocol": "UDP"}], "map": {"k": {}}}});
-        apply(&schema, &mut value);
+        assert!(apply(&schema, &mut value));
         let wanted = json!({"spec": {"cronSpec": "5 0 * * *", "replicas": 1, "image": "my-awesome-cron-image", "nested": {"a": 3},
             "list": [{"protocol": "TCP"}, {"protocol": "UDP"}], "map": {"k": {"b": false}}}});
         assert_eq!(value, wanted);
@@ -90,11 +84,17 @@ mod tests {
     }
 
     #[test]
-    fn defaults_do_not_make_much_of_little() {
-        let schema = Schema::read(&json!({"type": "object", "properties": {"list": {"type": "array", "items": {"type": "object",
-            "properties": {"a": {"type": "string", "default": "x".repeat(10_000)}}}}}}));
-        let mut value = json!({"list": vec![json!({}); 100_000]});
-        assert!(!apply(&schema, &mut value));
-        assert!(value.to_string().len() < 6 << 20);
+    fn defaults_are_put_in_up_to_a_size() {
+        let items = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(10_000)}}});
+        let schema = Schema::read(&json!({"properties": {"l": {"type": "array", "items": items}}}));
+        let of = |count: usize| json!({"l": vec![json!({}); count]});
+        assert!(apply(&schema, &mut of(100)));
+        let mut many = of(500_000);
+        assert!(!apply(&schema, &mut many));
+        assert!(weight(&many) < 10 << 20);
+        // Many fields of many items are looked for though nothing is put in.
+        let names: serde_json::Map<String, Value> = (0..1000).map(|number| (format!("f{number}"), json!({"type": "string"}))).collect();
+        let schema = Schema::read(&json!({"properties": {"l": {"type": "array", "items": {"type": "object", "properties": names}}}}));
+        assert_eq!(within(&mut Budget::new(100_000, 0), &schema, &mut of(1000)), Err(Spent));
     }
 }

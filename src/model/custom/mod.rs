@@ -4,9 +4,11 @@
 //! - `kind`: the names of such kinds, interned; `object`: one object of theirs
 //! - `definition`: what all CustomResourceDefinitions together come to
 //! - `schema`: a schema, read; `prune`, `default`, `validate`, `format`: the walks over objects
+//! - `budget`: what all of these may cost; `pattern`: regular expressions
 //! - `rules`: `x-kubernetes-validations`, and their language, `cel`
 //! - `path`: JSON paths of columns, scales and selectable fields
 
+mod budget;
 mod cel;
 pub mod default;
 mod definition;
@@ -14,6 +16,7 @@ mod format;
 mod kind;
 mod object;
 mod path;
+mod pattern;
 pub mod prune;
 mod resource;
 pub mod rules;

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::cel::{Program, Val};
-use super::schema::{ListType, Schema};
+use super::budget::Budget;
+use super::cel::{Program, Run, Val};
+use super::schema::{ListType, Schema, key_of};
 use crate::model::rule::{ErrorReason, Errors, Path};
 
-/// Steps that the rules of one object may take together.
-const STEPS: u64 = 2_000_000;
+/// Steps that the rules of one object may take together, and bytes that they may make.
+const BUDGET: Budget = Budget::new(2_000_000, 64 << 20);
 
 /// One rule.
 #[derive(Debug)]
@@ -44,9 +45,9 @@ impl Rule {
         }
     }
 
-    fn words(&self, value: &Val<'_>, old: Option<&Val<'_>>, left: &mut u64) -> String {
+    fn words<'v>(&'v self, value: &Val<'v>, old: Option<&Val<'v>>, run: &mut Run) -> String {
         let said = self.message_program.as_ref().and_then(|program| program.as_ref().ok()).and_then(|program| {
-            let said = program.says(value.clone(), old.cloned(), left).ok()?;
+            let said = program.says(value.clone(), old.cloned(), run).ok()?;
             Some(said.trim().to_owned()).filter(|said| !said.is_empty() && !said.contains('\n') && said.len() <= 5120)
         });
         match said {
@@ -59,19 +60,25 @@ impl Rule {
 
 /// Every rule that an object breaks; `old`: the object as it was.
 pub fn check(schema: &Schema, object: &Value, old: Option<&Value>, errors: &mut Errors) {
-    let mut walk = Walk { left: STEPS, is_spent: false, errors };
+    check_within(BUDGET, schema, object, old, errors);
+}
+
+fn check_within(budget: Budget, schema: &Schema, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let mut walk = Walk { run: Run::new(budget), errors };
     walk.value(schema, object, old, &Path::root(""));
 }
 
 struct Walk<'e> {
-    left: u64,
-    /// It was told that nothing more can be asked.
-    is_spent: bool,
+    run: Run,
     errors: &'e mut Errors,
 }
 
 impl Walk<'_> {
     fn value(&mut self, schema: &Schema, value: &Value, old: Option<&Value>, path: &Path<'_>) {
+        // What is spent is told by the rule that spent it.
+        if self.errors.is_full() || self.run.budget.is_spent() {
+            return;
+        }
         for rule in &schema.rules {
             self.rule(rule, schema, value, old, path);
         }
@@ -85,15 +92,9 @@ impl Walk<'_> {
             }
             Value::Array(items) => {
                 let Some(of) = &schema.items else { return };
-                // Of other lists nobody knows which item was which.
-                let keys = if let ListType::Map(keys) = &schema.list { Some(keys) } else { None };
-                let before: BTreeMap<String, &Value> = match (keys, old.and_then(Value::as_array)) {
-                    (Some(keys), Some(all)) => all.iter().map(|item| (key_of(keys, item), item)).collect(),
-                    _ => BTreeMap::new(),
-                };
+                let before = Before::of(&schema.list, old);
                 for (index, item) in items.iter().enumerate() {
-                    let before = keys.and_then(|keys| before.get(&key_of(keys, item)).copied());
-                    self.value(of, item, before, &path.index(index));
+                    self.value(of, item, before.of_item(item), &path.index(index));
                 }
             }
             _ => {}
@@ -102,16 +103,18 @@ impl Walk<'_> {
 
     fn rule(&mut self, rule: &Rule, schema: &Schema, value: &Value, old: Option<&Value>, path: &Path<'_>) {
         let Ok(program) = &rule.program else { return };
-        if self.is_spent || value.is_null() || (program.uses_old && old.is_none_or(Value::is_null)) {
+        if self.run.budget.is_spent() {
+            return;
+        }
+        if value.is_null() || (program.uses_old && old.is_none_or(Value::is_null)) {
             return;
         }
         let (val, old) = (Val::of(value, Some(schema)), old.map(|old| Val::of(old, Some(schema))));
-        let words = match program.holds(val.clone(), old.clone(), &mut self.left) {
+        let words = match program.holds(val.clone(), old.clone(), &mut self.run) {
             Ok(true) => return,
-            Ok(false) => rule.words(&val, old.as_ref(), &mut self.left),
+            Ok(false) => rule.words(&val, old.as_ref(), &mut self.run),
             Err(why) => format!("rule evaluation error: {why} (rule: {})", rule.text),
         };
-        self.is_spent = self.left == 0;
         let shown = match value {
             Value::Object(_) => Value::from("object"),
             Value::Array(_) => Value::from("array"),
@@ -128,9 +131,25 @@ impl Walk<'_> {
     }
 }
 
-/// What tells an item of a list from the others.
-fn key_of(keys: &[String], item: &Value) -> String {
-    keys.iter().filter_map(|key| item.get(key)).map(Value::to_string).collect::<Vec<_>>().join(",")
+/// The items of a list as it was, by their keys; of lists without keys nobody knows which item was which.
+struct Before<'v> {
+    keys: &'v [String],
+    items: BTreeMap<String, &'v Value>,
+}
+
+impl<'v> Before<'v> {
+    fn of(list: &'v ListType, old: Option<&'v Value>) -> Self {
+        let mut items = BTreeMap::new();
+        let ListType::Map(keys) = list else { return Self { keys: &[], items } };
+        for item in old.and_then(Value::as_array).into_iter().flatten() {
+            items.entry(key_of(keys, item)).or_insert(item);
+        }
+        Self { keys, items }
+    }
+
+    fn of_item(&self, item: &Value) -> Option<&'v Value> {
+        if self.items.is_empty() { None } else { self.items.get(&key_of(self.keys, item)).copied() }
+    }
 }
 
 #[cfg(test)]
@@ -190,5 +209,33 @@ mod tests {
             broken(&schema, &new, Some(&old)),
             ["a: Invalid value: \"y\": is immutable", "list[1].n: Invalid value: 4: failed rule: self >= oldSelf"]
         );
+    }
+
+    #[test]
+    fn items_of_a_long_list_are_found_by_their_keys() {
+        let schema = json!({"type": "object", "properties": {
+            "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "port"],
+                "items": {"type": "object", "properties": {"name": {"type": "string"}, "port": {"type": "integer"},
+                    "n": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf"}]}}}},
+        }});
+        let item = |number: usize, n: i32| json!({"name": format!("item {number}"), "port": 1, "n": n});
+        let old: Vec<Value> = (0..20_000).map(|number| item(number, 1)).collect();
+        let new: Vec<Value> = (0..20_000).rev().map(|number| item(number, if number == 7 { 0 } else { 1 })).collect();
+        let found = broken(&schema, &json!({"list": new}), Some(&json!({"list": old})));
+        assert_eq!(found, ["list[19992].n: Invalid value: 0: failed rule: self >= oldSelf"]);
+    }
+
+    #[test]
+    fn what_rules_spend_is_told_once() {
+        let slow = "self.all(a, self.all(b, self.all(c, true)))";
+        let schema = json!({"type": "object", "properties": {
+            "l": {"type": "array", "items": {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 0"}]},
+                "x-kubernetes-validations": [{"rule": format!("{slow} || true")}, {"rule": slow}]},
+        }});
+        let mut errors = Errors::default();
+        check_within(Budget::new(10_000, 0), &Schema::read(&schema), &json!({"l": vec![1; 1000]}), None, &mut errors);
+        let found = errors.into_vec();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].message.contains("takes too long"), "{found:?}");
     }
 }

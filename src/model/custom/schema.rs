@@ -4,54 +4,11 @@
 //! CustomResourceDefinitions" describes them. Reading is lenient: `structural` says what is wrong.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
-use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
+use super::pattern::Pattern;
 use super::rules::Rule;
-
-/// Bytes of one compiled pattern.
-const PATTERN_BYTES: usize = 512 << 10;
-
-/// Bytes of a pattern as it is written.
-const PATTERN_LENGTH: usize = 4096;
-
-/// A pattern in which `\d`, `\w` and `\s` mean what they mean in Go: characters of ASCII. (Those of all scripts
-/// are no part of what Kubernetes accepts, and take much memory.)
-fn ascii(text: &str) -> String {
-    let (mut out, mut in_class, mut rest) = (String::with_capacity(text.len()), false, text.chars());
-    while let Some(c) = rest.next() {
-        if c != '\\' {
-            // Brackets of a class in a class are no characters only where they name one: `[:alpha:]`.
-            let is_plain = in_class && c == '[' && !rest.as_str().starts_with(':');
-            in_class = (in_class || c == '[') && c != ']';
-            if is_plain {
-                out.push('\\');
-            }
-            out.push(c);
-            continue;
-        }
-        let Some(class) = rest.next() else {
-            out.push(c);
-            break;
-        };
-        let members = match class {
-            'd' | 'D' => "0-9",
-            'w' | 'W' => "0-9A-Za-z_",
-            's' | 'S' => r"\t\n\x0c\r ",
-            _ => "",
-        };
-        match (members, class.is_ascii_uppercase(), in_class) {
-            ("", _, false) if class == 'b' || class == 'B' => out.extend(["(?-u:\\", &*class.encode_utf8(&mut [0; 4]), ")"]),
-            ("", ..) => out.extend([c, class]),
-            (members, false, true) => out.push_str(members),
-            (members, true, _) => out.extend(["[^", members, "]"]),
-            (members, false, false) => out.extend(["[", members, "]"]),
-        }
-    }
-    out
-}
 
 /// The schema of one value.
 #[derive(Debug, Default)]
@@ -105,36 +62,6 @@ pub struct Bounds {
     pub unique_items: bool,
     pub min_properties: Option<u64>,
     pub max_properties: Option<u64>,
-}
-
-/// A regular expression, compiled at its first use.
-#[derive(Debug)]
-pub struct Pattern {
-    pub text: String,
-    compiled: OnceLock<Option<Regex>>,
-}
-
-impl Pattern {
-    pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), compiled: OnceLock::new() }
-    }
-
-    /// `None` for what is no expression, or one of too much memory.
-    pub fn regex(&self) -> Option<&Regex> {
-        if self.text.len() > PATTERN_LENGTH {
-            return None;
-        }
-        let compile = || RegexBuilder::new(&ascii(&self.text)).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES / 8).build().ok();
-        self.compiled.get_or_init(compile).as_ref()
-    }
-
-    pub fn is_valid(&self) -> bool {
-        self.regex().is_some()
-    }
-
-    pub fn matches(&self, text: &str) -> bool {
-        self.regex().is_none_or(|regex| regex.is_match(text))
-    }
 }
 
 impl Schema {
@@ -204,6 +131,16 @@ impl Schema {
     }
 }
 
+/// What tells an item of a list of `x-kubernetes-list-type: map` from the others.
+pub(super) fn key_of(keys: &[String], item: &Value) -> String {
+    let mut key = String::new();
+    for value in keys.iter().map(|key| item.get(key)) {
+        key.extend(value.map(Value::to_string));
+        key.push(',');
+    }
+    key
+}
+
 /// The members of an object field.
 pub(super) fn fields<'a>(json: &'a Value, field: &str) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
     json.get(field).and_then(Value::as_object).into_iter().flat_map(Map::iter)
@@ -230,35 +167,5 @@ fn bounds(json: &Value) -> Bounds {
         unique_items: flag("uniqueItems"),
         min_properties: count("minProperties"),
         max_properties: count("maxProperties"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_of_patterns_are_gos() {
-        for (pattern, text, holds) in [
-            (r"^\d+$", "12", true),
-            (r"^\d+$", "\u{661}", false),
-            (r"^[\w.-]+$", "a-b.c_9", true),
-            (r"^\w+$", "\u{e4}", false),
-            (r"^\W$", "\u{e4}", true),
-            (r"^[^\s]+$", "a b", false),
-            (r"^[]\d]+$", "]1", true),
-            (r"^\\d$", r"\d", true),
-            (r"^a\b.*$", "a b", true),
-            (r"^[\D]$", "a", true),
-            (r"^[[a]+$", "[a", true),
-            (r"^[[:alpha:]\d]+$", "a1", true),
-        ] {
-            let pattern = Pattern::new(pattern);
-            assert!(pattern.is_valid(), "{}", pattern.text);
-            assert_eq!(pattern.matches(text), holds, "{} {text}", pattern.text);
-        }
-        assert!(Pattern::new(r"^\w{1,253}$").is_valid());
-        assert!(!Pattern::new(&"a".repeat(5000)).is_valid());
-        assert!(!Pattern::new("(").is_valid() && !Pattern::new("\\").is_valid());
     }
 }

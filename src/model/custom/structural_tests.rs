@@ -4,7 +4,7 @@ use super::*;
 
 fn broken(schema: &Value) -> Vec<String> {
     let mut errors = Errors::default();
-    check(schema, &Path::root("schema"), &mut errors);
+    check(schema, &mut { BUDGET }, &Path::root("schema"), &mut errors);
     errors.into_vec().iter().map(ToString::to_string).collect()
 }
 
@@ -121,6 +121,7 @@ fn a_rule_that_cannot_be_asked_is_refused_and_not_forgotten() {
             json!({"rule": "true", "messageExpression": "1 +"}),
             "messageExpression: Invalid value: \"1 +\": compilation failed: the expression is not complete",
         ),
+        (json!({"rule": "'a'.matches('(')"}), "rule: Invalid value: \"(\": compilation failed: it must be a valid regular expression"),
         (json!({"rule": "true", "optionalOldSelf": true}), "optionalOldSelf: Forbidden: optional values are not supported"),
         (json!({"rule": "true", "reason": "Nonsense"}), "reason: Unsupported value: \"Nonsense\""),
     ] {
@@ -131,21 +132,77 @@ fn a_rule_that_cannot_be_asked_is_refused_and_not_forgotten() {
 }
 
 #[test]
-fn rules_stand_where_they_are_asked() {
+fn a_rule_that_nobody_would_ask_is_refused() {
     let rule = json!([{"rule": "self == oldSelf"}]);
     let list = |kind: &str| {
-        json!({"type": "array", "x-kubernetes-list-type": kind, "x-kubernetes-list-map-keys": if kind == "map" { json!(["a"]) } else { json!([]) },
-            "items": {"type": "object", "x-kubernetes-map-type": "atomic", "required": ["a"],
-                "properties": {"a": {"type": "string"}, "b": {"type": "string", "x-kubernetes-validations": rule}}}})
+        of(
+            json!({"type": "array", "x-kubernetes-list-type": kind, "x-kubernetes-list-map-keys": if kind == "map" { json!(["n"]) } else { json!([]) },
+            "items": {"type": "object", "x-kubernetes-map-type": "atomic", "required": ["n"],
+                "properties": {"n": {"type": "string"}, "of": {"type": "object", "additionalProperties": {"type": "string", "x-kubernetes-validations": rule}}}}}),
+        )
     };
-    let of = |list: Value| broken(&json!({"type": "object", "properties": {"list": list}}));
-    assert_eq!(of(list("map")), [""; 0]);
+    assert_eq!(list("map"), [""; 0]);
     for kind in ["set", "atomic"] {
-        assert!(of(list(kind))[0].contains("oldSelf cannot be used where no item"), "{kind}");
+        let found = list(kind);
+        assert_eq!(found.len(), 1, "{kind}: {found:?}");
+        assert!(
+            found[0].contains("x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": oldSelf cannot be used"),
+            "{found:?}"
+        );
     }
-    let inside = json!({"type": "object", "properties": {"a": {"type": "string"}},
-        "anyOf": [{"properties": {"a": {"x-kubernetes-validations": [{"rule": "self == ''"}]}}}]});
-    assert!(broken(&inside)[0].ends_with("x-kubernetes-validations: Forbidden: must be empty to be structural"));
-    let many: Value = (0..1001).map(|n| (format!("f{n}"), json!({"type": "string", "pattern": "a"}))).collect();
-    assert!(broken(&json!({"type": "object", "properties": many}))[0].contains("Too many: 1001"));
+    for (name, value) in
+        [("x-kubernetes-validations", rule.clone()), ("x-kubernetes-list-type", json!("set")), ("x-kubernetes-map-type", json!("atomic"))]
+    {
+        for junctor in ["allOf", "anyOf", "oneOf"] {
+            let found =
+                of(json!({"type": "object", "properties": {"b": {"type": "string"}}, junctor: [{"properties": {"b": {name: value}}}]}));
+            assert_eq!(
+                found,
+                [format!("schema.properties[a].{junctor}[0].properties[b].{name}: Forbidden: must be empty to be structural")]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_schema_that_would_take_too_much_is_refused() {
+    let many = |field: &dyn Fn(usize) -> Value, count: usize| {
+        let fields: serde_json::Map<String, Value> = (0..count).map(|number| (format!("f{number}"), field(number))).collect();
+        broken(&json!({"type": "object", "properties": fields}))
+    };
+    let pattern = |number: usize| json!({"type": "string", "pattern": format!("^[a-z]{{1,{}}}$", number % 50 + 1)});
+    let large = |number: usize| json!({"type": "string", "pattern": format!("^\\pL{{1,10}}{number}$")});
+    let rule = |number: usize| json!({"type": "string", "x-kubernetes-validations": [{"rule": format!("self != '{}{number}'", "x".repeat(5000))}]});
+    let rule_pattern = |_| json!({"type": "string", "x-kubernetes-validations": [{"rule": r"self.matches('^\\pL{1,10}$')"}]});
+    let inside = |_| json!({"type": "string", "anyOf": [{"pattern": r"^\pL{1,10}$"}]});
+    let default = |_| json!({"type": "string", "default": "x".repeat(100_000)});
+    let unreadable = |_| json!({"type": "string", "pattern": "(a{1,1000}){1,1000}"});
+    // A field by its number, how many may be, and how many may not.
+    type Case<'a> = (&'a dyn Fn(usize) -> Value, usize, usize);
+    let cases: [Case<'_>; 7] = [
+        (&pattern, 200, 10_000),
+        (&large, 3, 500),
+        (&rule, 20, 200),
+        (&rule_pattern, 3, 500),
+        (&inside, 3, 500),
+        (&default, 20, 500),
+        (&unreadable, 0, 500),
+    ];
+    for (field, good, bad) in cases {
+        assert_eq!(many(field, good), [""; 0], "{}", field(0));
+        let found = many(field, bad);
+        let last = "schema: Forbidden: its patterns, rules and defaults are too many or too large";
+        assert!(found.len() <= 100 && found.last().is_some_and(|it| it == last), "{}: {:?}", field(0), found.last());
+    }
+    let keys: Vec<String> = (0..65).map(|number| format!("k{number}")).collect();
+    let found =
+        of(json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys, "items": {"type": "object"}}));
+    assert_eq!(found, ["schema.properties[a].x-kubernetes-list-map-keys: Too many: 65: must have at most 64 items"]);
+    assert_eq!(of(json!({"type": "string", "pattern": r"\pL".repeat(2_000)})).len(), 1);
+    // Defaults inside defaults are each read with what is inside them.
+    let mut nested = json!({"type": "string", "default": "x".repeat(1_000_000)});
+    for _ in 0..30 {
+        nested = json!({"type": "object", "default": {}, "properties": {"a": nested}});
+    }
+    assert!(of(nested).iter().all(|it| it.contains("too many or too large")));
 }

@@ -5,34 +5,47 @@
 
 use serde_json::Value;
 
-use super::schema::{Bounds, ListType, Schema};
-use crate::model::rule::{Errors, Path};
+use super::budget::{Budget, Spent, weight};
+use super::schema::{Bounds, ListType, Schema, key_of};
+use crate::model::rule::{Errors, Path, cut};
+
+/// Steps that checking one object may take: it has many values, and its schema may have much to say of each.
+const BUDGET: Budget = Budget::new(10_000_000, 0);
+/// Values of an enumeration that a message names, and bytes of one.
+const SHOWN: (usize, usize) = (50, 100);
 
 /// Every rule of the schema that an object breaks.
 pub fn validate(schema: &Schema, object: &Value, errors: &mut Errors) {
-    let root = Path::root("");
-    check(schema, object, &root, true, errors);
+    within(&mut { BUDGET }, schema, object, errors);
 }
 
-fn check(schema: &Schema, value: &Value, path: &Path<'_>, is_root: bool, errors: &mut Errors) {
-    if (value.is_null() && schema.nullable) || errors.is_full() {
-        return;
+/// As [`validate`], within a budget of steps.
+pub(super) fn within(budget: &mut Budget, schema: &Schema, object: &Value, errors: &mut Errors) {
+    let root = Path::root("");
+    if let Err(spent) = check(schema, object, &root, true, budget, errors) {
+        errors.invalid(&root, &summary(object), &spent.to_string());
     }
+}
+
+fn check(schema: &Schema, value: &Value, path: &Path<'_>, is_root: bool, budget: &mut Budget, errors: &mut Errors) -> Result<(), Spent> {
+    if errors.is_full() || (value.is_null() && schema.nullable) {
+        return Ok(());
+    }
+    budget.steps(1)?;
     if !has_type(schema, value) {
         // Nothing more can be said of a value that is something else.
-        return wrong_type(schema, value, path, errors);
+        wrong_type(schema, value, path, errors);
+        return Ok(());
     }
-    bounded(&schema.bounds, value, path, errors);
+    bounded(&schema.bounds, value, path, budget, errors)?;
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
                 if (is_root || schema.embedded) && matches!(name.as_str(), "apiVersion" | "kind") {
                     continue;
                 }
-                match (schema.properties.get(name), &schema.additional) {
-                    (Some(of), _) => check(of, value, &path.child(name), false, errors),
-                    (None, Some(of)) => check(of, value, &path.child(name), false, errors),
-                    (None, None) => {}
+                if let Some(of) = schema.field(name) {
+                    check(of, value, &path.child(name), false, budget, errors)?;
                 }
             }
             if schema.embedded {
@@ -41,13 +54,15 @@ fn check(schema: &Schema, value: &Value, path: &Path<'_>, is_root: bool, errors:
         }
         Value::Array(items) => {
             if let Some(of) = &schema.items {
-                items.iter().enumerate().for_each(|(index, item)| check(of, item, &path.index(index), false, errors));
+                for (index, item) in items.iter().enumerate() {
+                    check(of, item, &path.index(index), false, budget, errors)?;
+                }
             }
-            distinct(&schema.list, schema.bounds.unique_items, items, path, errors);
+            distinct(&schema.list, schema.bounds.unique_items, items, path, budget, errors)?;
         }
         _ => {}
     }
-    junctors(schema, value, path, errors);
+    junctors(schema, value, path, budget, errors)
 }
 
 fn has_type(schema: &Schema, value: &Value) -> bool {
@@ -79,13 +94,16 @@ fn wrong_type(schema: &Schema, value: &Value, path: &Path<'_>, errors: &mut Erro
 }
 
 /// Everything but the type, the members and the junctors.
-fn bounded(bounds: &Bounds, value: &Value, path: &Path<'_>, errors: &mut Errors) {
-    if let Some(allowed) = bounds.enumeration.as_ref().filter(|allowed| !allowed.iter().any(|it| same(it, value))) {
-        let allowed: Vec<String> = allowed.iter().map(|it| it.as_str().map_or_else(|| it.to_string(), str::to_owned)).collect();
-        errors.unsupported(path, value, &allowed.iter().map(String::as_str).collect::<Vec<_>>());
+fn bounded(bounds: &Bounds, value: &Value, path: &Path<'_>, budget: &mut Budget, errors: &mut Errors) -> Result<(), Spent> {
+    if let Some(allowed) = &bounds.enumeration {
+        let whole = if matches!(value, Value::Array(_) | Value::Object(_)) { weight(value) / 8 } else { 1 };
+        budget.steps(allowed.len().saturating_mul(1 + whole))?;
+        if !allowed.iter().any(|it| same(it, value)) {
+            not_allowed(allowed, value, path, errors);
+        }
     }
     match value {
-        Value::String(text) => of_text(bounds, text, path, errors),
+        Value::String(text) => of_text(bounds, text, path, budget, errors)?,
         Value::Number(number) => of_number(bounds, number.as_f64().unwrap_or_default(), value, path, errors),
         Value::Array(items) => {
             let count = items.len();
@@ -98,6 +116,7 @@ fn bounded(bounds: &Bounds, value: &Value, path: &Path<'_>, errors: &mut Errors)
         }
         Value::Object(fields) => {
             let count = fields.len();
+            budget.steps(bounds.required.len())?;
             for name in bounds.required.iter().filter(|name| !fields.contains_key(*name)) {
                 errors.required(&path.child(name), "");
             }
@@ -110,6 +129,17 @@ fn bounded(bounds: &Bounds, value: &Value, path: &Path<'_>, errors: &mut Errors)
         }
         _ => {}
     }
+    Ok(())
+}
+
+fn not_allowed(allowed: &[Value], value: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (count, bytes) = SHOWN;
+    let shown = |it: &Value| it.as_str().map_or_else(|| cut(&it.to_string(), bytes).to_owned(), |text| cut(text, bytes).to_owned());
+    let mut shown: Vec<String> = allowed.iter().take(count).map(shown).collect();
+    if allowed.len() > count {
+        shown.push("…".to_owned());
+    }
+    errors.unsupported(path, value, &shown.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// Numbers are the same whichever way they are written.
@@ -117,7 +147,8 @@ fn same(one: &Value, other: &Value) -> bool {
     one == other || matches!((one.as_f64(), other.as_f64()), (Some(one), Some(other)) if one == other)
 }
 
-fn of_text(bounds: &Bounds, text: &str, path: &Path<'_>, errors: &mut Errors) {
+fn of_text(bounds: &Bounds, text: &str, path: &Path<'_>, budget: &mut Budget, errors: &mut Errors) -> Result<(), Spent> {
+    budget.look(text.len())?;
     let length = text.chars().count() as u64;
     if let Some(most) = bounds.max_length.filter(|most| length > *most) {
         errors.too_long(path, usize::try_from(most).unwrap_or(usize::MAX));
@@ -125,12 +156,15 @@ fn of_text(bounds: &Bounds, text: &str, path: &Path<'_>, errors: &mut Errors) {
     if let Some(least) = bounds.min_length.filter(|least| length < *least) {
         errors.invalid(path, text, &format!("{path} in body should be at least {least} chars long"));
     }
-    if let Some(pattern) = bounds.pattern.as_ref().filter(|pattern| !pattern.matches(text)) {
+    if let Some(pattern) = &bounds.pattern
+        && !pattern.matches(text, budget)?
+    {
         errors.invalid(path, text, &format!("{path} in body should match '{}'", pattern.text));
     }
     if !super::format::fits(&bounds.format, text) {
-        errors.invalid(path, text, &format!("{path} in body must be of type {}: \"{text}\"", bounds.format));
+        errors.invalid(path, text, &format!("{path} in body must be of type {}: \"{}\"", bounds.format, cut(text, 300)));
     }
+    Ok(())
 }
 
 fn of_number(bounds: &Bounds, number: f64, value: &Value, path: &Path<'_>, errors: &mut Errors) {
@@ -157,26 +191,36 @@ fn of_number(bounds: &Bounds, number: f64, value: &Value, path: &Path<'_>, error
 }
 
 /// No item twice: in a set by its value, in a map by its keys.
-fn distinct(list: &ListType, unique: bool, items: &[Value], path: &Path<'_>, errors: &mut Errors) {
+fn distinct(
+    list: &ListType,
+    unique: bool,
+    items: &[Value],
+    path: &Path<'_>,
+    budget: &mut Budget,
+    errors: &mut Errors,
+) -> Result<(), Spent> {
     let mut seen = std::collections::BTreeSet::new();
-    match list {
-        ListType::Atomic if !unique => {}
-        ListType::Atomic | ListType::Set => {
-            for (index, item) in items.iter().enumerate() {
+    for (index, item) in items.iter().enumerate() {
+        match list {
+            ListType::Atomic if !unique => return Ok(()),
+            ListType::Atomic | ListType::Set => {
                 if !seen.insert(item.to_string()) {
                     errors.duplicate(&path.index(index), item);
                 }
             }
-        }
-        ListType::Map(keys) => {
-            for (index, item) in items.iter().enumerate() {
-                let key: Value = keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone()))).collect();
-                if !seen.insert(key.to_string()) {
+            ListType::Map(keys) => {
+                budget.steps(keys.len())?;
+                if !seen.insert(key_of(keys, item)) {
+                    let key: Value = keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone()))).collect();
                     errors.duplicate(&path.index(index), &key);
                 }
             }
         }
+        if errors.is_full() {
+            break;
+        }
     }
+    Ok(())
 }
 
 /// An object inside another one says what it is.
@@ -190,36 +234,45 @@ fn identity(value: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn junctors(schema: &Schema, value: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let holds = |schema: &Schema| {
-        let mut found = Errors::default();
-        check(schema, value, path, false, &mut found);
-        found.is_empty()
+fn junctors(schema: &Schema, value: &Value, path: &Path<'_>, budget: &mut Budget, errors: &mut Errors) -> Result<(), Spent> {
+    let mut holds = |schema: &Schema| -> Result<bool, Spent> {
+        let mut found = Errors::first();
+        check(schema, value, path, false, budget, &mut found)?;
+        Ok(found.is_empty())
     };
-    let mut fail = |words: &str| {
-        let text = path.to_string();
-        errors.invalid(path, &summary(value), &format!("\"{text}\" {words}"));
-    };
-    if !schema.any_of.is_empty() && !schema.any_of.iter().any(holds) {
+    let mut fail = |words: &str| errors.invalid(path, &summary(value), &format!("\"{path}\" {words}"));
+    let mut any = schema.any_of.is_empty();
+    for one in &schema.any_of {
+        any = any || holds(one)?;
+    }
+    if !any {
         fail("must validate at least one schema (anyOf)");
     }
-    if !schema.one_of.is_empty() {
-        match schema.one_of.iter().filter(|one| holds(one)).count() {
-            1 => {}
-            0 => fail("must validate one and only one schema (oneOf). Found none valid"),
-            count => fail(&format!("must validate one and only one schema (oneOf). Found {count} valid alternatives")),
-        }
+    let mut valid = 0;
+    for one in &schema.one_of {
+        valid += usize::from(holds(one)?);
     }
-    if schema.not.as_ref().is_some_and(|not| holds(not)) {
+    match valid {
+        1 => {}
+        0 if schema.one_of.is_empty() => {}
+        0 => fail("must validate one and only one schema (oneOf). Found none valid"),
+        count => fail(&format!("must validate one and only one schema (oneOf). Found {count} valid alternatives")),
+    }
+    if let Some(not) = &schema.not
+        && holds(not)?
+    {
         fail("must not validate the schema (not)");
     }
-    // Once, also where they are nested: what was found is what is told.
+    // Asked once for whether and why: each may have others inside.
     let mut found = Errors::default();
-    schema.all_of.iter().for_each(|all| check(all, value, path, false, &mut found));
+    for all in &schema.all_of {
+        check(all, value, path, false, budget, &mut found)?;
+    }
     if !found.is_empty() {
         fail("must validate all the schemas (allOf)");
         errors.append(found);
     }
+    Ok(())
 }
 
 /// A value in a message: of a large one, only what it is.

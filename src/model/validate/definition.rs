@@ -75,7 +75,7 @@ fn versions(all: &[DefinitionVersion], errors: &mut Errors) {
     if all.len() > VERSIONS {
         return errors.too_many(&path, all.len(), VERSIONS);
     }
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut budget) = (BTreeSet::new(), structural::BUDGET);
     for (index, version) in all.iter().enumerate() {
         let at = path.index(index);
         errors.all(&at.child("name"), &version.name, names::dns_1035_label(&version.name));
@@ -84,7 +84,7 @@ fn versions(all: &[DefinitionVersion], errors: &mut Errors) {
         }
         let schema = at.child("schema.openAPIV3Schema");
         match version.schema.as_ref().and_then(|schema| schema.open_api.as_ref()) {
-            Some(written) => structural::check(written, &schema, errors),
+            Some(written) => structural::check(written, &mut budget, &schema, errors),
             None => errors.required(&schema, "schemas are required"),
         }
         if let Some(subresources) = &version.subresources {

@@ -1,114 +1,147 @@
 //! What an expression comes to on an object. PURE.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::functions;
-use super::parse::{Expr, Fold, Macro};
-use super::value::Val;
-use crate::model::custom::schema::Pattern;
+use super::parse::{Expr, Fold, Macro, Node};
+use super::value::{Text, Val};
+use crate::model::custom::budget::{Budget, Spent};
+use crate::model::custom::pattern::Pattern;
+use crate::model::rule::cut;
 
-/// Evaluates expressions; each step costs.
-pub(super) struct Eval<'v, 'p> {
-    /// Names and what they stand for, the innermost last.
-    pub names: Vec<(String, Val<'v>)>,
-    pub patterns: &'p BTreeMap<String, Pattern>,
-    pub left: u64,
+/// Bytes of a text in a message.
+pub(super) const SHOWN: usize = 100;
+
+/// Bytes of a value in a list, and those that a text takes besides its own.
+pub(super) const VALUE: usize = size_of::<Val<'_>>();
+/// Steps that reading a pattern takes at least, and with each of its bytes.
+const PATTERN_STEPS: (usize, usize) = (1000, 100);
+
+/// What the rules of one object may take together, and the patterns they asked for.
+pub struct Run {
+    pub budget: Budget,
+    patterns: BTreeMap<String, Rc<Pattern>>,
 }
 
-type Outcome<'v> = Result<Val<'v>, String>;
+impl Run {
+    pub const fn new(budget: Budget) -> Self {
+        Self { budget, patterns: BTreeMap::new() }
+    }
+
+    /// The pattern of a text, read once.
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Rc<Pattern>, String> {
+        self.budget.look(text.len())?;
+        if let Some(known) = self.patterns.get(text) {
+            return Ok(Rc::clone(known));
+        }
+        let (least, each) = PATTERN_STEPS;
+        self.budget.steps(least + each.saturating_mul(text.len()))?;
+        let pattern = Pattern::new(text);
+        // It stays: what it takes is paid as what is made.
+        self.budget.make(pattern.weight())?;
+        self.budget.steps(pattern.weight() / 16)?;
+        if !pattern.is_valid() {
+            return Err(format!("{:?} is no pattern, or too large", cut(text, SHOWN)));
+        }
+        let pattern = Rc::new(pattern);
+        self.patterns.insert(text.to_owned(), Rc::clone(&pattern));
+        Ok(pattern)
+    }
+}
+
+/// Evaluates expressions; each step costs.
+pub(super) struct Eval<'v, 'r> {
+    /// Names and what they stand for, the innermost last.
+    pub names: Vec<(&'v str, Val<'v>)>,
+    pub run: &'r mut Run,
+}
+
+pub(super) type Outcome<'v> = Result<Val<'v>, String>;
 
 impl<'v> Eval<'v, '_> {
-    /// Pays for steps. Who cannot, cannot pay for anything any more.
-    pub fn pay(&mut self, steps: usize) -> Result<(), String> {
-        let left = self.left.checked_sub(steps as u64);
-        self.left = left.unwrap_or(0);
-        left.map(|_| ()).ok_or_else(too_long)
+    pub fn budget(&mut self) -> &mut Budget {
+        &mut self.run.budget
     }
 
-    /// Pays for a look at all that a value holds.
-    pub fn pay_for(&mut self, value: &Val<'_>) -> Result<(), String> {
-        if value.weigh(&mut self.left) { Ok(()) } else { Err(too_long()) }
+    /// A text that was made; of a long one, what it takes is paid before by whoever makes it.
+    pub fn text(&mut self, text: &str) -> Outcome<'v> {
+        self.budget().make(text.len() + VALUE)?;
+        Ok(Val::Text(Text::Own(text.into())))
     }
 
-    pub fn value(&mut self, expr: &Expr) -> Outcome<'v> {
-        self.pay(1)?;
-        match expr {
-            Expr::Null => Ok(Val::Null),
-            Expr::Bool(it) => Ok(Val::Bool(*it)),
-            Expr::Int(it) => Ok(Val::Int(*it)),
-            Expr::Uint(it) => Ok(Val::Uint(*it)),
-            Expr::Double(it) => Ok(Val::Double(*it)),
-            Expr::Text(it) => {
-                self.pay(it.len() / 64)?;
-                Ok(Val::text(it.as_str()))
+    /// Pays for a list of so many values.
+    pub fn pay_list(&mut self, count: usize) -> Result<(), Spent> {
+        self.budget().steps(count)?;
+        self.budget().make(count.saturating_mul(VALUE))
+    }
+
+    pub fn value(&mut self, expr: &'v Expr) -> Outcome<'v> {
+        self.budget().steps(1)?;
+        match &expr.node {
+            Node::Null => Ok(Val::Null),
+            Node::Bool(it) => Ok(Val::Bool(*it)),
+            Node::Int(it) => Ok(Val::Int(*it)),
+            Node::Uint(it) => Ok(Val::Uint(*it)),
+            Node::Double(it) => Ok(Val::Double(*it)),
+            Node::Text(it) => Ok(Val::lent(it)),
+            Node::List(items) => {
+                self.pay_list(items.len())?;
+                items.iter().map(|item| self.value(item)).collect::<Result<_, _>>().map(Val::list)
             }
-            Expr::List(items) => items.iter().map(|item| self.value(item)).collect::<Result<_, _>>().map(Val::list),
-            Expr::Map(entries) => {
+            Node::Map(entries) => {
+                self.pay_list(2 * entries.len())?;
                 let entries = entries.iter().map(|(key, value)| Ok((self.value(key)?, self.value(value)?)));
                 entries.collect::<Result<Vec<_>, String>>().map(|entries| Val::Map(Rc::new(entries)))
             }
-            Expr::Name(name) => {
-                let found = self.name(name)?;
-                if let Val::Text(Cow::Owned(text)) = &found {
-                    self.pay(text.len() / 64)?;
-                }
-                Ok(found)
-            }
-            Expr::Field(of, name) => {
-                let of = self.value(of)?;
-                of.get(&Val::text(unescape(name))).ok_or_else(|| format!("no such key: {name}"))
-            }
-            Expr::Index(of, index) => {
+            Node::Name(name) => self.name(name),
+            Node::Field(of, name) => self.field(of, name)?.ok_or_else(|| format!("no such key: {}", cut(name, SHOWN))),
+            Node::Index(of, index) => {
                 let (of, index) = (self.value(of)?, self.value(index)?);
-                item(&of, &index)
+                self.item(&of, &index)
             }
-            Expr::Has(of, name) => {
-                let of = self.value(of)?;
-                Ok(Val::Bool(of.get(&Val::text(unescape(name))).is_some()))
+            Node::Has(of, name) => self.field(of, name).map(|found| Val::Bool(found.is_some())),
+            Node::Call(target, name, args) => {
+                let all = target.as_deref().into_iter().chain(args).map(|it| self.value(it)).collect::<Result<Vec<_>, _>>()?;
+                functions::call(self, name, &all)
             }
-            Expr::Call(target, name, args) => {
-                let mut all = target.iter().map(|target| self.value(target)).collect::<Result<Vec<_>, _>>()?;
-                for arg in args {
-                    all.push(self.value(arg)?);
-                }
-                let result = functions::call(self, name, &all)?;
-                self.pay_for(&result)?;
-                Ok(result)
-            }
-            Expr::Not(of) => Ok(Val::Bool(!self.truth(of)?)),
-            Expr::Minus(of) => match self.value(of)? {
+            Node::Not(of) => Ok(Val::Bool(!self.truth(of)?)),
+            Node::Minus(of) => match self.value(of)? {
                 Val::Int(it) => it.checked_neg().map(Val::Int).ok_or_else(overflow),
                 Val::Double(it) => Ok(Val::Double(-it)),
                 other => Err(no_overload("-", &[&other])),
             },
-            Expr::Binary(sign, left, right) => self.binary(sign, left, right),
-            Expr::If(test, then, otherwise) => {
+            Node::Binary(sign, left, right) => self.binary(sign, left, right),
+            Node::If(test, then, otherwise) => {
                 if self.truth(test)? {
                     self.value(then)
                 } else {
                     self.value(otherwise)
                 }
             }
-            Expr::Fold(fold) => self.fold(fold),
+            Node::Fold(fold) => self.fold(fold),
         }
     }
 
-    fn name(&self, name: &str) -> Outcome<'v> {
-        let found = self.names.iter().rev().find(|(there, _)| there == name).map(|(_, value)| value.clone());
-        let type_ = || functions::TYPES.iter().find(|it| **it == name).map(|it| Val::Type(it));
-        found.or_else(type_).ok_or_else(|| format!("no such attribute: {name}"))
+    fn field(&mut self, of: &'v Expr, name: &'v str) -> Result<Option<Val<'v>>, String> {
+        let of = self.value(of)?;
+        Ok(of.get(&Val::lent(name), self.budget())?)
     }
 
-    pub fn truth(&mut self, expr: &Expr) -> Result<bool, String> {
+    fn name(&self, name: &str) -> Outcome<'v> {
+        let found = self.names.iter().rev().find(|(there, _)| *there == name).map(|(_, value)| value.clone());
+        let type_ = || functions::TYPES.iter().find(|it| **it == name).map(|it| Val::Type(it));
+        found.or_else(type_).ok_or_else(|| format!("no such attribute: {}", cut(name, SHOWN)))
+    }
+
+    pub fn truth(&mut self, expr: &'v Expr) -> Result<bool, String> {
         match self.value(expr)? {
             Val::Bool(it) => Ok(it),
             other => Err(format!("a {} is neither true nor false", other.type_name())),
         }
     }
 
-    fn binary(&mut self, sign: &'static str, left: &Expr, right: &Expr) -> Outcome<'v> {
+    fn binary(&mut self, sign: &'static str, left: &'v Expr, right: &'v Expr) -> Outcome<'v> {
         if matches!(sign, "&&" | "||") {
             // One side that decides outweighs a fault of the other.
             let decides = sign == "||";
@@ -124,18 +157,12 @@ impl<'v> Eval<'v, '_> {
         }
         let (left, right) = (self.value(left)?, self.value(right)?);
         match sign {
-            "==" | "!=" => {
-                self.pay_for(&left)?;
-                Ok(Val::Bool((left == right) == (sign == "==")))
-            }
-            "in" => {
-                self.pay_for(&right)?;
-                let items = right.items().ok_or_else(|| no_overload("in", &[&left, &right]))?;
-                Ok(Val::Bool(items.contains(&left)))
-            }
+            "==" | "!=" => Ok(Val::Bool(left.same(&right, self.budget())? == (sign == "=="))),
+            "in" if right.is_list() => Ok(Val::Bool(self.place(right.items(), &left)?.is_some())),
+            "in" if right.items().is_some() => Ok(Val::Bool(right.get(&left, self.budget())?.is_some())),
+            "in" => Err(no_overload("in", &[&left, &right])),
             "<" | "<=" | ">" | ">=" => {
-                self.pay_for(&left)?;
-                let order = left.order(&right).ok_or_else(|| no_overload(sign, &[&left, &right]))?;
+                let order = left.order(&right, self.budget())?.ok_or_else(|| no_overload(sign, &[&left, &right]))?;
                 Ok(Val::Bool(match sign {
                     "<" => order.is_lt(),
                     "<=" => order.is_le(),
@@ -180,8 +207,8 @@ impl<'v> Eval<'v, '_> {
                 _ => return Err(wrong()),
             })),
             (Val::Text(one), Val::Text(other)) if sign == "+" => {
-                self.pay(one.len() + other.len())?;
-                Ok(Val::text(format!("{one}{other}")))
+                self.budget().make(one.len() + other.len())?;
+                self.text(&[&**one, other].concat())
             }
             (Val::Time(time), Val::Span(span)) if sign == "+" => time.checked_add(*span).map(Val::Time).map_err(|_| overflow()),
             (Val::Span(span), Val::Time(time)) if sign == "+" => time.checked_add(*span).map(Val::Time).map_err(|_| overflow()),
@@ -190,24 +217,31 @@ impl<'v> Eval<'v, '_> {
             (Val::Span(one), Val::Span(other)) if sign == "+" => one.checked_add(*other).map(Val::Span).ok_or_else(overflow),
             (Val::Span(one), Val::Span(other)) if sign == "-" => one.checked_sub(*other).map(Val::Span).ok_or_else(overflow),
             (one, other) if sign == "+" && one.is_list() && other.is_list() => {
-                self.pay(one.size().unwrap_or(0) + other.size().unwrap_or(0))?;
-                let mut items = one.items().unwrap_or_default();
-                items.extend(other.items().unwrap_or_default());
-                Ok(Val::list(items))
+                self.pay_list(one.size().unwrap_or(0) + other.size().unwrap_or(0))?;
+                Ok(Val::list([one, other].into_iter().filter_map(Val::items).flatten().collect()))
             }
             _ => Err(wrong()),
         }
     }
 
-    fn fold(&mut self, fold: &Fold) -> Outcome<'v> {
+    /// The place of the first item that is the same.
+    pub fn place(&mut self, items: Option<impl Iterator<Item = Val<'v>>>, wanted: &Val<'v>) -> Result<Option<usize>, Spent> {
+        for (at, item) in items.into_iter().flatten().enumerate() {
+            if item.same(wanted, self.budget())? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fold(&mut self, fold: &'v Fold) -> Outcome<'v> {
         let over = self.value(&fold.over)?;
-        // The items are listed at once, even where the first decides.
-        self.pay(over.size().unwrap_or(0))?;
         let items = over.items().ok_or_else(|| format!("a {} has no items", over.type_name()))?;
         let (mut kept, mut count, mut fault) = (Vec::new(), 0, None);
         for item in items {
-            self.names.push((fold.name.clone(), item.clone()));
-            let taken = self.item(fold, item, &mut kept);
+            self.budget().steps(1)?;
+            self.names.push((&fold.name, item.clone()));
+            let taken = self.taken(fold, item, &mut kept);
             self.names.pop();
             match (fold.macro_, taken) {
                 (Macro::All, Ok(false)) => return Ok(Val::Bool(false)),
@@ -228,10 +262,11 @@ impl<'v> Eval<'v, '_> {
     }
 
     /// Whether an item passes; what is kept of it goes into the list.
-    fn item(&mut self, fold: &Fold, item: Val<'v>, kept: &mut Vec<Val<'v>>) -> Result<bool, String> {
+    fn taken(&mut self, fold: &'v Fold, item: Val<'v>, kept: &mut Vec<Val<'v>>) -> Result<bool, String> {
         if fold.macro_ != Macro::Map {
             let passes = self.truth(&fold.body)?;
             if passes && fold.macro_ == Macro::Filter {
+                self.pay_list(1)?;
                 kept.push(item);
             }
             return Ok(passes);
@@ -239,27 +274,23 @@ impl<'v> Eval<'v, '_> {
         let passes = fold.filter.as_ref().map_or(Ok(true), |filter| self.truth(filter))?;
         if passes {
             let value = self.value(&fold.body)?;
+            self.pay_list(1)?;
             kept.push(value);
         }
         Ok(passes)
     }
-}
 
-fn item<'v>(of: &Val<'v>, index: &Val<'v>) -> Outcome<'v> {
-    if !of.is_list() {
-        return of.get(index).ok_or_else(|| "no such key".to_owned());
+    fn item(&mut self, of: &Val<'v>, index: &Val<'v>) -> Outcome<'v> {
+        if !of.is_list() {
+            return of.get(index, self.budget())?.ok_or_else(|| "no such key".to_owned());
+        }
+        let at = match index {
+            Val::Int(at) => usize::try_from(*at).ok(),
+            Val::Uint(at) => usize::try_from(*at).ok(),
+            other => return Err(no_overload("[]", &[of, other])),
+        };
+        at.and_then(|at| of.item(at)).ok_or_else(|| "index out of bounds".to_owned())
     }
-    let at = match index {
-        Val::Int(at) => usize::try_from(*at).ok(),
-        Val::Uint(at) => usize::try_from(*at).ok(),
-        other => return Err(no_overload("[]", &[of, other])),
-    };
-    let found = at.and_then(|at| match of {
-        Val::List(items) => items.get(at).cloned(),
-        Val::Items(items, schema) => items.get(at).map(|item| Val::of(item, *schema)),
-        _ => None,
-    });
-    found.ok_or_else(|| "index out of bounds".to_owned())
 }
 
 pub(super) fn no_overload(name: &str, values: &[&Val<'_>]) -> String {
@@ -267,46 +298,6 @@ pub(super) fn no_overload(name: &str, values: &[&Val<'_>]) -> String {
     format!("no such overload: {name} of {}", types.join(" and "))
 }
 
-fn too_long() -> String {
-    "the rule takes too long on this object".to_owned()
-}
-
 pub(super) fn overflow() -> String {
     "a number or time does not fit".to_owned()
-}
-
-/// Names of fields that are no names of the language: `__dot__`, `__slash__`, `__dash__`, `__underscores__`,
-/// and words such as `__in__`.
-fn unescape(name: &str) -> String {
-    if !name.contains("__") {
-        return name.to_owned();
-    }
-    const KEYWORDS: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    if let Some(word) = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__")).filter(|word| KEYWORDS.contains(word)) {
-        return word.to_owned();
-    }
-    let name = name.replace("__dot__", ".").replace("__dash__", "-").replace("__slash__", "/");
-    name.replace("__underscores__", "__")
 }

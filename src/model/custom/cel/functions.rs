@@ -1,13 +1,13 @@
 //! The functions of rules: the language's own, and Kubernetes' for strings, lists and patterns. PURE.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::cmp::Ordering;
 
-use super::eval::{Eval, no_overload, overflow};
-use super::parse::Expr;
-use super::value::{Val, span};
-use crate::model::custom::schema::Pattern;
 use jiff::SignedDuration;
+use regex::Regex;
+
+use super::eval::{Eval, Outcome, SHOWN, no_overload, overflow};
+use super::value::{Val, span};
+use crate::model::rule::cut;
 
 /// Names of types, which stand for themselves: `type(self.a) == string`.
 pub(super) const TYPES: [&str; 8] = ["bool", "int", "uint", "double", "string", "list", "map", "null_type"];
@@ -60,9 +60,6 @@ const FUNCTIONS: [(&str, bool, &[usize]); 44] = [
     ("getFullYear", true, &[0]),
 ];
 
-/// Steps for a pattern that is known only when it is asked for.
-const COMPILED: usize = 5_000;
-
 /// Whether there is a function.
 pub(super) fn known(name: &str, is_method: bool, args: usize) -> Result<(), String> {
     let mut of_name = FUNCTIONS.iter().filter(|(known, method, _)| *known == name && *method == is_method).peekable();
@@ -73,68 +70,70 @@ pub(super) fn known(name: &str, is_method: bool, args: usize) -> Result<(), Stri
     if fits { Ok(()) } else { Err(format!("found no matching overload for '{name}' with {args} arguments")) }
 }
 
-type Outcome<'v> = Result<Val<'v>, String>;
-
-/// The patterns that an expression has as texts: they are compiled once.
-pub(super) fn patterns(root: &Expr) -> BTreeMap<String, Pattern> {
-    let (mut found, mut todo) = (BTreeMap::new(), vec![root]);
-    while let Some(expr) = todo.pop() {
-        if let Expr::Call(target, name, args) = expr
-            && let Some(Expr::Text(text)) = args.get(usize::from(target.is_none()))
-            && matches!(name.as_str(), "matches" | "find" | "findAll")
-        {
-            found.entry(text.clone()).or_insert_with(|| Pattern::new(text));
-        }
-        todo.extend(expr.parts());
-    }
-    found
-}
-
 /// Calls a function; what it is called on is the first argument.
 pub(super) fn call<'v>(eval: &mut Eval<'v, '_>, name: &str, args: &[Val<'v>]) -> Outcome<'v> {
     for arg in args {
-        eval.pay_for(arg)?;
+        if let Val::Text(text) = arg {
+            eval.budget().look(text.len())?;
+        }
     }
     let wrong = || no_overload(name, &args.iter().collect::<Vec<_>>());
     match (name, args) {
         ("size", [of]) => of.size().and_then(|size| i64::try_from(size).ok()).map(Val::Int).ok_or_else(wrong),
         ("dyn", [of]) => Ok(of.clone()),
         ("type", [of]) => Ok(Val::Type(of.type_name())),
-        ("int" | "uint" | "double" | "string" | "bool" | "duration" | "timestamp", [of]) => convert(name, of).ok_or_else(wrong)?,
-        ("join", [of, Val::Text(between)]) if of.is_list() => {
-            eval.pay(of.size().unwrap_or(0).saturating_mul(between.len()) / 64)?;
-            of_list(name, &of.items().unwrap_or_default(), args.get(1)).ok_or_else(wrong)?
+        ("string", [of]) => written(eval, of)?.ok_or_else(wrong),
+        ("int" | "uint" | "double" | "bool" | "duration" | "timestamp", [of]) => convert(name, of).ok_or_else(wrong)?,
+        ("isSorted" | "sum" | "min" | "max" | "reverse" | "distinct" | "flatten" | "join", [of, rest @ ..]) if of.is_list() => {
+            eval.pay_list(of.size().unwrap_or(0))?;
+            let items: Vec<Val<'v>> = of.items().into_iter().flatten().collect();
+            of_list(eval, name, &items, rest.first())?.ok_or_else(wrong)
         }
-        ("isSorted" | "sum" | "min" | "max" | "reverse" | "flatten" | "join", [of, ..]) if of.is_list() => {
-            of_list(name, &of.items().unwrap_or_default(), args.get(1)).ok_or_else(wrong)?
-        }
-        ("indexOf" | "lastIndexOf", [of, item]) if of.is_list() => {
-            let items = of.items().unwrap_or_default();
-            let at = if name == "indexOf" { items.iter().position(|it| it == item) } else { items.iter().rposition(|it| it == item) };
-            Ok(Val::Int(at.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1)))
+        ("indexOf", [of, item]) if of.is_list() => Ok(place(eval.place(of.items(), item)?)),
+        ("lastIndexOf", [of, item]) if of.is_list() => {
+            let found = eval.place(of.items().map(Iterator::rev), item)?;
+            Ok(place(found.and_then(|back| of.size()?.checked_sub(back + 1))))
         }
         (_, [Val::Span(span)]) => of_span(name, *span).ok_or_else(wrong),
         ("getFullYear", [Val::Time(time)]) => Ok(Val::Int(i64::from(time.to_zoned(jiff::tz::TimeZone::UTC).year()))),
         ("matches" | "find" | "findAll", [Val::Text(text), Val::Text(pattern), rest @ ..]) => {
-            by_pattern(eval, name, text, pattern, rest).ok_or_else(wrong)?
+            let pattern = eval.run.pattern(pattern)?;
+            let regex = pattern.over(text.len(), eval.budget())?.ok_or("no pattern")?;
+            of_pattern(eval, name, text, regex, rest)?.ok_or_else(wrong)
         }
-        ("distinct", [of]) if of.is_list() => {
-            let count = of.size().unwrap_or(0);
-            // Each is compared with those before it: as much as it holds, again and again.
-            for _ in 0..count / 16 {
-                eval.pay_for(of)?;
-            }
-            Ok(distinct(&of.items().unwrap_or_default()))
-        }
-        (_, [Val::Text(text), rest @ ..]) => of_text(name, text, rest).ok_or_else(wrong)?,
+        ("replace" | "split", [Val::Text(text), Val::Text(what), rest @ ..]) => of_parts(eval, name, text, what, rest)?.ok_or_else(wrong),
+        (_, [Val::Text(text), rest @ ..]) => of_text(eval, name, text, rest)?.ok_or_else(wrong),
         _ => Err(wrong()),
     }
 }
 
+/// What a function comes to; none where it takes no such arguments.
+type Found<'v> = Result<Option<Val<'v>>, String>;
+
+/// The place of an item; -1 where there is none.
+fn place<'v>(at: Option<usize>) -> Val<'v> {
+    Val::Int(at.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1))
+}
+
+/// A value as text.
+fn written<'v>(eval: &mut Eval<'v, '_>, of: &Val<'v>) -> Found<'v> {
+    let text = match of {
+        Val::Text(_) => return Ok(Some(of.clone())),
+        Val::Int(it) => it.to_string(),
+        Val::Uint(it) => it.to_string(),
+        Val::Double(it) => it.to_string(),
+        Val::Bool(it) => it.to_string(),
+        Val::Time(it) => it.to_string(),
+        Val::Span(it) => format!("{}s", it.as_secs_f64()),
+        _ => return Ok(None),
+    };
+    eval.text(&text).map(Some)
+}
+
 fn convert<'v>(name: &str, of: &Val<'v>) -> Option<Outcome<'v>> {
-    let unreadable = |text: &str| Err(format!("{text:?} is no {name}"));
+    let unreadable = |text: &str| Err(format!("{:?} is no {name}", cut(text, SHOWN)));
     Some(match (name, of) {
-        ("int", Val::Int(_)) | ("uint", Val::Uint(_)) | ("double", Val::Double(_)) | ("string", Val::Text(_)) => Ok(of.clone()),
+        ("int", Val::Int(_)) | ("uint", Val::Uint(_)) | ("double", Val::Double(_)) => Ok(of.clone()),
         ("bool", Val::Bool(_)) | ("duration", Val::Span(_)) | ("timestamp", Val::Time(_)) => Ok(of.clone()),
         ("int", Val::Uint(it)) => i64::try_from(*it).map(Val::Int).map_err(|_| overflow()),
         #[allow(clippy::cast_possible_truncation)] // bounded
@@ -148,12 +147,6 @@ fn convert<'v>(name: &str, of: &Val<'v>) -> Option<Outcome<'v>> {
         #[allow(clippy::cast_precision_loss)]
         ("double", Val::Uint(it)) => Ok(Val::Double(*it as f64)),
         ("double", Val::Text(text)) => text.parse().map_or_else(|_| unreadable(text), |it| Ok(Val::Double(it))),
-        ("string", Val::Int(it)) => Ok(Val::text(it.to_string())),
-        ("string", Val::Uint(it)) => Ok(Val::text(it.to_string())),
-        ("string", Val::Double(it)) => Ok(Val::text(it.to_string())),
-        ("string", Val::Bool(it)) => Ok(Val::text(it.to_string())),
-        ("string", Val::Time(it)) => Ok(Val::text(it.to_string())),
-        ("string", Val::Span(it)) => Ok(Val::text(format!("{}s", it.as_secs_f64()))),
         ("bool", Val::Text(text)) => text.parse().map_or_else(|_| unreadable(text), |it| Ok(Val::Bool(it))),
         ("duration", Val::Text(text)) => span(text).map_or_else(|| unreadable(text), |it| Ok(Val::Span(it))),
         ("timestamp", Val::Text(text)) => text.parse().map_or_else(|_| unreadable(text), |it| Ok(Val::Time(it))),
@@ -172,47 +165,64 @@ fn of_span<'v>(name: &str, span: SignedDuration) -> Option<Val<'v>> {
     }))
 }
 
-fn of_list<'v>(name: &str, items: &[Val<'v>], more: Option<&Val<'v>>) -> Option<Outcome<'v>> {
-    let best = |wanted: std::cmp::Ordering| {
-        let mut items = items.iter();
-        let first = items.next().ok_or_else(|| format!("{name} of an empty list"))?.clone();
-        items.try_fold(first, |best, item| match item.order(&best) {
-            Some(order) if order == wanted => Ok(item.clone()),
-            Some(_) => Ok(best),
-            None => Err(no_overload(name, &[item, &best])),
-        })
-    };
-    Some(match (name, more) {
-        ("isSorted", None) => Ok(Val::Bool(items.windows(2).all(|pair| pair[0].order(&pair[1]).is_some_and(std::cmp::Ordering::is_le)))),
-        ("min", None) => best(std::cmp::Ordering::Less),
-        ("max", None) => best(std::cmp::Ordering::Greater),
-        ("sum", None) => sum(items)?,
-        ("reverse", None) => Ok(Val::list(items.iter().rev().cloned().collect())),
-        ("flatten", None) => Ok(Val::list(
-            items.iter().flat_map(|item| if item.is_list() { item.items().unwrap_or_default() } else { vec![item.clone()] }).collect(),
-        )),
-        ("join", _) => {
-            let between = match more {
-                None => "",
-                Some(Val::Text(text)) => text,
-                Some(_) => return None,
-            };
-            let texts: Option<Vec<&str>> =
-                items.iter().map(|item| if let Val::Text(text) = item { Some(text.as_ref()) } else { None }).collect();
-            Ok(Val::text(texts?.join(between)))
+fn of_list<'v>(eval: &mut Eval<'v, '_>, name: &str, items: &[Val<'v>], more: Option<&Val<'v>>) -> Found<'v> {
+    Ok(Some(match (name, more) {
+        ("isSorted", None) => {
+            for pair in items.windows(2) {
+                if pair[0].order(&pair[1], eval.budget())?.is_none_or(Ordering::is_gt) {
+                    return Ok(Some(Val::Bool(false)));
+                }
+            }
+            Val::Bool(true)
         }
-        _ => return None,
-    })
+        ("min", None) => best(eval, name, items, Ordering::Less)?,
+        ("max", None) => best(eval, name, items, Ordering::Greater)?,
+        ("sum", None) => return sum(items).transpose(),
+        ("reverse", None) => Val::list(items.iter().rev().cloned().collect()),
+        ("distinct", None) => {
+            let mut found: Vec<Val<'v>> = Vec::new();
+            for item in items {
+                if eval.place(Some(found.iter().cloned()), item)?.is_none() {
+                    found.push(item.clone());
+                }
+            }
+            Val::list(found)
+        }
+        ("flatten", None) => {
+            let size = |item: &Val<'v>| if item.is_list() { item.size().unwrap_or(0) } else { 1 };
+            eval.pay_list(items.iter().map(size).sum())?;
+            let mut flat = Vec::new();
+            for item in items {
+                if item.is_list() { flat.extend(item.items().into_iter().flatten()) } else { flat.push(item.clone()) }
+            }
+            Val::list(flat)
+        }
+        ("join", None) => return join(eval, items, ""),
+        ("join", Some(Val::Text(between))) => return join(eval, items, between),
+        _ => return Ok(None),
+    }))
 }
 
-fn distinct<'v>(items: &[Val<'v>]) -> Val<'v> {
-    let mut found: Vec<Val<'v>> = Vec::new();
-    for item in items {
-        if !found.contains(item) {
-            found.push(item.clone());
+fn best<'v>(eval: &mut Eval<'v, '_>, name: &str, items: &[Val<'v>], wanted: Ordering) -> Outcome<'v> {
+    let (first, rest) = items.split_first().ok_or_else(|| format!("{name} of an empty list"))?;
+    let mut best = first;
+    for item in rest {
+        match item.order(best, eval.budget())? {
+            Some(order) if order == wanted => best = item,
+            Some(_) => {}
+            None => return Err(no_overload(name, &[item, best])),
         }
     }
-    Val::list(found)
+    Ok(best.clone())
+}
+
+fn join<'v>(eval: &mut Eval<'v, '_>, items: &[Val<'v>], between: &str) -> Found<'v> {
+    let texts: Option<Vec<&str>> = items.iter().map(|item| if let Val::Text(text) = item { Some(&**text) } else { None }).collect();
+    let Some(texts) = texts else { return Ok(None) };
+    // A list may have one long text many times.
+    let length = texts.iter().map(|text| text.len() + between.len()).fold(0, usize::saturating_add);
+    eval.budget().make(length)?;
+    eval.text(&texts.join(between)).map(Some)
 }
 
 fn sum<'v>(items: &[Val<'v>]) -> Option<Outcome<'v>> {
@@ -236,75 +246,86 @@ fn sum<'v>(items: &[Val<'v>]) -> Option<Outcome<'v>> {
     Some(Ok(total.unwrap_or(Val::Int(0))))
 }
 
-fn by_pattern<'v>(eval: &mut Eval<'v, '_>, name: &str, text: &str, pattern: &str, rest: &[Val<'v>]) -> Option<Outcome<'v>> {
-    let most = count(rest)?;
-    let made;
-    let known = match eval.patterns.get(pattern) {
-        Some(known) => known,
-        None => {
-            if let Err(why) = eval.pay(COMPILED) {
-                return Some(Err(why));
+/// `matches`, `find` and `findAll`, of a text that is paid for.
+fn of_pattern<'v>(eval: &mut Eval<'v, '_>, name: &str, text: &str, regex: &Regex, args: &[Val<'v>]) -> Found<'v> {
+    match (name, args) {
+        ("matches", []) => Ok(Some(Val::Bool(regex.is_match(text)))),
+        ("find", []) => eval.text(regex.find(text).map_or("", |found| found.as_str())).map(Some),
+        ("findAll", rest) => {
+            let Some(most) = count(rest) else { return Ok(None) };
+            let mut all = Vec::new();
+            for found in regex.find_iter(text).take(most) {
+                eval.pay_list(1)?;
+                all.push(eval.text(found.as_str())?);
             }
-            made = Pattern::new(pattern);
-            &made
+            Ok(Some(Val::list(all)))
         }
-    };
-    let Some(regex) = known.regex() else { return Some(Err(format!("{pattern:?} is no pattern"))) };
-    Some(Ok(match name {
-        "matches" => Val::Bool(regex.is_match(text)),
-        "find" => Val::text(regex.find(text).map_or("", |found| found.as_str())),
-        _ => Val::list(regex.find_iter(text).take(most).map(|it| Val::text(it.as_str())).collect()),
-    }))
+        _ => Ok(None),
+    }
 }
 
-fn of_text<'v>(name: &str, text: &str, args: &[Val<'v>]) -> Option<Outcome<'v>> {
-    let index = |at: Option<usize>| Val::Int(at.map_or(-1, |at| i64::try_from(text[..at].chars().count()).unwrap_or(-1)));
-    Some(match (name, args) {
-        ("contains", [Val::Text(other)]) => Ok(Val::Bool(text.contains(other.as_ref()))),
-        ("startsWith", [Val::Text(other)]) => Ok(Val::Bool(text.starts_with(other.as_ref()))),
-        ("endsWith", [Val::Text(other)]) => Ok(Val::Bool(text.ends_with(other.as_ref()))),
-        ("indexOf", [Val::Text(other)]) => Ok(index(text.find(other.as_ref()))),
-        ("indexOf", [Val::Text(other), Val::Int(from)]) => {
-            let from = byte(text, *from)?;
-            Ok(index(text[from..].find(other.as_ref()).map(|at| at + from)))
-        }
-        ("lastIndexOf", [Val::Text(other)]) => Ok(index(text.rfind(other.as_ref()))),
-        ("charAt", [Val::Int(at)]) => {
-            let at = byte(text, *at)?;
-            Ok(Val::text(text[at..].chars().take(1).collect::<String>()))
-        }
-        ("lowerAscii", []) => Ok(Val::text(text.to_ascii_lowercase())),
-        ("upperAscii", []) => Ok(Val::text(text.to_ascii_uppercase())),
-        ("trim", []) => Ok(Val::text(text.trim())),
-        ("replace", [Val::Text(from), Val::Text(to), rest @ ..]) => {
-            let most = count(rest)?;
-            // What is empty is everywhere: the result is bounded by the text and what stands in its place.
-            if to.len().saturating_mul(text.len() + 1) > 1 << 20 {
-                Err("the text becomes too long".to_owned())
-            } else {
-                Ok(Val::text(text.replacen(from.as_ref(), to, most)))
+/// `replace` and `split`: what they make is counted before it is made.
+fn of_parts<'v>(eval: &mut Eval<'v, '_>, name: &str, text: &str, what: &str, args: &[Val<'v>]) -> Found<'v> {
+    let (to, rest) = match (name, args) {
+        ("replace", [Val::Text(to), rest @ ..]) => (Some(to), rest),
+        ("split", rest) => (None, rest),
+        _ => return Ok(None),
+    };
+    let Some(most) = count(rest) else { return Ok(None) };
+    let times = text.matches(what).count().min(most);
+    eval.budget().steps(times)?;
+    let Some(to) = to else {
+        eval.pay_list(times + 1)?;
+        let mut parts = Vec::new();
+        match most {
+            0 => {}
+            _ if what.is_empty() => {
+                for (at, c) in text.char_indices() {
+                    parts.push(eval.text(&text[at..at + c.len_utf8()])?);
+                }
+            }
+            most => {
+                for part in text.splitn(most, what) {
+                    parts.push(eval.text(part)?);
+                }
             }
         }
-        ("split", [Val::Text(by), rest @ ..]) => {
-            let most = count(rest)?;
-            let parts: Vec<Val<'v>> = match most {
-                0 => Vec::new(),
-                _ if by.is_empty() => text.chars().map(|c| Val::text(c.to_string())).collect(),
-                most => text.splitn(most, by.as_ref()).map(Val::text).collect(),
-            };
-            Ok(Val::List(Rc::new(parts)))
+        return Ok(Some(Val::list(parts)));
+    };
+    eval.budget().make(text.len().saturating_add(times.saturating_mul(to.len())))?;
+    eval.text(&text.replacen(what, to, most)).map(Some)
+}
+
+fn of_text<'v>(eval: &mut Eval<'v, '_>, name: &str, text: &str, args: &[Val<'v>]) -> Found<'v> {
+    let index = |at: Option<usize>| place(at.map(|at| text[..at].chars().count()));
+    let part = match (name, args) {
+        ("contains", [Val::Text(other)]) => return Ok(Some(Val::Bool(text.contains(&**other)))),
+        ("startsWith", [Val::Text(other)]) => return Ok(Some(Val::Bool(text.starts_with(&**other)))),
+        ("endsWith", [Val::Text(other)]) => return Ok(Some(Val::Bool(text.ends_with(&**other)))),
+        ("indexOf", [Val::Text(other)]) => return Ok(Some(index(text.find(&**other)))),
+        ("indexOf", [Val::Text(other), Val::Int(from)]) => {
+            return Ok(byte(text, *from).map(|from| index(text[from..].find(&**other).map(|at| at + from))));
         }
-        ("substring", [Val::Int(from)]) => Ok(Val::text(&text[byte(text, *from)?..])),
-        ("substring", [Val::Int(from), Val::Int(to)]) => {
-            let (from, to) = (byte(text, *from)?, byte(text, *to)?);
-            text.get(from..to).map(Val::text).ok_or_else(|| "index out of range".to_owned())
+        ("lastIndexOf", [Val::Text(other)]) => return Ok(Some(index(text.rfind(&**other)))),
+        ("isIP", []) => return Ok(Some(Val::Bool(text.parse::<std::net::IpAddr>().is_ok()))),
+        ("isCIDR", []) => return Ok(Some(Val::Bool(super::super::format::fits("cidr", text)))),
+        ("isURL", []) => return Ok(Some(Val::Bool(super::super::format::fits("uri", text)))),
+        ("isQuantity", []) => return Ok(Some(Val::Bool(crate::model::quantity::Quantity::parse(text).is_ok()))),
+        ("lowerAscii" | "upperAscii", []) => {
+            eval.budget().make(text.len())?;
+            let changed = if name == "lowerAscii" { text.to_ascii_lowercase() } else { text.to_ascii_uppercase() };
+            return eval.text(&changed).map(Some);
         }
-        ("isIP", []) => Ok(Val::Bool(text.parse::<std::net::IpAddr>().is_ok())),
-        ("isCIDR", []) => Ok(Val::Bool(super::super::format::fits("cidr", text))),
-        ("isURL", []) => Ok(Val::Bool(super::super::format::fits("uri", text))),
-        ("isQuantity", []) => Ok(Val::Bool(crate::model::quantity::Quantity::parse(text).is_ok())),
-        _ => return None,
-    })
+        ("trim", []) => Some(text.trim()),
+        ("charAt", [Val::Int(at)]) => byte(text, *at).map(|at| text[at..].chars().next().map_or("", |c| &text[at..at + c.len_utf8()])),
+        ("substring", [Val::Int(from)]) => byte(text, *from).map(|from| &text[from..]),
+        ("substring", [Val::Int(from), Val::Int(to)]) => match (byte(text, *from), byte(text, *to)) {
+            (Some(from), Some(to)) => Some(text.get(from..to).ok_or("index out of range")?),
+            _ => None,
+        },
+        _ => None,
+    };
+    part.map(|part| eval.text(part)).transpose()
 }
 
 /// A limit that may be left out; below zero it is none.

@@ -2,7 +2,7 @@
 //!
 //! - `lex`, `parse`: text to an expression; a function or name that is not supported is an error here,
 //!   so that no rule is kept that could not be asked
-//! - `value`, `eval`, `functions`: what an expression comes to, in a bounded number of steps
+//! - `value`, `eval`, `functions`: what an expression comes to, within a budget of steps and bytes
 //!
 //! Left out: optional values (`?.`), the libraries for addresses, quantities, URLs, semantic versions and
 //! sets (but `isIP`, `isCIDR`, `isURL`, `isQuantity`), `format`, bytes, and types checked in advance.
@@ -13,10 +13,9 @@ mod lex;
 mod parse;
 mod value;
 
-use std::collections::BTreeMap;
-
-use super::schema::Pattern;
+use super::budget::Spent;
 use eval::Eval;
+pub use eval::Run;
 use parse::Expr;
 pub use value::Val;
 
@@ -27,8 +26,8 @@ const LENGTH: usize = 10_000;
 #[derive(Debug)]
 pub struct Program {
     root: Expr,
-    /// The patterns it has as texts, by these.
-    patterns: BTreeMap<String, Pattern>,
+    /// The patterns that are written in it.
+    pub patterns: Vec<String>,
     /// Whether it speaks of the object as it was: it then says something of changes only.
     pub uses_old: bool,
 }
@@ -42,46 +41,41 @@ impl Program {
         if text.len() > LENGTH {
             return Err(format!("more than {LENGTH} characters"));
         }
-        let root = parse::parse(text, &["self", "oldSelf"])?;
-        let patterns = functions::patterns(&root);
-        if let Some(wrong) = patterns.values().find(|pattern| !pattern.is_valid()) {
-            return Err(format!("{:?} is no pattern", wrong.text));
-        }
+        let (root, patterns) = parse::parse(text, &["self", "oldSelf"])?;
         // The name stands for nothing else, and texts are few: a word inside one costs nothing but a look.
         Ok(Self { root, patterns, uses_old: lex::tokens(text)?.contains(&lex::Token::Name("oldSelf".to_owned())) })
     }
 
-    /// Whether the value passes. `left`: steps that may be taken, over several rules.
+    /// Whether the value passes. `run`: what may be spent, over several rules.
     ///
     /// # Errors
     /// What cannot be evaluated on this value.
-    pub fn holds<'v>(&self, value: Val<'v>, old: Option<Val<'v>>, left: &mut u64) -> Result<bool, String> {
-        self.run(value, old, left, |eval, root| eval.truth(root))
+    pub fn holds<'v>(&'v self, value: Val<'v>, old: Option<Val<'v>>, run: &mut Run) -> Result<bool, String> {
+        self.ask(value, old, run, |eval, root| eval.truth(root))
     }
 
     /// The text it comes to.
     ///
     /// # Errors
     /// As [`Program::holds`]; what is no text.
-    pub fn says<'v>(&self, value: Val<'v>, old: Option<Val<'v>>, left: &mut u64) -> Result<String, String> {
-        self.run(value, old, left, |eval, root| match eval.value(root)? {
-            Val::Text(text) => Ok(text.into_owned()),
+    pub fn says<'v>(&'v self, value: Val<'v>, old: Option<Val<'v>>, run: &mut Run) -> Result<String, String> {
+        self.ask(value, old, run, |eval, root| match eval.value(root)? {
+            Val::Text(text) => Ok((*text).to_owned()),
             other => Err(format!("a {} is no text", other.type_name())),
         })
     }
 
-    fn run<'v, 'p, T>(
-        &'p self,
+    fn ask<'v, T>(
+        &'v self,
         value: Val<'v>,
         old: Option<Val<'v>>,
-        left: &mut u64,
-        ask: impl FnOnce(&mut Eval<'v, 'p>, &Expr) -> Result<T, String>,
+        run: &mut Run,
+        ask: impl FnOnce(&mut Eval<'v, '_>, &'v Expr) -> Result<T, String>,
     ) -> Result<T, String> {
-        let names = std::iter::once(("self".to_owned(), value)).chain(old.map(|old| ("oldSelf".to_owned(), old)));
-        let mut eval = Eval { names: names.collect(), patterns: &self.patterns, left: *left };
-        let result = ask(&mut eval, &self.root);
-        *left = eval.left;
-        result
+        let names = std::iter::once(("self", value)).chain(old.map(|old| ("oldSelf", old))).collect();
+        let answer = ask(&mut Eval { names, run: &mut *run }, &self.root)?;
+        // What could not be paid may have been on the side that did not decide: the rules after this one could not be asked.
+        if run.budget.is_spent() { Err(Spent.into()) } else { Ok(answer) }
     }
 }
 

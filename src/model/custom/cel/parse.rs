@@ -3,14 +3,21 @@
 use super::functions;
 use super::lex::{Token, tokens};
 
-/// Levels of brackets.
-const DEPTH: usize = 60;
-/// Levels of an expression: how deep its evaluation calls itself.
-const LEVELS: usize = 100;
+/// Levels of brackets: reading one goes through a level of each operator.
+const DEPTH: usize = 40;
+/// Levels of an expression: what asks it goes down as deep. What brackets do not bound is bounded by this:
+/// `1 + 1 + 1`, `a.b.c`.
+const HEIGHT: usize = 100;
 
 /// An expression.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Expr {
+#[derive(Debug)]
+pub(super) struct Expr {
+    pub node: Node,
+    height: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Node {
     Null,
     Bool(bool),
     Int(i64),
@@ -32,8 +39,34 @@ pub(super) enum Expr {
     Fold(Box<Fold>),
 }
 
+impl Expr {
+    fn new(node: Node) -> Result<Self, String> {
+        let height = 1 + node.below();
+        if height > HEIGHT { Err(format!("an expression of more than {HEIGHT} levels")) } else { Ok(Self { node, height }) }
+    }
+}
+
+impl Node {
+    /// The height of what is below it.
+    fn below(&self) -> usize {
+        fn tallest<'e>(all: impl IntoIterator<Item = &'e Expr>) -> usize {
+            all.into_iter().map(|it| it.height).max().unwrap_or(0)
+        }
+        match self {
+            Self::Null | Self::Bool(_) | Self::Int(_) | Self::Uint(_) | Self::Double(_) | Self::Text(_) | Self::Name(_) => 0,
+            Self::List(items) => tallest(items),
+            Self::Map(entries) => tallest(entries.iter().flat_map(|(key, value)| [key, value])),
+            Self::Field(of, _) | Self::Has(of, _) | Self::Not(of) | Self::Minus(of) => of.height,
+            Self::Index(one, other) | Self::Binary(_, one, other) => one.height.max(other.height),
+            Self::Call(target, _, args) => tallest(target.as_deref().into_iter().chain(args)),
+            Self::If(test, then, otherwise) => tallest([&**test, then, otherwise]),
+            Self::Fold(fold) => tallest([&fold.over, &fold.body].into_iter().chain(&fold.filter)),
+        }
+    }
+}
+
 /// `list.all(name, test)` and its kin.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Fold {
     pub macro_: Macro,
     pub over: Expr,
@@ -52,51 +85,14 @@ pub(super) enum Macro {
     Filter,
 }
 
-/// Reads an expression over these variables.
-pub(super) fn parse(text: &str, variables: &[&str]) -> Result<Expr, String> {
+/// Reads an expression over these variables, and the patterns that are written in it.
+pub(super) fn parse(text: &str, variables: &[&str]) -> Result<(Expr, Vec<String>), String> {
     let names = variables.iter().map(|name| (*name).to_owned()).collect();
-    let mut parser = Parser { tokens: tokens(text)?, at: 0, names, depth: 0 };
+    let mut parser = Parser { tokens: tokens(text)?, at: 0, names, depth: 0, patterns: Vec::new() };
     let expression = parser.expression()?;
     match parser.peek() {
-        None if levels(&expression) > LEVELS => Err(format!("more than {LEVELS} levels of operators and fields")),
-        None => Ok(expression),
+        None => Ok((expression, parser.patterns)),
         Some(_) => Err("there is more than one expression".to_owned()),
-    }
-}
-
-/// How deep an expression is, found without calling itself: it may be too deep for that.
-fn levels(root: &Expr) -> usize {
-    let (mut deepest, mut todo) = (0, vec![(root, 1)]);
-    while let Some((expr, level)) = todo.pop() {
-        deepest = deepest.max(level);
-        todo.extend(expr.parts().into_iter().map(|part| (part, level + 1)));
-    }
-    deepest
-}
-
-impl Expr {
-    /// The expressions it is made of.
-    pub fn parts(&self) -> Vec<&Self> {
-        match self {
-            Self::Null | Self::Bool(_) | Self::Int(_) | Self::Uint(_) | Self::Double(_) | Self::Text(_) | Self::Name(_) => Vec::new(),
-            Self::List(all) => all.iter().collect(),
-            Self::Map(all) => all.iter().flat_map(|(key, value)| [key, value]).collect(),
-            Self::Field(of, _) | Self::Has(of, _) | Self::Not(of) | Self::Minus(of) => vec![of],
-            Self::Index(one, other) | Self::Binary(_, one, other) => vec![one, other],
-            Self::Call(target, _, args) => target.as_deref().into_iter().chain(args).collect(),
-            Self::If(test, then, otherwise) => vec![test, then, otherwise],
-            Self::Fold(fold) => [&fold.over, &fold.body].into_iter().chain(&fold.filter).collect(),
-        }
-    }
-}
-
-/// Many parts under `&&` or `||`, which do not mind how they are grouped, in as few levels as may be.
-fn balanced(sign: &'static str, mut parts: Vec<Expr>) -> Expr {
-    let right = parts.split_off(parts.len().div_ceil(2));
-    let left = if parts.len() == 1 { parts.remove(0) } else { balanced(sign, parts) };
-    match right.len() {
-        0 => left,
-        _ => Expr::Binary(sign, Box::new(left), Box::new(balanced(sign, right))),
     }
 }
 
@@ -106,6 +102,7 @@ struct Parser {
     /// What a name may stand for.
     names: Vec<String>,
     depth: usize,
+    patterns: Vec<String>,
 }
 
 impl Parser {
@@ -134,7 +131,7 @@ impl Parser {
         let whole = if self.take(&["?"]).is_some() {
             let then = self.binary(0)?;
             self.expect(":")?;
-            Expr::If(Box::new(test), Box::new(then), Box::new(self.expression()?))
+            Expr::new(Node::If(Box::new(test), Box::new(then), Box::new(self.expression()?)))?
         } else {
             test
         };
@@ -145,14 +142,10 @@ impl Parser {
     fn binary(&mut self, level: usize) -> Result<Expr, String> {
         const LEVELS: [&[&str]; 5] = [&["||"], &["&&"], &["==", "!=", "<=", ">=", "<", ">"], &["+", "-"], &["*", "/", "%"]];
         let Some(signs) = LEVELS.get(level) else { return self.unary() };
-        let mut left = self.binary(level + 1)?;
-        if let [sign @ ("&&" | "||")] = signs {
-            let mut parts = vec![left];
-            while self.take(signs).is_some() {
-                parts.push(self.binary(level + 1)?);
-            }
-            return Ok(balanced(sign, parts));
+        if level < 2 {
+            return self.chain(signs[0], level);
         }
+        let mut left = self.binary(level + 1)?;
         loop {
             let is_in = level == 2 && self.peek() == Some(&Token::Name("in".to_owned()));
             let sign = if is_in {
@@ -162,8 +155,28 @@ impl Parser {
                 self.take(signs)
             };
             let Some(sign) = sign else { return Ok(left) };
-            left = Expr::Binary(sign, Box::new(left), Box::new(self.binary(level + 1)?));
+            left = Expr::new(Node::Binary(sign, Box::new(left), Box::new(self.binary(level + 1)?)))?;
         }
+    }
+
+    /// `a && b && c`: as low as can be, since the order of asking does not matter.
+    fn chain(&mut self, sign: &'static str, level: usize) -> Result<Expr, String> {
+        let mut all = vec![self.binary(level + 1)?];
+        while self.take(&[sign]).is_some() {
+            all.push(self.binary(level + 1)?);
+        }
+        while all.len() > 1 {
+            let mut pairs = Vec::with_capacity(all.len().div_ceil(2));
+            let mut rest = all.into_iter();
+            while let Some(one) = rest.next() {
+                pairs.push(match rest.next() {
+                    Some(other) => Expr::new(Node::Binary(sign, Box::new(one), Box::new(other)))?,
+                    None => one,
+                });
+            }
+            all = pairs;
+        }
+        all.pop().ok_or_else(|| "the expression is not complete".to_owned())
     }
 
     fn unary(&mut self) -> Result<Expr, String> {
@@ -176,12 +189,12 @@ impl Parser {
         }
         let mut value = self.member()?;
         for sign in signs.into_iter().rev() {
-            value = match (sign, value) {
-                ("-", Expr::Int(it)) => Expr::Int(it.checked_neg().ok_or("a number does not fit")?),
-                ("-", Expr::Double(it)) => Expr::Double(-it),
-                ("-", other) => Expr::Minus(Box::new(other)),
-                (_, other) => Expr::Not(Box::new(other)),
-            };
+            value = Expr::new(match (sign, &value.node) {
+                ("-", Node::Int(it)) => Node::Int(it.checked_neg().ok_or("a number does not fit")?),
+                ("-", Node::Double(it)) => Node::Double(-it),
+                ("-", _) => Node::Minus(Box::new(value)),
+                _ => Node::Not(Box::new(value)),
+            })?;
         }
         Ok(value)
     }
@@ -191,11 +204,15 @@ impl Parser {
         loop {
             if self.take(&["."]).is_some() {
                 let name = self.name()?;
-                value = if self.take(&["("]).is_some() { self.method(value, name)? } else { Expr::Field(Box::new(value), name) };
+                value = if self.take(&["("]).is_some() {
+                    self.method(value, name)?
+                } else {
+                    Expr::new(Node::Field(Box::new(value), unescape(name)))?
+                };
             } else if self.take(&["["]).is_some() {
                 let index = self.expression()?;
                 self.expect("]")?;
-                value = Expr::Index(Box::new(value), Box::new(index));
+                value = Expr::new(Node::Index(Box::new(value), Box::new(index)))?;
             } else {
                 return Ok(value);
             }
@@ -217,8 +234,7 @@ impl Parser {
             "filter" => Macro::Filter,
             _ => {
                 let args = self.list(")")?;
-                functions::known(&name, true, args.len())?;
-                return Ok(Expr::Call(Some(Box::new(target)), name, args));
+                return self.call(Some(Box::new(target)), name, args);
             }
         };
         let name = self.name()?;
@@ -231,7 +247,17 @@ impl Parser {
         }
         self.names.pop();
         self.expect(")")?;
-        Ok(Expr::Fold(Box::new(Fold { macro_, over: target, name, filter, body })))
+        Expr::new(Node::Fold(Box::new(Fold { macro_, over: target, name, filter, body })))
+    }
+
+    fn call(&mut self, target: Option<Box<Expr>>, name: String, args: Vec<Expr>) -> Result<Expr, String> {
+        functions::known(&name, target.is_some(), args.len())?;
+        if matches!(name.as_str(), "matches" | "find" | "findAll")
+            && let Some(Node::Text(pattern)) = args.get(usize::from(target.is_none())).map(|it| &it.node)
+        {
+            self.patterns.push(pattern.clone());
+        }
+        Expr::new(Node::Call(target, name, args))
     }
 
     /// Expressions up to a closing bracket.
@@ -251,16 +277,16 @@ impl Parser {
         let token = self.peek().cloned().ok_or("the expression is not complete")?;
         self.at += 1;
         match token {
-            Token::Int(it) => Ok(Expr::Int(it)),
-            Token::Uint(it) => Ok(Expr::Uint(it)),
-            Token::Double(it) => Ok(Expr::Double(it)),
-            Token::Text(it) => Ok(Expr::Text(it)),
+            Token::Int(it) => Expr::new(Node::Int(it)),
+            Token::Uint(it) => Expr::new(Node::Uint(it)),
+            Token::Double(it) => Expr::new(Node::Double(it)),
+            Token::Text(it) => Expr::new(Node::Text(it)),
             Token::Sign("(") => {
                 let inside = self.expression()?;
                 self.expect(")")?;
                 Ok(inside)
             }
-            Token::Sign("[") => self.list("]").map(Expr::List),
+            Token::Sign("[") => Expr::new(Node::List(self.list("]")?)),
             Token::Sign("{") => self.map(),
             Token::Sign(sign) => Err(format!("{sign:?} does not stand here")),
             Token::Name(name) => self.word(name),
@@ -278,30 +304,65 @@ impl Parser {
                 break;
             }
         }
-        Ok(Expr::Map(all))
+        Expr::new(Node::Map(all))
     }
 
     fn word(&mut self, name: String) -> Result<Expr, String> {
         match name.as_str() {
-            "true" => return Ok(Expr::Bool(true)),
-            "false" => return Ok(Expr::Bool(false)),
-            "null" => return Ok(Expr::Null),
+            "true" => return Expr::new(Node::Bool(true)),
+            "false" => return Expr::new(Node::Bool(false)),
+            "null" => return Expr::new(Node::Null),
             _ => {}
         }
         if self.take(&["("]).is_some() {
             let mut args = self.list(")")?;
             if name == "has" {
-                let (Some(Expr::Field(of, field)), true) = (args.pop(), args.is_empty()) else {
+                let (Some(Node::Field(of, field)), true) = (args.pop().map(|it| it.node), args.is_empty()) else {
                     return Err("has() asks for a field: has(self.name)".to_owned());
                 };
-                return Ok(Expr::Has(of, field));
+                return Expr::new(Node::Has(of, field));
             }
-            functions::known(&name, false, args.len())?;
-            return Ok(Expr::Call(None, name, args));
+            return self.call(None, name, args);
         }
         if self.names.contains(&name) || functions::TYPES.contains(&name.as_str()) {
-            return Ok(Expr::Name(name));
+            return Expr::new(Node::Name(name));
         }
         Err(format!("undeclared reference to '{name}'"))
     }
+}
+
+/// Names of fields that are no names of the language: `__dot__`, `__slash__`, `__dash__`, `__underscores__`,
+/// and words such as `__in__`.
+fn unescape(name: String) -> String {
+    if !name.contains("__") {
+        return name;
+    }
+    const KEYWORDS: [&str; 21] = [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ];
+    if let Some(word) = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__")).filter(|word| KEYWORDS.contains(word)) {
+        return word.to_owned();
+    }
+    let name = name.replace("__dot__", ".").replace("__dash__", "-").replace("__slash__", "/");
+    name.replace("__underscores__", "__")
 }

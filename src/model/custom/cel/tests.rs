@@ -2,6 +2,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::custom::Schema;
+use crate::model::custom::budget::Budget;
+
+fn run() -> Run {
+    Run::new(Budget::new(10_000, 1 << 20))
+}
 
 fn object() -> Value {
     json!({
@@ -20,7 +25,7 @@ fn schema() -> Schema {
 fn holds(text: &str) -> Result<bool, String> {
     let (object, schema) = (object(), schema());
     let old = json!({"replicas": 4});
-    Program::compile(text)?.holds(Val::of(&object, Some(&schema)), Some(Val::of(&old, None)), &mut 10_000)
+    Program::compile(text)?.holds(Val::of(&object, Some(&schema)), Some(Val::of(&old, None)), &mut run())
 }
 
 #[test]
@@ -58,6 +63,15 @@ fn rules_of_the_documentation_hold() {
         "-1 < 0 && !(1 > 2) && 1u < 2u && 0x10 == 16 && 1e3 == 1000.0",
         "r'\\d' == '\\\\d' && \"it's\" == 'it\\'s' // a comment",
         "self.set.map(s, self.set.filter(t, t == s).size()).all(n, n == 1)",
+        "[[1], [2, 3], 4].flatten() == [1, 2, 3, 4] && [1, 2, 1].distinct() == [1, 2] && [1, 2, 3].reverse() == [3, 2, 1]",
+        "[1, 2, 1].indexOf(1) == 0 && [1, 2, 1].lastIndexOf(1) == 2 && [1].indexOf(2) == -1 && 'abcb'.lastIndexOf('b') == 3",
+        "'a-b-c'.replace('-', '+') == 'a+b+c' && 'a-b-c'.replace('-', '', 1) == 'ab-c' && 'ab'.replace('', '.') == '.a.b.'",
+        "'a-b-c'.split('-', 2) == ['a', 'b-c'] && 'ab'.split('') == ['a', 'b'] && 'ab'.split('b', 0) == []",
+        "'a1b22'.find('[0-9]+') == '1' && 'a1b22'.findAll('[0-9]+') == ['1', '22'] && 'a1b22'.findAll('[0-9]', 1) == ['1']",
+        "'äbc'.charAt(1) == 'b' && 'äbc'.substring(1) == 'bc' && 'Ab'.upperAscii() == 'AB' && string(1.5) == '1.5'",
+        "{'a': [1, {'b': 2}]} == {'a': [1, {'b': 2}]} && {'a': 1} != {'a': 2} && self.map == {'y': 2, 'x': 1} && 1 == 1.0 && 1 != 'a'",
+        "'a' in {'a': 1} && !('b' in {'a': 1}) && {1: 'x'}[1] == 'x' && [1] in [[2], [1]]",
+        "false || false || true || false || false && true",
         "isIP('10.0.0.1') && !isCIDR('10.0.0.1') && isQuantity('100m')",
     ] {
         assert_eq!(holds(rule), Ok(true), "{rule}");
@@ -75,6 +89,7 @@ fn what_does_not_hold_or_cannot_be_asked() {
         ("1 / 0 == 1", "division by zero"),
         ("9223372036854775807 + 1 > 0", "does not fit"),
         ("self.set.all(a, self.set.all(b, self.set.all(c, self.set.all(d, 'aaaaaaaaaaaaaaaa'.matches('a+')))))", ""),
+        ("int('x') == 1", "\"x\" is no int"),
     ] {
         match holds(rule) {
             Err(found) => assert!(found.contains(why) && !why.is_empty(), "{rule}: {found}"),
@@ -121,27 +136,115 @@ fn a_rule_is_as_deep_as_its_evaluation_may_be() {
 fn what_is_copied_compared_or_compiled_is_paid_for() {
     let object = json!({"list": vec![1; 50_000], "texts": vec!["a".repeat(5000); 200]});
     for rule in [
-        "self.list.all(a, self.list.exists(b, true))",
         "self.list.all(a, self.texts == self.texts)",
-        "self.list.all(a, 'x'.matches(string(a) + 'x') || true)",
+        "self.texts.all(a, 'x'.matches(a) || true)",
         "self.list.map(a, self.texts[0].replace('', 'aaaaaaaaaa')).size() > 0",
         "self.list.map(a, self.list).flatten().size() > 0",
     ] {
-        let found = Program::compile(rule).unwrap().holds(Val::of(&object, None), None, &mut 2_000_000);
+        let found = Program::compile(rule).unwrap().holds(Val::of(&object, None), None, &mut Run::new(Budget::new(2_000_000, 64 << 20)));
         assert!(found.as_ref().is_err_and(|why| why.contains("takes too long")), "{rule}: {found:?}");
     }
     // A pattern that is written in the rule is compiled once.
     let rule = Program::compile("self.list.all(a, 'xy'.matches('^x+y$'))").unwrap();
-    assert_eq!(rule.holds(Val::of(&object, None), None, &mut 2_000_000), Ok(true));
-    assert!(Program::compile("self.matches('(')").unwrap_err().contains("is no pattern"));
+    assert_eq!(rule.holds(Val::of(&object, None), None, &mut Run::new(Budget::new(2_000_000, 64 << 20))), Ok(true));
+    assert_eq!(rule.patterns, ["^x+y$"]);
 }
 
 #[test]
 fn a_rule_that_takes_too_long_is_given_up() {
     let object = json!({"list": vec![1; 1000]});
     let rule = Program::compile("self.list.all(a, self.list.all(b, self.list.all(c, true)))").unwrap();
-    let mut left = 100_000;
-    assert!(rule.holds(Val::of(&object, None), None, &mut left).unwrap_err().contains("takes too long"));
+    assert!(rule.holds(Val::of(&object, None), None, &mut run()).unwrap_err().contains("takes too long"));
     assert!(Program::compile("self.a == oldSelf.a").unwrap().uses_old);
     assert!(!rule.uses_old);
+}
+
+/// Each would take gigabytes or hours with an object as large as one may be.
+#[test]
+fn what_is_copied_or_looked_at_is_paid_before() {
+    let object = json!({"l": vec!["a"; 2000], "t": "a".repeat(100_000), "texts": vec!["a".repeat(1000); 50], "deep": [vec![1; 5000]],
+        "when": "1h".repeat(50_000)});
+    let value = Val::of(&object, None);
+    for rule in [
+        // Texts made again and again, or of one text many times.
+        "self.l.map(x, self.t).join('') == ''",
+        "[self.t + ''].map(t, self.l.map(y, t).join('')).size() == 1",
+        "self.l.map(x, self.t + x).size() == 0",
+        "self.l.map(x, self.t.lowerAscii()).size() == 0",
+        "self.l.map(x, self.t.substring(1)).size() == 0",
+        "self.t.replace('a', self.t) == ''",
+        "self.t.replace('', self.t) == ''",
+        "self.t.split('').size() == 0",
+        "self.t.findAll('a').size() == 0",
+        "self.t.findAll('').size() == 0",
+        "[self.t, self.t, self.t, self.t, self.t, self.t, self.t, self.t, self.t, self.t, self.t].join(self.t) == ''",
+        // Lists of lists.
+        "[self.l, self.l, self.l, self.l, self.l, self.l, self.l, self.l, self.l, self.l, self.l, self.l, self.l].flatten().size() == 0",
+        "self.l.map(x, self.l).flatten().size() == 0",
+        "self.l.map(x, self.l + self.l).size() == 0",
+        // Looked at whole, though the answer is near.
+        "self.l.all(x, self.t.contains('b') || true)",
+        "self.l.all(x, self.t == self.t)",
+        "self.l.all(x, self.t < self.t + 'b')",
+        "self.l.all(x, self.deep == self.deep)",
+        "self.l.all(x, [self.deep] == [self.deep])",
+        "self.l.all(x, self.deep in [self.deep])",
+        "self.l.all(x, self.texts.distinct().size() == 1)",
+        "self.l.all(x, self.texts.indexOf('b') == -1)",
+        "self.l.all(x, self.l.max() == 'a')",
+        "self.l.all(x, size(self.t) > 0)",
+        "self.l.all(x, int(self.t) == 1 || true)",
+        // Patterns are read once for each text, and a long text is as long for each.
+        "self.l.all(x, 'a'.matches('a' + x + string(size(self.texts))) || self.t.matches(x))",
+        "self.t.matches('^(a?){200}b$')",
+        "self.texts.all(x, 'a'.matches('\\\\w{99}' + x))",
+        "self.l.map(x, self.l.exists(y, true)).map(x, self.l.map(y, x)).size() == 0",
+    ] {
+        let found = Program::compile(rule).unwrap().holds(value.clone(), None, &mut run());
+        assert!(found.as_ref().is_err_and(|why| why.contains("takes too long")), "{rule}: {found:?}");
+    }
+    // Where the first item decides, the others cost nothing; a pattern is read once, and a long text is no time.
+    let schema = Schema::read(&json!({"properties": {"when": {"type": "string", "format": "duration"}}}));
+    for rule in ["self.l.all(x, self.l.exists(y, true))", "self.texts.all(x, x.matches('^a+$'))", "self.l.all(x, has(self.when))"] {
+        let found =
+            Program::compile(rule).unwrap().holds(Val::of(&object, Some(&schema)), None, &mut Run::new(Budget::new(100_000, 1 << 20)));
+        assert_eq!(found, Ok(true), "{rule}");
+    }
+    let unreadable = Program::compile("self.t.matches('(')").unwrap();
+    assert!(unreadable.holds(value, None, &mut Run::new(Budget::new(100_000, 1 << 20))).unwrap_err().contains("is no pattern"));
+}
+
+#[test]
+fn what_was_spent_on_a_side_that_did_not_decide_is_told() {
+    let object = json!({"list": vec![1; 1000]});
+    let slow = "self.list.all(a, self.list.all(b, self.list.all(c, true)))";
+    let mut run = run();
+    let rule = Program::compile(&format!("{slow} || true")).unwrap();
+    assert!(rule.holds(Val::of(&object, None), None, &mut run).unwrap_err().contains("takes too long"));
+    assert!(run.budget.is_spent());
+}
+
+/// The stack of whoever asks a rule has an end.
+#[test]
+fn an_expression_is_as_deep_as_the_stack_bears() {
+    for (text, why) in [
+        ("1".to_owned() + &" + 1".repeat(2400), "levels"),
+        ("self".to_owned() + &".a".repeat(4000), "levels"),
+        ("self".to_owned() + &"[0]".repeat(3000), "levels"),
+        ("'a'".to_owned() + &".trim()".repeat(1400), "levels"),
+        ("1".to_owned() + &" < 1".repeat(2000), "levels"),
+        ("[1]".to_owned() + &".map(x, x)".repeat(900), "levels"),
+        ("true ? true : ".repeat(500) + "true", "levels"),
+        ("{1: ".repeat(500) + "1" + &"}".repeat(500), "levels"),
+    ] {
+        let found = Program::compile(&text).unwrap_err();
+        assert!(found.contains(why), "{}: {found}", &text[..20]);
+    }
+    // As deep as may be: it is asked within three quarters of the stack that a thread has. A long row of conditions is not deep.
+    let deep = format!("{}1{} > 0", "(1 + [".repeat(19), "][0])".repeat(19));
+    for rule in [deep, "1".to_owned() + &" + 1".repeat(97) + " == 98", "true".to_owned() + &" && true".repeat(1000)] {
+        let asked =
+            std::thread::Builder::new().stack_size(3 << 19).spawn(move || Program::compile(&rule)?.holds(Val::Null, None, &mut run()));
+        assert_eq!(asked.unwrap().join().unwrap(), Ok(true));
+    }
 }

@@ -1,7 +1,7 @@
 //! What an expression comes to. PURE.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::ops::Deref;
 use std::rc::Rc;
 
 use jiff::SignedDuration;
@@ -9,6 +9,28 @@ use serde_json::{Map, Value};
 
 use crate::model::Timestamp;
 use crate::model::custom::Schema;
+use crate::model::custom::budget::{Budget, Spent};
+
+/// Bytes of a text that may be a time or a span of it: longer ones are read anew at each look.
+const READABLE: usize = 128;
+
+/// A text that is cheap to hand on.
+#[derive(Clone, Debug)]
+pub enum Text<'v> {
+    Lent(&'v str),
+    Own(Rc<str>),
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Lent(text) => text,
+            Self::Own(text) => text,
+        }
+    }
+}
 
 /// A value. What comes from an object is borrowed, with the schema that says what its texts are.
 #[derive(Clone, Debug)]
@@ -18,7 +40,7 @@ pub enum Val<'v> {
     Int(i64),
     Uint(u64),
     Double(f64),
-    Text(Cow<'v, str>),
+    Text(Text<'v>),
     Time(Timestamp),
     Span(SignedDuration),
     Type(&'static str),
@@ -40,17 +62,17 @@ impl<'v> Val<'v> {
                 None => Self::Double(it.as_f64().unwrap_or_default()),
             },
             Value::String(text) => match format {
-                "date-time" => text.parse().map_or(Self::Text(Cow::Borrowed(text)), Self::Time),
-                "duration" => span(text).map_or(Self::Text(Cow::Borrowed(text)), Self::Span),
-                _ => Self::Text(Cow::Borrowed(text)),
+                "date-time" if text.len() <= READABLE => text.parse().map_or(Self::lent(text), Self::Time),
+                "duration" => span(text).map_or(Self::lent(text), Self::Span),
+                _ => Self::lent(text),
             },
             Value::Array(items) => Self::Items(items, schema.and_then(|schema| schema.items.as_deref())),
             Value::Object(fields) => Self::Fields(fields, schema),
         }
     }
 
-    pub fn text(text: impl Into<String>) -> Self {
-        Self::Text(Cow::Owned(text.into()))
+    pub const fn lent(text: &'v str) -> Self {
+        Self::Text(Text::Lent(text))
     }
 
     pub fn list(items: Vec<Self>) -> Self {
@@ -73,13 +95,31 @@ impl<'v> Val<'v> {
         }
     }
 
-    /// The items of a list, or the keys of a map; none of anything else.
-    pub fn items(&self) -> Option<Vec<Self>> {
+    /// The items of a list, or the keys of a map, one after the other; none of anything else.
+    pub fn items(&self) -> Option<Box<dyn DoubleEndedIterator<Item = Self> + 'v>> {
         match self {
-            Self::List(items) => Some(items.to_vec()),
-            Self::Items(items, of) => Some(items.iter().map(|item| Self::of(item, *of)).collect()),
-            Self::Map(entries) => Some(entries.iter().map(|(key, _)| key.clone()).collect()),
-            Self::Fields(fields, _) => Some(fields.keys().map(|key| Self::Text(Cow::Borrowed(key))).collect()),
+            Self::List(items) => {
+                let items = Rc::clone(items);
+                Some(Box::new((0..items.len()).map(move |at| items[at].clone())))
+            }
+            Self::Items(items, of) => {
+                let of = *of;
+                Some(Box::new(items.iter().map(move |item| Self::of(item, of))))
+            }
+            Self::Map(entries) => {
+                let entries = Rc::clone(entries);
+                Some(Box::new((0..entries.len()).map(move |at| entries[at].0.clone())))
+            }
+            Self::Fields(fields, _) => Some(Box::new(fields.keys().map(|key| Self::lent(key)))),
+            _ => None,
+        }
+    }
+
+    /// The item at a place of a list.
+    pub fn item(&self, at: usize) -> Option<Self> {
+        match self {
+            Self::List(items) => items.get(at).cloned(),
+            Self::Items(items, of) => items.get(at).map(|item| Self::of(item, *of)),
             _ => None,
         }
     }
@@ -88,7 +128,7 @@ impl<'v> Val<'v> {
         matches!(self, Self::List(_) | Self::Items(..))
     }
 
-    /// How much there is to look at.
+    /// How many characters, items or entries there are.
     pub fn size(&self) -> Option<usize> {
         match self {
             Self::Text(text) => Some(text.chars().count()),
@@ -126,14 +166,22 @@ impl<'v> Val<'v> {
     }
 
     /// The value under a key of a map.
-    pub fn get(&self, key: &Val<'v>) -> Option<Self> {
+    pub fn get(&self, key: &Self, budget: &mut Budget) -> Result<Option<Self>, Spent> {
         match (self, key) {
             (Self::Fields(fields, schema), Val::Text(name)) => {
-                let value = fields.get(name.as_ref())?;
-                Some(Self::of(value, schema.and_then(|schema| schema.field(name))))
+                budget.look(name.len())?;
+                let value = fields.get(&**name);
+                Ok(value.map(|value| Self::of(value, schema.and_then(|schema| schema.field(name)))))
             }
-            (Self::Map(entries), key) => entries.iter().find(|(there, _)| there == key).map(|(_, value)| value.clone()),
-            _ => None,
+            (Self::Map(entries), key) => {
+                for (there, value) in entries.iter() {
+                    if there.same(key, budget)? {
+                        return Ok(Some(value.clone()));
+                    }
+                }
+                Ok(None)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -158,45 +206,50 @@ impl<'v> Val<'v> {
     }
 
     /// Which comes first; none where the two have no order.
-    pub fn order(&self, other: &Self) -> Option<Ordering> {
-        match (self, other) {
-            (Self::Text(one), Self::Text(other)) => Some(one.cmp(other)),
+    pub fn order(&self, other: &Self, budget: &mut Budget) -> Result<Option<Ordering>, Spent> {
+        Ok(match (self, other) {
+            (Self::Text(one), Self::Text(other)) => {
+                budget.look(one.len().min(other.len()))?;
+                Some((**one).cmp(&**other))
+            }
             (Self::Bool(one), Self::Bool(other)) => Some(one.cmp(other)),
             (Self::Time(one), Self::Time(other)) => Some(one.cmp(other)),
             (Self::Span(one), Self::Span(other)) => Some(one.cmp(other)),
-            _ => match (self.whole(), other.whole()) {
-                (Some(one), Some(other)) => Some(one.cmp(&other)),
-                _ => self.number()?.partial_cmp(&other.number()?),
+            _ => match (self.whole(), other.whole(), self.number(), other.number()) {
+                (Some(one), Some(other), ..) => Some(one.cmp(&other)),
+                (.., Some(one), Some(other)) => one.partial_cmp(&other),
+                _ => None,
             },
-        }
+        })
     }
-}
 
-impl PartialEq for Val<'_> {
-    fn eq(&self, other: &Self) -> bool {
+    /// Whether both are the same, however deep.
+    pub fn same(&self, other: &Self, budget: &mut Budget) -> Result<bool, Spent> {
+        budget.steps(1)?;
         match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Type(one), Self::Type(other)) => one == other,
-            (one, other) if one.is_list() && other.is_list() => one.size() == other.size() && one.items() == other.items(),
-            (Self::Map(_) | Self::Fields(..), Self::Map(_) | Self::Fields(..)) => {
-                let same = |key: &Val<'_>| {
-                    // A key of one map looks up the other: its lifetime is no matter there.
-                    let key = match key {
-                        Val::Text(text) => Val::text(text.as_ref()),
-                        Val::Int(it) => Val::Int(*it),
-                        Val::Uint(it) => Val::Uint(*it),
-                        Val::Bool(it) => Val::Bool(*it),
-                        _ => return false,
-                    };
-                    match (self.get(&key), other.get(&key)) {
-                        (Some(one), Some(other)) => one == other,
-                        _ => false,
-                    }
-                };
-                self.size() == other.size() && self.items().unwrap_or_default().iter().all(same)
+            (Self::Null, Self::Null) => return Ok(true),
+            (Self::Type(one), Self::Type(other)) => return Ok(one == other),
+            (Self::Text(_), _) | (_, Self::Text(_)) => {}
+            (one, other) if one.type_name() == other.type_name() && one.size().is_some() => {
+                return Ok(one.size() == other.size() && one.same_within(other, budget)?);
             }
-            _ => self.order(other) == Some(Ordering::Equal),
+            _ => {}
         }
+        Ok(self.order(other, budget)? == Some(Ordering::Equal))
+    }
+
+    /// Of two lists or two maps of one size.
+    fn same_within(&self, other: &Self, budget: &mut Budget) -> Result<bool, Spent> {
+        let (Some(ours), Some(mut theirs)) = (self.items(), other.items()) else { return Ok(false) };
+        for one in ours {
+            let (ours, theirs) =
+                if self.is_list() { (Some(one), theirs.next()) } else { (self.get(&one, budget)?, other.get(&one, budget)?) };
+            match (ours, theirs) {
+                (Some(one), Some(other)) if one.same(&other, budget)? => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -206,6 +259,9 @@ pub fn span(text: &str) -> Option<SignedDuration> {
         Some(rest) => (true, rest),
         None => (false, text),
     };
+    if text.len() > READABLE {
+        return None;
+    }
     if rest == "0" {
         return Some(SignedDuration::ZERO);
     }
