@@ -1,11 +1,11 @@
 //! Verbs on this host's own state, which need no daemon: `down`, `reset`, `image`.
 
 use std::io::{BufRead as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use rustix::mount::{UnmountFlags, unmount};
 
+use super::sweep::{is_mounted, remove, unmount_below};
 use super::{daemon, host_config, node, pull_bars};
 use crate::cli::args::{HostArgs, ImageVerb, ResetArgs};
 use crate::cli::error::{FAILED, Outcome};
@@ -58,8 +58,14 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
     let _closed = keep_closed(config)?;
     remove_pods(config).await?;
     let data: &[&str] = if args.keep_data { &PODS } else { &DATA };
-    for name in data.iter().chain(&PODS) {
-        remove(&config.data_dir.join(name))?;
+    for name in data {
+        let path = config.data_dir.join(name);
+        // Archives on a disk of their own were put there by somebody, for other hosts too perhaps.
+        if *name == "images" && is_mounted(&path)? {
+            anstream::eprintln!("{}", output::clean(&format!("left: {} is mounted, and not by podbay", path.display())));
+        } else {
+            remove(&path)?;
+        }
     }
     for name in RUN {
         remove(&config.run_dir.join(name))?;
@@ -94,49 +100,14 @@ async fn remove_pods(config: &Config) -> anyhow::Result<()> {
     node::reset_engine(config).await.context("remove the pods")?;
     let network = node::open_network(config)?;
     network.remove_all().await.context("remove the network")?;
-    for dir in [&config.data_dir, &config.run_dir] {
-        unmount_below(dir)?;
+    // Ours are in these alone: a disk that the host has mounted on or in our directories is the host's.
+    for dir in [config.data_dir.join("pods"), config.data_dir.join("runtime"), config.run_dir.join("pods")] {
+        unmount_below(&dir)?;
     }
     for name in PODS {
         remove(&config.data_dir.join(name))?;
     }
     Ok(())
-}
-
-/// Takes away every mount at or below a directory, innermost first.
-fn unmount_below(dir: &Path) -> anyhow::Result<()> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-    let mut targets: Vec<PathBuf> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|path| PathBuf::from(unescaped(path)))
-        .filter(|path| path.starts_with(dir))
-        .collect();
-    targets.sort();
-    for target in targets.iter().rev() {
-        match unmount(target, UnmountFlags::DETACH) {
-            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
-            Err(error) => return Err(error).with_context(|| format!("unmount {}", target.display())),
-        }
-    }
-    Ok(())
-}
-
-/// mountinfo writes blanks and backslashes in octal (proc(5)).
-fn unescaped(path: &str) -> String {
-    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
-fn remove(path: &Path) -> anyhow::Result<()> {
-    let outcome = match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match outcome {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("remove {}", path.display())),
-        _ => Ok(()),
-    }
 }
 
 /// `podbay image …` on this host's image store; a running agent sees the change.
@@ -197,10 +168,5 @@ mod tests {
         }
         assert!(!dir.path().join("store").exists());
         assert!(dir.path().join("theirs").exists());
-    }
-
-    #[test]
-    fn mount_points_are_read_as_the_kernel_writes_them() {
-        assert_eq!(unescaped("/a\\040b\\134c"), "/a b\\c");
     }
 }

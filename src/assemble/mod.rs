@@ -19,6 +19,7 @@ mod previews;
 mod pull_bars;
 mod serve;
 mod server;
+mod sweep;
 mod sys;
 mod up;
 

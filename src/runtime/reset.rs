@@ -78,12 +78,14 @@ fn sandboxes(root_dir: &Path) -> Vec<(String, Option<SandboxRecord>)> {
     entries.map(read).collect()
 }
 
-/// In the order they were mounted.
+/// In the order they were mounted. Not what is mounted on such a directory itself: that is the host's.
 fn mounts_below(dirs: &[&Path]) -> Vec<PathBuf> {
     let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let ours: Vec<PathBuf> = dirs.iter().map(|dir| dir.join("sandboxes")).collect();
+    // As the kernel names them: a link may lead to them.
+    let of = |dir: PathBuf| dir.canonicalize().unwrap_or(dir);
+    let ours: Vec<PathBuf> = dirs.iter().map(|dir| of(dir.join("sandboxes"))).collect();
     let points = info.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    points.filter(|point| ours.iter().any(|dir| point.starts_with(dir))).collect()
+    points.filter(|point| ours.iter().any(|dir| point != dir && point.starts_with(dir))).collect()
 }
 
 /// mountinfo writes blanks as `\040`.

@@ -18,6 +18,7 @@ mod image;
 mod layer;
 mod lives;
 mod loopback;
+mod mounts;
 mod network;
 mod oci;
 mod old_shim;

@@ -372,8 +372,11 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(mounts_below(path)?.iter().any(|mount| mount == path))
 }
 
-/// Mount points at or below a path, as the kernel names them.
-fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// Mount points at or below a path, as the kernel names them; a path that is not there has none.
+///
+/// # Errors
+/// The path or the mount table cannot be read.
+pub fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     let path = match fs::canonicalize(path) {
         Ok(path) => path,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
