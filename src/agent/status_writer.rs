@@ -16,17 +16,41 @@ use super::observed::{full_name, uid};
 pub struct Written {
     /// The status the server has.
     pub status: Option<PodStatus>,
-    pub begun: bool,
+    /// The pod's resource version with that status.
+    pub version: Option<String>,
     /// Where a write leaves what it wrote.
-    pub shared: Arc<Mutex<Option<PodStatus>>>,
+    pub shared: Shared,
 }
+
+/// A status that was written, and the resource version it got.
+pub type Shared = Arc<Mutex<Option<(PodStatus, Option<String>)>>>;
 
 impl Written {
     /// Takes in what was written meanwhile.
     pub fn take(&mut self) {
-        if let Some(status) = self.shared.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            self.status = Some(status);
+        if let Some((status, version)) = self.shared.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            (self.status, self.version) = (Some(status), version);
         }
+    }
+
+    /// Takes in what the server tells of the pod: others write its status too, and what they wrote over ours is
+    /// written again. What was on its way before our last write is older than that.
+    pub fn hear(&mut self, pod: &Pod) {
+        let number = |version: &Option<String>| version.as_deref().and_then(|text| text.parse::<u64>().ok());
+        let (told, known) = (&pod.metadata.resource_version, &self.version);
+        let newer = match (number(told), number(known)) {
+            (Some(told), Some(known)) => told > known,
+            _ => told != known,
+        };
+        if newer {
+            self.base(pod);
+        }
+    }
+
+    /// The server's own word is what the status is compared with.
+    pub fn base(&mut self, pod: &Pod) {
+        self.status.clone_from(&pod.status);
+        self.version.clone_from(&pod.metadata.resource_version);
     }
 }
 
@@ -36,7 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The server does not answer, or refuses.
-pub async fn write(context: &Context, pod: &Pod, status: &PodStatus, written: &Mutex<Option<PodStatus>>) -> Result<Vec<Effect>, String> {
+pub async fn write(context: &Context, pod: &Pod, status: &PodStatus, written: &Shared) -> Result<Vec<Effect>, String> {
     let meta = &pod.metadata;
     let api: Objects<Pod> = Objects::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
     let name = meta.name.as_deref().unwrap_or_default();
@@ -46,8 +70,9 @@ pub async fn write(context: &Context, pod: &Pod, status: &PodStatus, written: &M
         next.status = Some(status.clone());
         let answer = tokio::time::timeout(PATIENCE, api.replace_status(name, &next)).await;
         match answer.map_err(|_| failed("no answer".to_owned()))? {
-            Ok(_) => {
-                *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
+            Ok(stored) => {
+                let version = stored.metadata.resource_version;
+                *written.lock().unwrap_or_else(PoisonError::into_inner) = Some((status.clone(), version));
                 return Ok(Vec::new());
             }
             Err(kube::Error::Api(refusal)) if refusal.code == 404 || refusal.code == 409 => {

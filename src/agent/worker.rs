@@ -333,13 +333,13 @@ impl Worker {
         if self.gone {
             return;
         }
-        if self.list != desired.list || !self.written.begun {
-            // The server's own word is the base after each complete list.
+        if self.list != desired.list || self.written.version.is_none() {
+            // After each complete list in any case: the server's versions may have begun anew.
             self.list = desired.list;
-            self.written.begun = true;
-            self.written.status = desired.pod.status.clone();
+            self.written.base(&desired.pod);
         }
         self.written.take();
+        self.written.hear(&desired.pod);
         let subject = "status".to_owned();
         let same = self.written.status.as_ref().is_some_and(|old| !status::differs(old, status));
         if same || self.under_way.contains_key(&subject) || self.rests(&subject) {

@@ -266,6 +266,20 @@ async fn a_node_registers_and_a_pod_runs() {
     assert_eq!(world.network.wanted().unwrap().pod_range.map(|range| range.to_string()), Some("10.80.0.0/24".to_owned()));
 }
 
+/// As the server does to the pods of a node that it has not heard of, which may be back before anything broke.
+#[tokio::test]
+async fn a_status_that_others_wrote_over_is_written_again() {
+    let world = World::started().await;
+    world.create("web", json!({})).await;
+    let mut conditions = world.ready("web").await.status.unwrap().conditions.unwrap();
+    let ready = conditions.iter_mut().find(|condition| condition.type_ == "Ready").unwrap();
+    (ready.status, ready.reason) = ("False".to_owned(), Some("NodeNotReady".to_owned()));
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    let cut = world.pods().patch_status("web", &PatchParams::default(), &patch).await.unwrap();
+    assert_eq!(condition(&cut, "Ready"), "False");
+    world.ready("web").await;
+}
+
 #[tokio::test]
 async fn a_node_that_cannot_be_reached_is_not_this_nodes_problem() {
     let world = World::started().await;
