@@ -20,6 +20,7 @@ use super::context::{Context, View};
 use super::network_plan;
 use super::objects::Objects;
 use super::registration::Reconnected;
+use crate::model::NODE_REMOVED;
 use crate::network::NetworkError;
 
 /// From 200 ms to 5 s: an agent is back soon after its server is.
@@ -55,6 +56,7 @@ pub enum PodEvent {
 /// Follows the pods of this node; lists them anew when the server was away.
 pub async fn pods(context: Arc<Context>, reconnected: Arc<Reconnected>, tell: mpsc::Sender<PodEvent>) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", context.options.node_name));
+    let mut removed = false;
     loop {
         let mut stream = pin!(Objects::<Pod>::all(context.client.clone()).watch(config.clone(), Patience::default()));
         let mut list = Vec::new();
@@ -73,9 +75,17 @@ pub async fn pods(context: Arc<Context>, reconnected: Arc<Reconnected>, tell: mp
                     list.push(pod);
                     continue;
                 }
-                Some(Ok(Event::InitDone)) => PodEvent::All(std::mem::take(&mut list)),
+                Some(Ok(Event::InitDone)) => {
+                    removed = false;
+                    PodEvent::All(std::mem::take(&mut list))
+                }
                 Some(Ok(Event::Apply(pod))) => PodEvent::Changed(Box::new(pod)),
                 Some(Ok(Event::Delete(pod))) => PodEvent::Gone(Box::new(pod)),
+                Some(Err(error)) if says_removed(&error) && !removed => {
+                    removed = true;
+                    tracing::warn!(%error, "the server has removed this node: its pods end; to join again say --rejoin and a new token");
+                    PodEvent::All(Vec::new())
+                }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "the watch of pods broke");
                     PodEvent::Away
@@ -86,6 +96,12 @@ pub async fn pods(context: Arc<Context>, reconnected: Arc<Reconnected>, tell: mp
             }
         }
     }
+}
+
+/// No server that is away, but the one whose CA this node knows: it has nothing for this node any more.
+fn says_removed(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) = error else { return false };
+    matches!(cause, kube::Error::Api(refusal) if refusal.code == 401 && refusal.reason == NODE_REMOVED)
 }
 
 /// Follows nodes, Services, their endpoints and the cluster's settings, and keeps the network as they say.

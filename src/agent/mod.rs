@@ -20,8 +20,8 @@
 //! Absent on purpose: eviction under pressure, device plugins, static pods.
 //!
 //! Invariants: a pod whose UID the server no longer has is stopped before any other is started; while the
-//! server is away pods go on and are restarted by their policy, and none is deleted; the end of the agent
-//! is no end of a pod.
+//! server is away pods go on and are restarted by their policy, and none is deleted, but for a server that says
+//! that this node was removed: then all end; the end of the agent is no end of a pod.
 
 pub mod act;
 pub mod auth;

@@ -53,7 +53,7 @@ pub async fn run(context: Arc<Context>, changed: Arc<Notify>, reconnected: Arc<R
             Ok(()) => {}
             Err(cause) => {
                 if !away {
-                    tracing::warn!(cause, "the server does not take the node's word; pods go on");
+                    tracing::warn!(cause, "the server does not take the node's word; pods go on unless it was removed");
                 }
                 away = true;
             }

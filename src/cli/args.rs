@@ -348,7 +348,7 @@ pub enum NodeVerb {
     Remove {
         #[command(flatten)]
         node: NodeName,
-        /// Though it is ready and pods run on it: they end at once
+        /// Though it is ready and pods run on it: its agent ends them, with their grace
         #[arg(long)]
         force: bool,
     },

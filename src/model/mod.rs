@@ -41,6 +41,8 @@ pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, Sou
 
 /// kubectl's copy of the whole object, secrets included.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Reason of the 401 by which a node hears that it was removed, or that another host has its name now.
+pub const NODE_REMOVED: &str = "NodeRemoved";
 
 /// The namespace of what is the system's own.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";

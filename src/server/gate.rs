@@ -15,6 +15,7 @@ use super::authorise::{node_asks, rbac};
 use super::fault::Fault;
 use super::impersonate::impersonated;
 use super::{Identity, ServerState, nodes, spot};
+use crate::model::NODE_REMOVED;
 use crate::tls::Peer;
 use crate::tls::connection::Trust;
 
@@ -104,7 +105,7 @@ fn certified(state: &ServerState, peer: &Peer) -> Result<Identity, Fault> {
     let mut identity = Identity { user: peer.common_name.clone(), groups: peer.organisations.clone(), ..Identity::default() };
     if let Some(node) = identity.node_name() {
         if !nodes::is_accepted(&state.store.snapshot(), node, &peer.serial) {
-            return Err(Fault::unauthorized(format!("node {node} was removed or joined anew: its certificate is refused")));
+            return Err(Fault::new(401, NODE_REMOVED, format!("node {node} was removed or joined anew: its certificate is refused")));
         }
         identity.extra.insert(nodes::SERIAL.to_owned(), vec![peer.serial.clone()]);
     }

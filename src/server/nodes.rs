@@ -286,7 +286,7 @@ fn may_remove(state: &ServerState, snapshot: &Snapshot, name: &str, force: bool)
     let running = snapshot.pods_on(name).filter(|object| object.get::<Pod>().is_some_and(|pod| !pod::is_terminal(pod))).count();
     if ready && running > 0 && !force {
         return refuse(format!(
-            "{name} is ready and runs {running} pods, which would end at once: `podbay node drain {name}` first, or say --force"
+            "{name} is ready and runs {running} pods, which its agent would end: `podbay node drain {name}` first, or say --force"
         ));
     }
     Ok(())

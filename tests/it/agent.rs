@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use futures::StreamExt;
-use http::Request;
+use http::{Request, Response};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -18,6 +19,7 @@ use podbay::agent::{self, Options};
 use podbay::clock::{Clock, SystemClock};
 use podbay::cri::fake::{Behaviour, FakeImages, FakeRuntime};
 use podbay::cri::{CriError, ExecOutput, Images, Runtime};
+use podbay::model::NODE_REMOVED;
 use podbay::network::NodeNetwork;
 use podbay::network::fake::Network;
 use podbay::server::{self, Identity, InProcessNode, ServerState, local_client};
@@ -41,9 +43,27 @@ struct World {
     dir: tempfile::TempDir,
     /// While this is cancelled the agent does not reach the server.
     link: Arc<Mutex<CancellationToken>>,
+    refusal: Arc<Refusal>,
     agent: Option<(CancellationToken, JoinHandle<()>)>,
     image_gc: agent::image_plan::Policy,
     down: CancellationToken,
+}
+
+/// The reason of the 401 that the agent gets to whatever it asks, and how often it did.
+#[derive(Default)]
+struct Refusal {
+    reason: Mutex<Option<&'static str>>,
+    count: AtomicUsize,
+}
+
+impl Refusal {
+    fn answer(&self) -> Option<Response<Body>> {
+        let reason = (*self.reason.lock().unwrap())?;
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 401, "reason": reason, "message": "refused"});
+        Some(Response::builder().status(401).header("content-type", "application/json").body(Body::from(status.to_string())).unwrap())
+    }
 }
 
 impl World {
@@ -71,6 +91,7 @@ impl World {
             network: Arc::new(Network::new()),
             dir: tempfile::tempdir().unwrap(),
             link: Arc::new(Mutex::new(CancellationToken::new())),
+            refusal: Arc::default(),
             agent: None,
             image_gc: agent::image_plan::Policy::default(),
             down,
@@ -123,16 +144,21 @@ impl World {
 
     /// The agent's way to the server, which ends in the middle of a watch too.
     fn agent_client(&self) -> Client {
-        let (router, link) = (self.router.clone(), self.link.clone());
+        let (router, link, refusal) = (self.router.clone(), self.link.clone(), self.refusal.clone());
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let (router, link) = (router.clone(), link.lock().unwrap().clone());
+            let (router, link, refused) = (router.clone(), link.lock().unwrap().clone(), refusal.answer());
             async move {
                 if link.is_cancelled() {
                     return Err::<_, BoxError>("the link is cut".into());
                 }
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(Identity::node("n1"));
-                let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+                let response = match refused {
+                    Some(refused) => refused,
+                    None => {
+                        let mut request = request.map(Body::new);
+                        request.extensions_mut().insert(Identity::node("n1"));
+                        router.oneshot(request).await.unwrap_or_else(|never| match never {})
+                    }
+                };
                 let cut = async move { link.cancelled().await };
                 Ok(response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(cut)))))
             }
@@ -142,6 +168,13 @@ impl World {
 
     fn cut(&self) {
         self.link.lock().unwrap().cancel();
+    }
+
+    /// From now on the server refuses the agent, whose watches end.
+    fn refuse(&self, reason: &'static str) {
+        *self.refusal.reason.lock().unwrap() = Some(reason);
+        self.cut();
+        self.heal();
     }
 
     fn heal(&self) {
@@ -278,6 +311,21 @@ async fn a_status_that_others_wrote_over_is_written_again() {
     let cut = world.pods().patch_status("web", &PatchParams::default(), &patch).await.unwrap();
     assert_eq!(condition(&cut, "Ready"), "False");
     world.ready("web").await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_removed_ends_its_pods() {
+    let world = World::started().await;
+    world.create("web", json!({})).await;
+    world.ready("web").await;
+    // Who is refused for another reason is only cut off.
+    world.refuse("Unauthorized");
+    let asked = || world.refusal.count.load(Ordering::SeqCst);
+    until("the agent to ask in vain", async || (asked() > 20).then_some(())).await;
+    assert_eq!(world.sandboxes().await, ["web"]);
+    world.refuse(NODE_REMOVED);
+    until("the pods to end", async || world.sandboxes().await.is_empty().then_some(())).await;
+    assert!(world.runtime.calls().iter().any(|call| call.starts_with("stop_container")), "{:?}", world.runtime.calls());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::ListParams;
 use podbay::agent::identity::{self, IdentityError, Join, NodeIdentity};
 use podbay::clock::{Clock, SystemClock, VirtualClock};
-use podbay::model::Timestamp;
+use podbay::model::{NODE_REMOVED, Timestamp};
 use podbay::server::Identity;
 use podbay::tls::serve;
 use serde_json::{Value, json};
@@ -240,7 +240,8 @@ async fn a_removed_node_is_refused_at_once() {
     tokio::time::timeout(Duration::from_secs(60), async { while watch.next().await.is_some() {} })
         .await
         .expect("the watch of a removed node ends");
-    assert_eq!(code(&services.list(&ListParams::default()).await.unwrap_err()), 401);
+    let refused = services.list(&ListParams::default()).await.unwrap_err();
+    assert!(matches!(&refused, kube::Error::Api(status) if status.code == 401 && status.reason == NODE_REMOVED), "{refused:?}");
     assert!(node.renew().await.is_err());
     assert_eq!(rig.ask("GET", "/api/v1/nodes/n1", Value::Null).await.0, StatusCode::NOT_FOUND);
     assert_eq!(rig.ask("POST", "/podbay/v1/nodes/n1/remove", json!({})).await.0, StatusCode::NOT_FOUND);
