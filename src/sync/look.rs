@@ -113,7 +113,7 @@ pub fn decide(
         step.transaction.writes.push(Write::Update(held, Precondition::seen(object)));
         return Step { again: true, ..step };
     }
-    let (mut status, plan) = newest(state, source, look, memory, now);
+    let (mut status, plan) = newest(state, source, look, request, memory, now);
     let mut carried = plan.filter(SyncPlan::is_free);
     let mut writes = Vec::new();
     match (&carried, look) {
@@ -171,15 +171,22 @@ fn writes_of(plan: &mut SyncPlan, status: &mut SourceStatus, uid: &mut dyn FnMut
     writes
 }
 
-fn newest(state: &Snapshot, source: &Source, look: &Look, memory: &mut Memory, now: Timestamp) -> (SourceStatus, Option<SyncPlan>) {
+fn newest(
+    state: &Snapshot,
+    source: &Source,
+    look: &Look,
+    request: Option<&str>,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> (SourceStatus, Option<SyncPlan>) {
     match look {
         Look::Unread => (source.status.clone().unwrap_or_default(), None),
-        Look::Unreachable(why) => (status::next(source, &Outcome::Unreachable(why), now), None),
-        Look::Invalid { revision, errors } => (status::next(source, &Outcome::Invalid { revision, errors }, now), None),
+        Look::Unreachable(why) => (status::next(source, &Outcome::Unreachable(why), request, now), None),
+        Look::Invalid { revision, errors } => (status::next(source, &Outcome::Invalid { revision, errors }, request, now), None),
         Look::Read(revision) => {
             let approved = source.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE)).map(String::as_str);
             let plan = plan_of(state, source, revision, approved, memory, now);
-            (status::next(source, &Outcome::Planned(&plan), now), Some(plan))
+            (status::next(source, &Outcome::Planned(&plan), request, now), Some(plan))
         }
     }
 }

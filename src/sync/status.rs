@@ -20,8 +20,8 @@ pub enum Outcome<'a> {
     Planned(&'a SyncPlan),
 }
 
-/// The next status; the same as before where nothing is new.
-pub fn next(source: &Source, outcome: &Outcome<'_>, now: Timestamp) -> SourceStatus {
+/// The next status; the same as before where nothing is new. `request`: what the look answers.
+pub fn next(source: &Source, outcome: &Outcome<'_>, request: Option<&str>, now: Timestamp) -> SourceStatus {
     let mut status = source.status.clone().unwrap_or_default();
     let ready = match outcome {
         Outcome::Unreachable(why) => {
@@ -37,7 +37,10 @@ pub fn next(source: &Source, outcome: &Outcome<'_>, now: Timestamp) -> SourceSta
             status.contested = Vec::new();
             ("False", "Invalid", format!("the newest revision has {} errors and changes nothing", errors.len()))
         }
-        Outcome::Planned(plan) if plan.is_free() => accepted(&mut status, plan, now),
+        Outcome::Planned(plan) if plan.is_free() => {
+            let asked = request.is_some() && status.handled_request.as_deref() != request;
+            accepted(&mut status, plan, asked, now)
+        }
         Outcome::Planned(plan) => refused(&mut status, plan),
     };
     let generation = source.metadata.generation;
@@ -52,11 +55,12 @@ pub fn next(source: &Source, outcome: &Outcome<'_>, now: Timestamp) -> SourceSta
 
 type Ready = (&'static str, &'static str, String);
 
-fn accepted(status: &mut SourceStatus, plan: &SyncPlan, now: Timestamp) -> Ready {
+fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timestamp) -> Ready {
     if status.accepted_revision.as_deref() != Some(&plan.revision) || !plan.accepted {
         status.accepted_at = Some(Time(now));
     }
-    if !plan.accepted || status.last_plan.is_none() {
+    // Not at every look: what the revision did is still to be read when there is nothing left to do.
+    if asked || !plan.accepted || status.last_plan.is_none() || status.fetched_revision.as_deref() != Some(&plan.revision) {
         status.last_plan = Some(plan.sum.to_string());
     }
     if !plan.approvals.is_empty() {

@@ -19,6 +19,8 @@ pub(super) struct World {
     pub state: Snapshot,
     pub memories: BTreeMap<String, Memory>,
     pub looks: BTreeMap<String, Look>,
+    /// What the looks answer.
+    request: Option<String>,
     uids: usize,
 }
 
@@ -108,13 +110,14 @@ impl World {
         };
         let memory = self.memories.entry(name.to_owned()).or_default();
         let mut forgetful = memory.forgetful();
-        let step = decide(&self.state, name, &self.looks[name], None, memory, &mut uid, NOW);
+        let request = self.request.as_deref();
+        let step = decide(&self.state, name, &self.looks[name], request, memory, &mut uid, NOW);
         let mut number_again = self.uids + 1000;
         let mut uid_again = || {
             number_again += 1;
             format!("uid-{number_again}")
         };
-        let without = decide(&self.state, name, &self.looks[name], None, &mut forgetful, &mut uid_again, NOW);
+        let without = decide(&self.state, name, &self.looks[name], request, &mut forgetful, &mut uid_again, NOW);
         assert_eq!((&step.message, step.ops), (&without.message, without.ops), "what was remembered makes no difference");
         assert!(self.after(&step.transaction) == self.after(&without.transaction), "what was remembered makes no difference");
         self.uids = number;
@@ -381,6 +384,25 @@ fn an_approval_is_of_exactly_one_plan() {
     let status = world.again("web");
     assert!(status.pending_plan.is_some_and(|other| other != id));
     assert!(world.has(Kind::ConfigMap, "default", "c19"));
+}
+
+#[test]
+fn the_sum_is_of_the_plan_that_was_asked_for() {
+    let mut world = World::with("web");
+    let nothing = |status: &SourceStatus| status.last_plan.as_deref() == Some("no change, 20 as they should be");
+    world.put("web", "r1", &[("a.yaml", &many(20))]);
+    world.put("web", "r2", &[("a.yaml", &many(8))]).pending_plan.expect("it waits");
+    let status = world.put("web", "r1", &[("a.yaml", &many(20))]);
+    assert!(nothing(&status), "what was taken back deletes nothing: {:?}", status.last_plan);
+    let status = world.put("web", "r3", &[("a.yaml", &(many(20) + &config("more", "1")))]);
+    assert!(status.last_plan.as_deref().is_some_and(|sum| sum.starts_with("1 to create")), "{:?}", status.last_plan);
+    assert_eq!(world.again("web").last_plan, status.last_plan, "it stays to be read");
+    let status = world.put("web", "r4", &[("a.yaml", &(many(20) + &config("more", "1")))]);
+    assert!(status.last_plan.as_deref().is_some_and(|sum| sum.starts_with("no change")), "of this revision: {:?}", status.last_plan);
+    world.put("web", "r5", &[("a.yaml", &many(20))]);
+    world.request = Some("now".to_owned());
+    let status = world.again("web");
+    assert!(nothing(&status), "a second time there is nothing to do: {:?}", status.last_plan);
 }
 
 #[test]
