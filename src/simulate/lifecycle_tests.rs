@@ -303,6 +303,21 @@ fn when_most_nodes_fall_silent_at_once_nobody_is_evicted() {
     assert!(["n0", "n1", "n2", "n3"].iter().all(|node| hours.taints(node).is_empty()));
 }
 
+/// The last ones to go to may be too few, and for one of one there is none at all.
+#[test]
+fn a_majority_of_few_nodes_is_no_few_silent_nodes() {
+    for (nodes, silent, evicted) in [(1, 1, false), (2, 1, true), (2, 2, false), (3, 1, true), (3, 2, false)] {
+        let mut hours = Hours::new(nodes, vec![deployment("web", 6, "web:1", json!({}))]);
+        let names: Vec<String> = (0..nodes).map(|node| format!("n{node}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        hours.pass(0, 5, &names);
+        let before: Vec<String> = hours.world.state.list(Kind::Pod).map(|pod| pod.uid().to_owned()).collect();
+        hours.pass(6, 400, &names[silent..]);
+        let after: Vec<String> = hours.world.state.list(Kind::Pod).map(|pod| pod.uid().to_owned()).collect();
+        assert_eq!(after != before, evicted, "{silent} of {nodes}");
+    }
+}
+
 #[test]
 fn after_a_server_start_every_node_has_a_full_grace_period() {
     let mut hours = Hours::new(3, vec![deployment("web", 6, "web:1", json!({}))]);

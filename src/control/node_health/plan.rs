@@ -27,7 +27,7 @@ pub struct Observed<'a> {
     pub node: &'a Object,
     /// When the node was last heard of, by the server's clock.
     pub received_at: Timestamp,
-    /// More than 55 % of all nodes are silent.
+    /// More than half of all nodes are silent.
     pub most_silent: bool,
     /// The pods on it, where they matter.
     pub pods: Vec<Object>,
@@ -43,9 +43,10 @@ pub fn is_silent(heard: Timestamp, settings: &Settings, now: Timestamp) -> bool 
     heard.checked_add(settings.grace_seconds.seconds()).is_ok_and(|limit| limit <= now)
 }
 
-/// Kubernetes' threshold. One node of one or two is never "most": it is one.
+/// More than half, so one of one too: then it is the server that is cut off rather than they, or there is nowhere
+/// to go. Kubernetes' 55 % with its least of three nodes would empty two of three.
 pub fn is_most(silent: usize, all: usize) -> bool {
-    silent > 2 && silent * 100 > all * 55 || (all > 1 && silent == all)
+    silent * 2 > all
 }
 
 fn ready(node: &Node) -> Option<&NodeCondition> {
