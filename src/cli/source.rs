@@ -104,9 +104,22 @@ async fn add(client: &ClientArgs, name: &str, spec: SourceSpec) -> Outcome {
 async fn suspend(source: &SourceName, suspended: bool) -> Outcome {
     let client = connect(&source.client).await?;
     let patch = json!({"spec": {"suspend": suspended.then_some(true)}});
-    call(&client, "PATCH", &path(Kind::Source, None, Some(&source.name)), Some(&patch)).await?;
+    let after = call(&client, "PATCH", &path(Kind::Source, None, Some(&source.name)), Some(&patch)).await?;
     output::print(&format!("source/{} {}\n", output::clean(&source.name), if suspended { "suspended" } else { "resumed" }));
+    if let Some(hint) = undone(&after, suspended) {
+        anstream::eprintln!("{hint}");
+    }
     Ok(0)
+}
+
+/// What the configuration says counts again at the daemon's next start.
+fn undone(source: &Value, suspended: bool) -> Option<&'static str> {
+    let configured = source["metadata"]["labels"][CONFIGURED] == "true";
+    configured.then_some(if suspended {
+        "hint: it is in podbay.toml or --source of the daemon: say `suspend = true` there too, or the next start resumes it"
+    } else {
+        "hint: it is in podbay.toml or --source of the daemon: where it is not, or says `suspend = true`, the next start suspends it"
+    })
 }
 
 async fn remove(source: &SourceName, prune: bool) -> Outcome {
@@ -128,6 +141,14 @@ async fn remove(source: &SourceName, prune: bool) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_restart_undoes_is_said() {
+        let of = |label: &str| json!({"metadata": {"labels": {CONFIGURED: label}}});
+        assert!(undone(&of("true"), true).unwrap().contains("the next start resumes it"));
+        assert!(undone(&of("true"), false).unwrap().contains("the next start suspends it"));
+        assert_eq!(undone(&json!({"metadata": {"name": "mine"}}), true), None);
+    }
 
     #[test]
     fn the_state_is_what_matters_most() {
