@@ -100,15 +100,32 @@ fn file(directory: &Path) -> PathBuf {
     directory.join("node.json")
 }
 
-/// The identity on disk, where it is this node's and has not expired.
+/// The identity on disk, where it is this node's and has not expired. It is the server's CA that it knows: a `server`
+/// at another address than before is believed by its certificate, as the one before was.
 ///
 /// # Errors
 /// See [`IdentityError`]: each says what to do.
-pub fn stored(directory: &Path, node: &str, clock: &dyn Clock) -> Result<Option<NodeIdentity>, IdentityError> {
+pub fn stored(directory: &Path, node: &str, server: &str, clock: &dyn Clock) -> Result<Option<NodeIdentity>, IdentityError> {
     match NodeIdentity::load(directory)? {
-        Some(identity) if identity.node() == node && identity.expires()? > clock.now() => Ok(Some(identity)),
+        Some(identity) if identity.node() == node && identity.expires()? > clock.now() => identity.at(server).map(Some),
         _ => Ok(None),
     }
+}
+
+/// Why there is no identity to go on with, for who has no token.
+///
+/// # Errors
+/// A file that cannot be read or is no identity.
+pub fn lacking(directory: &Path, node: &str, clock: &dyn Clock) -> Result<String, IdentityError> {
+    let Some(identity) = NodeIdentity::load(directory)? else { return Ok("this host has not joined yet".to_owned()) };
+    let (name, expires) = (identity.node(), identity.expires()?);
+    if name != node {
+        return Ok(format!("this host has joined as {name}, not as {node}"));
+    }
+    if expires <= clock.now() {
+        return Ok(format!("the certificate of {node} expired at {expires}: it has to join again (--rejoin)"));
+    }
+    Ok(format!("{node} is to join again"))
 }
 
 /// Joins: proves the server by the token's fingerprint and this node by the token's secret, and
@@ -252,6 +269,19 @@ impl NodeIdentity {
         let live = LiveKey::new(&pair(&stored), &stored.authority)?;
         let client = connect::client_config(&authority, Arc::clone(&live))?;
         Ok(Self { path, stored: Mutex::new(stored), address, live, authority, client })
+    }
+
+    /// The same, of a server at this address.
+    fn at(self, server: &str) -> Result<Self, IdentityError> {
+        let mut stored = self.stored();
+        if stored.server == server {
+            return Ok(self);
+        }
+        tracing::info!(before = stored.server, now = server, "the server has another address");
+        server.clone_into(&mut stored.server);
+        let moved = Self::of(self.path, stored)?;
+        save(&moved.path, &moved.stored())?;
+        Ok(moved)
     }
 
     fn stored(&self) -> Stored {

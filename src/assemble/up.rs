@@ -84,14 +84,15 @@ pub async fn agent(config: &Config, args: &AgentArgs) -> Outcome {
 async fn identity_of(config: &Config, args: &AgentArgs, clock: &dyn Clock) -> anyhow::Result<identity::NodeIdentity> {
     let directory = config.data_dir.join("agent");
     if !args.rejoin
-        && let Some(identity) = identity::stored(&directory, &config.node.name, clock)?
+        && let Some(identity) = identity::stored(&directory, &config.node.name, &args.server, clock)?
     {
         return Ok(identity);
     }
+    let why = identity::lacking(&directory, &config.node.name, clock)?;
     let Some(path) = &args.token_file else {
-        bail!("this host has not joined yet: say --token-file FILE (`podbay token create` on the server makes a token)");
+        bail!("{why}: say --token-file FILE (`podbay token create` on the server makes a token)");
     };
-    let token = std::fs::read_to_string(path).with_context(|| format!("read the join token {}", path.display()))?;
+    let token = std::fs::read_to_string(path).with_context(|| format!("{why}: read the join token {}", path.display()))?;
     let join = Join { server: args.server.clone(), token, node: config.node.name.clone(), directory, rejoin: args.rejoin };
     Ok(identity::join(&join, clock).await?)
 }

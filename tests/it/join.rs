@@ -295,6 +295,34 @@ async fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_moved_is_found_where_the_agent_is_told() {
+    let rig = Rig::start().await;
+    drop(joined(&rig, "n1").await);
+    let directory = rig.directory.path().join("agent-n1");
+    let moved = rig.url.replace("127.0.0.1", "localhost");
+    assert_ne!(moved, rig.url);
+    let node = identity::stored(&directory, "n1", &moved, &SystemClock).unwrap().unwrap();
+    assert_eq!(node.server(), moved);
+    Api::<Service>::all(node.client()).list(&ListParams::default()).await.unwrap();
+    assert_eq!(NodeIdentity::load(&directory).unwrap().unwrap().server(), moved, "it is kept");
+    // Another server there is not believed.
+    let other = Rig::start().await;
+    let node = identity::stored(&directory, "n1", &other.url, &SystemClock).unwrap().unwrap();
+    assert!(Api::<Service>::all(node.client()).list(&ListParams::default()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_without_a_certificate_says_what_became_of_it() {
+    let rig = Rig::start().await;
+    drop(joined(&rig, "n1").await);
+    let why = |of: &str, name: &str, now: &dyn Clock| identity::lacking(&rig.directory.path().join(of), name, now).unwrap();
+    assert_eq!(why("nowhere", "n1", &SystemClock), "this host has not joined yet");
+    assert_eq!(why("agent-n1", "n2", &SystemClock), "this host has joined as n1, not as n2");
+    let late = VirtualClock::new(Timestamp::from_second(SystemClock.now().as_second() + 31 * 24 * 3600).unwrap());
+    assert!(why("agent-n1", "n1", &late).starts_with("the certificate of n1 expired at 2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_expired_certificate_is_refused() {
     let clock = Arc::new(VirtualClock::new(SystemClock.now()));
     let rig = Rig::with_clock(clock.clone()).await;
