@@ -38,7 +38,12 @@ impl LivePreviews {
 
 #[async_trait]
 impl Previews for LivePreviews {
-    async fn preview(&self, source: Option<String>, files: Option<BTreeMap<String, Vec<u8>>>) -> Result<serde_json::Value, String> {
+    async fn preview(
+        &self,
+        source: Option<String>,
+        files: Option<BTreeMap<String, Vec<u8>>>,
+        adopt: bool,
+    ) -> Result<serde_json::Value, String> {
         let name = source.ok_or("say which source the preview is for")?;
         let stored = self.store.snapshot().get(&Key::cluster(Kind::Source, &name)).and_then(|object| object.get::<Source>().cloned());
         let served = self.store.snapshot().shared_definitions();
@@ -53,12 +58,20 @@ impl Previews for LivePreviews {
             },
             (None, None) => return Err(format!("there is no source {name:?}: `podbay source list`")),
         };
-        let source = stored.unwrap_or_else(|| Source::new(&name, SourceSpec::default()));
+        let source = asked(stored.unwrap_or_else(|| Source::new(&name, SourceSpec::default())), adopt);
         let (state, controllers, now) = (self.store.snapshot(), self.controllers.clone(), self.clock.now());
         let made = tokio::task::spawn_blocking(move || preview(&state, &source, &look, &controllers, now));
         let preview = made.await.map_err(|error| format!("compute the preview: {error}"))?;
         serde_json::to_value(preview).map_err(|error| error.to_string())
     }
+}
+
+/// As it would be applied once by `--adopt`.
+fn asked(mut source: Source, adopt: bool) -> Source {
+    if adopt {
+        source.spec.adopt = Some(true);
+    }
+    source
 }
 
 /// A tree of files that came with a request.
@@ -77,7 +90,7 @@ impl Local for Host {
         Ok(read_directory(directory).await?.files)
     }
 
-    async fn preview_offline(&self, name: &str, directory: &Path, snapshot: Option<&Path>) -> anyhow::Result<Previewed> {
+    async fn preview_offline(&self, name: &str, directory: &Path, snapshot: Option<&Path>, adopt: bool) -> anyhow::Result<Previewed> {
         let tree = read_directory(directory).await?;
         let mut state = match snapshot {
             Some(path) => {
@@ -87,7 +100,7 @@ impl Local for Host {
             None => Snapshot::default(),
         };
         let stored = state.get(&Key::cluster(Kind::Source, name)).and_then(|object| object.get::<Source>().cloned());
-        let source = stored.unwrap_or_else(|| Source::new(name, SourceSpec::default()));
+        let source = asked(stored.unwrap_or_else(|| Source::new(name, SourceSpec::default())), adopt);
         let look = Look::of(tree, &source.spec, state.definitions(), &mut Memory::default());
         let unknown = if let Look::Read(revision) = &look { saved::assume_values(&mut state, &revision.rendered) } else { Vec::new() };
         let mut preview = preview(&state, &source, &look, &default_controllers(), SystemClock.now());

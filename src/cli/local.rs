@@ -21,7 +21,7 @@ pub trait Local: Sync {
     async fn read_tree(&self, directory: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>>;
 
     /// What a commit of this directory would do to the cluster of the snapshot file (none: an empty one).
-    async fn preview_offline(&self, source: &str, directory: &Path, snapshot: Option<&Path>) -> anyhow::Result<Previewed>;
+    async fn preview_offline(&self, source: &str, directory: &Path, snapshot: Option<&Path>, adopt: bool) -> anyhow::Result<Previewed>;
 
     /// The text of a preview that the server computed.
     fn preview_text(&self, preview: &serde_json::Value) -> anyhow::Result<Previewed>;

@@ -44,7 +44,7 @@ fn directory(target: &str) -> Option<&Path> {
 async fn offline(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     let Some(target) = &args.target else { bail!("an offline preview needs a directory: podbay reconcile --dry-run --offline PATH") };
     let name = args.as_source.clone().unwrap_or_else(|| name_of(&absolute(Path::new(target))));
-    let previewed = local.preview_offline(&name, Path::new(target), args.snapshot.as_deref()).await?;
+    let previewed = local.preview_offline(&name, Path::new(target), args.snapshot.as_deref(), args.adopt).await?;
     Ok(show(&[previewed], args.output))
 }
 
@@ -68,7 +68,8 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
         None => bodies.extend(source_names(&client).await?.into_iter().map(|name| json!({"source": name}))),
     }
     let mut previews = Vec::new();
-    for body in bodies {
+    for mut body in bodies {
+        body["adopt"] = json!(args.adopt);
         let answer = call_within(PREVIEW, &client, "POST", "/apis/podbay.dev/v1/previews", Some(&body)).await?;
         previews.push(local.preview_text(&answer)?);
     }

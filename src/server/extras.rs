@@ -26,6 +26,8 @@ struct PreviewRequest {
     source: Option<String>,
     /// Path to base64.
     files: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    adopt: bool,
 }
 
 /// `POST /apis/podbay.dev/v1/previews`
@@ -46,7 +48,7 @@ async fn previewed(state: &ServerState, request: Request<axum::body::Body>) -> R
         Err(error) => Err(Fault::bad_request(format!("files[{path:?}]: {error}"))),
     };
     let files = wanted.files.map(|files| files.into_iter().map(decode).collect::<Result<BTreeMap<_, _>, _>>()).transpose()?;
-    let preview = previews.preview(wanted.source, files).await.map_err(|error| Fault::new(422, "Invalid", error))?;
+    let preview = previews.preview(wanted.source, files, wanted.adopt).await.map_err(|error| Fault::new(422, "Invalid", error))?;
     Ok(json_response(StatusCode::OK, preview.to_string()))
 }
 

@@ -84,8 +84,14 @@ use request::{Call, Target, Verb};
 /// Computes what a commit would do. `assemble` puts sync and the simulator behind it.
 #[async_trait]
 pub trait Previews: Send + Sync {
-    /// `source`: a source by name; `files`: a tree to preview instead of what the source has now.
-    async fn preview(&self, source: Option<String>, files: Option<BTreeMap<String, Vec<u8>>>) -> Result<serde_json::Value, String>;
+    /// `source`: a source by name; `files`: a tree to preview instead of what the source has now; `adopt`: as if asked
+    /// to take over what Podbay did not create.
+    async fn preview(
+        &self,
+        source: Option<String>,
+        files: Option<BTreeMap<String, Vec<u8>>>,
+        adopt: bool,
+    ) -> Result<serde_json::Value, String>;
 }
 
 /// What the handlers work with.
