@@ -34,6 +34,18 @@ pub struct ControlPlane {
     _lock: Lock,
 }
 
+/// Ends when one of the tasks does though nobody has asked for it, as after a panic, and says so: what goes on without its
+/// controllers or its API only looks alive.
+pub async fn broken(tasks: &mut JoinSet<()>, end: &CancellationToken) -> anyhow::Error {
+    match tasks.join_next().await {
+        Some(outcome) if !end.is_cancelled() => {
+            let how = outcome.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+            anyhow::anyhow!("a part of the server has stopped ({how}): the daemon ends, to be started again; the pods run on")
+        }
+        _ => std::future::pending().await,
+    }
+}
+
 /// Every controller and the scheduler.
 pub fn controllers(config: &Config, clock: &dyn Clock) -> Vec<Arc<dyn Controller>> {
     let mut options = control::Options::new(clock.now());
@@ -177,6 +189,17 @@ fn link_kubeconfig(kubeconfig: &Path, run_dir: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_without_one_of_its_parts_ends() {
+        let end = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(end.clone().cancelled_owned());
+        tasks.spawn(async { panic!("a controller's plan") });
+        let noticed = tokio::time::timeout(std::time::Duration::from_secs(60), broken(&mut tasks, &end)).await;
+        let error = noticed.expect("it is noticed").to_string();
+        assert!(error.contains("a part of the server has stopped") && error.contains("a controller's plan"), "{error}");
+    }
 
     #[test]
     fn clients_on_the_host_use_loopback_where_the_server_listens_everywhere() {

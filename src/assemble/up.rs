@@ -37,7 +37,10 @@ pub async fn up(config: &Config) -> Outcome {
     let client = local_client(plane.router.clone(), Identity::node(&config.node.name));
     daemon::tell_ready(end.clone());
     daemon::give_memory_back(end.clone());
-    here.run(client, end.clone()).await;
+    tokio::select! {
+        () = here.run(client, end.clone()) => {}
+        error = server::broken(&mut plane.tasks, &end) => return Err(error),
+    }
     end.cancel();
     daemon::tell_stopping();
     while plane.tasks.join_next().await.is_some() {}
@@ -53,7 +56,10 @@ pub async fn server(config: &Config) -> Outcome {
     let mut plane = server::start(config, connector, &end).await?;
     daemon::tell_ready(end.clone());
     daemon::give_memory_back(end.clone());
-    end.cancelled().await;
+    tokio::select! {
+        () = end.cancelled() => {}
+        error = server::broken(&mut plane.tasks, &end) => return Err(error),
+    }
     daemon::tell_stopping();
     while plane.tasks.join_next().await.is_some() {}
     tracing::info!("stopped; the nodes' pods run on");
