@@ -26,6 +26,12 @@ impl Scheduler {
     }
 }
 
+/// Whether the pod as it is now asks of its node what `pod` does.
+fn asks_the_same(now: Option<&Object>, pod: &Pod) -> bool {
+    let requests = |pod: &Pod| pod.spec.as_ref().map(pod::requests);
+    now.and_then(|now| now.get::<Pod>()).is_some_and(|now| requests(now) == requests(pod))
+}
+
 impl Controller for Scheduler {
     fn name(&self) -> &'static str {
         "scheduler"
@@ -36,8 +42,10 @@ impl Controller for Scheduler {
             Kind::Node => state.unbound_pods().next().is_some(),
             Kind::Pod => match object.get::<Pod>() {
                 Some(pod) if pod::node_name(pod).is_none() => plan::is_pending(pod),
-                // Room was freed.
-                Some(pod) => state.unbound_pods().next().is_some() && (pod::is_terminal(pod) || state.get(object.key()).is_none()),
+                // Room was freed, or was by a resize: `object` may be what was before.
+                Some(pod) => {
+                    state.unbound_pods().next().is_some() && (pod::is_terminal(pod) || !asks_the_same(state.get(object.key()), pod))
+                }
                 None => false,
             },
             _ => false,
@@ -54,5 +62,28 @@ impl Controller for Scheduler {
         let nodes: Vec<(Object, Vec<Object>)> =
             state.list(Kind::Node).map(|node| (node.clone(), state.pods_on(&node.key().name).cloned().collect())).collect();
         plan::plan(&plan::Observed { nodes, pending }, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, cpu: &str, node: Option<&str>) -> Object {
+        let spec = json!({"nodeName": node, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
+        let pod = json!({"metadata": {"name": name, "namespace": "web"}, "spec": spec, "status": {"phase": "Running"}});
+        Object::from_value(Kind::Pod, pod).expect("a pod")
+    }
+
+    #[test]
+    fn a_resize_that_frees_room_wakes_it() {
+        let mut state = Snapshot::default();
+        state.insert(pod("large", "1", Some("n1")));
+        let before = pod("large", "2", Some("n1"));
+        assert!(Scheduler.keys(&state, &before).is_empty(), "nobody waits");
+        state.insert(pod("waits", "1", None));
+        assert_eq!(Scheduler.keys(&state, &before), [Key::every(Kind::Pod)]);
+        assert!(Scheduler.keys(&state, &pod("large", "1", Some("n1"))).is_empty(), "a status changes nothing");
     }
 }
