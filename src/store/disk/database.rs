@@ -60,6 +60,8 @@ pub(super) enum Fault {
     /// The same for want of space.
     UnknownFull,
     Damaged(String),
+    /// It holds an object of a kind that this program does not know.
+    Newer(String),
 }
 
 pub(super) struct Database {
@@ -224,9 +226,18 @@ fn decode(key: &str, json: &[u8]) -> Result<Object, Fault> {
     let word = key.split('/').next().unwrap_or_default();
     let object = match word.split_once('.') {
         Some((plural, group)) => custom(plural, group, key, json),
-        None => Kind::all().iter().find(|row| row.name == word).and_then(|row| Object::from_json(row.kind, json).ok()),
+        None => match Kind::all().iter().find(|row| row.name == word) {
+            Some(row) => Object::from_json(row.kind, json).ok(),
+            None if is_kind(word) => return Err(Fault::Newer(key.to_owned())),
+            None => None,
+        },
     };
     object.filter(|object| encode(object.key()) == key).ok_or_else(|| Fault::Damaged(format!("the object {key}")))
+}
+
+/// Whether the word could be a kind of some version.
+fn is_kind(word: &str) -> bool {
+    word.starts_with(|first: char| first.is_ascii_uppercase()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// An object of a custom kind says its kind itself: the definition may be read after it.

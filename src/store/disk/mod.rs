@@ -36,8 +36,9 @@ use crate::clock::Clock;
 
 pub use self::space::{FreeSpace, HostSpace};
 
-/// The format this program writes. Raise it with any change an older program would misread.
-pub const FORMAT: u32 = 1;
+/// The format this program writes. Raise it with any change an older program would misread, a kind that it does not
+/// know among them. 1: the first; 2: RuntimeClass and the kinds of rights.
+pub const FORMAT: u32 = 2;
 /// Revisions reserved at a time: a write of its own once in so many, heartbeats included.
 const BLOCK: u64 = 1_000_000;
 
@@ -64,6 +65,8 @@ pub enum OpenError {
     Locked(PathBuf),
     #[error("open the store in {path}: it was written by a newer podbay (format {found}; this one knows up to {FORMAT})")]
     Newer { path: PathBuf, found: u32 },
+    #[error("open the store in {path}: it was written by a newer podbay (this one does not know the object {key})")]
+    NewerKind { path: PathBuf, key: String },
     #[error("open the store in {path}: {what} is damaged")]
     Damaged { path: PathBuf, what: String },
     #[error("open the store in {path}: {attempt}: {source}")]
@@ -147,22 +150,28 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// The format is a file of its own, so that it can be read whatever becomes of the database.
 fn check_format(path: &Path) -> Result<(), OpenError> {
-    let io = |attempt| io_error(path, attempt);
-    let file = path.join("format");
-    match fs::read_to_string(&file) {
+    match fs::read_to_string(path.join("format")) {
         Ok(text) => match text.trim().parse::<u32>() {
             Ok(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found }),
-            Ok(_) => Ok(()),
+            Ok(FORMAT) => Ok(()),
+            Ok(_) => match write_format(path) {
+                // It passes, and until then there is nothing new in it.
+                Err(OpenError::Full(_)) => Ok(()),
+                other => other,
+            },
             Err(_) => Err(OpenError::Damaged { path: path.to_owned(), what: "the file `format`".to_owned() }),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let draft = path.join("format.new");
-            fs::write(&draft, format!("{FORMAT}\n")).map_err(io("write its format"))?;
-            File::open(&draft).and_then(|file| file.sync_all()).map_err(io("write its format"))?;
-            fs::rename(&draft, &file).map_err(io("write its format"))
-        }
-        Err(error) => Err(io("read its format")(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_format(path),
+        Err(error) => Err(io_error(path, "read its format")(error)),
     }
+}
+
+fn write_format(path: &Path) -> Result<(), OpenError> {
+    let io = io_error(path, "write its format");
+    let draft = path.join("format.new");
+    fs::write(&draft, format!("{FORMAT}\n")).map_err(&io)?;
+    File::open(&draft).and_then(|file| file.sync_all()).map_err(&io)?;
+    fs::rename(&draft, path.join("format")).map_err(&io)
 }
 
 /// Opens and loads, and reserves the next block of revisions. On a full disk the reserve gives way.
@@ -174,6 +183,7 @@ fn open_database(
     let failed = |fault: Fault| match fault {
         Fault::Full | Fault::UnknownFull => OpenError::Full(path.to_owned()),
         Fault::Damaged(what) => OpenError::Damaged { path: path.to_owned(), what },
+        Fault::Newer(key) => OpenError::NewerKind { path: path.to_owned(), key },
         Fault::Io(message) | Fault::Unknown(message) => OpenError::Database { path: path.to_owned(), message },
     };
     let mut database = match Database::open(data) {

@@ -119,6 +119,41 @@ fn two_servers_cannot_share_it_and_an_older_one_refuses_it() {
     assert!(matches!(again(), OpenError::Damaged { .. }));
 }
 
+#[test]
+fn a_store_of_an_older_one_is_refused_by_it_from_then_on() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    drop(open(scratch.path()));
+    let format = || std::fs::read_to_string(scratch.path().join("format")).expect("read");
+    assert_eq!(format(), format!("{FORMAT}\n"));
+    std::fs::write(scratch.path().join("format"), "1\n").expect("write");
+    drop(open(scratch.path()));
+    assert_eq!(format(), format!("{FORMAT}\n"));
+}
+
+#[test]
+fn a_kind_that_is_not_known_is_of_a_newer_one() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let refused = |key: &str| {
+        drop(open(scratch.path()));
+        let file = builder().open(scratch.path().join("objects.redb")).expect("open");
+        let writes = file.begin_write().expect("write");
+        let objects: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("objects");
+        writes.open_table(objects).expect("a table").insert(key, b"{}".as_slice()).expect("insert");
+        writes.commit().expect("commit");
+        drop(file);
+        let error = DiskStore::open(scratch.path(), options(), Arc::new(SystemClock)).err().expect("refused").to_string();
+        let file = builder().open(scratch.path().join("objects.redb")).expect("open");
+        let writes = file.begin_write().expect("write");
+        writes.open_table(objects).expect("a table").remove(key).expect("remove");
+        writes.commit().expect("commit");
+        error
+    };
+    let error = refused("Gadget/web/a");
+    assert!(error.contains("written by a newer podbay") && error.contains("Gadget/web/a"), "{error}");
+    let error = refused("ConfigMap/web/a");
+    assert!(error.contains("the object ConfigMap/web/a is damaged"), "{error}");
+}
+
 #[tokio::test]
 async fn short_of_space_only_deletes_and_status_are_taken() {
     const MIB: u64 = 1 << 20;

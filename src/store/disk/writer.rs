@@ -137,7 +137,7 @@ impl Writer {
                 self.limbo = Some(group);
                 CommitError::Io(message)
             }
-            Err(Fault::Io(message) | Fault::Damaged(message)) => CommitError::Io(message),
+            Err(Fault::Io(message) | Fault::Damaged(message) | Fault::Newer(message)) => CommitError::Io(message),
         };
         requests.iter().map(|_| Err(error.clone())).collect()
     }
@@ -160,7 +160,7 @@ impl Writer {
                 return Ok(());
             }
             Err(Fault::Full | Fault::UnknownFull) => CommitError::Full(self.hit_the_end()),
-            Err(Fault::Io(message) | Fault::Unknown(message) | Fault::Damaged(message)) => CommitError::Io(message),
+            Err(Fault::Io(message) | Fault::Unknown(message) | Fault::Damaged(message) | Fault::Newer(message)) => CommitError::Io(message),
         };
         self.limbo = Some(group);
         Err(error)
