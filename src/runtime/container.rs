@@ -133,7 +133,6 @@ impl Inner {
             return Err(CriError::Unsupported("mount propagation in a container that another OCI runtime runs".into()).into());
         }
         let mut config = config.clone();
-        make_sources(&config)?;
         let hooks = cdi::inject(&self.options.cdi_dirs, &mut config, handler.is_some())?;
         let mut record = ContainerRecord {
             version: record::VERSION,
@@ -619,16 +618,6 @@ fn read_profile(path: &Path) -> std::io::Result<Vec<u8>> {
 /// Where they are on the host, and where in the container.
 fn paths(nodes: Vec<devices::Node>) -> Vec<(PathBuf, PathBuf)> {
     nodes.into_iter().map(|node| (node.host, node.path)).collect()
-}
-
-/// Makes directories of the host that are to be mounted and are not there, as other runtimes of CRI do: kubelets leave it to
-/// them where a `hostPath` volume says nothing of what is there.
-fn make_sources(config: &ContainerConfig) -> Result<(), RuntimeError> {
-    let of_host = config.mounts.iter().filter(|mount| mount.image.is_none()).map(|mount| &mount.host_path);
-    for path in of_host.filter(|path| path.is_absolute() && matches!(path.try_exists(), Ok(false))) {
-        std::fs::create_dir_all(path).map_err(RuntimeError::file("make the directory", path))?;
-    }
-    Ok(())
 }
 
 pub(super) fn cgroup_of(pod: &PodSandboxConfig, id: &str) -> String {

@@ -1,5 +1,5 @@
 //! What a container shares with its host, and what it has of its own: mounts that spread or stay, kernel parameters,
-//! namespaces of the host, places that are made for it.
+//! namespaces of the host.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,6 @@ pub(super) async fn host_suite(subject: &Subject) {
     if subject.handler.is_empty() {
         mounts_spread_as_they_are_told(subject).await;
     }
-    what_is_not_there_to_be_mounted_is_made(subject).await;
     kernel_parameters_are_the_pods(subject).await;
     processes_and_ipc_may_be_the_hosts(subject).await;
 }
@@ -68,15 +67,6 @@ async fn mounts_spread_as_they_are_told(subject: &Subject) {
     let told: Vec<_> = ["private", "slave", "shared"].into_iter().filter(|at| dir.join(format!("of-{at}/file")).exists()).collect();
     assert_eq!(told, ["shared"], "what the container has mounted");
     must(subject.runtime.remove_pod_sandbox(&sandbox).await);
-}
-
-/// Kubelets leave it to the runtime (`hostPath` volumes that say nothing of what is there).
-async fn what_is_not_there_to_be_mounted_is_made(subject: &Subject) {
-    let missing = subject.logs.join("made/for/it");
-    let mut config = script(subject, "made", "echo hello > /mnt/file");
-    config.mounts = vec![Mount { container_path: "/mnt".into(), host_path: missing.clone(), ..Mount::default() }];
-    let (ended, _) = run(subject, &subject.pod("made"), &config).await;
-    assert_eq!((ended.exit_code, std::fs::read_to_string(missing.join("file")).ok().as_deref()), (0, Some("hello\n")));
 }
 
 async fn kernel_parameters_are_the_pods(subject: &Subject) {
