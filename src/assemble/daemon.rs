@@ -176,8 +176,7 @@ pub fn tell_ready(end: CancellationToken) {
     });
 }
 
-/// From the start's end on, gives memory back that was needed for a while: the C library keeps it otherwise. The start itself
-/// takes twice what stays.
+/// From the start's end on, gives memory back that was needed for a while: the C library keeps it otherwise.
 pub fn give_memory_back(end: CancellationToken) {
     tokio::spawn(async move {
         let mut wait = SETTLED;

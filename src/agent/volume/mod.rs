@@ -30,6 +30,9 @@ use super::env;
 use super::observed::uid;
 use crate::cri::IdRange;
 
+/// A tmpfs to statfs(2).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
 /// Why a volume is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -294,14 +297,16 @@ fn descends(sub: &str) -> bool {
     Path::new(sub).components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
-/// Opens `sub` inside `root`, making directories that are missing with the mode and owner of `root` itself: whoever
-/// may write to the volume may write there. Never leaves `root`.
+/// Opens `sub` inside `root`, making directories that are missing with the mode of `root` itself: whoever
+/// may write to the volume may write there. In memory they have its owner as well, who is one of the pod's own users then;
+/// elsewhere they are root's, as the file system of a `hostPath` may let nobody give anything away. Never leaves `root`.
 fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
     if !descends(sub) {
         return Err(rustix::io::Errno::XDEV.into());
     }
     let top = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let like = rustix::fs::fstat(&top)?;
+    let in_memory = rustix::fs::fstatfs(&top)?.f_type as i64 == TMPFS_MAGIC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let open = |path: &Path| rustix::fs::openat2(&top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
     let mut so_far = PathBuf::new();
@@ -311,7 +316,9 @@ fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
         match open(&so_far) {
             Err(rustix::io::Errno::NOENT) => {
                 let made = beneath::make_directory(&parent, Path::new(part), like.st_mode & 0o7777)?;
-                beneath::give(&made, (like.st_uid, like.st_gid))?;
+                if in_memory {
+                    beneath::give(&made, (like.st_uid, like.st_gid))?;
+                }
             }
             Err(errno) => return Err(errno.into()),
             Ok(_) => {}

@@ -79,7 +79,7 @@ impl Inner {
             nodes::named(&record.config)?.into_iter().filter(|one| every.iter().all(|known| known.path != one.path)).collect();
         let devices = [every, given].concat();
         let mut host = Host { every_device: privileged, devices, ..host_of(pod, shim_pid) };
-        host.held = held().filter(|_| privileged);
+        host.held = host.held.filter(|_| privileged);
         host.joins_processes = !record.config.security.processes_of.is_empty() && host.pod_init.is_none();
         let invalid = |cause| CriError::failed(format!("write the bundle of container {}", record.id), cause);
         let spec = bundle::spec(spec, &account, &host).map_err(invalid)?;
@@ -232,15 +232,10 @@ fn account_file(layer: &Path, file: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Our own capabilities.
-fn held() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
-}
-
 fn host_of(pod: &PodSandboxConfig, shim_pid: i32) -> Host {
     let resource = capability::bit("SYS_RESOURCE").unwrap_or(64);
-    let effective = held();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     let own_score = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
     let may_lower = effective.is_some_and(|set| set >> resource & 1 == 1);
     Host {
@@ -250,6 +245,7 @@ fn host_of(pod: &PodSandboxConfig, shim_pid: i32) -> Host {
         host_network: pod.host_network,
         most_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
         least_oom_score: if may_lower { None } else { own_score },
+        held: effective,
         ..Host::default()
     }
 }
