@@ -401,6 +401,7 @@ impl Inner {
             stdin: config.stdin,
             users: pod.users,
             stdin_once: config.stdin_once,
+            made: config.mounts.iter().map(|mount| mount.host_path.clone()).collect(),
             // A pod that shares its processes shares them with this one.
             processes_of: if pod.host_pid || pod.share_process_namespace { String::new() } else { config.security.processes_of.clone() },
             ..Place::default()

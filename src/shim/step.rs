@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -116,7 +117,17 @@ impl Builder<'_> {
         if tree.recursive {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
-        let fd = rustix::mount::open_tree(CWD, tree.source.as_str(), flags).attempt(|| format!("open {} of the host", tree.source))?;
+        let open = || rustix::mount::open_tree(CWD, tree.source.as_str(), flags);
+        let fd = match open() {
+            // Made here, where whoever waits for a file server that is away can be killed.
+            Err(Errno::NOENT) if tree.make => {
+                let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&tree.source);
+                made.attempt(|| format!("make the directory {} of the host", tree.source))?;
+                open()
+            }
+            opened => opened,
+        }
+        .attempt(|| format!("open {} of the host", tree.source))?;
         if tree.id_mapped {
             self.users()?.map(fd.as_fd(), &tree.source)?;
         }

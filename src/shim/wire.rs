@@ -494,6 +494,8 @@ message! {
         recursive: bool,
         /// Its files are shown with the ids of the pod's user namespace.
         id_mapped: bool,
+        /// Where there is nothing, an empty directory is made first.
+        make: bool,
     }
 
     /// Nothing we mount reaches the host, and nothing of the host reaches us.

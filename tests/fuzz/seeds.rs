@@ -114,7 +114,7 @@ fn shim() -> Vec<Vec<u8>> {
     };
     let cgroup = wire::Cgroup { unified: text("/sys/fs/cgroup/x"), tasks: vec![text("/sys/fs/cgroup/cpu/x/tasks")] };
     let steps: Vec<wire::Step> = vec![
-        wire::OpenTree { slot: 1, source: text("/a"), recursive: true, id_mapped: true }.into(),
+        wire::OpenTree { slot: 1, source: text("/a"), recursive: true, id_mapped: true, make: true }.into(),
         wire::MakePrivate { let_in: true }.into(),
         wire::Overlay { lower: vec![text("/l")], upper: text("/u"), work: text("/w"), at: text("/r"), attributes: 2, id_mapped: true }
             .into(),

@@ -14,6 +14,7 @@ pub(super) async fn host_suite(subject: &Subject) {
     if subject.handler.is_empty() {
         mounts_spread_as_they_are_told(subject).await;
     }
+    what_is_not_there_to_be_mounted_is_made(subject).await;
     kernel_parameters_are_the_pods(subject).await;
     processes_and_ipc_may_be_the_hosts(subject).await;
 }
@@ -66,6 +67,19 @@ async fn mounts_spread_as_they_are_told(subject: &Subject) {
     exec(subject, &id, text).await;
     let told: Vec<_> = ["private", "slave", "shared"].into_iter().filter(|at| dir.join(format!("of-{at}/file")).exists()).collect();
     assert_eq!(told, ["shared"], "what the container has mounted");
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+/// A kubelet leaves `hostPath` without a type to its runtime.
+async fn what_is_not_there_to_be_mounted_is_made(subject: &Subject) {
+    let missing = subject.logs.join("missing/below");
+    let mut config = subject.container("missing", &["sleep", "100000"]);
+    config.mounts = vec![Mount { container_path: "/mnt".into(), host_path: missing.clone(), ..Mount::default() }];
+    let sandbox = must(subject.runtime.run_pod_sandbox(&subject.pod("missing")).await);
+    let id = must(subject.start(&sandbox, &config).await);
+    exec(subject, &id, "echo kept > /mnt/file").await;
+    let kept = std::fs::read_to_string(missing.join("file"));
+    assert_eq!(kept.as_deref().unwrap_or_default(), "kept\n", "{kept:?}");
     must(subject.runtime.remove_pod_sandbox(&sandbox).await);
 }
 

@@ -75,6 +75,8 @@ pub struct Place {
     pub processes_of: String,
     /// The spec's root is a directory that is mounted already.
     pub directory_as_root: bool,
+    /// Of what is mounted of the host, what is made as a directory if it is not there.
+    pub made: Vec<PathBuf>,
     /// What the host mounts later comes in.
     pub let_in: bool,
     /// Without a cgroup namespace: the controllers (v2: none) with the container's own directory in each.
@@ -216,9 +218,11 @@ impl Steps<'_> {
         match mount.typ().as_deref() {
             _ if says("remount") => self.then.push(Remount { path: target, set: attributes, clear: cleared & !attributes }.into()),
             kind if recursive || says("bind") || kind == Some("bind") => {
-                let source = mount.source().as_deref().map(text).unwrap_or_default();
+                let source = mount.source().as_deref();
+                let make = source.is_some_and(|source| self.place.made.iter().any(|path| path == source));
+                let source = source.map(text).unwrap_or_default();
                 let id_mapped = says("idmap") || mount.uid_mappings().as_ref().is_some_and(|all| !all.is_empty());
-                let tree = OpenTree { source, recursive, id_mapped, ..OpenTree::default() };
+                let tree = OpenTree { source, recursive, id_mapped, make, ..OpenTree::default() };
                 let only_top = if says("rro") { 0 } else { attributes & READ_ONLY };
                 self.bind(tree, Attach { slot: 0, target, attributes, propagation, follow: true, only_top });
             }
@@ -461,6 +465,22 @@ mod tests {
             })
         };
         assert_eq!((at("/a"), at("/b")), (Some((READ_ONLY, READ_ONLY)), Some((READ_ONLY, 0))));
+    }
+
+    #[test]
+    fn volumes_alone_are_made() {
+        let mut config = ContainerConfig { command: vec!["sh".into()], ..ContainerConfig::default() };
+        config.mounts = vec![Mount { container_path: "/mnt".into(), host_path: "/srv/data".into(), ..Mount::default() }];
+        let around = Surroundings { root: "/r".into(), files: "/f".into(), shm: "/s".into(), ..Surroundings::default() };
+        let made = |place: Place| -> Vec<String> {
+            let of = |step: &Step| match step {
+                Step::OpenTree(tree) if tree.make => Some(tree.source.clone()),
+                _ => None,
+            };
+            planned(&config, &around, &place).steps.iter().filter_map(of).collect()
+        };
+        assert_eq!(made(Place { made: vec!["/srv/data".into()], ..Place::default() }), ["/srv/data"]);
+        assert!(made(Place::default()).is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::super::devices::Node;
 use super::super::engine::Inner;
 use super::super::record::{self, ContainerRecord};
 use super::super::shim::ShimError;
-use super::super::wire::{self, Commands, Launch, MakePrivate, MapIds, Process, Step};
+use super::super::wire::{self, Commands, Launch, MakePrivate, MapIds, OpenTree, Process, Step};
 use super::super::{RuntimeError, capability, errand, nodes};
 use super::bundle::{self, Host};
 use crate::cri::{CriError, PodSandboxConfig};
@@ -137,6 +137,15 @@ fn mapped(steps: &[Step]) -> Vec<Step> {
     sources.into_iter().rev().map(|path| MapIds { path }.into()).collect()
 }
 
+/// What is opened for no more than that it is there.
+fn made(steps: &[Step]) -> Vec<Step> {
+    let of = |step: &Step| match step {
+        Step::OpenTree(tree) if tree.make => Some(OpenTree { id_mapped: false, ..tree.clone() }.into()),
+        _ => None,
+    };
+    steps.iter().filter_map(of).collect()
+}
+
 /// To be run with their files in a directory.
 fn commands(all: Vec<Vec<String>>, directory: &Path, tty: bool) -> Commands {
     let console = if tty { text(directory) } else { String::new() };
@@ -160,12 +169,13 @@ impl Handler {
         create.extend(if tty { console() } else { Vec::new() });
         create.push(self.id.clone());
         let mapped = mapped(&ours.steps);
+        let made = made(&ours.steps);
         let root = ours.steps.into_iter().find(|step| matches!(step, Step::Overlay(_)));
         Launch {
             cgroup: wire::Cgroup::default(),
             new_pid: false,
             new_cgroup_namespace: false,
-            steps: [MakePrivate { let_in: true }.into()].into_iter().chain(mapped).chain(root).collect(),
+            steps: [MakePrivate { let_in: true }.into()].into_iter().chain(made).chain(mapped).chain(root).collect(),
             process: Process { tty, ..Process::default() },
             commands: Some(commands(vec![create, self.words(&self.bundle, &["start", &self.id])], &self.bundle, tty)),
             ..ours

@@ -198,7 +198,7 @@ async fn a_start_that_fails_after_its_caller_left_is_on_record() {
     let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("orphan")).await.unwrap();
     let record = house.dir.path().join("exit");
     let text = |path: &Path| path.to_str().unwrap().to_owned();
-    let open = wire::OpenTree { slot: 0, source: text(&dead.at.join("volume")), recursive: false, id_mapped: false };
+    let open = wire::OpenTree { slot: 0, source: text(&dead.at.join("volume")), recursive: false, id_mapped: false, make: true };
     let launch = wire::Launch { record: text(&record), steps: vec![open.into()], ..wire::Launch::default() };
     let run = wire::Run { id: "orphan".into(), launch };
     shim::tell(&house.options.run_dir.join("sandboxes").join(&sandbox), &run.into()).unwrap();
