@@ -77,6 +77,11 @@ impl Work {
     fn new(controller: Arc<dyn Controller>) -> Self {
         Self { controller, ready: BTreeSet::new(), timers: BTreeMap::new(), failures: BTreeMap::new(), refused: BTreeMap::new() }
     }
+
+    /// What time it is for this controller.
+    fn now(&self, clock: &dyn Clock) -> Timestamp {
+        if self.controller.is_steady() { clock.steady() } else { clock.now() }
+    }
 }
 
 struct Driver {
@@ -128,8 +133,8 @@ impl Driver {
     }
 
     fn wake_due(&mut self) {
-        let now = self.clock.now();
         for work in &mut self.works {
+            let now = work.now(self.clock.as_ref());
             let due: Vec<Key> = work.timers.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
             for key in due {
                 work.timers.remove(&key);
@@ -139,17 +144,18 @@ impl Driver {
     }
 
     fn until_next(&self) -> Duration {
-        let now = self.clock.now();
-        let next = self.works.iter().flat_map(|work| work.timers.values()).min();
-        let until = next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO));
-        until.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+        let until = |work: &Work| {
+            let next = work.timers.values().min()?;
+            Some(Duration::try_from(next.duration_since(work.now(self.clock.as_ref()))).unwrap_or(Duration::ZERO))
+        };
+        self.works.iter().filter_map(until).fold(LONGEST_SLEEP, Duration::min)
     }
 
     /// Plans a controller's next keys on one snapshot and commits the plans side by side.
     async fn pass(&mut self, at: usize) {
-        let now = self.clock.now();
         let state = self.store.snapshot();
         let work = &mut self.works[at];
+        let now = work.now(self.clock.as_ref());
         let name = work.controller.name();
         let mut commits = Vec::new();
         for _ in 0..AT_ONCE {

@@ -173,4 +173,10 @@ pub trait Controller: Send + Sync {
 
     /// Decides for one key. A key whose object is gone is a valid question.
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan;
+
+    /// Whether its `now`, and so the times in its plans, are [`crate::clock::Clock::steady`]'s: for a controller that
+    /// must not take a clock that was set for time that has passed.
+    fn is_steady(&self) -> bool {
+        false
+    }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
 use crate::cli::local::{Local, Previewed};
 use crate::clock::{Clock, SystemClock};
 use crate::control;
-use crate::model::{Key, Kind, Source, SourceSpec};
-use crate::plan::Controller;
+use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp};
+use crate::plan::{Controller, Plan};
 use crate::schedule::Scheduler;
 use crate::server::Previews;
 use crate::simulate::preview::{Preview, preview, printable};
@@ -33,6 +34,38 @@ pub struct LivePreviews {
 impl LivePreviews {
     pub fn new(store: Arc<dyn Store>, places: Arc<dyn OpenSource>, controllers: Vec<Arc<dyn Controller>>, clock: Arc<dyn Clock>) -> Self {
         Self { store, places, controllers, clock }
+    }
+}
+
+/// The controllers for one virtual clock, which shows the wall's time.
+fn on_one_clock(controllers: &[Arc<dyn Controller>], clock: &dyn Clock) -> Vec<Arc<dyn Controller>> {
+    let ahead = clock.steady().duration_since(clock.now());
+    let on_wall = |it: &Arc<dyn Controller>| -> Arc<dyn Controller> {
+        if it.is_steady() { Arc::new(OnWallTime { steady: Arc::clone(it), ahead }) } else { Arc::clone(it) }
+    };
+    controllers.iter().map(on_wall).collect()
+}
+
+/// A controller of the steady clock where only the wall's time is told.
+struct OnWallTime {
+    steady: Arc<dyn Controller>,
+    /// Steady time less the wall's.
+    ahead: SignedDuration,
+}
+
+impl Controller for OnWallTime {
+    fn name(&self) -> &'static str {
+        self.steady.name()
+    }
+
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
+        self.steady.keys(state, object)
+    }
+
+    fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
+        let mut plan = self.steady.plan(state, key, now.saturating_add(self.ahead).unwrap_or(now));
+        plan.again_at = plan.again_at.map(|at| at.saturating_sub(self.ahead).unwrap_or(at));
+        plan
     }
 }
 
@@ -59,7 +92,7 @@ impl Previews for LivePreviews {
             (None, None) => return Err(format!("there is no source {name:?}: `podbay source list`")),
         };
         let source = asked(stored.unwrap_or_else(|| Source::new(&name, SourceSpec::default())), adopt);
-        let (state, controllers, now) = (self.store.snapshot(), self.controllers.clone(), self.clock.now());
+        let (state, controllers, now) = (self.store.snapshot(), on_one_clock(&self.controllers, self.clock.as_ref()), self.clock.now());
         let made = tokio::task::spawn_blocking(move || preview(&state, &source, &look, &controllers, now));
         let preview = made.await.map_err(|error| format!("compute the preview: {error}"))?;
         serde_json::to_value(preview).map_err(|error| error.to_string())
@@ -142,5 +175,34 @@ async fn read_directory(directory: &Path) -> anyhow::Result<Tree> {
     match Directory::new(root, "").fetch().await {
         Fetched::Tree(tree) => Ok(tree),
         Fetched::Unreachable(why) => bail!("read {}: {why}", directory.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::VirtualClock;
+    use crate::store::memory::MemoryStore;
+    use crate::store::transaction::{Transaction, Write};
+
+    #[tokio::test]
+    async fn a_preview_after_the_clock_was_set_shows_no_node_as_lost() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let clock = Arc::new(VirtualClock::new(start));
+        let store = MemoryStore::new(Arc::clone(&clock) as _);
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let node = Object::from_value(Kind::Node, node).expect("a node");
+        store.commit(Transaction::new("test").with(Write::Create(node.clone()))).await.expect("a commit");
+        let all = control::all(control::Options::new(clock.steady()));
+        for set_to in ["2026-01-01T01:00:00Z", "2025-12-31T23:00:00Z"] {
+            clock.set(set_to.parse().expect("a time"));
+            let health = on_one_clock(&all, clock.as_ref()).into_iter().find(|it| it.name() == "node-health").expect("it is one of them");
+            let plan = health.plan(&store.snapshot(), node.key(), clock.now());
+            assert!(plan.ops.is_empty(), "set to {set_to}: {:?}", plan.ops);
+            assert_eq!(plan.again_at, clock.now().checked_add(SignedDuration::from_secs(40)).ok(), "set to {set_to}");
+        }
     }
 }

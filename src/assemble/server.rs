@@ -48,7 +48,7 @@ pub async fn broken(tasks: &mut JoinSet<()>, end: &CancellationToken) -> anyhow:
 
 /// Every controller and the scheduler.
 pub fn controllers(config: &Config, clock: &dyn Clock) -> Vec<Arc<dyn Controller>> {
-    let mut options = control::Options::new(clock.now());
+    let mut options = control::Options::new(clock.steady());
     options.node_grace_seconds = i64::from(config.server.node_grace_seconds);
     options.eviction_seconds = i64::from(config.server.eviction_seconds);
     let mut all = control::all(options);

@@ -44,7 +44,7 @@ pub struct Options {
     pub node_grace_seconds: i64,
     /// How long pods stay on an unreachable node: 300 s.
     pub eviction_seconds: i64,
-    /// Since when this server listens (a preview: its time).
+    /// Since when this server listens, by its steady clock (a preview: its time).
     pub started_at: Timestamp,
     /// Finished pods kept: 1000.
     pub finished_pods: usize,

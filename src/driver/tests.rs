@@ -52,6 +52,45 @@ fn namespace() -> Object {
     Object::from_value(Kind::Namespace, value).expect("a namespace")
 }
 
+/// Tells what time it is given.
+struct Timed {
+    steady: bool,
+    told: tokio::sync::mpsc::UnboundedSender<(bool, Timestamp)>,
+}
+
+impl Controller for Timed {
+    fn name(&self) -> &'static str {
+        "timed"
+    }
+    fn keys(&self, _state: &Snapshot, object: &Object) -> Vec<Key> {
+        vec![object.key().clone()]
+    }
+    fn plan(&self, _state: &Snapshot, _key: &Key, now: Timestamp) -> Plan {
+        self.told.send((self.steady, now)).expect("the test listens");
+        Plan::default()
+    }
+    fn is_steady(&self) -> bool {
+        self.steady
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_moves_no_steady_time() {
+    let at = |text: &str| text.parse::<Timestamp>().expect("a time");
+    let clock = Arc::new(crate::clock::VirtualClock::new(at("2026-01-01T00:00:00Z")));
+    clock.set(at("2026-01-01T01:00:00Z"));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock) as _));
+    store.commit(Transaction::new("admin").with(Write::Create(namespace()))).await.expect("a commit");
+    let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let timed = |steady| -> Arc<dyn Controller> { Arc::new(Timed { steady, told: told.clone() }) };
+    let shutdown = CancellationToken::new();
+    let driver = tokio::spawn(run(Arc::clone(&store), vec![timed(true), timed(false)], clock, shutdown.clone()));
+    let both = [seen.recv().await, seen.recv().await];
+    assert_eq!(both, [Some((true, at("2026-01-01T00:00:00Z"))), Some((false, at("2026-01-01T01:00:00Z")))]);
+    shutdown.cancel();
+    driver.await.expect("it stops");
+}
+
 async fn until(store: &Arc<dyn Store>, what: impl Fn(&Snapshot) -> bool) {
     let look = async {
         let mut watch = store.watch(0).expect("a watch");

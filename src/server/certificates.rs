@@ -205,7 +205,7 @@ fn sign(
         .and_then(|(issued, key)| {
             let (node, asked_with) = (own_name(wish), asked_with(spec, wish));
             let record = match spec.signer_name.as_str() {
-                NODE_CLIENT => Some(nodes::record(state, node, asked_with, &issued, &key, now)?),
+                NODE_CLIENT => Some(nodes::record(state, node, asked_with, &issued, &key)?),
                 NODE_SERVER => nodes::holds(&state.store.snapshot(), node, asked_with.unwrap_or_default()).map(|()| None)?,
                 _ => None,
             };

@@ -114,7 +114,7 @@ pub struct ServerState {
 
 impl ServerState {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, nodes: Arc<dyn NodeConnector>) -> Self {
-        let started = clock.now();
+        let started = clock.steady();
         Self {
             store,
             clock,

@@ -124,7 +124,7 @@ async fn joined(state: &ServerState, body: Body) -> Result<Response, Fault> {
     let (issued, key) = sign(pki, &wanted.node, &wanted.csr, now)?;
     let record = snapshot.get(&record_key(&wanted.node));
     if record.is_none_or(|record| field(record, "key") != Some(key.as_str())) {
-        may_take_name(&snapshot, &wanted.node, wanted.rejoin, now, state.started)?;
+        may_take_name(&snapshot, &wanted.node, wanted.rejoin, state.clock.steady(), state.started)?;
     }
     write_record(state, record, &wanted.node, &[("serial", issued.serial.clone()), ("previous", String::new()), ("key", key)]).await?;
     tracing::info!(node = %wanted.node, until = %issued.not_after, "node joined");
@@ -151,6 +151,7 @@ fn answer(pki: &Pki, issued: Issued) -> Response {
     json_response(StatusCode::OK, json!(answer).to_string())
 }
 
+/// Times are steady ones, as the stamps of leases are.
 fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp, started: Timestamp) -> Result<(), Fault> {
     if snapshot.get(&Key::cluster(Kind::Node, node)).is_none() {
         return Ok(());
@@ -187,14 +188,7 @@ fn record_write(current: Option<&Object>, node: &str, fields: &[(&str, String)])
 ///
 /// # Errors
 /// A name that another node has, or that none can have.
-pub(super) fn record(
-    state: &ServerState,
-    node: &str,
-    asked_with: Option<&str>,
-    issued: &Issued,
-    key: &str,
-    now: Timestamp,
-) -> Result<Write, String> {
+pub(super) fn record(state: &ServerState, node: &str, asked_with: Option<&str>, issued: &Issued, key: &str) -> Result<Write, String> {
     if !is_node_name(node) {
         return Err(format!("{node:?} is not a node name: lower-case letters, digits, dashes and dots"));
     }
@@ -203,7 +197,7 @@ pub(super) fn record(
     match asked_with {
         Some(serial) => holds(&snapshot, node, serial)?,
         None if record.is_none_or(|record| field(record, "key") != Some(key)) => {
-            may_take_name(&snapshot, node, false, now, state.started).map_err(|fault| fault.message)?;
+            may_take_name(&snapshot, node, false, state.clock.steady(), state.started).map_err(|fault| fault.message)?;
         }
         None => {}
     }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use serde_json::{Value, json};
 
+use super::authorise::LEASE_NAMESPACE;
 use super::fault::Fault;
 use super::options::FieldValidation;
 use super::patch::TRIES;
@@ -394,14 +395,17 @@ fn seconds(state: &ServerState) -> crate::model::Timestamp {
     crate::model::Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-/// A lease that was renewed was renewed when it got here, whatever the node's clock says.
+/// A node's lease that was renewed was renewed when it got here, whatever the node's clock says and whoever sets ours.
 fn restamp(state: &ServerState, current: Option<&Object>, object: Object) -> Object {
+    if object.key().namespace != LEASE_NAMESPACE {
+        return object;
+    }
     let renewed = |object: &Object| object.get::<Lease>().and_then(|lease| lease.spec.as_ref()?.renew_time.clone());
     let Some(time) = renewed(&object) else { return object };
     if current.and_then(renewed) == Some(time) {
         return object;
     }
-    let now = state.clock.now();
+    let now = state.clock.steady();
     let stamped = object.edit::<Lease>(|lease| lease.spec.get_or_insert_default().renew_time = Some(MicroTime(now)));
     stamped.unwrap_or(object)
 }

@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use podbay::clock::SystemClock;
+use podbay::clock::{Clock as _, SystemClock};
 use podbay::server::{Identity, InProcessNode, local_client};
 use podbay::store::Transaction;
 use serde_json::{Value, json};
@@ -471,6 +471,51 @@ async fn leases_are_stamped_by_the_server() {
     assert!(made["spec"]["renewTime"].as_str().unwrap().starts_with(year), "{made}");
     let (_, renewed) = rig.ask_as(&node, "PUT", &format!("{leases}/n1"), "application/json", body).await;
     assert!(renewed["spec"]["renewTime"].as_str().unwrap().starts_with(year), "{renewed}");
+}
+
+#[tokio::test]
+async fn a_lease_is_as_old_as_time_has_passed_whoever_sets_the_clock() {
+    use podbay::control::node_health::{NodeHealth, plan::Settings};
+    use podbay::model::{Key, Kind, Timestamp};
+    use podbay::plan::Controller as _;
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let clock = Arc::new(podbay::clock::VirtualClock::new(Timestamp::now()));
+    let began = clock.steady();
+    let rig = Rig::with_clock(Arc::clone(&clock) as _).await;
+    let body = json!({"metadata": {"name": "n1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    let (status, made) = rig.ask("POST", "/api/v1/nodes", body).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let mut lease = json!({"metadata": {"name": "n1"}, "spec": {"holderIdentity": "n1"}});
+    let (status, made) = rig.ask_as(&Identity::node("n1"), "POST", leases, "application/json", lease.clone()).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let health = NodeHealth { settings: Settings { grace_seconds: 40, eviction_seconds: 300, started_at: began } };
+    let silent = || {
+        let plan = health.plan(&rig.store.snapshot(), &Key::cluster(Kind::Node, "n1"), clock.steady());
+        plan.notes.iter().any(|note| note.reason.code == "NodeNotReady")
+    };
+    let mut passed = 0;
+    for (second, set_to) in [(39, "2036-01-01T00:00:00Z"), (60, "2016-01-01T00:00:00Z"), (90, "2026-01-01T00:00:00Z")] {
+        clock.set(at(set_to));
+        clock.advance_to(clock.now() + jiff::SignedDuration::from_secs(second - passed));
+        passed = second;
+        assert!(!silent(), "{second} s after the first, {set_to}");
+        lease["spec"]["renewTime"] = json!(format!("20{second}-01-01T00:00:00.000000Z"));
+        let (status, renewed) = rig.ask_as(&Identity::node("n1"), "PUT", &format!("{leases}/n1"), "application/json", lease.clone()).await;
+        assert_eq!(status, StatusCode::OK, "{renewed}");
+    }
+    clock.set(at("2016-01-01T00:00:00Z"));
+    clock.advance_to(clock.now() + jiff::SignedDuration::from_secs(41));
+    assert!(silent());
+}
+
+#[tokio::test]
+async fn leases_of_others_are_left_as_they_are() {
+    let rig = Rig::start().await;
+    let body = json!({"metadata": {"name": "leader"}, "spec": {"holderIdentity": "x", "renewTime": "2001-01-01T00:00:00.000000Z"}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let (status, made) = rig.ask("POST", leases, body).await;
+    assert_eq!((status, &made["spec"]["renewTime"]), (StatusCode::CREATED, &json!("2001-01-01T00:00:00.000000Z")), "{made}");
 }
 
 /// A node API that answers logs and echoes upgrades.

@@ -21,8 +21,8 @@ use crate::store::snapshot::Snapshot;
 /// Where agents keep their Leases.
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 
-/// See the module. The server stamps `spec.renewTime` with its own clock on receipt, so a node's
-/// clock does not matter.
+/// See the module. The server stamps `spec.renewTime` with its own steady clock on receipt, so neither a node's
+/// clock matters nor that somebody sets the server's. The times of the taints are steady ones too.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeHealth {
     pub settings: plan::Settings,
@@ -39,7 +39,10 @@ impl Controller for NodeHealth {
             // A healthy node's renewal changes nothing: its timer finds the newer time by itself.
             Kind::Lease => {
                 let node = state.find(Kind::Node, "", &object.key().name);
-                node.filter(|node| is_lease(object) && plan::is_marked(node)).map(|node| node.key().clone()).into_iter().collect()
+                node.filter(|node| object.key().namespace == LEASE_NAMESPACE && plan::is_marked(node))
+                    .map(|node| node.key().clone())
+                    .into_iter()
+                    .collect()
             }
             Kind::Pod => {
                 let node = object.get().and_then(crate::model::pod::node_name).and_then(|name| state.find(Kind::Node, "", name));
@@ -51,7 +54,7 @@ impl Controller for NodeHealth {
 
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
         let Some(node) = state.get(key).filter(|node| node.get::<Node>().is_some()) else { return Plan::default() };
-        let heard = |node: &Object| plan::heard(renewed(state, &node.key().name), node, &self.settings);
+        let heard = |node: &Object| plan::heard(renewed(state, &node.key().name), node, &self.settings, now);
         let silent = |node: &&Object| plan::is_silent(heard(node), &self.settings, now);
         let fell_silent = silent(&node);
         let nodes = || state.list(Kind::Node);
@@ -59,15 +62,14 @@ impl Controller for NodeHealth {
         let pods = if plan::is_marked(node) || fell_silent { state.pods_on(&key.name).cloned().collect() } else { Vec::new() };
         plan::plan(&plan::Observed { node, received_at: heard(node), most_silent, pods }, &self.settings, now)
     }
-}
 
-fn is_lease(object: &Object) -> bool {
-    matches!(object.key().namespace.as_str(), LEASE_NAMESPACE | "kube-system")
+    fn is_steady(&self) -> bool {
+        true
+    }
 }
 
 /// When the node last renewed its Lease.
 fn renewed(state: &Snapshot, node: &str) -> Option<Timestamp> {
-    let lease = |namespace| state.find(Kind::Lease, namespace, node).and_then(|lease| lease.get::<Lease>());
-    let renewed = |lease: &Lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0);
-    [LEASE_NAMESPACE, "kube-system"].into_iter().filter_map(|namespace| renewed(lease(namespace)?)).max()
+    let lease = state.find(Kind::Lease, LEASE_NAMESPACE, node)?.get::<Lease>()?;
+    lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)
 }

@@ -18,14 +18,14 @@ pub struct Settings {
     pub grace_seconds: i64,
     /// How long pods stay on an unreachable node unless they tolerate it longer or shorter.
     pub eviction_seconds: i64,
-    /// Since when this server listens: silence before that is not the nodes'.
+    /// Since when this server listens, by its steady clock: silence before that is not the nodes'.
     pub started_at: Timestamp,
 }
 
 /// What a node's health is judged by.
 pub struct Observed<'a> {
     pub node: &'a Object,
-    /// When the node was last heard of, by the server's clock.
+    /// When the node was last heard of, by the server's steady clock.
     pub received_at: Timestamp,
     /// More than half of all nodes are silent.
     pub most_silent: bool,
@@ -33,10 +33,11 @@ pub struct Observed<'a> {
     pub pods: Vec<Object>,
 }
 
-/// The latest of: the last renewal, the server's start, the node's creation.
-pub fn heard(renewed: Option<Timestamp>, node: &Object, settings: &Settings) -> Timestamp {
+/// The latest of: the last renewal, the server's start, the node's creation. What is later than `now` was read off
+/// another clock and says nothing.
+pub fn heard(renewed: Option<Timestamp>, node: &Object, settings: &Settings, now: Timestamp) -> Timestamp {
     let created = node.meta().creation_timestamp.as_ref().map(|time| time.0);
-    [renewed, created].into_iter().flatten().fold(settings.started_at, Timestamp::max)
+    [renewed, created].into_iter().flatten().filter(|time| *time <= now).fold(settings.started_at, Timestamp::max)
 }
 
 pub fn is_silent(heard: Timestamp, settings: &Settings, now: Timestamp) -> bool {
