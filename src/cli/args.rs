@@ -397,7 +397,7 @@ pub struct RuntimeServeArgs {
     #[arg(long, value_name = "unix:///SOCKET")]
     pub socket: Option<String>,
     /// Addresses of the pods
-    #[arg(long, value_name = "RANGE", default_value = "10.88.0.0/16")]
+    #[arg(long, value_name = "RANGE", default_value = "10.84.0.0/16")]
     pub pod_range: String,
     /// Where exec, attach and port-forward are served: plain HTTP, to whoever has a URL from the socket
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]

@@ -160,9 +160,23 @@ impl Inner {
             }
         };
         let id = record.id.clone();
-        let container = Container { prepared: Some(launch), ..Container::new(record) };
-        self.table().containers.insert(id.clone(), container);
+        self.insert(Container { prepared: Some(launch), ..Container::new(record) })?;
         Ok((sandbox_id.to_owned(), id))
+    }
+
+    /// From here on it is there, unless its sandbox has gone meanwhile: then nothing is left of it.
+    fn insert(&self, container: Container) -> Result<(), RuntimeError> {
+        let (id, sandbox) = (container.record.id.clone(), container.record.sandbox_id.clone());
+        let record = {
+            let mut table = self.table();
+            if table.sandboxes.get(&sandbox).is_some_and(|sandbox| sandbox.ready) {
+                table.containers.insert(id, container);
+                return Ok(());
+            }
+            container.record
+        };
+        self.discard(&record);
+        Err(CriError::failed(format!("create container {}", record.config.metadata.name), format!("sandbox {sandbox} was stopped")).into())
     }
 
     /// `hooks`: for another OCI runtime.
@@ -234,6 +248,13 @@ impl Inner {
     fn write_container(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
         let path = self.dir_of(record).join("container.json");
         record::write(&path, &record.without_values()).map_err(RuntimeError::file("write", &path))
+    }
+
+    /// Writes down what is known of a container now, if it is there.
+    fn save_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let _alone = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self.table().containers.get(id).map(|container| container.record.clone());
+        record.map_or(Ok(()), |record| self.write_container(&record))
     }
 
     /// In the run directory, which is memory and ends with the boot, as what the spec is for does.
@@ -308,20 +329,20 @@ impl Inner {
         let failed = {
             let mut table = self.table();
             let container = table.containers.get_mut(id);
-            container.and_then(|container| match &started {
+            container.is_some_and(|container| match &started {
                 Ok(at_ns) => {
                     container.started_at_ns = Some(*at_ns);
-                    None
+                    false
                 }
                 Err(error) => {
                     // Nothing else of it: limits may have changed meanwhile.
                     container.record.start_error = Some((error.to_string(), Timestamp::now()));
                     container.ended.send_replace(true);
-                    Some(container.record.clone())
+                    true
                 }
             })
         };
-        if let Some(Err(cause)) = failed.map(|record| self.write_container(&record)) {
+        if let Some(Err(cause)) = failed.then(|| self.save_container(id)) {
             tracing::warn!(container = id, %cause, "write a container's record");
         }
         started.map(drop)
@@ -329,7 +350,7 @@ impl Inner {
 
     fn launch(&self, record: &ContainerRecord, prepared: Option<Launch>) -> Result<i64, RuntimeError> {
         let (pod, _) = self.ready_sandbox(&record.sandbox_id)?;
-        self.write_container(record)?;
+        self.save_container(&record.id)?;
         let launch = match prepared {
             Some(launch) => launch,
             None => self.plan_launch(record, &pod, &self.read_spec(record)?)?,
@@ -596,11 +617,10 @@ impl Inner {
         if !missing.is_empty() {
             return Err(CriError::failed(attempt(), format!("this host has no controller for {}", missing.join(", "))).into());
         }
-        let changed = self.table().containers.get_mut(id).map(|container| {
-            container.record.config.resources = resources.settled();
-            container.record.clone()
-        });
-        changed.map_or(Ok(()), |record| self.write_container(&record))
+        if let Some(container) = self.table().containers.get_mut(id) {
+            container.record.config.resources = container.record.config.resources.changed(wanted).settled();
+        }
+        self.save_container(id)
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Inner {
     /// What is known of writable layers, and whether somebody is at it.
     layers: Mutex<Layers>,
     pub counting: Mutex<()>,
+    /// One record that others may change is written at a time, so that the last one written is the latest.
+    pub saving: Mutex<()>,
     /// What is being made right now.
     reserved: Mutex<BTreeSet<Name>>,
 }
@@ -131,6 +133,7 @@ impl Engine {
             listeners: Mutex::default(),
             layers: Mutex::default(),
             counting: Mutex::default(),
+            saving: Mutex::default(),
             reserved: Mutex::default(),
         });
         for entry in std::fs::read_dir(inner.options.trash_dir()).into_iter().flatten().flatten() {

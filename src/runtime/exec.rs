@@ -1,5 +1,6 @@
 //! Commands in running containers, and connections to their ports.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,7 +90,17 @@ impl Inner {
         let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
         let null = std::fs::File::open("/dev/null").map_err(|cause| CriError::failed(attempt(), cause))?;
         let fds = vec![OwnedFd::from(null), out_end, err_end];
-        let running = self.begin_exec(id, command, false, fds).await.map_err(|error| error.about(attempt()))?;
+        // To its end in any case, so that what has begun can be ended.
+        let begun = tokio::spawn({
+            let (engine, container, command) = (Arc::clone(self), id.to_owned(), command.to_vec());
+            async move {
+                let running = engine.begin_exec(&container, &command, false, fds).await?;
+                let left = KillIfLeft { engine, container, pid: running.pid, ended: false };
+                Ok::<_, RuntimeError>((running, left))
+            }
+        });
+        let begun = begun.await.map_err(|cause| CriError::failed(attempt(), cause))?;
+        let (running, mut left) = begun.map_err(|error| error.about(attempt()))?;
         let pid = running.pid;
         let streams = async {
             let receiver = |fd| Receiver::from_owned_fd(fd).map_err(|cause| CriError::failed(attempt(), cause));
@@ -113,11 +124,11 @@ impl Inner {
             let exit_code = code.ok_or_else(|| CriError::failed(attempt(), "the shim has died"))?;
             Ok(ExecOutput { stdout, stderr, exit_code })
         };
-        if timeout.is_zero() {
-            return streams.await;
-        }
+        let timeout = if timeout.is_zero() { Duration::MAX } else { timeout };
         tokio::pin!(streams);
-        if let Ok(result) = tokio::time::timeout(timeout, &mut streams).await {
+        let within = tokio::time::timeout(timeout, &mut streams).await;
+        left.ended = true;
+        if let Ok(result) = within {
             return result;
         }
         self.kill_exec(id, pid).await;
@@ -199,8 +210,27 @@ impl Inner {
 fn connect_inside(pid: i32, port: u16) -> std::io::Result<std::net::TcpStream> {
     let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))?;
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10))
+    // As `localhost` would: who listens on one of the two alone is found.
+    let [v4, v6] = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(|address| SocketAddr::new(address, port));
+    let connect = |address| std::net::TcpStream::connect_timeout(address, Duration::from_secs(10));
+    connect(&v4).or_else(|refused| connect(&v6).map_err(|_| refused))
+}
+
+/// Ends a command whose caller has gone before it.
+struct KillIfLeft {
+    engine: Arc<Inner>,
+    container: String,
+    pid: i32,
+    ended: bool,
+}
+
+impl Drop for KillIfLeft {
+    fn drop(&mut self) {
+        if let (false, Ok(runtime)) = (self.ended, tokio::runtime::Handle::try_current()) {
+            let (engine, container, pid) = (Arc::clone(&self.engine), std::mem::take(&mut self.container), self.pid);
+            runtime.spawn(async move { engine.kill_exec(&container, pid).await });
+        }
+    }
 }
 
 /// Reads to the end, keeps as much as may be kept.

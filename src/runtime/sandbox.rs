@@ -226,12 +226,13 @@ impl Inner {
             let cause = format!("this host has no controller for {}", missing.join(", "));
             return Err(CriError::failed(format!("change the limits of sandbox {id}"), cause).into());
         }
-        let changed = self.table().sandboxes.get_mut(id).map(|sandbox| {
-            sandbox.record.config.resources = resources.settled();
-            sandbox.record.clone()
-        });
+        if let Some(sandbox) = self.table().sandboxes.get_mut(id) {
+            sandbox.record.config.resources = sandbox.record.config.resources.changed(wanted).settled();
+        }
         self.weigh();
-        changed.map_or(Ok(()), |record| self.write_sandbox(&record))
+        let _alone = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self.table().sandboxes.get(id).map(|sandbox| sandbox.record.clone());
+        record.map_or(Ok(()), |record| self.write_sandbox(&record))
     }
 
     /// Gives the tree of the pods its weights: burstable pods together what they request, all pods together what the
@@ -423,6 +424,7 @@ impl Inner {
         let dir = self.options.sandbox_dir(&record.id);
         if !all {
             use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+            let _alone = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
             return match self.write_sandbox(&SandboxRecord { phase: Phase::Stopped, ..record.clone() }) {
                 // Or nobody could stop and remove what fills the disk. The next engine finds its shim gone, which says the same.
                 Err(RuntimeError::File { cause, .. }) if matches!(cause.kind(), StorageFull | QuotaExceeded) => {

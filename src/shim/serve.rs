@@ -272,6 +272,10 @@ impl Shim {
             }
         };
         match request {
+            // Nobody would end it.
+            Request::Run(_) | Request::Exec(_) if self.state.is_told_to_end() => {
+                answer(&stream, Err(refuse("start a process", "its sandbox is being stopped")));
+            }
             Request::Run(run) => self.run(run, stream),
             Request::Exec(exec) => self.exec(&exec, &fds, stream),
             Request::Kill(kill) => drop(answer(&stream, self.state.kill(&kill))),
@@ -526,9 +530,12 @@ impl State {
         Ok(Done {}.into())
     }
 
+    fn is_told_to_end(&self) -> bool {
+        self.shutdown.is_some() || self.host_ends
+    }
+
     fn is_finished(&self) -> bool {
-        let told_to_end = self.shutdown.is_some() || self.host_ends;
-        told_to_end && self.starting.is_empty() && self.containers.iter().all(|container| container.told)
+        self.is_told_to_end() && self.starting.is_empty() && self.containers.iter().all(|container| container.told)
     }
 
     fn pump(&mut self, container: usize, stream: usize, buffer: &mut [u8], now: i64) {

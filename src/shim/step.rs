@@ -19,6 +19,20 @@ use crate::sys;
 use crate::users::Users;
 use crate::wire::{Attach, Failed, Filesystem, Node, OpenTree, Overlay, Remount, Step};
 
+/// What a mount may hide in /proc: figures of the host, as lxcfs has them for each container. The list is runc's
+/// (`libcontainer/rootfs_linux.go`, `checkProcMount`).
+const OWN_FIGURES: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
 /// Names what was attempted.
 pub trait Attempt<T> {
     fn attempt<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T, Failed>;
@@ -255,7 +269,7 @@ impl Builder<'_> {
         };
         if attach.follow {
             let on = rustix::fs::fstatfs(&target).attempt(what)?.f_type;
-            if on as u64 == rustix::fs::PROC_SUPER_MAGIC as u64 {
+            if on as u64 == rustix::fs::PROC_SUPER_MAGIC as u64 && !OWN_FIGURES.contains(&attach.target.as_str()) {
                 return Err(refuse(what(), "it leads into /proc"));
             }
         }

@@ -568,20 +568,25 @@ async fn terminals_have_sizes_and_echo() {
 async fn ports_of_a_pod_are_reached_from_inside() {
     let house = House::new("port");
     let subject = house.open().await;
-    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("port")).await.unwrap();
-    let server = subject.container("main", &["sh", "-c", "nc -l -p 8080 -e echo pong"]);
-    subject.start(&sandbox, &server).await.unwrap();
-    let start = Instant::now();
-    let mut stream = loop {
-        match subject.runtime.port_forward(&sandbox, 8080).await {
-            Ok(stream) => break stream,
-            Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
-    let mut text = String::new();
-    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
-    assert_eq!(text, "pong\n");
+    // Who listens everywhere does so for both versions of IP, or for the newer one alone.
+    for only_v6 in ["0", "1"] {
+        let sysctls = [("net.ipv6.bindv6only".to_owned(), only_v6.to_owned())].into();
+        let sandbox = subject.runtime.run_pod_sandbox(&PodSandboxConfig { sysctls, ..subject.pod("port") }).await.unwrap();
+        let server = subject.container("main", &["sh", "-c", "nc -l -p 8080 -e echo pong"]);
+        subject.start(&sandbox, &server).await.unwrap();
+        let start = Instant::now();
+        let mut stream = loop {
+            match subject.runtime.port_forward(&sandbox, 8080).await {
+                Ok(stream) => break stream,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let mut text = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
+        assert_eq!(text, "pong\n");
+        subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    }
     house.close(subject).await;
 }
 

@@ -15,6 +15,7 @@ pub(super) async fn host_suite(subject: &Subject) {
         mounts_spread_as_they_are_told(subject).await;
     }
     what_is_not_there_to_be_mounted_is_made(subject).await;
+    figures_of_the_host_can_be_hidden(subject).await;
     kernel_parameters_are_the_pods(subject).await;
     processes_and_ipc_may_be_the_hosts(subject).await;
 }
@@ -80,6 +81,21 @@ async fn what_is_not_there_to_be_mounted_is_made(subject: &Subject) {
     exec(subject, &id, "echo kept > /mnt/file").await;
     let kept = std::fs::read_to_string(missing.join("file"));
     assert_eq!(kept.as_deref().unwrap_or_default(), "kept\n", "{kept:?}");
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+/// As lxcfs does, and nothing else of /proc.
+async fn figures_of_the_host_can_be_hidden(subject: &Subject) {
+    let figures = subject.logs.join("uptime");
+    std::fs::write(&figures, "4 2\n").unwrap_or_else(|error| panic!("write {}: {error}", figures.display()));
+    let mount = |at: &str| Mount { container_path: at.into(), host_path: figures.clone(), ..Mount::default() };
+    let mut config = subject.container("figures", &["cat", "/proc/uptime"]);
+    config.mounts = vec![mount("/proc/uptime")];
+    let (ended, lines) = run(subject, &subject.pod("figures"), &config).await;
+    assert_eq!((ended.exit_code, lines), (0, vec!["4 2".to_owned()]));
+    config.mounts = vec![mount("/proc/sysrq-trigger")];
+    let sandbox = must(subject.runtime.run_pod_sandbox(&subject.pod("trigger")).await);
+    assert!(subject.start(&sandbox, &config).await.is_err());
     must(subject.runtime.remove_pod_sandbox(&sandbox).await);
 }
 

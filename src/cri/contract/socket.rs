@@ -354,6 +354,14 @@ impl Caller<'_> {
         must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
     }
 
+    async fn until_there_are(&mut self, count: &[u8], request: wire::ExecSyncRequest) {
+        let start = std::time::Instant::now();
+        while must(self.runtime.exec_sync(request.clone()).await).stdout != count {
+            assert!(start.elapsed() < super::PATIENCE, "never {}", String::from_utf8_lossy(count));
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     async fn commands(&mut self) {
         let pod = self.pod("commands").await;
         let id = self.container(&pod, "host", true).await;
@@ -369,6 +377,15 @@ impl Caller<'_> {
         let late = self.runtime.exec_sync(command(&["sleep", "4242"], 1)).await;
         assert_eq!(code(late), Code::DeadlineExceeded);
         assert_eq!(must(self.runtime.exec_sync(command(&LEFT, 30)).await).stdout, b"0\n", "it has gone by then");
+        // Who has all the time and leaves takes the command along.
+        let mut other = self.runtime.clone();
+        let left = tokio::spawn({
+            let asked = command(&["sleep", "4242"], 0);
+            async move { other.exec_sync(asked).await.map(drop) }
+        });
+        self.until_there_are(b"1\n", command(&LEFT, 30)).await;
+        left.abort();
+        self.until_there_are(b"0\n", command(&LEFT, 30)).await;
         for _ in 0..2 {
             let stop = wire::StopContainerRequest { container_id: id.clone(), timeout: 0 };
             must(self.runtime.stop_container(stop).await);

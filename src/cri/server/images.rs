@@ -21,7 +21,7 @@ fn answer<T>(result: Result<T, CriError>) -> Answer<T> {
 }
 
 fn named(spec: Option<wire::ImageSpec>) -> Result<String, CriError> {
-    let name = spec.map(container::image_from_wire).transpose()?.map(|(name, _)| name).filter(|name| !name.is_empty());
+    let name = spec.map(container::image_from_wire).map(|(name, _)| name).filter(|name| !name.is_empty());
     name.ok_or_else(|| CriError::Invalid("the request names no image".into()))
 }
 

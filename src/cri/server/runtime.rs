@@ -430,8 +430,8 @@ impl RuntimeService for Core {
     }
 
     async fn exec_sync(&self, request: Request<wire::ExecSyncRequest>) -> Answer<wire::ExecSyncResponse> {
-        let core = self.clone();
-        answer(whole(async move { core.run_command(request.into_inner()).await }).await)
+        // Not to the end: it is given up with the caller.
+        answer(self.run_command(request.into_inner()).await)
     }
 
     async fn exec(&self, request: Request<wire::ExecRequest>) -> Answer<wire::ExecResponse> {

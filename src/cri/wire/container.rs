@@ -19,7 +19,7 @@ const USER_IMAGE: &str = "podbay.dev/user-specified-image";
 pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriError> {
     let metadata = config.metadata.filter(|metadata| !metadata.name.is_empty());
     let metadata = metadata.ok_or_else(|| CriError::Invalid("the container has no metadata with a name".into()))?;
-    let image = config.image.map(image_from_wire).transpose()?.filter(|(image, _)| !image.is_empty());
+    let image = config.image.map(image_from_wire).filter(|(image, _)| !image.is_empty());
     let (image, user_image) = image.ok_or_else(|| CriError::Invalid(format!("container {} has no image", metadata.name)))?;
     let mut annotations = config.annotations;
     if !user_image.is_empty() && user_image != image {
@@ -49,12 +49,9 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
     })
 }
 
-/// An image by name or id, and by the name its user has for it.
-pub fn image_from_wire(spec: wire::ImageSpec) -> Result<(String, String), CriError> {
-    if !spec.runtime_handler.is_empty() {
-        return Err(CriError::Invalid(format!("there is no runtime handler {:?}", spec.runtime_handler)));
-    }
-    Ok((spec.image, spec.user_specified_image))
+/// An image by name or id, and by the name its user has for it. Every handler has the same images.
+pub fn image_from_wire(spec: wire::ImageSpec) -> (String, String) {
+    (spec.image, spec.user_specified_image)
 }
 
 /// Where it is to be, and whether there is such a device, only the runtime can tell.
@@ -115,7 +112,7 @@ fn image_volume_from_wire(mount: &wire::Mount) -> Result<Option<ImageVolume>, Cr
     if !sub_path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return refuse("image_sub_path is not a path below the image's root");
     }
-    let (image, user_image) = image_from_wire(spec)?;
+    let (image, user_image) = image_from_wire(spec);
     Ok(Some(ImageVolume { image, user_image, sub_path: sub_path.to_owned(), id: String::new() }))
 }
 

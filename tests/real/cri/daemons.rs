@@ -46,7 +46,7 @@ async fn the_engine_serves_by_itself() {
     let pod = |name: &str| PodSandboxConfig { hostname: name.into(), ..subject.pod(name) };
     let (one, two) = (runtime.run_pod_sandbox(&pod("one")).await.unwrap(), runtime.run_pod_sandbox(&pod("two")).await.unwrap());
     let address = runtime.pod_sandbox_status(&one).await.unwrap().ips.remove(0);
-    assert!(address.starts_with("10.88."), "{address}");
+    assert!(address.starts_with("10.84."), "{address}");
     let served = subject.container("web", &["sh", "-c", "echo here > /tmp/index.html; exec httpd -f -p 8080 -h /tmp"]);
     let web = subject.start(&one, &served).await.unwrap();
     let asks = format!("until wget -q -O - http://{address}:8080/; do sleep 0.05; done");
@@ -60,7 +60,7 @@ async fn the_engine_serves_by_itself() {
     }
     let told = refusal(&say(&["runtime", "serve", "--socket", "tcp://1.2.3.4:5"]));
     assert!(told.contains("--socket") && told.contains("no socket like"), "{told}");
-    let told = refusal(&say(&["runtime", "serve", "--pod-range", "10.88"]));
+    let told = refusal(&say(&["runtime", "serve", "--pod-range", "10.84"]));
     assert!(told.contains("--pod-range"), "{told}");
     let elsewhere = ["--data-dir", "/var/tmp/pbcri/two", "--run-dir", "/var/tmp/pbcri/two/run"];
     let socket = hosts.dir.join("one/run/cri.sock").display().to_string();

@@ -246,3 +246,58 @@ async fn a_disk_of_logs_that_hangs_holds_no_start_up() {
     wait_for("the log is written once it can be", || log_text(&path) == "said\n").await;
     house.close(subject).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_while_its_sandbox_goes_is_gone_with_it() {
+    let house = House::new("going");
+    let subject = house.open().await;
+    for round in 0..20 {
+        let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("going")).await.unwrap();
+        let configs: Vec<_> = (0..4).map(|one| subject.container(&format!("c{one}"), &["true"])).collect();
+        let made = configs.iter().map(|config| subject.runtime.create_container(&sandbox, config));
+        let (_, removed) = tokio::join!(futures::future::join_all(made), subject.runtime.remove_pod_sandbox(&sandbox));
+        removed.unwrap();
+        assert_eq!(subject.runtime.list_containers().await.unwrap().len(), 0, "round {round}");
+    }
+    house.close(subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_change_at_a_start_are_kept_with_it() {
+    let house = House::new("both");
+    let subject = house.open().await;
+    let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("both")).await.unwrap();
+    let wanted = Resources { memory_limit_bytes: 64 << 20, ..Resources::default() };
+    let mut ids = Vec::new();
+    for one in 0..20 {
+        let id = subject.runtime.create_container(&sandbox, &subject.container(&format!("c{one}"), &["sleep", "1000"])).await.unwrap();
+        let (started, changed) =
+            tokio::join!(subject.runtime.start_container(&id), subject.runtime.update_container_resources(&id, &wanted));
+        started.unwrap();
+        changed.unwrap();
+        ids.push(id);
+    }
+    drop(subject);
+    let again = house.open().await;
+    for id in ids {
+        let status = again.runtime.container_status(&id).await.unwrap();
+        assert_eq!((status.state, status.resources.memory_limit_bytes), (ContainerState::Running, 64 << 20));
+    }
+    house.close(again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_started_while_its_sandbox_stops_does_not_run_on() {
+    let house = House::new("stopping");
+    let subject = house.open().await;
+    for round in 0..20 {
+        let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("stopping")).await.unwrap();
+        let id = subject.runtime.create_container(&sandbox, &subject.container("late", &["sleep", "1000"])).await.unwrap();
+        let (_, stopped) = tokio::join!(subject.runtime.start_container(&id), subject.runtime.stop_pod_sandbox(&sandbox));
+        stopped.unwrap();
+        assert!(processes_of(&house).is_empty(), "round {round}");
+        assert_ne!(subject.runtime.container_status(&id).await.unwrap().state, ContainerState::Running, "round {round}");
+        subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    }
+    house.close(subject).await;
+}
