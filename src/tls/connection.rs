@@ -18,6 +18,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::unread::Unread;
+
 /// How patient a connection's server is.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -108,7 +110,10 @@ pub async fn serve_stranger<S>(
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         extend(request.extensions_mut());
         let running = Running::start(&counted);
-        let answer = router.clone().oneshot(request.map(Body::new));
+        // A client that waits to be told whether to send is told by the answer.
+        let sends = request.version() < http::Version::HTTP_2 && !request.headers().contains_key(http::header::EXPECT);
+        let request = request.map(|body| if sends { Body::new(Unread::new(body)) } else { Body::new(body) });
+        let answer = router.clone().oneshot(request);
         async move { answer.await.map(|response| response.map(|body| Counted { body, _running: running })) }
     });
     let builder = builder(patience.0);

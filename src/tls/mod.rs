@@ -8,7 +8,7 @@
 //! - `request`: what somebody asks a certificate for
 //! - `signer`: the key that signs tokens
 //! - `pki`: the server's set of certificates, kept fresh
-//! - `serve`: a router over TLS, with bounds; `connection`: one connection, with deadlines
+//! - `serve`: a router over TLS, with bounds; `connection`: one connection, with deadlines; `unread`: what was answered early
 //! - `places`, `register`: whose connections are closed when there are too many
 //! - `connect`: clients, for the agent and for the node API
 //! - `kubeconfig`: what kubectl needs
@@ -27,6 +27,7 @@ pub mod register;
 pub mod request;
 pub mod serve;
 pub mod signer;
+mod unread;
 
 pub use authority::{Authority, Issued, Order};
 pub use live::LiveKey;
