@@ -166,25 +166,68 @@ fn gvk(info: &KindInfo) -> Value {
     json!({"group": info.group, "version": info.version, "kind": info.name})
 }
 
-/// The operations of a kind, with the parameters that clients look for.
+/// The operations of a kind, with what they take.
 fn add_paths(paths: &mut Map<String, Value>, info: &KindInfo, schema: &str) {
     let scope = if info.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = format!("/{}{scope}/{}", path_of(info.group, info.version), info.plural);
-    let content = json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}});
-    let query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
-    let operation = |action: &str, writes: bool| {
+    let object = json!({"$ref": format!("#/components/schemas/{schema}")});
+    let operation = |action: &str, parameters: &[(&str, &str)], body: Option<Value>| {
         let mut operation = json!({
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": gvk(info),
-            "responses": {"200": {"description": "OK", "content": content}},
+            "parameters": parameters.iter().map(|(name, kind)| query(name, kind)).collect::<Vec<_>>(),
+            "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": object}}}},
         });
-        if writes {
-            operation["parameters"] = json!([query("dryRun"), query("fieldManager"), query("fieldValidation")]);
+        if let Some(content) = body {
+            operation["requestBody"] = json!({"content": content, "required": action != "delete"});
         }
         operation
     };
-    let named = json!({"get": operation("get", false), "put": operation("put", true), "patch": operation("patch", true),
-        "delete": operation("delete", false)});
-    paths.insert(format!("{collection}/{{name}}"), named);
-    paths.insert(collection, json!({"get": operation("list", false), "post": operation("post", true)}));
+    let whole = || Some(json!({"application/json": {"schema": object}}));
+    let patches = PATCHES.map(|(media, kind)| (media.to_owned(), json!({"schema": {"type": kind}}))).into_iter().collect::<Map<_, _>>();
+    let options = json!({"application/json": {"schema": {"type": "object"}}});
+    let mut of_one = json!({
+        "get": operation("get", &[("resourceVersion", "string")], None),
+        "put": operation("put", &WRITES, whole()),
+        "patch": operation("patch", &[&WRITES[..], &[("force", "boolean")]].concat(), Some(Value::Object(patches))),
+        "delete": operation("delete", &DELETES, Some(options)),
+    });
+    let mut of_all = json!({"get": operation("list", &LISTS, None), "post": operation("post", &WRITES, whole())});
+    let namespace = info.namespaced.then_some("namespace");
+    of_one["parameters"] = namespace.into_iter().chain(["name"]).map(in_path).collect();
+    of_all["parameters"] = namespace.into_iter().map(in_path).collect();
+    paths.insert(format!("{collection}/{{name}}"), of_one);
+    paths.insert(collection, of_all);
+}
+
+/// Query parameters with their types.
+const WRITES: [(&str, &str); 3] = [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
+const DELETES: [(&str, &str); 3] = [("dryRun", "string"), ("gracePeriodSeconds", "integer"), ("propagationPolicy", "string")];
+const LISTS: [(&str, &str); 10] = [
+    ("allowWatchBookmarks", "boolean"),
+    ("continue", "string"),
+    ("fieldSelector", "string"),
+    ("labelSelector", "string"),
+    ("limit", "integer"),
+    ("resourceVersion", "string"),
+    ("resourceVersionMatch", "string"),
+    ("sendInitialEvents", "boolean"),
+    ("timeoutSeconds", "integer"),
+    ("watch", "boolean"),
+];
+
+/// Media types of patches with the type of their bodies.
+const PATCHES: [(&str, &str); 4] = [
+    ("application/apply-patch+yaml", "object"),
+    ("application/json-patch+json", "array"),
+    ("application/merge-patch+json", "object"),
+    ("application/strategic-merge-patch+json", "object"),
+];
+
+fn query(name: &str, kind: &str) -> Value {
+    json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}})
+}
+
+fn in_path(name: &str) -> Value {
+    json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}})
 }

@@ -7,6 +7,7 @@ mod api;
 mod api_writes;
 mod certificates;
 mod custom_resources;
+mod described;
 mod every_request;
 mod hostile;
 mod join;
