@@ -102,6 +102,11 @@ impl Cluster {
         self.rig.store.snapshot()
     }
 
+    /// What a server does at its start with the sources of its configuration.
+    pub async fn configure(&self, sources: &BTreeMap<String, SourceSpec>) {
+        self.rig.store.commit(sync::configured::plan(&self.snapshot(), sources)).await.unwrap();
+    }
+
     /// Ends a running container of this name, as if its process had, and waits until its node has told.
     pub async fn end_container(&self, name: &str, code: i32) {
         let mut watch = self.rig.store.watch(self.snapshot().revision()).unwrap();

@@ -63,6 +63,7 @@ sessions! {
     prune
     scale
     secret
+    source_end
     two_sources
     unsupported_kind
     vanished_path

@@ -7,6 +7,7 @@
 //!     kind: ...
 //! change shop/web.yaml: OLD -> NEW   replaces the only occurrence in a file
 //! delete shop/web.yaml               a file or a directory
+//! configure shop=./shop              the server starts with these sources, and no others, in its configuration
 //! end CONTAINER CODE                 the process of a running container ends
 //! hide TEXT                          from now on `podbay` may not print it, save it or tell it in an event
 //! $ podbay reconcile shop            the real program (`$ kubectl` is the real one too) against the cluster
@@ -25,6 +26,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use base64::Engine as _;
+use podbay::model::SourceSpec;
 use podbay::simulate::Preview;
 use serde_json::Value;
 
@@ -42,6 +44,7 @@ pub enum Step {
     Write(String, String),
     Change(String),
     Delete(String),
+    Configure(String),
     End(String),
     Hide(String),
     Run(String),
@@ -63,6 +66,7 @@ pub fn parse(text: &str) -> Vec<Step> {
             ("write", path) => Step::Write(path.to_owned(), String::new()),
             ("change", rest) => Step::Change(rest.to_owned()),
             ("delete", path) => Step::Delete(path.to_owned()),
+            ("configure", rest) => Step::Configure(rest.to_owned()),
             ("end", rest) => Step::End(rest.to_owned()),
             ("hide", text) => Step::Hide(text.to_owned()),
             ("$", command) => Step::Run(command.to_owned()),
@@ -148,6 +152,10 @@ impl Session {
                 let path = self.path(&name);
                 if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
             }
+            Step::Configure(sources) => {
+                self.say(&format!("configure {sources}"));
+                self.configure(&sources).await;
+            }
             Step::End(what) => {
                 self.say(&format!("end {what}"));
                 let (container, code) = what.split_once(' ').expect("CONTAINER CODE");
@@ -163,6 +171,15 @@ impl Session {
             }
             Step::Run(command) => self.run(&command).await,
         }
+    }
+
+    async fn configure(&mut self, sources: &str) {
+        let spec = |place| SourceSpec { directory: Some(self.path(place).display().to_string()), ..SourceSpec::default() };
+        let named = sources.split_whitespace().map(|one| one.split_once("=./").expect("NAME=./DIRECTORY"));
+        let configured = named.map(|(name, place)| (name.to_owned(), spec(place))).collect();
+        let nodes = self.nodes;
+        self.cluster().rest(nodes).await;
+        self.cluster().configure(&configured).await;
     }
 
     fn change(&self, what: &str) {
