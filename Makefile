@@ -36,6 +36,7 @@ release: setup-build ## build the static release binaries
 	cargo rustc --release --locked --target $(HOST) --bin podbay-shim -- -C relocation-model=static
 	mkdir -p target/release
 	for program in podbay podbay-shim; do strip -o target/release/$$program target/$(HOST)/release/$$program; done
+	tests/is-static target/release/podbay target/release/podbay-shim
 
 demo: setup-run release ## start Podbay on examples/manifests (CHECK=1: verify, then remove everything)
 	examples/demo $(if $(CHECK),--check)

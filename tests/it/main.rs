@@ -14,6 +14,7 @@ mod join;
 mod kubectl_says;
 mod manifest;
 mod reflected;
+mod released;
 mod rig;
 mod rights;
 mod scripts;
