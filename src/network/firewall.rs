@@ -92,8 +92,14 @@ pub fn problem(chain: &Chain, table: &Value, bridge: &str, note: &str) -> Option
     Some(chain.hook.problem(&name, how, bridge, note))
 }
 
+/// What a chain that drops what is forwarded concerns besides: where `br_netfilter` has the host's IP filters see bridged
+/// frames (ip-sysctl: `bridge-nf-call-iptables`), pods of one node do not reach each other either.
+pub fn note(filters_bridged_frames: bool) -> &'static str {
+    if filters_bridged_frames { " (bridge-nf-call-iptables is on: bridged frames too)" } else { "" }
+}
+
 /// The same for `iptables-legacy -S CHAIN`.
-pub fn legacy_problem(hook: Hook, rules: &str, bridge: &str) -> Option<String> {
+pub fn legacy_problem(hook: Hook, rules: &str, bridge: &str, note: &str) -> Option<String> {
     let chain = hook.legacy_chain();
     let target = |line: &str| line.split_once(" -j ").map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned());
     let closes = |line: &str| target(line).is_some_and(|target| ["DROP", "REJECT"].contains(&target.as_str()));
@@ -108,7 +114,7 @@ pub fn legacy_problem(hook: Hook, rules: &str, bridge: &str) -> Option<String> {
         None if rules.lines().any(|line| line == format!("-P {chain} DROP")) => "drops by default",
         None => return None,
     };
-    Some(hook.problem(&format!("iptables-legacy chain {chain}"), how, bridge, ""))
+    Some(hook.problem(&format!("iptables-legacy chain {chain}"), how, bridge, note))
 }
 
 #[cfg(test)]
@@ -164,13 +170,26 @@ mod tests {
 
     #[test]
     fn legacy_rules_are_read_too() {
-        let check = |rules: &str| legacy_problem(Hook::Forward, rules, "podbay0");
+        let check = |rules: &str| legacy_problem(Hook::Forward, rules, "podbay0", "");
         assert_eq!(check("-P FORWARD ACCEPT\n"), None);
         let text = check("-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n").expect("a problem");
         assert!(text.starts_with("iptables-legacy chain FORWARD drops by default"), "{text}");
         assert!(check("-P FORWARD ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited\n").is_some());
         assert_eq!(check("-P FORWARD ACCEPT\n-A FORWARD -s 192.0.2.1/32 -j DROP\n"), None);
         assert_eq!(check("-P FORWARD DROP\n-A FORWARD -i podbay0 -j ACCEPT\n"), None);
-        assert_eq!(legacy_problem(Hook::Input, "-P FORWARD DROP\n", "podbay0"), None);
+        assert_eq!(legacy_problem(Hook::Input, "-P FORWARD DROP\n", "podbay0", ""), None);
+    }
+
+    #[test]
+    fn that_bridged_frames_are_filtered_is_noted_of_what_is_forwarded() {
+        let named = |hook: Hook, note: &str| {
+            let table = problem(&chain(hook, true), &table(&[]), "podbay0", note).expect("a problem");
+            let legacy = legacy_problem(hook, &format!("-P {} DROP\n", hook.legacy_chain()), "podbay0", note).expect("a problem");
+            [table, legacy].map(|text| text.contains("what this host forwards (bridge-nf-call-iptables is on: bridged frames too): unless"))
+        };
+        assert_eq!(named(Hook::Forward, note(true)), [true; 2]);
+        assert_eq!(named(Hook::Forward, note(false)), [false; 2]);
+        assert_eq!(named(Hook::Input, note(true)), [false; 2], "a frame that is bridged is not sent to this host");
+        assert_eq!(note(false), "");
     }
 }

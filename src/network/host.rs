@@ -71,9 +71,18 @@ pub(super) fn has_legacy_filter() -> bool {
 
 /// What of the host's settings is against us. `uplink` is the link by which the host reaches the world.
 pub(super) fn problems(uplink: Option<&str>) -> Vec<String> {
+    against_us(uplink, read, || fs::OpenOptions::new().write(true).open(path(FORWARD)).map(drop))
+}
+
+/// The same of settings as `read` has them; `forward_can_be_set` tries whether forwarding could be turned on.
+fn against_us(
+    uplink: Option<&str>,
+    read: impl Fn(&str) -> Option<String>,
+    forward_can_be_set: impl FnOnce() -> std::io::Result<()>,
+) -> Vec<String> {
     let mut problems = Vec::new();
     if read(FORWARD).as_deref() != Some("1")
-        && let Err(cause) = fs::OpenOptions::new().write(true).open(path(FORWARD))
+        && let Err(cause) = forward_can_be_set()
     {
         problems.push(format!("net.ipv4.ip_forward is off and cannot be set ({cause}): pods reach nothing beyond this node"));
     }
@@ -91,4 +100,47 @@ pub(super) fn problems(uplink: Option<&str>) -> Vec<String> {
 /// Whether bridged frames pass the host's IP filters.
 pub(super) fn filters_bridged_frames() -> bool {
     read("net/bridge/bridge-nf-call-iptables").as_deref() == Some("1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a host with these settings, by the word that tells the problems apart.
+    fn said(settings: &[(&str, &str)], forward_can_be_set: bool) -> Vec<&'static str> {
+        let read = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let set = || if forward_can_be_set { Ok(()) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) };
+        let words = [
+            ("ip_forward is off and cannot be set (read-only filesystem or storage medium)", "forward"),
+            ("net.ipv4.conf.all.rp_filter is 1", "all"),
+            ("net.ipv4.conf.eth0.rp_filter is 1", "eth0"),
+        ];
+        let word = |problem: String| words.iter().find(|(text, _)| problem.contains(text)).map_or("else", |(_, word)| *word);
+        against_us(Some("eth0"), read, set).into_iter().map(word).collect()
+    }
+
+    #[test]
+    fn forwarding_is_a_problem_only_where_it_cannot_be_turned_on() {
+        for (value, can_be_set, expected) in [("0", true, &[][..]), ("0", false, &["forward"]), ("1", false, &[]), ("1", true, &[])] {
+            assert_eq!(said(&[(FORWARD, value)], can_be_set), expected, "{value}, {can_be_set}");
+        }
+        assert_eq!(said(&[], false), ["forward"], "it cannot even be read");
+    }
+
+    /// ip-sysctl: the greater one of `conf/all` and the link's own holds; 1 is strict, 2 is loose.
+    #[test]
+    fn a_strict_reverse_path_is_named_by_the_setting_that_makes_it_so() {
+        for (all, link, expected) in [
+            ("0", "0", &[][..]),
+            ("1", "0", &["all"]),
+            ("0", "1", &["eth0"]),
+            ("2", "1", &[]),
+            ("1", "2", &[]),
+            ("2", "2", &[]),
+            ("0", "nonsense", &[]),
+        ] {
+            let settings = [(FORWARD, "1"), ("net/ipv4/conf/all/rp_filter", all), ("net/ipv4/conf/eth0/rp_filter", link)];
+            assert_eq!(said(&settings, true), expected, "all {all}, eth0 {link}");
+        }
+    }
 }

@@ -15,7 +15,9 @@ use super::ipam::Ipam;
 use super::link::{Link, Netlink};
 use super::nft::{self, Table};
 use super::published::Ports;
-use super::{Attachment, HostPort, NetworkError, NodeNetwork, PodNetwork, Published, Range, ServicePort, Wanted, conntrack, host, plan};
+use super::{
+    Attachment, HostPort, NetworkError, NodeNetwork, PodNetwork, Published, Range, ServicePort, Wanted, conntrack, firewall, host, plan,
+};
 
 /// Where a node's own API listens unless it is told otherwise.
 const NODE_API_PORT: u16 = 10250;
@@ -480,7 +482,7 @@ impl Worker {
     async fn problems(&self) -> Vec<String> {
         let mut problems = host::problems(self.uplink().await.as_deref());
         if nft::is_there() {
-            let note = if host::filters_bridged_frames() { " (bridge-nf-call-iptables is on: bridged frames too)" } else { "" };
+            let note = firewall::note(host::filters_bridged_frames());
             match nft::foreign_drops(&self.options.table, &self.options.bridge, note) {
                 Ok(drops) => problems.extend(drops),
                 Err(error) => problems.push(error.to_string()),

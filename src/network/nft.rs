@@ -65,7 +65,7 @@ pub(super) fn foreign_drops(own: &str, bridge: &str, note: &str) -> Result<Vec<S
     if host::has_legacy_filter() {
         for hook in Hook::ALL {
             match legacy(&["-S", hook.legacy_chain()]) {
-                Some(rules) => problems.extend(firewall::legacy_problem(hook, &rules, bridge)),
+                Some(rules) => problems.extend(firewall::legacy_problem(hook, &rules, bridge, note)),
                 None => problems.push(format!(
                     "chain {} of iptables-legacy is in force and cannot be read without the program iptables-legacy: whether it lets {bridge} through is not known",
                     hook.legacy_chain()

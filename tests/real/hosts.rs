@@ -39,6 +39,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    fn spawn(mut command: Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("open the log");
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("dup")).stderr(file);
+        Self { child: command.spawn().expect("start podbay"), log: log.to_owned() }
+    }
+
     pub fn kill_hard(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
@@ -146,13 +152,19 @@ impl Hosts {
 
     /// The same by another configuration, which is not the host's agent's.
     pub fn start_with(&self, name: &str, arguments: &[&str], config: &Path, log: &Path) -> Daemon {
-        let file = File::options().create(true).append(true).open(log).expect("open the log");
-        // As the units do.
         let mut command = self.command(name, "sh");
+        // As the units do.
         command.args(["-c", "umask 077; exec \"$0\" \"$@\"", PODBAY]);
         command.args(arguments).arg("--config").arg(config);
-        command.stdin(Stdio::null()).stdout(file.try_clone().expect("dup")).stderr(file);
-        Daemon { child: command.spawn().expect("start podbay"), log: log.to_owned() }
+        Daemon::spawn(command, log)
+    }
+
+    /// The same with a view of its own of the machine's mounts, which this script makes.
+    pub fn start_seeing(&self, name: &str, view: &str, arguments: &[&str]) -> Daemon {
+        let mut command = self.command(name, "unshare");
+        command.args(["--mount", "sh", "-c", &format!("umask 077; {view} && exec \"$0\" \"$@\""), PODBAY]);
+        command.args(arguments).arg("--config").arg(self.config(name));
+        Daemon::spawn(command, &self.dir.join(name).join("log"))
     }
 
     /// Removes what reset would leave if the test failed half-way: its daemons, pods, namespaces.

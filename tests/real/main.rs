@@ -29,6 +29,7 @@ mod pull_command;
 mod registry;
 mod runtimes;
 mod small_disk;
+mod start_checks;
 mod store_full;
 mod terminals;
 mod verbs;
