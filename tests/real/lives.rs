@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::hosts::{Hosts, is_ready, sh, text};
+use crate::hosts::{Hosts, PODBAY, is_ready, sh, text};
 use crate::pods::Place;
 use crate::runtimes::{IMAGE, Kind};
 
@@ -214,6 +214,10 @@ const TALKS: &str = r#"  containers:
 fn words_are_followed_and_remembered(place: &Place<'_>) {
     place.pod("talks", TALKS);
     place.ready("talks");
+    let none = place.admin.run(&["logs", "--previous", "talks"]);
+    let said = String::from_utf8_lossy(&none.stderr);
+    let expected = "error: previous terminated container \"main\" in pod \"talks\" not found\n";
+    assert_eq!((none.status.code(), &*said, none.stdout.len()), (Some(2), expected, 0), "there is no earlier life yet");
     let kubectl = concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin/kubectl");
     let mut follows = place.admin.hosts.command("one", kubectl);
     follows.args(["logs", "-f", "talks"]).env("KUBECONFIG", place.admin.kubeconfig()).env("HOME", &place.admin.hosts.dir);
@@ -234,14 +238,28 @@ fn words_are_followed_and_remembered(place: &Place<'_>) {
     assert_eq!((previous.lines().next(), previous.lines().count()), (Some("life"), 7), "{previous}");
     let tail = place.admin.kubectl_ok(&["logs", "--previous", "--tail=2", "--timestamps", "talks"]);
     assert!(tail.lines().count() == 2 && tail.lines().all(|line| line.starts_with("20") && line.ends_with(" 3")), "{tail}");
+    for (flags, expected) in
+        [(&["--previous"][..], &previous), (&["--previous", "--tail=2", "--timestamps"], &tail), (&[], &"life x\n".to_owned())]
+    {
+        assert_eq!(place.admin.ok(&[&["logs", "talks"], flags].concat()), *expected, "podbay's own verb: {flags:?}");
+    }
     place.delete(&["talks"]);
 }
 
-/// By the shim of our engine, and by the agent where the runtime leaves that to whoever drives it.
+/// By the shim of our engine, and by the agent where the runtime leaves that to whoever drives it. Whoever follows
+/// the log misses no line by it, and is done when the container has ended.
 fn full_logs_are_rotated(place: &Place<'_>) {
-    place.pod("much", "  containers:\n  - {name: main, IMAGE, command: [sleep, \"10000\"]}");
+    let main = "{name: main, IMAGE, command: [sh, -c, \"until test -e /host/enough; do sleep 0.05; done\"]}";
+    place.pod("much", &format!("  restartPolicy: Never\n  containers:\n  - {main}"));
     place.ready("much");
-    place.inside("much", "head -c 12000000 /dev/zero | tr '\\0' y > /proc/1/fd/1; echo > /proc/1/fd/1");
+    let followed = place.admin.hosts.dir.join("followed");
+    let mut follows = place.admin.hosts.command("one", PODBAY);
+    follows.args(["logs", "-f", "much"]).env("KUBECONFIG", place.admin.kubeconfig()).stdin(Stdio::null());
+    let mut follows = follows.stdout(std::fs::File::create(&followed).unwrap()).spawn().unwrap();
+    place.inside("much", "echo begins > /proc/1/fd/1");
+    let seen = |text: &str| std::fs::read_to_string(&followed).unwrap().contains(text).then_some(());
+    place.admin.wait("the log is followed", || seen("begins\n"));
+    place.inside("much", "n=0; while test $n -lt 15000; do printf '%01000d\\n' $n; n=$((n + 1)); done > /proc/1/fd/1");
     let logs = place.admin.hosts.dir.join("one/data/logs");
     place.admin.wait("the full log is an older one", || {
         let dir = std::fs::read_dir(&logs).ok()?.flatten().find(|entry| entry.file_name().to_string_lossy().contains("_much_"))?.path();
@@ -252,7 +270,33 @@ fn full_logs_are_rotated(place: &Place<'_>) {
     place
         .admin
         .wait("the log goes on", || place.admin.kubectl_ok(&["logs", "--tail", "1", "much"]).contains("written afterwards").then_some(()));
+    place.admin.wait("whoever follows it goes on", || seen("written afterwards\n"));
+    assert!(follows.try_wait().unwrap().is_none(), "it is followed as long as the container runs");
+    place.touch("enough");
+    let code = place.admin.wait("the end of the container is that of its log", || follows.try_wait().unwrap());
+    assert!(code.success(), "{code}");
+    all_is_heard_or_told_to_be_dropped(&std::fs::read_to_string(&followed).unwrap(), 15_000);
     place.delete(&["much"]);
+}
+
+/// Numbered lines between a first and a last one: those that are not there are just as many as were dropped, and told,
+/// because the disk was slower than the container.
+fn all_is_heard_or_told_to_be_dropped(text: &str, count: usize) {
+    let (mut next, mut missing, mut dropped) = (0, 0, 0);
+    let lines: Vec<&str> = text.lines().collect();
+    let [first, numbered @ .., last] = lines.as_slice() else { panic!("{} lines", lines.len()) };
+    assert_eq!((*first, *last), ("begins", "written afterwards"));
+    for line in numbered {
+        if let Some(marker) = line.strip_prefix("[podbay: ") {
+            dropped += marker.split(' ').next().unwrap().parse::<usize>().unwrap();
+            continue;
+        }
+        let number: usize = line.parse().unwrap();
+        assert!(line.len() == 1000 && number >= next, "{number} after {next}");
+        missing += number - next;
+        next = number + 1;
+    }
+    assert_eq!(missing + count - next, dropped, "lines are lost of which nothing is told");
 }
 
 fn ends_are_followed_by_what_the_policy_says(place: &Place<'_>) {
