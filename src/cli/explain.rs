@@ -8,7 +8,7 @@ use super::args::NamedArgs;
 use super::client::{connect, items, named_target, path, within};
 use super::error::Outcome;
 use super::local::Local;
-use super::{describe, get, output, snapshot, source, status};
+use super::{describe, drift, get, output, snapshot, source, status};
 use crate::model::{Key, Kind};
 
 pub async fn run(args: &NamedArgs, local: &dyn Local) -> Outcome {
@@ -27,16 +27,18 @@ pub async fn run(args: &NamedArgs, local: &dyn Local) -> Outcome {
     if matches!(kind, Kind::Deployment | Kind::ReplicaSet | Kind::Job) {
         lines.extend(pod_lines(&items(&client, &path(Kind::Pod, Some(namespace), None)).await?, &object));
     }
+    lines.extend(drift::pending(&client, kind, &object).await?);
     let mut seen = std::collections::BTreeSet::new();
     lines.retain(|line| seen.insert(line.clone()));
     if lines.is_empty() {
         lines.push("nothing stands in its way: it is as wanted".to_owned());
     }
+    let events = describe::events_of(&client, &object).await?;
+    lines.extend(drift::put_back(&events, Timestamp::now()));
     let mut text = format!("{subject}\n");
     for line in lines {
         text.push_str(&format!("  {line}\n"));
     }
-    let events = describe::events_of(&client, &object).await?;
     let newest = &events[events.len().saturating_sub(5)..];
     if !newest.is_empty() {
         text.push_str(&describe::events_table(newest, Timestamp::now()));

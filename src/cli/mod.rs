@@ -6,6 +6,7 @@
 //! - `output`: tables, JSON, YAML; nothing from outside reaches a terminal unescaped
 //! - `error`: failures to exit codes and hints
 //! - `outcome` (pure): how far an accepted revision is
+//! - `drift`: what `explain` says of fields that others changed
 //! - `terminal`: the streams of `exec` and `attach`
 //! - `local`: what a verb needs of this host without a server; `assemble` provides it
 //!
@@ -16,6 +17,7 @@ pub mod args;
 pub mod attach;
 pub mod client;
 pub mod describe;
+mod drift;
 pub mod error;
 pub mod exec;
 pub mod explain;

@@ -23,7 +23,7 @@ use crate::sync::select::is_manifest;
 /// How often the server is asked how far it is.
 const POLL: Duration = Duration::from_millis(100);
 /// For a preview: of the largest trees on a slow host it takes minutes.
-const PREVIEW: Duration = Duration::from_secs(600);
+pub(super) const PREVIEW: Duration = Duration::from_secs(600);
 
 pub async fn run(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     match (args.dry_run, args.offline) {

@@ -29,7 +29,7 @@ use super::removal;
 use super::source::{Fetch, Fetched, OpenSource, Tree};
 use crate::clock::Clock;
 use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp};
-use crate::store::{Change, CommitError, Store};
+use crate::store::{Change, CommitError, Store, Transaction, Write};
 
 /// Seconds between looks.
 const GIT_INTERVAL: i32 = 60;
@@ -348,7 +348,7 @@ impl Work {
             }
             Err(error) => return Err(CommitError::Io(format!("planning failed: {error}"))),
         };
-        let Step { transaction, ops, again, again_at, message, warning } = step;
+        let Step { transaction, ops, events, again, again_at, message, warning } = step;
         let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
         self.retry = again_at.map(|at| Instant::now() + until(at).max(DEBOUNCE));
         if let Some(warning) = warning {
@@ -357,11 +357,24 @@ impl Work {
         if transaction.writes.is_empty() {
             return Ok(false);
         }
-        self.context.store.commit(transaction).await?;
+        self.commit(transaction, events).await?;
         if ops > 0 {
             tracing::info!(source = %self.name, "{message}");
         }
         Ok(again)
+    }
+
+    /// A step with what is told of it; where that cannot be written, the step alone.
+    async fn commit(&self, step: Transaction, events: Vec<Write>) -> Result<(), CommitError> {
+        if events.is_empty() {
+            return self.context.store.commit(step).await.map(drop);
+        }
+        let mut both = step.clone();
+        both.writes.extend(events);
+        match self.context.store.commit(both).await {
+            Err(CommitError::Refused(_) | CommitError::Full(_)) => self.context.store.commit(step).await.map(drop),
+            other => other.map(drop),
+        }
     }
 
     /// The Source object is being deleted: prune if it says so, then let it go.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::act;
+use super::drift::PUT_BACK;
 use super::fake::FakePlaces;
 use super::names::{APPROVE, PRUNE, REQUESTED_AT};
 use super::source::{Fetched, Tree};
@@ -245,5 +246,33 @@ async fn while_a_fetch_hangs_hands_are_put_back() {
         running.until("put back", |state| value(state, "a").as_deref() == Some("1")).await;
     }
     assert_eq!(running.status("web").unwrap().handled_request, None, "a request is answered when the place was read");
+    running.end().await;
+}
+
+/// An Event can be refused where what it tells of is not: it is told, but never in the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_put_back_is_told_but_not_in_its_own_way() {
+    let running = Running::start().await;
+    let (namespace, key) = (Key::cluster(Kind::Namespace, "shop"), Key::new(Kind::ConfigMap, "shop", "a"));
+    running.write(Write::Create(Object::from_value(Kind::Namespace, serde_json::json!({"metadata": {"name": "shop"}})).unwrap())).await;
+    let manifest = config("a", "1").replace("name: a", "name: a, namespace: shop");
+    running.places.place("web").put("r1", &[("a.yaml", &manifest)]);
+    running.source("web").await;
+    running.until("r1", |state| accepted(state, "web", "r1")).await;
+    let is = |state: &Snapshot, value: &str| state.get(&key).is_some_and(|it| it.value()["data"]["key"] == value);
+    let told = |state: &Snapshot| state.list(Kind::Event).filter(|event| event.value()["reason"] == PUT_BACK).count();
+    let change = |value: &str| {
+        let mut changed = running.store.snapshot().get(&key).unwrap().value();
+        changed["data"]["key"] = value.into();
+        running.write(Write::Update(Object::from_value(Kind::ConfigMap, changed).unwrap(), Precondition::exists()))
+    };
+    change("hand").await;
+    running.until("put back and told", |state| is(state, "1") && told(state) == 1).await;
+
+    running.write(Write::Delete { key: namespace.clone(), precondition: Precondition::exists(), grace_seconds: None }).await;
+    running.until("the namespace is going", |state| state.get(&namespace).is_some_and(Object::is_deleting)).await;
+    change("other hand").await;
+    running.until("put back", |state| is(state, "1")).await;
+    assert_eq!(told(&running.store.snapshot()), 1, "a namespace that is going takes no new Event");
     running.end().await;
 }

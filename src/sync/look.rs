@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::accepted;
+use super::drift;
 use super::names::{APPROVE, FINALIZER};
 use super::plan::{self, Action, Input, Known, SyncPlan};
 use super::render::{self, Cache, Options, Rendered};
@@ -84,6 +85,8 @@ pub struct Step {
     /// Without writes: nothing to do.
     pub transaction: Transaction,
     pub ops: usize,
+    /// What is told of it: news, of which nothing depends on being written.
+    pub events: Vec<Write>,
     /// Plan again right after it.
     pub again: bool,
     /// Plan again at this time even if nothing changes.
@@ -128,6 +131,7 @@ pub fn decide(
     }
     if let Some(plan) = &mut carried {
         writes.extend(writes_of(plan, &mut status, uid));
+        step.events = drift::told(state, source, plan, now);
         memory.known.holds(&status, &plan.inventory);
         step.ops = plan.step().len();
         step.again_at = plan.again_at;

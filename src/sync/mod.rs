@@ -6,6 +6,7 @@
 //! - `plan` (pure): desired against live against inventory
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
 //! - `again` (pure): when what is gone is created again, and when not
+//! - `drift` (pure): what others changed of what git says, and is put back
 //! - `inventory`, `budget`, `health` (pure): what a source holds, what a deletion takes with it, how
 //!   an object fares
 //! - `accepted` (pure): the accepted set in the store, for a process that never read it
@@ -24,6 +25,7 @@ pub mod budget;
 pub mod configured;
 pub mod desired;
 pub mod dir;
+pub mod drift;
 pub mod fake;
 pub mod git;
 pub mod health;
@@ -49,6 +51,9 @@ mod tests;
 
 #[cfg(test)]
 mod act_tests;
+
+#[cfg(test)]
+mod drift_tests;
 
 #[cfg(test)]
 mod render_tests;

@@ -1,0 +1,107 @@
+//! Fields that git says and somebody else changed: which, who did, and what they are put back to. PURE.
+//!
+//! What is put back is told by an Event of the object: with the step that does it, but never in its way.
+
+use serde_json::Value;
+
+use super::identity::said;
+use super::op::{Action, SyncOp};
+use super::plan::{SyncPlan, manager};
+use crate::model::custom::Definitions;
+use crate::model::event::{Occurrence, reference};
+use crate::model::ownership::{FieldChange, ManagedFields, Operation, changes};
+use crate::model::{Key, Kind, Object, Source, Timestamp};
+use crate::store::snapshot::Snapshot;
+use crate::store::transaction::{Precondition, Write};
+
+/// Reason of the Events.
+pub const PUT_BACK: &str = "PutBack";
+/// Objects told of in one step: an Event each, and a step may put back thousands.
+const TOLD: usize = 100;
+/// Characters of a value that are told.
+const SHOWN: usize = 80;
+
+/// Whoever besides this manager of a source says a field, as Kubernetes names them. The field's path is printed as
+/// `spec.replicas`.
+pub fn others(managed: &ManagedFields, manager: &str, path: &str) -> Vec<String> {
+    // Who says `stringData` of a Secret says its `data`.
+    let plain = path.strip_prefix("data").map(|rest| format!("stringData{rest}"));
+    let says = |owned: &String| {
+        let owned = owned.trim_start_matches('.');
+        let is = |path: &str| owned == path || owned.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']));
+        is(path) || plain.as_deref().is_some_and(is)
+    };
+    let mut found: Vec<String> = managed
+        .owners
+        .iter()
+        .filter(|owner| !(owner.manager == manager && owner.operation == Operation::Apply))
+        .filter(|owner| owner.fields.paths().iter().any(says))
+        .map(|owner| match owner.subresource.as_str() {
+            "" => format!("{:?}", owner.manager),
+            subresource => format!("{:?} with subresource {subresource:?}", owner.manager),
+        })
+        .collect();
+    found.dedup();
+    found
+}
+
+/// `spec.replicas: 3 -> 1, changed by "kubectl"`; nobody is known of what was removed.
+pub fn sentence(change: &str, by: &[String]) -> String {
+    if by.is_empty() { change.to_owned() } else { format!("{change}, changed by {}", by.join(" and ")) }
+}
+
+/// The writes that tell of what this step puts back.
+pub(super) fn told(state: &Snapshot, source: &Source, plan: &SyncPlan, now: Timestamp) -> Vec<Write> {
+    if !plan.accepted {
+        return Vec::new();
+    }
+    // Else a wave that is still to come may change what nobody but git has said.
+    let conditions = source.status.iter().flat_map(|status| &status.conditions);
+    let applied = conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True");
+    let events = plan
+        .step()
+        .iter()
+        .filter(|op| op.action == Action::Update)
+        .filter_map(|op| Some(event(state, op.key(), &message(op, &plan.source, applied, state.definitions())?, now)));
+    events.take(TOLD).collect()
+}
+
+fn event(state: &Snapshot, key: &Key, message: &str, now: Timestamp) -> Write {
+    let about = reference(key, state.get(key).map(Object::uid));
+    let occurrence = Occurrence::new(about, false, PUT_BACK, message, "sync");
+    let known = state.get(&occurrence.key());
+    let event = occurrence.happened(known.and_then(Object::get), now);
+    match known {
+        Some(known) => Write::Update(event, Precondition::seen(known)),
+        None => Write::Create(event),
+    }
+}
+
+/// What an op puts back; `None`: nothing that is known to be somebody else's.
+fn message(op: &SyncOp, source: &str, applied: bool, served: &Definitions) -> Option<String> {
+    let (before, result) = (op.before.as_ref()?, op.result.as_ref()?);
+    let (kind, managed, manager) = (before.kind(), ManagedFields::of(before.meta()), manager(source));
+    let fields: Vec<String> = changes(served.shapes(kind), &said(before), &said(result))
+        .iter()
+        .filter_map(|change| {
+            let by = others(&managed, &manager, &change.path);
+            (applied || !by.is_empty()).then(|| sentence(&shown(kind, change), &by))
+        })
+        .collect();
+    (!fields.is_empty()).then(|| format!("put back as {} of source {source} says: {}", op.file, fields.join("; ")))
+}
+
+/// `spec.replicas: 3 -> 1`; of a Secret, of a structure and of a long text the path alone.
+fn shown(kind: Kind, change: &FieldChange) -> String {
+    let word = |value: &Option<Value>| match value {
+        None => Some("nothing".to_owned()),
+        Some(Value::String(text)) if text.chars().count() > SHOWN || text.contains(char::is_control) => None,
+        Some(Value::String(text)) => Some(if text.is_empty() || text.trim() != text { format!("{text:?}") } else { text.clone() }),
+        Some(Value::Object(_) | Value::Array(_)) => None,
+        Some(other) => Some(other.to_string()),
+    };
+    match (word(&change.before), word(&change.after)) {
+        (Some(before), Some(after)) if kind != Kind::Secret => format!("{}: {before} -> {after}", change.path),
+        _ => change.path.clone(),
+    }
+}
