@@ -10,6 +10,7 @@ use crate::config::from_place;
 use crate::model::{GitSource, Kind, Source, SourceSpec};
 use crate::sync::configured::CONFIGURED;
 use crate::sync::names::PRUNE;
+use crate::sync::status::STORE_FULL;
 
 pub async fn run(verb: &SourceVerb) -> Outcome {
     match verb {
@@ -59,6 +60,10 @@ pub(super) fn state(source: &Value) -> String {
     let errors = status["errors"].as_array().map_or(0, Vec::len);
     if source["spec"]["suspend"] == true {
         return "Suspended".to_owned();
+    }
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    if let Some(full) = conditions.find(|condition| condition["type"] == "Ready" && condition["reason"] == STORE_FULL) {
+        return format!("Store full: {}", full["message"].as_str().unwrap_or_default());
     }
     if let Some(plan) = status["pendingPlan"].as_str() {
         return format!("Waits for approval: podbay reconcile --approve {plan}");
@@ -156,6 +161,9 @@ mod tests {
         assert_eq!(state(&approve), "Waits for approval: podbay reconcile --approve ab12");
         assert_eq!(state(&json!({"status": {"errors": ["a.yaml:1:1: no", "b"]}})), "Refused: a.yaml:1:1: no (and 1 more)");
         assert_eq!(state(&json!({"status": {"errors": ["unreachable: /srv: gone"]}})), "Unreachable: /srv: gone");
+        let full = json!({"status": {"pendingPlan": "ab12", "conditions": [{"type": "Fetched", "reason": "Fetched"},
+            {"type": "Ready", "reason": "StoreFull", "message": "8 MiB free"}]}});
+        assert_eq!(state(&full), "Store full: 8 MiB free");
         assert_eq!(state(&json!({"spec": {"suspend": true}})), "Suspended");
         assert_eq!(state(&json!({})), "Not fetched yet");
     }

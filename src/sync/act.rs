@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::look::{Look, Memory, Step, decide};
+use super::look::{self, Look, Memory, Step, decide};
 use super::names::REQUESTED_AT;
 use super::removal;
 use super::source::{Fetch, Fetched, OpenSource, Tree};
@@ -266,10 +266,23 @@ impl Work {
                 }
                 Err(error) => {
                     tracing::warn!(source = %self.name, %error, "cannot write what was planned, trying again");
+                    if let CommitError::Full(why) = &error {
+                        self.tell_full(why).await;
+                    }
                     self.retry = Some(Instant::now() + RETRY);
                     return;
                 }
             }
+        }
+    }
+
+    /// The store has no room for what was planned, but for the Source's status it has.
+    async fn tell_full(&self, why: &str) {
+        let snapshot = self.context.store.snapshot();
+        let Some(transaction) = look::full(&snapshot, &self.name, why, self.context.clock.now()) else { return };
+        // The next try tells it as well.
+        if let Err(error) = self.context.store.commit(transaction).await {
+            tracing::debug!(source = %self.name, %error, "cannot write that the store is full");
         }
     }
 

@@ -146,6 +146,14 @@ pub fn decide(
     step
 }
 
+/// What tells that the store is too full for what a source planned; `None`: that is told already.
+pub fn full(state: &Snapshot, name: &str, why: &str, now: Timestamp) -> Option<Transaction> {
+    let object = state.get(&Key::cluster(Kind::Source, name))?;
+    let source = object.get::<Source>()?;
+    let changed = Object::new(Source { status: Some(status::full(source, why, now)?), ..source.clone() });
+    Some(Transaction::new(plan::writer(name)).with(Write::UpdateStatus(changed, Precondition::seen(object))))
+}
+
 /// The writes of a plan's step. What is created gets its UID here, so that the inventory in the same
 /// transaction can name it.
 fn writes_of(plan: &mut SyncPlan, status: &mut SourceStatus, uid: &mut dyn FnMut() -> String) -> Vec<Write> {

@@ -53,6 +53,22 @@ pub fn next(source: &Source, outcome: &Outcome<'_>, request: Option<&str>, now: 
     status
 }
 
+/// Reason of the condition `Ready` while the store is too full for what was planned.
+pub const STORE_FULL: &str = "StoreFull";
+
+/// The status of a source of whose newest plan the store has taken nothing, for want of space. `None`: it says so
+/// already, in other words perhaps: how much is free changes all the time, and each try would write that. It goes with
+/// the next look that can be written.
+pub fn full(source: &Source, why: &str, now: Timestamp) -> Option<SourceStatus> {
+    let mut status = source.status.clone().unwrap_or_default();
+    if status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.reason == STORE_FULL) {
+        return None;
+    }
+    let message = format!("nothing of the newest look is written, the store is short of space: {why}");
+    condition(&mut status.conditions, "Ready", ("False", STORE_FULL, message), source.metadata.generation, now);
+    Some(status)
+}
+
 type Ready = (&'static str, &'static str, String);
 
 fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timestamp) -> Ready {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 
-use super::look::{Look, Memory, decide};
+use super::look::{self, Look, Memory, decide};
 use super::names::{ADOPT, APPROVE, FINALIZER, PRUNE, REQUESTED_AT};
 use super::source::Tree;
 use super::{inventory, plan, removal};
@@ -631,4 +631,31 @@ mod random {
             }
         }
     }
+}
+
+#[test]
+fn a_full_store_is_told_once_and_goes_with_the_next_look() {
+    let mut world = World::with("web");
+    let ready = |status: &SourceStatus| {
+        let ready = status.conditions.iter().find(|it| it.type_ == "Ready").unwrap();
+        (ready.status.clone(), ready.reason.clone(), ready.message.clone())
+    };
+    world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
+    world.look_at("web", tree("r2", &[("a.yaml", &config("a", "2"))]));
+    let transaction = look::full(&world.state, "web", "8 MiB free", NOW).unwrap();
+    assert!(transaction.frees_space(&world.state), "it is written on a full store");
+    world.commit(&transaction);
+    let status = world.get_source("web").status.unwrap();
+    let message = "nothing of the newest look is written, the store is short of space: 8 MiB free";
+    assert_eq!(ready(&status), ("False".to_owned(), "StoreFull".to_owned(), message.to_owned()));
+    assert_eq!((status.accepted_revision.as_deref(), &*world.data("a")["key"]), (Some("r1"), "1"), "the last good one is in force");
+    assert!(look::full(&world.state, "web", "7 MiB free", NOW).is_none(), "not at every try");
+    let status = world.again("web");
+    assert_eq!((ready(&status).0.as_str(), status.accepted_revision.as_deref()), ("True", Some("r2")));
+    // Git says again what is in force: nothing is left to write but that.
+    world.look_at("web", tree("r3", &[("a.yaml", &config("a", "3"))]));
+    world.commit(&look::full(&world.state, "web", "8 MiB free", NOW).unwrap());
+    let status = world.put("web", "r2", &[("a.yaml", &config("a", "2"))]);
+    assert_eq!(ready(&status).1, "Synced");
+    assert!(look::full(&world.state, "other", "8 MiB free", NOW).is_none());
 }

@@ -10,7 +10,9 @@ use http::StatusCode;
 use podbay::clock::{Clock, SystemClock};
 use podbay::server::InProcessNode;
 use podbay::store::disk::{DiskStore, FreeSpace, Options};
+use podbay::sync::fake::FakePlaces;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::rig::Rig;
 
@@ -89,4 +91,55 @@ async fn a_full_disk_answers_507_and_takes_deletes_and_status() {
     resumed(&rig);
     assert_eq!(rig.ask("POST", MAPS, map("three")).await.0, StatusCode::CREATED, "it resumes by itself");
     assert_eq!(rig.ask("PATCH", &format!("{MAPS}/one"), json!({"data": {"a": "c"}})).await.0, StatusCode::OK);
+}
+
+/// A commit that does not fit is told on its Source, by whom nothing but the status is written; once there is space it
+/// is carried out, and told no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_for_which_there_is_no_space_is_told_on_its_source() {
+    const SOURCE: &str = "/apis/podbay.dev/v1/sources/shop";
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, space) = server(directory.path()).await;
+    let places = Arc::<FakePlaces>::default();
+    let config = |value: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: told}}\ndata: {{a: {value}}}\n");
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    places.place("shop").put("r1", &[("a.yaml", &config("one"))]);
+    tokio::spawn(podbay::sync::run(Arc::clone(&rig.store), places.clone(), Arc::new(SystemClock), end));
+    let source = json!({"apiVersion": "podbay.dev/v1", "kind": "Source", "metadata": {"name": "shop"}, "spec": {"directory": "/srv"}});
+    assert_eq!(rig.ask("POST", "/apis/podbay.dev/v1/sources", source).await.0, StatusCode::CREATED);
+    let ready = async |status: &str, reason: &str| {
+        let begun = Instant::now();
+        loop {
+            let source = rig.get(SOURCE).await;
+            let conditions = source["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            match conditions.into_iter().find(|it| it["type"] == "Ready" && it["status"] == status && it["reason"] == reason) {
+                Some(ready) => return (source, ready),
+                None => assert!(begun.elapsed() < Duration::from_secs(60), "not {reason}: {source}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    ready("True", "Synced").await;
+
+    space.0.store(8 * MIB, Ordering::SeqCst);
+    places.place("shop").put("r2", &[("a.yaml", &config("two"))]);
+    let (source, full) = ready("False", "StoreFull").await;
+    let message = full["message"].as_str().unwrap();
+    assert!(message.starts_with("nothing of the newest look is written, the store is short of space: 8 MiB free in"), "{message}");
+    assert_eq!(
+        (&source["status"]["acceptedRevision"], &rig.get(&format!("{MAPS}/told")).await["data"]["a"]),
+        (&json!("r1"), &json!("one"))
+    );
+    let mut podbay = tokio::process::Command::new(env!("CARGO_BIN_EXE_podbay"));
+    let listed = podbay.args(["source", "list"]).env("KUBECONFIG", rig.kubeconfig()).output().await.unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains(&format!("Store full: {message}")), "{listed}");
+
+    space.0.store(1024 * MIB, Ordering::SeqCst);
+    let (source, _) = ready("True", "Synced").await;
+    assert_eq!(
+        (&source["status"]["acceptedRevision"], &rig.get(&format!("{MAPS}/told")).await["data"]["a"]),
+        (&json!("r2"), &json!("two"))
+    );
 }
