@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use podbay::simulate::Preview;
+use podbay::simulate::preview::matched::{Placed, matched};
 use serde_json::Value;
 
 use crate::hosts::{Admin, text};
-
-#[path = "../it/scripts/matched.rs"]
-mod matched;
-use matched::{Placed, matched};
 
 /// A preview, and the pods that were there.
 pub struct Foretold {

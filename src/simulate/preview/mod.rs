@@ -4,12 +4,14 @@
 //! - `fields`: an object's changes, field by field, without secrets
 //! - `pods`: which pods start and stop, and where
 //! - `text`: the preview for a person
+//! - `matched`: the pods it named against those that then were
 //!
 //! The preview is a value: its JSON is what `POST …/previews` answers and what `-o json` prints, and
 //! the text is made from it wherever it is shown.
 
 mod fields;
 mod lines;
+pub mod matched;
 mod pods;
 mod text;
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Secret;
 use proptest::prelude::*;
 
+use super::matched::{Placed, matched};
 use super::*;
 use crate::model::custom::Definitions;
-use crate::model::{PruneBudget, SourceSpec};
+use crate::model::{PruneBudget, SourceSpec, pod};
 use crate::simulate::saved;
 use crate::simulate::tests::{cluster, controllers, start};
 use crate::store::transaction::{Precondition, Transaction, Write};
@@ -103,6 +104,23 @@ fn by_workload(before: &Snapshot, after: &Snapshot) -> BTreeMap<(Key, &'static s
         *all.entry((workload(before, pod), "stop")).or_default() += 1;
     }
     all
+}
+
+/// Each pod with its node, or with the reason why it has none: those that start, those that stop, those that wait.
+fn each_pod(before: &Snapshot, after: &Snapshot) -> [Placed; 3] {
+    type Pod = k8s_openapi::api::core::v1::Pod;
+    let node = |object: &Object| pod::node_name(object.get::<Pod>()?).map(str::to_owned);
+    let same = |state: &Snapshot, pod: &Object| state.get(pod.key()).filter(|other| other.uid() == pod.uid()).cloned();
+    let named = |object: &Object, place: String| (format!("{}/{}", object.key().namespace, object.key().name), place);
+    let why = |object: &Object| pod::condition(object.get::<Pod>()?, "PodScheduled")?.message.clone();
+    let new = after.list(Kind::Pod).filter(|pod| same(before, pod).as_ref().and_then(node).is_none());
+    let gone = before.list(Kind::Pod).filter(|pod| same(after, pod).is_none());
+    let waiting = after.list(Kind::Pod).filter(|pod| node(pod).is_none());
+    [
+        new.filter_map(|pod| Some(named(pod, node(pod)?))).collect(),
+        gone.filter_map(|pod| Some(named(pod, node(pod)?))).collect(),
+        waiting.map(|pod| named(pod, why(pod).unwrap_or_default())).collect(),
+    ]
 }
 
 /// Everything that a manifest or a person says, and what it says.
@@ -406,6 +424,11 @@ proptest! {
             let numbers = |pods: &[PodPreview]| pods.iter().map(|pod| pod.count).sum::<usize>();
             let count = |word: &str| by_workload(&state, &happened).iter().filter(|((_, what), _)| *what == word).map(|(_, count)| count).sum::<usize>();
             prop_assert_eq!((numbers(&told.pods.starts), numbers(&told.pods.stops)), (count("start"), count("stop")));
+            let [starts, stops, waiting] = each_pod(&state, &happened);
+            let mut wrong = matched("starts", &told.pods.starts, &starts);
+            wrong.extend(matched("stops", &told.pods.stops, &stops));
+            wrong.extend(matched("is pending", &told.pods.pending, &waiting));
+            prop_assert!(wrong.is_empty(), "{told}\n{}", wrong.join("\n"));
             // Planning again after it has happened gives nothing.
             prop_assert!(plan_of(&happened, &current(&happened), read, start()).step().is_empty());
             state = happened;

@@ -6,10 +6,9 @@ use k8s_openapi::api::core::v1::Pod;
 use podbay::model::custom::CustomKind;
 use podbay::model::{Key, Kind, Object, pod};
 use podbay::simulate::Preview;
+use podbay::simulate::preview::matched::{Placed, matched};
 use podbay::store::Snapshot;
 use serde_json::Value;
-
-use super::matched::{Placed, matched};
 
 /// Kinds that others derive from what a source writes, or that nodes write.
 const DERIVED: [Kind; 6] = [Kind::ReplicaSet, Kind::EndpointSlice, Kind::Event, Kind::Lease, Kind::Node, Kind::Source];

@@ -3,13 +3,12 @@
 //!
 //! - `session`: the format, and how one is played
 //! - `cluster`: the cluster, and when it is at rest
-//! - `foretold`, `matched`: a preview against what then happened
+//! - `foretold`: a preview against what then happened
 //! - `filter`: what differs from run to run
 
 mod cluster;
 mod filter;
 mod foretold;
-mod matched;
 mod session;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
-//! Pods that a preview named, against those that were.
+//! Pods that a preview named, against those that were: what every test of a preview asks. PURE.
 
-use podbay::simulate::preview::PodPreview;
+use super::PodPreview;
 
 /// Name and node of each (or the reason why it has none).
 pub type Placed = Vec<(String, String)>;
