@@ -34,7 +34,19 @@ macro_rules! with_status {
     };
 }
 
-with_status!(Namespace, CustomResourceDefinition, Node, CertificateSigningRequest, Service, Pod, ReplicaSet, Deployment, Job, Source);
+with_status!(
+    Namespace,
+    CustomResourceDefinition,
+    Node,
+    CertificateSigningRequest,
+    Service,
+    Pod,
+    ReplicaSet,
+    Deployment,
+    Job,
+    HorizontalPodAutoscaler,
+    Source
+);
 
 /// Takes the status of `object`, who owns it, and nothing else.
 pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {

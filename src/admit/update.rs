@@ -159,6 +159,7 @@ fn same_spec(new: &Typed, old: &Typed, state: &Snapshot) -> bool {
         (Typed::ReplicaSet(new), Typed::ReplicaSet(old)) => new.spec == old.spec,
         (Typed::Deployment(new), Typed::Deployment(old)) => new.spec == old.spec,
         (Typed::Job(new), Typed::Job(old)) => new.spec == old.spec,
+        (Typed::HorizontalPodAutoscaler(new), Typed::HorizontalPodAutoscaler(old)) => new.spec == old.spec,
         (Typed::Source(new), Typed::Source(old)) => new.spec == old.spec,
         (Typed::CustomResourceDefinition(new), Typed::CustomResourceDefinition(old)) => new.spec == old.spec,
         (Typed::Custom(new), Typed::Custom(old)) => custom::same_spec(new, old, state.definitions()),

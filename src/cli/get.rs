@@ -12,7 +12,7 @@ use crate::model::Kind;
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// What `podbay get all` lists, in kubectl's order: the kinds of its category "all".
-const ALL: [Kind; 5] = [Kind::Pod, Kind::Service, Kind::Deployment, Kind::ReplicaSet, Kind::Job];
+const ALL: [Kind; 6] = [Kind::Pod, Kind::Service, Kind::Deployment, Kind::ReplicaSet, Kind::HorizontalPodAutoscaler, Kind::Job];
 
 pub async fn run(args: &GetArgs) -> Outcome {
     let wanted = client::with_custom_kinds(&args.client, || wanted(&args.what)).await?;

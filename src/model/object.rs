@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::Job,
     certificates::v1::CertificateSigningRequest,
     coordination::v1::Lease,
@@ -114,6 +115,7 @@ kinds!(
     ReplicaSet,
     Deployment,
     Job,
+    HorizontalPodAutoscaler,
     EndpointSlice,
     Lease,
     Event,

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use super::age::{human, since};
-use super::pod_columns;
+use super::{autoscaler_columns, pod_columns};
 use crate::model::{Kind, Object, Source, Timestamp, Typed};
 
 /// The names of a kind's columns; only `-o wide` shows those that end in a star.
@@ -30,6 +30,7 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::ReplicaSet => "Name, Desired, Current, Ready, Age, Containers*, Images*, Selector*",
         Kind::Deployment => "Name, Ready, Up-to-date, Available, Age, Containers*, Images*, Selector*",
         Kind::Job => "Name, Status, Completions, Duration, Age, Containers*, Images*, Selector*",
+        Kind::HorizontalPodAutoscaler => "Name, Reference, Targets, MinPods, MaxPods, Replicas, Age",
         Kind::EndpointSlice => "Name, AddressType, Ports, Endpoints, Age",
         Kind::Lease => "Name, Holder, Age",
         Kind::Event => "Last Seen, Type, Reason, Object, Subobject*, Source*, Message, First Seen*, Count*, Name*",
@@ -71,6 +72,7 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         Typed::ReplicaSet(it) => replica_set(it, name, age),
         Typed::Deployment(it) => deployment(it, name, age),
         Typed::Job(it) => job(it, name, age, now),
+        Typed::HorizontalPodAutoscaler(it) => autoscaler_columns::cells(it, name, age),
         Typed::EndpointSlice(it) => endpoint_slice(it, name, age),
         Typed::Lease(it) => {
             let holder = it.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! - `request`, `options`, `select`, `body`, `protobuf` (what is asked), `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
-//! - `render`, `columns`, `pod_columns`, `custom`, `age`, `fault`: how objects and errors look on the wire
+//! - `render`, `columns`, `pod_columns`, `autoscaler_columns`, `custom`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
 //! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
@@ -23,6 +23,7 @@ mod accounts;
 pub mod age;
 pub mod audit;
 pub mod authorise;
+mod autoscaler_columns;
 mod body;
 pub mod bootstrap;
 pub mod certificates;

@@ -195,6 +195,10 @@ fn skeleton(kind: Kind, metadata: Value) -> Value {
             object["spec"] = json!({"selector": null, "template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": null}}});
         }
         Kind::Job => object["spec"] = json!({"template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": null}}}),
+        Kind::HorizontalPodAutoscaler => {
+            object["spec"] = json!({"scaleTargetRef": {"kind": "", "name": ""}, "maxReplicas": 0});
+            object["status"] = json!({"desiredReplicas": 0, "currentMetrics": null});
+        }
         Kind::EndpointSlice => {
             object["addressType"] = json!("");
             object["endpoints"] = Value::Null;

@@ -3,9 +3,11 @@
 //! Applying them twice is applying them once. An empty string counts as absent where Kubernetes'
 //! own types cannot tell the two apart.
 
+mod autoscaler;
 mod pod;
 mod workload;
 
+pub use autoscaler::{scale_down, scale_up};
 pub use pod::api_access;
 pub(crate) use pod::pull_policy;
 pub use workload::JOB_LABELS;
@@ -34,6 +36,7 @@ pub fn apply(object: &mut Typed) {
         Typed::ReplicaSet(it) => workload::replica_set(it),
         Typed::Deployment(it) => workload::deployment(it),
         Typed::Job(it) => workload::job(it),
+        Typed::HorizontalPodAutoscaler(it) => autoscaler::autoscaler(it),
         Typed::ClusterRoleBinding(it) => binding(&mut it.subjects, &mut it.role_ref),
         Typed::RoleBinding(it) => binding(&mut it.subjects, &mut it.role_ref),
         Typed::EndpointSlice(it) => endpoint_slice(it),

@@ -29,6 +29,25 @@ fn contains(whole: &Value, part: &Value, path: &str) {
 }
 
 #[test]
+fn an_autoscaler_gets_kubernetes_defaults() {
+    let reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+    let it = defaulted(
+        Kind::HorizontalPodAutoscaler,
+        json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 3, "scaleTargetRef": reference}}),
+    );
+    let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
+    contains(&it["spec"], &json!({"minReplicas": 1, "metrics": [cpu]}), "spec");
+    assert_eq!(it["spec"]["behavior"], Value::Null, "what is not there means the same");
+    let behavior = json!({"scaleDown": {"selectPolicy": "Min"}});
+    let spec = json!({"maxReplicas": 3, "scaleTargetRef": reference, "behavior": behavior});
+    let it = defaulted(Kind::HorizontalPodAutoscaler, json!({"metadata": {"name": "a"}, "spec": spec}));
+    let of = |type_: &str, value: i32| json!({"type": type_, "value": value, "periodSeconds": 15});
+    let up = json!({"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [of("Pods", 4), of("Percent", 100)]});
+    let down = json!({"selectPolicy": "Min", "policies": [of("Percent", 100)]});
+    assert_eq!(it["spec"]["behavior"], json!({"scaleUp": up, "scaleDown": down}));
+}
+
+#[test]
 fn a_pod_gets_kubernetes_defaults() {
     let pod = defaulted(
         Kind::Pod,

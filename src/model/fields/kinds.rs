@@ -28,6 +28,7 @@ pub(super) fn table(kind: Kind) -> Node {
             root.add("spec", JOB);
             with_template(&mut root);
         }
+        Kind::HorizontalPodAutoscaler => root.add("spec", AUTOSCALER),
         Kind::Namespace => root.add("spec", &[("finalizers", Acts)]),
         Kind::CustomResourceDefinition => root.add("spec", DEFINITION),
         Kind::Node => root.add("spec", NODE),
@@ -89,6 +90,26 @@ const JOB: &[Row] = &[
     ("managedBy", Only(&["kubernetes.io/job-controller"], "there is no other controller for Jobs")),
     ("scheduling", Refused("gang scheduling is not supported")),
 ];
+
+const AUTOSCALER: &[Row] = &[
+    ("scaleTargetRef.apiVersion scaleTargetRef.kind scaleTargetRef.name minReplicas maxReplicas", Acts),
+    ("metrics[].type", Only(&["Resource", "ContainerResource"], NO_CUSTOM_METRICS)),
+    ("metrics[].resource.name metrics[].containerResource.name", Only(&["cpu", "memory"], "only `cpu` and `memory` are measured")),
+    ("metrics[].containerResource.container", Acts),
+    ("metrics[].resource.target.type metrics[].containerResource.target.type", Only(&["Utilization", "AverageValue"], AN_AVERAGE)),
+    ("metrics[].resource.target.averageUtilization metrics[].containerResource.target.averageUtilization", Acts),
+    ("metrics[].resource.target.averageValue metrics[].containerResource.target.averageValue", Acts),
+    ("metrics[].resource.target.value metrics[].containerResource.target.value", Refused(AN_AVERAGE)),
+    ("metrics[].pods metrics[].object metrics[].external", Refused(NO_CUSTOM_METRICS)),
+    ("behavior.scaleUp.stabilizationWindowSeconds behavior.scaleUp.selectPolicy behavior.scaleUp.tolerance", Acts),
+    ("behavior.scaleUp.policies[].type behavior.scaleUp.policies[].value behavior.scaleUp.policies[].periodSeconds", Acts),
+    ("behavior.scaleDown.stabilizationWindowSeconds behavior.scaleDown.selectPolicy behavior.scaleDown.tolerance", Acts),
+    ("behavior.scaleDown.policies[].type behavior.scaleDown.policies[].value behavior.scaleDown.policies[].periodSeconds", Acts),
+];
+
+const NO_CUSTOM_METRICS: &str =
+    "no API for custom or external metrics is served: only `Resource` and `ContainerResource` metrics are supported";
+const AN_AVERAGE: &str = "the target of a resource is an `averageUtilization` or an `averageValue` of its pods";
 
 const DEFINITION: &[Row] = &[
     ("group scope names.plural names.singular names.kind names.listKind names.shortNames names.categories", Acts),

@@ -188,3 +188,24 @@ fn rules_can_be_asked_for() {
     assert!(matches!(rule(Kind::Pod, "status.phase"), Some(Rule::Harmless)));
     assert!(rule(Kind::Pod, "spec.nothing").is_none());
 }
+
+#[test]
+fn only_what_is_measured_scales() {
+    let with = |metric: Value| refused(Kind::HorizontalPodAutoscaler, &json!({"spec": {"maxReplicas": 3, "metrics": [metric]}}));
+    let share = json!({"type": "Utilization", "averageUtilization": 50});
+    assert_eq!(with(json!({"type": "Resource", "resource": {"name": "cpu", "target": share}})), [""; 0]);
+    let whole = json!({"type": "Value", "value": "1"});
+    for (metric, paths) in [
+        (json!({"type": "Pods", "pods": {"metric": {"name": "requests"}}}), vec!["spec.metrics[0].pods", "spec.metrics[0].type"]),
+        (json!({"type": "External", "external": {"metric": {"name": "queue"}}}), vec!["spec.metrics[0].external", "spec.metrics[0].type"]),
+        (json!({"type": "Resource", "resource": {"name": "nvidia.com/gpu", "target": share}}), vec!["spec.metrics[0].resource.name"]),
+        (
+            json!({"type": "Resource", "resource": {"name": "cpu", "target": whole}}),
+            vec!["spec.metrics[0].resource.target.type", "spec.metrics[0].resource.target.value"],
+        ),
+    ] {
+        let found = with(metric.clone());
+        let told: Vec<&str> = found.iter().map(|it| it.split(':').next().unwrap_or_default()).collect();
+        assert_eq!(told, paths, "{metric}: {found:?}");
+    }
+}

@@ -23,7 +23,7 @@ const KUBERNETES: &[(&str, &[&str])] = &[
     ),
     ("apiextensions.k8s.io", &[]),
     ("apps", &["ControllerRevision", "DaemonSet", "StatefulSet"]),
-    ("autoscaling", &["HorizontalPodAutoscaler"]),
+    ("autoscaling", &[]),
     ("batch", &["CronJob"]),
     ("coordination.k8s.io", &["LeaseCandidate"]),
     ("discovery.k8s.io", &[]),

@@ -2,6 +2,7 @@
 //!
 //! Both functions expect defaulted objects and return every broken rule, not the first one.
 
+mod autoscaler;
 mod certificate;
 mod container;
 mod definition;
@@ -52,6 +53,7 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
         Typed::ReplicaSet(it) => workload::replica_set(it, &mut errors),
         Typed::Deployment(it) => workload::deployment(it, &mut errors),
         Typed::Job(it) => workload::job(it, &mut errors),
+        Typed::HorizontalPodAutoscaler(it) => autoscaler::autoscaler(it, &mut errors),
         Typed::EndpointSlice(it) => service::endpoint_slice(it, &mut errors),
         Typed::Lease(it) => simple::lease(it, &mut errors),
         Typed::Event(it) => simple::event(it, &mut errors),
