@@ -8,6 +8,7 @@
 //! - `defaults`, `validate`, `fields`: Kubernetes' rules, written once
 //! - `quantity`, `selector`: the two small languages inside objects
 //! - `pod`: what a pod's fields mean taken together
+//! - `scale`: how many of something there are and shall be; `usage`: what a pod was measured to use
 //! - `event`: occurrences of the same thing as one object
 //! - `rule`: a broken rule and its place, in Kubernetes' words
 //! - `pod_security`: the levels of the Pod Security Standards, as a namespace's labels name them
@@ -28,9 +29,11 @@ pub mod pod_security;
 pub mod quantity;
 pub mod rights;
 pub mod rule;
+pub mod scale;
 pub mod schema;
 pub mod selector;
 mod source;
+pub mod usage;
 pub mod validate;
 
 pub use key::Key;

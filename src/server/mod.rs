@@ -58,7 +58,7 @@ mod select;
 mod spot;
 pub mod strict;
 pub mod tokens;
-mod usage;
+pub mod usage;
 mod watch;
 mod write;
 

@@ -1,57 +1,26 @@
-//! `autoscaling/v1 Scale` of Deployments, ReplicaSets and the custom kinds that have one. PURE.
+//! `autoscaling/v1 Scale` on the wire. PURE.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::Scale;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::fault::Fault;
-use crate::model::custom::{self, Custom, Definitions};
-use crate::model::selector::Selector;
-use crate::model::{Errors, Kind, Object, Path, Typed};
+use crate::model::custom::Definitions;
+use crate::model::{Errors, Kind, Object, Path, scale};
 
 /// The scale of an object, by the version of its kind that was asked for.
 pub fn read(kind: Kind, object: &Object, served: &Definitions) -> Result<Value, Fault> {
-    let (wanted, current, selector) = match object.typed() {
-        Typed::Custom(it) => return of_custom(kind, it, served),
-        Typed::Deployment(it) => {
-            let spec = &it.spec;
-            (spec.replicas, it.status.as_ref().and_then(|status| status.replicas), &spec.selector)
-        }
-        Typed::ReplicaSet(it) => {
-            let spec = &it.spec;
-            (spec.replicas, it.status.as_ref().map(|status| status.replicas), &spec.selector)
-        }
-        _ => return Err(Fault::no_such_path()),
-    };
-    let selector = Selector::of(selector).map(|selector| selector.to_string()).unwrap_or_default();
-    Ok(said(object.meta(), wanted.unwrap_or(1).into(), current.unwrap_or(0).into(), &selector))
-}
-
-/// The scale that a custom kind's definition leads to.
-fn of_custom(kind: Kind, it: &Custom, served: &Definitions) -> Result<Value, Fault> {
-    let scale = scale_of(kind, served)?;
-    let at = |path: &[String]| path.iter().skip(1).fold(path.first().and_then(|name| it.content.get(name)), |value, name| value?.get(name));
-    let number = |path: &[String]| at(path).and_then(Value::as_i64).unwrap_or(0);
-    let selector = scale.selector.as_deref().and_then(at).and_then(Value::as_str).unwrap_or_default();
-    Ok(said(&it.metadata, number(&scale.wanted), number(&scale.current), selector))
-}
-
-fn scale_of(kind: Kind, served: &Definitions) -> Result<&custom::Scale, Fault> {
-    served.version(kind).and_then(|version| version.scale.as_ref()).ok_or_else(Fault::no_such_path)
-}
-
-fn said(meta: &ObjectMeta, wanted: i64, current: i64, selector: &str) -> Value {
-    json!({
+    let scale = scale::read(kind, object, served).ok_or_else(Fault::no_such_path)?;
+    let meta = object.meta();
+    Ok(json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {
             "name": meta.name, "namespace": meta.namespace, "uid": meta.uid,
             "resourceVersion": meta.resource_version, "creationTimestamp": meta.creation_timestamp,
         },
-        "spec": {"replicas": wanted},
-        "status": {"replicas": current, "selector": selector},
-    })
+        "spec": {"replicas": scale.wanted},
+        "status": {"replicas": scale.current, "selector": scale.selector},
+    }))
 }
 
 /// What a `Scale` says, checked as an object of its kind is.
@@ -110,35 +79,7 @@ fn unknown(value: &Value) -> Vec<String> {
 
 /// The object at this size.
 pub fn write(kind: Kind, object: &Object, replicas: i32, served: &Definitions) -> Result<Object, Fault> {
-    let scaled = match object.typed() {
-        Typed::Deployment(_) => object.edit::<Deployment>(|it| it.spec.replicas = Some(replicas)),
-        Typed::ReplicaSet(_) => object.edit::<ReplicaSet>(|it| it.spec.replicas = Some(replicas)),
-        Typed::Custom(it) => {
-            let scale = scale_of(kind, served)?;
-            let mut scaled = it.clone();
-            put(&mut scaled.content, &scale.wanted, replicas.into());
-            Some(Object::from_typed(Typed::Custom(scaled)))
-        }
-        _ => None,
-    };
-    scaled.ok_or_else(Fault::no_such_path)
-}
-
-/// Sets a field, and makes the objects on the way to it.
-fn put(fields: &mut Map<String, Value>, path: &[String], value: Value) {
-    match path {
-        [] => {}
-        [name] => drop(fields.insert(name.clone(), value)),
-        [name, rest @ ..] => {
-            let below = fields.entry(name).or_insert_with(|| Value::Object(Map::new()));
-            if !below.is_object() {
-                *below = Value::Object(Map::new());
-            }
-            if let Value::Object(below) = below {
-                put(below, rest, value);
-            }
-        }
-    }
+    scale::write(kind, object, replicas, served).ok_or_else(Fault::no_such_path)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::render::json_response;
 use super::request::Query;
 use super::select::Selection;
 use super::{ServerState, proxy};
+use crate::model::usage::{Amounts, PodUsage};
 use crate::model::{Key, Kind, Object, Timestamp, pod};
 
 /// The group, its version, and that of every path below it.
@@ -188,38 +189,52 @@ async fn of_nodes(state: &ServerState, nodes: Vec<Object>) -> Vec<Value> {
     let looks = looks_at(state, nodes.iter().map(|node| node.key().name.clone()).collect()).await;
     let row = |node: &Object| {
         let (older, newer) = looks.get(&node.key().name)?;
-        let mut row = head("NodeMetrics", node, older, newer);
-        row["usage"] = usage(older.node, newer.node, newer.at - older.at);
+        let window = newer.at - older.at;
+        let mut row = head("NodeMetrics", node, newer.time, window);
+        row["usage"] = resource_list(between(older.node, newer.node, window));
         Some(row)
     };
     nodes.iter().filter_map(row).collect()
 }
 
 async fn of_pods(state: &ServerState, pods: Vec<Object>) -> Vec<Value> {
-    let node_of = |object: &Object| object.get::<Pod>().and_then(pod::node_name).map(str::to_owned);
-    let nodes: std::collections::BTreeSet<String> = pods.iter().filter_map(node_of).collect();
-    let looks = looks_at(state, nodes.into_iter().collect()).await;
+    let measured = measured(state, &pods).await;
     let row = |object: &Object| {
-        let (older, newer) = looks.get(&node_of(object)?)?;
-        let own = newer.containers.iter().filter(|((uid, _), _)| uid == object.uid());
-        let containers: Vec<Value> = own
-            .filter_map(|(key, now)| {
-                // A container that has just begun has no rate yet.
-                let before = older.containers.get(key).filter(|before| before.cpu_nanos <= now.cpu_nanos)?;
-                Some(json!({"name": key.1, "usage": usage(*before, *now, newer.at - older.at)}))
-            })
-            .collect();
-        let mut row = head("PodMetrics", object, older, newer);
+        let usage = measured.get(object.uid())?;
+        let containers: Vec<Value> =
+            usage.containers.iter().map(|(name, amounts)| json!({"name": name, "usage": resource_list(*amounts)})).collect();
+        let mut row = head("PodMetrics", object, usage.at, usage.window);
         row["containers"] = json!(containers);
-        (!containers.is_empty()).then_some(row)
+        Some(row)
     };
     pods.iter().filter_map(row).collect()
 }
 
+/// What these pods use, by UID. A pod without a node, or on one that does not answer, is left out.
+pub async fn measured(state: &ServerState, pods: &[Object]) -> BTreeMap<String, PodUsage> {
+    let node_of = |object: &Object| object.get::<Pod>().and_then(pod::node_name).map(str::to_owned);
+    let nodes: std::collections::BTreeSet<String> = pods.iter().filter_map(node_of).collect();
+    let looks = looks_at(state, nodes.into_iter().collect()).await;
+    let of_pod = |object: &Object| {
+        let (older, newer) = looks.get(&node_of(object)?)?;
+        let own = newer.containers.iter().filter(|((uid, _), _)| uid == object.uid());
+        let containers: BTreeMap<String, Amounts> = own
+            .filter_map(|(key, now)| {
+                // A container that has just begun has no rate yet.
+                let before = older.containers.get(key).filter(|before| before.cpu_nanos <= now.cpu_nanos)?;
+                Some((key.1.clone(), between(*before, *now, newer.at - older.at)))
+            })
+            .collect();
+        let usage = PodUsage { at: newer.time, window: newer.at - older.at, containers };
+        (!usage.containers.is_empty()).then(|| (object.uid().to_owned(), usage))
+    };
+    pods.iter().filter_map(of_pod).collect()
+}
+
 /// What both kinds begin with.
-fn head(kind: &str, object: &Object, older: &Look, newer: &Look) -> Value {
-    let seconds = (newer.at - older.at).as_secs_f64();
-    let mut metadata = json!({"name": object.key().name, "creationTimestamp": newer.time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
+fn head(kind: &str, object: &Object, at: Timestamp, window: Duration) -> Value {
+    let seconds = window.as_secs_f64();
+    let mut metadata = json!({"name": object.key().name, "creationTimestamp": at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
     if !object.key().namespace.is_empty() {
         metadata["namespace"] = object.key().namespace.clone().into();
     }
@@ -233,11 +248,16 @@ fn head(kind: &str, object: &Object, older: &Look, newer: &Look) -> Value {
     })
 }
 
-/// A ResourceList: CPU in billionths of a core, memory in KiB.
-fn usage(before: Figures, now: Figures, between: Duration) -> Value {
+/// What was spent in a window, as a rate; memory at its end.
+fn between(before: Figures, now: Figures, window: Duration) -> Amounts {
     let spent = u128::from(now.cpu_nanos.saturating_sub(before.cpu_nanos));
-    let cores = spent * 1_000_000_000 / between.as_nanos().max(1);
-    json!({"cpu": format!("{cores}n"), "memory": format!("{}Ki", now.memory_bytes / 1024)})
+    let rate = spent * 1_000_000_000 / window.as_nanos().max(1);
+    Amounts { cpu_nanos: u64::try_from(rate).unwrap_or(u64::MAX), memory_bytes: now.memory_bytes }
+}
+
+/// A ResourceList: CPU in billionths of a core, memory in KiB.
+fn resource_list(it: Amounts) -> Value {
+    json!({"cpu": format!("{}n", it.cpu_nanos), "memory": format!("{}Ki", it.memory_bytes / 1024)})
 }
 
 /// What is known of each of these nodes; one that does not answer is left out.
@@ -302,8 +322,8 @@ mod tests {
     #[test]
     fn a_rate_is_what_was_spent_in_between() {
         let figures = |cpu_nanos, memory_bytes| Figures { cpu_nanos, memory_bytes };
-        let told = usage(figures(1_000_000_000, 0), figures(1_500_000_000, 3 << 20), Duration::from_secs(2));
-        assert_eq!(told, json!({"cpu": "250000000n", "memory": "3072Ki"}));
-        assert_eq!(usage(figures(5, 0), figures(4, 0), Duration::ZERO)["cpu"], "0n", "a counter that began anew");
+        let told = between(figures(1_000_000_000, 0), figures(1_500_000_000, 3 << 20), Duration::from_secs(2));
+        assert_eq!(resource_list(told), json!({"cpu": "250000000n", "memory": "3072Ki"}));
+        assert_eq!(between(figures(5, 0), figures(4, 0), Duration::ZERO).cpu_nanos, 0, "a counter that began anew");
     }
 }
