@@ -1,10 +1,12 @@
 //! The control plane of one process: store, API, controllers, scheduler, sync.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -15,7 +17,10 @@ use super::previews::LivePreviews;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control;
+use crate::control::autoscaler::Measures;
 use crate::driver;
+use crate::model::Object;
+use crate::model::usage::PodUsage;
 use crate::plan::Controller;
 use crate::schedule::Scheduler;
 use crate::server::audit::{Audit, Policy};
@@ -32,6 +37,16 @@ pub struct ControlPlane {
     /// Ends when the token is cancelled.
     pub tasks: JoinSet<()>,
     _lock: Lock,
+}
+
+/// What pods use, as `metrics.k8s.io` tells it.
+pub struct Measured(pub Arc<ServerState>);
+
+#[async_trait]
+impl Measures for Measured {
+    async fn of(&self, pods: &[Object]) -> BTreeMap<String, PodUsage> {
+        server::usage::measured(&self.0, pods).await
+    }
 }
 
 /// Ends when one of the tasks does though nobody has asked for it, as after a panic, and says so: what goes on without its
@@ -97,7 +112,8 @@ pub async fn start(
         .with_pki(Arc::clone(&pki))
         .with_audit(open_audit(&config.server)?);
     server::certificates::settle_all(&state).await;
-    let router = server::router(Arc::new(state));
+    let state = Arc::new(state);
+    let router = server::router(Arc::clone(&state));
 
     let url = local_url(listener.local_addr()?);
     let kubeconfig = config.admin_kubeconfig();
@@ -108,6 +124,7 @@ pub async fn start(
     tasks.spawn(tls::serve::serve(listener, pki.server_config()?, router.clone(), tls::serve::Bounds::default(), end.clone()));
     tasks.spawn(pki.keep_fresh(kubeconfig, url.clone(), Arc::clone(&clock), end.clone()));
     tasks.spawn(driver::run(Arc::clone(&store), controllers, Arc::clone(&clock), end.clone()));
+    tasks.spawn(control::autoscaler::run(Arc::clone(&store), Arc::new(Measured(state)), Arc::clone(&clock), end.clone()));
     tasks.spawn(server::fullness::run(Arc::clone(&store), Arc::clone(&clock), end.clone()));
     tasks.spawn(sync::run(store, places, clock, end.clone()));
     tracing::info!(%url, "server is ready");

@@ -4,6 +4,7 @@
 //! on, `plan.rs` decides.
 //!
 //! - `deployment`, `replica_set`, `job`: workloads to pods
+//! - `autoscaler`: the size of workloads by their load. It asks nodes, too, and so is none of [`all`]
 //! - `endpoints`: Services to EndpointSlices
 //! - `cluster_role`: roles that gather others
 //! - `furnish`: what every namespace has
@@ -14,6 +15,7 @@
 //! - `claim`, `naming`, `refusal` (pure): ownership, names and what admission refuses, shared by the
 //!   workloads
 
+pub mod autoscaler;
 pub mod certificate_gc;
 pub mod claim;
 pub mod cluster_role;
@@ -60,7 +62,7 @@ impl Options {
     }
 }
 
-/// Every controller.
+/// Every controller that decides from the store alone.
 pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
     let Options { node_grace_seconds: grace_seconds, eviction_seconds, started_at, finished_pods, event_seconds, events } = options;
     vec![

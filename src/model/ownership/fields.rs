@@ -62,6 +62,12 @@ impl FieldSet {
         }
     }
 
+    /// Whether the field at this path of names is in the set.
+    pub fn has(&self, path: &[&str]) -> bool {
+        let below = path.iter().try_fold(self, |set, name| set.children.get(&Element::Field((*name).to_owned())));
+        below.is_some_and(|set| set.here)
+    }
+
     pub fn is_empty(&self) -> bool {
         !self.here && self.children.values().all(FieldSet::is_empty)
     }

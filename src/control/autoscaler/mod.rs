@@ -1,0 +1,156 @@
+//! HorizontalPodAutoscaler: as many pods as their load needs.
+//!
+//! Unlike the other controllers it decides from more than the store, what pods use, and from what it decided before. So
+//! it is a reconciler with a queue of its own, and a preview has nothing of it: what time and load do is not foretold.
+//! Without an autoscaler in the store nothing here runs.
+//!
+//! - `observe` (pure): the target and its pods
+//! - `propose` (pure): how many pods a metric calls for
+//! - `pace` (pure): how fast that may be followed; what was called for before
+//! - `plan`, `report` (pure): the size that is written, and what is told
+//! - `fake`: made-up figures
+
+pub mod fake;
+pub mod observe;
+pub mod pace;
+pub mod plan;
+pub mod propose;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::driver::{Next, Queue, Reconciler, Recorder, work};
+use crate::model::usage::PodUsage;
+use crate::model::{Key, Kind, Object};
+use crate::store::{Change, CommitError, Store};
+use pace::Memory;
+
+/// Autoscalers looked at side by side: each waits for nodes (kube-controller-manager's
+/// `--concurrent-horizontal-pod-autoscaler-syncs`).
+const WORKERS: usize = 5;
+const NAME: &str = "horizontal-pod-autoscaler";
+
+/// Who knows what pods use.
+#[async_trait]
+pub trait Measures: Send + Sync {
+    /// What these pods use, by UID; those of which nothing is known are left out.
+    async fn of(&self, pods: &[Object]) -> BTreeMap<String, PodUsage>;
+}
+
+/// What was decided could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("write what {key} calls for: {source}")]
+pub struct ScaleError {
+    key: Key,
+    #[source]
+    source: CommitError,
+}
+
+/// See the module.
+pub struct Autoscalers {
+    store: Arc<dyn Store>,
+    measures: Arc<dyn Measures>,
+    clock: Arc<dyn Clock>,
+    recorder: Recorder,
+    memories: Mutex<BTreeMap<Key, Memory>>,
+}
+
+impl Autoscalers {
+    pub fn new(store: Arc<dyn Store>, measures: Arc<dyn Measures>, clock: Arc<dyn Clock>, recorder: Recorder) -> Self {
+        Self { store, measures, clock, recorder, memories: Mutex::default() }
+    }
+
+    fn memory(&self, key: &Key) -> Memory {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
+    }
+
+    fn remember(&self, key: &Key, memory: Option<Memory>) {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        match memory {
+            Some(memory) => drop(memories.insert(key.clone(), memory)),
+            None => drop(memories.remove(key)),
+        }
+    }
+
+    /// What the target's pods use now. Asking takes a while: what the store says is read again afterwards.
+    async fn usage(&self, key: &Key) -> BTreeMap<String, PodUsage> {
+        let state = self.store.snapshot();
+        let target = state.get(key).and_then(|object| observe::target(&state, object).ok());
+        match target.filter(|target| target.current > 0).map(|target| target.pods) {
+            Some(Ok(pods)) if !pods.is_empty() => self.measures.of(&pods).await,
+            _ => BTreeMap::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl Reconciler for Autoscalers {
+    type Key = Key;
+    type Error = ScaleError;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, ScaleError> {
+        let usage = self.usage(key).await;
+        let (state, now) = (self.store.snapshot(), self.clock.now());
+        let Some(object) = state.get(key) else {
+            self.remember(key, None);
+            return Ok(Next::Change);
+        };
+        let seen = plan::Observed { state: &state, object, target: observe::target(&state, object), usage };
+        let decision = plan::plan(&seen, &self.memory(key), now);
+        if !decision.plan.is_empty() {
+            let mut transaction = decision.plan.transaction(&format!("controller:{NAME}"));
+            transaction.volatile = decision.only_figures;
+            self.store.commit(transaction).await.map_err(|source| ScaleError { key: key.clone(), source })?;
+        }
+        self.recorder.record(NAME, &decision.plan.notes);
+        self.remember(key, Some(decision.memory));
+        let until = decision.plan.again_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        Ok(until.map_or(Next::Change, Next::After))
+    }
+}
+
+/// Serves every autoscaler of the store until `shutdown`.
+pub async fn run(store: Arc<dyn Store>, measures: Arc<dyn Measures>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    let queue = Arc::new(Queue::new());
+    let recorder = Recorder::start(Arc::clone(&store), Arc::clone(&clock), shutdown.clone());
+    let autoscalers = Arc::new(Autoscalers::new(Arc::clone(&store), measures, clock, recorder));
+    let follow = async {
+        while !shutdown.is_cancelled() {
+            follow(store.as_ref(), &queue, &shutdown).await;
+        }
+    };
+    tokio::join!(follow, work(Arc::clone(&queue), autoscalers, WORKERS, shutdown.clone()));
+}
+
+/// Looks at every autoscaler, then at those that change, until the watch is too old.
+async fn follow(store: &dyn Store, queue: &Queue<Key>, shutdown: &CancellationToken) {
+    let snapshot = store.snapshot();
+    let Ok(mut watch) = store.watch(snapshot.revision()) else { return };
+    snapshot.list(Kind::HorizontalPodAutoscaler).for_each(|object| queue.add(object.key().clone()));
+    loop {
+        let batch = tokio::select! {
+            () = shutdown.cancelled() => return,
+            batch = watch.next() => batch,
+        };
+        let Ok(batch) = batch else { return };
+        batch.changes.iter().filter(|change| is_news(change)).for_each(|change| queue.add(change.key().clone()));
+    }
+}
+
+/// Somebody wants something else: a status is this controller's own word.
+fn is_news(change: &Change) -> bool {
+    let wanted = |object: &Option<Object>| object.as_ref().map(|it| (it.uid().to_owned(), it.meta().generation, it.is_deleting()));
+    change.key().kind == Kind::HorizontalPodAutoscaler && wanted(&change.before) != wanted(&change.after)
+}

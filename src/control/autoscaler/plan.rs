@@ -1,0 +1,264 @@
+//! What size a target gets, and what is told of it. PURE.
+
+use std::collections::BTreeMap;
+
+use jiff::ToSpan;
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec, MetricStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::pace::{Memory, Pace};
+use super::propose::{self, Metric};
+use super::report::Report;
+use crate::control::refusal;
+use crate::model::ownership::{self, ManagedFields};
+use crate::model::usage::PodUsage;
+use crate::model::{Kind, Object, Timestamp, scale};
+use crate::plan::{Op, Plan, Reason};
+use crate::store::snapshot::Snapshot;
+
+/// kube-controller-manager's `--horizontal-pod-autoscaler-sync-period`.
+const PERIOD_SECONDS: i64 = 15;
+/// The manager of the sizes it writes.
+const MANAGER: &str = "podbay-autoscaler";
+
+/// What the decision rests on.
+pub struct Observed<'a> {
+    pub state: &'a Snapshot,
+    pub object: &'a Object,
+    /// The target, or why there is none.
+    pub target: Result<Target, String>,
+    /// What the target's pods use, by UID.
+    pub usage: BTreeMap<String, PodUsage>,
+}
+
+/// What is scaled.
+pub struct Target {
+    pub kind: Kind,
+    pub object: Object,
+    pub current: i32,
+    /// The pods, or why it is not known which they are.
+    pub pods: Result<Vec<Object>, Reason>,
+    /// The source that says how many there are, as a sentence's subject.
+    pub said_by: Option<String>,
+}
+
+/// A plan, and what to remember once it is carried out.
+#[derive(Debug)]
+pub struct Decision {
+    pub plan: Plan,
+    pub memory: Memory,
+    /// Nothing but what was measured changes: it need not outlive a restart.
+    pub only_figures: bool,
+}
+
+/// The size that is wanted, and why where it is another one.
+struct Goal {
+    replicas: i32,
+    reason: String,
+}
+
+pub fn plan(seen: &Observed<'_>, memory: &Memory, now: Timestamp) -> Decision {
+    let mut memory = memory.clone();
+    let mut plan = Plan::default();
+    let Some(it) = seen.object.get::<HorizontalPodAutoscaler>().filter(|_| !seen.object.is_deleting()) else {
+        return Decision { plan, memory, only_figures: false };
+    };
+    if let Ok(at) = now.checked_add(PERIOD_SECONDS.seconds()) {
+        plan.look_again(at);
+    }
+    let mut report = Report::new(seen.object.key(), it, now);
+    match &seen.target {
+        Err(why) => report.no("AbleToScale", "FailedGetScale", why),
+        Ok(target) => {
+            report.yes("AbleToScale", "SucceededGetScale", "the target's scale is known");
+            memory.begin(target.current, now);
+            let goal = goal(it, target, &seen.usage, &mut memory, now, &mut report);
+            report.status.desired_replicas = goal.as_ref().map_or(report.status.desired_replicas, |goal| goal.replicas);
+            match (&target.said_by, goal) {
+                (Some(subject), _) => report.no("AbleToScale", "ReplicasFromSource", &said_elsewhere(subject)),
+                (None, Some(goal)) if goal.replicas != target.current => {
+                    rescale(seen, target, &goal, &mut memory, now, &mut report, &mut plan);
+                }
+                (None, _) => {}
+            }
+        }
+    }
+    let (status, notes) = report.finish();
+    plan.notes.extend(notes);
+    let figures = |it: &HorizontalPodAutoscaler| it.status.clone().unwrap_or_default().current_metrics;
+    let told = HorizontalPodAutoscaler { status: Some(status), ..it.clone() };
+    let mut only_figures = false;
+    if told != *it {
+        let mut before = it.clone();
+        before.status.get_or_insert_default().current_metrics = figures(&told);
+        only_figures = plan.is_empty() && before == told;
+        plan.ops.push(Op::UpdateStatus { before: seen.object.clone(), after: Object::new(told) });
+    }
+    Decision { plan, memory, only_figures }
+}
+
+/// The size wanted; `None` where it cannot be told.
+fn goal(
+    it: &HorizontalPodAutoscaler,
+    target: &Target,
+    usage: &BTreeMap<String, PodUsage>,
+    memory: &mut Memory,
+    now: Timestamp,
+    report: &mut Report,
+) -> Option<Goal> {
+    let (current, fewest, most) = (target.current, it.spec.min_replicas.unwrap_or(1), it.spec.max_replicas);
+    report.status.current_replicas = Some(current);
+    report.status.current_metrics = None;
+    let bound = |replicas, reason: &str| Some(Goal { replicas, reason: reason.to_owned() });
+    if current == 0 {
+        report.no_news("ScalingActive", "ScalingDisabled", "nothing is scaled while the target has no replicas");
+        bound(0, "")
+    } else if current > most {
+        bound(most, "Current number of replicas above Spec.MaxReplicas")
+    } else if current < fewest {
+        bound(fewest, "Current number of replicas below Spec.MinReplicas")
+    } else {
+        let pace = Pace::of(it.spec.behavior.as_ref());
+        let (wanted, metric) = by_metrics(it, target, usage, &pace, now, report)?;
+        let reason = if wanted > current { format!("{metric} above target") } else { "All metrics below target".to_owned() };
+        let replicas = paced(wanted, (fewest, current, most), &pace, memory, now, report);
+        Some(Goal { replicas, reason })
+    }
+}
+
+/// What the metrics call for together: the most, and which of them says so.
+fn by_metrics(
+    it: &HorizontalPodAutoscaler,
+    target: &Target,
+    usage: &BTreeMap<String, PodUsage>,
+    pace: &Pace,
+    now: Timestamp,
+    report: &mut Report,
+) -> Option<(i32, String)> {
+    let all = match &target.pods {
+        Ok(all) => all,
+        Err(reason) => {
+            report.no("ScalingActive", reason.code, &reason.message);
+            return None;
+        }
+    };
+    let pods = propose::Pods { all, usage };
+    let mut best: Option<(i32, String)> = None;
+    let (mut failed, mut statuses) = (None, Vec::new());
+    for spec in it.spec.metrics.iter().flatten() {
+        let unknown = MetricStatus { type_: spec.type_.clone(), ..MetricStatus::default() };
+        match proposal(spec, &pods, target.current, pace, now) {
+            Ok((replicas, name, status)) => {
+                statuses.push(status);
+                if best.as_ref().is_none_or(|(most, _)| replicas > *most) {
+                    best = Some((replicas, name));
+                }
+            }
+            Err(reason) => {
+                statuses.push(unknown);
+                failed.get_or_insert(reason);
+            }
+        }
+    }
+    if best.is_some() {
+        report.status.current_metrics = Some(statuses);
+    }
+    // With a part of the metrics only it may grow, not shrink: what is not known may be what needs it.
+    match (best.filter(|(replicas, _)| failed.is_none() || *replicas >= target.current), failed) {
+        (Some((replicas, name)), _) => {
+            report.yes("ScalingActive", "ValidMetricFound", &format!("a size follows from {name}"));
+            Some((replicas, name))
+        }
+        (None, Some(reason)) => {
+            report.no("ScalingActive", reason.code, &reason.message);
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+fn proposal(
+    spec: &MetricSpec,
+    pods: &propose::Pods<'_>,
+    current: i32,
+    pace: &Pace,
+    now: Timestamp,
+) -> Result<(i32, String, MetricStatus), Reason> {
+    let unserved = || Reason::new("InvalidMetricSourceType", format!("metrics of type {} are not served", spec.type_));
+    let metric = Metric::of(spec).ok_or_else(unserved)?;
+    let proposal = metric.propose(pods, current, pace.tolerance(), now);
+    let proposal = proposal.map_err(|why| Reason::new(metric.failure(), format!("no size follows from {}: {why}", metric.name())))?;
+    Ok((proposal.replicas, metric.name(), proposal.status))
+}
+
+/// Of what is called for, what may be done now.
+fn paced(
+    wanted: i32,
+    (fewest, current, most): (i32, i32, i32),
+    pace: &Pace,
+    memory: &mut Memory,
+    now: Timestamp,
+    report: &mut Report,
+) -> i32 {
+    let stable = pace.stabilised(wanted, current, memory, now);
+    memory.recommend(wanted, pace, now);
+    if stable == wanted {
+        report.yes("AbleToScale", "ReadyForNewScale", "the size called for may be set");
+    } else if wanted >= current {
+        report.yes("AbleToScale", "ScaleUpStabilized", "fewer pods were called for within the window: the least of it holds");
+    } else {
+        report.yes("AbleToScale", "ScaleDownStabilized", "more pods were called for within the window: the most of it holds");
+    }
+    let (ceiling, floor) = (pace.ceiling(current, memory, now), pace.floor(current, memory, now));
+    let (allowed, reason, message) = if stable > most.min(ceiling) {
+        if most > ceiling {
+            (ceiling, "ScaleUpLimit", "more pods are called for than may be added at once")
+        } else {
+            (most, "TooManyReplicas", "more pods are called for than there may be")
+        }
+    } else if stable < fewest.max(floor) && stable < current {
+        if fewest < floor {
+            (floor, "ScaleDownLimit", "fewer pods are called for than may be taken away at once")
+        } else {
+            (fewest, "TooFewReplicas", "fewer pods are called for than there must be")
+        }
+    } else {
+        report.no_news("ScalingLimited", "DesiredWithinRange", "the size called for is within the bounds");
+        return stable;
+    };
+    report.yes("ScalingLimited", reason, message);
+    allowed
+}
+
+/// Git wins: a size written here would be put back at once.
+fn said_elsewhere(subject: &str) -> String {
+    format!("{subject} says how many replicas there are, and what it says is put back: leave them out there to have them set here")
+}
+
+/// Writes the size.
+fn rescale(seen: &Observed<'_>, target: &Target, goal: &Goal, memory: &mut Memory, now: Timestamp, report: &mut Report, plan: &mut Plan) {
+    let served = seen.state.definitions();
+    let Some(after) = scale::write(target.kind, &target.object, goal.replicas, served) else { return };
+    let op = Op::Update { before: target.object.clone(), after: owned(&target.object, after, seen.state, now) };
+    if let Some(why) = refusal::of(seen.state, &op, now) {
+        return report.failed("AbleToScale", ("FailedUpdateScale", "FailedRescale"), &format!("New size: {}: {why}", goal.replicas));
+    }
+    plan.ops.push(op);
+    let pace = Pace::of(seen.object.get::<HorizontalPodAutoscaler>().and_then(|it| it.spec.behavior.as_ref()));
+    memory.change(goal.replicas.saturating_sub(target.current), &pace, now);
+    report.status.last_scale_time = Some(Time(now));
+    report.yes("AbleToScale", "SucceededRescale", &format!("the target was set to {}", goal.replicas));
+    report.note(false, "SuccessfulRescale", &format!("New size: {}; reason: {}", goal.replicas, goal.reason));
+}
+
+/// The new size is this controller's: a manifest that stops saying one does not take it away.
+fn owned(before: &Object, after: Object, state: &Snapshot, now: Timestamp) -> Object {
+    let shapes = state.definitions().shapes(before.kind());
+    let managed = ManagedFields::of(before.meta());
+    let managed = ownership::update(shapes, Some(&before.value()), &after.value(), &managed, MANAGER, "scale");
+    let mut entries = managed.to_entries();
+    for entry in entries.iter_mut().flatten() {
+        entry.time.get_or_insert(Time(now));
+    }
+    after.edit_meta(|meta| meta.managed_fields = entries)
+}
