@@ -3,7 +3,7 @@
 //! Nobody measures beforehand: the nodes are asked when somebody wants to know, through the node API's
 //! `/stats/summary`. A rate needs two looks at one node; the one before serves where it is not long ago.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -121,16 +121,26 @@ type Pair = (Arc<Look>, Arc<Look>);
 
 /// The last looks at each node.
 #[derive(Default)]
-pub struct Looks(Mutex<BTreeMap<String, Pair>>);
+pub struct Looks {
+    pairs: Mutex<BTreeMap<String, Pair>>,
+    /// Nodes that did not answer when they were asked last: told once, however often somebody asks.
+    silent: Mutex<BTreeSet<String>>,
+}
 
 impl Looks {
+    /// Whether it is news that a node answers, or does not.
+    fn hear(&self, node: &str, answers: bool) -> bool {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers { silent.remove(node) } else { silent.insert(node.to_owned()) }
+    }
+
     fn last(&self, node: &str) -> Option<Pair> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
     }
 
     /// Keeps a pair, and lets go of what is too old to serve: nodes go, too.
     fn keep(&self, node: &str, pair: &Pair) {
-        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         looks.retain(|_, (_, newer)| newer.at.elapsed() < OLD);
         looks.insert(node.to_owned(), pair.clone());
     }
@@ -213,7 +223,7 @@ async fn of_pods(state: &ServerState, pods: Vec<Object>) -> Vec<Value> {
 /// What these pods use, by UID. A pod without a node, or on one that does not answer, is left out.
 pub async fn measured(state: &ServerState, pods: &[Object]) -> BTreeMap<String, PodUsage> {
     let node_of = |object: &Object| object.get::<Pod>().and_then(pod::node_name).map(str::to_owned);
-    let nodes: std::collections::BTreeSet<String> = pods.iter().filter_map(node_of).collect();
+    let nodes: BTreeSet<String> = pods.iter().filter_map(node_of).collect();
     let looks = looks_at(state, nodes.into_iter().collect()).await;
     let of_pod = |object: &Object| {
         let (older, newer) = looks.get(&node_of(object)?)?;
@@ -264,8 +274,11 @@ fn resource_list(it: Amounts) -> Value {
 async fn looks_at(state: &ServerState, nodes: Vec<String>) -> BTreeMap<String, Pair> {
     let all = futures::stream::iter(nodes).map(|node| async move {
         let pair = look_at(state, &node).await;
-        if let Err(fault) = &pair {
-            tracing::warn!(node, cause = fault.message, "the node's figures are not known");
+        let is_news = state.looks.hear(&node, pair.is_ok());
+        match &pair {
+            Err(fault) if is_news => tracing::warn!(node, cause = fault.message, "the node's figures are not known"),
+            Ok(_) if is_news => tracing::info!(node, "the node's figures are known again"),
+            _ => {}
         }
         Some((node, pair.ok()?))
     });
@@ -318,6 +331,13 @@ async fn look(state: &ServerState, name: &str) -> Result<Arc<Look>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_does_not_answer_is_told_once() {
+        let looks = Looks::default();
+        let told = [true, false, false, true, true].map(|answers| looks.hear("n1", answers));
+        assert_eq!(told, [false, true, false, true, false]);
+    }
 
     #[test]
     fn a_rate_is_what_was_spent_in_between() {
