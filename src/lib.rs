@@ -48,7 +48,8 @@
 //! ```
 //!
 //! A controller cannot know that containers exist, the engine cannot know that a store exists; only
-//! the agent sees both.
+//! the agent sees both. What the autoscaler needs to know of pods' use comes through a trait of its own
+//! (`control::autoscaler::Measures`), behind which `assemble` puts the server's figures.
 //!
 //! # Four walks through the house
 //!
@@ -78,6 +79,7 @@
 //! | Pod.spec.nodeName, condition PodScheduled | `schedule` |
 //! | Pod.status (all else), Node.status, Lease | the node's agent |
 //! | Source.status | `sync`; that a Job had its run and is gone: `control::job` |
+//! | `replicas` of what an autoscaler targets, unless a source says them; HorizontalPodAutoscaler.status | `control::autoscaler` |
 //! | Node.spec.podCIDR, node taints for health | `control` |
 //! | ClusterRole.rules of a role that gathers others; ServiceAccount `default` and ConfigMap `kube-root-ca.crt` of each namespace | `control` |
 //! | default roles | `server`, at its start |

@@ -5,6 +5,7 @@
 mod agent;
 mod api;
 mod api_writes;
+mod autoscale;
 mod certificates;
 mod custom_resources;
 mod described;

@@ -215,6 +215,8 @@ const SEAMS: &[&str] = &[
     "src/store/mod.rs",
     "src/store/watch.rs",
     "src/driver.rs",
+    "src/driver/events.rs",
+    "src/driver/queue.rs",
     "src/clock.rs",
     "src/footprint.rs",
     "src/config.rs",

@@ -6,6 +6,7 @@
 mod agent_volumes;
 mod api_access;
 mod attacks;
+mod autoscale;
 mod cluster;
 mod cri;
 mod engine;

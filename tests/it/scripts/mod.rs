@@ -46,6 +46,7 @@ macro_rules! sessions {
 
 sessions! {
     adoption
+    autoscale
     bad_manifest
     custom_kind
     drain

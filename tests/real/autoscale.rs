@@ -1,0 +1,56 @@
+//! A workload that grows with its load and shrinks without it, on one host with real pods: what containers use, as the
+//! kernel counts it, over the node API to the autoscaler.
+
+use crate::hosts::Hosts;
+use crate::pods::Place;
+use crate::runtimes::Kind;
+
+/// Busy until it is told to be calm. It may use twice what it requests.
+const BUSY: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: busy}
+spec:
+  selector: {matchLabels: {app: busy}}
+  template:
+    metadata: {labels: {app: busy}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      volumes: [{name: told, hostPath: {path: HOST}}]
+      containers:
+        - name: main
+          image: podbay.local/busybox:test
+          command: [/bin/sh, -c, 'while :; do [ ! -e /host/calm ] || sleep 1; done']
+          volumeMounts: [{name: told, mountPath: /host}]
+          resources: {requests: {cpu: 50m}, limits: {cpu: 100m}}
+";
+
+/// At once in both directions, or the test would take minutes.
+const SCALE: &str = "apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: busy}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: busy}
+  maxReplicas: 3
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
+  behavior: {scaleDown: {stabilizationWindowSeconds: 0}}
+";
+
+#[test]
+fn a_busy_workload_grows_and_a_calm_one_shrinks() {
+    let hosts = Hosts::new("pba", &["one"]);
+    let place = Place::start(&hosts, Kind::Engine);
+    place.apply("busy", BUSY);
+    place.apply("scale", SCALE);
+    let becomes = |count: usize| {
+        place.admin.wait(&format!("{count} pods of busy"), || (place.admin.pods("default", "app=busy").len() == count).then_some(()));
+    };
+    becomes(3);
+    place
+        .admin
+        .wait("what was done is told", || place.admin.kubectl_ok(&["describe", "hpa", "busy"]).contains("SuccessfulRescale").then_some(()));
+    place.touch("calm");
+    becomes(1);
+    let table = place.admin.kubectl_ok(&["get", "hpa", "busy"]);
+    assert!(table.contains("Deployment/busy") && table.contains("%/50%"), "{table}");
+    place.admin.kubectl_ok(&["delete", "hpa,deployment", "busy", "--cascade=foreground"]);
+}
