@@ -60,7 +60,8 @@ pub struct Autoscalers {
     measures: Arc<dyn Measures>,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
-    memories: Mutex<BTreeMap<Key, Memory>>,
+    /// By key, with the UID it was of.
+    memories: Mutex<BTreeMap<Key, (String, Memory)>>,
 }
 
 impl Autoscalers {
@@ -68,16 +69,20 @@ impl Autoscalers {
         Self { store, measures, clock, recorder, memories: Mutex::default() }
     }
 
-    fn memory(&self, key: &Key) -> Memory {
-        self.memories.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
+    /// What was called for before; nothing for one that was made anew under the name.
+    fn memory(&self, object: &Object) -> Memory {
+        let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = memories.get(object.key()).filter(|(uid, _)| uid == object.uid());
+        known.map(|(_, memory)| memory.clone()).unwrap_or_default()
     }
 
-    fn remember(&self, key: &Key, memory: Option<Memory>) {
+    fn remember(&self, object: &Object, memory: Memory) {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        match memory {
-            Some(memory) => drop(memories.insert(key.clone(), memory)),
-            None => drop(memories.remove(key)),
-        }
+        memories.insert(object.key().clone(), (object.uid().to_owned(), memory));
+    }
+
+    fn forget(&self, key: &Key) {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// What the target's pods use now. Asking takes a while: what the store says is read again afterwards.
@@ -104,18 +109,18 @@ impl Reconciler for Autoscalers {
         let usage = self.usage(key).await;
         let (state, now) = (self.store.snapshot(), self.clock.now());
         let Some(object) = state.get(key) else {
-            self.remember(key, None);
+            self.forget(key);
             return Ok(Next::Change);
         };
         let seen = plan::Observed { state: &state, object, target: observe::target(&state, object), usage };
-        let decision = plan::plan(&seen, &self.memory(key), now);
+        let decision = plan::plan(&seen, &self.memory(object), now);
         if !decision.plan.is_empty() {
             let mut transaction = decision.plan.transaction(&format!("controller:{NAME}"));
             transaction.volatile = decision.only_figures;
             self.store.commit(transaction).await.map_err(|source| ScaleError { key: key.clone(), source })?;
         }
         self.recorder.record(NAME, &decision.plan.notes);
-        self.remember(key, Some(decision.memory));
+        self.remember(object, decision.memory);
         let until = decision.plan.again_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         Ok(until.map_or(Next::Change, Next::After))
     }
