@@ -6,8 +6,9 @@ use std::path::Path;
 
 use flate2::{Compression, write::ZlibEncoder};
 use k8s_openapi::api::{
-    apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
-    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, node::v1 as node, rbac::v1 as rbac,
+    admissionregistration::v1 as admission, apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch,
+    certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, node::v1 as node,
+    rbac::v1 as rbac,
 };
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -102,6 +103,8 @@ fn kubernetes(generator: &mut SchemaGenerator) -> Vec<(&'static str, String)> {
         discovery::EndpointSlice,
         coordination::Lease,
         core::Event,
+        admission::MutatingWebhookConfiguration,
+        admission::ValidatingWebhookConfiguration,
     );
     all
 }

@@ -162,6 +162,8 @@ fn same_spec(new: &Typed, old: &Typed, state: &Snapshot) -> bool {
         (Typed::HorizontalPodAutoscaler(new), Typed::HorizontalPodAutoscaler(old)) => new.spec == old.spec,
         (Typed::Source(new), Typed::Source(old)) => new.spec == old.spec,
         (Typed::CustomResourceDefinition(new), Typed::CustomResourceDefinition(old)) => new.spec == old.spec,
+        (Typed::MutatingWebhookConfiguration(new), Typed::MutatingWebhookConfiguration(old)) => new.webhooks == old.webhooks,
+        (Typed::ValidatingWebhookConfiguration(new), Typed::ValidatingWebhookConfiguration(old)) => new.webhooks == old.webhooks,
         (Typed::Custom(new), Typed::Custom(old)) => custom::same_spec(new, old, state.definitions()),
         (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) => {
             new.address_type == old.address_type && new.endpoints == old.endpoints && new.ports == old.ports

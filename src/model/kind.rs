@@ -58,6 +58,8 @@ kinds!(
     Lease,
     Event,
     Source,
+    MutatingWebhookConfiguration,
+    ValidatingWebhookConfiguration,
 );
 
 /// What the REST API and the CLI need to know of a kind.
@@ -81,6 +83,8 @@ pub struct KindInfo {
     pub categories: &'static [&'static str],
 }
 
+/// The group of webhooks.
+pub const ADMISSION: &str = "admissionregistration.k8s.io";
 /// The group of roles and their bindings.
 pub const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -155,6 +159,32 @@ const TABLE: &[KindInfo] = &[
     row(Kind::Lease, "coordination.k8s.io", "v1", "Lease", "leases", "lease", &[], true, false, false, &[]),
     row(Kind::Event, "", "v1", "Event", "events", "event", &["ev"], true, false, false, &[]),
     row(Kind::Source, "podbay.dev", "v1", "Source", "sources", "source", &["src"], false, true, true, &[]),
+    row(
+        Kind::MutatingWebhookConfiguration,
+        ADMISSION,
+        "v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        "mutatingwebhookconfiguration",
+        &[],
+        false,
+        false,
+        true,
+        &["api-extensions"],
+    ),
+    row(
+        Kind::ValidatingWebhookConfiguration,
+        ADMISSION,
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        "validatingwebhookconfiguration",
+        &[],
+        false,
+        false,
+        true,
+        &["api-extensions"],
+    ),
 ];
 
 #[allow(clippy::too_many_arguments)] // a table row, not a call

@@ -12,6 +12,7 @@
 //! - `event`: occurrences of the same thing as one object
 //! - `rule`: a broken rule and its place, in Kubernetes' words
 //! - `pod_security`: the levels of the Pod Security Standards, as a namespace's labels name them
+//! - `webhook`: the two kinds of webhooks as one
 //! - `rights`: the language of roles: what a rule allows, and what it covers of another
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
@@ -35,9 +36,10 @@ pub mod selector;
 mod source;
 pub mod usage;
 pub mod validate;
+pub mod webhook;
 
 pub use key::Key;
-pub use kind::{Kind, KindInfo, RBAC};
+pub use kind::{ADMISSION, Kind, KindInfo, RBAC};
 pub use object::{ApiType, DecodeError, Object, Typed};
 pub use rule::{ErrorReason, Errors, FieldError, Path};
 pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus};

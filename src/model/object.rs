@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use k8s_openapi::api::{
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
     apps::v1::{Deployment, ReplicaSet},
     autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::Job,
@@ -120,6 +121,8 @@ kinds!(
     Lease,
     Event,
     Source,
+    MutatingWebhookConfiguration,
+    ValidatingWebhookConfiguration,
 );
 
 /// Why bytes or a value are not an object of their kind.

@@ -36,6 +36,7 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::Event => "Last Seen, Type, Reason, Object, Subobject*, Source*, Message, First Seen*, Count*, Name*",
         Kind::Source => "Name, Accepted, State, Age, From*, Fetched*, Objects*, Last Plan*",
         Kind::CustomResourceDefinition => "Name, Created At",
+        Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration => "Name, Webhooks, Age",
         Kind::Custom(_) => "Name, Age",
     }
 }
@@ -80,6 +81,8 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         }
         Typed::Event(it) => event(it, name, now),
         Typed::Source(it) => source(it, name, age),
+        Typed::MutatingWebhookConfiguration(it) => vec![name, it.webhooks.as_ref().map_or(0, Vec::len).into(), age],
+        Typed::ValidatingWebhookConfiguration(it) => vec![name, it.webhooks.as_ref().map_or(0, Vec::len).into(), age],
         Typed::CustomResourceDefinition(it) => {
             let created = it.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
             vec![name, created.unwrap_or_default().into()]

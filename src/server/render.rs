@@ -177,7 +177,7 @@ impl Renderer {
 fn definition(column: &str) -> Value {
     let name = column.trim_end_matches('*');
     let format = if name == "Name" { "name" } else { "" };
-    let number = matches!(name, "Data" | "Secrets" | "Desired" | "Current" | "Up-to-date" | "Available" | "Count" | "Objects");
+    let number = matches!(name, "Data" | "Secrets" | "Desired" | "Current" | "Up-to-date" | "Available" | "Count" | "Objects" | "Webhooks");
     let kind = if number { "integer" } else { "string" };
     json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(column.ends_with('*'))})
 }

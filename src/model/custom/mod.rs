@@ -5,11 +5,12 @@
 //! - `definition`: what all CustomResourceDefinitions together come to
 //! - `schema`: a schema, read; `prune`, `default`, `validate`, `format`: the walks over objects
 //! - `budget`: what all of these may cost; `pattern`: regular expressions
-//! - `rules`: `x-kubernetes-validations`, and their language, `cel`
+//! - `rules`: `x-kubernetes-validations`, and their language, `cel`; `conditions`: on requests, in the same
 //! - `path`: JSON paths of columns, scales and selectable fields
 
 mod budget;
 mod cel;
+pub mod conditions;
 pub mod default;
 mod definition;
 mod format;

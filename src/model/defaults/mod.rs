@@ -5,6 +5,7 @@
 
 mod autoscaler;
 mod pod;
+mod webhook;
 mod workload;
 
 pub use autoscaler::{scale_down, scale_up};
@@ -40,6 +41,8 @@ pub fn apply(object: &mut Typed) {
         Typed::ClusterRoleBinding(it) => binding(&mut it.subjects, &mut it.role_ref),
         Typed::RoleBinding(it) => binding(&mut it.subjects, &mut it.role_ref),
         Typed::EndpointSlice(it) => endpoint_slice(it),
+        Typed::MutatingWebhookConfiguration(it) => webhook::mutating(it),
+        Typed::ValidatingWebhookConfiguration(it) => webhook::validating(it),
         Typed::RuntimeClass(_) | Typed::ServiceAccount(_) | Typed::ConfigMap(_) | Typed::Lease(_) | Typed::Event(_) | Typed::Source(_) => {}
         // `admit` knows its schema.
         Typed::Custom(_) => {}

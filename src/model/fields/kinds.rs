@@ -44,6 +44,11 @@ pub(super) fn table(kind: Kind) -> Node {
         Kind::Lease => root.add("spec", LEASE),
         Kind::Event => root.add("", EVENT),
         Kind::Source => root.add("spec", SOURCE),
+        Kind::MutatingWebhookConfiguration => {
+            root.add("webhooks[]", WEBHOOK);
+            root.add("webhooks[]", &[("reinvocationPolicy", Acts)]);
+        }
+        Kind::ValidatingWebhookConfiguration => root.add("webhooks[]", WEBHOOK),
         // Its schema says what it has.
         Kind::Custom(_) => {}
     }
@@ -220,6 +225,17 @@ const LEASE: &[Row] =
 const EVENT: &[Row] = &[
     ("action count eventTime firstTimestamp lastTimestamp message reason type", Acts),
     ("involvedObject related reportingComponent reportingInstance series source", Harmless),
+];
+
+const WEBHOOK: &[Row] = &[
+    ("name admissionReviewVersions failurePolicy matchPolicy sideEffects timeoutSeconds", Acts),
+    ("clientConfig.caBundle clientConfig.url clientConfig.service.name clientConfig.service.namespace", Acts),
+    ("clientConfig.service.path clientConfig.service.port matchConditions[].name matchConditions[].expression", Acts),
+    ("rules[].apiGroups rules[].apiVersions rules[].operations rules[].resources rules[].scope", Acts),
+    ("namespaceSelector.matchLabels.* namespaceSelector.matchExpressions[].key", Acts),
+    ("namespaceSelector.matchExpressions[].operator namespaceSelector.matchExpressions[].values", Acts),
+    ("objectSelector.matchLabels.* objectSelector.matchExpressions[].key", Acts),
+    ("objectSelector.matchExpressions[].operator objectSelector.matchExpressions[].values", Acts),
 ];
 
 const SOURCE: &[Row] = &[

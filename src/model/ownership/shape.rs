@@ -134,6 +134,7 @@ pub(super) fn list(kind: Kind, path: &[&str]) -> Shape<'static> {
         "addresses" if kind == Kind::EndpointSlice => Shape::Set,
         "secrets" if kind == Kind::ServiceAccount => keyed(&["name"]),
         "podIPs" => keyed(&["ip"]),
+        "webhooks" | "matchConditions" if is_webhooks(kind) => keyed(&["name"]),
         _ if has_pod_spec(kind) => pod_list(parent, name),
         "imagePullSecrets" if kind == Kind::ServiceAccount => Shape::Whole,
         _ => Shape::Whole,
@@ -142,6 +143,10 @@ pub(super) fn list(kind: Kind, path: &[&str]) -> Shape<'static> {
 
 fn has_pod_spec(kind: Kind) -> bool {
     matches!(kind, Kind::Pod | Kind::ReplicaSet | Kind::Deployment | Kind::Job)
+}
+
+fn is_webhooks(kind: Kind) -> bool {
+    matches!(kind, Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration)
 }
 
 const fn keyed(keys: &'static [&'static str]) -> Shape<'static> {
@@ -168,7 +173,7 @@ fn is_atomic_map(kind: Kind, path: &[&str]) -> bool {
     let Some(name) = path.last() else { return false };
     match *name {
         "selector" => matches!(kind, Kind::Service | Kind::Deployment | Kind::ReplicaSet | Kind::Job) && path.len() == 2,
-        "nodeSelector" | "labelSelector" | "namespaceSelector" | "ownerReferences" => true,
+        "nodeSelector" | "labelSelector" | "namespaceSelector" | "objectSelector" | "ownerReferences" => true,
         "fieldRef" | "resourceFieldRef" | "configMapKeyRef" | "secretKeyRef" | "fileKeyRef" | "secretRef" => true,
         "imagePullSecrets" => true,
         "requiredDuringSchedulingIgnoredDuringExecution" => path.contains(&"nodeAffinity"),

@@ -19,13 +19,14 @@ mod simple;
 mod source;
 mod update;
 mod volume;
+mod webhook;
 mod workload;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 pub use update::{ephemeral_containers, resize};
 
 use super::rule::{Errors, FieldError, Path};
-use super::{Typed, pod_security};
+use super::{Typed, pod_security, webhook as both};
 
 const IMMUTABLE: &str = "field is immutable";
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
@@ -58,6 +59,9 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
         Typed::Lease(it) => simple::lease(it, &mut errors),
         Typed::Event(it) => simple::event(it, &mut errors),
         Typed::Source(it) => source::source(it, &mut errors),
+        Typed::MutatingWebhookConfiguration(_) | Typed::ValidatingWebhookConfiguration(_) => {
+            webhook::webhooks(&both::webhooks(object), &mut errors);
+        }
         // `admit` knows its schema.
         Typed::Custom(_) => {}
     }

@@ -38,10 +38,18 @@ impl Program {
     /// # Errors
     /// Text that is no expression, or asks for what is not supported.
     pub fn compile(text: &str) -> Result<Self, String> {
+        Self::over(text, &["self", "oldSelf"])
+    }
+
+    /// The same over other names.
+    ///
+    /// # Errors
+    /// As [`Program::compile`].
+    pub fn over(text: &str, names: &[&str]) -> Result<Self, String> {
         if text.len() > LENGTH {
             return Err(format!("more than {LENGTH} characters"));
         }
-        let (root, patterns) = parse::parse(text, &["self", "oldSelf"])?;
+        let (root, patterns) = parse::parse(text, names)?;
         // The name stands for nothing else, and texts are few: a word inside one costs nothing but a look.
         Ok(Self { root, patterns, uses_old: lex::tokens(text)?.contains(&lex::Token::Name("oldSelf".to_owned())) })
     }
@@ -73,6 +81,23 @@ impl Program {
         ask: impl FnOnce(&mut Eval<'v, '_>, &'v Expr) -> Result<T, String>,
     ) -> Result<T, String> {
         let names = std::iter::once(("self", value)).chain(old.map(|old| ("oldSelf", old))).collect();
+        self.ask_over(names, run, ask)
+    }
+
+    /// Whether it is true of what the names stand for.
+    ///
+    /// # Errors
+    /// As [`Program::holds`].
+    pub fn is_true<'v>(&'v self, names: Vec<(&'v str, Val<'v>)>, run: &mut Run) -> Result<bool, String> {
+        self.ask_over(names, run, |eval, root| eval.truth(root))
+    }
+
+    fn ask_over<'v, T>(
+        &'v self,
+        names: Vec<(&'v str, Val<'v>)>,
+        run: &mut Run,
+        ask: impl FnOnce(&mut Eval<'v, '_>, &'v Expr) -> Result<T, String>,
+    ) -> Result<T, String> {
         let answer = ask(&mut Eval { names, run: &mut *run }, &self.root)?;
         // What could not be paid may have been on the side that did not decide: the rules after this one could not be asked.
         if run.budget.is_spent() { Err(Spent.into()) } else { Ok(answer) }
