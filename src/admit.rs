@@ -81,6 +81,13 @@ pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: 
     }
 }
 
+/// An object with Kubernetes' defaults, whether or not it may be so.
+pub fn defaulted(object: &Object) -> Object {
+    let mut typed = object.typed().clone();
+    defaults::apply(&mut typed);
+    Object::from_typed(typed)
+}
+
 /// What an object means that nobody has admitted yet: its defaults, or every rule it breaks. Needs
 /// no state; admission adds what only the cluster knows.
 ///

@@ -9,13 +9,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::fault::Fault;
+use super::hooks::plan::{Names, Operation};
 use super::options::{check_dry_run, refuse};
 use super::read::{candidates, find};
 use super::render::{ListMeta, Renderer, json_response};
 use super::request::Call;
 use super::select::Selection;
 use super::write::{answer, success, warned};
-use super::{ServerState, body};
+use super::{ServerState, body, hooks};
 use crate::model::{Errors, Kind, Object, Path};
 use crate::store::{CommitError, Conflict, Precondition, Snapshot, Transaction, Write};
 
@@ -48,6 +49,9 @@ enum Dependents {
     Orphan,
 }
 
+/// What `pods/eviction` and `pods/binding` take.
+const EVICTION: Names = ["policy", "v1", "Eviction"];
+const BINDING: Names = ["", "v1", "Binding"];
 /// The finalizer that lets an object wait for its dependents.
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -99,6 +103,25 @@ impl DeleteOptions {
             (Some(_), _) | (None, Some(false)) => Some(Dependents::Background),
             (None, None) => None,
         }
+    }
+
+    /// As webhooks are told of them.
+    fn value(&self, call: &Call) -> Value {
+        let mut value = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        let preconditions = self.preconditions.as_ref();
+        let preconditions = preconditions.map(|it| json!({"uid": it.uid, "resourceVersion": it.resource_version}));
+        for (name, said) in [
+            ("gracePeriodSeconds", json!(self.grace_period_seconds)),
+            ("preconditions", json!(preconditions)),
+            ("orphanDependents", json!(self.orphan_dependents)),
+            ("propagationPolicy", json!(self.propagation_policy)),
+            ("dryRun", if self.is_dry(call) { json!(["All"]) } else { Value::Null }),
+        ] {
+            if !said.is_null() {
+                value[name] = said;
+            }
+        }
+        value
     }
 
     fn is_dry(&self, call: &Call) -> bool {
@@ -153,6 +176,9 @@ pub async fn delete(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
         return Err(Fault::method_not_allowed());
     }
     let options = DeleteOptions::read(call, bytes)?;
+    let current = find(state, call)?;
+    options.holds(&current)?;
+    hooks::delete(state, call, &current, options.value(call), options.is_dry(call)).await?;
     delete_with(state, call, &options, StatusCode::OK).await
 }
 
@@ -215,6 +241,7 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
         let mut transaction = Transaction::new(&call.identity.user);
         transaction.dry_run = options.is_dry(call);
         for object in &objects {
+            hooks::delete(state, call, object, options.value(call), options.is_dry(call)).await?;
             transaction.writes.extend(writes(&snapshot, object, &options)?);
         }
         match state.store.commit(transaction).await {
@@ -233,6 +260,7 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
 /// `pods/eviction`: a deletion; there are no disruption budgets to ask.
 pub async fn evict(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let eviction = body::decode(&call.content_type, bytes)?.unwrap_or(Value::Null);
+    let eviction = hooks::plain(state, call, Operation::Create, EVICTION, eviction, Value::Null).await?;
     let options = DeleteOptions::of_eviction(&eviction)?;
     let name = eviction["metadata"]["name"].as_str().filter(|name| !name.is_empty());
     if name.is_some_and(|name| Some(name) != call.target.name.as_deref()) {
@@ -244,6 +272,7 @@ pub async fn evict(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
 /// `pods/binding`: the pod goes to a node.
 pub async fn bind(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let binding = body::decode(&call.content_type, bytes)?.unwrap_or(Value::Null);
+    let binding = hooks::plain(state, call, Operation::Create, BINDING, binding, Value::Null).await?;
     let node = binding["target"]["name"].as_str().filter(|name| !name.is_empty());
     let node = node.ok_or_else(|| {
         let mut errors = Errors::default();

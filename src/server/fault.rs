@@ -1,5 +1,7 @@
 //! An API error as Kubernetes words it: a `Status` object with code, reason, message and causes.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -15,7 +17,7 @@ use crate::store::{CommitError, Conflict};
 pub struct Fault {
     pub code: u16,
     /// Kubernetes' machine-readable reason: `NotFound`, `Conflict`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
     /// `Status.details`; null where there are none.
     pub details: Value,
@@ -48,7 +50,7 @@ fn details(kind: Kind, name: &str) -> Value {
 
 impl Fault {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null, next: None }
+        Self { code, reason: reason.into(), message: message.into(), details: Value::Null, next: None }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {

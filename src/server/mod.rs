@@ -2,6 +2,7 @@
 //!
 //! - `request`, `options`, `select`, `body`, `protobuf` (what is asked), `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
+//! - `hooks`: webhooks that are asked before something is written
 //! - `render`, `columns`, `pod_columns`, `autoscaler_columns`, `custom`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
@@ -37,6 +38,7 @@ mod flow;
 pub mod fullness;
 mod gate;
 mod health;
+pub mod hooks;
 pub mod identity;
 mod impersonate;
 pub mod local;
@@ -111,6 +113,7 @@ pub struct ServerState {
     started: crate::model::Timestamp,
     pages: read::Pages,
     looks: usage::Looks,
+    roots: hooks::Roots,
 }
 
 impl ServerState {
@@ -127,6 +130,7 @@ impl ServerState {
             started,
             pages: read::Pages::default(),
             looks: usage::Looks::default(),
+            roots: hooks::Roots::default(),
         }
     }
 
@@ -195,8 +199,13 @@ pub fn router(state: Arc<ServerState>) -> Router {
 /// The one handler of every kind.
 async fn objects(State(state): State<Arc<ServerState>>, request: Request<axum::body::Body>) -> Response {
     let warning = deprecation(&state, request.uri().path());
-    let response = dispatch(&state, request).await.unwrap_or_else(Fault::into_response);
-    write::warned(response, warning.as_slice())
+    let (notes, caller) = (hooks::Notes::default(), request.extensions().get::<audit::Caller>().cloned());
+    let response = dispatch(&state, request, &notes).await.unwrap_or_else(Fault::into_response);
+    let told = notes.take();
+    if let Some(caller) = caller {
+        caller.annotate(told.annotations);
+    }
+    write::warned(response, &warning.into_iter().chain(told.warnings).collect::<Vec<_>>())
 }
 
 /// What is told to whoever uses a version that will go.
@@ -206,11 +215,11 @@ fn deprecation(state: &ServerState, path: &str) -> Option<String> {
     snapshot.definitions().version(target.kind)?.warning.clone()
 }
 
-async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Result<Response, Fault> {
+async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes: &hooks::Notes) -> Result<Response, Fault> {
     let snapshot = state.store.snapshot();
     let target = Target::parse(request.uri().path(), snapshot.definitions()).ok_or_else(Fault::no_such_path)?;
     let identity = request.extensions().get::<Identity>().cloned().ok_or_else(|| Fault::unauthorized("Unauthorized"))?;
-    let call = Call::read(identity, target, request.method(), request.uri(), request.headers())?;
+    let call = Call { notes: notes.clone(), ..Call::read(identity, target, request.method(), request.uri(), request.headers())? };
     let selection = select::Selection::parse(snapshot.definitions(), call.target.kind, &call.query)?;
     let attempt = authorise::Attempt {
         selected_node: selection.field("spec.nodeName"),
@@ -227,6 +236,7 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
         if call.target.subresource.as_deref() != Some("log") {
             // A WebSocket begins with GET and does what a POST does.
             may(&authorise::Attempt { verb: Verb::Create, ..attempt })?;
+            proxy::ask_hooks(state, &call, stream).await?;
         }
         return proxy::forward(state, &call, stream, request).await;
     }
@@ -243,7 +253,7 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>) -> Re
         (Verb::Create, Some("binding")) if call.target.kind == crate::model::Kind::Pod => delete::bind(state, &call, &bytes).await,
         (Verb::Create, Some("eviction")) if call.target.kind == crate::model::Kind::Pod => delete::evict(state, &call, &bytes).await,
         (Verb::Create, Some("token")) if call.target.kind == crate::model::Kind::ServiceAccount => {
-            accounts::issue::issue(state, &call, &bytes)
+            accounts::issue::issue(state, &call, &bytes).await
         }
         (Verb::Create, Some(_)) => Err(Fault::no_such_path()),
         (Verb::Update, _) => write::update(state, &call, &bytes).await,

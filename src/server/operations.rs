@@ -7,7 +7,7 @@ use super::body::OBJECT_LIMIT;
 use super::fault::Fault;
 
 /// Of one patch.
-const OPERATIONS: usize = 10_000;
+pub const OPERATIONS: usize = 10_000;
 /// How deep values may lie in one another; text that is read is bounded by its parser.
 const DEPTH: usize = 256;
 

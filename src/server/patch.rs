@@ -117,7 +117,7 @@ async fn on_live(state: &ServerState, call: &Call, current: &Object, patch: &Pat
     bounded(&draft.object)?;
     let write = write_of(call, draft.object.clone(), Precondition::seen(current))?;
     let volatile = is_heartbeat(call, current, &draft.object);
-    Ok(match commit(state, call, write, volatile).await {
+    Ok(match commit(state, call, write, volatile).await? {
         Ok(committed) => Ok(answer(state, call, StatusCode::OK, &committed, &draft.warnings)?),
         Err(error) => Err(error),
     })
@@ -166,7 +166,7 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
         Some(current) => (write_of(call, draft.object.clone(), Precondition::seen(current))?, StatusCode::OK),
         None => (Write::Create(draft.object.clone()), StatusCode::CREATED),
     };
-    Ok(match commit(state, call, write, false).await {
+    Ok(match commit(state, call, write, false).await? {
         Ok(committed) => Ok(answer(state, call, code, &committed, &draft.warnings)?),
         Err(error) => Err(error),
     })

@@ -16,13 +16,15 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rustls::ClientConfig;
+use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::ServerState;
 use super::fault::Fault;
+use super::hooks::plan::Operation;
 use super::read::find;
 use super::request::{Call, Query, Target};
+use super::{ServerState, hooks};
 use crate::model::{Key, Kind, pod};
 use crate::tls::connection::{Patience, serve_stream};
 use crate::tls::{TlsError, connect, node_host};
@@ -130,6 +132,35 @@ impl Stream {
             _ => None,
         }
     }
+}
+
+/// Asks the webhooks whether somebody may connect to a pod, with `v1 PodExecOptions` and its like.
+///
+/// # Errors
+/// A webhook's no.
+pub async fn ask_hooks(state: &ServerState, call: &Call, stream: Stream) -> Result<(), Fault> {
+    let kind = match stream {
+        Stream::Logs => return Ok(()),
+        Stream::Exec => "PodExecOptions",
+        Stream::Attach => "PodAttachOptions",
+        Stream::PortForward => "PodPortForwardOptions",
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    if stream == Stream::PortForward {
+        let ports: Vec<i64> = call.query.all("ports").flat_map(|ports| ports.split(',')).filter_map(|port| port.parse().ok()).collect();
+        options["ports"] = ports.into();
+    } else {
+        for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| call.query.flag(name)) {
+            options[name] = true.into();
+        }
+        let command: Vec<&str> = call.query.all("command").collect();
+        for (name, value) in [("container", json!(call.query.get("container"))), ("command", json!(command))] {
+            if !value.is_null() && value != json!([]) {
+                options[name] = value;
+            }
+        }
+    }
+    hooks::plain(state, call, Operation::Connect, ["", "v1", kind], options, Value::Null).await.map(drop)
 }
 
 /// Passes a request on to the node of its pod and the answer back.

@@ -3,6 +3,7 @@
 use http::{HeaderMap, Method, Uri, header};
 
 use super::fault::Fault;
+use super::hooks::Notes;
 use super::identity::Identity;
 use super::options::{FieldValidation, WriteOptions};
 use crate::model::custom::Definitions;
@@ -226,6 +227,8 @@ pub struct Call {
     pub manager: String,
     pub field_validation: FieldValidation,
     pub dry_run: bool,
+    /// What webhooks tell on its way.
+    pub notes: Notes,
 }
 
 impl Call {
@@ -246,7 +249,7 @@ impl Call {
         let streams = matches!(target.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward"));
         let form = if streams { Form::Object } else { Form::negotiate(headers)? };
         let WriteOptions { dry_run, field_validation } = options;
-        Ok(Self { identity, target, verb, query, form, content_type, manager, field_validation, dry_run })
+        Ok(Self { identity, target, verb, query, form, content_type, manager, field_validation, dry_run, notes: Notes::default() })
     }
 }
 

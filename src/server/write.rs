@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 
 use super::authorise::LEASE_NAMESPACE;
 use super::fault::Fault;
+use super::hooks::plan::{Names, Operation};
 use super::options::FieldValidation;
 use super::patch::TRIES;
 use super::render::{Renderer, json_response};
 use super::request::{Call, Verb};
-use super::{ServerState, authorise, body, certificates, scale};
+use super::{ServerState, authorise, body, certificates, hooks, scale};
 use crate::admit::pod_security;
 use crate::model::custom::{Definitions, prune};
 use crate::model::ownership::{self, ManagedFields};
@@ -55,7 +56,7 @@ async fn create_value(state: &ServerState, call: &Call, mut value: Value, duplic
             value["metadata"]["name"] = generated(prefix).into();
         }
         let draft = finish(state, call, None, value.clone(), Besides::plain(duplicates.clone()))?;
-        match commit(state, call, Write::Create(draft.object.clone()), false).await {
+        match commit(state, call, Write::Create(draft.object.clone()), false).await? {
             Err(CommitError::Conflict(Conflict::Exists(_))) if generates.is_some() && attempt < 8 => {}
             Err(error) => return Err(error.into()),
             Ok(committed) => return answer(state, call, StatusCode::CREATED, &committed, &draft.warnings),
@@ -100,7 +101,7 @@ pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
         let seen = Precondition { uid: said.uid.clone(), revision: said.revision.or(Some(current.revision())) };
         let write = write_of(call, draft.object.clone(), seen)?;
         let volatile = is_heartbeat(call, &current, &draft.object);
-        match commit(state, call, write, volatile).await {
+        match commit(state, call, write, volatile).await? {
             Err(CommitError::Conflict(Conflict::Revision { .. })) if said.revision.is_none() && attempt < TRIES => {
                 current = super::read::find(state, call)?;
             }
@@ -118,15 +119,23 @@ pub fn may_create(state: &ServerState, call: &Call) -> Result<(), Fault> {
         .map_err(|message| Fault::forbidden_object(attempt.kind, attempt.name.unwrap_or_default(), message))
 }
 
+/// What `scale` takes.
+const SCALE: Names = ["autoscaling", "v1", "Scale"];
+
 /// Sets the number of replicas.
 pub async fn rescale(state: &ServerState, call: &Call, current: &Object, wanted: &Value) -> Result<Response, Fault> {
     let scale = scale::wanted(&current.key().name, wanted)?;
     let warnings = strictly(call, "Scale", "v1", scale.warnings)?;
     let precondition = precondition(call, &wanted["metadata"])?;
     let served = state.store.snapshot();
+    let before = scale::read(call.target.kind, current, served.definitions())?;
+    let mut after = before.clone();
+    after["spec"]["replicas"] = scale.replicas.into();
+    let after = hooks::plain(state, call, Operation::Update, SCALE, after, before).await?;
+    let scale = scale::wanted(&current.key().name, &after)?;
     let scaled = scale::write(call.target.kind, current, scale.replicas, served.definitions())?;
     let owned = own(state, call, Some(current), scaled, None);
-    let committed = commit(state, call, Write::Update(owned, precondition), false).await?;
+    let committed = store(state, call, Write::Update(owned, precondition), false).await?;
     let object = committed.results.into_iter().flatten().next().ok_or_else(|| Fault::internal("the scaled object is gone"))?;
     Ok(warned(json_response(StatusCode::OK, scale::read(call.target.kind, &object, served.definitions())?.to_string()), &warnings))
 }
@@ -228,10 +237,20 @@ pub fn duplicates(call: &Call, bytes: &[u8]) -> Vec<String> {
 }
 
 /// From a value to the object that is stored: strictness, decoding, rights, ownership.
-pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, mut value: Value, besides: Besides) -> Result<Draft, Fault> {
-    let kind = call.target.kind;
+pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, value: Value, besides: Besides) -> Result<Draft, Fault> {
     let served = state.store.snapshot();
     let mut warnings = check_fields(call, served.definitions(), &value, besides.duplicates)?;
+    let object = refit(state, call, current, value)?;
+    let object = restamp(state, current, own(state, call, current, object, besides.owners));
+    if call.target.subresource.is_none() {
+        warnings.extend(pod_security::warnings(&object, current, &served));
+    }
+    Ok(Draft { object, warnings })
+}
+
+/// The part of a value that this call may write, as an object that this caller may write.
+pub fn refit(state: &ServerState, call: &Call, current: Option<&Object>, mut value: Value) -> Result<Object, Fault> {
+    let (kind, served) = (call.target.kind, state.store.snapshot());
     if let Some(version) = served.definitions().version(kind) {
         prune::prune(&version.schema, &mut value);
     }
@@ -257,18 +276,14 @@ pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, mut va
         let version = kind.info().version;
         Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", error.source))
     })?;
-    authorise::content(&call.identity, subresource, current, &object, &state.store.snapshot()).map_err(Fault::forbidden)?;
+    authorise::content(&call.identity, subresource, current, &object, &served).map_err(Fault::forbidden)?;
     if let (Some(current), Some(subresource)) = (current, subresource) {
         let errors = validate::validate_part(subresource, object.typed(), current.typed());
         if !errors.is_empty() {
             return Err(Fault::invalid(kind, &current.key().name, &errors));
         }
     }
-    let object = restamp(state, current, own(state, call, current, object, besides.owners));
-    if subresource.is_none() {
-        warnings.extend(pod_security::warnings(&object, current, &state.store.snapshot()));
-    }
-    Ok(Draft { object, warnings })
+    Ok(object)
 }
 
 /// A stored object in the version the call speaks.
@@ -382,6 +397,24 @@ fn own(state: &ServerState, call: &Call, current: Option<&Object>, object: Objec
         let served = state.store.snapshot();
         ownership::update(served.definitions().shapes(kind), before.as_ref(), &object.value(), &base, &call.manager, subresource)
     });
+    owned(state, object, &managed)
+}
+
+/// What webhooks changed belongs to whoever asked for the write.
+pub fn own_changes(state: &ServerState, call: &Call, before: &Object, after: Object) -> Object {
+    let owners = before.meta().managed_fields.clone();
+    if !is_shared(call.target.kind) || call.identity.node_name().is_some() {
+        return after.edit_meta(|meta| meta.managed_fields = owners);
+    }
+    let subresource = call.target.subresource.as_deref().unwrap_or_default();
+    let served = state.store.snapshot();
+    let shapes = served.definitions().shapes(call.target.kind);
+    let base = ManagedFields::of(before.meta());
+    let managed = ownership::update(shapes, Some(&before.value()), &after.value(), &base, &call.manager, subresource);
+    owned(state, after, &managed)
+}
+
+fn owned(state: &ServerState, object: Object, managed: &ManagedFields) -> Object {
     let mut entries = managed.to_entries();
     for entry in entries.iter_mut().flatten() {
         entry.time.get_or_insert_with(|| Time(seconds(state)));
@@ -427,8 +460,16 @@ fn timeless(node: &Object) -> Option<k8s_openapi::api::core::v1::NodeStatus> {
     Some(status)
 }
 
+/// Commits one write if the webhooks let it pass. The store's own error is told apart: another try may do better.
+pub async fn commit(state: &ServerState, call: &Call, write: Write, volatile: bool) -> Result<Result<Committed, CommitError>, Fault> {
+    match hooks::write(state, call, write).await? {
+        Ok(write) => Ok(store(state, call, write, volatile).await),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
 /// Commits one write, and what follows from it for a request for a certificate.
-pub async fn commit(state: &ServerState, call: &Call, write: Write, volatile: bool) -> Result<Committed, CommitError> {
+async fn store(state: &ServerState, call: &Call, write: Write, volatile: bool) -> Result<Committed, CommitError> {
     let transaction = Transaction { writes: vec![write], volatile, dry_run: call.dry_run, writer: call.identity.user.clone() };
     let committed = state.store.commit(transaction).await?;
     if call.target.kind == Kind::CertificateSigningRequest && !call.dry_run {

@@ -93,6 +93,27 @@ impl Write {
             Write::Delete { key, .. } => key,
         }
     }
+
+    /// What is written; none by a deletion.
+    pub fn object(&self) -> Option<&Object> {
+        match self {
+            Write::Create(object) | Write::Update(object, _) | Write::UpdateStatus(object, _) | Write::UpdatePart(object, ..) => {
+                Some(object)
+            }
+            Write::Delete { .. } => None,
+        }
+    }
+
+    /// The same write of another object.
+    pub fn with_object(mut self, other: Object) -> Self {
+        match &mut self {
+            Write::Create(object) | Write::Update(object, _) | Write::UpdateStatus(object, _) | Write::UpdatePart(object, ..) => {
+                *object = other;
+            }
+            Write::Delete { .. } => {}
+        }
+        self
+    }
 }
 
 /// What must still be true of the stored object.

@@ -10,6 +10,7 @@ mod certificates;
 mod custom_resources;
 mod described;
 mod every_request;
+mod hooks;
 mod hostile;
 mod join;
 mod kubectl_says;

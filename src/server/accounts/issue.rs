@@ -10,21 +10,25 @@ use serde_json::{Value, json};
 use super::claims::{Claims, ISSUER, Named, Subject, unsigned};
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::server::fault::Fault;
+use crate::server::hooks::plan::{Names, Operation};
 use crate::server::render::json_response;
 use crate::server::request::Call;
-use crate::server::{ServerState, body, read};
+use crate::server::{ServerState, body, hooks, read};
 use crate::store::Snapshot;
 
 /// Of a token that asks for nothing else, in seconds.
 const DEFAULT_LIFE: i64 = 3600;
+/// What is sent.
+const TOKEN_REQUEST: Names = ["authentication.k8s.io", "v1", "TokenRequest"];
 const SHORTEST: i64 = 600;
 const LONGEST: i64 = 1 << 32;
 
 /// `POST …/serviceaccounts/NAME/token`
-pub fn issue(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
+pub async fn issue(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let pki = state.pki.as_ref().ok_or_else(|| Fault::unavailable("this server has no key: it makes no tokens"))?;
     let account = read::find(state, call)?;
     let request = body::decode(&call.content_type, bytes)?.unwrap_or_else(|| json!({}));
+    let request = hooks::plain(state, call, Operation::Create, TOKEN_REQUEST, request, Value::Null).await?;
     let wanted = spec(&request)?;
     let life = wanted.expiration_seconds.unwrap_or(DEFAULT_LIFE);
     check_life(life)?;

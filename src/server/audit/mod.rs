@@ -5,6 +5,7 @@
 
 mod policy;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -124,12 +125,17 @@ impl File {
 
 /// Who a request turned out to be from: what is asked for is there before that is known.
 #[derive(Clone, Debug, Default)]
-pub struct Caller(Arc<OnceLock<(Identity, Option<Identity>)>>);
+pub struct Caller(Arc<OnceLock<(Identity, Option<Identity>)>>, Arc<OnceLock<BTreeMap<String, String>>>);
 
 impl Caller {
     /// Tells it, once. `actor`: who acts as the identity, where that is somebody else.
     pub fn is(&self, identity: &Identity, actor: Option<&Identity>) {
         self.0.get_or_init(|| (identity.clone(), actor.cloned()));
+    }
+
+    /// Tells what webhooks want to be written down, once.
+    pub fn annotate(&self, annotations: BTreeMap<String, String>) {
+        self.1.get_or_init(|| annotations);
     }
 }
 
@@ -166,7 +172,13 @@ impl Open<'_> {
         let (who, actor) = caller.0.get().cloned().unwrap_or_else(|| (Identity::anonymous(), None));
         let path = asked.uri.split('?').next().unwrap_or_default();
         let level = self.audit.policy.level(&who, &asked.verb, asked.target.as_ref(), path);
-        (level == Level::Metadata).then(|| format!("{}\n", asked.event(&who, actor.as_ref(), code, self.state.clock.now())))
+        (level == Level::Metadata).then(|| {
+            let mut event = asked.event(&who, actor.as_ref(), code, self.state.clock.now());
+            if let Some(annotations) = caller.1.get().filter(|annotations| !annotations.is_empty()) {
+                event["annotations"] = json!(annotations);
+            }
+            format!("{event}\n")
+        })
     }
 }
 

@@ -1,0 +1,105 @@
+//! Asking a webhook: one POST on a connection of its own.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::place::Place;
+use crate::model::webhook::authorities;
+use crate::tls::{TlsError, connect, install_provider};
+
+/// Of an answer: as large as a request's body may be.
+const ANSWER_LIMIT: usize = 3 << 20;
+
+/// What certificates are trusted of webhooks that bring no authorities along: the host's, read once.
+#[derive(Debug, Default)]
+pub struct Roots(OnceLock<Arc<ClientConfig>>);
+
+impl Roots {
+    /// `bundle`: the only authorities, where there are any.
+    fn config(&self, bundle: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
+        let Some(bundle) = bundle else {
+            return Ok(Arc::clone(self.0.get_or_init(|| trusting(rustls_native_certs::load_native_certs().certs))));
+        };
+        let found = authorities(bundle).ok_or("unable to load root certificates: unable to parse bytes as PEM block")?;
+        Ok(trusting(found))
+    }
+}
+
+fn trusting(authorities: Vec<rustls::pki_types::CertificateDer<'static>>) -> Arc<ClientConfig> {
+    install_provider();
+    let mut roots = RootCertStore::empty();
+    // One that cannot be used vouches for nobody.
+    roots.add_parsable_certificates(authorities);
+    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Sends the question and gives the body of the answer.
+///
+/// # Errors
+/// No connection, no answer in time, or one that is none.
+pub async fn ask(roots: &Roots, place: &Place, bundle: Option<&[u8]>, question: String, patience: Duration) -> Result<Bytes, String> {
+    let failed = |why: String| format!("failed to call webhook: Post {:?}: {why}", place.url);
+    let config = roots.config(bundle).map_err(failed)?;
+    match tokio::time::timeout(patience, post(place, config, question)).await {
+        Ok(answer) => answer.map_err(failed),
+        Err(_) => Err(failed("context deadline exceeded".to_owned())),
+    }
+}
+
+async fn post(place: &Place, config: Arc<ClientConfig>, question: String) -> Result<Bytes, String> {
+    let stream = open(place, config).await.map_err(|error| error.to_string())?;
+    let request = Request::post(place.path.as_str())
+        .header(header::HOST, place.host.as_str())
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, concat!("podbay/", env!("CARGO_PKG_VERSION")))
+        .body(Body::from(question))
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let connection = Running(tokio::spawn(async move {
+        // What went wrong is told where the answer is awaited.
+        let _ = connection.await;
+    }));
+    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    if !answer.status().is_success() {
+        return Err(format!("the server answered with {}", answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), ANSWER_LIMIT).collect().await.map_err(|error| {
+        match error.downcast_ref::<http_body_util::LengthLimitError>() {
+            Some(_) => format!("the answer is larger than {ANSWER_LIMIT} bytes"),
+            None => error.to_string(),
+        }
+    })?;
+    drop(connection);
+    Ok(body.to_bytes())
+}
+
+/// The first address that takes a connection.
+async fn open(place: &Place, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, TlsError> {
+    let mut fault = TlsError::Address(place.url.clone());
+    for address in &place.addresses {
+        match connect::open(address, &place.name, Arc::clone(&config)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => fault = error,
+        }
+    }
+    Err(fault)
+}
+
+/// A connection that ends with whoever needs it, also where that was not waited for.
+struct Running(tokio::task::JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,464 @@
+//! Admission webhooks on a small TLS server in this process.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use podbay::clock::{Clock, SystemClock};
+use podbay::server::audit::{Audit, Policy};
+use podbay::server::{Identity, InProcessNode};
+use podbay::store::memory::MemoryStore;
+use serde_json::{Value, json};
+
+use crate::rig::{self, Rig};
+
+const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// What the webhook at a path says to a request.
+type Say = dyn Fn(&str, &Value) -> Reply + Send + Sync;
+
+enum Reply {
+    /// `AdmissionReview.response`, but for its uid.
+    Review(Value),
+    Raw(StatusCode, Vec<u8>),
+    /// None, ever.
+    Silence,
+}
+
+fn yes() -> Reply {
+    Reply::Review(json!({"allowed": true}))
+}
+
+fn no(message: &str) -> Reply {
+    Reply::Review(json!({"allowed": false, "status": {"message": message, "code": 403, "reason": "Forbidden"}}))
+}
+
+fn patch(operations: Value) -> Reply {
+    let patch = base64::engine::general_purpose::STANDARD.encode(operations.to_string());
+    Reply::Review(json!({"allowed": true, "patchType": "JSONPatch", "patch": patch}))
+}
+
+/// A server of webhooks.
+struct Judge {
+    url: String,
+    /// `caBundle`
+    bundle: String,
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+#[derive(Clone)]
+struct Bench {
+    say: Arc<Say>,
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Judge {
+    async fn start(say: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
+        podbay::tls::install_provider();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let secret = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config =
+            rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], secret).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let router = Router::new().fallback(judge).with_state(Bench { say: Arc::new(say), asked: Arc::clone(&asked) });
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, router) = (acceptor.clone(), router.clone());
+                tokio::spawn(async move {
+                    // Who does not trust it is not answered.
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let builder = Builder::new(TokioExecutor::new());
+                    builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await.ok();
+                });
+            }
+        });
+        Self { url, bundle: base64::engine::general_purpose::STANDARD.encode(certificate.pem()), asked }
+    }
+
+    /// A webhook at a path named like it, with these fields over ones that match every configmap.
+    fn hook(&self, name: &str, fields: &Value) -> Value {
+        let mut hook = json!({"name": format!("{name}.hooks.example.com"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {"url": format!("{}/{name}", self.url), "caBundle": self.bundle},
+            "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]});
+        json_patch::merge(&mut hook, fields);
+        hook
+    }
+
+    /// What was asked since the last look: the path, and the request.
+    fn asked(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.asked().into_iter().map(|(path, _)| path).collect()
+    }
+}
+
+async fn judge(State(bench): State<Bench>, request: Request<Body>) -> Response<Body> {
+    assert_eq!(request.method(), "POST");
+    let path = request.uri().path().trim_start_matches('/').to_owned();
+    let body = axum::body::to_bytes(request.into_body(), 4 << 20).await.unwrap();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&review["kind"], &review["apiVersion"]), (&json!("AdmissionReview"), &json!("admission.k8s.io/v1")));
+    let request = &review["request"];
+    bench.asked.lock().unwrap().push((path.clone(), request.clone()));
+    match (bench.say)(&path, request) {
+        Reply::Review(mut response) => {
+            if response["uid"].is_null() {
+                response["uid"] = request["uid"].clone();
+            }
+            let answer = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
+            Response::new(Body::from(answer.to_string()))
+        }
+        Reply::Raw(status, body) => {
+            let answer = Response::builder().status(status).header("location", "/allow");
+            answer.body(Body::from(Bytes::from(body))).unwrap()
+        }
+        Reply::Silence => std::future::pending().await,
+    }
+}
+
+async fn configure(rig: &Rig, path: &str, name: &str, hooks: Value) {
+    let (status, answer) = rig.ask("POST", path, json!({"metadata": {"name": name}, "webhooks": hooks})).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+}
+
+fn map(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {"a": "1"}})
+}
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "example.test/c"}]}})
+}
+
+/// Status, head and body of an answer.
+async fn whole(rig: &Rig, method: &str, path: &str, body: Value) -> (StatusCode, HeaderMap, Value) {
+    let request = Request::builder().method(method).uri(path).header("content-type", "application/json").body(body.to_string()).unwrap();
+    let response = rig.send(&Identity::admin(), request).await;
+    let (status, headers) = (response.status(), response.headers().clone());
+    (status, headers, rig::json(response).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_change_come_before_those_that_judge() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|path, request| match path {
+        "first" => patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"first": "1"}}])),
+        "second" if request["object"]["metadata"]["labels"]["first"] == "1" => {
+            let sidecar = json!({"name": "sidecar", "image": "example.test/side"});
+            patch(json!([{"op": "add", "path": "/spec/containers/-", "value": sidecar}]))
+        }
+        _ => yes(),
+    })
+    .await;
+    let pods = json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]});
+    configure(&rig, VALIDATING, "all", json!([judge.hook("judge", &pods)])).await;
+    // By their names, whenever they were made.
+    configure(&rig, MUTATING, "b", json!([judge.hook("second", &pods)])).await;
+    configure(&rig, MUTATING, "a", json!([judge.hook("first", &pods)])).await;
+    let (status, made) = rig.ask("POST", &format!("{PODS}?fieldManager=me"), pod("web")).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert_eq!((&made["metadata"]["labels"], &made["spec"]["containers"][1]["name"]), (&json!({"first": "1"}), &json!("sidecar")));
+    let owners = made["metadata"]["managedFields"].to_string();
+    assert!(owners.contains("f:first") && owners.contains(r#"k:{\"name\":\"sidecar\"}"#), "{owners}");
+    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "me", "what they change is whose request it was");
+
+    let asked = judge.asked();
+    assert_eq!(asked.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["first", "second", "judge"]);
+    let first = &asked[0].1;
+    assert_eq!(first["object"]["spec"]["containers"][0]["imagePullPolicy"], "Always", "defaults are filled in before anybody is asked");
+    assert_eq!((&first["operation"], &first["oldObject"], &first["dryRun"]), (&json!("CREATE"), &Value::Null, &json!(false)));
+    assert_eq!((&first["name"], &first["namespace"]), (&json!("web"), &json!("default")));
+    assert_eq!(first["userInfo"]["username"], "podbay-admin");
+    assert_eq!(first["resource"], json!({"group": "", "version": "v1", "resource": "pods"}));
+    assert_eq!(
+        first["options"],
+        json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me", "fieldValidation": "Warn"})
+    );
+    let judged = &asked[2].1["object"];
+    assert_eq!(judged["spec"]["containers"][1]["imagePullPolicy"], "Always", "and after each change");
+    assert_eq!((&judged["status"]["phase"], &judged["metadata"]["uid"]), (&json!("Pending"), &Value::Null), "as it would be stored");
+
+    // What comes of it is checked as what anybody sends.
+    let spoils = Judge::start(|_, _| patch(json!([{"op": "replace", "path": "/spec/containers/0/name", "value": "Not/One"}]))).await;
+    configure(&rig, MUTATING, "c", json!([spoils.hook("spoils", &pods)])).await;
+    let (status, refused) = rig.ask("POST", PODS, pod("spoiled")).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("spec.containers[0].name: Invalid value: \"Not/One\""), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_no_is_a_no() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|_, request| match request["operation"].as_str() {
+        Some("DELETE") if request["oldObject"]["data"]["a"] == "1" => no("it is dear to me"),
+        Some("UPDATE") if request["object"]["data"] != request["oldObject"]["data"] => no("it is fine as it is"),
+        Some("CREATE") if request["name"] == "bad" => no("no bad ones"),
+        _ => yes(),
+    })
+    .await;
+    rig.ask("POST", MAPS, map("old")).await;
+    configure(&rig, VALIDATING, "all", json!([judge.hook("deny", &json!({}))])).await;
+    let denied = "admission webhook \"deny.hooks.example.com\" denied the request: ";
+    let old = format!("{MAPS}/old");
+    for (method, path, body, why) in [
+        ("POST", MAPS, map("bad"), "no bad ones"),
+        ("PUT", &old, json!({"metadata": {"name": "old"}, "data": {"a": "2"}}), "it is fine as it is"),
+        ("PATCH", &old, json!({"data": {"a": "2"}}), "it is fine as it is"),
+        ("DELETE", &old, Value::Null, "it is dear to me"),
+        ("DELETE", MAPS, Value::Null, "it is dear to me"),
+    ] {
+        let (status, answer) = rig.ask(method, path, body).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path}: {answer}");
+        assert_eq!((&answer["message"], &answer["reason"]), (&json!(format!("{denied}{why}")), &json!("Forbidden")), "{method} {path}");
+    }
+    assert_eq!(rig.get(&old).await["data"]["a"], "1");
+    let apply = "application/apply-patch+yaml";
+    let wanted = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bad"}, "data": {}});
+    let path = format!("{MAPS}/bad?fieldManager=me");
+    let (status, answer) = rig.ask_as(&Identity::admin(), "PATCH", &path, apply, wanted.clone()).await;
+    assert_eq!((status, &answer["message"]), (StatusCode::FORBIDDEN, &json!(format!("{denied}no bad ones"))));
+
+    judge.asked();
+    let (status, _) = rig.ask("PATCH", &format!("{old}?dryRun=All"), json!({"metadata": {"labels": {"x": "y"}}})).await;
+    assert_eq!(status, StatusCode::OK);
+    let (_, request) = &judge.asked()[0];
+    assert_eq!((&request["dryRun"], &request["options"]["dryRun"]), (&json!(true), &json!(["All"])));
+    assert_eq!(request["object"]["metadata"]["resourceVersion"], request["oldObject"]["metadata"]["resourceVersion"]);
+
+    let output = rig.kubectl("create configmap bad").await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains(&format!("{denied}no bad ones")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_answer_well_is_as_good_as_its_policy_says() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|path, _| match path {
+        "silence" => Reply::Silence,
+        "uid" => Reply::Review(json!({"uid": "another", "allowed": true})),
+        "large" => Reply::Raw(StatusCode::OK, vec![b' '; (3 << 20) + 1]),
+        "error" => Reply::Raw(StatusCode::INTERNAL_SERVER_ERROR, Vec::new()),
+        "moved" => Reply::Raw(StatusCode::TEMPORARY_REDIRECT, Vec::new()),
+        "text" => Reply::Raw(StatusCode::OK, b"yes".to_vec()),
+        "unread" => Reply::Review(json!({"allowed": true, "patchType": "JSONPatch", "patch": "e30="})),
+        _ => yes(),
+    })
+    .await;
+    let stranger = Judge::start(|_, _| yes()).await;
+    let other = json!({"clientConfig": {"caBundle": stranger.bundle}});
+    let nowhere = json!({"clientConfig": {"url": null, "caBundle": null, "service": {"name": "hook", "namespace": "default"}}});
+    let post = |name: &str| format!("failed to call webhook: Post \"{}/{name}?timeout=1s\": ", judge.url);
+    for (name, fields, why) in [
+        ("silence", json!({}), format!("{}context deadline exceeded", post("silence"))),
+        ("uid", json!({}), "received invalid webhook response: expected response.uid=".to_owned()),
+        ("large", json!({}), format!("{}the answer is larger than 3145728 bytes", post("large"))),
+        ("error", json!({}), format!("{}the server answered with 500", post("error"))),
+        ("moved", json!({}), format!("{}the server answered with 307", post("moved"))),
+        ("text", json!({}), "failed to call webhook: expected value".to_owned()),
+        ("unread", json!({}), "received undecodable patch in webhook response: ".to_owned()),
+        ("allow", other, format!("{}connect to", post("allow"))),
+        ("service", nowhere, "failed to call webhook: service \"hook\" not found".to_owned()),
+        ("condition", json!({"matchConditions": [{"name": "it", "expression": "object.spec.x == 1"}]}), String::new()),
+    ] {
+        for policy in ["Fail", "Ignore"] {
+            let mut fields = fields.clone();
+            json_patch::merge(&mut fields, &json!({"timeoutSeconds": 1, "failurePolicy": policy}));
+            configure(&rig, MUTATING, "it", json!([judge.hook(name, &fields)])).await;
+            let (status, answer) = rig.ask("POST", MAPS, map(&format!("{name}-{}", policy.to_lowercase()))).await;
+            let message = answer["message"].as_str().unwrap_or_default();
+            match (policy, name) {
+                ("Ignore", _) => assert_eq!(status, StatusCode::CREATED, "{name}: {answer}"),
+                (_, "condition") => {
+                    assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+                    assert!(message.contains("expression 'it' resulted in error: no such key: spec"), "{answer}");
+                }
+                _ => {
+                    assert_eq!((status, &answer["reason"]), (StatusCode::INTERNAL_SERVER_ERROR, &json!("InternalError")), "{name}");
+                    let wanted = format!("Internal error occurred: failed calling webhook \"{name}.hooks.example.com\": {why}");
+                    assert!(message.starts_with(&wanted), "{message}\n{wanted}");
+                }
+            }
+            // Whoever is locked out takes it away.
+            let (status, answer) = rig.ask("DELETE", &format!("{MUTATING}/it"), Value::Null).await;
+            assert_eq!(status, StatusCode::OK, "{answer}");
+        }
+    }
+    assert!(stranger.asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_for_everything_is_not_asked_about_webhooks() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|_, _| no("nothing")).await;
+    let everything = json!({"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]});
+    configure(&rig, VALIDATING, "all", json!([judge.hook("all", &everything)])).await;
+    configure(&rig, MUTATING, "all", json!([judge.hook("change", &everything)])).await;
+    let (status, _) = rig.ask("POST", MAPS, map("a")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let (status, _) = rig.ask("PATCH", &format!("{MUTATING}/all"), json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(status, StatusCode::OK);
+    for path in [MUTATING, VALIDATING] {
+        let (status, answer) = rig.ask("DELETE", &format!("{path}/all"), Value::Null).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    }
+    assert_eq!(judge.paths(), ["change"], "the one that judges is not asked about what is refused");
+    let (status, _) = rig.ask("POST", MAPS, map("a")).await;
+    assert_eq!(status, StatusCode::CREATED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_webhook_says_besides_is_told_and_written_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("audit.log");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+    let audit = Audit::open(&log, Policy::default()).unwrap();
+    let rig = Rig::over(store, clock, |_| Arc::new(InProcessNode::new("none", None)), |state| state.with_audit(Some(audit))).await;
+    let judge = Judge::start(|_, request| {
+        let allowed = request["name"] != "bad";
+        Reply::Review(json!({"allowed": allowed, "warnings": ["think \"again\""], "auditAnnotations": {"mood": "grim"}}))
+    })
+    .await;
+    configure(&rig, VALIDATING, "all", json!([judge.hook("warn", &json!({}))])).await;
+    for (name, code) in [("good", StatusCode::CREATED), ("bad", StatusCode::BAD_REQUEST)] {
+        let (status, headers, answer) = whole(&rig, "POST", MAPS, map(name)).await;
+        assert_eq!((status, headers["warning"].to_str().unwrap()), (code, r#"299 - "think \"again\"""#), "{answer}");
+    }
+    let written = loop {
+        let text = std::fs::read_to_string(&log).unwrap();
+        if text.lines().count() == 3 {
+            break text;
+        }
+        tokio::task::yield_now().await;
+    };
+    let annotations: Vec<Value> = written.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["annotations"].take()).collect();
+    let told = json!({"warn.hooks.example.com/mood": "grim"});
+    assert_eq!(annotations, [Value::Null, told.clone(), told]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subresources_send_what_they_take() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|_, request| match request["kind"]["kind"].as_str() {
+        Some("Scale") if request["object"]["spec"]["replicas"].as_i64() > Some(3) => {
+            patch(json!([{"op": "replace", "path": "/spec/replicas", "value": 3}]))
+        }
+        Some("PodExecOptions") => no("nobody gets in"),
+        Some("Eviction") => no("it stays"),
+        _ => yes(),
+    })
+    .await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "example.test/c"}]}});
+    let deployment = json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let web = "/apis/apps/v1/namespaces/default/deployments/web";
+    rig.ask("POST", "/apis/apps/v1/namespaces/default/deployments", deployment).await;
+    rig.ask("POST", PODS, pod("p")).await;
+    let everything = json!({"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]});
+    configure(&rig, MUTATING, "all", json!([judge.hook("all", &everything)])).await;
+
+    let scale = format!("{web}/scale");
+    let (status, scaled) = rig.ask("PATCH", &scale, json!({"spec": {"replicas": 9}})).await;
+    assert_eq!((status, &scaled["spec"]["replicas"]), (StatusCode::OK, &json!(3)), "{scaled}");
+    let (_, _) = rig.ask("PATCH", &format!("{web}/status"), json!({"status": {"replicas": 1}})).await;
+    let denied = "admission webhook \"all.hooks.example.com\" denied the request: ";
+    let eviction = json!({"metadata": {"name": "p"}});
+    let (status, answer) = rig.ask("POST", &format!("{PODS}/p/eviction"), eviction).await;
+    assert_eq!((status, &answer["message"]), (StatusCode::FORBIDDEN, &json!(format!("{denied}it stays"))));
+    let (status, answer) = rig.ask("POST", &format!("{PODS}/p/exec?command=sh&command=-c&stdin=1&container=c"), Value::Null).await;
+    assert_eq!((status, &answer["message"]), (StatusCode::FORBIDDEN, &json!(format!("{denied}nobody gets in"))));
+    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    let (status, answer) = rig.ask("POST", &format!("{PODS}/p/binding"), binding).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let (status, answer) = rig.ask("POST", "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "me"}})).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let (status, answer) = rig.ask("POST", "/api/v1/namespaces/default/serviceaccounts/me/token", json!({"spec": {}})).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+
+    let asked = judge.asked();
+    let told: Vec<String> = asked
+        .iter()
+        .map(|(_, it)| {
+            let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            [&it["operation"], &it["kind"]["kind"], &it["resource"]["resource"], &it["subResource"], &it["name"]].map(word).join(" ")
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "UPDATE Scale deployments scale web",
+            "UPDATE Deployment deployments status web",
+            "CREATE Eviction pods eviction p",
+            "CONNECT PodExecOptions pods exec p",
+            "CREATE Binding pods binding p",
+            "CREATE ServiceAccount serviceaccounts  me",
+            "CREATE TokenRequest serviceaccounts token me",
+        ]
+    );
+    assert_eq!(asked[0].1["oldObject"]["spec"]["replicas"], 1);
+    let options = json!({"kind": "PodExecOptions", "apiVersion": "v1", "stdin": true, "command": ["sh", "-c"], "container": "c"});
+    assert_eq!((&asked[3].1["object"], &asked[3].1["options"]), (&options, &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_knows_another_version_of_a_custom_kind() {
+    let rig = Rig::start().await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "size": {"type": "integer", "default": 1}, "colour": {"type": "string"}}}}}});
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": schema});
+    let definition = json!({"metadata": {"name": "parts.hooks.example.com"}, "spec": {"group": "hooks.example.com", "scope": "Namespaced",
+        "names": {"plural": "parts", "singular": "part", "kind": "Part"}, "versions": [version("v1", true), version("v2", false)]}});
+    let (status, answer) = rig.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let judge = Judge::start(|_, request| {
+        assert_eq!(request["object"]["apiVersion"], "hooks.example.com/v2");
+        patch(json!([{"op": "add", "path": "/spec/colour", "value": "red"}, {"op": "add", "path": "/spec/unknown", "value": 1}]))
+    })
+    .await;
+    let parts =
+        json!({"rules": [{"operations": ["*"], "apiGroups": ["hooks.example.com"], "apiVersions": ["v2"], "resources": ["parts"]}]});
+    configure(&rig, MUTATING, "parts", json!([judge.hook("paint", &parts)])).await;
+    let part = json!({"metadata": {"name": "a"}, "spec": {}});
+    let (status, made) = rig.ask("POST", "/apis/hooks.example.com/v1/namespaces/default/parts", part).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("hooks.example.com/v1"), &json!({"size": 1, "colour": "red"})));
+    let (_, request) = &judge.asked()[0];
+    assert_eq!((&request["kind"]["version"], &request["requestKind"]["version"]), (&json!("v2"), &json!("v1")));
+    assert_eq!(request["object"]["spec"]["size"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_knows_the_kinds() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|_, _| Reply::Review(json!({"allowed": true, "warnings": ["mind the gap"]}))).await;
+    for kind in ["Mutating", "Validating"] {
+        let name = kind.to_lowercase();
+        let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": format!("{kind}WebhookConfiguration"),
+            "metadata": {"name": name}, "webhooks": [judge.hook(&name, &json!({}))]});
+        std::fs::write(rig.directory.path().join("hook.json"), object.to_string()).unwrap();
+        rig.kubectl_ok("apply -f hook.json").await;
+        rig.kubectl_ok("apply --server-side --force-conflicts -f hook.json").await;
+        let table = rig.kubectl_ok(&format!("get {name}webhookconfigurations")).await;
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!((&lines[0], &lines[1][..2]), (&vec!["NAME", "WEBHOOKS", "AGE"], &[name.as_str(), "1"][..]), "{table}");
+        assert!(rig.kubectl_ok(&format!("explain {name}webhookconfiguration.webhooks")).await.contains("failurePolicy"));
+    }
+    let output = rig.kubectl("create configmap a").await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && error.contains("Warning: mind the gap"), "{error}");
+    rig.kubectl_ok("delete validatingwebhookconfiguration,mutatingwebhookconfiguration --all").await;
+}
