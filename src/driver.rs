@@ -15,8 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -26,7 +27,7 @@ pub use queue::{Next, Queue, Reconciler, work};
 use crate::clock::Clock;
 use crate::model::{Key, Object, Timestamp};
 use crate::plan::{Controller, Note, Op, Plan, Reason};
-use crate::store::{Batch, CommitError, Snapshot, Store, TooOld, Watch};
+use crate::store::{Batch, CommitError, Snapshot, Store, TooOld, Transaction, Watch};
 
 /// Keys of one controller that are planned on one snapshot and committed together.
 const AT_ONCE: usize = 128;
@@ -46,10 +47,11 @@ pub async fn run(store: Arc<dyn Store>, controllers: Vec<Arc<dyn Controller>>, c
     ordered.extend(last);
     let recorder = Recorder::start(Arc::clone(&store), Arc::clone(&clock), shutdown.clone());
     let works = ordered.into_iter().map(Work::new).collect();
-    let mut driver = Driver { store, clock, recorder, works };
+    let mut driver = Driver { store, clock, recorder, works, away: FuturesUnordered::new() };
     let mut watch = driver.resync();
     while !shutdown.is_cancelled() {
         driver.take_changes(&mut watch);
+        driver.take_back();
         driver.wake_due();
         match driver.works.iter().position(|work| !work.ready.is_empty()) {
             Some(at) => driver.pass(at).await,
@@ -57,6 +59,7 @@ pub async fn run(store: Arc<dyn Store>, controllers: Vec<Arc<dyn Controller>>, c
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(driver.until_next()) => {}
                 batch = watch.next() => driver.changed(batch, &mut watch),
+                Some((at, done)) = driver.away.next(), if !driver.away.is_empty() => driver.back(at, done),
             },
         }
     }
@@ -71,11 +74,20 @@ struct Work {
     failures: BTreeMap<Key, u32>,
     /// What admission last refused it, so that each message is told once.
     refused: BTreeMap<Key, String>,
+    /// Keys whose plan waits for somebody outside, and whether they were to be looked at again meanwhile.
+    away: BTreeMap<Key, bool>,
 }
 
 impl Work {
     fn new(controller: Arc<dyn Controller>) -> Self {
-        Self { controller, ready: BTreeSet::new(), timers: BTreeMap::new(), failures: BTreeMap::new(), refused: BTreeMap::new() }
+        Self {
+            controller,
+            ready: BTreeSet::new(),
+            timers: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            away: BTreeMap::new(),
+        }
     }
 
     /// What time it is for this controller.
@@ -84,11 +96,16 @@ impl Work {
     }
 }
 
+/// A plan that was committed, or not.
+type Done = (Key, Plan, Result<(), CommitError>);
+
 struct Driver {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
     works: Vec<Work>,
+    /// Commits that nobody waits for, each with the place of its controller.
+    away: FuturesUnordered<BoxFuture<'static, (usize, Done)>>,
 }
 
 impl Driver {
@@ -160,6 +177,10 @@ impl Driver {
         let mut commits = Vec::new();
         for _ in 0..AT_ONCE {
             let Some(key) = work.ready.pop_first() else { break };
+            if let Some(again) = work.away.get_mut(&key) {
+                *again = true;
+                continue;
+            }
             let span = tracing::debug_span!("pass", controller = name, %key);
             let plan = span.in_scope(|| work.controller.plan(&state, &key, now));
             match plan.again_at {
@@ -171,30 +192,61 @@ impl Driver {
                 work.refused.remove(&key);
                 self.recorder.record(name, &plan.notes);
             } else {
-                commits.push(commit(Arc::clone(&self.store), name, key, plan).instrument(span));
+                let transaction = plan.transaction(&format!("controller:{name}"));
+                let asks = self.store.asks(&transaction);
+                let commit = commit(Arc::clone(&self.store), key.clone(), plan, transaction).instrument(span);
+                if asks {
+                    work.away.insert(key, false);
+                    self.away.push(commit.map(move |done| (at, done)).boxed());
+                } else {
+                    commits.push(commit);
+                }
             }
         }
-        for (key, plan, outcome) in join_all(commits).await {
-            match outcome {
-                Ok(()) => {
-                    work.failures.remove(&key);
-                    work.refused.remove(&key);
-                    self.recorder.record(name, &plan.notes);
-                }
-                Err(error) => {
-                    self.recorder.record(name, refused(work, &key, &plan, &error).as_slice());
-                    failed(work, key, &error, now);
-                }
+        for done in join_all(commits).await {
+            self.settle(at, done);
+        }
+    }
+
+    /// What became of a plan.
+    fn settle(&mut self, at: usize, (key, plan, outcome): Done) {
+        let work = &mut self.works[at];
+        let name = work.controller.name();
+        match outcome {
+            Ok(()) => {
+                work.failures.remove(&key);
+                work.refused.remove(&key);
+                self.recorder.record(name, &plan.notes);
             }
+            Err(error) => {
+                self.recorder.record(name, refused(work, &key, &plan, &error).as_slice());
+                failed(work, key, &error, self.clock.now());
+            }
+        }
+    }
+
+    /// A commit that nobody waited for.
+    fn back(&mut self, at: usize, done: Done) {
+        let work = &mut self.works[at];
+        if work.away.remove(&done.0) == Some(true) {
+            work.ready.insert(done.0.clone());
+        }
+        self.settle(at, done);
+    }
+
+    /// Takes those that are done by now, without waiting.
+    fn take_back(&mut self) {
+        while let Some(Some((at, done))) = self.away.next().now_or_never() {
+            self.back(at, done);
         }
     }
 }
 
-async fn commit(store: Arc<dyn Store>, name: &'static str, key: Key, plan: Plan) -> (Key, Plan, Result<(), CommitError>) {
+async fn commit(store: Arc<dyn Store>, key: Key, plan: Plan, transaction: Transaction) -> Done {
     for op in &plan.ops {
         tracing::debug!(%op, "decided");
     }
-    let outcome = store.commit(plan.transaction(&format!("controller:{name}"))).await.map(|_| ());
+    let outcome = store.commit(transaction).await.map(|_| ());
     (key, plan, outcome)
 }
 

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! One ring, one direction: components meet only in the store and none calls another. The one
-//! exception are logs, exec, attach and port-forward, which the server proxies to the node API.
+//! exception are logs, exec, attach and port-forward, which the server proxies to the node API. Webhooks of admission are asked
+//! before the store is: by the server, and about the pods of `control` by the store it is given (`server::hooks`).
 //!
 //! # Reading order
 //!
@@ -28,7 +29,7 @@
 //! 4. [`driver`] and [`clock`]: the loop, and the only source of `now`; [`footprint`]: what a tree takes on the disk
 //! 5. [`control`], [`schedule`]: pure planners over the store's state
 //! 6. [`sync`]: from a commit to objects; [`simulate`]: what a commit would do
-//! 7. [`server`], [`tls`]: the Kubernetes REST API over the store
+//! 7. [`server`], [`tls`]: the Kubernetes REST API over the store, and the webhooks it asks before it writes
 //! 8. [`agent`]: from bound pods to [`cri`] verbs, which the engine carries out or, over a socket, any other
 //!    runtime; [`network`]: addresses, Services, host ports
 //! 9. [`runtime`] and the `podbay-shim` program: images, namespaces, cgroups, processes; other OCI runtimes in the place

@@ -123,7 +123,8 @@ pub async fn start(
     let mut tasks = JoinSet::new();
     tasks.spawn(tls::serve::serve(listener, pki.server_config()?, router.clone(), tls::serve::Bounds::default(), end.clone()));
     tasks.spawn(pki.keep_fresh(kubeconfig, url.clone(), Arc::clone(&clock), end.clone()));
-    tasks.spawn(driver::run(Arc::clone(&store), controllers, Arc::clone(&clock), end.clone()));
+    let asked = Arc::new(server::hooks::PodsAsked::new(Arc::clone(&store), Arc::clone(&clock)));
+    tasks.spawn(driver::run(asked, controllers, Arc::clone(&clock), end.clone()));
     tasks.spawn(control::autoscaler::run(Arc::clone(&store), Arc::new(Measured(state)), Arc::clone(&clock), end.clone()));
     tasks.spawn(server::fullness::run(Arc::clone(&store), Arc::clone(&clock), end.clone()));
     tasks.spawn(sync::run(store, places, clock, end.clone()));

@@ -13,9 +13,9 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::model::Kind;
 use crate::plan::{Op, Reason};
-use crate::store::Transaction;
 use crate::store::memory::MemoryStore;
-use crate::store::transaction::Write;
+use crate::store::watch::Extent;
+use crate::store::{Committed, Precondition, Transaction, Write};
 
 /// Gives every ConfigMap `a` a copy named `b`, and says so.
 struct Copies;
@@ -89,6 +89,70 @@ async fn a_clock_that_is_set_moves_no_steady_time() {
     assert_eq!(both, [Some((true, at("2026-01-01T00:00:00Z"))), Some((false, at("2026-01-01T01:00:00Z")))]);
     shutdown.cancel();
     driver.await.expect("it stops");
+}
+
+/// A store whose writes to the namespace `slow` wait for somebody.
+struct Slow {
+    store: Arc<dyn Store>,
+    answer: tokio::sync::Semaphore,
+}
+
+#[async_trait]
+impl Store for Slow {
+    fn snapshot(&self) -> Snapshot {
+        self.store.snapshot()
+    }
+    fn asks(&self, transaction: &Transaction) -> bool {
+        transaction.writes.iter().any(|write| write.key().namespace == "slow")
+    }
+    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        if self.asks(&transaction) {
+            self.answer.acquire().await.expect("an answer").forget();
+        }
+        self.store.commit(transaction).await
+    }
+    fn watch(&self, from: u64) -> Result<Watch, TooOld> {
+        self.store.watch(from)
+    }
+    fn size_bytes(&self) -> u64 {
+        0
+    }
+    fn history(&self) -> Extent {
+        self.store.history()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_somebody_holds_nobody_up() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let slow = Arc::new(Slow { store: Arc::clone(&store), answer: tokio::sync::Semaphore::new(0) });
+    let shutdown = CancellationToken::new();
+    let driver = tokio::spawn(run(Arc::clone(&slow) as Arc<dyn Store>, vec![Arc::new(Copies)], Arc::new(SystemClock), shutdown.clone()));
+    let create = |object: Object| Transaction::new("admin").with(Write::Create(object));
+    let in_slow = |object: Object| object.edit_meta(|meta| meta.namespace = Some("slow".to_owned()));
+    store.commit(create(namespace())).await.expect("commit");
+    store.commit(create(namespace().edit_meta(|meta| meta.name = Some("slow".to_owned())))).await.expect("commit");
+    store.commit(create(in_slow(config_map("a")))).await.expect("commit");
+    store.commit(create(config_map("a"))).await.expect("commit");
+    let copy = |namespace: &str| Key::new(Kind::ConfigMap, namespace.to_owned(), "b");
+    until(&store, |state| state.get(&copy("default")).is_some()).await;
+    // It is looked at again when the answer is there: what happens meanwhile is not lost.
+    store.commit(create(in_slow(config_map("c")))).await.expect("commit");
+    assert!(store.snapshot().get(&copy("slow")).is_none());
+    slow.answer.add_permits(1);
+    until(&store, |state| state.get(&copy("slow")).is_some()).await;
+    store
+        .commit(Transaction::new("admin").with(Write::Delete {
+            key: copy("slow"),
+            precondition: Precondition::exists(),
+            grace_seconds: None,
+        }))
+        .await
+        .expect("commit");
+    slow.answer.add_permits(1);
+    until(&store, |state| state.get(&copy("slow")).is_some()).await;
+    shutdown.cancel();
+    driver.await.expect("the driver ends");
 }
 
 async fn until(store: &Arc<dyn Store>, what: impl Fn(&Snapshot) -> bool) {

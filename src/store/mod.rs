@@ -37,6 +37,11 @@ pub trait Store: Send + Sync {
     /// See [`CommitError`]; nothing is changed then.
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError>;
 
+    /// Whether a commit of it waits for somebody outside, who may take long.
+    fn asks(&self, _transaction: &Transaction) -> bool {
+        false
+    }
+
     /// Every change after `from`, in order, for ever.
     ///
     /// # Errors

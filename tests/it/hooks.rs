@@ -12,10 +12,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use podbay::clock::{Clock, SystemClock};
+use podbay::model::{Kind, Object};
 use podbay::server::audit::{Audit, Policy};
+use podbay::server::hooks::PodsAsked;
 use podbay::server::{Identity, InProcessNode};
+use podbay::store::Snapshot;
 use podbay::store::memory::MemoryStore;
+use podbay::{control, driver};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::rig::{self, Rig};
 
@@ -461,4 +466,54 @@ async fn kubectl_knows_the_kinds() {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && error.contains("Warning: mind the gap"), "{error}");
     rig.kubectl_ok("delete validatingwebhookconfiguration,mutatingwebhookconfiguration --all").await;
+}
+
+async fn until(rig: &Rig, what: impl Fn(&Snapshot) -> bool) {
+    loop {
+        let state = rig.store.snapshot();
+        if what(&state) {
+            return;
+        }
+        rig.store.watch(state.revision()).unwrap().next().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn controllers_ask_about_the_pods_they_make() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|_, request| {
+        let labels = &request["object"]["metadata"]["labels"];
+        let may = labels["app"] != "bad" && (request["operation"] != "CREATE" || request["object"]["kind"] == "Pod");
+        if may { patch(json!([{"op": "add", "path": "/metadata/labels/seen", "value": "yes"}])) } else { no("no bad pods") }
+    })
+    .await;
+    let pods = json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]});
+    configure(&rig, MUTATING, "pods", json!([judge.hook("pods", &pods)])).await;
+    let silence = Judge::start(|_, _| Reply::Silence).await;
+    let mute = json!({"rules": pods["rules"], "objectSelector": {"matchLabels": {"app": "slow"}}, "timeoutSeconds": 30});
+    configure(&rig, VALIDATING, "slow", json!([silence.hook("slow", &mute)])).await;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let down = CancellationToken::new();
+    let asked = Arc::new(PodsAsked::new(Arc::clone(&rig.store), Arc::clone(&clock)));
+    let controllers = control::all(control::Options::new(clock.now()));
+    let driver = tokio::spawn(driver::run(asked, controllers, clock, down.clone()));
+    // One that waits for its answer keeps nobody from anything.
+    for app in ["slow", "bad", "good"] {
+        let template = json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": "example.test/c"}]}});
+        let set =
+            json!({"metadata": {"name": app}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": app}}, "template": template}});
+        let (status, answer) = rig.ask("POST", "/apis/apps/v1/namespaces/default/deployments", set).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+    }
+    let seen = |state: &Snapshot| state.list(Kind::Pod).filter(|pod| pod.labels().get("seen").is_some_and(|it| it == "yes")).count();
+    until(&rig, |state| seen(state) == 2).await;
+    let denied = "is forbidden: admission webhook \"pods.hooks.example.com\" denied the request: no bad pods";
+    let told = |event: &Object| event.value()["reason"] == "FailedCreate" && event.value()["message"].as_str().unwrap().ends_with(denied);
+    until(&rig, |state| state.list(Kind::Event).any(told)).await;
+    assert_eq!(rig.store.snapshot().list(Kind::Pod).count(), 2);
+    let (_, request) = &judge.asked()[0];
+    assert_eq!(request["userInfo"]["username"], "system:serviceaccount:kube-system:replicaset-controller");
+    down.cancel();
+    driver.await.unwrap();
 }

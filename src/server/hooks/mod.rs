@@ -3,13 +3,15 @@
 //! - `plan` (pure): which are asked, in which order, what, and what the answer means
 //! - `place` (pure): where one listens
 //! - `call`: the request to it
+//! - `made`: the same for the pods that controllers make
 //!
 //! Those that change objects come one after the other, each with what the ones before it left; what comes of it is
 //! admitted once without being stored, and shown to those that judge it, all at the same time. Then it is written, if
-//! the state still is what it was. What the parts of this process write themselves (controllers,
-//! scheduler, sync, the server) does not pass here.
+//! the state still is what it was. Of what the parts of this process write themselves, webhooks are asked about the pods
+//! that controllers make, and about nothing else (scheduler, sync, the server).
 
 mod call;
+mod made;
 mod place;
 pub mod plan;
 
@@ -31,6 +33,7 @@ use crate::clock::Clock;
 use crate::model::{Key, Kind, Object};
 use crate::store::{CommitError, Conflict, Snapshot, Stamp, Store, Transaction, Write};
 pub use call::Roots;
+pub use made::PodsAsked;
 use plan::{Answer, Asker, Hook, Names, Operation, Rounds, Subject};
 
 /// What webhooks tell besides their yes or no: warnings for the client, and what the audit log is to say.

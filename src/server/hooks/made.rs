@@ -1,0 +1,113 @@
+//! The store as controllers see it: webhooks are asked about the pods they make.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::{Value, json};
+
+use super::plan::Operation;
+use super::{Ask, Asking, Notes, Roots, Thing, Wish, is_alone};
+use crate::admit::Refused;
+use crate::clock::Clock;
+use crate::model::{Kind, Object, SYSTEM_NAMESPACE};
+use crate::server::Identity;
+use crate::server::fault::Fault;
+use crate::store::watch::Extent;
+use crate::store::{CommitError, Committed, Snapshot, Store, TooOld, Transaction, Watch, Write};
+
+/// Pods that are asked about at the same time.
+const AT_ONCE: usize = 16;
+
+/// Commits as the store below does, after the webhooks were asked.
+pub struct PodsAsked {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    roots: Roots,
+}
+
+impl PodsAsked {
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock, roots: Roots::default() }
+    }
+
+    fn asking<'a>(&'a self, identity: &'a Identity) -> Asking<'a> {
+        Asking {
+            store: self.store.as_ref(),
+            clock: self.clock.as_ref(),
+            roots: &self.roots,
+            notes: Notes::default(),
+            identity,
+            options: json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"}),
+            dry_run: false,
+        }
+    }
+
+    /// A pod as the webhooks let it pass.
+    async fn passed(&self, write: Write, identity: &Identity) -> Result<Write, CommitError> {
+        let Some(pod) = made(&write) else { return Ok(write) };
+        let Some(ask) = Ask::of(self.asking(identity), wish(pod), Thing::Nothing) else { return Ok(write) };
+        let refused = |fault: Fault| Refused::Forbidden { key: pod.key().clone(), message: fault.message };
+        let refit = |value: Value| Object::from_value(Kind::Pod, value).map_err(|error| Fault::internal(error.to_string()));
+        let changed = ask.changed(pod, refit).await.map_err(refused)?;
+        let passed = changed.map_or_else(|| write.clone(), |(_, after)| Write::Create(after));
+        ask.judged(&passed, None).await.map_err(refused)??;
+        Ok(passed)
+    }
+}
+
+fn made(write: &Write) -> Option<&Object> {
+    match write {
+        Write::Create(object) if object.kind() == Kind::Pod => Some(object),
+        _ => None,
+    }
+}
+
+fn wish(pod: &Object) -> Wish<'_> {
+    let key = pod.key();
+    Wish { operation: Operation::Create, kind: Kind::Pod, namespace: &key.namespace, name: &key.name, subresource: "", sent: None }
+}
+
+/// Who a controller is to webhooks: the account it has in Kubernetes (`replicaset-controller`).
+fn account(writer: &str) -> Identity {
+    let name = writer.trim_start_matches("controller:").replace('-', "");
+    Identity::account(SYSTEM_NAMESPACE, &format!("{name}-controller")).authenticated()
+}
+
+#[async_trait]
+impl Store for PodsAsked {
+    fn snapshot(&self) -> Snapshot {
+        self.store.snapshot()
+    }
+
+    fn asks(&self, transaction: &Transaction) -> bool {
+        let identity = Identity::default();
+        let mut pods = transaction.writes.iter().filter_map(made);
+        !is_alone(self.store.as_ref()) && pods.any(|pod| Ask::of(self.asking(&identity), wish(pod), Thing::Nothing).is_some())
+    }
+
+    async fn commit(&self, mut transaction: Transaction) -> Result<Committed, CommitError> {
+        if self.asks(&transaction) {
+            let identity = account(&transaction.writer);
+            let writes = stream::iter(transaction.writes).map(|write| self.passed(write, &identity));
+            transaction.writes = writes.buffered(AT_ONCE).try_collect().await?;
+        }
+        self.store.commit(transaction).await
+    }
+
+    fn watch(&self, from: u64) -> Result<Watch, TooOld> {
+        self.store.watch(from)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.store.size_bytes()
+    }
+
+    fn history(&self) -> Extent {
+        self.store.history()
+    }
+
+    fn degraded(&self) -> Option<String> {
+        self.store.degraded()
+    }
+}
