@@ -1,6 +1,7 @@
 //! Admission webhooks on a small TLS server in this process.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -71,7 +72,8 @@ impl Judge {
     async fn start(say: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
         podbay::tls::install_provider();
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(["127.0.0.1", "hook.default.svc"].map(str::to_owned)).unwrap().self_signed(&key).unwrap();
         let secret = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let config =
             rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], secret).unwrap();
@@ -420,6 +422,43 @@ async fn subresources_send_what_they_take() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_asked_where_its_pods_are_and_by_its_own_name() {
+    let judge = Judge::start(|path, request| if path == "judge" && request["name"] == "bad" { no("no bad ones") } else { yes() }).await;
+    let port: u16 = judge.url.rsplit(':').next().unwrap().parse().unwrap();
+    let slice = |name: &str, of: &str, port: u16, ready: bool| {
+        json!({"metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": of}}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": ready}}], "ports": [{"name": "https", "port": port}]})
+    };
+    let service = |name: &str| json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"ports": [{"name": "https", "port": 443, "targetPort": 8443}]}});
+    let mut state = Snapshot::default();
+    for (kind, value) in [
+        (Kind::Service, service("hook")),
+        (Kind::Service, service("other")),
+        // Nobody listens there: the next is asked.
+        (Kind::EndpointSlice, slice("a", "hook", 1, true)),
+        (Kind::EndpointSlice, slice("b", "hook", port, true)),
+        (Kind::EndpointSlice, slice("c", "other", port, true)),
+    ] {
+        state.insert(Object::from_value(kind, value).unwrap());
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Arc::new(MemoryStore::starting_with(state, Arc::clone(&clock)));
+    let rig = Rig::over(store, clock, |_| Arc::new(InProcessNode::new("none", None)), |state| state).await;
+    let client = |name: &str| json!({"clientConfig": {"url": null, "service": {"name": name, "namespace": "default", "path": "/judge"}}});
+    configure(&rig, VALIDATING, "it", json!([judge.hook("hook", &client("hook"))])).await;
+    let (status, answer) = rig.ask("POST", MAPS, map("good")).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let (status, answer) = rig.ask("POST", MAPS, map("bad")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+    // Its certificate is another Service's.
+    configure(&rig, VALIDATING, "other", json!([judge.hook("other", &client("other"))])).await;
+    let (status, answer) = rig.ask("POST", MAPS, map("c")).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{answer}");
+    let why = "failed calling webhook \"other.hooks.example.com\": failed to call webhook: Post \"https://other.default.svc:443/judge?timeout=10s\"";
+    assert!(answer["message"].as_str().unwrap().contains(why), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_knows_another_version_of_a_custom_kind() {
     let rig = Rig::start().await;
     let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
@@ -469,13 +508,16 @@ async fn kubectl_knows_the_kinds() {
 }
 
 async fn until(rig: &Rig, what: impl Fn(&Snapshot) -> bool) {
-    loop {
-        let state = rig.store.snapshot();
-        if what(&state) {
-            return;
+    let look = async {
+        loop {
+            let state = rig.store.snapshot();
+            if what(&state) {
+                return;
+            }
+            rig.store.watch(state.revision()).unwrap().next().await.unwrap();
         }
-        rig.store.watch(state.revision()).unwrap().next().await.unwrap();
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(20), look).await.expect("the state never comes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
