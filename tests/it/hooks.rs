@@ -175,7 +175,7 @@ async fn those_that_change_come_before_those_that_judge() {
     let pods = json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]});
     configure(&rig, VALIDATING, "all", json!([judge.hook("judge", &pods)])).await;
     // By their names, whenever they were made.
-    configure(&rig, MUTATING, "b", json!([judge.hook("second", &pods)])).await;
+    configure(&rig, MUTATING, "b", json!([judge.hook("second", &pods), judge.hook("third", &pods)])).await;
     configure(&rig, MUTATING, "a", json!([judge.hook("first", &pods)])).await;
     let (status, made) = rig.ask("POST", &format!("{PODS}?fieldManager=me"), pod("web")).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
@@ -185,7 +185,7 @@ async fn those_that_change_come_before_those_that_judge() {
     assert_eq!(made["metadata"]["managedFields"][0]["manager"], "me", "what they change is whose request it was");
 
     let asked = judge.asked();
-    assert_eq!(asked.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["first", "second", "judge"]);
+    assert_eq!(asked.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["first", "second", "third", "judge"]);
     let first = &asked[0].1;
     assert_eq!(first["object"]["spec"]["containers"][0]["imagePullPolicy"], "Always", "defaults are filled in before anybody is asked");
     assert_eq!((&first["operation"], &first["oldObject"], &first["dryRun"]), (&json!("CREATE"), &Value::Null, &json!(false)));
@@ -196,8 +196,8 @@ async fn those_that_change_come_before_those_that_judge() {
         first["options"],
         json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me", "fieldValidation": "Warn"})
     );
-    let judged = &asked[2].1["object"];
-    assert_eq!(judged["spec"]["containers"][1]["imagePullPolicy"], "Always", "and after each change");
+    assert_eq!(asked[2].1["object"]["spec"]["containers"][1]["imagePullPolicy"], "Always", "and after each change");
+    let judged = &asked[3].1["object"];
     assert_eq!((&judged["status"]["phase"], &judged["metadata"]["uid"]), (&json!("Pending"), &Value::Null), "as it would be stored");
 
     // What comes of it is checked as what anybody sends.
