@@ -94,6 +94,7 @@ async fn a_clock_that_is_set_moves_no_steady_time() {
 /// A store whose writes to the namespace `slow` wait for somebody.
 struct Slow {
     store: Arc<dyn Store>,
+    asked: tokio::sync::Semaphore,
     answer: tokio::sync::Semaphore,
 }
 
@@ -107,6 +108,7 @@ impl Store for Slow {
     }
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
         if self.asks(&transaction) {
+            self.asked.add_permits(1);
             self.answer.acquire().await.expect("an answer").forget();
         }
         self.store.commit(transaction).await
@@ -125,7 +127,7 @@ impl Store for Slow {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_somebody_holds_nobody_up() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
-    let slow = Arc::new(Slow { store: Arc::clone(&store), answer: tokio::sync::Semaphore::new(0) });
+    let slow = Arc::new(Slow { store: Arc::clone(&store), asked: tokio::sync::Semaphore::new(0), answer: tokio::sync::Semaphore::new(0) });
     let shutdown = CancellationToken::new();
     let driver = tokio::spawn(run(Arc::clone(&slow) as Arc<dyn Store>, vec![Arc::new(Copies)], Arc::new(SystemClock), shutdown.clone()));
     let create = |object: Object| Transaction::new("admin").with(Write::Create(object));
@@ -133,6 +135,7 @@ async fn who_waits_for_somebody_holds_nobody_up() {
     store.commit(create(namespace())).await.expect("commit");
     store.commit(create(namespace().edit_meta(|meta| meta.name = Some("slow".to_owned())))).await.expect("commit");
     store.commit(create(in_slow(config_map("a")))).await.expect("commit");
+    slow.asked.acquire().await.expect("a question").forget();
     store.commit(create(config_map("a"))).await.expect("commit");
     let copy = |namespace: &str| Key::new(Kind::ConfigMap, namespace.to_owned(), "b");
     until(&store, |state| state.get(&copy("default")).is_some()).await;
