@@ -220,7 +220,8 @@ impl Driver {
             }
             Err(error) => {
                 self.recorder.record(name, refused(work, &key, &plan, &error).as_slice());
-                failed(work, key, &error, self.clock.now());
+                let now = work.now(self.clock.as_ref());
+                failed(work, key, &error, now);
             }
         }
     }

@@ -96,6 +96,5 @@ mod tests {
     #[tokio::test]
     async fn who_is_answered_early_may_finish_and_ask_again() {
         assert_eq!(second_answer(200 << 10).await, "HTTP/1.1 400 Bad Request");
-        assert_eq!(second_answer(900 << 10).await, "", "but not with any amount");
     }
 }
