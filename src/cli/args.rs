@@ -294,7 +294,7 @@ pub enum SourceVerb {
     Remove {
         #[command(flatten)]
         source: SourceName,
-        /// Delete the objects it created
+        /// Delete the objects it created; a namespace or kind in which others have something stays
         #[arg(long)]
         prune: bool,
     },

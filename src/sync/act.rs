@@ -394,9 +394,12 @@ impl Work {
     async fn remove(&mut self) {
         for _ in 0..CONFLICTS {
             let snapshot = self.context.store.snapshot();
-            let Some(transaction) = removal::plan(&snapshot, &self.name) else { return };
-            match self.context.store.commit(transaction).await {
-                Ok(_) => return tracing::info!(source = %self.name, "removed"),
+            let Some(removal) = removal::plan(&snapshot, &self.name) else { return };
+            match self.context.store.commit(removal.transaction).await {
+                Ok(_) => {
+                    removal.left.iter().for_each(|reason| tracing::warn!(source = %self.name, %reason, "removed"));
+                    return tracing::info!(source = %self.name, "removed");
+                }
                 Err(CommitError::Conflict(_)) => {}
                 Err(error) => {
                     tracing::warn!(source = %self.name, %error, "cannot remove the source, trying again");

@@ -1,16 +1,29 @@
 //! The end of a Source: with `podbay.dev/prune: "true"` what it created goes, without it stays. PURE.
+//!
+//! A Namespace or a CustomResourceDefinition takes along what others have put there: nobody has looked at that, so it stays.
+
+use std::collections::BTreeSet;
 
 use super::accepted;
+use super::budget::taken;
 use super::inventory::Inventory;
 use super::names::{FINALIZER, PRUNE};
 use super::plan::writer;
 use super::render::may_prune;
-use crate::model::{Key, Kind, Source};
+use crate::model::{Key, Kind, Object, Source};
+use crate::plan::Reason;
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Transaction, Write};
 
-/// The transaction that lets a deleted Source go; `None` where there is nothing to let go.
-pub fn plan(state: &Snapshot, name: &str) -> Option<Transaction> {
+/// What lets a deleted Source go.
+pub struct Removal {
+    pub transaction: Transaction,
+    /// What it created and leaves behind, and why.
+    pub left: Vec<Reason>,
+}
+
+/// `None` where there is nothing to let go.
+pub fn plan(state: &Snapshot, name: &str) -> Option<Removal> {
     let object = state.get(&Key::cluster(Kind::Source, name))?;
     let source = object.get::<Source>()?;
     let held = source.metadata.finalizers.iter().flatten().any(|it| it == FINALIZER);
@@ -18,16 +31,40 @@ pub fn plan(state: &Snapshot, name: &str) -> Option<Transaction> {
         return None;
     }
     let mut transaction = Transaction::new(writer(name));
+    let mut left = Vec::new();
     if object.annotation(PRUNE) == Some("true") {
+        let inventory = Inventory::of(source, state.definitions());
+        let mut going: Vec<&Object> = Vec::new();
+        for (key, entry) in &inventory.entries {
+            let live = state.get(key).filter(|live| Inventory::is_of(entry, live));
+            going.extend(live.filter(|live| entry.created && !entry.keep && may_prune(live) && !live.is_deleting()));
+        }
+        left = hold_back(state, &mut going);
         // What refers to others first: the order of writing, backwards.
-        for (key, entry) in Inventory::of(source, state.definitions()).entries.iter().rev() {
-            let Some(live) = state.get(key).filter(|live| Inventory::is_of(entry, live)) else { continue };
-            if entry.created && !entry.keep && may_prune(live) && !live.is_deleting() {
-                transaction.writes.push(Write::Delete { key: key.clone(), precondition: Precondition::seen(live), grace_seconds: None });
-            }
+        for live in going.iter().rev() {
+            let (key, precondition) = (live.key().clone(), Precondition::seen(live));
+            transaction.writes.push(Write::Delete { key, precondition, grace_seconds: None });
         }
     }
     transaction.writes.extend(accepted::removal(state, name));
     transaction.writes.push(Write::Update(object.without_finalizer(FINALIZER), Precondition::seen(object)));
-    Some(transaction)
+    Some(Removal { transaction, left })
+}
+
+/// Takes out what would take others' objects along.
+fn hold_back(state: &Snapshot, going: &mut Vec<&Object>) -> Vec<Reason> {
+    let takes_more = |object: &Object| matches!(object.kind(), Kind::Namespace | Kind::CustomResourceDefinition);
+    let mut known: BTreeSet<Key> = going.iter().map(|object| object.key().clone()).collect();
+    for object in going.iter().filter(|object| !takes_more(object)) {
+        known.extend(taken(state, object));
+    }
+    let mut left = Vec::new();
+    going.retain(|object| {
+        let other = takes_more(object).then(|| taken(state, object)).into_iter().flatten().find(|key| !known.contains(key));
+        if let Some(other) = &other {
+            left.push(Reason::new("InUse", format!("{} stays: {other} would go with it", object.key())));
+        }
+        other.is_none()
+    });
+    left
 }

@@ -523,7 +523,7 @@ fn a_source_object_that_goes_leaves_or_prunes() {
         let mut marked = world.get_source("web");
         marked.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
         world.state.insert(Object::new(marked));
-        let transaction = removal::plan(&world.state, "web").unwrap();
+        let transaction = removal::plan(&world.state, "web").unwrap().transaction;
         world.commit(&transaction);
         assert_eq!((world.has(Kind::ConfigMap, "default", "a"), world.has(Kind::ConfigMap, "default", "b")), (left, left));
     }
@@ -544,10 +544,35 @@ fn a_removed_source_prunes_neither_what_it_adopted_nor_what_says_no() {
     marked.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
     marked.metadata.annotations.get_or_insert_default().insert(PRUNE.to_owned(), "true".to_owned());
     world.state.insert(Object::new(marked));
-    let transaction = removal::plan(&world.state, "web").unwrap();
+    let transaction = removal::plan(&world.state, "web").unwrap().transaction;
     world.commit(&transaction);
     for (name, there) in [("theirs", true), ("argo", true), ("flux", true), ("ours", false)] {
         assert_eq!(world.has(Kind::ConfigMap, "default", name), there, "{name}");
+    }
+}
+
+#[test]
+fn a_removed_source_takes_nothing_of_others_along() {
+    for theirs in [false, true] {
+        let mut world = World::with("web");
+        let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n";
+        let ours = config("a", "1").replace("name: a", "name: a, namespace: shop");
+        world.put("web", "r1", &[("a.yaml", &(namespace.to_owned() + &ours))]);
+        assert!(world.has(Kind::ConfigMap, "shop", "a"));
+        if theirs {
+            let foreign = serde_json::json!({"metadata": {"name": "theirs", "namespace": "shop"}});
+            world.write("admin", Write::Create(Object::from_value(Kind::ConfigMap, foreign).unwrap()));
+        }
+        let mut marked = world.get_source("web");
+        marked.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
+        marked.metadata.annotations.get_or_insert_default().insert(PRUNE.to_owned(), "true".to_owned());
+        world.state.insert(Object::new(marked));
+        let removal = removal::plan(&world.state, "web").unwrap();
+        let deleted =
+            |key: &Key| removal.transaction.writes.iter().any(|write| matches!(write, Write::Delete { key: of, .. } if of == key));
+        assert!(deleted(&Key::new(Kind::ConfigMap, "shop", "a")));
+        assert_eq!(deleted(&Key::cluster(Kind::Namespace, "shop")), !theirs);
+        assert_eq!(removal.left.len(), usize::from(theirs), "{:?}", removal.left);
     }
 }
 
