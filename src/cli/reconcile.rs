@@ -19,6 +19,7 @@ use crate::config::name_of;
 use crate::model::{Kind, Source};
 use crate::sync::names::{ADOPT, APPROVE, REQUESTED_AT};
 use crate::sync::select::is_manifest;
+use crate::sync::status::STORE_FULL;
 
 /// How often the server is asked how far it is.
 const POLL: Duration = Duration::from_millis(100);
@@ -172,6 +173,9 @@ struct Applying<'a> {
     deadline: Instant,
 }
 
+/// That the store is too full may have been said of an earlier try: after this long there was another.
+const TRIES_AGAIN: Duration = Duration::from_secs(3);
+
 /// How it ended.
 enum End {
     /// Nothing was accepted: all the reasons.
@@ -192,6 +196,7 @@ impl Applying<'_> {
         }
         let request = jiff::Timestamp::now().to_string();
         call(self.client, "PATCH", &at, Some(&self.patch(&request))).await?;
+        let believed = Instant::now() + TRIES_AGAIN;
         loop {
             let source = get(self.client, &at).await?;
             if source["status"]["handledRequest"] == request.as_str() {
@@ -200,6 +205,9 @@ impl Applying<'_> {
                     return Ok(End::Refused(source, errors));
                 }
                 return self.follow(&at, source).await;
+            }
+            if ready(&source) == STORE_FULL && Instant::now() >= believed {
+                bail!("source {}: {}", self.name, source::state(&source));
             }
             if Instant::now() >= self.deadline {
                 bail!("source {} was not looked at within {} s: {}", self.name, self.args.timeout, source::state(&source));

@@ -57,8 +57,9 @@ impl Occurrence {
             hash.update(part);
         }
         let suffix: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let mut name = text(&about.name);
+        let mut name = named_after(&text(&about.name));
         name.truncate(LONGEST_NAME - 1 - suffix.len());
+        let name = name.trim_end_matches(['-', '.']);
         let namespace = about.namespace.clone().unwrap_or_else(|| "default".to_owned());
         Key::new(Kind::Event, namespace, format!("{name}.{suffix}"))
     }
@@ -85,6 +86,14 @@ impl Occurrence {
             ..Event::default()
         })
     }
+}
+
+/// An event's name is a DNS subdomain (RFC 1123); that of what it is about may be any segment of a path, as a Role's.
+fn named_after(name: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
+    let label = |label: &str| label.to_ascii_lowercase().chars().map(allowed).collect::<String>().trim_matches('-').to_owned();
+    let labels: Vec<String> = name.split('.').map(label).filter(|label| !label.is_empty()).collect();
+    if labels.is_empty() { "unnamed".to_owned() } else { labels.join(".") }
 }
 
 /// When an event last happened.
@@ -116,5 +125,21 @@ mod tests {
         let node = Occurrence::new(reference(&Key::cluster(Kind::Node, "n"), None), false, "Ready", &"é".repeat(2000), "x");
         assert!(node.message.len() <= LONGEST_MESSAGE);
         assert_eq!(node.key().namespace, "default");
+    }
+
+    #[test]
+    fn an_events_name_is_valid_whatever_it_is_about() {
+        let long = format!("{}-{}", "a".repeat(235), "b".repeat(17));
+        for (about, begins) in [
+            ("web-5d8f.a", "web-5d8f.a."),
+            ("system:Node-x", "system-node-x."),
+            ("shop:reader.", "shop-reader."),
+            (":", "unnamed."),
+            (long.as_str(), &long[..234]),
+        ] {
+            let name = Occurrence::new(reference(&Key::cluster(Kind::ClusterRole, about), None), false, "X", "", "x").key().name;
+            assert!(name.starts_with(begins), "{about}: {name}");
+            assert!(crate::model::validate::names::dns_subdomain(&name).is_empty(), "{about}: {name}");
+        }
     }
 }

@@ -155,17 +155,17 @@ impl Inner {
         let launch = match self.mount_volumes(&mut record).and_then(|()| self.make_container(&record, &image, hooks)) {
             Ok(launch) => launch,
             Err(error) => {
-                self.discard(&record);
+                self.discard(&pod, &record);
                 return Err(error);
             }
         };
         let id = record.id.clone();
-        self.insert(Container { prepared: Some(launch), ..Container::new(record) })?;
+        self.insert(&pod, Container { prepared: Some(launch), ..Container::new(record) })?;
         Ok((sandbox_id.to_owned(), id))
     }
 
     /// From here on it is there, unless its sandbox has gone meanwhile: then nothing is left of it.
-    fn insert(&self, container: Container) -> Result<(), RuntimeError> {
+    fn insert(&self, pod: &PodSandboxConfig, container: Container) -> Result<(), RuntimeError> {
         let (id, sandbox) = (container.record.id.clone(), container.record.sandbox_id.clone());
         let record = {
             let mut table = self.table();
@@ -175,7 +175,7 @@ impl Inner {
             }
             container.record
         };
-        self.discard(&record);
+        self.discard(pod, &record);
         Err(CriError::failed(format!("create container {}", record.config.metadata.name), format!("sandbox {sandbox} was stopped")).into())
     }
 
@@ -540,12 +540,20 @@ impl Inner {
     }
 
     /// Takes a half-made container away.
-    fn discard(&self, record: &ContainerRecord) {
-        let cgroup = self.container_cgroup(record).map_or(Ok(()), |path| self.cgroups.remove(&path));
+    fn discard(&self, pod: &PodSandboxConfig, record: &ContainerRecord) {
+        let cgroup = self.cgroups.remove(&cgroup_of(pod, &record.id));
         let files = self.remove_files(record);
         let released = self.release_volumes(record).and_then(|()| self.rootfs.release(&record.id).map_err(RuntimeError::from));
         for cause in [cgroup.map_err(RuntimeError::from), files, released].into_iter().filter_map(Result::err) {
             tracing::warn!(container = record.id, %cause, "undo a half-made container");
+        }
+        if !self.table().sandboxes.contains_key(&record.sandbox_id) {
+            // It went meanwhile, and what was made for its container was made anew.
+            self.cgroups.remove_if_empty(&pod.cgroup_parent);
+            let dir = self.options.sandbox_dir(&record.sandbox_id);
+            for path in [dir.join("containers"), dir] {
+                std::fs::remove_dir(path).ok();
+            }
         }
     }
 

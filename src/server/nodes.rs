@@ -157,7 +157,8 @@ fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp, 
         return Ok(());
     }
     let lease = snapshot.get(&Key::new(Kind::Lease, LEASE_NAMESPACE, node)).and_then(|lease| lease.get::<Lease>());
-    let last = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0));
+    // One from before this server's start may be of a clock that was wrong.
+    let last = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)).filter(|last| *last <= now);
     let runs = last.is_some_and(|last| now.as_second() - last.as_second() < SILENT_AFTER);
     let refuse = |message: String| Err(Fault::new(409, "Conflict", message));
     match (runs, rejoin) {

@@ -216,13 +216,10 @@ const LISTS: [(&str, &str); 10] = [
     ("watch", "boolean"),
 ];
 
-/// Media types of patches with the type of their bodies.
-const PATCHES: [(&str, &str); 4] = [
-    ("application/apply-patch+yaml", "object"),
-    ("application/json-patch+json", "array"),
-    ("application/merge-patch+json", "object"),
-    ("application/strategic-merge-patch+json", "object"),
-];
+/// Media types of patches with the type of their bodies. Not the strategic merge, which is taken as well: kubectl would
+/// make it from the schemas then, in which it would miss the keys of lists, rather than from the types that it knows.
+const PATCHES: [(&str, &str); 3] =
+    [("application/apply-patch+yaml", "object"), ("application/json-patch+json", "array"), ("application/merge-patch+json", "object")];
 
 fn query(name: &str, kind: &str) -> Value {
     json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}})

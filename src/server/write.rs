@@ -443,13 +443,23 @@ fn restamp(state: &ServerState, current: Option<&Object>, object: Object) -> Obj
     stamped.unwrap_or(object)
 }
 
-/// Whether a write may be lost at a restart: a lease, or a node's status with new times only.
+/// Whether a write may be lost at a restart: a lease that is renewed and no more, or a node's status with new times only.
 pub fn is_heartbeat(call: &Call, current: &Object, wanted: &Object) -> bool {
     match call.target.kind {
-        Kind::Lease => true,
+        Kind::Lease => unrenewed(current) == unrenewed(wanted),
         Kind::Node if call.target.subresource.as_deref() == Some("status") => timeless(current) == timeless(wanted),
         _ => false,
     }
+}
+
+/// A lease without the time of its renewal, and without what every write changes.
+fn unrenewed(lease: &Object) -> Option<Lease> {
+    let mut lease = lease.get::<Lease>()?.clone();
+    (lease.metadata.resource_version, lease.metadata.managed_fields) = (None, None);
+    if let Some(spec) = &mut lease.spec {
+        spec.renew_time = None;
+    }
+    Some(lease)
 }
 
 fn timeless(node: &Object) -> Option<k8s_openapi::api::core::v1::NodeStatus> {

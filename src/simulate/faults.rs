@@ -82,7 +82,7 @@ impl Chaos {
         let alive: Vec<Object> = nodes.into_iter().filter(|node| !self.dead.contains(&node.key().name)).collect();
         for found in alive {
             let name = found.key().name.clone();
-            let value = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "kube-system"},
+            let value = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "kube-node-lease"},
                 "spec": {"renewTime": format!("{:.6}", self.world.now), "holderIdentity": name, "leaseDurationSeconds": 40}});
             let lease = object(Kind::Lease, value);
             let write = match self.world.state.get(lease.key()) {

@@ -181,7 +181,7 @@ impl Hours {
     }
 
     fn renew(&mut self, name: &str) {
-        let value = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "kube-system"},
+        let value = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": "kube-node-lease"},
             "spec": {"renewTime": format!("{:.6}", self.world.now), "holderIdentity": name, "leaseDurationSeconds": 40}});
         let lease = object(Kind::Lease, value);
         let known = self.world.state.get(lease.key()).is_some();

@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::look::{self, Look, Memory, Step, decide};
 use super::names::REQUESTED_AT;
+use super::plan::writer;
 use super::removal;
 use super::source::{Fetch, Fetched, OpenSource, Tree};
 use crate::clock::Clock;
@@ -383,9 +384,18 @@ impl Work {
             return self.context.store.commit(step).await.map(drop);
         }
         let mut both = step.clone();
-        both.writes.extend(events);
+        both.writes.extend(events.iter().cloned());
         match self.context.store.commit(both).await {
-            Err(CommitError::Refused(_) | CommitError::Full(_)) => self.context.store.commit(step).await.map(drop),
+            Err(CommitError::Full(_)) => self.context.store.commit(step).await.map(drop),
+            Err(CommitError::Refused(_)) => {
+                self.context.store.commit(step).await?;
+                for event in events {
+                    if let Err(error) = self.context.store.commit(Transaction::new(writer(&self.name)).with(event)).await {
+                        tracing::debug!(source = %self.name, %error, "an event is not written");
+                    }
+                }
+                Ok(())
+            }
             other => other.map(drop),
         }
     }

@@ -57,7 +57,7 @@ pub(super) fn told(state: &Snapshot, source: &Source, plan: &SyncPlan, now: Time
     }
     // Else a wave that is still to come may change what nobody but git has said.
     let conditions = source.status.iter().flat_map(|status| &status.conditions);
-    let applied = conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True");
+    let applied = conditions.into_iter().any(|it| it.type_ == "Ready" && !matches!(it.reason.as_str(), "Progressing" | "WaveFailed"));
     let events = plan
         .step()
         .iter()

@@ -37,7 +37,13 @@ pub struct Observed<'a> {
 /// another clock and says nothing.
 pub fn heard(renewed: Option<Timestamp>, node: &Object, settings: &Settings, now: Timestamp) -> Timestamp {
     let created = node.meta().creation_timestamp.as_ref().map(|time| time.0);
-    [renewed, created].into_iter().flatten().filter(|time| *time <= now).fold(settings.started_at, Timestamp::max)
+    match (renewed.filter(|time| *time <= now), created) {
+        // It has yet to be heard of, and the clock was set forward meanwhile: for how long cannot be told.
+        (None, Some(created)) if created > now => now,
+        (renewed, created) => {
+            [renewed, created].into_iter().flatten().filter(|time| *time <= now).fold(settings.started_at, Timestamp::max)
+        }
+    }
 }
 
 pub fn is_silent(heard: Timestamp, settings: &Settings, now: Timestamp) -> bool {
@@ -226,4 +232,32 @@ fn stay(pod: &Pod, taint: &Taint) -> Stay {
 
 fn tolerations(pod: &Pod) -> &[Toleration] {
     pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    #[test]
+    fn what_another_clock_said_counts_for_nothing() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let settings = Settings { grace_seconds: 40, eviction_seconds: 300, started_at: at(100) };
+        let now = at(1000);
+        for (renewed, created, expected) in [
+            (Some(990), 500, 990),
+            (None, 500, 500),
+            (None, 50, 100),
+            // Renewed before somebody set the clock back, and not since.
+            (Some(5000), 500, 500),
+            // Made after somebody set it forward: heard of just now.
+            (None, 5000, 1000),
+            (Some(900), 5000, 900),
+        ] {
+            let metadata = ObjectMeta { creation_timestamp: Some(Time(at(created))), ..ObjectMeta::default() };
+            let node = Object::new(Node { metadata, ..Node::default() });
+            assert_eq!(heard(renewed.map(at), &node, &settings, now), at(expected), "{renewed:?} {created}");
+        }
+    }
 }

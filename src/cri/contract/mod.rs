@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 pub use attached::attach_suite;
 pub use images::image_suite;
 pub use inside::{inside_suite, newer_suite};
-pub use socket::{our_socket_suite, socket_suite};
+pub use socket::{inside_socket_suite, our_socket_suite, socket_suite};
 pub use streams::{inside_stream_suite, stream_suite};
 
 use super::{

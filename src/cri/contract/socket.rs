@@ -79,6 +79,14 @@ pub async fn our_socket_suite(endpoint: &str, subject: &Subject) {
     assert!(info.image_filesystems.iter().any(|one| one.inodes_used.as_ref().is_some_and(|files| files.value > 1)), "{info:?}");
 }
 
+/// What takes a kernel under the runtime.
+///
+/// # Panics
+/// When the runtime does not do what it must.
+pub async fn inside_socket_suite(endpoint: &str, subject: &Subject) {
+    caller(endpoint, subject).commands_end_with_their_callers().await;
+}
+
 fn caller<'a>(endpoint: &str, subject: &'a Subject) -> Caller<'a> {
     let path = socket_path(endpoint).unwrap_or_else(|error| panic!("{error}"));
     let connector = tower::service_fn(move |_: Uri| {
@@ -354,6 +362,24 @@ impl Caller<'_> {
         must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
     }
 
+    /// Who has all the time and leaves takes the command along.
+    async fn commands_end_with_their_callers(&mut self) {
+        let pod = self.pod("left").await;
+        let id = self.container(&pod, "host", true).await;
+        let command = |words: &[&str], timeout| wire::ExecSyncRequest {
+            container_id: id.clone(),
+            cmd: words.iter().map(|word| (*word).to_owned()).collect(),
+            timeout,
+        };
+        let mut other = self.runtime.clone();
+        let asked = command(&["sleep", "4242"], 0);
+        let caller = tokio::spawn(async move { other.exec_sync(asked).await.map(drop) });
+        self.until_there_are(b"1\n", command(&LEFT, 30)).await;
+        caller.abort();
+        self.until_there_are(b"0\n", command(&LEFT, 30)).await;
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
+    }
+
     async fn until_there_are(&mut self, count: &[u8], request: wire::ExecSyncRequest) {
         let start = std::time::Instant::now();
         while must(self.runtime.exec_sync(request.clone()).await).stdout != count {
@@ -377,15 +403,6 @@ impl Caller<'_> {
         let late = self.runtime.exec_sync(command(&["sleep", "4242"], 1)).await;
         assert_eq!(code(late), Code::DeadlineExceeded);
         assert_eq!(must(self.runtime.exec_sync(command(&LEFT, 30)).await).stdout, b"0\n", "it has gone by then");
-        // Who has all the time and leaves takes the command along.
-        let mut other = self.runtime.clone();
-        let left = tokio::spawn({
-            let asked = command(&["sleep", "4242"], 0);
-            async move { other.exec_sync(asked).await.map(drop) }
-        });
-        self.until_there_are(b"1\n", command(&LEFT, 30)).await;
-        left.abort();
-        self.until_there_are(b"0\n", command(&LEFT, 30)).await;
         for _ in 0..2 {
             let stop = wire::StopContainerRequest { container_id: id.clone(), timeout: 0 };
             must(self.runtime.stop_container(stop).await);

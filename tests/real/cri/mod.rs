@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use podbay::cri::client::Client;
 use podbay::cri::contract::{
-    Subject, attach_suite, image_suite, inside_stream_suite, inside_suite, newer_suite, our_socket_suite, socket_suite, stream_suite, suite,
+    Subject, attach_suite, image_suite, inside_socket_suite, inside_stream_suite, inside_suite, newer_suite, our_socket_suite,
+    socket_suite, stream_suite, suite,
 };
 use podbay::cri::{ContainerState, Resources, Runtime, server};
 use podbay::runtime::cgroup::Tree;
@@ -31,6 +32,7 @@ async fn containerd_keeps_the_contract() {
     inside_stream_suite(&subject).await;
     attach_suite(&subject).await;
     socket_suite(&containerd.endpoint(), &subject).await;
+    inside_socket_suite(&containerd.endpoint(), &subject).await;
     image_suite(&*client, BUSYBOX).await;
 }
 
@@ -127,6 +129,7 @@ async fn our_engine_keeps_the_contract_over_its_socket() {
     attach_suite(&subject).await;
     socket_suite(&served.endpoint(), &subject).await;
     our_socket_suite(&served.endpoint(), &subject).await;
+    inside_socket_suite(&served.endpoint(), &subject).await;
     newer_suite(&subject).await;
     image_suite(&*client, BUSYBOX).await;
     drop((subject, client));
