@@ -37,7 +37,7 @@ spec:
 
 #[test]
 fn a_busy_workload_grows_and_a_calm_one_shrinks() {
-    let hosts = Hosts::new("pba", &["one"]);
+    let hosts = Hosts::new("pbh", &["one"]);
     let place = Place::start(&hosts, Kind::Engine);
     place.apply("busy", BUSY);
     place.apply("scale", SCALE);

@@ -24,7 +24,7 @@ fn kubectls_verbs_do_what_they_say() {
 
 #[test]
 fn the_python_client_works() {
-    let hosts = Hosts::new("pbp", &["one"]);
+    let hosts = Hosts::new("pbq", &["one"]);
     let place = Place::start(&hosts, Kind::Engine);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");
