@@ -108,12 +108,13 @@ impl Reconciler for Autoscalers {
     async fn reconcile(&self, key: &Key) -> Result<Next, ScaleError> {
         let usage = self.usage(key).await;
         let (state, now) = (self.store.snapshot(), self.clock.now());
+        let times = plan::Times { now, steady: self.clock.steady() };
         let Some(object) = state.get(key) else {
             self.forget(key);
             return Ok(Next::Change);
         };
         let seen = plan::Observed { state: &state, object, target: observe::target(&state, object), usage };
-        let decision = plan::plan(&seen, &self.memory(object), now);
+        let decision = plan::plan(&seen, &self.memory(object), times);
         if !decision.plan.is_empty() {
             let mut transaction = decision.plan.transaction(&format!("controller:{NAME}"));
             transaction.volatile = decision.only_figures;

@@ -1,7 +1,8 @@
 //! How fast a size may follow what is called for: windows of stabilisation, and policies. PURE.
 //!
 //! What was called for and done before is remembered by the controller alone, as in Kubernetes: after a restart the
-//! current size is all that was ever called for.
+//! current size is all that was ever called for. It is kept by a steady clock (`now` here): who sets the host's clock
+//! neither makes it forget nor holds a size in place.
 
 use jiff::ToSpan;
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};

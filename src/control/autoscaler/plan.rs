@@ -42,6 +42,15 @@ pub struct Target {
     pub said_by: Option<String>,
 }
 
+/// When somebody looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// What people read: the wall clock.
+    pub now: Timestamp,
+    /// What the memory is kept by: a clock that nobody sets ([`crate::clock::Clock::steady`]).
+    pub steady: Timestamp,
+}
+
 /// A plan, and what to remember once it is carried out.
 #[derive(Debug)]
 pub struct Decision {
@@ -57,27 +66,27 @@ struct Goal {
     reason: String,
 }
 
-pub fn plan(seen: &Observed<'_>, memory: &Memory, now: Timestamp) -> Decision {
+pub fn plan(seen: &Observed<'_>, memory: &Memory, times: Times) -> Decision {
     let mut memory = memory.clone();
     let mut plan = Plan::default();
     let Some(it) = seen.object.get::<HorizontalPodAutoscaler>().filter(|_| !seen.object.is_deleting()) else {
         return Decision { plan, memory, only_figures: false };
     };
-    if let Ok(at) = now.checked_add(PERIOD_SECONDS.seconds()) {
+    if let Ok(at) = times.now.checked_add(PERIOD_SECONDS.seconds()) {
         plan.look_again(at);
     }
-    let mut report = Report::new(seen.object.key(), it, now);
+    let mut report = Report::new(seen.object.key(), it, times.now);
     match &seen.target {
         Err(why) => report.no("AbleToScale", "FailedGetScale", why),
         Ok(target) => {
             report.yes("AbleToScale", "SucceededGetScale", "the target's scale is known");
-            memory.begin(target.current, now);
-            let goal = goal(it, target, &seen.usage, &mut memory, now, &mut report);
+            memory.begin(target.current, times.steady);
+            let goal = goal(it, target, &seen.usage, &mut memory, times, &mut report);
             report.status.desired_replicas = goal.as_ref().map_or(report.status.desired_replicas, |goal| goal.replicas);
             match (&target.said_by, goal) {
                 (Some(subject), _) => report.no("AbleToScale", "ReplicasFromSource", &said_elsewhere(subject)),
                 (None, Some(goal)) if goal.replicas != target.current => {
-                    rescale(seen, target, &goal, &mut memory, now, &mut report, &mut plan);
+                    rescale(seen, target, &goal, &mut memory, times, &mut report, &mut plan);
                 }
                 (None, _) => {}
             }
@@ -103,7 +112,7 @@ fn goal(
     target: &Target,
     usage: &BTreeMap<String, PodUsage>,
     memory: &mut Memory,
-    now: Timestamp,
+    times: Times,
     report: &mut Report,
 ) -> Option<Goal> {
     let (current, fewest, most) = (target.current, it.spec.min_replicas.unwrap_or(1), it.spec.max_replicas);
@@ -119,9 +128,9 @@ fn goal(
         bound(fewest, "Current number of replicas below Spec.MinReplicas")
     } else {
         let pace = Pace::of(it.spec.behavior.as_ref());
-        let (wanted, metric) = by_metrics(it, target, usage, &pace, now, report)?;
+        let (wanted, metric) = by_metrics(it, target, usage, &pace, times.now, report)?;
         let reason = if wanted > current { format!("{metric} above target") } else { "All metrics below target".to_owned() };
-        let replicas = paced(wanted, (fewest, current, most), &pace, memory, now, report);
+        let replicas = paced(wanted, (fewest, current, most), &pace, memory, times.steady, report);
         Some(Goal { replicas, reason })
     }
 }
@@ -197,11 +206,11 @@ fn paced(
     (fewest, current, most): (i32, i32, i32),
     pace: &Pace,
     memory: &mut Memory,
-    now: Timestamp,
+    steady: Timestamp,
     report: &mut Report,
 ) -> i32 {
-    let stable = pace.stabilised(wanted, current, memory, now);
-    memory.recommend(wanted, pace, now);
+    let stable = pace.stabilised(wanted, current, memory, steady);
+    memory.recommend(wanted, pace, steady);
     if stable == wanted {
         report.yes("AbleToScale", "ReadyForNewScale", "the size called for may be set");
     } else if wanted >= current {
@@ -209,7 +218,7 @@ fn paced(
     } else {
         report.yes("AbleToScale", "ScaleDownStabilized", "more pods were called for within the window: the most of it holds");
     }
-    let (ceiling, floor) = (pace.ceiling(current, memory, now), pace.floor(current, memory, now));
+    let (ceiling, floor) = (pace.ceiling(current, memory, steady), pace.floor(current, memory, steady));
     let (allowed, reason, message) = if stable > most.min(ceiling) {
         if most > ceiling {
             (ceiling, "ScaleUpLimit", "more pods are called for than may be added at once")
@@ -236,17 +245,17 @@ fn said_elsewhere(subject: &str) -> String {
 }
 
 /// Writes the size.
-fn rescale(seen: &Observed<'_>, target: &Target, goal: &Goal, memory: &mut Memory, now: Timestamp, report: &mut Report, plan: &mut Plan) {
+fn rescale(seen: &Observed<'_>, target: &Target, goal: &Goal, memory: &mut Memory, times: Times, report: &mut Report, plan: &mut Plan) {
     let served = seen.state.definitions();
     let Some(after) = scale::write(target.kind, &target.object, goal.replicas, served) else { return };
-    let op = Op::Update { before: target.object.clone(), after: owned(&target.object, after, seen.state, now) };
-    if let Some(why) = refusal::of(seen.state, &op, now) {
+    let op = Op::Update { before: target.object.clone(), after: owned(&target.object, after, seen.state, times.now) };
+    if let Some(why) = refusal::of(seen.state, &op, times.now) {
         return report.failed("AbleToScale", ("FailedUpdateScale", "FailedRescale"), &format!("New size: {}: {why}", goal.replicas));
     }
     plan.ops.push(op);
     let pace = Pace::of(seen.object.get::<HorizontalPodAutoscaler>().and_then(|it| it.spec.behavior.as_ref()));
-    memory.change(goal.replicas.saturating_sub(target.current), &pace, now);
-    report.status.last_scale_time = Some(Time(now));
+    memory.change(goal.replicas.saturating_sub(target.current), &pace, times.steady);
+    report.status.last_scale_time = Some(Time(times.now));
     report.yes("AbleToScale", "SucceededRescale", &format!("the target was set to {}", goal.replicas));
     report.note(false, "SuccessfulRescale", &format!("New size: {}; reason: {}", goal.replicas, goal.reason));
 }

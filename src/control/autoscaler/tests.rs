@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fake::Figures;
 use super::pace::Memory;
-use super::plan::{Decision, Observed, plan};
+use super::plan::{Decision, Observed, Times, plan};
 use super::{observe, run};
 use crate::clock::VirtualClock;
 use crate::model::usage::{Amounts, PodUsage};
@@ -79,6 +79,7 @@ struct World {
     usage: BTreeMap<String, PodUsage>,
     memory: Memory,
     now: Timestamp,
+    steady: Timestamp,
 }
 
 impl World {
@@ -86,7 +87,7 @@ impl World {
         let mut state = Snapshot::default();
         let object = |kind, value| Object::from_value(kind, value).expect("of its kind");
         state.insert(object(Kind::Namespace, json!({"metadata": {"name": "web", "uid": "web"}})));
-        let mut world = Self { state, usage: BTreeMap::new(), memory: Memory::default(), now: start() };
+        let mut world = Self { state, usage: BTreeMap::new(), memory: Memory::default(), now: start(), steady: start() };
         for (kind, value) in [(Kind::Deployment, deployment(replicas)), (Kind::HorizontalPodAutoscaler, autoscaler(spec))] {
             world.commit(&Transaction::new("admin").with(Write::Create(object(kind, value))));
         }
@@ -125,7 +126,7 @@ impl World {
         let object = self.state.get(&key()).expect("the autoscaler");
         let target = observe::target(&self.state, object);
         let seen = Observed { state: &self.state, object, target, usage: self.usage.clone() };
-        let decision = plan(&seen, &self.memory, self.now);
+        let decision = plan(&seen, &self.memory, Times { now: self.now, steady: self.steady });
         assert_eq!(decision.plan.violations(&self.state), [""; 0]);
         decision
     }
@@ -141,7 +142,13 @@ impl World {
     }
 
     fn later(&mut self, seconds: i64) {
-        self.now = self.now.checked_add(seconds.seconds()).expect("a time");
+        self.set_clock(seconds);
+        self.steady = self.steady.checked_add(seconds.seconds()).expect("a time");
+    }
+
+    /// Somebody sets the wall clock; no time passes.
+    fn set_clock(&mut self, by_seconds: i64) {
+        self.now = self.now.checked_add(by_seconds.seconds()).expect("a time");
     }
 
     fn replicas(&self) -> i32 {
@@ -354,6 +361,21 @@ fn a_size_goes_down_when_nothing_more_was_wanted_for_a_while() {
         world.later(after);
         world.step();
         assert_eq!((world.replicas(), world.says("AbleToScale").as_str()), (replicas, able));
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_changes_no_memory() {
+    for by_seconds in [-3600, 3600] {
+        let mut world = World::new(4, &json!({})).with_pods(&[State::Uses(0); 4]);
+        world.step();
+        world.set_clock(by_seconds);
+        world.later(15);
+        world.step();
+        assert_eq!(world.replicas(), 4, "{by_seconds}: what was called for holds for its 300 s");
+        world.later(285);
+        world.step();
+        assert_eq!(world.replicas(), 1, "{by_seconds}: and no longer");
     }
 }
 
