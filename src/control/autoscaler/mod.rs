@@ -137,7 +137,9 @@ pub async fn run(store: Arc<dyn Store>, measures: Arc<dyn Measures>, clock: Arc<
             follow(store.as_ref(), &queue, &shutdown).await;
         }
     };
-    tokio::join!(follow, work(Arc::clone(&queue), autoscalers, WORKERS, shutdown.clone()));
+    // A pass waits for nodes, and what it would write the next process finds out anew: none is waited for.
+    let working = work(Arc::clone(&queue), autoscalers, WORKERS, shutdown.clone());
+    tokio::join!(follow, shutdown.run_until_cancelled(working));
 }
 
 /// Looks at every autoscaler, then at those that change, until the watch is too old.

@@ -448,3 +448,32 @@ async fn who_is_new_is_looked_at_and_who_is_gone_is_forgotten() {
     end.cancel();
     task.await.expect("it ends");
 }
+
+/// Nodes that never answer.
+#[derive(Default)]
+struct Silence(tokio::sync::Notify);
+
+#[async_trait::async_trait]
+impl super::Measures for Silence {
+    async fn of(&self, _: &[Object]) -> BTreeMap<String, PodUsage> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn an_end_waits_for_no_node() {
+    let world = World::new(2, &json!({})).with_pods(&[State::Missing; 2]);
+    let clock = Arc::new(VirtualClock::new(start()));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+    let create = |object: &Object| Write::Create(object.clone().edit_meta(|meta| meta.resource_version = None));
+    for kind in [Kind::Namespace, Kind::Deployment, Kind::Pod, Kind::HorizontalPodAutoscaler] {
+        let writes = world.state.list(kind).map(create).collect();
+        store.commit(Transaction { writes, ..Transaction::new("admin") }).await.expect("made");
+    }
+    let (silence, end) = (Arc::new(Silence::default()), CancellationToken::new());
+    let task = tokio::spawn(run(store, silence.clone(), clock, end.clone()));
+    silence.0.notified().await;
+    end.cancel();
+    tokio::time::timeout(Duration::from_secs(60), task).await.expect("it ends").expect("no panic");
+}
