@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -36,6 +37,8 @@ use pace::Memory;
 /// Autoscalers looked at side by side: each waits for nodes (kube-controller-manager's
 /// `--concurrent-horizontal-pod-autoscaler-syncs`).
 const WORKERS: usize = 5;
+/// A rate over less is a moment's: that of the first look at a node. Some seconds' work then passes for the load.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(5);
 const NAME: &str = "horizontal-pod-autoscaler";
 
 /// Who knows what pods use.
@@ -85,14 +88,28 @@ impl Autoscalers {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// What the target's pods use now. Asking takes a while: what the store says is read again afterwards.
-    async fn usage(&self, key: &Key) -> BTreeMap<String, PodUsage> {
-        let state = self.store.snapshot();
-        let target = state.get(key).and_then(|object| observe::target(&state, object).ok());
-        match target.filter(|target| target.current > 0).map(|target| target.pods) {
-            Some(Ok(pods)) if !pods.is_empty() => self.measures.of(&pods).await,
-            _ => BTreeMap::new(),
+    /// What the target's pods use now, where that matters; `None`: it is too early to say. Asking takes a while: what
+    /// the store says is read again afterwards.
+    async fn usage(&self, key: &Key) -> Option<BTreeMap<String, PodUsage>> {
+        let pods = self.pods_that_matter(key);
+        if pods.is_empty() {
+            return Some(BTreeMap::new());
         }
+        let mut usage = self.measures.of(&pods).await;
+        let are_known = !usage.is_empty();
+        usage.retain(|_, it| it.window >= SHORTEST_WINDOW);
+        (!are_known || !usage.is_empty()).then_some(usage)
+    }
+
+    /// The pods whose load decides.
+    fn pods_that_matter(&self, key: &Key) -> Vec<Object> {
+        let state = self.store.snapshot();
+        let Some(object) = state.get(key) else { return Vec::new() };
+        let (Some(it), Ok(target)) = (object.get::<HorizontalPodAutoscaler>(), observe::target(&state, object)) else { return Vec::new() };
+        if plan::bound(&it.spec, target.current).is_some() {
+            return Vec::new();
+        }
+        target.pods.unwrap_or_default()
     }
 }
 
@@ -106,7 +123,7 @@ impl Reconciler for Autoscalers {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Next, ScaleError> {
-        let usage = self.usage(key).await;
+        let Some(usage) = self.usage(key).await else { return Ok(Next::After(SHORTEST_WINDOW)) };
         let (state, now) = (self.store.snapshot(), self.clock.now());
         let times = plan::Times { now, steady: self.clock.steady() };
         let Some(object) = state.get(key) else {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::ToSpan;
-use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec, MetricStatus};
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec, MetricStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pace::{Memory, Pace};
@@ -106,6 +106,17 @@ pub fn plan(seen: &Observed<'_>, memory: &Memory, times: Times) -> Decision {
     Decision { plan, memory, only_figures }
 }
 
+/// The size that the bounds alone call for, whatever the load; `None` where the load says.
+pub fn bound(spec: &HorizontalPodAutoscalerSpec, current: i32) -> Option<i32> {
+    let fewest = spec.min_replicas.unwrap_or(1);
+    match current {
+        0 => Some(0),
+        _ if current > spec.max_replicas => Some(spec.max_replicas),
+        _ if current < fewest => Some(fewest),
+        _ => None,
+    }
+}
+
 /// The size wanted; `None` where it cannot be told.
 fn goal(
     it: &HorizontalPodAutoscaler,
@@ -118,14 +129,12 @@ fn goal(
     let (current, fewest, most) = (target.current, it.spec.min_replicas.unwrap_or(1), it.spec.max_replicas);
     report.status.current_replicas = Some(current);
     report.status.current_metrics = None;
-    let bound = |replicas, reason: &str| Some(Goal { replicas, reason: reason.to_owned() });
     if current == 0 {
         report.no_news("ScalingActive", "ScalingDisabled", "nothing is scaled while the target has no replicas");
-        bound(0, "")
-    } else if current > most {
-        bound(most, "Current number of replicas above Spec.MaxReplicas")
-    } else if current < fewest {
-        bound(fewest, "Current number of replicas below Spec.MinReplicas")
+    }
+    if let Some(replicas) = bound(&it.spec, current) {
+        let broken = if current > most { "above Spec.MaxReplicas" } else { "below Spec.MinReplicas" };
+        Some(Goal { replicas, reason: format!("Current number of replicas {broken}") })
     } else {
         let pace = Pace::of(it.spec.behavior.as_ref());
         let (wanted, metric) = by_metrics(it, target, usage, &pace, times.now, report)?;

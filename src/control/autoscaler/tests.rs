@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::ToSpan;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -12,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::fake::Figures;
 use super::pace::Memory;
 use super::plan::{Decision, Observed, Times, plan};
-use super::{observe, run};
+use super::{Autoscalers, Measures, observe, run};
 use crate::clock::VirtualClock;
+use crate::driver::{Next, Reconciler as _, Recorder};
 use crate::model::usage::{Amounts, PodUsage};
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::Op;
@@ -417,31 +419,44 @@ proptest! {
     }
 }
 
-#[tokio::test]
-async fn who_is_new_is_looked_at_and_who_is_gone_is_forgotten() {
-    let world = World::new(2, &json!({"behavior": at_once()})).with_pods(&[State::Uses(100); 2]);
-    let clock = Arc::new(VirtualClock::new(start()));
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
-    let figures = Arc::new(Figures::default());
-    let end = CancellationToken::new();
-    let task = tokio::spawn(run(Arc::clone(&store), figures.clone(), clock, end.clone()));
+/// The world's objects of these kinds in a store, where they have other UIDs; what its pods use, if they are among them.
+async fn made(world: &World, store: &dyn Store, kinds: &[Kind]) -> BTreeMap<String, PodUsage> {
     let create = |object: &Object| Write::Create(object.clone().edit_meta(|meta| meta.resource_version = None));
-    let of_kind = |kind| world.state.list(kind).map(create).collect::<Vec<_>>();
-    let mut watch = store.watch(store.snapshot().revision()).expect("a watch");
-    let rest = [Kind::Namespace, Kind::Deployment, Kind::Pod].into_iter().flat_map(of_kind).collect();
-    let made = store.commit(Transaction { writes: rest, ..Transaction::new("admin") }).await.expect("made");
+    let writes = kinds.iter().flat_map(|kind| world.state.list(*kind).map(create).collect::<Vec<_>>()).collect();
+    let made = store.commit(Transaction { writes, ..Transaction::new("admin") }).await.expect("made");
     let mut usage = BTreeMap::new();
     for pod in made.results.iter().flatten().filter(|object| object.kind() == Kind::Pod) {
-        usage.insert(pod.uid().to_owned(), world.usage["pod-0"].clone());
-        let status = world.state.get(pod.key()).and_then(|it| it.get::<k8s_openapi::api::core::v1::Pod>()?.status.clone());
-        let told = pod.edit::<k8s_openapi::api::core::v1::Pod>(|it| it.status = status).expect("a pod");
+        let before = world.state.get(pod.key()).expect("it is of the world");
+        usage.extend(world.usage.get(before.uid()).map(|of_pod| (pod.uid().to_owned(), of_pod.clone())));
+        let status = before.get::<Pod>().and_then(|it| it.status.clone());
+        let told = pod.edit::<Pod>(|it| it.status = status).expect("a pod");
         let write = Write::UpdateStatus(told, crate::store::Precondition::exists());
         store.commit(Transaction::new("node").with(write)).await.expect("told");
     }
-    figures.set(usage);
-    let autoscalers = of_kind(Kind::HorizontalPodAutoscaler);
-    store.commit(Transaction { writes: autoscalers, ..Transaction::new("admin") }).await.expect("made");
-    let replicas = |state: &Snapshot| state.find(Kind::Deployment, "web", "shop").and_then(|it| it.get::<Deployment>()?.spec.replicas);
+    usage
+}
+
+fn memory_store() -> (Arc<VirtualClock>, Arc<dyn Store>) {
+    let clock = Arc::new(VirtualClock::new(start()));
+    (clock.clone(), Arc::new(MemoryStore::new(clock)))
+}
+
+const ALL: [Kind; 4] = [Kind::Namespace, Kind::Deployment, Kind::Pod, Kind::HorizontalPodAutoscaler];
+
+fn replicas(state: &Snapshot) -> Option<i32> {
+    state.find(Kind::Deployment, "web", "shop").and_then(|it| it.get::<Deployment>()?.spec.replicas)
+}
+
+#[tokio::test]
+async fn who_is_new_is_looked_at_and_who_is_gone_is_forgotten() {
+    let world = World::new(2, &json!({"behavior": at_once()})).with_pods(&[State::Uses(100); 2]);
+    let (clock, store) = memory_store();
+    let figures = Arc::new(Figures::default());
+    let end = CancellationToken::new();
+    let task = tokio::spawn(run(Arc::clone(&store), figures.clone(), clock, end.clone()));
+    let mut watch = store.watch(store.snapshot().revision()).expect("a watch");
+    figures.set(made(&world, store.as_ref(), &ALL[..3]).await);
+    made(&world, store.as_ref(), &ALL[3..]).await;
     while replicas(&store.snapshot()) != Some(4) {
         tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("it is scaled").expect("no history is lost");
     }
@@ -449,12 +464,44 @@ async fn who_is_new_is_looked_at_and_who_is_gone_is_forgotten() {
     task.await.expect("it ends");
 }
 
+fn autoscalers(store: &Arc<dyn Store>, clock: &Arc<VirtualClock>, figures: &Arc<Figures>) -> Autoscalers {
+    let recorder = Recorder::start(Arc::clone(store), clock.clone(), CancellationToken::new());
+    Autoscalers::new(Arc::clone(store), figures.clone(), clock.clone(), recorder)
+}
+
+#[tokio::test]
+async fn a_moments_load_is_none() {
+    let world = World::new(2, &json!({"behavior": at_once()})).with_pods(&[State::Uses(100); 2]);
+    let (clock, store) = memory_store();
+    let figures = Arc::new(Figures::default());
+    let mut usage = made(&world, store.as_ref(), &ALL).await;
+    let subject = autoscalers(&store, &clock, &figures);
+    for (seconds, next, size) in [(1, 5, 2), (5, 15, 4)] {
+        usage.values_mut().for_each(|it| it.window = Duration::from_secs(seconds));
+        figures.set(usage.clone());
+        let told = subject.reconcile(&key()).await.expect("a look");
+        assert_eq!((told, replicas(&store.snapshot())), (Next::After(Duration::from_secs(next)), Some(size)), "{seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn bounds_hold_before_any_load_is_known() {
+    let world = World::new(2, &json!({"minReplicas": 3})).with_pods(&[State::Uses(100); 2]);
+    let (clock, store) = memory_store();
+    let figures = Arc::new(Figures::default());
+    let mut usage = made(&world, store.as_ref(), &ALL).await;
+    usage.values_mut().for_each(|it| it.window = Duration::from_secs(1));
+    figures.set(usage);
+    autoscalers(&store, &clock, &figures).reconcile(&key()).await.expect("a look");
+    assert_eq!(replicas(&store.snapshot()), Some(3));
+}
+
 /// Nodes that never answer.
 #[derive(Default)]
 struct Silence(tokio::sync::Notify);
 
 #[async_trait::async_trait]
-impl super::Measures for Silence {
+impl Measures for Silence {
     async fn of(&self, _: &[Object]) -> BTreeMap<String, PodUsage> {
         self.0.notify_one();
         std::future::pending().await
@@ -464,13 +511,8 @@ impl super::Measures for Silence {
 #[tokio::test]
 async fn an_end_waits_for_no_node() {
     let world = World::new(2, &json!({})).with_pods(&[State::Missing; 2]);
-    let clock = Arc::new(VirtualClock::new(start()));
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
-    let create = |object: &Object| Write::Create(object.clone().edit_meta(|meta| meta.resource_version = None));
-    for kind in [Kind::Namespace, Kind::Deployment, Kind::Pod, Kind::HorizontalPodAutoscaler] {
-        let writes = world.state.list(kind).map(create).collect();
-        store.commit(Transaction { writes, ..Transaction::new("admin") }).await.expect("made");
-    }
+    let (clock, store) = memory_store();
+    made(&world, store.as_ref(), &ALL).await;
     let (silence, end) = (Arc::new(Silence::default()), CancellationToken::new());
     let task = tokio::spawn(run(store, silence.clone(), clock, end.clone()));
     silence.0.notified().await;
