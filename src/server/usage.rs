@@ -41,6 +41,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 const OLD: Duration = Duration::from_secs(300);
 /// How long a node may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// One that did not answer is not asked again for so long: less than an autoscaler's 15 s between two looks, more than
+/// the patience that each of them would spend.
+const SILENCE: Duration = Duration::from_secs(10);
 /// What it may say.
 const SUMMARY_LIMIT: usize = 16 * 1024 * 1024;
 /// Nodes asked at once.
@@ -123,15 +126,22 @@ type Pair = (Arc<Look>, Arc<Look>);
 #[derive(Default)]
 pub struct Looks {
     pairs: Mutex<BTreeMap<String, Pair>>,
-    /// Nodes that did not answer when they were asked last: told once, however often somebody asks.
-    silent: Mutex<BTreeSet<String>>,
+    /// Nodes that did not answer when they were asked last, and when that was: told once, however often somebody asks.
+    silent: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Looks {
     /// Whether it is news that a node answers, or does not.
     fn hear(&self, node: &str, answers: bool) -> bool {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers { silent.remove(node) } else { silent.insert(node.to_owned()) }
+        silent.retain(|_, at| at.elapsed() < OLD);
+        if answers { silent.remove(node).is_some() } else { silent.insert(node.to_owned(), Instant::now()).is_none() }
+    }
+
+    /// Whether it did not answer just now.
+    fn is_silent(&self, node: &str) -> bool {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.get(node).is_some_and(|at| at.elapsed() < SILENCE)
     }
 
     fn last(&self, node: &str) -> Option<Pair> {
@@ -272,7 +282,11 @@ fn resource_list(it: Amounts) -> Value {
 
 /// What is known of each of these nodes; one that does not answer is left out.
 async fn looks_at(state: &ServerState, nodes: Vec<String>) -> BTreeMap<String, Pair> {
-    let all = futures::stream::iter(nodes).map(|node| async move {
+    let snapshot = state.store.snapshot();
+    // A pod may name whatever it likes as its node: of what is none, nothing is kept or told.
+    let is_asked = |node: &String| snapshot.get(&Key::cluster(Kind::Node, node.as_str())).is_some() && !state.looks.is_silent(node);
+    let asked: Vec<String> = nodes.into_iter().filter(is_asked).collect();
+    let all = futures::stream::iter(asked).map(|node| async move {
         let pair = look_at(state, &node).await;
         let is_news = state.looks.hear(&node, pair.is_ok());
         match &pair {
@@ -337,6 +351,25 @@ mod tests {
         let looks = Looks::default();
         let told = [true, false, false, true, true].map(|answers| looks.hear("n1", answers));
         assert_eq!(told, [false, true, false, true, false]);
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_left_in_peace_for_a_while() {
+        let looks = Looks::default();
+        let was_silent = |node: &str, ago: Duration| {
+            looks.silent.lock().unwrap().insert(node.to_owned(), Instant::now() - ago);
+        };
+        looks.hear("n1", false);
+        assert!(looks.is_silent("n1") && !looks.is_silent("n2"));
+        was_silent("n1", SILENCE);
+        assert!(!looks.is_silent("n1"), "it is asked again");
+        looks.hear("n1", false);
+        assert!(looks.is_silent("n1"));
+        looks.hear("n1", true);
+        assert!(!looks.is_silent("n1"), "it answers again");
+        was_silent("n1", OLD);
+        looks.hear("n2", false);
+        assert_eq!(looks.silent.lock().unwrap().keys().collect::<Vec<_>>(), ["n2"], "who is not asked any more is forgotten");
     }
 
     #[test]

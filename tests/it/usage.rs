@@ -41,7 +41,7 @@ async fn rig() -> Rig {
         let node = json!({"metadata": {"name": name}, "status": {"allocatable": capacity, "capacity": capacity}});
         rig.ask("POST", "/api/v1/nodes", node).await;
     }
-    for (name, node) in [("busy", Some("n1")), ("unbound", None), ("lost", Some("silent"))] {
+    for (name, node) in [("busy", Some("n1")), ("unbound", None), ("lost", Some("silent")), ("astray", Some("nowhere"))] {
         let (code, made) = rig.ask("POST", PODS, pod(name, node)).await;
         assert_eq!(code, StatusCode::CREATED, "{made}");
         if name == "busy" {

@@ -25,12 +25,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::driver::{Next, Queue, Reconciler, Recorder, work};
 use crate::model::usage::PodUsage;
-use crate::model::{Key, Kind, Object};
+use crate::model::{Key, Kind, Object, pod};
 use crate::store::{Change, CommitError, Store};
 use pace::Memory;
 
@@ -109,7 +110,9 @@ impl Autoscalers {
         if plan::bound(&it.spec, target.current).is_some() {
             return Vec::new();
         }
-        target.pods.unwrap_or_default()
+        // Those of a lost node stay for long: nobody asks it for what does not count.
+        let counts = |pod: &Object| pod.get::<Pod>().is_some_and(pod::is_active);
+        target.pods.unwrap_or_default().into_iter().filter(counts).collect()
     }
 }
 
