@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::ToSpan;
-use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec, MetricStatus};
+use k8s_openapi::api::autoscaling::v2::{
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pace::{Memory, Pace};
@@ -56,7 +58,7 @@ pub struct Times {
 pub struct Decision {
     pub plan: Plan,
     pub memory: Memory,
-    /// Nothing but what was measured changes: it need not outlive a restart.
+    /// Nothing but what was measured, and what is said of it, changes: it need not outlive a restart.
     pub only_figures: bool,
 }
 
@@ -94,16 +96,18 @@ pub fn plan(seen: &Observed<'_>, memory: &Memory, times: Times) -> Decision {
     }
     let (status, notes) = report.finish();
     plan.notes.extend(notes);
-    let figures = |it: &HorizontalPodAutoscaler| it.status.clone().unwrap_or_default().current_metrics;
     let told = HorizontalPodAutoscaler { status: Some(status), ..it.clone() };
     let mut only_figures = false;
     if told != *it {
-        let mut before = it.clone();
-        before.status.get_or_insert_default().current_metrics = figures(&told);
-        only_figures = plan.is_empty() && before == told;
+        only_figures = plan.is_empty() && lasting(it) == lasting(&told);
         plan.ops.push(Op::UpdateStatus { before: seen.object.clone(), after: Object::new(told) });
     }
     Decision { plan, memory, only_figures }
+}
+
+/// What of a status the next look does not find out anew. Conditions it does, and under a steady load they waver.
+fn lasting(it: &HorizontalPodAutoscaler) -> HorizontalPodAutoscalerStatus {
+    HorizontalPodAutoscalerStatus { conditions: None, current_metrics: None, ..it.status.clone().unwrap_or_default() }
 }
 
 /// The size that the bounds alone call for, whatever the load; `None` where the load says.

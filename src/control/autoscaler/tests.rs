@@ -258,6 +258,19 @@ fn the_status_says_what_was_seen_and_done() {
 }
 
 #[test]
+fn what_wavers_under_a_steady_load_may_be_lost() {
+    let mut world = World::new(4, &json!({})).with_pods(&[State::Uses(50); 4]);
+    assert!(!world.step().only_figures, "a first status is news");
+    for (uses, able) in [(30, "True ScaleDownStabilized"), (50, "True ReadyForNewScale"), (0, "True ScaleDownStabilized")] {
+        world.later(15);
+        world.pods(&[State::Uses(uses); 4]);
+        let decision = world.step();
+        assert_eq!(world.says("AbleToScale"), able, "{uses}");
+        assert!(decision.only_figures, "{uses}: {:?}", decision.plan.ops);
+    }
+}
+
+#[test]
 fn a_target_without_replicas_is_left_alone_and_bounds_hold_without_figures() {
     for (replicas, wanted, active) in [(0, 0, "False ScalingDisabled"), (2, 3, ""), (20, 10, "")] {
         let mut world = World::new(replicas, &json!({"minReplicas": 3}));
