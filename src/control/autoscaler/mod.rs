@@ -34,6 +34,7 @@ use crate::model::usage::PodUsage;
 use crate::model::{Key, Kind, Object, pod};
 use crate::store::{Change, CommitError, Store};
 use pace::Memory;
+use plan::Decision;
 
 /// Autoscalers looked at side by side: each waits for nodes (kube-controller-manager's
 /// `--concurrent-horizontal-pod-autoscaler-syncs`).
@@ -89,6 +90,15 @@ impl Autoscalers {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
+    async fn write(&self, decision: &Decision) -> Result<(), CommitError> {
+        if decision.plan.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = decision.plan.transaction(&format!("controller:{NAME}"));
+        transaction.volatile = decision.only_figures;
+        self.store.commit(transaction).await.map(drop)
+    }
+
     /// What the target's pods use now, where that matters; `None`: it is too early to say. Asking takes a while: what
     /// the store says is read again afterwards.
     async fn usage(&self, key: &Key) -> Option<BTreeMap<String, PodUsage>> {
@@ -133,17 +143,29 @@ impl Reconciler for Autoscalers {
             self.forget(key);
             return Ok(Next::Change);
         };
-        let seen = plan::Observed { state: &state, object, target: observe::target(&state, object), usage };
-        let decision = plan::plan(&seen, &self.memory(object), times);
-        if !decision.plan.is_empty() {
-            let mut transaction = decision.plan.transaction(&format!("controller:{NAME}"));
-            transaction.volatile = decision.only_figures;
-            self.store.commit(transaction).await.map_err(|source| ScaleError { key: key.clone(), source })?;
+        let mut seen = plan::Observed { state: &state, object, target: observe::target(&state, object), usage, blocked: None };
+        let memory = self.memory(object);
+        let mut decision = plan::plan(&seen, &memory, times);
+        if let Err(error) = self.write(&decision).await {
+            // Its status is taken all the same, and says it.
+            seen.blocked = Some(blocked_by(key, error)?);
+            decision = plan::plan(&seen, &memory, times);
+            self.write(&decision).await.map_err(|source| ScaleError { key: key.clone(), source })?;
         }
         self.recorder.record(NAME, &decision.plan.notes);
         self.remember(object, decision.memory);
         let until = decision.plan.again_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         Ok(until.map_or(Next::Change, Next::After))
+    }
+}
+
+/// What people are told of a write that was not taken; an error where it is worth another try.
+fn blocked_by(key: &Key, error: CommitError) -> Result<String, ScaleError> {
+    match error {
+        // How much is free changes with every look, and is no news.
+        CommitError::Full(_) => Ok("the server's store is short of space".to_owned()),
+        CommitError::Refused(refused) => Ok(refused.to_string()),
+        source => Err(ScaleError { key: key.clone(), source }),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Observed<'a> {
     pub target: Result<Target, String>,
     /// What the target's pods use, by UID.
     pub usage: BTreeMap<String, PodUsage>,
+    /// Why the target was not taken when it was written just now.
+    pub blocked: Option<String>,
 }
 
 /// What is scaled.
@@ -262,7 +264,7 @@ fn rescale(seen: &Observed<'_>, target: &Target, goal: &Goal, memory: &mut Memor
     let served = seen.state.definitions();
     let Some(after) = scale::write(target.kind, &target.object, goal.replicas, served) else { return };
     let op = Op::Update { before: target.object.clone(), after: owned(&target.object, after, seen.state, times.now) };
-    if let Some(why) = refusal::of(seen.state, &op, times.now) {
+    if let Some(why) = seen.blocked.clone().or_else(|| refusal::of(seen.state, &op, times.now)) {
         return report.failed("AbleToScale", ("FailedUpdateScale", "FailedRescale"), &format!("New size: {}: {why}", goal.replicas));
     }
     plan.ops.push(op);

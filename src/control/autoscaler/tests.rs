@@ -22,7 +22,8 @@ use crate::plan::Op;
 use crate::store::memory::MemoryStore;
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
-use crate::store::{Store, Transaction, Write};
+use crate::store::watch::Extent;
+use crate::store::{CommitError, Committed, Store, TooOld, Transaction, Watch, Write};
 
 fn start() -> Timestamp {
     "2026-01-01T12:00:00Z".parse().expect("a time")
@@ -127,7 +128,7 @@ impl World {
     fn decide(&self) -> Decision {
         let object = self.state.get(&key()).expect("the autoscaler");
         let target = observe::target(&self.state, object);
-        let seen = Observed { state: &self.state, object, target, usage: self.usage.clone() };
+        let seen = Observed { state: &self.state, object, target, usage: self.usage.clone(), blocked: None };
         let decision = plan(&seen, &self.memory, Times { now: self.now, steady: self.steady });
         assert_eq!(decision.plan.violations(&self.state), [""; 0]);
         decision
@@ -507,6 +508,60 @@ async fn bounds_hold_before_any_load_is_known() {
     figures.set(usage);
     autoscalers(&store, &clock, &figures).reconcile(&key()).await.expect("a look");
     assert_eq!(replicas(&store.snapshot()), Some(3));
+}
+
+/// A store that takes nothing but statuses.
+struct FullStore(Arc<dyn Store>);
+
+#[async_trait::async_trait]
+impl Store for FullStore {
+    fn snapshot(&self) -> Snapshot {
+        self.0.snapshot()
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        let is_status = |write: &Write| matches!(write, Write::UpdateStatus(..));
+        if transaction.writes.iter().all(is_status) {
+            self.0.commit(transaction).await
+        } else {
+            Err(CommitError::Full("7 MiB free".to_owned()))
+        }
+    }
+
+    fn watch(&self, from: u64) -> Result<Watch, TooOld> {
+        self.0.watch(from)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        0
+    }
+
+    fn history(&self) -> Extent {
+        self.0.history()
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_store_it_says_so() {
+    let world = World::new(2, &json!({"behavior": at_once()})).with_pods(&[State::Uses(100); 2]);
+    let (clock, inner) = memory_store();
+    let figures = Arc::new(Figures::default());
+    figures.set(made(&world, inner.as_ref(), &ALL).await);
+    let store: Arc<dyn Store> = Arc::new(FullStore(Arc::clone(&inner)));
+    let subject = autoscalers(&store, &clock, &figures);
+    for _ in 0..2 {
+        subject.reconcile(&key()).await.expect("a look");
+        let status = inner.snapshot().get(&key()).expect("the autoscaler").value()["status"].clone();
+        let able = status["conditions"].as_array().and_then(|all| all.iter().find(|it| it["type"] == "AbleToScale")).expect("it is told");
+        assert_eq!((replicas(&inner.snapshot()), able["reason"].as_str()), (Some(2), Some("FailedUpdateScale")), "{status}");
+        assert_eq!(able["message"], "New size: 4: the server's store is short of space");
+    }
+    // With room again it is done, as if nothing had been.
+    let memory = subject.memory(inner.snapshot().get(&key()).expect("the autoscaler"));
+    let subject = autoscalers(&inner, &clock, &figures);
+    subject.remember(inner.snapshot().get(&key()).expect("the autoscaler"), memory);
+    subject.reconcile(&key()).await.expect("a look");
+    assert_eq!(replicas(&inner.snapshot()), Some(4));
 }
 
 /// Nodes that never answer.
