@@ -60,7 +60,7 @@ fn selects_any(state: &Snapshot, autoscaler: &Object, pods: &[Object]) -> bool {
     selector.is_some_and(|selector| !selector.is_everything() && pods.iter().any(|pod| selector.matches(pod.labels())))
 }
 
-/// The source that says how many replicas a target has. It would put back whatever else is written.
+/// That a source says how many replicas a target has, as a sentence: it would put back whatever else is written.
 fn said_by(state: &Snapshot, kind: Kind, target: &Object) -> Option<String> {
     let field = scale::field(kind, state.definitions());
     let owners = ManagedFields::of(target.meta()).owners;
@@ -69,8 +69,12 @@ fn said_by(state: &Snapshot, kind: Kind, target: &Object) -> Option<String> {
     let (name, source) = names.filter_map(|name| Some((name, state.find(Kind::Source, "", name)?))).next()?;
     let inventory = source.get::<Source>().and_then(|source| source.status.as_ref()).map(|status| &status.inventory[..]);
     let entry = inventory.unwrap_or_default().iter().find(|entry| entry.uid == target.uid());
-    Some(match entry.map(|entry| entry.file.as_str()).filter(|file| !file.is_empty()) {
+    let subject = match entry.map(|entry| entry.file.as_str()).filter(|file| !file.is_empty()) {
         Some(file) => format!("{file} of source {name}"),
         None => format!("source {name}"),
-    })
+    };
+    // What is done by hand meanwhile lasts as long: the size is git's all the same.
+    let is_suspended = source.get::<Source>().is_some_and(|source| source.spec.suspend == Some(true));
+    let when = if is_suspended { " once it is resumed" } else { "" };
+    Some(format!("{subject} says how many replicas there are, and what it says is put back{when}"))
 }

@@ -42,7 +42,7 @@ pub struct Target {
     pub current: i32,
     /// The pods, or why it is not known which they are.
     pub pods: Result<Vec<Object>, Reason>,
-    /// The source that says how many there are, as a sentence's subject.
+    /// That a source says how many there are, as a sentence.
     pub said_by: Option<String>,
 }
 
@@ -88,7 +88,7 @@ pub fn plan(seen: &Observed<'_>, memory: &Memory, times: Times) -> Decision {
             let goal = goal(it, target, &seen.usage, &mut memory, times, &mut report);
             report.status.desired_replicas = goal.as_ref().map_or(report.status.desired_replicas, |goal| goal.replicas);
             match (&target.said_by, goal) {
-                (Some(subject), _) => report.no("AbleToScale", "ReplicasFromSource", &said_elsewhere(subject)),
+                (Some(who_says), _) => report.no("AbleToScale", "ReplicasFromSource", &said_elsewhere(who_says)),
                 (None, Some(goal)) if goal.replicas != target.current => {
                     rescale(seen, target, &goal, &mut memory, times, &mut report, &mut plan);
                 }
@@ -255,8 +255,8 @@ fn paced(
 }
 
 /// Git wins: a size written here would be put back at once.
-fn said_elsewhere(subject: &str) -> String {
-    format!("{subject} says how many replicas there are, and what it says is put back: leave them out there to have them set here")
+fn said_elsewhere(who_says: &str) -> String {
+    format!("{who_says}: leave them out there to have them set here")
 }
 
 /// Writes the size.

@@ -321,13 +321,17 @@ fn a_size_that_git_says_is_left_to_git() {
     set(&mut world, &owned);
     let uid = world.state.find(Kind::Deployment, "web", "shop").unwrap().uid().to_owned();
     let entry = json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "web", "name": "shop", "uid": uid, "created": true, "file": "a/shop.yaml"});
-    let source = json!({"metadata": {"name": "site", "uid": "site"}, "spec": {"directory": "/x"}, "status": {"inventory": [entry]}});
-    world.state.insert(Object::from_value(Kind::Source, source).unwrap());
+    let mut source = json!({"metadata": {"name": "site", "uid": "site"}, "spec": {"directory": "/x"}, "status": {"inventory": [entry]}});
+    world.state.insert(Object::from_value(Kind::Source, source.clone()).unwrap());
     let notes = world.step().plan.notes;
     assert_eq!((world.replicas(), world.says("AbleToScale").as_str()), (2, "False ReplicasFromSource"));
     assert!(notes.len() == 1 && notes[0].reason.message.starts_with("a/shop.yaml of source site says"), "{notes:?}");
     assert_eq!(world.status()["desiredReplicas"], 4, "what would be is told");
     assert!(world.step().plan.notes.is_empty());
+    source["spec"]["suspend"] = true.into();
+    world.state.insert(Object::from_value(Kind::Source, source).unwrap());
+    let notes = world.step().plan.notes;
+    assert!(notes.len() == 1 && notes[0].reason.message.contains("is put back once it is resumed: leave"), "{notes:?}");
     // Without that field in the manifest it may.
     set(&mut world, &json!([{"manager": "podbay:site", "operation": "Apply", "fieldsV1": {"f:spec": {"f:template": {}}}}]));
     world.step();
