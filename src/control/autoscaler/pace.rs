@@ -15,6 +15,9 @@ use crate::model::{Timestamp, defaults};
 const SCALE_DOWN_WINDOW_SECONDS: i32 = 300;
 /// kube-controller-manager's `--horizontal-pod-autoscaler-tolerance`, in billionths.
 const TOLERANCE_NANOS: i128 = 100_000_000;
+/// Without a `behavior` it is twice as many or so many in all, whichever is more (kube-controller-manager's
+/// `scaleUpLimitFactor` and `scaleUpLimitMinimum`): for fewer than four less than the default of `behavior`, four more.
+const GROWS_AT_ONCE_TO: i32 = 4;
 
 /// What was called for, and what was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,6 +97,8 @@ struct Policy {
 enum Amount {
     Pods(i32),
     Percent(i32),
+    /// No more than so many in all.
+    UpTo(i32),
 }
 
 impl Rules {
@@ -121,11 +126,13 @@ impl Rules {
 
 impl Pace {
     pub fn of(behavior: Option<&HorizontalPodAutoscalerBehavior>) -> Self {
-        let behavior = behavior.cloned().unwrap_or_default();
-        Self {
-            up: Rules::of(&defaults::scale_up(behavior.scale_up), 0),
-            down: Rules::of(&defaults::scale_down(behavior.scale_down), SCALE_DOWN_WINDOW_SECONDS),
+        let said = behavior.cloned().unwrap_or_default();
+        let mut up = Rules::of(&defaults::scale_up(said.scale_up), 0);
+        if behavior.is_none() {
+            let fixed = up.policies.iter_mut().filter(|policy| matches!(policy.amount, Amount::Pods(_)));
+            fixed.for_each(|policy| policy.amount = Amount::UpTo(GROWS_AT_ONCE_TO));
         }
+        Self { up, down: Rules::of(&defaults::scale_down(said.scale_down), SCALE_DOWN_WINDOW_SECONDS) }
     }
 
     pub fn tolerance(&self) -> Tolerance {
@@ -149,6 +156,7 @@ impl Pace {
                 Amount::Pods(count) => start + i64::from(count),
                 // Rounded up: of one pod 10 % more is one more, or it would never grow.
                 Amount::Percent(percent) => start + (start * i64::from(percent) + 99).div_euclid(100),
+                Amount::UpTo(count) => i64::from(count),
             }
         });
         let limit = match self.up.select {
@@ -167,6 +175,8 @@ impl Pace {
                 Amount::Pods(count) => start - i64::from(count),
                 // What is left is rounded down, for the same reason.
                 Amount::Percent(percent) => (start * (100 - i64::from(percent))).div_euclid(100),
+                // It says nothing of going down.
+                Amount::UpTo(_) => i64::from(current),
             }
         });
         let limit = match self.down.select {

@@ -348,6 +348,15 @@ fn policies_bound_what_is_done_in_a_period() {
         world.step();
         assert_eq!((world.replicas(), world.says("ScalingLimited").as_str()), (replicas, "True ScaleUpLimit"));
     }
+    // Where nothing is said of it, a few first become four, and not four more.
+    for (behavior, replicas) in [(Value::Null, [4, 8, 16]), (json!({"scaleDown": {"selectPolicy": "Disabled"}}), [5, 10, 20])] {
+        let mut world = World::new(1, &json!({"maxReplicas": 100, "behavior": behavior})).with_pods(&[State::Uses(5000)]);
+        for wanted in replicas {
+            world.step();
+            assert_eq!(world.replicas(), wanted, "{behavior}");
+            world.later(15);
+        }
+    }
     let one_a_minute = json!([{"type": "Pods", "value": 1, "periodSeconds": 60}, {"type": "Percent", "value": 50, "periodSeconds": 60}]);
     for (select, fewest) in [("Max", 2), ("Min", 3), ("Disabled", 4)] {
         let down = json!({"stabilizationWindowSeconds": 0, "policies": one_a_minute, "selectPolicy": select});

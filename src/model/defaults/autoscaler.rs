@@ -15,7 +15,7 @@ pub(super) fn autoscaler(it: &mut HorizontalPodAutoscaler) {
     if spec.metrics.as_ref().is_none_or(Vec::is_empty) {
         spec.metrics = Some(vec![cpu()]);
     }
-    // A behaviour that is not there at all stays so, as in Kubernetes: it means the same.
+    // A behaviour that is not there at all stays so, as in Kubernetes: a few pods then grow by less at first.
     if let Some(behavior) = &mut spec.behavior {
         behavior.scale_up = Some(scale_up(behavior.scale_up.take()));
         behavior.scale_down = Some(scale_down(behavior.scale_down.take()));
