@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -104,6 +105,9 @@ impl Crew {
         if change.key().kind == Kind::Namespace && change.before.is_some() != change.after.is_some() {
             self.workers.values().for_each(|worker| worker.wake.notify_one());
         }
+        if is_measured_only(change) {
+            return;
+        }
         for object in [&change.before, &change.after].into_iter().flatten() {
             for entry in object.meta().managed_fields.iter().flatten() {
                 if let Some(name) = entry.manager.as_deref().and_then(|manager| manager.strip_prefix("podbay:"))
@@ -136,6 +140,16 @@ impl Crew {
             let _ = worker.task.await;
         }
     }
+}
+
+/// Only an autoscaler's status differs, which git does not say: looked at every 15 s, each would have its whole source
+/// planned as often.
+fn is_measured_only(change: &Change) -> bool {
+    let said = |object: &Option<Object>| {
+        let object = object.clone()?.edit_meta(|meta| meta.resource_version = None);
+        object.edit::<HorizontalPodAutoscaler>(|it| it.status = None)
+    };
+    change.key().kind == Kind::HorizontalPodAutoscaler && change.after.is_some() && said(&change.before) == said(&change.after)
 }
 
 /// Another source may now be free, or be in the way.
@@ -451,4 +465,31 @@ fn interval(spec: &SourceSpec) -> Duration {
     let usual = if spec.git.is_some() { GIT_INTERVAL } else { DIRECTORY_INTERVAL };
     let seconds = spec.interval_seconds.filter(|seconds| *seconds > 0).unwrap_or(usual);
     Duration::from_secs_f64(f64::from(seconds) * (0.9 + 0.2 * rand::random::<f64>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_an_autoscaler_measures_says_nothing_to_git() {
+        let object = |change: &Value, revision: u64| {
+            let mut value = json!({"metadata": {"name": "web", "namespace": "default", "uid": "1", "resourceVersion": revision.to_string()},
+                "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+            change.as_object().into_iter().flatten().for_each(|(name, part)| value[name] = part.clone());
+            Some(Object::from_value(Kind::HorizontalPodAutoscaler, value).unwrap())
+        };
+        let spec = json!({"spec": {"maxReplicas": 4, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+        let figures = json!({"status": {"desiredReplicas": 2, "currentMetrics": []}});
+        for (before, after, wakes_nobody) in [
+            (object(&json!({}), 1), object(&figures, 2), true),
+            (object(&figures, 1), object(&spec, 2), false),
+            (None, object(&figures, 1), false),
+            (object(&figures, 1), None, false),
+        ] {
+            assert_eq!(is_measured_only(&Change { before, after: after.clone() }), wakes_nobody, "{after:?}");
+        }
+    }
 }
