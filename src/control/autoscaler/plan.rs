@@ -7,12 +7,13 @@ use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
 
 use super::pace::{Memory, Pace};
 use super::propose::{self, Metric};
 use super::report::Report;
 use crate::control::refusal;
-use crate::model::ownership::{self, ManagedFields};
+use crate::model::ownership::{self, Applier, ManagedFields};
 use crate::model::usage::PodUsage;
 use crate::model::{Kind, Object, Timestamp, scale};
 use crate::plan::{Op, Plan, Reason};
@@ -88,7 +89,10 @@ pub fn plan(seen: &Observed<'_>, memory: &Memory, times: Times) -> Decision {
             let goal = goal(it, target, &seen.usage, &mut memory, times, &mut report);
             report.status.desired_replicas = goal.as_ref().map_or(report.status.desired_replicas, |goal| goal.replicas);
             match (&target.said_by, goal) {
-                (Some(who_says), _) => report.no("AbleToScale", "ReplicasFromSource", &said_elsewhere(who_says)),
+                (Some(who_says), _) => {
+                    plan.ops.extend(claim(seen, target, times.now));
+                    report.no("AbleToScale", "ReplicasFromSource", &said_elsewhere(who_says));
+                }
                 (None, Some(goal)) if goal.replicas != target.current => {
                     rescale(seen, target, &goal, &mut memory, times, &mut report, &mut plan);
                 }
@@ -259,6 +263,23 @@ fn said_elsewhere(who_says: &str) -> String {
     format!("{who_says}: leave them out there to have them set here")
 }
 
+/// Makes the size that git says this controller's as well: left out of the manifest later, it then stays as it is
+/// instead of falling to the default under load (Kubernetes' documentation, "Server-Side Apply", transferring ownership).
+fn claim(seen: &Observed<'_>, target: &Target, now: Timestamp) -> Option<Op> {
+    let (served, managed) = (seen.state.definitions(), ManagedFields::of(target.object.meta()));
+    let field = scale::field(target.kind, served);
+    let is_mine = managed.owners.iter().any(|owner| owner.manager == MANAGER && owner.fields.has(&field));
+    if is_mine || target.current == 0 || seen.blocked.is_some() {
+        return None;
+    }
+    let said = field.iter().rev().fold(Value::from(target.current), |below, name| json!({ *name: below }));
+    let applier = Applier { manager: MANAGER, subresource: "scale", force: false };
+    let live = target.object.value();
+    let (_, managed) = ownership::apply_as(served.shapes(target.kind), Some(&live), &managed, &said, &applier).ok()?;
+    let op = Op::Update { before: target.object.clone(), after: with_owners(target.object.clone(), &managed, now) };
+    refusal::of(seen.state, &op, now).is_none().then_some(op)
+}
+
 /// Writes the size.
 fn rescale(seen: &Observed<'_>, target: &Target, goal: &Goal, memory: &mut Memory, times: Times, report: &mut Report, plan: &mut Plan) {
     let served = seen.state.definitions();
@@ -280,9 +301,13 @@ fn owned(before: &Object, after: Object, state: &Snapshot, now: Timestamp) -> Ob
     let shapes = state.definitions().shapes(before.kind());
     let managed = ManagedFields::of(before.meta());
     let managed = ownership::update(shapes, Some(&before.value()), &after.value(), &managed, MANAGER, "scale");
+    with_owners(after, &managed, now)
+}
+
+fn with_owners(object: Object, managed: &ManagedFields, now: Timestamp) -> Object {
     let mut entries = managed.to_entries();
     for entry in entries.iter_mut().flatten() {
         entry.time.get_or_insert(Time(now));
     }
-    after.edit_meta(|meta| meta.managed_fields = entries)
+    object.edit_meta(|meta| meta.managed_fields = entries)
 }

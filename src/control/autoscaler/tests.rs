@@ -16,6 +16,7 @@ use super::plan::{Decision, Observed, Times, plan};
 use super::{Autoscalers, Measures, observe, run};
 use crate::clock::VirtualClock;
 use crate::driver::{Next, Reconciler as _, Recorder};
+use crate::model::ownership::{self, ManagedFields};
 use crate::model::usage::{Amounts, PodUsage};
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::Op;
@@ -327,6 +328,12 @@ fn a_size_that_git_says_is_left_to_git() {
     assert_eq!((world.replicas(), world.says("AbleToScale").as_str()), (2, "False ReplicasFromSource"));
     assert!(notes.len() == 1 && notes[0].reason.message.starts_with("a/shop.yaml of source site says"), "{notes:?}");
     assert_eq!(world.status()["desiredReplicas"], 4, "what would be is told");
+    // It holds the size with git: a manifest that does not say it any more leaves it alone.
+    let live = world.state.find(Kind::Deployment, "web", "shop").unwrap().clone();
+    let (managed, said) = (ManagedFields::of(live.meta()), json!({"spec": {"minReadySeconds": 1}}));
+    let (after, _) = ownership::apply(Kind::Deployment, Some(&live.value()), &managed, &said, "podbay:site", true).unwrap();
+    assert_eq!(after["spec"]["replicas"], 2, "{after}");
+    assert_eq!((live.meta().generation, world.decide().plan.ops), (Some(1), vec![]), "once, and nothing rolls");
     assert!(world.step().plan.notes.is_empty());
     source["spec"]["suspend"] = true.into();
     world.state.insert(Object::from_value(Kind::Source, source).unwrap());
