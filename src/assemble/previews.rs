@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 use crate::cli::local::{Local, Previewed};
 use crate::clock::{Clock, SystemClock};
 use crate::control;
+use crate::control::autoscaler::bounds::Bounds;
 use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp};
 use crate::plan::{Controller, Plan};
 use crate::schedule::Scheduler;
@@ -32,7 +33,13 @@ pub struct LivePreviews {
 }
 
 impl LivePreviews {
-    pub fn new(store: Arc<dyn Store>, places: Arc<dyn OpenSource>, controllers: Vec<Arc<dyn Controller>>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        places: Arc<dyn OpenSource>,
+        mut controllers: Vec<Arc<dyn Controller>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        controllers.insert(0, Arc::new(Bounds));
         Self { store, places, controllers, clock }
     }
 }
@@ -164,6 +171,7 @@ fn previewed(preview: Preview) -> anyhow::Result<Previewed> {
 fn default_controllers() -> Vec<Arc<dyn Controller>> {
     let mut all = control::all(control::Options::new(SystemClock.now()));
     all.push(Arc::new(Scheduler::new()));
+    all.insert(0, Arc::new(Bounds));
     all
 }
 

@@ -4,7 +4,8 @@
 //! on, `plan.rs` decides.
 //!
 //! - `deployment`, `replica_set`, `job`: workloads to pods
-//! - `autoscaler`: the size of workloads by their load. It asks nodes, too, and so is none of [`all`]
+//! - `autoscaler`: the size of workloads by their load. It asks nodes, too, and so is none of [`all`];
+//!   a preview has its bounds
 //! - `endpoints`: Services to EndpointSlices
 //! - `cluster_role`: roles that gather others
 //! - `furnish`: what every namespace has

@@ -1,15 +1,18 @@
 //! HorizontalPodAutoscaler: as many pods as their load needs.
 //!
 //! Unlike the other controllers it decides from more than the store, what pods use, and from what it decided before. So
-//! it is a reconciler with a queue of its own, and a preview has nothing of it: what time and load do is not foretold.
+//! it is a reconciler with a queue of its own, and a preview has nothing of it but the bounds: what time and load do is
+//! not foretold.
 //! Without an autoscaler in the store nothing here runs.
 //!
 //! - `observe` (pure): the target and its pods
 //! - `propose` (pure): how many pods a metric calls for
 //! - `pace` (pure): how fast that may be followed; what was called for before
 //! - `plan`, `report` (pure): the size that is written, and what is told
+//! - `bounds` (pure): what a preview foretells
 //! - `fake`: made-up figures
 
+pub mod bounds;
 pub mod fake;
 pub mod observe;
 pub mod pace;

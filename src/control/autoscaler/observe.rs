@@ -24,7 +24,8 @@ pub fn target(state: &Snapshot, object: &Object) -> Result<Target, String> {
     Ok(Target { kind, current, pods, said_by, object: target })
 }
 
-fn scaled(state: &Snapshot, object: &Object) -> Result<(Kind, Object, scale::Scale), String> {
+/// What an autoscaler scales, with its kind and its size.
+pub(super) fn scaled(state: &Snapshot, object: &Object) -> Result<(Kind, Object, scale::Scale), String> {
     let it = object.get::<HorizontalPodAutoscaler>().ok_or("it is no HorizontalPodAutoscaler")?;
     let reference = &it.spec.scale_target_ref;
     let (version, name) = (reference.api_version.as_deref().unwrap_or_default(), &reference.name);
@@ -61,7 +62,7 @@ fn selects_any(state: &Snapshot, autoscaler: &Object, pods: &[Object]) -> bool {
 }
 
 /// That a source says how many replicas a target has, as a sentence: it would put back whatever else is written.
-fn said_by(state: &Snapshot, kind: Kind, target: &Object) -> Option<String> {
+pub(super) fn said_by(state: &Snapshot, kind: Kind, target: &Object) -> Option<String> {
     let field = scale::field(kind, state.definitions());
     let owners = ManagedFields::of(target.meta()).owners;
     let says = owners.iter().filter(|owner| owner.operation == Operation::Apply && owner.fields.has(&field));

@@ -297,7 +297,7 @@ fn rescale(seen: &Observed<'_>, target: &Target, goal: &Goal, memory: &mut Memor
 }
 
 /// The new size is this controller's: a manifest that stops saying one does not take it away.
-fn owned(before: &Object, after: Object, state: &Snapshot, now: Timestamp) -> Object {
+pub(super) fn owned(before: &Object, after: Object, state: &Snapshot, now: Timestamp) -> Object {
     let shapes = state.definitions().shapes(before.kind());
     let managed = ManagedFields::of(before.meta());
     let managed = ownership::update(shapes, Some(&before.value()), &after.value(), &managed, MANAGER, "scale");

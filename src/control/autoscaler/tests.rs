@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::Bounds;
 use super::fake::Figures;
 use super::pace::Memory;
 use super::plan::{Decision, Observed, Times, plan};
@@ -19,7 +20,8 @@ use crate::driver::{Next, Reconciler as _, Recorder};
 use crate::model::ownership::{self, ManagedFields};
 use crate::model::usage::{Amounts, PodUsage};
 use crate::model::{Key, Kind, Object, Timestamp};
-use crate::plan::Op;
+use crate::plan::{Controller, Op};
+use crate::simulate::settle::settle;
 use crate::store::memory::MemoryStore;
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
@@ -285,6 +287,29 @@ fn a_target_without_replicas_is_left_alone_and_bounds_hold_without_figures() {
     world.later(15);
     let again = world.step().plan;
     assert!(again.is_empty() && again.notes.is_empty(), "what is known is no news: {again:?}");
+}
+
+#[test]
+fn a_preview_holds_the_bounds_where_nobody_else_says_the_size() {
+    let twin = |bounds: Value| {
+        let mut other = autoscaler(&bounds);
+        other["metadata"]["name"] = json!("twin");
+        Object::from_value(Kind::HorizontalPodAutoscaler, other).unwrap()
+    };
+    let controllers: [Arc<dyn Controller>; 1] = [Arc::new(Bounds)];
+    for (current, wanted) in [(0, 0), (1, 3), (3, 3), (5, 5), (9, 5)] {
+        let mut world = World::new(current, &json!({"minReplicas": 3, "maxReplicas": 5}));
+        let settled = settle(world.state.clone(), &controllers, start());
+        assert_eq!((replicas(&settled.state), settled.stuck), (Some(wanted), false), "{current}");
+        // As the autoscaler itself does it.
+        world.step();
+        assert_eq!(world.replicas(), wanted, "{current}");
+        // Two that never agree are not played against each other.
+        let mut world = World::new(current, &json!({"minReplicas": 3, "maxReplicas": 5}));
+        world.state.insert(twin(json!({"minReplicas": 7, "maxReplicas": 8})));
+        let settled = settle(world.state, &controllers, start());
+        assert_eq!((replicas(&settled.state), settled.stuck), (Some(current), false), "{current}");
+    }
 }
 
 #[test]
