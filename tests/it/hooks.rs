@@ -559,3 +559,31 @@ async fn controllers_ask_about_the_pods_they_make() {
     down.cancel();
     driver.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_that_leaves_no_object_is_the_webhooks_fault() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|path, _| match path {
+        "list" => patch(json!([{"op": "replace", "path": "", "value": []}])),
+        "text" => patch(json!([{"op": "add", "path": "", "value": "no"}])),
+        _ => patch(json!([{"op": "replace", "path": "/metadata", "value": "mine"}])),
+    })
+    .await;
+    rig.ask("POST", PODS, pod("p")).await;
+    for name in ["list", "text", "metadata"] {
+        let rule = json!({"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"],
+            "resources": ["configmaps", "pods/status", "pods/resize", "pods/ephemeralcontainers"]});
+        configure(&rig, MUTATING, "it", json!([judge.hook(name, &json!({"failurePolicy": "Ignore", "rules": [rule]}))])).await;
+        for (method, path, body) in [
+            ("POST", MAPS.to_owned(), map("a")),
+            ("PATCH", format!("{PODS}/p/status"), json!({"status": {"message": "x"}})),
+            ("PATCH", format!("{PODS}/p/resize"), json!({"metadata": {"labels": {"x": "y"}}})),
+            ("PATCH", format!("{PODS}/p/ephemeralcontainers"), json!({"spec": {"ephemeralContainers": []}})),
+        ] {
+            let (status, answer) = rig.ask(method, &path, body).await;
+            let why = format!("Internal error occurred: admission webhook \"{name}.hooks.example.com\" left no object");
+            assert_eq!((status, &answer["message"]), (StatusCode::INTERNAL_SERVER_ERROR, &json!(why)), "{name} {path}");
+        }
+        rig.ask("DELETE", &format!("{MUTATING}/it"), Value::Null).await;
+    }
+}

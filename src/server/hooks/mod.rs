@@ -221,6 +221,10 @@ impl<'a> Ask<'a> {
                 let before = thing.shown(kind, &snapshot);
                 let mut after = before.clone();
                 operations::carry_out(&patch, &mut after).map_err(|fault| internal(fault.message))?;
+                // A patch may put anything in the place of the whole, or of its metadata.
+                if !after.is_object() || (self.wish.sent.is_none() && !after["metadata"].is_object()) {
+                    return Err(internal(format!("admission webhook {:?} left no object", hook.name())));
+                }
                 if self.wish.sent.is_none() {
                     after["apiVersion"] = self.wish.kind.api_version().into();
                 }
