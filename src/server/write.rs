@@ -16,7 +16,7 @@ use super::hooks::plan::{Names, Operation};
 use super::options::FieldValidation;
 use super::patch::TRIES;
 use super::render::{Renderer, json_response};
-use super::request::{Call, Verb};
+use super::request::{APPLY, Call, Verb};
 use super::{ServerState, authorise, body, certificates, hooks, scale};
 use crate::admit::pod_security;
 use crate::model::custom::{Definitions, prune};
@@ -400,10 +400,11 @@ fn own(state: &ServerState, call: &Call, current: Option<&Object>, object: Objec
     owned(state, object, &managed)
 }
 
-/// What webhooks changed belongs to whoever asked for the write.
+/// What webhooks changed belongs to whoever asked for the write. Who applies owns what was applied, whatever became of it:
+/// as another owner's it could not be applied again (Kubernetes asks after ownership is settled, `handlers/patch.go`).
 pub fn own_changes(state: &ServerState, call: &Call, before: &Object, after: Object) -> Object {
     let owners = before.meta().managed_fields.clone();
-    if !is_shared(call.target.kind) || call.identity.node_name().is_some() {
+    if !is_shared(call.target.kind) || call.identity.node_name().is_some() || call.content_type == APPLY {
         return after.edit_meta(|meta| meta.managed_fields = owners);
     }
     let subresource = call.target.subresource.as_deref().unwrap_or_default();

@@ -587,3 +587,23 @@ async fn a_patch_that_leaves_no_object_is_the_webhooks_fault() {
         rig.ask("DELETE", &format!("{MUTATING}/it"), Value::Null).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_applied_is_applied_again() {
+    let rig = Rig::start().await;
+    let judge = Judge::start(|_, _| patch(json!([{"op": "replace", "path": "/data/a", "value": "mirror/1"}]))).await;
+    configure(&rig, MUTATING, "it", json!([judge.hook("mirror", &json!({}))])).await;
+    let wanted = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "1"}});
+    for code in [StatusCode::CREATED, StatusCode::OK] {
+        let path = format!("{MAPS}/a?fieldManager=me&force=false");
+        let (status, answer) = rig.ask_as(&Identity::admin(), "PATCH", &path, "application/apply-patch+yaml", wanted.clone()).await;
+        assert_eq!((status, &answer["data"]["a"]), (code, &json!("mirror/1")), "{answer}");
+        let managed = &answer["metadata"]["managedFields"];
+        assert_eq!((managed.as_array().unwrap().len(), &managed[0]["operation"]), (1, &json!("Apply")), "{managed}");
+    }
+    let options: Vec<Value> = judge.asked().into_iter().map(|(_, mut request)| request["options"].take()).collect();
+    let said = |kind: &str| json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "fieldManager": "me", "fieldValidation": "Warn"});
+    let mut patched = said("PatchOptions");
+    patched["force"] = false.into();
+    assert_eq!(options, [said("CreateOptions"), patched]);
+}

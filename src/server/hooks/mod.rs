@@ -284,6 +284,15 @@ fn options(call: &Call) -> Value {
     options
 }
 
+/// The options of an update or a patch that creates.
+fn creating(mut options: Value) -> Value {
+    options["kind"] = "CreateOptions".into();
+    if let Some(options) = options.as_object_mut() {
+        options.remove("force");
+    }
+    options
+}
+
 /// A write, as the webhooks let it pass. The inner error is what the store would say of it: the caller may try again.
 ///
 /// # Errors
@@ -301,7 +310,11 @@ pub async fn write(state: &ServerState, call: &Call, write: Write) -> Result<Res
     }
     let old = current.clone().map_or(Thing::Nothing, Thing::Whole);
     let wish = Wish::of(operation, call, object.key(), None);
-    let Some(ask) = Ask::of(Asking::of(state, call), wish, old) else { return Ok(Ok(write)) };
+    let mut by = Asking::of(state, call);
+    if operation == Operation::Create {
+        by.options = creating(by.options);
+    }
+    let Some(ask) = Ask::of(by, wish, old) else { return Ok(Ok(write)) };
     let refit = |value: Value| write::refit(state, call, current.as_ref(), value);
     let mut passed = write;
     if let Some((before, after)) = ask.changed(&object, refit).await? {
