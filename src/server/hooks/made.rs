@@ -10,7 +10,7 @@ use super::plan::Operation;
 use super::{Ask, Asking, Notes, Roots, Thing, Wish, is_alone};
 use crate::admit::Refused;
 use crate::clock::Clock;
-use crate::model::{Kind, Object, SYSTEM_NAMESPACE};
+use crate::model::{Kind, Object, SYSTEM_NAMESPACE, fields, schema};
 use crate::server::Identity;
 use crate::server::fault::Fault;
 use crate::store::watch::Extent;
@@ -31,25 +31,34 @@ impl PodsAsked {
         Self { store, clock, roots: Roots::default() }
     }
 
-    fn asking<'a>(&'a self, identity: &'a Identity) -> Asking<'a> {
+    fn asking<'a>(&'a self, identity: &'a Identity, writer: &'a str) -> Asking<'a> {
         Asking {
             store: self.store.as_ref(),
             clock: self.clock.as_ref(),
             roots: &self.roots,
             notes: Notes::default(),
             identity,
+            writer,
             options: json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"}),
             dry_run: false,
         }
     }
 
     /// A pod as the webhooks let it pass.
-    async fn passed(&self, write: Write, identity: &Identity) -> Result<Write, CommitError> {
+    async fn passed(&self, write: Write, identity: &Identity, writer: &str) -> Result<Write, CommitError> {
         let Some(pod) = made(&write) else { return Ok(write) };
-        let Some(ask) = Ask::of(self.asking(identity), wish(pod), Thing::Nothing) else { return Ok(write) };
+        let Some(ask) = Ask::of(self.asking(identity, writer), wish(pod), Thing::Nothing) else { return Ok(write) };
         let refused = |fault: Fault| Refused::Forbidden { key: pod.key().clone(), message: fault.message };
-        let refit = |value: Value| Object::from_value(Kind::Pod, value).map_err(|error| Fault::internal(error.to_string()));
+        let refit = |mut value: Value| {
+            schema::fill_nulls(Kind::Pod, &mut value);
+            Object::from_value(Kind::Pod, value).map_err(|error| Fault::internal(error.to_string()))
+        };
         let changed = ask.changed(pod, refit).await.map_err(refused)?;
+        // What controllers make says nothing that is not served, and admission takes it so; now it is a webhook's too.
+        let errors = changed.as_ref().map(|(_, after)| fields::refusals(Kind::Pod, &after.value())).unwrap_or_default();
+        if !errors.is_empty() {
+            return Err(Refused::Invalid { key: pod.key().clone(), errors }.into());
+        }
         let passed = changed.map_or_else(|| write.clone(), |(_, after)| Write::Create(after));
         ask.judged(&passed, None).await.map_err(refused)??;
         Ok(passed)
@@ -83,13 +92,14 @@ impl Store for PodsAsked {
     fn asks(&self, transaction: &Transaction) -> bool {
         let identity = Identity::default();
         let mut pods = transaction.writes.iter().filter_map(made);
-        !is_alone(self.store.as_ref()) && pods.any(|pod| Ask::of(self.asking(&identity), wish(pod), Thing::Nothing).is_some())
+        !is_alone(self.store.as_ref())
+            && pods.any(|pod| Ask::of(self.asking(&identity, &transaction.writer), wish(pod), Thing::Nothing).is_some())
     }
 
     async fn commit(&self, mut transaction: Transaction) -> Result<Committed, CommitError> {
         if self.asks(&transaction) {
-            let identity = account(&transaction.writer);
-            let writes = stream::iter(transaction.writes).map(|write| self.passed(write, &identity));
+            let (identity, writer) = (account(&transaction.writer), transaction.writer.clone());
+            let writes = stream::iter(transaction.writes).map(|write| self.passed(write, &identity, &writer));
             transaction.writes = writes.buffered(AT_ONCE).try_collect().await?;
         }
         self.store.commit(transaction).await

@@ -90,6 +90,8 @@ struct Asking<'a> {
     roots: &'a Roots,
     notes: Notes,
     identity: &'a Identity,
+    /// As whom the store knows whoever writes.
+    writer: &'a str,
     options: Value,
     dry_run: bool,
 }
@@ -102,6 +104,7 @@ impl<'a> Asking<'a> {
             roots: &state.roots,
             notes: call.notes.clone(),
             identity: &call.identity,
+            writer: &call.identity.user,
             options: options(call),
             dry_run: call.dry_run,
         }
@@ -359,7 +362,7 @@ impl Ask<'_> {
     /// The object as it would be stored, but for what the store alone gives.
     fn admitted(&self, write: &Write, current: Option<&Object>) -> Result<Object, CommitError> {
         let snapshot = self.by.store.snapshot();
-        let transaction = Transaction { dry_run: true, ..Transaction::new(&self.by.identity.user) }.with(write.clone());
+        let transaction = Transaction { dry_run: true, ..Transaction::new(self.by.writer) }.with(write.clone());
         let mut uid = || uuid::Uuid::new_v4().to_string();
         let mut stamp = Stamp { now: self.by.clock.now(), uid: &mut uid };
         let mut applied = snapshot.apply(&transaction, snapshot.revision() + 1, &mut stamp)?;
