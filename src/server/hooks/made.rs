@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::plan::Operation;
 use super::{Ask, Asking, Notes, Roots, Thing, Wish, is_alone};
@@ -16,19 +17,22 @@ use crate::server::fault::Fault;
 use crate::store::watch::Extent;
 use crate::store::{CommitError, Committed, Snapshot, Store, TooOld, Transaction, Watch, Write};
 
-/// Pods that are asked about at the same time.
+/// Pods of one transaction that are asked about at the same time.
 const AT_ONCE: usize = 16;
+/// Pods of all: each is a connection, and an answer in memory.
+const TURNS: usize = 128;
 
 /// Commits as the store below does, after the webhooks were asked.
 pub struct PodsAsked {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     roots: Roots,
+    turns: Semaphore,
 }
 
 impl PodsAsked {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, roots: Roots::default() }
+        Self { store, clock, roots: Roots::default(), turns: Semaphore::new(TURNS) }
     }
 
     fn asking<'a>(&'a self, identity: &'a Identity, writer: &'a str) -> Asking<'a> {
@@ -48,6 +52,8 @@ impl PodsAsked {
     async fn passed(&self, write: Write, identity: &Identity, writer: &str) -> Result<Write, CommitError> {
         let Some(pod) = made(&write) else { return Ok(write) };
         let Some(ask) = Ask::of(self.asking(identity, writer), wish(pod), Thing::Nothing) else { return Ok(write) };
+        // Nobody closes it.
+        let _turn = self.turns.acquire().await;
         let refused = |fault: Fault| Refused::Forbidden { key: pod.key().clone(), message: fault.message };
         let refit = |mut value: Value| {
             schema::fill_nulls(Kind::Pod, &mut value);
