@@ -1,5 +1,6 @@
 //! Admission webhooks on a small TLS server in this process.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use podbay::clock::{Clock, SystemClock};
-use podbay::model::{Kind, Object};
+use podbay::model::{Key, Kind, Object};
 use podbay::server::audit::{Audit, Policy};
 use podbay::server::hooks::PodsAsked;
 use podbay::server::{Identity, InProcessNode};
@@ -606,4 +607,34 @@ async fn what_was_applied_is_applied_again() {
     let mut patched = said("PatchOptions");
     patched["force"] = false.into();
     assert_eq!(options, [said("CreateOptions"), patched]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_is_made_where_another_is_refused() {
+    let rig = Rig::start().await;
+    let met = AtomicUsize::new(0);
+    let judge = Judge::start(move |_, _| match met.fetch_add(1, Ordering::SeqCst) {
+        0 => patch(json!([{"op": "add", "path": "/metadata/labels/seen", "value": null}])),
+        _ => no("one is enough"),
+    })
+    .await;
+    let pods = json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]});
+    configure(&rig, MUTATING, "pods", json!([judge.hook("pods", &pods)])).await;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let down = CancellationToken::new();
+    let asked = Arc::new(PodsAsked::new(Arc::clone(&rig.store), Arc::clone(&clock)));
+    let controllers = control::all(control::Options::new(clock.now()));
+    let driver = tokio::spawn(driver::run(asked, controllers, clock, down.clone()));
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "example.test/c"}]}});
+    let job = json!({"metadata": {"name": "work"}, "spec": {"parallelism": 3, "completions": 3, "template": template}});
+    let (status, answer) = rig.ask("POST", "/apis/batch/v1/namespaces/default/jobs", job).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    until(&rig, |state| {
+        let status = state.get(&Key::new(Kind::Job, "default", "work")).map(|job| job.value()["status"].clone());
+        status.is_some_and(|status| status["active"] == 1 && status["startTime"].is_string())
+    })
+    .await;
+    assert_eq!(rig.store.snapshot().list(Kind::Pod).count(), 1);
+    down.cancel();
+    driver.await.unwrap();
 }

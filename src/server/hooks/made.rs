@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -22,7 +22,8 @@ const AT_ONCE: usize = 16;
 /// Pods of all: each is a connection, and an answer in memory.
 const TURNS: usize = 128;
 
-/// Commits as the store below does, after the webhooks were asked.
+/// Commits as the store below does, after the webhooks were asked. Pods that they refuse are left out: what else the
+/// transaction writes is stored, and its outcome still is the refusal.
 pub struct PodsAsked {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -103,12 +104,27 @@ impl Store for PodsAsked {
     }
 
     async fn commit(&self, mut transaction: Transaction) -> Result<Committed, CommitError> {
-        if self.asks(&transaction) {
-            let (identity, writer) = (account(&transaction.writer), transaction.writer.clone());
-            let writes = stream::iter(transaction.writes).map(|write| self.passed(write, &identity, &writer));
-            transaction.writes = writes.buffered(AT_ONCE).try_collect().await?;
+        if !self.asks(&transaction) {
+            return self.store.commit(transaction).await;
         }
-        self.store.commit(transaction).await
+        let (identity, writer) = (account(&transaction.writer), transaction.writer.clone());
+        let asked = stream::iter(transaction.writes).map(|write| self.passed(write, &identity, &writer));
+        let asked: Vec<_> = asked.buffered(AT_ONCE).collect().await;
+        let (mut passed, mut refused) = (Vec::new(), None);
+        for write in asked {
+            match write {
+                Ok(write) => passed.push(write),
+                Err(error @ CommitError::Refused(_)) => refused = refused.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        transaction.writes = passed;
+        match refused {
+            None => self.store.commit(transaction).await,
+            Some(refused) if transaction.writes.is_empty() => Err(refused),
+            // What a controller counts and when it began must not wait for a pod that may never be.
+            Some(refused) => self.store.commit(transaction).await.and(Err(refused)),
+        }
     }
 
     fn watch(&self, from: u64) -> Result<Watch, TooOld> {
