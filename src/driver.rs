@@ -90,6 +90,13 @@ impl Work {
         }
     }
 
+    /// The plan that says of a key that its pods were refused, where the object does not say so yet: it comes before
+    /// they are tried again.
+    fn tells(&self, state: &Snapshot, key: &Key, plan: &Plan, now: Timestamp) -> Option<Plan> {
+        let why = self.refused.get(key).filter(|_| creates(plan))?;
+        Some(self.controller.refused(state, key, why, now)).filter(|plan| !plan.is_empty())
+    }
+
     /// What time it is for this controller.
     fn now(&self, clock: &dyn Clock) -> Timestamp {
         if self.controller.is_steady() { clock.steady() } else { clock.now() }
@@ -174,7 +181,7 @@ impl Driver {
         let work = &mut self.works[at];
         let now = work.now(self.clock.as_ref());
         let name = work.controller.name();
-        let mut commits = Vec::new();
+        let (mut commits, mut told) = (Vec::new(), Vec::new());
         for _ in 0..AT_ONCE {
             let Some(key) = work.ready.pop_first() else { break };
             if let Some(again) = work.away.get_mut(&key) {
@@ -182,7 +189,10 @@ impl Driver {
                 continue;
             }
             let span = tracing::debug_span!("pass", controller = name, %key);
-            let plan = span.in_scope(|| work.controller.plan(&state, &key, now));
+            let mut plan = span.in_scope(|| work.controller.plan(&state, &key, now));
+            let tells = span.in_scope(|| work.tells(&state, &key, &plan, now));
+            let is_told = tells.is_some();
+            plan = tells.unwrap_or(plan);
             match plan.again_at {
                 Some(time) => work.timers.insert(key.clone(), time),
                 None => work.timers.remove(&key),
@@ -191,6 +201,9 @@ impl Driver {
                 work.failures.remove(&key);
                 work.refused.remove(&key);
                 self.recorder.record(name, &plan.notes);
+            } else if is_told {
+                let transaction = plan.transaction(&format!("controller:{name}"));
+                told.push(commit(Arc::clone(&self.store), key, plan, transaction).instrument(span));
             } else {
                 let transaction = plan.transaction(&format!("controller:{name}"));
                 let asks = self.store.asks(&transaction);
@@ -203,8 +216,15 @@ impl Driver {
                 }
             }
         }
-        for done in join_all(commits).await {
+        let (commits, told) = futures::join!(join_all(commits), join_all(told));
+        for done in commits {
             self.settle(at, done);
+        }
+        for (key, _, outcome) in told {
+            // What it would do comes next, woken by what was told.
+            if let Err(error) = outcome {
+                failed(&mut self.works[at], key, &error, now);
+            }
         }
     }
 
@@ -258,9 +278,12 @@ fn refused(work: &mut Work, key: &Key, plan: &Plan, error: &CommitError) -> Opti
     if work.refused.insert(key.clone(), message.clone()).as_ref() == Some(&message) {
         return None;
     }
-    let creates = plan.ops.iter().any(|op| matches!(op, Op::Create(_)));
-    let code = if creates { "FailedCreate" } else { "FailedUpdate" };
+    let code = if creates(plan) { "FailedCreate" } else { "FailedUpdate" };
     Some(Note { subject: key.clone(), warning: true, reason: Reason::new(code, message) })
+}
+
+fn creates(plan: &Plan) -> bool {
+    plan.ops.iter().any(|op| matches!(op, Op::Create(_)))
 }
 
 /// Tries again: after a conflict at once for the first times, after anything else later and later.

@@ -174,6 +174,12 @@ pub trait Controller: Send + Sync {
     /// Decides for one key. A key whose object is gone is a valid question.
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan;
 
+    /// What the key's object is to say of a refusal of what its plan creates, which only a commit found out (admission
+    /// webhooks are asked then). Empty where it says so already. `plan` knows nothing of it: it would try again.
+    fn refused(&self, _state: &Snapshot, _key: &Key, _why: &str, _now: Timestamp) -> Plan {
+        Plan::default()
+    }
+
     /// Whether its `now`, and so the times in its plans, are [`crate::clock::Clock::steady`]'s: for a controller that
     /// must not take a clock that was set for time that has passed.
     fn is_steady(&self) -> bool {

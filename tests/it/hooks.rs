@@ -527,7 +527,13 @@ async fn controllers_ask_about_the_pods_they_make() {
     let judge = Judge::start(|_, request| {
         let labels = &request["object"]["metadata"]["labels"];
         let may = labels["app"] != "bad" && (request["operation"] != "CREATE" || request["object"]["kind"] == "Pod");
-        if may { patch(json!([{"op": "add", "path": "/metadata/labels/seen", "value": "yes"}])) } else { no("no bad pods") }
+        if labels["app"] == "odd" {
+            patch(json!([{"op": "add", "path": "/spec/priorityClassName", "value": "high"}]))
+        } else if may {
+            patch(json!([{"op": "add", "path": "/metadata/labels/seen", "value": "yes"}]))
+        } else {
+            no("no bad pods")
+        }
     })
     .await;
     let pods = json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]});
@@ -542,7 +548,7 @@ async fn controllers_ask_about_the_pods_they_make() {
     let controllers = control::all(control::Options::new(clock.now()));
     let driver = tokio::spawn(driver::run(asked, controllers, clock, down.clone()));
     // One that waits for its answer keeps nobody from anything.
-    for app in ["slow", "bad", "good"] {
+    for app in ["slow", "bad", "odd", "good"] {
         let template = json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": "example.test/c"}]}});
         let set =
             json!({"metadata": {"name": app}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": app}}, "template": template}});
@@ -554,6 +560,15 @@ async fn controllers_ask_about_the_pods_they_make() {
     let denied = "is forbidden: admission webhook \"pods.hooks.example.com\" denied the request: no bad pods";
     let told = |event: &Object| event.value()["reason"] == "FailedCreate" && event.value()["message"].as_str().unwrap().ends_with(denied);
     until(&rig, |state| state.list(Kind::Event).any(told)).await;
+    let fails = |state: &Snapshot, kind: Kind, why: &str| {
+        let said = |object: &Object| object.value()["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let is_it = |it: &Value| it["type"] == "ReplicaFailure" && it["message"].as_str().unwrap().ends_with(why);
+        state.list(kind).any(|object| said(object).iter().any(is_it))
+    };
+    for kind in [Kind::ReplicaSet, Kind::Deployment] {
+        until(&rig, |state| fails(state, kind, denied)).await;
+        until(&rig, |state| fails(state, kind, "spec.priorityClassName: Forbidden: pod priorities are not supported yet")).await;
+    }
     assert_eq!(rig.store.snapshot().list(Kind::Pod).count(), 2);
     let (_, request) = &judge.asked()[0];
     assert_eq!(request["userInfo"]["username"], "system:serviceaccount:kube-system:replicaset-controller");

@@ -36,6 +36,10 @@ impl Controller for ReplicaSets {
             None => Plan::default(),
         }
     }
+
+    fn refused(&self, state: &Snapshot, key: &Key, why: &str, now: Timestamp) -> Plan {
+        state.get(key).map(|object| plan::refused(&observe(state, object), why, now)).unwrap_or_default()
+    }
 }
 
 /// The set's selector; an empty one selects nothing here, as validation would refuse it.

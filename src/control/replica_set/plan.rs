@@ -35,13 +35,7 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
     if !plan.is_empty() {
         return plan;
     }
-    let active: Vec<(&Object, &Pod)> = seen
-        .claims
-        .owned
-        .iter()
-        .filter_map(|object| object.get::<Pod>().map(|pod| (object, pod)))
-        .filter(|(_, pod)| pod::is_active(pod))
-        .collect();
+    let active = active(seen);
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     let mut refused = None;
     if !seen.set.is_deleting() {
@@ -57,6 +51,23 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
         status(seen, set, &active, refused, now, &mut plan);
     }
     plan
+}
+
+/// The status of a set whose pods were refused when they were to be made. Who is asked then may say it in other words each
+/// time: one such condition is kept as it is (`replica_set_utils.go`, `SetCondition`, compares status and reason).
+pub fn refused(seen: &Observed<'_>, why: &str, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(set) = seen.set.get::<ReplicaSet>() else { return plan };
+    let conditions = set.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let known = conditions.filter(|it| is_failure(it)).find_map(|known| known.message.clone());
+    let message = known.unwrap_or_else(|| format!("Error creating: {why}"));
+    status(seen, set, &active(seen), Some(message), now, &mut plan);
+    plan
+}
+
+fn active<'a>(seen: &'a Observed<'_>) -> Vec<(&'a Object, &'a Pod)> {
+    let pods = seen.claims.owned.iter().filter_map(|object| object.get::<Pod>().map(|pod| (object, pod)));
+    pods.filter(|(_, pod)| pod::is_active(pod)).collect()
 }
 
 /// Plans new pods. Where admission refuses them: why.
