@@ -248,11 +248,14 @@ impl Driver {
 
     /// A commit that nobody waited for.
     fn back(&mut self, at: usize, done: Done) {
-        let work = &mut self.works[at];
-        if work.away.remove(&done.0) == Some(true) {
-            work.ready.insert(done.0.clone());
-        }
+        let changed = self.works[at].away.remove(&done.0) == Some(true);
+        let is_sound = matches!(done.2, Ok(()) | Err(CommitError::Conflict(_)));
+        let key = done.0.clone();
         self.settle(at, done);
+        // Who was refused waits its time, or whoever answers late would be asked without an end.
+        if changed && is_sound {
+            self.works[at].ready.insert(key);
+        }
     }
 
     /// Takes those that are done by now, without waiting.

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::admit::Refused;
 use crate::clock::SystemClock;
 use crate::model::Kind;
 use crate::plan::{Op, Reason};
@@ -91,11 +92,19 @@ async fn a_clock_that_is_set_moves_no_steady_time() {
     driver.await.expect("it stops");
 }
 
-/// A store whose writes to the namespace `slow` wait for somebody.
+/// A store whose ConfigMaps in the namespace `slow` wait for somebody.
 struct Slow {
     store: Arc<dyn Store>,
     asked: tokio::sync::Semaphore,
     answer: tokio::sync::Semaphore,
+    refuses: bool,
+}
+
+impl Slow {
+    fn over(store: &Arc<dyn Store>, refuses: bool) -> Arc<Self> {
+        let none = || tokio::sync::Semaphore::new(0);
+        Arc::new(Self { store: Arc::clone(store), asked: none(), answer: none(), refuses })
+    }
 }
 
 #[async_trait]
@@ -104,12 +113,16 @@ impl Store for Slow {
         self.store.snapshot()
     }
     fn asks(&self, transaction: &Transaction) -> bool {
-        transaction.writes.iter().any(|write| write.key().namespace == "slow")
+        transaction.writes.iter().any(|write| write.key().namespace == "slow" && write.key().kind == Kind::ConfigMap)
     }
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
         if self.asks(&transaction) {
             self.asked.add_permits(1);
             self.answer.acquire().await.expect("an answer").forget();
+            if self.refuses {
+                let key = transaction.writes[0].key().clone();
+                return Err(Refused::Forbidden { key, message: "never".to_owned() }.into());
+            }
         }
         self.store.commit(transaction).await
     }
@@ -127,13 +140,12 @@ impl Store for Slow {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_somebody_holds_nobody_up() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
-    let slow = Arc::new(Slow { store: Arc::clone(&store), asked: tokio::sync::Semaphore::new(0), answer: tokio::sync::Semaphore::new(0) });
+    let slow = Slow::over(&store, false);
     let shutdown = CancellationToken::new();
     let driver = tokio::spawn(run(Arc::clone(&slow) as Arc<dyn Store>, vec![Arc::new(Copies)], Arc::new(SystemClock), shutdown.clone()));
-    let create = |object: Object| Transaction::new("admin").with(Write::Create(object));
-    let in_slow = |object: Object| object.edit_meta(|meta| meta.namespace = Some("slow".to_owned()));
-    store.commit(create(namespace())).await.expect("commit");
-    store.commit(create(namespace().edit_meta(|meta| meta.name = Some("slow".to_owned())))).await.expect("commit");
+    for namespace in namespaces() {
+        store.commit(create(namespace)).await.expect("commit");
+    }
     store.commit(create(in_slow(config_map("a")))).await.expect("commit");
     slow.asked.acquire().await.expect("a question").forget();
     store.commit(create(config_map("a"))).await.expect("commit");
@@ -154,6 +166,49 @@ async fn who_waits_for_somebody_holds_nobody_up() {
         .expect("commit");
     slow.answer.add_permits(1);
     until(&store, |state| state.get(&copy("slow")).is_some()).await;
+    shutdown.cancel();
+    driver.await.expect("the driver ends");
+}
+
+fn create(object: Object) -> Transaction {
+    Transaction::new("admin").with(Write::Create(object))
+}
+
+fn in_slow(object: Object) -> Object {
+    object.edit_meta(|meta| meta.namespace = Some("slow".to_owned()))
+}
+
+fn namespaces() -> [Object; 2] {
+    [namespace(), namespace().edit_meta(|meta| meta.name = Some("slow".to_owned()))]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_refused_waits_whatever_happened_meanwhile() {
+    // Its time stands: whatever waits for a time waits for ever.
+    let clock: Arc<dyn Clock> = Arc::new(crate::clock::VirtualClock::new("2026-01-01T00:00:00Z".parse().expect("a time")));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+    let slow = Slow::over(&store, true);
+    let shutdown = CancellationToken::new();
+    let driver = tokio::spawn(run(Arc::clone(&slow) as Arc<dyn Store>, vec![Arc::new(Copies)], clock, shutdown.clone()));
+    for namespace in namespaces() {
+        store.commit(create(namespace)).await.expect("commit");
+    }
+    store.commit(create(in_slow(config_map("a")))).await.expect("commit");
+    slow.asked.acquire().await.expect("a question").forget();
+    store.commit(create(in_slow(config_map("c")))).await.expect("commit");
+    store.commit(create(config_map("a"))).await.expect("commit");
+    let copy = Key::new(Kind::ConfigMap, "default", "b");
+    until(&store, |state| state.get(&copy).is_some()).await;
+    slow.answer.add_permits(1);
+    let refused = |event: &Event| event.reason.as_deref() == Some("FailedCreate");
+    until(&store, |state| state.list(Kind::Event).filter_map(Object::get::<Event>).any(refused)).await;
+    // The driver goes round and round.
+    for _ in 0..3 {
+        let delete = Write::Delete { key: copy.clone(), precondition: Precondition::exists(), grace_seconds: None };
+        store.commit(Transaction::new("admin").with(delete)).await.expect("commit");
+        until(&store, |state| state.get(&copy).is_some()).await;
+    }
+    assert_eq!(slow.asked.available_permits(), 0, "it is not asked again");
     shutdown.cancel();
     driver.await.expect("the driver ends");
 }
