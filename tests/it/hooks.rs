@@ -625,6 +625,31 @@ async fn what_was_applied_is_applied_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_says_nothing_does_not_stand_for_all() {
+    let judge = Judge::start(|_, _| yes()).await;
+    let port: u16 = judge.url.rsplit(':').next().unwrap().parse().unwrap();
+    // Takes connections, and then nothing.
+    let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut state = Snapshot::default();
+    let service = json!({"metadata": {"name": "hook", "namespace": "default"}, "spec": {"ports": [{"port": 443, "targetPort": 8443}]}});
+    state.insert(Object::from_value(Kind::Service, service).unwrap());
+    for (name, port) in [("a", hole.local_addr().unwrap().port()), ("b", port)] {
+        let slice = json!({"metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "hook"}},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"]}], "ports": [{"port": port}]});
+        state.insert(Object::from_value(Kind::EndpointSlice, slice).unwrap());
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Arc::new(MemoryStore::starting_with(state, Arc::clone(&clock)));
+    let rig = Rig::over(store, clock, |_| Arc::new(InProcessNode::new("none", None)), |state| state).await;
+    let client = json!({"timeoutSeconds": 3, "clientConfig": {"url": null, "service": {"name": "hook", "namespace": "default"}}});
+    configure(&rig, VALIDATING, "it", json!([judge.hook("hook", &client)])).await;
+    for name in ["a", "b", "c", "d"] {
+        let (status, answer) = rig.ask("POST", MAPS, map(name)).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_passes_is_made_where_another_is_refused() {
     let rig = Rig::start().await;
     let met = AtomicUsize::new(0);

@@ -49,14 +49,14 @@ fn trusting(authorities: Vec<rustls::pki_types::CertificateDer<'static>>) -> Arc
 pub async fn ask(roots: &Roots, place: &Place, bundle: Option<&[u8]>, question: String, patience: Duration) -> Result<Bytes, String> {
     let failed = |why: String| format!("failed to call webhook: Post {:?}: {why}", place.url);
     let config = roots.config(bundle).map_err(failed)?;
-    match tokio::time::timeout(patience, post(place, config, question)).await {
+    match tokio::time::timeout(patience, post(place, config, question, patience)).await {
         Ok(answer) => answer.map_err(failed),
         Err(_) => Err(failed("context deadline exceeded".to_owned())),
     }
 }
 
-async fn post(place: &Place, config: Arc<ClientConfig>, question: String) -> Result<Bytes, String> {
-    let stream = open(place, config).await.map_err(|error| error.to_string())?;
+async fn post(place: &Place, config: Arc<ClientConfig>, question: String, patience: Duration) -> Result<Bytes, String> {
+    let stream = open(place, config, patience).await.map_err(|error| error.to_string())?;
     let request = Request::post(place.path.as_str())
         .header(header::HOST, place.host.as_str())
         .header(header::CONTENT_TYPE, "application/json")
@@ -83,13 +83,22 @@ async fn post(place: &Place, config: Arc<ClientConfig>, question: String) -> Res
     Ok(body.to_bytes())
 }
 
-/// The first address that takes a connection.
-async fn open(place: &Place, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, TlsError> {
+/// The first address that takes a connection, from one of them on: the load is spread. None of several may take all the
+/// time, which an answer needs too.
+async fn open(place: &Place, config: Arc<ClientConfig>, patience: Duration) -> Result<TlsStream<TcpStream>, TlsError> {
     let mut fault = TlsError::Address(place.url.clone());
-    for address in &place.addresses {
-        match connect::open(address, &place.name, Arc::clone(&config)).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => fault = error,
+    let share = match place.addresses.len() {
+        0 => return Err(fault),
+        1 => Duration::MAX,
+        2 => patience / 3,
+        _ => patience / 4,
+    };
+    let (before, from) = place.addresses.split_at(rand::random_range(0..place.addresses.len()));
+    for address in from.iter().chain(before) {
+        match tokio::time::timeout(share, connect::open(address, &place.name, Arc::clone(&config))).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => fault = error,
+            Err(_) => fault = TlsError::Slow(address.clone()),
         }
     }
     Err(fault)

@@ -20,7 +20,7 @@ const OF_SERVICE: &str = "kubernetes.io/service-name";
 pub struct Place {
     /// As messages have it.
     pub url: String,
-    /// `HOST:PORT` each: the first that takes a connection is asked.
+    /// `HOST:PORT` each: one that takes a connection is asked.
     pub addresses: Vec<String>,
     /// Whom its certificate must name.
     pub name: String,
