@@ -71,10 +71,16 @@ struct Bench {
 
 impl Judge {
     async fn start(say: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
+        Self::known_by(rcgen::IsCa::NoCa, say).await
+    }
+
+    /// With a certificate that signed itself, and may or may not sign others.
+    async fn known_by(is_ca: rcgen::IsCa, say: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
         podbay::tls::install_provider();
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate =
-            rcgen::CertificateParams::new(["127.0.0.1", "hook.default.svc"].map(str::to_owned)).unwrap().self_signed(&key).unwrap();
+        let mut certificate = rcgen::CertificateParams::new(["127.0.0.1", "hook.default.svc"].map(str::to_owned)).unwrap();
+        certificate.is_ca = is_ca;
+        let certificate = certificate.self_signed(&key).unwrap();
         let secret = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let config =
             rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], secret).unwrap();
@@ -646,6 +652,25 @@ async fn an_address_that_says_nothing_does_not_stand_for_all() {
     for name in ["a", "b", "c", "d"] {
         let (status, answer) = rig.ask("POST", MAPS, map(name)).await;
         assert_eq!(status, StatusCode::CREATED, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_its_own_authority_is_known() {
+    let rig = Rig::start().await;
+    let may_sign = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let judge = Judge::known_by(may_sign, |_, _| yes()).await;
+    let stranger = Judge::known_by(may_sign, |_, _| yes()).await;
+    let port = judge.url.rsplit(':').next().unwrap();
+    for (name, client, code) in [
+        ("own", json!({}), StatusCode::CREATED),
+        ("strange", json!({"caBundle": stranger.bundle}), StatusCode::INTERNAL_SERVER_ERROR),
+        ("misnamed", json!({"url": format!("https://localhost:{port}")}), StatusCode::INTERNAL_SERVER_ERROR),
+    ] {
+        configure(&rig, VALIDATING, "it", json!([judge.hook(name, &json!({ "clientConfig": client }))])).await;
+        let (status, answer) = rig.ask("POST", MAPS, map(name)).await;
+        assert_eq!(status, code, "{name}: {answer}");
+        rig.ask("DELETE", &format!("{VALIDATING}/it"), Value::Null).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asking a webhook: one POST on a connection of its own.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,39 +8,16 @@ use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::place::Place;
-use crate::model::webhook::authorities;
-use crate::tls::{TlsError, connect, install_provider};
+use super::trust::Roots;
+use crate::tls::{TlsError, connect};
 
 /// Of an answer: as large as a request's body may be.
 const ANSWER_LIMIT: usize = 3 << 20;
-
-/// What certificates are trusted of webhooks that bring no authorities along: the host's, read once.
-#[derive(Debug, Default)]
-pub struct Roots(OnceLock<Arc<ClientConfig>>);
-
-impl Roots {
-    /// `bundle`: the only authorities, where there are any.
-    fn config(&self, bundle: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
-        let Some(bundle) = bundle else {
-            return Ok(Arc::clone(self.0.get_or_init(|| trusting(rustls_native_certs::load_native_certs().certs))));
-        };
-        let found = authorities(bundle).ok_or("unable to load root certificates: unable to parse bytes as PEM block")?;
-        Ok(trusting(found))
-    }
-}
-
-fn trusting(authorities: Vec<rustls::pki_types::CertificateDer<'static>>) -> Arc<ClientConfig> {
-    install_provider();
-    let mut roots = RootCertStore::empty();
-    // One that cannot be used vouches for nobody.
-    roots.add_parsable_certificates(authorities);
-    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
-}
 
 /// Sends the question and gives the body of the answer.
 ///

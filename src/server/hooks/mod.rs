@@ -2,7 +2,7 @@
 //!
 //! - `plan` (pure): which are asked, in which order, what, and what the answer means
 //! - `place` (pure): where one listens
-//! - `call`: the request to it
+//! - `call`: the request to it; `trust`: whose certificates are taken
 //! - `made`: the same for the pods that controllers make
 //!
 //! Those that change objects come one after the other, each with what the ones before it left; what comes of it is
@@ -14,6 +14,7 @@ mod call;
 mod made;
 mod place;
 pub mod plan;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,9 +33,9 @@ use crate::admit;
 use crate::clock::Clock;
 use crate::model::{Key, Kind, Object};
 use crate::store::{CommitError, Conflict, Snapshot, Stamp, Store, Transaction, Write};
-pub use call::Roots;
 pub use made::PodsAsked;
 use plan::{Answer, Asker, Hook, Names, Operation, Rounds, Subject};
+pub use trust::Roots;
 
 /// What webhooks tell besides their yes or no: warnings for the client, and what the audit log is to say.
 #[derive(Clone, Debug, Default)]
