@@ -82,11 +82,9 @@ pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
             (_, Some("scale"), Some(current)) => {
                 let value = patch.on(call, &scale::read(call.target.kind, &current, state.store.snapshot().definitions())?)?;
                 let is_newest = value["metadata"]["resourceVersion"].as_str() == current.meta().resource_version.as_deref();
-                match write::rescale(state, call, &current, &value).await {
-                    // It changed meanwhile, and the patch does not say of which version it is.
-                    Err(fault) if fault.code == 409 && is_newest && attempt < TRIES => continue,
-                    done => done.map(Ok),
-                }
+                let tried = write::rescale(state, call, &current, &value).await?;
+                // A patch that says of which version it is means no other.
+                if is_newest { Ok(tried) } else { Ok(Ok(tried?)) }
             }
             (_, _, Some(current)) => on_live(state, call, &current, &patch, &duplicates).await,
         }?;

@@ -90,7 +90,7 @@ pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
         found => found?,
     };
     if call.target.subresource.as_deref() == Some("scale") {
-        return rescale(state, call, &current, &value).await;
+        return replace_scale(state, call, current, &value).await;
     }
     fill_identity(call, &mut value)?;
     let said = precondition(call, &value["metadata"])?;
@@ -122,8 +122,22 @@ pub fn may_create(state: &ServerState, call: &Call) -> Result<(), Fault> {
 /// What `scale` takes.
 const SCALE: Names = ["autoscaling", "v1", "Scale"];
 
-/// Sets the number of replicas.
-pub async fn rescale(state: &ServerState, call: &Call, current: &Object, wanted: &Value) -> Result<Response, Fault> {
+/// Sets the number of replicas, whatever else changes meanwhile, if the body does not say of which version it is.
+async fn replace_scale(state: &ServerState, call: &Call, mut current: Object, wanted: &Value) -> Result<Response, Fault> {
+    let is_pinned = precondition(call, &wanted["metadata"])?.revision.is_some();
+    for attempt in 1.. {
+        match rescale(state, call, &current, wanted).await? {
+            Err(CommitError::Conflict(Conflict::Revision { .. })) if !is_pinned && attempt < TRIES => {
+                current = super::read::find(state, call)?;
+            }
+            done => return Ok(done?),
+        }
+    }
+    unreachable!("the loop ends with an answer")
+}
+
+/// Sets the number of replicas of the object as it was seen. The store's own error is told apart.
+pub async fn rescale(state: &ServerState, call: &Call, current: &Object, wanted: &Value) -> Result<Result<Response, CommitError>, Fault> {
     let scale = scale::wanted(&current.key().name, wanted)?;
     let warnings = strictly(call, "Scale", "v1", scale.warnings)?;
     let precondition = precondition(call, &wanted["metadata"])?;
@@ -135,9 +149,15 @@ pub async fn rescale(state: &ServerState, call: &Call, current: &Object, wanted:
     let scale = scale::wanted(&current.key().name, &after)?;
     let scaled = scale::write(call.target.kind, current, scale.replicas, served.definitions())?;
     let owned = own(state, call, Some(current), scaled, None);
-    let committed = store(state, call, Write::Update(owned, precondition), false).await?;
+    // The whole object is written, and webhooks may have taken their time.
+    let precondition = Precondition { revision: precondition.revision.or(Some(current.revision())), ..precondition };
+    let committed = match store(state, call, Write::Update(owned, precondition), false).await {
+        Ok(committed) => committed,
+        Err(error) => return Ok(Err(error)),
+    };
     let object = committed.results.into_iter().flatten().next().ok_or_else(|| Fault::internal("the scaled object is gone"))?;
-    Ok(warned(json_response(StatusCode::OK, scale::read(call.target.kind, &object, served.definitions())?.to_string()), &warnings))
+    let scaled = scale::read(call.target.kind, &object, served.definitions())?;
+    Ok(Ok(warned(json_response(StatusCode::OK, scaled.to_string()), &warnings)))
 }
 
 /// The write for the object or the subresource a call names.

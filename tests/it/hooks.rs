@@ -18,8 +18,8 @@ use podbay::model::{Key, Kind, Object};
 use podbay::server::audit::{Audit, Policy};
 use podbay::server::hooks::PodsAsked;
 use podbay::server::{Identity, InProcessNode};
-use podbay::store::Snapshot;
 use podbay::store::memory::MemoryStore;
+use podbay::store::{Precondition, Snapshot, Store, Transaction, Write};
 use podbay::{control, driver};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -628,6 +628,47 @@ async fn what_was_applied_is_applied_again() {
     let mut patched = said("PatchOptions");
     patched["force"] = false.into();
     assert_eq!(options, [said("CreateOptions"), patched]);
+}
+
+/// Changes an object while a webhook is asked about it.
+fn meddle(store: &Arc<dyn Store>, key: &Key, label: &str) {
+    let object = store.snapshot().get(key).cloned().unwrap();
+    let changed = object.edit_meta(|meta| drop(meta.labels.get_or_insert_default().insert(label.to_owned(), "yes".to_owned())));
+    let transaction = Transaction::new("somebody").with(Write::Update(changed, Precondition::exists()));
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(store.commit(transaction))).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_while_a_webhook_thinks_is_not_lost() {
+    let rig = Rig::start().await;
+    let (store, met) = (Arc::clone(&rig.store), AtomicUsize::new(0));
+    let judge = Judge::start(move |_, request| {
+        if met.fetch_add(1, Ordering::SeqCst) == 0 {
+            meddle(&store, &Key::new(Kind::Deployment, "default", "web"), "meanwhile");
+        }
+        if request["object"]["spec"]["replicas"] == 9 { no("too many") } else { yes() }
+    })
+    .await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "example.test/c"}]}});
+    let deployment = json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let web = "/apis/apps/v1/namespaces/default/deployments/web";
+    rig.ask("POST", "/apis/apps/v1/namespaces/default/deployments", deployment).await;
+    let rule = json!({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["deployments/scale"]});
+    configure(&rig, VALIDATING, "it", json!([judge.hook("it", &json!({"rules": [rule]}))])).await;
+    let scale = format!("{web}/scale");
+    let seen = rig.get(&scale).await;
+    let wanted = |replicas: i32| json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": replicas}});
+    let (status, answer) = rig.ask("PUT", &scale, wanted(5)).await;
+    assert_eq!((status, &answer["spec"]["replicas"]), (StatusCode::OK, &json!(5)), "{answer}");
+    assert_eq!(rig.get(&web).await["metadata"]["labels"]["meanwhile"], "yes");
+    assert_eq!(judge.paths().len(), 2, "it is asked about what it is now");
+    let mut old = wanted(3);
+    old["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
+    for method in ["PUT", "PATCH"] {
+        let (status, answer) = rig.ask(method, &scale, old.clone()).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+        assert_eq!(judge.paths().len(), 1, "{method}: who says which version it is does not mean another");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
