@@ -1,5 +1,7 @@
 //! Deleting: one object, a collection, an eviction; and binding, the other verb on pods.
 
+use std::collections::BTreeMap;
+
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 use super::fault::Fault;
 use super::hooks::plan::{Names, Operation};
 use super::options::{check_dry_run, refuse};
+use super::patch::TRIES;
 use super::read::{candidates, find};
 use super::render::{ListMeta, Renderer, json_response};
 use super::request::Call;
@@ -176,33 +179,52 @@ pub async fn delete(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
         return Err(Fault::method_not_allowed());
     }
     let options = DeleteOptions::read(call, bytes)?;
-    let current = find(state, call)?;
-    options.holds(&current)?;
-    hooks::delete(state, call, &current, options.value(call), options.is_dry(call)).await?;
-    delete_with(state, call, &options, StatusCode::OK).await
+    for attempt in 1.. {
+        let current = find(state, call)?;
+        options.holds(&current)?;
+        let asked = hooks::delete(state, call, &current, options.value(call), options.is_dry(call)).await?;
+        match delete_with(state, call, &options, StatusCode::OK, asked.then_some(current)).await? {
+            // The webhooks have not seen what it is now.
+            Err(CommitError::Conflict(Conflict::Revision { .. } | Conflict::Uid { .. })) if asked && attempt < TRIES => {}
+            done => return Ok(done?),
+        }
+    }
+    unreachable!("the loop ends with an answer")
 }
 
-async fn delete_with(state: &ServerState, call: &Call, options: &DeleteOptions, code: StatusCode) -> Result<Response, Fault> {
+/// `seen`: what alone may be deleted. The store's own error is told apart.
+async fn delete_with(
+    state: &ServerState,
+    call: &Call,
+    options: &DeleteOptions,
+    code: StatusCode,
+    seen: Option<Object>,
+) -> Result<Result<Response, CommitError>, Fault> {
     let snapshot = state.store.snapshot();
-    let current = find(state, call)?;
+    let (current, precondition) = match seen {
+        Some(seen) => (seen.clone(), Precondition::seen(&seen)),
+        None => (find(state, call)?, options.precondition()?),
+    };
     options.holds(&current)?;
     let mut transaction = Transaction::new(&call.identity.user);
     transaction.dry_run = options.is_dry(call);
-    transaction.writes = writes(&snapshot, &current, options)?;
-    let mut committed = state.store.commit(transaction).await?;
+    transaction.writes = writes(&snapshot, &current, options, precondition);
+    let mut committed = match state.store.commit(transaction).await {
+        Ok(committed) => committed,
+        Err(error) => return Ok(Err(error)),
+    };
     let left = committed.results.pop().flatten().or_else(|| answers_with_object(current.kind()).then(|| current.clone()));
     let body = match left {
         Some(object) => Renderer::of(state, call).one(&object),
         None => success(call, &json!(current.uid())).into(),
     };
     let warning = dependents(current.kind(), options).1.map(str::to_owned);
-    Ok(warned(json_response(code, body), warning.as_slice()))
+    Ok(Ok(warned(json_response(code, body), warning.as_slice())))
 }
 
 /// The object's deletion comes last; before it, what its dependents need.
-fn writes(snapshot: &Snapshot, current: &Object, options: &DeleteOptions) -> Result<Vec<Write>, Fault> {
+fn writes(snapshot: &Snapshot, current: &Object, options: &DeleteOptions, mut precondition: Precondition) -> Vec<Write> {
     let mut writes = Vec::new();
-    let mut precondition = options.precondition()?;
     match dependents(current.kind(), options).0 {
         Dependents::Background => {}
         Dependents::Orphan => {
@@ -227,13 +249,15 @@ fn writes(snapshot: &Snapshot, current: &Object, options: &DeleteOptions) -> Res
         }
     }
     writes.push(Write::Delete { key: current.key().clone(), precondition, grace_seconds: options.grace_period_seconds });
-    Ok(writes)
+    writes
 }
 
 /// Deletes what a selection finds, as one transaction.
 pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let options = DeleteOptions::read(call, bytes)?;
     let selection = Selection::parse(state.store.snapshot().definitions(), call.target.kind, &call.query)?;
+    // Which version of each the webhooks let go.
+    let mut passed = BTreeMap::new();
     for attempt in 0.. {
         let snapshot = state.store.snapshot();
         let found = candidates(&snapshot, call.target.kind, &call.target.namespace, &selection);
@@ -241,11 +265,17 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
         let mut transaction = Transaction::new(&call.identity.user);
         transaction.dry_run = options.is_dry(call);
         for object in &objects {
-            hooks::delete(state, call, object, options.value(call), options.is_dry(call)).await?;
-            transaction.writes.extend(writes(&snapshot, object, &options)?);
+            if passed.get(object.key()) != Some(&object.revision())
+                && hooks::delete(state, call, object, options.value(call), options.is_dry(call)).await?
+            {
+                passed.insert(object.key().clone(), object.revision());
+            }
+            let is_seen = passed.contains_key(object.key());
+            let precondition = if is_seen { Precondition::seen(object) } else { options.precondition()? };
+            transaction.writes.extend(writes(&snapshot, object, &options, precondition));
         }
         match state.store.commit(transaction).await {
-            Err(CommitError::Conflict(Conflict::NotFound(_) | Conflict::Revision { .. })) if attempt < 5 => {}
+            Err(CommitError::Conflict(Conflict::NotFound(_) | Conflict::Revision { .. } | Conflict::Uid { .. })) if attempt < 5 => {}
             Err(error) => return Err(error.into()),
             Ok(committed) => {
                 let meta = ListMeta { revision: committed.revision, ..ListMeta::default() };
@@ -266,7 +296,8 @@ pub async fn evict(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
     if name.is_some_and(|name| Some(name) != call.target.name.as_deref()) {
         return Err(Fault::bad_request("name in URL does not match name in Eviction object"));
     }
-    delete_with(state, call, &options, StatusCode::CREATED).await.map(|_| json_response(StatusCode::CREATED, success(call, &Value::Null)))
+    delete_with(state, call, &options, StatusCode::CREATED, None).await??;
+    Ok(json_response(StatusCode::CREATED, success(call, &Value::Null)))
 }
 
 /// `pods/binding`: the pod goes to a node.

@@ -672,6 +672,26 @@ async fn what_happens_while_a_webhook_thinks_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_is_what_the_webhook_saw() {
+    for path in [MAPS.to_owned(), format!("{MAPS}/a")] {
+        let rig = Rig::start().await;
+        let (store, met) = (Arc::clone(&rig.store), AtomicUsize::new(0));
+        let judge = Judge::start(move |_, request| {
+            if met.fetch_add(1, Ordering::SeqCst) == 0 {
+                meddle(&store, &Key::new(Kind::ConfigMap, "default", "a"), "protected");
+            }
+            if request["oldObject"]["metadata"]["labels"]["protected"] == "yes" { no("it is protected") } else { yes() }
+        })
+        .await;
+        rig.ask("POST", MAPS, map("a")).await;
+        configure(&rig, VALIDATING, "it", json!([judge.hook("it", &json!({}))])).await;
+        let (status, answer) = rig.ask("DELETE", &path, Value::Null).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {answer}");
+        assert_eq!(rig.get(&format!("{MAPS}/a")).await["metadata"]["labels"]["protected"], "yes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_says_nothing_does_not_stand_for_all() {
     let judge = Judge::start(|_, _| yes()).await;
     let port: u16 = judge.url.rsplit(':').next().unwrap().parse().unwrap();

@@ -412,17 +412,17 @@ fn named(mut object: Value, [group, version, kind]: Names) -> Value {
     object
 }
 
-/// Whether an object may be deleted. `options`: `meta/v1 DeleteOptions`.
+/// Whether an object may be deleted: whether anybody was asked. `options`: `meta/v1 DeleteOptions`.
 ///
 /// # Errors
 /// As [`write`].
-pub async fn delete(state: &ServerState, call: &Call, current: &Object, options: Value, dry_run: bool) -> Result<(), Fault> {
+pub async fn delete(state: &ServerState, call: &Call, current: &Object, options: Value, dry_run: bool) -> Result<bool, Fault> {
     if is_alone(state.store.as_ref()) {
-        return Ok(());
+        return Ok(false);
     }
     let by = Asking { options, dry_run, ..Asking::of(state, call) };
     let wish = Wish::of(Operation::Delete, call, current.key(), None);
-    let Some(ask) = Ask::of(by, wish, Thing::Whole(current.clone())) else { return Ok(()) };
+    let Some(ask) = Ask::of(by, wish, Thing::Whole(current.clone())) else { return Ok(false) };
     ask.change(Thing::Nothing, |_| Ok(Thing::Nothing)).await?;
-    ask.judge(&Thing::Nothing).await
+    ask.judge(&Thing::Nothing).await.map(|()| true)
 }
