@@ -25,7 +25,7 @@ pub struct Asked<'v> {
 /// # Errors
 /// What is wrong with it.
 pub fn check(text: &str) -> Result<(), String> {
-    read(text).map(drop)
+    if read(text)?.may_be_true() { Ok(()) } else { Err("must evaluate to bool".to_owned()) }
 }
 
 fn read(text: &str) -> Result<Program, String> {
@@ -88,6 +88,24 @@ mod tests {
     fn only_what_has_a_name_is_asked_for() {
         assert_eq!(check("object.a == request.b || oldObject == null"), Ok(()));
         assert_eq!(check("authorizer.group('').resource('pods').check('create').allowed()"), Err(NO_AUTHORIZER.to_owned()));
+        for text in [
+            "object.metadata.name",
+            "object.metadata",
+            "'a'",
+            "1",
+            "[true]",
+            "{'a': true}",
+            "null",
+            "object",
+            "request.name",
+            "1 + 1",
+            "-1",
+        ] {
+            assert_eq!(check(text), Err("must evaluate to bool".to_owned()), "{text}");
+        }
+        for text in ["true", "request.dryRun", "has(object.spec)", "!request.dryRun", "'a' in object.x", "object.x.all(it, it > 1)"] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
         assert_eq!(check("self == 1"), Err("undeclared reference to 'self'".to_owned()));
     }
 }

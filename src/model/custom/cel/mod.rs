@@ -16,7 +16,7 @@ mod value;
 use super::budget::Spent;
 use eval::Eval;
 pub use eval::Run;
-use parse::Expr;
+use parse::{Expr, Node};
 pub use value::Val;
 
 /// Characters of one rule.
@@ -90,6 +90,18 @@ impl Program {
     /// As [`Program::holds`].
     pub fn is_true<'v>(&'v self, names: Vec<(&'v str, Val<'v>)>, run: &mut Run) -> Result<bool, String> {
         self.ask_over(names, run, |eval, root| eval.truth(root))
+    }
+
+    /// Whether it may come to true or false, as far as its outermost part tells. Of an object's fields nobody knows what
+    /// they are; of a request's only `dryRun` is one (`admission.k8s.io/v1 AdmissionRequest`).
+    pub fn may_be_true(&self) -> bool {
+        match &self.root.node {
+            Node::Null | Node::Int(_) | Node::Uint(_) | Node::Double(_) | Node::Text(_) | Node::List(_) | Node::Map(_) => false,
+            Node::Name(_) | Node::Index(..) | Node::Minus(_) => false,
+            Node::Field(of, name) => matches!(&of.node, Node::Name(of) if of == "request") && name == "dryRun",
+            Node::Binary(operator, ..) => !matches!(*operator, "+" | "-" | "*" | "/" | "%"),
+            Node::Bool(_) | Node::Has(..) | Node::Call(..) | Node::Not(_) | Node::If(..) | Node::Fold(_) => true,
+        }
     }
 
     fn ask_over<'v, T>(
