@@ -149,7 +149,7 @@ fn is_measured_only(change: &Change) -> bool {
         let object = object.clone()?.edit_meta(|meta| meta.resource_version = None);
         object.edit::<HorizontalPodAutoscaler>(|it| it.status = None)
     };
-    change.key().kind == Kind::HorizontalPodAutoscaler && change.after.is_some() && said(&change.before) == said(&change.after)
+    change.key().kind == Kind::HorizontalPodAutoscaler && said(&change.before) == said(&change.after)
 }
 
 /// Another source may now be free, or be in the way.

@@ -149,11 +149,15 @@ impl Reconciler for Autoscalers {
         let mut seen = plan::Observed { state: &state, object, target: observe::target(&state, object), usage, blocked: None };
         let memory = self.memory(object);
         let mut decision = plan::plan(&seen, &memory, times);
+        let failed = |source| ScaleError { key: key.clone(), source };
         if let Err(error) = self.write(&decision).await {
+            seen.blocked = blocked_by(&error);
+            if seen.blocked.is_none() {
+                return Err(failed(error));
+            }
             // Its status is taken all the same, and says it.
-            seen.blocked = Some(blocked_by(key, error)?);
             decision = plan::plan(&seen, &memory, times);
-            self.write(&decision).await.map_err(|source| ScaleError { key: key.clone(), source })?;
+            self.write(&decision).await.map_err(failed)?;
         }
         self.recorder.record(NAME, &decision.plan.notes);
         self.remember(object, decision.memory);
@@ -162,13 +166,13 @@ impl Reconciler for Autoscalers {
     }
 }
 
-/// What people are told of a write that was not taken; an error where it is worth another try.
-fn blocked_by(key: &Key, error: CommitError) -> Result<String, ScaleError> {
+/// What people are told of a write that was not taken; `None` where it is worth another try.
+fn blocked_by(error: &CommitError) -> Option<String> {
     match error {
         // How much is free changes with every look, and is no news.
-        CommitError::Full(_) => Ok("the server's store is short of space".to_owned()),
-        CommitError::Refused(refused) => Ok(refused.to_string()),
-        source => Err(ScaleError { key: key.clone(), source }),
+        CommitError::Full(_) => Some("the server's store is short of space".to_owned()),
+        CommitError::Refused(refused) => Some(refused.to_string()),
+        CommitError::Conflict(_) | CommitError::Io(_) => None,
     }
 }
 
