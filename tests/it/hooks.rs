@@ -660,7 +660,7 @@ async fn what_happens_while_a_webhook_thinks_is_not_lost() {
     let wanted = |replicas: i32| json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": replicas}});
     let (status, answer) = rig.ask("PUT", &scale, wanted(5)).await;
     assert_eq!((status, &answer["spec"]["replicas"]), (StatusCode::OK, &json!(5)), "{answer}");
-    assert_eq!(rig.get(&web).await["metadata"]["labels"]["meanwhile"], "yes");
+    assert_eq!(rig.get(web).await["metadata"]["labels"]["meanwhile"], "yes");
     assert_eq!(judge.paths().len(), 2, "it is asked about what it is now");
     let mut old = wanted(3);
     old["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
