@@ -179,7 +179,9 @@ pub async fn delete(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
         return Err(Fault::method_not_allowed());
     }
     let options = DeleteOptions::read(call, bytes)?;
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         let current = find(state, call)?;
         options.holds(&current)?;
         let asked = hooks::delete(state, call, &current, options.value(call), options.is_dry(call)).await?;
@@ -189,7 +191,6 @@ pub async fn delete(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
             done => return Ok(done?),
         }
     }
-    unreachable!("the loop ends with an answer")
 }
 
 /// `seen`: what alone may be deleted. The store's own error is told apart.
@@ -258,7 +259,9 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
     let selection = Selection::parse(state.store.snapshot().definitions(), call.target.kind, &call.query)?;
     // Which version of each the webhooks let go.
     let mut passed = BTreeMap::new();
-    for attempt in 0.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         let snapshot = state.store.snapshot();
         let found = candidates(&snapshot, call.target.kind, &call.target.namespace, &selection);
         let objects: Vec<Object> = found.filter(|object| selection.matches(object)).cloned().collect();
@@ -275,7 +278,7 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
             transaction.writes.extend(writes(&snapshot, object, &options, precondition));
         }
         match state.store.commit(transaction).await {
-            Err(CommitError::Conflict(Conflict::NotFound(_) | Conflict::Revision { .. } | Conflict::Uid { .. })) if attempt < 5 => {}
+            Err(CommitError::Conflict(Conflict::NotFound(_) | Conflict::Revision { .. } | Conflict::Uid { .. })) if attempt <= 5 => {}
             Err(error) => return Err(error.into()),
             Ok(committed) => {
                 let meta = ListMeta { revision: committed.revision, ..ListMeta::default() };
@@ -284,7 +287,6 @@ pub async fn delete_collection(state: &ServerState, call: &Call, bytes: &Bytes) 
             }
         }
     }
-    unreachable!("the loop ends with an answer")
 }
 
 /// `pods/eviction`: a deletion; there are no disruption budgets to ask.

@@ -70,7 +70,9 @@ impl Patch {
 pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let patch = Patch::read(call, bytes)?;
     let duplicates = write::duplicates(call, bytes);
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         let key = call.target.key().ok_or_else(Fault::no_such_path)?;
         let current = state.store.snapshot().get(&key).cloned();
         let outcome = match (&patch, call.target.subresource.as_deref(), current) {
@@ -94,7 +96,6 @@ pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
             Ok(response) => return Ok(response),
         }
     }
-    unreachable!("the loop ends with an answer")
 }
 
 /// A commit's own error is told apart: another try may do better.

@@ -51,18 +51,19 @@ async fn create_value(state: &ServerState, call: &Call, mut value: Value, duplic
     }
     let prefix = metadata["generateName"].as_str().filter(|prefix| !prefix.is_empty()).map(str::to_owned);
     let generates = prefix.filter(|_| metadata["name"].as_str().unwrap_or_default().is_empty());
-    for attempt in 0.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         if let Some(prefix) = &generates {
             value["metadata"]["name"] = generated(prefix).into();
         }
         let draft = finish(state, call, None, value.clone(), Besides::plain(duplicates.clone()))?;
         match commit(state, call, Write::Create(draft.object.clone()), false).await? {
-            Err(CommitError::Conflict(Conflict::Exists(_))) if generates.is_some() && attempt < 8 => {}
+            Err(CommitError::Conflict(Conflict::Exists(_))) if generates.is_some() && attempt <= 8 => {}
             Err(error) => return Err(error.into()),
             Ok(committed) => return answer(state, call, StatusCode::CREATED, &committed, &draft.warnings),
         }
     }
-    unreachable!("the loop ends with an answer")
 }
 
 /// Kinds that a PUT makes where there is none yet.
@@ -95,7 +96,9 @@ pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
     fill_identity(call, &mut value)?;
     let said = precondition(call, &value["metadata"])?;
     let duplicates = duplicates(call, bytes);
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         let draft = finish(state, call, Some(&current), value.clone(), Besides::plain(duplicates.clone()))?;
         // What was looked at is what is replaced, also where the body names no version.
         let seen = Precondition { uid: said.uid.clone(), revision: said.revision.or(Some(current.revision())) };
@@ -109,7 +112,6 @@ pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
             Ok(committed) => return answer(state, call, StatusCode::OK, &committed, &draft.warnings),
         }
     }
-    unreachable!("the loop ends with an answer")
 }
 
 /// What an update or an apply to an object that is not there needs besides.
@@ -125,7 +127,9 @@ const SCALE: Names = ["autoscaling", "v1", "Scale"];
 /// Sets the number of replicas, whatever else changes meanwhile, if the body does not say of which version it is.
 async fn replace_scale(state: &ServerState, call: &Call, mut current: Object, wanted: &Value) -> Result<Response, Fault> {
     let is_pinned = precondition(call, &wanted["metadata"])?.revision.is_some();
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         match rescale(state, call, &current, wanted).await? {
             Err(CommitError::Conflict(Conflict::Revision { .. })) if !is_pinned && attempt < TRIES => {
                 current = super::read::find(state, call)?;
@@ -133,7 +137,6 @@ async fn replace_scale(state: &ServerState, call: &Call, mut current: Object, wa
             done => return Ok(done?),
         }
     }
-    unreachable!("the loop ends with an answer")
 }
 
 /// Sets the number of replicas of the object as it was seen. The store's own error is told apart.

@@ -97,6 +97,11 @@ fn caller<'a>(endpoint: &str, subject: &'a Subject) -> Caller<'a> {
     Caller { runtime: RuntimeServiceClient::new(channel.clone()), images: ImageServiceClient::new(channel), subject }
 }
 
+/// `timeout`: seconds, 0 without an end.
+fn command(container: &str, words: &[&str], timeout: i64) -> wire::ExecSyncRequest {
+    wire::ExecSyncRequest { container_id: container.to_owned(), cmd: words.iter().map(|word| (*word).to_owned()).collect(), timeout }
+}
+
 struct Caller<'a> {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
@@ -366,11 +371,7 @@ impl Caller<'_> {
     async fn commands_end_with_their_callers(&mut self) {
         let pod = self.pod("left").await;
         let id = self.container(&pod, "host", true).await;
-        let command = |words: &[&str], timeout| wire::ExecSyncRequest {
-            container_id: id.clone(),
-            cmd: words.iter().map(|word| (*word).to_owned()).collect(),
-            timeout,
-        };
+        let command = |words: &[&str], timeout| command(&id, words, timeout);
         let mut other = self.runtime.clone();
         let asked = command(&["sleep", "4242"], 0);
         let caller = tokio::spawn(async move { other.exec_sync(asked).await.map(drop) });
@@ -391,11 +392,7 @@ impl Caller<'_> {
     async fn commands(&mut self) {
         let pod = self.pod("commands").await;
         let id = self.container(&pod, "host", true).await;
-        let command = |words: &[&str], timeout| wire::ExecSyncRequest {
-            container_id: id.clone(),
-            cmd: words.iter().map(|word| (*word).to_owned()).collect(),
-            timeout,
-        };
+        let command = |words: &[&str], timeout| command(&id, words, timeout);
         let answer = must(self.runtime.exec_sync(command(&["echo", "hello"], 0)).await);
         assert_eq!((answer.stdout.as_slice(), answer.exit_code), (b"hello\n".as_slice(), 0));
         let answer = must(self.runtime.exec_sync(command(&["sh", "-c", "exit 9"], 30)).await);
