@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::places::Places;
+use super::places::{Bound, Places};
 
 /// Between two warnings that places ran out.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -28,8 +28,8 @@ struct Inner<P> {
 }
 
 impl<P: Ord + Clone + Debug> Register<P> {
-    pub fn new(sort: &'static str, total: usize, each: usize) -> Arc<Self> {
-        let inner = Inner { places: Places::new(total, each), ends: BTreeMap::new(), next: 0, warned: None };
+    pub fn new(sort: &'static str, bound: Bound) -> Arc<Self> {
+        let inner = Inner { places: Places::new(bound), ends: BTreeMap::new(), next: 0, warned: None };
         Arc::new(Self { sort, inner: Mutex::new(inner) })
     }
 
@@ -44,14 +44,17 @@ impl<P: Ord + Clone + Debug> Register<P> {
         inner.next += 1;
         let displaced = inner.places.enter(id, party.clone());
         inner.ends.insert(id, end.clone());
-        if let Some(other) = displaced.and_then(|other| inner.ends.remove(&other)) {
-            other.cancel();
-            if inner.warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
-                inner.warned = Some(Instant::now());
-                tracing::warn!(newest = ?party, "too many connections {}: the oldest are closed", self.sort);
-            }
+        self.close(&mut inner, displaced, &party);
+        Place { register: Arc::clone(self), id, party, end }
+    }
+
+    fn close(&self, inner: &mut Inner<P>, displaced: Option<u64>, newest: &P) {
+        let Some(other) = displaced.and_then(|other| inner.ends.remove(&other)) else { return };
+        other.cancel();
+        if inner.warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+            inner.warned = Some(Instant::now());
+            tracing::warn!(?newest, "too many connections {}: the oldest are closed", self.sort);
         }
-        Place { register: Arc::clone(self), id, end }
     }
 }
 
@@ -59,6 +62,7 @@ impl<P: Ord + Clone + Debug> Register<P> {
 pub struct Place<P: Ord + Clone + Debug> {
     register: Arc<Register<P>>,
     id: u64,
+    party: P,
     end: CancellationToken,
 }
 
@@ -68,9 +72,11 @@ impl<P: Ord + Clone + Debug> Place<P> {
         self.end.clone()
     }
 
-    /// The connection came without a certificate.
+    /// The connection stays: it counts among its party's from now on, and may cost one of these its own place.
     pub fn settle(&self) {
-        self.register.inner().places.settle(self.id);
+        let mut inner = self.register.inner();
+        let displaced = inner.places.settle(self.id);
+        self.register.close(&mut inner, displaced, &self.party);
     }
 }
 

@@ -15,25 +15,27 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Patience, Trust, serve_stranger, serve_stream};
+use super::places::Bound;
 use super::register::{Place, Register};
 use super::{LiveKey, Peer, TlsError, connect::probe};
 
 /// What may be held open, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// With a certificate, and of those under one name.
-    pub connections: usize,
-    pub per_name: usize,
-    /// Without one, and of those from one address.
-    pub strangers: usize,
-    pub per_address: usize,
+    /// With a certificate, by the name on it.
+    pub connections: Bound,
+    /// Without one, by address; all arrive here.
+    pub strangers: Bound,
     pub known: Patience,
     pub stranger: Patience,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: 2048, per_name: 1024, strangers: 512, per_address: 64, known: Patience::KNOWN, stranger: Patience::STRANGER }
+        let connections = Bound { total: 2048, each: 1024, arriving: 2048 };
+        // One that arrives holds a few KiB, for ten seconds at the most.
+        let strangers = Bound { total: 512, each: 64, arriving: 2048 };
+        Self { connections, strangers, known: Patience::KNOWN, stranger: Patience::STRANGER }
     }
 }
 
@@ -125,8 +127,8 @@ impl ClientCertVerifier for Only {
 /// too many, and whoever shows a certificate no longer counts among those without.
 pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: Router, bounds: Bounds, shutdown: CancellationToken) {
     let acceptor = TlsAcceptor::from(config);
-    let strangers = Register::new("without a certificate", bounds.strangers, bounds.per_address);
-    let known = Register::new("with a certificate", bounds.connections, bounds.per_name);
+    let strangers = Register::new("without a certificate", bounds.strangers);
+    let known = Register::new("with a certificate", bounds.connections);
     loop {
         let (stream, address) = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -174,7 +176,8 @@ impl Connection {
         let Some(peer) = peer else {
             return self.stranger(stream, place, shutdown).await;
         };
-        let _place = self.known.enter(peer.common_name.clone(), place.displaced());
+        let own = self.known.enter(peer.common_name.clone(), place.displaced());
+        own.settle();
         drop(place);
         serve_stream(stream, self.router, self.bounds.known, shutdown, move |extensions| {
             extensions.insert(peer.clone());
@@ -188,7 +191,8 @@ impl Connection {
         let trust = Trust::default();
         let proven = async {
             let name = trust.proven().await;
-            let _place = self.known.enter(name, place.displaced());
+            let own = self.known.enter(name, place.displaced());
+            own.settle();
             drop(place);
             std::future::pending::<()>().await;
         };

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 use podbay::tls::connection::Patience;
+use podbay::tls::places::Bound;
 use podbay::tls::serve::Bounds;
 use podbay::tls::{SERVER_NAME, connect};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::rig::Rig;
@@ -47,7 +49,8 @@ async fn is_served(rig: &Rig, config: Arc<ClientConfig>, path: &str) -> StatusCo
 /// Nobody is ever sent away for being slow.
 fn patient(connections: usize) -> Bounds {
     let patience = Patience { headers: NEVER, idle: NEVER, life: Some(NEVER) };
-    Bounds { connections, per_name: connections, strangers: 8, per_address: 8, known: patience, stranger: patience }
+    let bound = |each| Bound { total: each, each, arriving: 16 };
+    Bounds { connections: bound(connections), strangers: bound(8), known: patience, stranger: patience }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +84,8 @@ async fn strangers_that_hold_every_place_lock_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_certificate_cannot_hold_every_place() {
-    let rig = Rig::with_bounds(Bounds { per_name: 4, ..patient(8) }).await;
+    let connections = Bound { each: 4, ..patient(8).connections };
+    let rig = Rig::with_bounds(Bounds { connections, ..patient(8) }).await;
     let greedy = rig.pki.node_client_config().unwrap();
     let mut held = Vec::new();
     for _ in 0..16 {
@@ -90,6 +94,27 @@ async fn one_certificate_cannot_hold_every_place() {
     closed(held.remove(0)).await;
     let output = rig.kubectl("get --raw /healthz --request-timeout 60s").await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_one_address_that_comes_at_once_gets_in() {
+    let rig = Rig::with_bounds(Bounds::default()).await;
+    let mut crowd = Vec::new();
+    for _ in 0..200 {
+        crowd.push(TcpStream::connect(address(&rig)).await.unwrap());
+    }
+    // They are taken up in their order: all of them are there before the first of them speaks.
+    assert_eq!(is_served(&rig, stranger(&rig), "/healthz").await, StatusCode::OK);
+    let mut held = Vec::new();
+    for stream in crowd {
+        let connector = TlsConnector::from(rig.pki.node_client_config().unwrap());
+        let mut stream = connector.connect(SERVER_NAME.try_into().unwrap(), stream).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: s\r\n\r\n").await.unwrap();
+        let mut buffer = [0; 12];
+        stream.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"HTTP/1.1 200");
+        held.push(stream);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
