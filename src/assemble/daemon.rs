@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::sys;
+use super::resident;
 
 /// A start is over by then, with everything that it had to catch up on.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -176,12 +176,13 @@ pub fn tell_ready(end: CancellationToken) {
     });
 }
 
-/// From the start's end on, gives memory back that was needed for a while: the C library keeps it otherwise.
+/// From the start's end on, gives memory back that was needed for a while: heap that the C library keeps otherwise, and
+/// code that only a start runs.
 pub fn give_memory_back(end: CancellationToken) {
     tokio::spawn(async move {
         let mut wait = SETTLED;
         while tokio::time::timeout(wait, end.cancelled()).await.is_err() {
-            sys::give_heap_back();
+            resident::give_memory_back();
             wait = GIVE_BACK_EVERY;
         }
     });

@@ -8,7 +8,7 @@
 //! - `up`: the daemon verbs, made of those two
 //! - `host`: `down`, `reset` and `image`, which need no daemon; `pull_bars`: what a pull shows at a terminal
 //! - `previews`: sync and the simulator behind the server's and the CLI's previews
-//! - `daemon`: lock, log, signals, systemd, memory of its own (`sys`: what the C library is asked for)
+//! - `daemon`: lock, log, signals, systemd, memory of its own (`resident`, shared with the shim: what of it stays)
 
 mod daemon;
 mod foreign;
@@ -20,8 +20,10 @@ mod pull_bars;
 mod serve;
 mod server;
 mod sweep;
-mod sys;
 mod up;
+
+#[path = "../shim/resident/sys.rs"]
+mod resident;
 
 use crate::cli::args::{AgentArgs, DaemonArgs, HostArgs, RuntimeVerb, Verb};
 use crate::cli::error::Outcome;

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! One thread, so that fork is safe at any moment. Not linked with the engine: they share `wire`, `socket`, `account`,
-//! `memory` and `mount`.
+//! `log_file`, `memory`, `resident` and `mount`.
 
 mod account;
 mod attach;
@@ -29,6 +29,8 @@ mod memory;
 #[path = "mount/sys.rs"]
 mod mount;
 mod process;
+#[path = "resident/sys.rs"]
+mod resident;
 mod rest;
 mod serve;
 mod socket;

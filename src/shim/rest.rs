@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::sys;
+use crate::resident;
 
 /// Quiet for so long, a process gives memory back.
 const REST_AFTER: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ pub fn wait(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<usize, Er
     let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos().into() };
     let ready = match poll(fds, Some(&timeout)) {
         Ok(0) if limit.is_none() => {
-            sys::give_memory_back();
+            resident::give_memory_back();
             poll(fds, None)
         }
         other => other,
