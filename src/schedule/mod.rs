@@ -39,12 +39,12 @@ impl Controller for Scheduler {
 
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
         let concerned = match object.kind() {
-            Kind::Node => state.unbound_pods().next().is_some(),
+            Kind::Node => state.has_unbound_pods(),
             Kind::Pod => match object.get::<Pod>() {
                 Some(pod) if pod::node_name(pod).is_none() => plan::is_pending(pod),
                 // Room was freed, or was by a resize: `object` may be what was before.
                 Some(pod) => {
-                    state.unbound_pods().next().is_some() && (pod::is_terminal(pod) || !asks_the_same(state.get(object.key()), pod))
+                    state.has_unbound_pods() && (pod::is_terminal(pod) || !asks_the_same(state.get(object.key()), pod))
                 }
                 None => false,
             },

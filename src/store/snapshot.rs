@@ -147,6 +147,12 @@ impl Snapshot {
         self.pods_on("")
     }
 
+    /// Whether there are such pods, for whom every change asks.
+    pub fn has_unbound_pods(&self) -> bool {
+        // The empty word comes before every other.
+        self.nodes.get_min().is_some_and(|(node, _)| node.is_empty())
+    }
+
     /// Every object of any kind and namespace with this label.
     pub fn labelled<'a>(&'a self, name: &str, value: &str) -> Vec<&'a Object> {
         let label = format!("{name}={value}");

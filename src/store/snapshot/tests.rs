@@ -132,6 +132,9 @@ fn check_indexes(state: &Snapshot) {
         let on = |it: &Object| it.get::<Pod>().and_then(|it| it.spec.as_ref()?.node_name.as_deref()) == Some(node);
         assert_eq!(found(state.pods_on(node).collect()), keys(&on));
     }
+    let unbound = keys(&|it| super::node_name(it).is_some_and(str::is_empty));
+    assert_eq!(state.has_unbound_pods(), !unbound.is_empty());
+    assert_eq!(found(state.unbound_pods().collect()), unbound);
     let mut claimed = BTreeMap::new();
     for object in &all {
         for claim in claims(object) {
