@@ -24,7 +24,7 @@ mod status;
 mod update;
 
 pub use crate::model::{ErrorReason, FieldError};
-pub use definition::settle as settle_definition;
+pub use definition::{Ending, end as end_definition, settle as settle_definition};
 pub use delete::goes_at_once;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -54,6 +54,9 @@ pub enum Refused {
     /// HTTP 403: nothing new comes into a namespace that is on its way out.
     #[error("{key} is forbidden: unable to create new content in namespace {} because it is being terminated", key.namespace)]
     Terminating { key: Key },
+    /// HTTP 405: nothing new comes of a kind that is on its way out.
+    #[error("create not allowed while custom resource definition is terminating")]
+    Ending { key: Key },
     /// HTTP 404: the namespace it would live in.
     #[error("namespaces \"{0}\" not found")]
     NoNamespace(String),

@@ -19,7 +19,7 @@ pub(super) fn complete(it: &mut Custom, served: &Definitions, old: Option<&Custo
         return refused(it, format!("no CustomResourceDefinition serves {} of {}", it.kind.names().kind, it.api_version));
     };
     if old.is_none() && definition.is_deleting {
-        return refused(it, "create not allowed while custom resource definition is terminating".to_owned());
+        return Err(Refused::Ending { key: Object::from_typed(Typed::Custom(Box::new(it.clone()))).key().clone() });
     }
     let name = it.api_version.split_once('/').map_or("", |(_, version)| version);
     // What is stored in a version that is there no more is an object still: it may be let go, scaled, moved on.

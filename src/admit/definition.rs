@@ -42,6 +42,26 @@ pub fn settle(it: &mut CustomResourceDefinition, state: &Snapshot, now: Timestam
     }
 }
 
+/// How far the end of a definition that is being deleted has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    Asked,
+    /// Its objects are on their way out.
+    Begun,
+}
+
+/// Says so as Kubernetes does (apiextensions.k8s.io/v1, condition `Terminating`).
+pub fn end(it: &mut CustomResourceDefinition, ending: Ending, now: Timestamp) {
+    let (reason, message) = match ending {
+        Ending::Asked => {
+            ("InstanceDeletionPending", "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon")
+        }
+        Ending::Begun => ("InstanceDeletionInProgress", "CustomResource deletion is in progress"),
+    };
+    let conditions = &mut it.status.get_or_insert_default().conditions;
+    condition(conditions, "Terminating", "True", reason, message.to_owned(), now);
+}
+
 /// What a definition that follows every rule may still lack: room for its names.
 pub(super) fn check(it: &CustomResourceDefinition, errors: &mut Vec<FieldError>) {
     if errors.is_empty() && Definition::of(it).is_none() {

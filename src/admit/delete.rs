@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{LASTING_NAMESPACES, Outcome, Refused, seconds};
+use super::{LASTING_NAMESPACES, Outcome, Refused, definition, seconds};
 use crate::model::{Kind, Object, Timestamp, Typed, pod};
 
 /// What Kubernetes grants where nobody says.
@@ -23,7 +23,7 @@ pub(super) fn delete(current: &Object, grace: Option<i64>, now: Timestamp) -> Re
     Ok(match (held, current.is_deleting()) {
         (false, _) => Outcome::Remove,
         (true, true) => Outcome::Unchanged,
-        (true, false) => Outcome::Put(mark(current, seconds(now), 0)),
+        (true, false) => Outcome::Put(mark(current, now, seconds(now), 0)),
     })
 }
 
@@ -42,7 +42,7 @@ fn is_held(object: &Object) -> bool {
 }
 
 /// The object with its end written on it. Its generation moves: its meaning has changed.
-fn mark(object: &Object, at: Time, grace: i64) -> Object {
+fn mark(object: &Object, now: Timestamp, at: Time, grace: i64) -> Object {
     let mut typed = object.typed().clone();
     let first = !object.is_deleting();
     let meta = typed.meta_mut();
@@ -54,6 +54,9 @@ fn mark(object: &Object, at: Time, grace: i64) -> Object {
     if let Typed::Namespace(it) = &mut typed {
         it.status.get_or_insert_default().phase = Some("Terminating".to_owned());
         it.metadata.deletion_grace_period_seconds = None;
+    }
+    if let Typed::CustomResourceDefinition(it) = &mut typed {
+        definition::end(it, definition::Ending::Asked, now);
     }
     Object::from_typed(typed)
 }
@@ -71,14 +74,14 @@ fn delete_pod(current: &Object, pod: &Pod, grace: Option<i64>, now: Timestamp) -
     }
     let meta = current.meta();
     let Some(Time(end)) = meta.deletion_timestamp else {
-        return Outcome::Put(mark(current, later(now, grace), grace));
+        return Outcome::Put(mark(current, now, later(now, grace), grace));
     };
     let before = meta.deletion_grace_period_seconds.unwrap_or(0);
     if grace >= before {
         return Outcome::Unchanged;
     }
     // Shorter than before: counted from when it was first asked for.
-    Outcome::Put(mark(current, later(end, grace - before), grace))
+    Outcome::Put(mark(current, now, later(end, grace - before), grace))
 }
 
 fn later(time: Timestamp, by: i64) -> Time {

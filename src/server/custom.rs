@@ -129,6 +129,30 @@ pub fn open_api(version: &Version) -> Value {
     schema
 }
 
+/// A schema without what OpenAPI 2 has no words for. What may be null may be anything there, as in Kubernetes: clients
+/// of it refuse null for whatever has a type.
+pub fn as_v2(schema: &mut Value) {
+    let Value::Object(fields) = schema else { return };
+    // The reference to metadata is ours, and all there is below it.
+    if fields.get("allOf").and_then(|all| all.pointer("/0/$ref")).is_some() {
+        return;
+    }
+    for unknown in ["oneOf", "anyOf", "allOf", "not"] {
+        fields.remove(unknown);
+    }
+    if fields.remove("nullable") == Some(Value::Bool(true)) {
+        for said in ["type", "properties", "items"] {
+            fields.remove(said);
+        }
+    }
+    if let Some(Value::Object(properties)) = fields.get_mut("properties") {
+        properties.values_mut().for_each(as_v2);
+    }
+    for below in ["items", "additionalProperties"] {
+        fields.get_mut(below).into_iter().for_each(as_v2);
+    }
+}
+
 /// The name of the definition of metadata.
 pub const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
@@ -143,6 +167,24 @@ pub fn definition_name(kind: Kind) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn openapi_2_says_less() {
+        let mut schema = json!({"type": "object", "anyOf": [{"required": ["a"]}], "properties": {
+            "a": {"type": "array", "items": {"type": "string", "nullable": true, "not": {"pattern": "x"}}},
+            "b": {"type": "object", "nullable": true, "description": "B.", "properties": {"c": {"type": "string"}}},
+            "nullable": {"type": "object", "additionalProperties": {"oneOf": [{"type": "string"}, {"type": "integer"}]}},
+            "metadata": {"allOf": [{"$ref": "#/x"}]}}});
+        as_v2(&mut schema);
+        assert_eq!(
+            schema,
+            json!({"type": "object", "properties": {
+                "a": {"type": "array", "items": {}},
+                "b": {"description": "B."},
+                "nullable": {"type": "object", "additionalProperties": {}},
+                "metadata": {"allOf": [{"$ref": "#/x"}]}}})
+        );
+    }
 
     #[test]
     fn cells_are_of_the_columns_type() {

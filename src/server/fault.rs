@@ -240,6 +240,9 @@ impl From<Refused> for Fault {
                 details["causes"] = json!([{"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}]);
                 Self { details, ..Self::forbidden(format!("{} \"{}\" is forbidden: {why}", key.kind.qualified(), key.name)) }
             }
+            Refused::Ending { ref key } => {
+                Self { details: details(key.kind, &key.name), ..Self::new(405, "MethodNotAllowed", refused.to_string()) }
+            }
             Refused::NoNamespace(name) => Self::not_found(Kind::Namespace, &name),
         }
     }

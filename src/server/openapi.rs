@@ -25,9 +25,9 @@ fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-/// Changes with every release, and with the custom kinds of the group.
-fn hash_of(served: &Definitions, group: &str) -> String {
-    let custom = served.iter().filter(|definition| definition.storage().kind.info().group == group);
+/// Changes with every release, and with the custom kinds of the group, or of all.
+fn hash_of(served: &Definitions, group: Option<&str>) -> String {
+    let custom = served.iter().filter(|definition| group.is_none_or(|group| definition.storage().kind.info().group == group));
     custom.fold(HASH.to_owned(), |hash, definition| format!("{hash}-{}", definition.hash))
 }
 
@@ -42,7 +42,7 @@ pub async fn index(State(state): State<Arc<ServerState>>) -> Response {
     let paths: BTreeMap<String, Value> = group_versions(served)
         .map(|(group, version)| {
             let path = path_of(group, version);
-            let url = format!("/openapi/v3/{path}?hash={}", hash_of(served, group));
+            let url = format!("/openapi/v3/{path}?hash={}", hash_of(served, Some(group)));
             (path, json!({"serverRelativeURL": url}))
         })
         .collect();
@@ -55,7 +55,7 @@ pub async fn document(State(state): State<Arc<ServerState>>, Path(path): Path<St
     let served = snapshot.definitions();
     let found = group_versions(served).find(|(group, version)| path_of(group, version) == path);
     let Some((group, version)) = found else { return Fault::no_such_path().into_response() };
-    let hash = hash_of(served, group);
+    let hash = hash_of(served, Some(group));
     let mut response = match has_it(&headers, &hash) {
         true => status_only(StatusCode::NOT_MODIFIED),
         false => json_response(StatusCode::OK, describe(served, group, version).to_string()),
@@ -66,7 +66,7 @@ pub async fn document(State(state): State<Arc<ServerState>>, Path(path): Path<St
 
 /// `GET /openapi/v2`: clients older than 1.27 validate by it, newer ones what v3 does not know;
 /// nothing here contradicts them. In protobuf where that is asked for.
-pub async fn v2(headers: HeaderMap) -> Response {
+pub async fn v2(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     if accept.split(',').any(|range| PROTOBUF.contains(&range.trim())) {
         let mut response = Response::new(Body::from(empty_document()));
@@ -76,11 +76,21 @@ pub async fn v2(headers: HeaderMap) -> Response {
     if !accept.contains("json") && !accept.contains("*/*") {
         return Fault::not_acceptable(accept).into_response();
     }
-    if has_it(&headers, &HASH) {
-        return tagged(status_only(StatusCode::NOT_MODIFIED), &HASH);
+    let snapshot = state.store.snapshot();
+    let served = snapshot.definitions();
+    let hash = hash_of(served, None);
+    if has_it(&headers, &hash) {
+        return tagged(status_only(StatusCode::NOT_MODIFIED), &hash);
     }
-    let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": definitions()});
-    tagged(json_response(StatusCode::OK, document.to_string().replace(document::REFERENCE, "#/definitions/")), &HASH)
+    let mut definitions = definitions();
+    for version in served.iter().flat_map(|definition| &definition.versions).filter(|version| version.served) {
+        let mut schema = custom::open_api(version);
+        custom::as_v2(&mut schema);
+        schema["x-kubernetes-group-version-kind"] = json!([gvk(version.kind.info())]);
+        definitions.insert(custom::definition_name(version.kind), schema);
+    }
+    let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": definitions});
+    tagged(json_response(StatusCode::OK, document.to_string().replace(document::REFERENCE, "#/definitions/")), &hash)
 }
 
 /// The schemas of all kinds.

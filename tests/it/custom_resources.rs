@@ -200,6 +200,9 @@ async fn what_is_served_follows_the_definitions() {
     assert_eq!(names, ["crontabs", "crontabs/status", "crontabs/scale"]);
     let document = rig.get(first.as_str().unwrap()).await;
     assert!(document["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["metadata"].is_object(), "{document}");
+    let older = rig.get("/openapi/v2").await;
+    let metadata = &older["definitions"]["com.example.stable.v1.CronTab"]["properties"]["metadata"]["allOf"][0]["$ref"];
+    assert_eq!(metadata, "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
     let mut changed = definition();
     changed["spec"]["versions"][1]["served"] = json!(false);
@@ -208,6 +211,23 @@ async fn what_is_served_follows_the_definitions() {
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_ne!(hash(rig.get("/openapi/v3").await), first);
     assert_eq!(rig.ask("GET", &TABS.replace("/v1/", "/v1beta1/"), Value::Null).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_new_comes_of_a_kind_that_is_on_its_way_out() {
+    let rig = defined().await;
+    let mut held = tab("held");
+    held["metadata"]["finalizers"] = json!(["example.com/wait"]);
+    rig.ask("POST", TABS, held).await;
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let (status, gone) = rig.ask("DELETE", &path, Value::Null).await;
+    assert_eq!((status, &gone["metadata"]["finalizers"][0]), (StatusCode::OK, &json!("customresourcecleanup.apiextensions.k8s.io")));
+    let (status, refused) = rig.ask("POST", TABS, tab("late")).await;
+    assert_eq!((status, &refused["reason"]), (StatusCode::METHOD_NOT_ALLOWED, &json!("MethodNotAllowed")));
+    assert_eq!(refused["message"], "create not allowed while custom resource definition is terminating");
+    let wait = format!("wait --for condition=terminating --timeout=30s crd/{}", "crontabs.stable.example.com");
+    rig.kubectl_ok(&wait).await;
+    assert_eq!(rig.ask("PATCH", &format!("{TABS}/held"), json!({"metadata": {"finalizers": null}})).await.0, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

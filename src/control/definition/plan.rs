@@ -1,6 +1,6 @@
 //! What a definition's status should say, and what still has to go with it.
 
-use crate::admit::settle_definition;
+use crate::admit::{Ending, end_definition, settle_definition};
 use crate::model::custom::CustomResourceDefinition;
 use crate::model::{Object, Timestamp};
 use crate::plan::{Op, Plan, Reason};
@@ -21,6 +21,11 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
         let changed = settled.filter(|after| status(after) != status(seen.object));
         plan.ops.extend(changed.map(|after| Op::UpdateStatus { before: seen.object.clone(), after }));
         return plan;
+    }
+    if !seen.content.is_empty() {
+        let ending = seen.object.edit::<CustomResourceDefinition>(|it| end_definition(it, Ending::Begun, now));
+        let changed = ending.filter(|after| after.value() != seen.object.value());
+        plan.ops.extend(changed.map(|after| Op::UpdateStatus { before: seen.object.clone(), after }));
     }
     for object in seen.content.iter().filter(|object| !object.is_deleting()) {
         plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: None });

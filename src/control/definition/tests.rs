@@ -57,6 +57,12 @@ fn a_definition_takes_its_objects_along() {
     assert_eq!(settle(&mut state), [""; 0]);
     delete(&mut state, widgets.key());
     assert_eq!(state.len(), 2);
+    let ends = |state: &Snapshot| conditions(state, "widgets.plans.example.com")["Terminating"].clone();
+    assert_eq!(ends(&state), "InstanceDeletionPending");
+    let now = "2026-11-26T10:00:00Z".parse().unwrap();
+    let first = CustomResourceDefinitions.plan(&state, widgets.key(), now).ops.remove(0);
+    commit(&mut state, first.write());
+    assert_eq!(ends(&state), "InstanceDeletionInProgress");
     assert_eq!(settle(&mut state), ["- Widget default/a", "~ CustomResourceDefinition widgets.plans.example.com"]);
     assert_eq!(state.len(), 0);
     assert!(state.definitions().is_empty());
@@ -75,4 +81,18 @@ fn a_name_goes_to_the_one_that_waits_for_it() {
     assert_eq!(settle(&mut state).len(), 2);
     assert_eq!(conditions(&state, name), json!({"NamesAccepted": "NoConflicts", "Established": "InitialNamesAccepted"}));
     assert!(state.definitions().get_named("plans.example.com", "others").is_some());
+}
+
+#[test]
+fn a_kind_goes_by_the_names_that_were_accepted() {
+    let mut state = Snapshot::default();
+    commit(&mut state, Write::Create(definition("others", "Other")));
+    let widgets = definition("widgets", "Widget");
+    commit(&mut state, Write::Create(widgets.clone()));
+    let after = state.get(widgets.key()).unwrap().edit::<CustomResourceDefinition>(|it| it.spec.names.singular = "others".to_owned());
+    commit(&mut state, Write::Update(after.unwrap(), Precondition::exists()));
+    let name = "widgets.plans.example.com";
+    assert_eq!(conditions(&state, name), json!({"NamesAccepted": "SingularConflict", "Established": "InitialNamesAccepted"}));
+    let kind = state.definitions().get_named("plans.example.com", "widgets").unwrap().storage().kind;
+    assert_eq!(kind.info().singular, "widgets");
 }

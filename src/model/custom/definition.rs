@@ -81,7 +81,7 @@ impl Definition {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         Some(Self {
             name: text(&meta.name),
-            list_kind: object.spec.names.list_kind.clone(),
+            list_kind: object.names().list_kind.clone(),
             storage: versions.iter().position(|version| version.kind.info().version == storage)?,
             is_deleting: meta.deletion_timestamp.is_some(),
             hash: hex::encode(&Sha256::digest(serde_json::to_vec(&object.spec).ok()?)[..8]),
@@ -106,7 +106,7 @@ impl Definition {
 
 impl Version {
     fn of(object: &CustomResourceDefinition, version: &DefinitionVersion) -> Option<Self> {
-        let names = &object.spec.names;
+        let names = object.names();
         let subresources = version.subresources.clone().unwrap_or_default();
         let kind = CustomKind::intern(&Names {
             group: object.spec.group.clone(),

@@ -176,6 +176,12 @@ impl CustomResourceDefinition {
         self.has("Established")
     }
 
+    /// The names it goes by: those that were accepted, once any were.
+    pub fn names(&self) -> &DefinitionNames {
+        let accepted = self.status.as_ref().map(|status| &status.accepted_names);
+        accepted.filter(|names| !names.kind.is_empty()).unwrap_or(&self.spec.names)
+    }
+
     pub fn is_namespaced(&self) -> bool {
         self.spec.scope == "Namespaced"
     }
