@@ -251,7 +251,8 @@ impl Steps<'_> {
     fn bind(&mut self, tree: OpenTree, attach: Attach) {
         let slot = u32::try_from(self.open.len() + self.private.len()).unwrap_or(u32::MAX);
         let is_private = matches!(attach.propagation, 0 | PRIVATE | UNBINDABLE);
-        let propagation = if attach.propagation == PRIVATE { 0 } else { attach.propagation };
+        // So is everything by then, unless what the host mounts is let in.
+        let propagation = if attach.propagation == PRIVATE && !self.place.let_in { 0 } else { attach.propagation };
         let opened = if is_private { &mut self.private } else { &mut self.open };
         opened.push(OpenTree { slot, ..tree }.into());
         self.then.push(Attach { slot, propagation, ..attach }.into());
@@ -497,6 +498,20 @@ mod tests {
         let at = |path: &str| launch.steps.iter().position(|s| matches!(s, Step::OpenTree(tree) if tree.source == path)).unwrap();
         let private = launch.steps.iter().position(|s| matches!(s, Step::MakePrivate(_))).unwrap();
         assert!(at("/b") < private && private < at("/a"));
+    }
+
+    #[test]
+    fn what_is_private_is_made_so_where_the_host_is_let_in() {
+        let mut config = ContainerConfig { command: vec!["sh".into()], ..ContainerConfig::default() };
+        config.mounts = vec![Mount { container_path: "/a".into(), host_path: "/a".into(), ..Mount::default() }];
+        for (let_in, expected) in [(false, 0), (true, PRIVATE)] {
+            let launch = planned(&config, &Surroundings::default(), &Place { let_in, ..Place::default() });
+            let attached = |step: &Step| match step {
+                Step::Attach(attach) if attach.target == "/a" => Some(attach.propagation),
+                _ => None,
+            };
+            assert_eq!(launch.steps.iter().find_map(attached), Some(expected));
+        }
     }
 
     #[test]
