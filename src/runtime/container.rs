@@ -128,10 +128,6 @@ impl Inner {
         let image = self.rootfs.prepare(&config.image)?;
         let from_image = image.config.config().clone().unwrap_or_default();
         let handler = self.options.handlers.get(&pod.runtime_handler).cloned();
-        if handler.is_some() && config.mounts.iter().any(|mount| matches!(mount.propagation.as_str(), "rslave" | "rshared")) {
-            // It starts in a mount namespace apart from the host's.
-            return Err(CriError::Unsupported("mount propagation in a container that another OCI runtime runs".into()).into());
-        }
         let mut config = config.clone();
         let hooks = cdi::inject(&self.options.cdi_dirs, &mut config, handler.is_some())?;
         let mut record = ContainerRecord {
@@ -429,7 +425,7 @@ impl Inner {
         };
         let ours = plan(spec, &place);
         Ok(match self.handler(pod, record)? {
-            Some(handler) => handler.launch(ours),
+            Some(handler) => handler.launch(ours, spec),
             None => ours,
         })
     }

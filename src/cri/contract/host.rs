@@ -10,10 +10,7 @@ use super::{Subject, must};
 use crate::cri::{Mount, PodSandboxConfig};
 
 pub(super) async fn host_suite(subject: &Subject) {
-    // Other OCI runtimes are started apart from the host's mounts, and such a wish is refused.
-    if subject.handler.is_empty() {
-        mounts_spread_as_they_are_told(subject).await;
-    }
+    mounts_spread_as_they_are_told(subject).await;
     what_is_not_there_to_be_mounted_is_made(subject).await;
     figures_of_the_host_can_be_hidden(subject).await;
     kernel_parameters_are_the_pods(subject).await;
@@ -24,6 +21,13 @@ pub(super) async fn host_suite(subject: &Subject) {
 struct Shared(PathBuf);
 
 impl Shared {
+    /// Where there is something mounted, here and below, by the host's own account.
+    fn mounts(&self) -> Vec<PathBuf> {
+        let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = info.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        points.filter(|point| point.starts_with(&self.0)).collect()
+    }
+
     fn new(dir: PathBuf) -> Self {
         let made = || -> std::io::Result<()> {
             std::fs::create_dir_all(&dir)?;
@@ -57,18 +61,29 @@ async fn mounts_spread_as_they_are_told(subject: &Subject) {
     let pod = PodSandboxConfig { privileged: true, ..subject.pod("spread") };
     let sandbox = must(subject.runtime.run_pod_sandbox(&pod).await);
     let id = must(subject.start(&sandbox, &config).await);
+    let mut sibling = subject.container("sibling", &["sleep", "100000"]);
+    sibling.mounts = vec![mount("slave", "rslave")];
+    let sibling = must(subject.start(&sandbox, &sibling).await);
     let later = dir.join("later");
     let mounted = std::fs::create_dir(&later)
         .and_then(|()| Ok(rustix::mount::mount("contract", &later, "tmpfs", MountFlags::empty(), None)?))
         .and_then(|()| std::fs::write(later.join("file"), ""));
     mounted.unwrap_or_else(|error| panic!("mount in {}: {error}", dir.display()));
-    let seen = exec(subject, &id, "for at in private slave shared; do test -e /mnt/$at/later/file && echo $at; done").await;
-    assert_eq!(seen, "slave\nshared", "what the host has mounted");
+    let look = |file: &str| format!("for at in private slave shared; do test -e /mnt/$at/{file} && echo $at; done; true");
+    assert_eq!(exec(subject, &id, &look("later/file")).await, "slave\nshared", "what the host has mounted");
+    assert_eq!(exec(subject, &sibling, &look("later/file")).await, "slave", "what the host has mounted, where nothing is shared");
+    rustix::mount::unmount(&later, UnmountFlags::empty()).unwrap_or_else(|error| panic!("what is mounted is kept busy: {error}"));
+    assert_eq!(exec(subject, &id, &look("later/file")).await, "", "what the host has unmounted");
     let text = "for at in private slave shared; do mkdir /mnt/$at/of-$at && mount -t tmpfs none /mnt/$at/of-$at && touch /mnt/$at/of-$at/file; done";
     exec(subject, &id, text).await;
     let told: Vec<_> = ["private", "slave", "shared"].into_iter().filter(|at| dir.join(format!("of-{at}/file")).exists()).collect();
     assert_eq!(told, ["shared"], "what the container has mounted");
+    assert_eq!(exec(subject, &sibling, &look("of-shared/file")).await, "slave", "what a sibling has mounted");
+    let text = "mkdir /mnt/shared/gone && mount -t tmpfs none /mnt/shared/gone && busybox umount /mnt/shared/gone && echo done";
+    assert_eq!(exec(subject, &id, text).await, "done");
     must(subject.runtime.remove_pod_sandbox(&sandbox).await);
+    // What a container has mounted it has to unmount itself (Kubernetes, "Mount propagation").
+    assert_eq!(shared.mounts(), [dir.clone(), dir.join("of-shared")], "what is left");
 }
 
 /// A kubelet leaves `hostPath` without a type to its runtime.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capabilities, Linux, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace,
-    LinuxNamespaceType, LinuxResources, PosixRlimitBuilder, Process, Spec, UserBuilder,
+    LinuxNamespaceType, LinuxResources, Mount, PosixRlimitBuilder, Process, Spec, UserBuilder,
 };
 
 use super::super::account::Account;
@@ -72,7 +72,9 @@ pub fn spec(mut spec: Spec, account: &Account, host: &Host) -> Result<Spec, Bund
     if let Some(given) = spec.process().clone() {
         spec.set_process(Some(process(given, account, host)?));
     }
+    let propagation = root_propagation(&spec);
     if let Some(linux) = spec.linux_mut() {
+        linux.set_rootfs_propagation(propagation);
         let all = linux.namespaces().clone().unwrap_or_default().into_iter();
         let kept = all.filter(|one| !(host.host_network && one.typ() == LinuxNamespaceType::Uts));
         linux.set_namespaces(Some(kept.map(|one| joined(one, host)).collect::<Result<_, _>>()?));
@@ -97,6 +99,25 @@ fn has_users(linux: &Linux) -> bool {
     linux.namespaces().iter().flatten().any(|one| one.typ() == LinuxNamespaceType::User)
 }
 
+fn says(mount: &Mount, option: &str) -> bool {
+    mount.options().iter().flatten().any(|given| given == option)
+}
+
+/// What the runtime does to every mount it finds before it mounts from there (config-linux.md, "Rootfs Mount Propagation"): one that it
+/// cuts off propagates nothing any more, whatever its copy is told. None: as the runtime likes it.
+fn root_propagation(spec: &Spec) -> Option<String> {
+    let wanted = |option: &&str| spec.mounts().iter().flatten().any(|mount| says(mount, option));
+    ["rshared", "rslave"].into_iter().find(wanted).map(str::to_owned)
+}
+
+/// The mounts whose mounts are to reach the host, with their numbers in the spec. In a user namespace of its own none does: what
+/// is shared with a more privileged mount namespace is downstream of it there (mount_namespaces(7)).
+pub fn shared(spec: &Spec) -> impl Iterator<Item = (usize, &Mount)> {
+    let own_users = spec.linux().as_ref().is_some_and(has_users);
+    let all = spec.mounts().iter().flatten().enumerate();
+    all.filter(move |(_, mount)| !own_users && says(mount, "rshared"))
+}
+
 fn stage(spec: &Spec, host: &Host) -> Option<PathBuf> {
     let sources = || spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref());
     host.stages.iter().find(|stage| !sources().any(|source| source.starts_with(stage))).cloned()
@@ -107,17 +128,22 @@ pub fn stages() -> impl Iterator<Item = PathBuf> {
     STAGES.iter().map(PathBuf::from)
 }
 
-/// The same for the runtime itself: volumes are shown with the pod's ids before it sees them. In a user namespace of the
+/// The same for the runtime itself: volumes are shown with the pod's ids before it sees them, and what is shared with the host lies
+/// in a directory of its own, by the number of its mount. In a user namespace of the
 /// pod's own nobody allows again what the host's mount of a volume `forbids` (mount_namespaces(7)); runc tries, unless told.
-pub fn as_mounted(mut spec: Spec, forbids: &dyn Fn(&Path) -> Vec<String>) -> Spec {
+pub fn as_mounted(mut spec: Spec, shared_at: &Path, forbids: &dyn Fn(&Path) -> Vec<String>) -> Spec {
     let own_users = spec.linux().as_ref().is_some_and(has_users);
-    for mount in spec.mounts_mut().iter_mut().flatten() {
+    let numbers: Vec<usize> = shared(&spec).map(|(number, _)| number).collect();
+    for (number, mount) in spec.mounts_mut().iter_mut().flatten().enumerate() {
         mount.set_uid_mappings(None).set_gid_mappings(None);
         let mut options = mount.options().clone().unwrap_or_default();
         let source = mount.source().clone().filter(|source| own_users && source.is_absolute());
         let more = source.map_or_else(Vec::new, |source| forbids(&source));
-        options.extend(more.into_iter().filter(|option| !mount.options().iter().flatten().any(|given| given == option)));
+        options.extend(more.into_iter().filter(|option| !says(mount, option)));
         mount.set_options(Some(options).filter(|options| !options.is_empty()));
+        if numbers.contains(&number) {
+            mount.set_source(Some(shared_at.join(number.to_string())));
+        }
     }
     spec
 }
@@ -201,15 +227,19 @@ pub fn process(mut process: Process, account: &Account, host: &Host) -> Result<P
 mod tests {
     use super::super::super::spec::{Surroundings, spec as made};
     use super::*;
-    use crate::cri::{ContainerConfig, Resources};
+    use crate::cri::{self, ContainerConfig, Resources};
 
     fn adapted(around: &Surroundings, host: &Host) -> Spec {
         try_adapted(around, host).unwrap()
     }
 
     fn try_adapted(around: &Surroundings, host: &Host) -> Result<Spec, BundleError> {
+        with_mounts(Vec::new(), around, host)
+    }
+
+    fn with_mounts(mounts: Vec<cri::Mount>, around: &Surroundings, host: &Host) -> Result<Spec, BundleError> {
         let resources = Resources { memory_limit_bytes: 64 << 20, oom_score_adj: -997, ..Resources::default() };
-        let config = ContainerConfig { command: vec!["sh".into()], resources, ..ContainerConfig::default() };
+        let config = ContainerConfig { command: vec!["sh".into()], resources, mounts, ..ContainerConfig::default() };
         let image = serde_json::from_str(r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#).unwrap();
         let account = Account { uid: 7, gid: 8, groups: vec![8, 9], home: "/srv".into() };
         spec(made(&config, &image, around, None).unwrap(), &account, host)
@@ -261,7 +291,7 @@ mod tests {
         assert_eq!((joined, spec.root().clone().unwrap().path().clone()), (Some("/proc/4/fd/7".into()), PathBuf::from("/media")));
         let mapped = |spec: &Spec| spec.mounts().iter().flatten().filter(|mount| mount.uid_mappings().is_some()).count();
         let forbids = |source: &Path| if source.ends_with("hosts") { vec!["nosuid".to_owned()] } else { Vec::new() };
-        let mounted = as_mounted(spec.clone(), &forbids);
+        let mounted = as_mounted(spec.clone(), Path::new("/s"), &forbids);
         assert_eq!((mapped(&spec), mapped(&mounted)), (3, 0), "hosts, hostname, resolv.conf");
         let more =
             mounted.mounts().iter().flatten().zip(spec.mounts().iter().flatten()).filter(|(now, then)| now.options() != then.options());
@@ -270,6 +300,38 @@ mod tests {
         for host in [Host { users: None, ..host.clone() }, Host { stages: Vec::new(), ..host }] {
             assert!(try_adapted(&around, &host).is_err(), "{host:?}");
         }
+    }
+
+    #[test]
+    fn what_propagates_is_found_where_it_does() {
+        let mount = |name: &str, propagation: &str| cri::Mount {
+            container_path: Path::new("/mnt").join(name),
+            host_path: Path::new("/srv").join(name),
+            propagation: propagation.into(),
+            ..cri::Mount::default()
+        };
+        let made = |propagations: &[&str], users| {
+            let mounts = propagations.iter().map(|one| mount(one, one)).collect();
+            let around = Surroundings { shim_pid: 4, files: "/f".into(), users, ..Surroundings::default() };
+            let host = Host { users: Some("/proc/4/fd/7".into()), stages: vec!["/opt".into()], ..Host::default() };
+            let spec = with_mounts(mounts, &around, &host).unwrap();
+            let root = spec.linux().clone().unwrap().rootfs_propagation().clone().unwrap_or_default();
+            let mounted = as_mounted(spec.clone(), Path::new("/shared"), &|_| Vec::new());
+            let sources = mounted.mounts().iter().flatten().filter(|mount| mount.destination().starts_with("/mnt"));
+            let sources: Vec<_> = sources.map(|mount| mount.source().clone().unwrap().display().to_string()).collect();
+            let numbers: Vec<_> = shared(&spec).map(|(number, mount)| (number, mount.source().clone().unwrap())).collect();
+            (root, sources, numbers)
+        };
+        let none = ("".to_owned(), vec!["/srv/private".to_owned()], Vec::new());
+        assert_eq!(made(&["private"], None), none);
+        let slave = ("rslave".to_owned(), ["/srv/private", "/srv/rslave"].map(str::to_owned).to_vec(), Vec::new());
+        assert_eq!(made(&["private", "rslave"], None), slave);
+        // Behind the ten that every container has.
+        let sources = ["/srv/rslave", "/shared/11", "/srv/private"].map(str::to_owned).to_vec();
+        let shared = ("rshared".to_owned(), sources, vec![(11, "/srv/rshared".into())]);
+        assert_eq!(made(&["rslave", "rshared", "private"], None), shared);
+        let users = Some(cri::IdRange { host: 131_072, length: 65_536 });
+        assert_eq!(made(&["rshared"], users), ("rshared".to_owned(), vec!["/srv/rshared".to_owned()], Vec::new()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::super::devices::Node;
 use super::super::engine::Inner;
 use super::super::record::{self, ContainerRecord};
 use super::super::shim::ShimError;
-use super::super::wire::{self, Commands, Launch, MakePrivate, MapIds, OpenTree, Process, Step};
+use super::super::wire::{self, Attach, Commands, Launch, MakePrivate, MapIds, OpenTree, Process, Root, Step};
 use super::super::{RuntimeError, capability, errand, nodes};
 use super::bundle::{self, Host};
 use crate::cri::{CriError, PodSandboxConfig};
@@ -83,11 +83,13 @@ impl Inner {
         host.joins_processes = !record.config.security.processes_of.is_empty() && host.pod_init.is_none();
         let invalid = |cause| CriError::failed(format!("write the bundle of container {}", record.id), cause);
         let spec = bundle::spec(spec, &account, &host).map_err(invalid)?;
-        for dir in [&handler.state, &handler.bundle] {
+        let shared = bundle::shared(&spec).next().map(|_| handler.shared());
+        for dir in [&handler.state, &handler.bundle].into_iter().chain(&shared) {
             std::fs::create_dir_all(dir).map_err(RuntimeError::file("make the directory", dir))?;
         }
         let path = handler.bundle.join("config.json");
-        record::write(&path, &bundle::as_mounted(spec.clone(), &forbidden)).map_err(RuntimeError::file("write", &path))?;
+        record::write(&path, &bundle::as_mounted(spec.clone(), &handler.shared(), &forbidden))
+            .map_err(RuntimeError::file("write", &path))?;
         Ok(spec)
     }
 
@@ -146,6 +148,21 @@ fn made(steps: &[Step]) -> Vec<Step> {
     steps.iter().filter_map(of).collect()
 }
 
+/// What is opened as it is shared with the host, and put into a directory once nothing else is any more: that only what the
+/// container is to mount in reaches the host.
+fn shared(spec: &Spec, at: &Path) -> (Vec<Step>, Vec<Step>) {
+    let one = |slot: u32, (number, mount): (usize, &oci_spec::runtime::Mount)| {
+        let recursive = mount.options().iter().flatten().any(|option| option == "rbind");
+        let source = mount.source().as_deref().map(text).unwrap_or_default();
+        let open = OpenTree { slot, source, recursive, make: true, ..OpenTree::default() };
+        let attach = Attach { slot, target: format!("/{number}"), ..Attach::default() };
+        (Step::from(open), Step::from(attach))
+    };
+    let (open, attach): (Vec<_>, Vec<_>) = (0..).zip(bundle::shared(spec)).map(|(slot, mount)| one(slot, mount)).unzip();
+    let directory = (!attach.is_empty()).then(|| Root { path: text(at) }.into());
+    (open, directory.into_iter().chain(attach).collect())
+}
+
 /// To be run with their files in a directory.
 fn commands(all: Vec<Vec<String>>, directory: &Path, tty: bool) -> Commands {
     let console = if tty { text(directory) } else { String::new() };
@@ -160,22 +177,28 @@ impl Handler {
         global.into_iter().chain(verb.iter().copied()).map(str::to_owned).collect()
     }
 
-    /// Our launch, started by the other runtime: of the steps only the root is left, and what is shown with other ids, which
-    /// are mounted where that runtime alone sees them.
-    pub fn launch(&self, ours: Launch) -> Launch {
+    /// Where the runtime finds what is shared with the host.
+    fn shared(&self) -> PathBuf {
+        self.bundle.join("shared")
+    }
+
+    /// Our launch, started by the other runtime: of the steps only the root is left, what is shown with other ids and what is
+    /// shared with the host, which are mounted where that runtime alone sees them.
+    pub fn launch(&self, ours: Launch, spec: &Spec) -> Launch {
         let pid_file = self.bundle.join("pid");
         let tty = ours.process.tty;
         let mut create = self.words(&self.bundle, &["create", "--bundle", &text(&self.bundle), "--pid-file", &text(&pid_file)]);
         create.extend(if tty { console() } else { Vec::new() });
         create.push(self.id.clone());
-        let mapped = mapped(&ours.steps);
-        let made = made(&ours.steps);
+        let (open, shared) = shared(spec, &self.shared());
+        let private = [MakePrivate { let_in: true }.into()];
+        let apart = [shared, made(&ours.steps), mapped(&ours.steps)].concat();
         let root = ours.steps.into_iter().find(|step| matches!(step, Step::Overlay(_)));
         Launch {
             cgroup: wire::Cgroup::default(),
             new_pid: false,
             new_cgroup_namespace: false,
-            steps: [MakePrivate { let_in: true }.into()].into_iter().chain(made).chain(mapped).chain(root).collect(),
+            steps: open.into_iter().chain(private).chain(apart).chain(root).collect(),
             process: Process { tty, ..Process::default() },
             commands: Some(commands(vec![create, self.words(&self.bundle, &["start", &self.id])], &self.bundle, tty)),
             ..ours

@@ -9,7 +9,7 @@ const HANDLERS: [&str; 2] = ["crun", "runc"];
 /// Debian's crun wants a host's cgroups of one version; where there are both it is shown those of v1.
 const CRUN: &str = r#"#!/bin/sh
 test -e /sys/fs/cgroup/unified/cgroup.controllers || exec /usr/bin/crun "$@"
-exec unshare -m sh -c 'mount -t tmpfs none /sys/fs/cgroup/unified && exec /usr/bin/crun "$@"' crun "$@"
+exec unshare -m --propagation unchanged sh -c 'mount -t tmpfs none /sys/fs/cgroup/unified && exec /usr/bin/crun "$@"' crun "$@"
 "#;
 
 pub(super) fn with_handlers(name: &str) -> House {
@@ -154,6 +154,69 @@ async fn cannot(handler: &str) {
     let refused = subject.runtime.create_container(&sandbox, &config).await.unwrap_err().to_string();
     assert!(refused.contains("nobody-knows"), "{refused}");
     house.close(subject).await;
+}
+
+/// A directory of the host whose mounts others see.
+struct Shared(std::path::PathBuf);
+
+impl Shared {
+    fn of(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        rustix::mount::mount_bind(dir, dir).unwrap();
+        let shared = Self(dir.to_owned());
+        rustix::mount::mount_change(dir, rustix::mount::MountPropagationFlags::SHARED).unwrap();
+        shared
+    }
+
+    /// What the host has mounted, here and below.
+    fn mounts(&self) -> Vec<std::path::PathBuf> {
+        let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let points = info.lines().filter_map(|line| line.split(' ').nth(4)).map(std::path::PathBuf::from);
+        points.filter(|point| point.starts_with(&self.0)).collect()
+    }
+
+    fn at(&self, container_path: &str, propagation: &str) -> podbay::cri::Mount {
+        podbay::cri::Mount {
+            container_path: container_path.into(),
+            host_path: self.0.clone(),
+            propagation: propagation.into(),
+            ..podbay::cri::Mount::default()
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).ok();
+    }
+}
+
+/// Of a volume in which the engine's own mounts are, as a storage driver has all of /var/lib.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_sees_what_they_mount_and_not_what_is_mounted_for_them() {
+    for handler in HANDLERS {
+        let house = with_handlers(&format!("{handler}-spread"));
+        let shared = Shared::of(house.dir.path());
+        let subject = open(&house, handler).await;
+        let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("spread")).await.unwrap();
+        let before = shared.mounts();
+        let mut config = script(&subject, "mkdir /all/own && mount -t tmpfs none /all/own && echo mounted; sleep 100000");
+        config.mounts = vec![shared.at("/all", "rshared"), shared.at("/inward", "rslave")];
+        config.security.privileged = true;
+        let id = subject.start(&sandbox, &config).await.unwrap();
+        let log = subject.runtime.container_status(&id).await.unwrap().log_path;
+        wait_for("it has mounted", || log_text(&log) == "mounted\n").await;
+        let own = shared.0.join("own");
+        assert_eq!(shared.mounts(), [before.clone(), vec![own.clone()]].concat(), "{handler}");
+        subject.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
+        subject.runtime.remove_container(&id).await.unwrap();
+        assert_eq!(shared.mounts(), [before, vec![own.clone()]].concat(), "{handler}");
+        rustix::mount::unmount(&own, rustix::mount::UnmountFlags::empty()).unwrap();
+        subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+        assert_eq!(shared.mounts(), std::slice::from_ref(&shared.0), "{handler}");
+        drop(shared);
+        house.close(subject).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
