@@ -22,7 +22,7 @@ pub enum BundleError {
     NoFirstProcess,
     #[error("the pod's user namespace is not there")]
     NoUsers,
-    #[error("none of {STAGES:?} is a directory that no volume is below")]
+    #[error("none of {STAGES:?} is a directory that no volume is below, here or in the container")]
     NoStage,
     #[error(transparent)]
     Spec(#[from] OciSpecError),
@@ -119,8 +119,12 @@ pub fn shared(spec: &Spec) -> impl Iterator<Item = (usize, &Mount)> {
 }
 
 fn stage(spec: &Spec, host: &Host) -> Option<PathBuf> {
-    let sources = || spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref());
-    host.stages.iter().find(|stage| !sources().any(|source| source.starts_with(stage))).cloned()
+    let mounts = || spec.mounts().iter().flatten();
+    // runc takes a path in the container that begins like the root's own for one that leads there already.
+    let is_below = |mount: &Mount, stage: &Path| {
+        mount.source().as_ref().is_some_and(|source| source.starts_with(stage)) || mount.destination().starts_with(stage)
+    };
+    host.stages.iter().find(|stage| !mounts().any(|mount| is_below(mount, stage))).cloned()
 }
 
 /// The candidates for it.
@@ -297,9 +301,12 @@ mod tests {
             mounted.mounts().iter().flatten().zip(spec.mounts().iter().flatten()).filter(|(now, then)| now.options() != then.options());
         let more: Vec<_> = more.map(|(now, _)| (now.destination().clone(), now.options().iter().flatten().last().cloned())).collect();
         assert_eq!(more, [(PathBuf::from("/etc/hosts"), Some("nosuid".to_owned()))]);
-        for host in [Host { users: None, ..host.clone() }, Host { stages: Vec::new(), ..host }] {
+        for host in [Host { users: None, ..host.clone() }, Host { stages: Vec::new(), ..host.clone() }] {
             assert!(try_adapted(&around, &host).is_err(), "{host:?}");
         }
+        let inside = cri::Mount { container_path: "/media/data".into(), host_path: "/data".into(), ..cri::Mount::default() };
+        let made = with_mounts(vec![inside], &around, &host);
+        assert!(matches!(made, Err(BundleError::NoStage)), "{made:?}");
     }
 
     #[test]

@@ -219,6 +219,37 @@ async fn the_host_sees_what_they_mount_and_not_what_is_mounted_for_them() {
     }
 }
 
+/// Nothing of theirs reaches the host, whatever they ask for (mount_namespaces(7)).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_host_mounts_reaches_pods_with_their_own_users() {
+    for handler in ["", "crun", "runc"] {
+        let house = with_handlers(&format!("{handler}-downstream"));
+        let shared = Shared::of(&house.dir.path().join("volume"));
+        let subject = open(&house, handler).await;
+        let users = Some(podbay::cri::IdRange { host: 1_310_720, length: 65_536 });
+        let pod = PodSandboxConfig { users, ..subject.pod("downstream") };
+        let sandbox = subject.runtime.run_pod_sandbox(&pod).await.unwrap();
+        let mut config = subject.container("main", &["sleep", "100000"]);
+        config.mounts = ["private", "rslave", "rshared"].map(|one| shared.at(&format!("/mnt/{one}"), one)).into();
+        config.mounts.iter_mut().for_each(|mount| mount.ids = users);
+        config.security.add_capabilities = vec!["SYS_ADMIN".to_owned()];
+        config.security.seccomp = podbay::cri::Seccomp::Unconfined;
+        let id = subject.start(&sandbox, &config).await.unwrap();
+        let later = shared.0.join("later");
+        std::fs::create_dir(&later).unwrap();
+        rustix::mount::mount("later", &later, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+        std::fs::write(later.join("file"), "").unwrap();
+        let text = "cd /mnt; ls */later/file; mkdir rshared/own; mount -t tmpfs own rshared/own && touch rshared/own/file && echo done";
+        let seen = exec(&subject, &id, text).await;
+        assert_eq!(seen, (0, "rshared/later/file\nrslave/later/file\ndone\n".to_owned()), "{handler}");
+        assert_eq!(shared.mounts(), [shared.0.clone(), later.clone()], "{handler}");
+        subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+        rustix::mount::unmount(&later, rustix::mount::UnmountFlags::empty()).unwrap();
+        drop(shared);
+        house.close(subject).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_is_somebody_elses_by_now_is_not_joined() {
     for handler in HANDLERS {
