@@ -17,7 +17,7 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, capability, cdi, devices, joined, limits, nodes, profile, seccomp, shim, signal, spec};
+use super::{ImageRoot, RuntimeError, capability, cdi, devices, joined, limits, nodes, profile, propagation, seccomp, shim, signal, spec};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
 };
@@ -124,6 +124,7 @@ impl Inner {
         let (pod, _) = self.ready_sandbox(sandbox_id)?;
         self.check_handler(&pod.runtime_handler)?;
         limits::files(&config.resources)?;
+        propagation::check(&config.mounts)?;
         let _reserved = self.reserve(Name::Container(sandbox_id.to_owned(), config.metadata.clone()))?;
         let image = self.rootfs.prepare(&config.image)?;
         let from_image = image.config.config().clone().unwrap_or_default();

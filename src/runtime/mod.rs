@@ -15,7 +15,7 @@
 //! - `spec`, `launch::plan`, `limits`, `capability`, `seccomp`, `profile`, `syscalls`, `syscalls32`, `signal`, `files`,
 //!   `devices`, `figures`, `usage`: decide; pure
 //! - `engine`, `adopt`, `sandbox`, `container`, `rootfs`, `image_volume`, `joined`, `exec`, `attach`, `metrics`, `details`, `writable`, `log_maker`, `reset`: act
-//! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `errand`: other programs; `sys`: calls that no crate wraps
+//! - `cgroup`, `rare`, `apparmor`, `nodes`, `shim`, `record`: the kernel's, the shim's and the disk's side; `propagation`: what its mounts let through; `errand`: other programs; `sys`: calls that no crate wraps
 //! - `scope`: the delegated scope of the pods on a host with systemd
 //! - `cdi`: devices that their vendors describe
 //! - `oci`: OCI runtimes both ways: another one in the place of our launch, and `podbay oci`
@@ -46,6 +46,7 @@ mod metrics;
 mod nodes;
 pub mod oci;
 mod profile;
+mod propagation;
 mod rare;
 pub mod record;
 mod reset;

@@ -89,7 +89,7 @@ fn mounts_below(dirs: &[&Path]) -> Vec<PathBuf> {
 }
 
 /// mountinfo writes blanks as `\040`.
-fn unescape(text: &str) -> PathBuf {
+pub fn unescape(text: &str) -> PathBuf {
     let mut out = String::new();
     let mut rest = text;
     while let Some((head, tail)) = rest.split_once('\\') {

@@ -43,9 +43,7 @@ impl Controller for Scheduler {
             Kind::Pod => match object.get::<Pod>() {
                 Some(pod) if pod::node_name(pod).is_none() => plan::is_pending(pod),
                 // Room was freed, or was by a resize: `object` may be what was before.
-                Some(pod) => {
-                    state.has_unbound_pods() && (pod::is_terminal(pod) || !asks_the_same(state.get(object.key()), pod))
-                }
+                Some(pod) => state.has_unbound_pods() && (pod::is_terminal(pod) || !asks_the_same(state.get(object.key()), pod)),
                 None => false,
             },
             _ => false,

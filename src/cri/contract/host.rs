@@ -11,6 +11,7 @@ use crate::cri::{Mount, PodSandboxConfig};
 
 pub(super) async fn host_suite(subject: &Subject) {
     mounts_spread_as_they_are_told(subject).await;
+    what_cannot_spread_is_refused(subject).await;
     what_is_not_there_to_be_mounted_is_made(subject).await;
     figures_of_the_host_can_be_hidden(subject).await;
     kernel_parameters_are_the_pods(subject).await;
@@ -84,6 +85,27 @@ async fn mounts_spread_as_they_are_told(subject: &Subject) {
     must(subject.runtime.remove_pod_sandbox(&sandbox).await);
     // What a container has mounted it has to unmount itself (Kubernetes, "Mount propagation").
     assert_eq!(shared.mounts(), [dir.clone(), dir.join("of-shared")], "what is left");
+}
+
+async fn what_cannot_spread_is_refused(subject: &Subject) {
+    let unshared = Shared::new(subject.logs.join("unshared"));
+    let private = rustix::mount::mount_change(&unshared.0, MountPropagationFlags::PRIVATE);
+    private.unwrap_or_else(|error| panic!("make {} private: {error}", unshared.0.display()));
+    let pod = PodSandboxConfig { privileged: true, ..subject.pod("unshared") };
+    let sandbox = must(subject.runtime.run_pod_sandbox(&pod).await);
+    for (propagation, wanted) in [("rshared", "but it is not a shared mount"), ("rslave", "but it is not a shared or slave mount")] {
+        let mut config = subject.container("unshared", &["sleep", "100000"]);
+        config.mounts = vec![Mount {
+            container_path: "/mnt".into(),
+            host_path: unshared.0.clone(),
+            propagation: propagation.into(),
+            ..Mount::default()
+        }];
+        let made = subject.runtime.create_container(&sandbox, &config).await;
+        let refused = made.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(refused.contains(wanted), "a volume that cannot spread as {propagation}: {refused:?}");
+    }
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
 }
 
 /// A kubelet leaves `hostPath` without a type to its runtime.

@@ -219,24 +219,6 @@ async fn the_host_sees_what_they_mount_and_not_what_is_mounted_for_them() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn on_a_mount_that_is_not_shared_nothing_spreads() {
-    for handler in ["", "crun", "runc"] {
-        let house = with_handlers(&format!("{handler}-unshared"));
-        let unshared = Shared::of(&house.dir.path().join("volume"));
-        rustix::mount::mount_change(&unshared.0, rustix::mount::MountPropagationFlags::PRIVATE).unwrap();
-        let subject = open(&house, handler).await;
-        let pod = PodSandboxConfig { privileged: true, ..subject.pod("unshared") };
-        let mut config = script(&subject, "mkdir /all/own && mount -t tmpfs none /all/own && echo mounted");
-        config.mounts = vec![unshared.at("/all", "rshared"), unshared.at("/inward", "rslave")];
-        config.security.privileged = true;
-        assert_eq!(run(&subject, &pod, config).await, (0, "mounted\n".to_owned()), "{handler}");
-        assert_eq!(unshared.mounts(), std::slice::from_ref(&unshared.0), "{handler}");
-        drop(unshared);
-        house.close(subject).await;
-    }
-}
-
 /// Nothing of theirs reaches the host, whatever they ask for (mount_namespaces(7)).
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_host_mounts_reaches_pods_with_their_own_users() {
