@@ -178,7 +178,7 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     planner.unwanted(&candidates);
     let Planner { mut plan, open, .. } = planner;
     known.seen = Some(Seen { state: input.state.clone(), desired: Arc::clone(&input.rendered.desired), held: Arc::clone(&held), open });
-    plan.id = plan_id(&plan);
+    plan.id = plan_id(&plan, input.state);
     plan.approved = input.approved == Some(plan.id.as_str());
     if let Some(other) = input
         .approved
@@ -237,14 +237,19 @@ impl<'p> Planner<'p> {
         for other in self.input.state.list(Kind::Source) {
             let (name, Some(source)) = (&other.key().name, other.get::<Source>()) else { continue };
             let Some(status) = source.status.as_ref().filter(|_| *name != self.plan.source) else { continue };
+            let suspended = source.spec.suspend == Some(true);
             let holds = status.inventory.iter().map(|entry| (entry.as_ref(), true));
-            for (entry, holds) in holds.chain(status.contested.iter().map(|entry| (entry, false))) {
+            // One that is suspended goes on holding what it has, and wants nothing.
+            let wants = status.contested.iter().filter(|_| !suspended).map(|entry| (entry, false));
+            for (entry, holds) in holds.chain(wants) {
                 let Some(desired) = inventory::key_of(entry, self.input.state.definitions()).and_then(|key| rendered.desired.get(&key))
                 else {
                     continue;
                 };
                 let key = desired.object.key();
-                let message = format!("{key} is in two sources: {} of {}, and {} of {name}", desired.file, self.plan.source, entry.file);
+                let how = if suspended { " (suspended)" } else { "" };
+                let (own, other) = (&desired.file, &entry.file);
+                let message = format!("{key} is in two sources: {own} of {}, and {other} of {name}{how}", self.plan.source);
                 if holds {
                     self.contested.insert(key.clone());
                     self.plan.contested.push(inventory::entry(key, "", false, &desired.file, false));
@@ -284,6 +289,8 @@ impl<'p> Planner<'p> {
                 Claim::Mine { created } => self.update(desired, live, created),
                 // Said already, and adopting it is no way out.
                 Claim::Stranger if self.contested.contains(key) => {}
+                // A Namespace of which nothing is said but its name: it may be whose it is.
+                Claim::Stranger if self.is_as_wanted(desired, live) => self.update(desired, live, false),
                 Claim::Stranger => {
                     let message = format!(
                         "{}: {key} exists and Podbay did not create it: adopt it (`adopt: true` on the Source, or --adopt)",
@@ -316,6 +323,11 @@ impl<'p> Planner<'p> {
             _ if self.adopt || ManagedFields::is_applied_by(live.meta(), &self.manager) => Claim::Mine { created: false },
             _ => Claim::Stranger,
         }
+    }
+
+    /// Nothing of it would be the source's.
+    fn is_as_wanted(&self, desired: &Desired, live: &Object) -> bool {
+        matches!(self.applied(desired, Some(live), &ManagedFields::of(live.meta())), Ok((_, false)))
     }
 
     /// Notes an object as held. False where it was already, as it is.
@@ -476,6 +488,7 @@ impl<'p> Planner<'p> {
         let unwanted: Vec<_> = unwanted.filter_map(|key| self.held.entries.get_key_value(key)).collect();
         self.open.extend(unwanted.iter().map(|(key, _)| (*key).clone()));
         let mut pruned: Vec<(&Object, &InventoryEntry)> = Vec::new();
+        let mut kept: Vec<Key> = Vec::new();
         for (key, entry) in unwanted.into_iter().rev() {
             let live = state.get(key).filter(|live| Inventory::is_of(entry, live));
             if let Some(live) = live.filter(|live| live.is_deleting()) {
@@ -488,9 +501,7 @@ impl<'p> Planner<'p> {
             }
             match live {
                 Some(_) if !entry.created => self.plan.skipped.push(format!("{key} stays: it was adopted, not created")),
-                Some(live) if entry.keep || !may_prune(live) => {
-                    self.plan.skipped.push(format!("{key} stays: its annotation forbids pruning"));
-                }
+                Some(live) if entry.keep || !may_prune(live) => kept.push(key.clone()),
                 Some(live) => {
                     self.keep_kind(live);
                     pruned.push((live, entry));
@@ -503,6 +514,21 @@ impl<'p> Planner<'p> {
         }
         self.approvals(&pruned);
         self.prune(&pruned);
+        self.keep(kept);
+    }
+
+    /// What may not be pruned stays, unless its namespace or its kind goes: that somebody has to want.
+    fn keep(&mut self, kept: Vec<Key>) {
+        for key in kept {
+            let Some(op) = self.plan.ops.iter().find(|op| op.takes.contains(&key)) else {
+                self.plan.skipped.push(format!("{key} stays: its annotation forbids pruning"));
+                continue;
+            };
+            let message = format!("{key} would go with {}, though its annotation forbids pruning", op.key());
+            if !self.plan.accepted {
+                self.plan.approvals.push(Reason::new("KeptGoes", message));
+            }
+        }
     }
 
     /// A kind does not go while objects of it are wanted.
@@ -559,8 +585,8 @@ fn place(desired: &Desired) -> String {
 }
 
 /// Over source, commit and the sorted ops: key, UID and digest of what is replaced or deleted,
-/// digest of the result.
-fn plan_id(plan: &SyncPlan) -> String {
+/// digest of the result; key and UID of what goes along. Not of what a controller made: pods come and go by themselves.
+fn plan_id(plan: &SyncPlan, state: &Snapshot) -> String {
     let mut sum = Sum::default();
     sum.add("podbay plan 1").add(&plan.source).add(&plan.revision);
     let mut ops: Vec<&SyncOp> = plan.ops.iter().collect();
@@ -572,6 +598,9 @@ fn plan_id(plan: &SyncPlan) -> String {
             None => sum.add("").add(""),
         };
         sum.add(op.after.as_ref().map(identity::of_object).unwrap_or_default());
+        for taken in op.takes.iter().filter_map(|key| state.get(key)).filter(|taken| taken.controller().is_none()) {
+            sum.add("takes").add(taken.key().to_string()).add(taken.uid());
+        }
     }
     sum.finish()
 }

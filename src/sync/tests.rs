@@ -339,6 +339,68 @@ fn two_sources_with_one_object_are_both_refused() {
 }
 
 #[test]
+fn a_suspended_source_wants_nothing_and_holds_what_it_has() {
+    let mut world = World::with("one");
+    world.source("two", |_| {});
+    world.put("one", "r1", &[("x.yaml", &config("a", "1"))]);
+    assert_eq!(world.put("two", "s1", &[("y.yaml", &config("a", "2"))]).errors.len(), 1);
+    world.edit_source("two", |source| source.spec.suspend = Some(true));
+    assert_eq!(world.put("one", "r2", &[("x.yaml", &config("a", "3"))]).errors.len(), 0);
+    world.edit_source("one", |source| source.spec.suspend = Some(true));
+    world.edit_source("two", |source| source.spec.suspend = None);
+    let status = world.put("two", "s2", &[("y.yaml", &config("a", "4"))]);
+    assert!(status.errors[0].contains("y.yaml of two, and x.yaml of one (suspended)"), "{:?}", status.errors);
+}
+
+#[test]
+fn what_says_nothing_of_an_object_takes_nothing_over() {
+    let mut world = World::with("web");
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---\n";
+    let before = world.state.find(Kind::Namespace, "", "default").cloned();
+    assert_eq!(world.put("web", "r1", &[("a.yaml", &(namespace.to_owned() + &many(20)))]).errors.len(), 0);
+    assert_eq!(world.put("web", "r2", &[("a.yaml", &many(20))]).errors.len(), 0);
+    assert_eq!(world.state.find(Kind::Namespace, "", "default"), before.as_ref(), "nor is it pruned");
+    let said = namespace.replace("name: default", "name: default, labels: {a: b}");
+    let status = world.put("web", "r3", &[("a.yaml", &(said + &many(20)))]);
+    assert!(status.errors[0].contains("Namespace default exists and Podbay did not create it"), "{:?}", status.errors);
+}
+
+#[test]
+fn an_approval_is_of_what_goes_along_too() {
+    let mut world = World::with("web");
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n";
+    world.put("web", "r1", &[("a.yaml", &(namespace.to_owned() + &many(20)))]);
+    let theirs = |kind, name: &str, owner: serde_json::Value| {
+        let value = serde_json::json!({"metadata": {"name": name, "namespace": "shop", "ownerReferences": owner},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        Write::Create(Object::from_value(kind, value).unwrap())
+    };
+    world.write("admin", theirs(Kind::ConfigMap, "theirs", serde_json::json!([])));
+    let id = world.put("web", "r2", &[("a.yaml", &many(20))]).pending_plan.expect("it waits");
+    // Pods come and go by themselves.
+    let owner = serde_json::json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true}]);
+    world.write("controller:replica-set", theirs(Kind::Pod, "pod", owner));
+    assert_eq!(world.again("web").pending_plan.as_ref(), Some(&id));
+    world.write("admin", theirs(Kind::ConfigMap, "valuable", serde_json::json!([])));
+    world.edit_source("web", |source| drop(source.metadata.annotations.get_or_insert_default().insert(APPROVE.to_owned(), id.clone())));
+    let status = world.again("web");
+    assert!(status.pending_plan.is_some_and(|other| other != id));
+    assert!(world.has(Kind::ConfigMap, "shop", "valuable"));
+}
+
+#[test]
+fn what_may_not_be_pruned_does_not_go_unseen() {
+    let mut world = World::with("web");
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n";
+    let keep = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: shop, annotations: {argocd.argoproj.io/sync-options: Prune=false}}\n---\n";
+    world.put("web", "r1", &[("a.yaml", &(namespace.to_owned() + keep + &many(20)))]);
+    let status = world.put("web", "r2", &[("a.yaml", &many(20))]);
+    let told = "ConfigMap shop/a would go with Namespace shop, though its annotation forbids pruning";
+    assert!(status.errors.iter().any(|error| error.contains(told)), "{:?}", status.errors);
+    assert!(status.pending_plan.is_some() && world.has(Kind::ConfigMap, "shop", "a"));
+}
+
+#[test]
 fn deletions_beyond_the_budget_wait_for_approval() {
     let mut world = World::with("web");
     world.put("web", "r1", &[("a.yaml", &many(20))]);
