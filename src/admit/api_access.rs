@@ -15,6 +15,21 @@ use crate::store::snapshot::Snapshot;
 /// An hour, and as long as it may take to notice that it is over: Kubernetes' own number of seconds.
 const TOKEN_LIFE: i64 = 3607;
 
+/// Names the account of a pod that names none.
+///
+/// # Errors
+/// An account that is not there. `default` comes with its namespace, if only a moment later.
+pub(super) fn account(pod: &mut Pod, state: &Snapshot) -> Result<(), String> {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let Some(spec) = &mut pod.spec else { return Ok(()) };
+    let name = spec.service_account_name.take().filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
+    let known = name == DEFAULT_ACCOUNT || state.find(Kind::ServiceAccount, &namespace, &name).is_some();
+    let refused = (!known).then(|| format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"));
+    spec.service_account = Some(name.clone());
+    spec.service_account_name = Some(name);
+    refused.map_or(Ok(()), Err)
+}
+
 /// Adds it to a pod that is to have it.
 pub(super) fn add(pod: &mut Pod, state: &Snapshot) {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -89,6 +104,26 @@ mod tests {
 
     fn offer() -> (Kind, Value) {
         (Kind::ConfigMap, json!({"metadata": {"name": ROOT_CA, "namespace": SYSTEM_NAMESPACE}}))
+    }
+
+    #[test]
+    fn a_pod_has_an_account_that_is_there() {
+        let mut state = Snapshot::default();
+        state.insert(Object::from_value(Kind::ServiceAccount, json!({"metadata": {"name": "bot", "namespace": "web"}})).unwrap());
+        let asked = |name: Value| {
+            let pod = json!({"metadata": {"name": "a", "namespace": "web"}, "spec": {"containers": [], "serviceAccountName": name}});
+            let mut pod: Pod = serde_json::from_value(pod).unwrap();
+            account(&mut pod, &state).map(|()| {
+                let spec = pod.spec.unwrap_or_default();
+                assert_eq!(spec.service_account, spec.service_account_name);
+                spec.service_account_name.unwrap_or_default()
+            })
+        };
+        assert_eq!(asked(Value::Null), Ok("default".to_owned()));
+        assert_eq!(asked(json!("")), Ok("default".to_owned()));
+        assert_eq!(asked(json!("bot")), Ok("bot".to_owned()));
+        let why = "error looking up service account web/nope: serviceaccount \"nope\" not found";
+        assert_eq!(asked(json!("nope")), Err(why.to_owned()));
     }
 
     #[test]

@@ -43,8 +43,10 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
     match &mut typed {
         Typed::Namespace(it) => namespace(it),
         Typed::Pod(it) => {
+            let account = api_access::account(it, state);
             self::pod(it, state);
-            if let Err(message) = runtime_class::merge(it, state).and_then(|()| pod_security::admit(it, state)) {
+            let merged = account.and_then(|()| runtime_class::merge(it, state));
+            if let Err(message) = merged.and_then(|()| pod_security::admit(it, state)) {
                 let key = Object::from_typed(typed).key().clone();
                 return Err(Refused::Forbidden { key, message });
             }

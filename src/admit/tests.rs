@@ -68,7 +68,7 @@ impl Cluster {
 }
 
 fn pod(name: &str) -> Value {
-    json!({"metadata": {"name": name, "namespace": "web"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}})
+    json!({"metadata": {"name": name, "namespace": "web"}, "spec": {"serviceAccountName": "default", "containers": [{"name": "c", "image": "i:1"}]}})
 }
 
 fn bound(name: &str) -> Value {
@@ -372,7 +372,10 @@ fn a_pod_gets_the_pull_secrets_of_its_account() {
     assert_eq!(secrets("two", json!("builder"), Value::Null), ["a", "b"]);
     assert_eq!(secrets("three", json!("builder"), json!([{"name": "own"}])), ["own"]);
     assert_eq!(secrets("four", json!("bare"), Value::Null), Vec::<String>::new());
-    assert_eq!(secrets("five", json!("nobody"), Value::Null), Vec::<String>::new());
+    let mut value = pod("five");
+    value["spec"]["serviceAccountName"] = json!("nobody");
+    let refused = cluster.refusal(Write::Create(object(Kind::Pod, value)));
+    assert_eq!(refused, "Pod web/five is forbidden: error looking up service account web/nobody: serviceaccount \"nobody\" not found");
 }
 
 #[test]

@@ -24,6 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RENEWED: f64 = 0.8;
 const RENEWED_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
+/// The server's own words, where it answered: the error prints its whole answer.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Why it is not known what an object holds.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("fetch {kind} \"{name}\": {cause}")]
@@ -112,7 +120,7 @@ impl Fetcher {
         }
         let fetched = Instant::now();
         let answer = match tokio::time::timeout(PATIENCE, self.ask_token(namespace, wanted)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Ok(answer) => answer.map_err(|error| said(&error)),
             Err(_) => Err("no answer".to_owned()),
         };
         match (answer, held) {
@@ -154,7 +162,7 @@ impl Fetcher {
                 Ok(found.handler)
             }
             Ok(Ok(None)) => Err(fail("it is not found".to_owned())),
-            Ok(Err(cause)) => lock().get(class).cloned().ok_or_else(|| fail(cause.to_string())),
+            Ok(Err(cause)) => lock().get(class).cloned().ok_or_else(|| fail(said(&cause))),
             Err(_) => lock().get(class).cloned().ok_or_else(|| fail("no answer".to_owned())),
         }
     }
@@ -182,7 +190,7 @@ impl Fetcher {
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
                 return Err(FetchError { kind, name: name.to_owned(), cause: status.message });
             }
-            Ok(Err(cause)) => Err(cause.to_string()),
+            Ok(Err(cause)) => Err(said(&cause)),
             Err(_) => Err("no answer".to_owned()),
         };
         let mut cache = lock();

@@ -4,7 +4,7 @@
 
 use jiff::ToSpan;
 
-use crate::model::{Key, Timestamp};
+use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{CommitError, Stamp, Transaction};
@@ -22,6 +22,16 @@ pub fn of(state: &Snapshot, op: &Op, now: Timestamp) -> Option<String> {
         Err(CommitError::Refused(refused)) => Some(refused.to_string()),
         _ => None,
     }
+}
+
+/// Whose pods an account that has come may let in now: those of a kind in its namespace whose template names it.
+pub fn by_account(state: &Snapshot, kind: Kind, account: &Object) -> Vec<Key> {
+    let name = account.key().name.as_str();
+    let names = |owner: &&Object| {
+        let spec = owner.template().and_then(|template| template.spec.as_ref());
+        spec.and_then(|spec| spec.service_account_name.as_deref()) == Some(name)
+    };
+    state.list_in(kind, &account.key().namespace).filter(names).map(|owner| owner.key().clone()).collect()
 }
 
 /// Says it in the plan: waited for, and noted where it is `new`.

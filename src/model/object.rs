@@ -11,7 +11,7 @@ use k8s_openapi::api::{
     batch::v1::Job,
     certificates::v1::CertificateSigningRequest,
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Event, Namespace, Node, Pod, PodTemplateSpec, Secret, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
     node::v1::RuntimeClass,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
@@ -239,6 +239,16 @@ impl Object {
     /// The owner reference with `controller: true`.
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.meta().owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+    }
+
+    /// What a workload's pods are made from.
+    pub fn template(&self) -> Option<&PodTemplateSpec> {
+        match self.typed() {
+            Typed::Deployment(it) => Some(&it.spec.template),
+            Typed::ReplicaSet(it) => it.spec.template.as_ref(),
+            Typed::Job(it) => Some(&it.spec.as_ref()?.template),
+            _ => None,
+        }
     }
 
     /// The canonical JSON: k8s-openapi's field order, no nulls, with apiVersion and kind.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
@@ -14,7 +13,7 @@ use crate::admit;
 use crate::model::custom::{CustomResourceDefinition, Definition, Definitions};
 use crate::model::manifest::{self, Manifest, Position, Problem, Skipped, Unsupported};
 use crate::model::ownership::string_data_is_data;
-use crate::model::{ErrorReason, FieldError, Key, Kind, Object, SourceSpec, Typed, validate};
+use crate::model::{ErrorReason, FieldError, Key, Kind, Object, SourceSpec, validate};
 
 const WAVE: &str = "argocd.argoproj.io/sync-wave";
 /// Objects of one source: as many as one transaction is made for.
@@ -229,7 +228,7 @@ fn desire(manifest: &Manifest, served: &Definitions) -> Result<Desired, Vec<Prob
         Err(errors) => (None, errors),
     };
     errors.extend(owned(&manifest.object).into_iter().chain(too_long(&manifest.object)));
-    let of_pods = template(&manifest.object).map(|template| validate::validate_pods(template, "spec.template")).unwrap_or_default();
+    let of_pods = manifest.object.template().map(|template| validate::validate_pods(template, "spec.template")).unwrap_or_default();
     for error in of_pods {
         if errors.iter().all(|other| other.path != error.path) {
             errors.push(error);
@@ -277,16 +276,6 @@ impl Desired {
         let object = admit::normalise(&said, served).map_err(|_| format!("{} of {file}:{line} is no longer valid", said.key()))?;
         let wave = wave(&said).unwrap_or(0);
         Ok(Self::new(object, applied, file, line, wave))
-    }
-}
-
-/// What a workload's pods are made from. A pod that is refused later is refused where nobody looks.
-fn template(object: &Object) -> Option<&PodTemplateSpec> {
-    match object.typed() {
-        Typed::Deployment(it) => Some(&it.spec.template),
-        Typed::ReplicaSet(it) => it.spec.template.as_ref(),
-        Typed::Job(it) => Some(&it.spec.as_ref()?.template),
-        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ pub mod plan;
 
 use k8s_openapi::api::batch::v1::Job;
 
-use crate::control::claim;
+use crate::control::{claim, refusal};
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::{Controller, Plan};
 use crate::store::snapshot::Snapshot;
@@ -21,9 +21,10 @@ impl Controller for Jobs {
         "job"
     }
 
-    fn keys(&self, _state: &Snapshot, object: &Object) -> Vec<Key> {
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
         match (object.kind(), object.controller()) {
             (Kind::Job, _) => vec![object.key().clone()],
+            (Kind::ServiceAccount, _) => refusal::by_account(state, Kind::Job, object),
             (Kind::Pod, Some(owner)) if owner.kind == Kind::Job.name() => {
                 vec![Key::new(Kind::Job, object.key().namespace.clone(), owner.name.clone())]
             }

@@ -4,7 +4,7 @@ pub mod plan;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 
-use crate::control::claim;
+use crate::control::{claim, refusal};
 use crate::model::selector::Selector;
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::{Controller, Plan};
@@ -26,6 +26,7 @@ impl Controller for ReplicaSets {
                 vec![Key::new(Kind::ReplicaSet, object.key().namespace.clone(), owner.name.clone())]
             }
             (Kind::Pod, None) => claim::adopters(state, Kind::ReplicaSet, object, selector),
+            (Kind::ServiceAccount, _) => refusal::by_account(state, Kind::ReplicaSet, object),
             _ => Vec::new(),
         }
     }
@@ -52,4 +53,26 @@ fn observe<'a>(state: &'a Snapshot, set: &'a Object) -> plan::Observed<'a> {
     let selector = selector(set);
     let claims = selector.as_ref().map(|selector| claim::claims(state, set, Kind::Pod, selector)).unwrap_or_default();
     plan::Observed { state, set, selector, claims }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_account_that_comes_wakes_the_sets_that_name_it() {
+        let set = |name: &str, namespace: &str, account: &str| {
+            let value = json!({"metadata": {"name": name, "namespace": namespace}, "spec": {"selector": {}, "template": {"spec": {"serviceAccountName": account, "containers": []}}}});
+            Object::from_value(Kind::ReplicaSet, value).expect("a set")
+        };
+        let mut state = Snapshot::default();
+        for (name, namespace, account) in [("a", "web", "bot"), ("b", "web", ""), ("c", "shop", "bot"), ("d", "web", "other")] {
+            state.insert(set(name, namespace, account));
+        }
+        let account =
+            Object::from_value(Kind::ServiceAccount, json!({"metadata": {"name": "bot", "namespace": "web"}})).expect("an account");
+        assert_eq!(ReplicaSets.keys(&state, &account), [Key::new(Kind::ReplicaSet, "web", "a")]);
+    }
 }
