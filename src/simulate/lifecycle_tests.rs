@@ -289,6 +289,39 @@ fn a_pod_stays_as_long_as_it_tolerates_the_taint() {
 }
 
 #[test]
+fn a_taint_that_somebody_puts_on_a_node_sends_its_pods_away() {
+    let tolerated =
+        |seconds: serde_json::Value| json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+    let bare = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": "web"},
+        "spec": {"nodeName": "n0", "containers": [{"name": "c", "image": "bare:1"}]}});
+    let objects = vec![
+        tolerant("short", tolerated(json!(20))),
+        tolerant("ever", tolerated(json!(null))),
+        deployment("web", 3, "web:1", json!({})),
+        object(Kind::Pod, bare),
+    ];
+    let mut hours = Hours::started(settled(labelled(&cluster(3, objects))), start());
+    let nodes = ["n0", "n1", "n2"];
+    hours.pass(0, 4, &nodes);
+    let of = |hours: &Hours, app: &str| hours.pods("n0").into_iter().filter(|name| name.starts_with(app)).collect::<Vec<_>>();
+    let (short, ever) = (of(&hours, "short"), of(&hours, "ever"));
+    assert_eq!((short.len(), ever.len(), of(&hours, "bare").len()), (1, 1, 1));
+    let node = hours.world.state.get(&Key::cluster(Kind::Node, "n0")).expect("a node").clone();
+    let tainted = node.edit(|node: &mut Node| {
+        let taint = Taint { key: "k".to_owned(), effect: "NoExecute".to_owned(), ..Taint::default() };
+        node.spec.get_or_insert_default().taints.get_or_insert_default().push(taint);
+    });
+    hours.write(Write::Update(tainted.expect("a node"), Precondition::exists()));
+    hours.pass(5, 24, &nodes);
+    assert_eq!((of(&hours, "short"), of(&hours, "ever")), (short.clone(), ever.clone()));
+    assert_eq!((of(&hours, "web"), of(&hours, "bare")), (vec![], vec![]), "whoever made them");
+    assert_eq!(hours.pods("n1").len() + hours.pods("n2").len(), 3);
+    hours.pass(25, 26, &nodes);
+    assert!(!of(&hours, "short").contains(&short[0]), "its time is over");
+    assert_eq!(of(&hours, "ever"), ever);
+}
+
+#[test]
 fn when_most_nodes_fall_silent_at_once_nobody_is_evicted() {
     let mut hours = Hours::new(5, vec![deployment("web", 10, "web:1", json!({}))]);
     hours.pass(0, 5, &["n0", "n1", "n2", "n3", "n4"]);

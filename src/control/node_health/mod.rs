@@ -7,8 +7,10 @@
 //!   is this controller's setting, `eviction-seconds`, and pods stay as their manifests say.
 //! - Says itself that it is not ready: gets nothing new and keeps what it has. Its agent is there
 //!   and still looks after its pods.
+//! - Tainted with `NoExecute` by anybody else: pods that do not tolerate it go at once, others when their time is over.
 //! - Tainted `out-of-service` by a person while it is down: everything on it is deleted by force.
 
+mod evict;
 pub mod plan;
 
 use k8s_openapi::api::coordination::v1::Lease;

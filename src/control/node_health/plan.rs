@@ -1,9 +1,10 @@
 //! When a node counts as lost, and what becomes of its pods.
 
 use jiff::ToSpan;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, Pod, PodCondition, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, Pod, PodCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::evict::{self, tolerations};
 use crate::model::{Object, Timestamp, pod};
 use crate::plan::{Op, Plan, Reason};
 
@@ -60,15 +61,16 @@ fn ready(node: &Node) -> Option<&NodeCondition> {
     node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "Ready")
 }
 
-fn taints(node: &Node) -> &[Taint] {
+pub(super) fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
 
-/// Carries a mark of this controller, or needs one.
+/// Carries a mark of this controller or a taint that sends pods away, or needs a mark.
 pub fn is_marked(object: &Object) -> bool {
     object.get::<Node>().is_some_and(|node| {
         let marks = [UNREACHABLE, NOT_READY, OUT_OF_SERVICE];
-        taints(node).iter().any(|taint| marks.contains(&taint.key.as_str())) || ready(node).is_none_or(|ready| ready.status != "True")
+        let is_mark = |taint: &Taint| taint.effect == "NoExecute" || marks.contains(&taint.key.as_str());
+        taints(node).iter().any(is_mark) || ready(node).is_none_or(|ready| ready.status != "True")
     })
 }
 
@@ -88,9 +90,12 @@ pub fn plan(seen: &Observed<'_>, settings: &Settings, now: Timestamp) -> Plan {
     }
     if out_of_service(node) {
         force(seen, node, &mut plan);
-    } else if silent && !seen.most_silent {
+        return plan;
+    }
+    evict::by_taints(seen, node, now, &mut plan);
+    if silent && !seen.most_silent {
         unready_pods(seen, now, &mut plan);
-        evict(seen, node, settings, now, &mut plan);
+        evict::by_silence(seen, node, settings, now, &mut plan);
     } else if silent {
         plan.wait(seen.node.key(), Reason::new("MostNodesSilent", "most nodes fell silent at once: nothing is evicted"));
         if let Ok(later) = now.checked_add(settings.grace_seconds.max(1).seconds()) {
@@ -183,55 +188,6 @@ fn unready_pods(seen: &Observed<'_>, now: Timestamp, plan: &mut Plan) {
         let after = Object::new(Pod { status: Some(status), ..pod.clone() });
         plan.ops.push(Op::UpdateStatus { before: object.clone(), after });
     }
-}
-
-/// Gives up the replaceable pods once their time is over. The node's agent ends them when it heals.
-fn evict(seen: &Observed<'_>, node: &Node, settings: &Settings, now: Timestamp, plan: &mut Plan) {
-    let Some(taint) = taints(node).iter().find(|taint| taint.key == UNREACHABLE && taint.effect == "NoExecute") else { return };
-    let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-    let untouched: Vec<&Object> = {
-        let changed: Vec<_> = plan.ops.iter().map(|op| op.key().clone()).collect();
-        seen.pods.iter().filter(|object| !changed.contains(object.key())).collect()
-    };
-    for object in untouched {
-        let Some(pod) = object.get::<Pod>().filter(|pod| pod::is_active(pod)) else { continue };
-        if !object.controller().is_some_and(|owner| matches!(owner.kind.as_str(), "ReplicaSet" | "Job")) {
-            continue;
-        }
-        let seconds = match stay(pod, taint) {
-            Stay::For(seconds) => seconds,
-            Stay::Forever => continue,
-            Stay::Default => settings.eviction_seconds,
-        };
-        match since.checked_add(seconds.max(0).seconds()) {
-            Ok(limit) if limit > now => plan.look_again(limit),
-            Ok(_) => {
-                plan.note(object.key(), true, Reason::new("TaintManagerEviction", format!("the pod's node is unreachable: {UNREACHABLE}")));
-                plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: None });
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-enum Stay {
-    For(i64),
-    Forever,
-    Default,
-}
-
-/// How long the pod tolerates the taint.
-fn stay(pod: &Pod, taint: &Taint) -> Stay {
-    let matching: Vec<&Toleration> = tolerations(pod).iter().filter(|toleration| pod::tolerates(toleration, taint)).collect();
-    match matching.iter().filter_map(|toleration| toleration.toleration_seconds).min() {
-        Some(seconds) => Stay::For(seconds),
-        None if matching.is_empty() => Stay::Default,
-        None => Stay::Forever,
-    }
-}
-
-fn tolerations(pod: &Pod) -> &[Toleration] {
-    pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
 }
 
 #[cfg(test)]
