@@ -83,6 +83,7 @@
 //! | `replicas` of what an autoscaler targets, unless a source says them; HorizontalPodAutoscaler.status | `control::autoscaler` |
 //! | Node.spec.podCIDR, node taints for health | `control` |
 //! | ClusterRole.rules of a role that gathers others; ServiceAccount `default` and ConfigMap `kube-root-ca.crt` of each namespace | `control` |
+//! | Secrets with a token of an account: what they hold | `control`; the token, which takes the key: `server` |
 //! | default roles | `server`, at its start |
 //! | Service `default/kubernetes` and its endpoints, the CA and the settings in `kube-system` | `server`, at its start and when somebody else writes them |
 //! | CustomResourceDefinition.status, and the finalizer that waits for the objects of the kind | `admit`; once names get free, `control::definition` |

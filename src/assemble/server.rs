@@ -25,7 +25,7 @@ use crate::plan::Controller;
 use crate::schedule::Scheduler;
 use crate::server::audit::{Audit, Policy};
 use crate::server::offer::{Access, offer, service_names};
-use crate::server::{self, ClusterSettings, NodeConnector, ServerState};
+use crate::server::{self, ClusterSettings, Mint, NodeConnector, ServerState};
 use crate::store::{CommitError, Store, disk};
 use crate::sync::open::Places;
 use crate::sync::{self, configured};
@@ -107,6 +107,7 @@ pub async fn start(
     let places = places(&config.data_dir);
     let previews = LivePreviews::new(Arc::clone(&store), places.clone(), controllers.clone(), Arc::clone(&clock));
     controllers.push(Arc::new(access));
+    controllers.push(Arc::new(Mint(Arc::clone(&pki))));
     let state = ServerState::new(Arc::clone(&store), Arc::clone(&clock), nodes(&pki)?)
         .with_previews(Arc::new(previews))
         .with_pki(Arc::clone(&pki))

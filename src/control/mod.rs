@@ -9,6 +9,7 @@
 //! - `endpoints`: Services to EndpointSlices
 //! - `cluster_role`: roles that gather others
 //! - `furnish`: what every namespace has
+//! - `token_secret`: Secrets that hold a token of a ServiceAccount
 //! - `garbage`, `namespace`, `definition`, `pod_gc`: what has lost its owner, its namespace, its kind, its node
 //! - `certificate_gc`: requests for certificates that nobody needs any more
 //! - `node_health`, `node_range`: nodes
@@ -34,6 +35,7 @@ pub mod node_range;
 pub mod pod_gc;
 pub mod refusal;
 pub mod replica_set;
+pub mod token_secret;
 
 use std::sync::Arc;
 
@@ -73,6 +75,7 @@ pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(endpoints::Endpoints),
         Arc::new(cluster_role::ClusterRoles),
         Arc::new(furnish::Furnish),
+        Arc::new(token_secret::TokenSecrets),
         Arc::new(garbage::Garbage),
         Arc::new(namespace::Namespaces),
         Arc::new(definition::CustomResourceDefinitions),

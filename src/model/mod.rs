@@ -55,6 +55,11 @@ pub const SYSTEM_NAMESPACE: &str = "kube-system";
 pub const DEFAULT_ACCOUNT: &str = "default";
 /// The ConfigMap that every namespace has where the API is offered to pods: the certificate of its CA.
 pub const ROOT_CA: &str = "kube-root-ca.crt";
+/// The type of a Secret that holds a token without an end of a ServiceAccount, and its annotations (core/v1's `SecretType`):
+/// the account's name, which whoever makes the Secret says, and its uid, which the cluster says.
+pub const ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
+pub const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+pub const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 /// Where a container finds its account's token.
 pub const API_ACCESS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 

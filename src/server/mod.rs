@@ -77,6 +77,7 @@ use http::Request;
 use crate::clock::Clock;
 use crate::store::Store;
 use crate::tls::Pki;
+pub use accounts::mint::Mint;
 pub use bootstrap::{ClusterSettings, bootstrap};
 use fault::Fault;
 pub use identity::Identity;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::control::token_secret::plan::named_by;
 use crate::model::custom::CustomResourceDefinition;
 use crate::model::{DEFAULT_ACCOUNT, Key, Kind, Object, PruneBudget, ROOT_CA};
 use crate::plan::Reason;
@@ -13,7 +14,7 @@ const OBJECTS: i32 = 5;
 const PERCENT: i32 = 30;
 
 /// Everything that goes with an object: what it owns, and theirs; for a Namespace, all that lives
-/// in it; for a CustomResourceDefinition, every object of its kind. Without the object itself and without what merely records (Events).
+/// in it; for a CustomResourceDefinition, every object of its kind; for a ServiceAccount, its tokens. Without the object itself and without what merely records (Events).
 pub fn taken(state: &Snapshot, object: &Object) -> BTreeSet<Key> {
     let mut found = BTreeSet::new();
     let mut todo = vec![object.clone()];
@@ -21,7 +22,8 @@ pub fn taken(state: &Snapshot, object: &Object) -> BTreeSet<Key> {
         let in_namespace = (next.kind() == Kind::Namespace).then(|| living_in(state, &next.key().name)).into_iter().flatten();
         let of_kind = instances(state, &next);
         let owned = if next.uid().is_empty() { Vec::new() } else { state.owned_by(next.uid()).collect() };
-        for child in in_namespace.chain(of_kind).chain(owned) {
+        let tokens = (next.kind() == Kind::ServiceAccount).then(|| named_by(state, next.key())).into_iter().flatten();
+        for child in in_namespace.chain(of_kind).chain(owned).chain(tokens) {
             if child.kind() != Kind::Event && child.key() != object.key() && found.insert(child.key().clone()) {
                 todo.push(child.clone());
             }

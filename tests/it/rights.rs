@@ -1,10 +1,15 @@
 //! Who may do what, as kubectl sees it: roles and bindings, reviews, acting as others, tokens.
 
+use std::sync::Arc;
+
 use http::StatusCode;
+use podbay::clock::{Clock, SystemClock};
 use podbay::model::{Key, Kind, Object};
-use podbay::server::{ClusterSettings, Identity, bootstrap};
+use podbay::server::{ClusterSettings, Identity, Mint, bootstrap};
 use podbay::store::{Precondition, Transaction, Write};
+use podbay::{control, driver};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::rig::Rig;
 
@@ -247,6 +252,67 @@ async fn a_token_is_its_account_until_what_it_is_bound_to_goes() {
     rig.kubectl_ok("delete serviceaccount bot").await;
     rig.kubectl_ok("create serviceaccount bot").await;
     assert!(with_token(&rig, &token, "get pods").await.contains("You must be logged in"), "an account made anew is another one");
+}
+
+/// Waits until an object is as wanted, by the store's own news.
+async fn until(rig: &Rig, key: &Key, is_so: impl Fn(Option<&Object>) -> bool) {
+    let mut watch = rig.store.watch(rig.store.snapshot().revision()).unwrap();
+    let so = async {
+        while !is_so(rig.store.snapshot().get(key)) {
+            watch.next().await.unwrap();
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), so).await.unwrap_or_else(|_| panic!("{key} does not get there"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_without_an_end_lives_as_long_as_its_secret_and_its_account() {
+    let rig = Rig::start().await;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut controllers = control::all(control::Options::new(clock.now()));
+    controllers.push(Arc::new(Mint(Arc::clone(&rig.pki))));
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    tokio::spawn(driver::run(Arc::clone(&rig.store), controllers, clock, end));
+    let secret = Key::new(Kind::Secret, "default", "bot");
+    let has_token = |object: Option<&Object>| object.is_some_and(|it| !it.value()["data"]["token"].is_null());
+    let create = || async {
+        let annotations = json!({"kubernetes.io/service-account.name": "bot"});
+        let body = json!({"metadata": {"name": "bot", "annotations": annotations}, "type": "kubernetes.io/service-account-token"});
+        assert_eq!(rig.ask("POST", "/api/v1/namespaces/default/secrets", body).await.0, StatusCode::CREATED);
+    };
+    let token = || async {
+        until(&rig, &secret, has_token).await;
+        rig.kubectl_ok("get secret bot -o go-template={{.data.token|base64decode}}").await
+    };
+    rig.kubectl_ok("create serviceaccount bot").await;
+    rig.kubectl_ok("create rolebinding bot --clusterrole=view --serviceaccount=default:bot").await;
+    create().await;
+    let first = token().await;
+    assert!(with_token(&rig, &first, "get pods").await.contains("No resources found"));
+    assert!(with_token(&rig, &first, "auth whoami").await.contains("system:serviceaccount:default:bot"));
+    let review = |audience: &str| json!({"spec": {"token": first, "audiences": [audience]}});
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    assert_eq!(rig.ask("POST", path, review("vault")).await.1["status"]["authenticated"], false);
+
+    // Without its token the Secret gets another, and the first one is good no more.
+    let (status, _) = rig.ask("PATCH", "/api/v1/namespaces/default/secrets/bot", json!({"data": {"token": null}})).await;
+    assert_eq!(status, StatusCode::OK);
+    let second = token().await;
+    assert_ne!(first, second);
+    assert!(with_token(&rig, &first, "get pods").await.contains("You must be logged in"));
+    assert!(with_token(&rig, &second, "get pods").await.contains("No resources found"));
+
+    // A Secret made anew is another one; and the account takes its Secrets along.
+    rig.kubectl_ok("delete secret bot").await;
+    assert!(with_token(&rig, &second, "get pods").await.contains("You must be logged in"), "the Secret is gone");
+    create().await;
+    let third = token().await;
+    rig.kubectl_ok("delete serviceaccount bot").await;
+    assert!(with_token(&rig, &third, "get pods").await.contains("You must be logged in"), "the account is gone");
+    until(&rig, &secret, |object| object.is_none()).await;
+    create().await;
+    until(&rig, &secret, |object| object.is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,11 +134,6 @@ fn what_is_not_served_is_refused_with_a_reason() {
             pod(json!({"internalTrafficPolicy": "Local"})),
             "spec.internalTrafficPolicy: Forbidden: only the traffic policy `Cluster` is supported yet",
         ),
-        (
-            Kind::Secret,
-            json!({"type": "kubernetes.io/service-account-token"}),
-            "type: Forbidden: tokens without an end are not issued: a pod has one of its own, `kubectl create token` makes others",
-        ),
     ] {
         assert_eq!(refused(kind, &value).join("; "), expected);
     }

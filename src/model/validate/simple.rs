@@ -10,6 +10,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::{SPEC, names, one_of, pod, resources};
 use crate::model::rule::{Errors, Path};
+use crate::model::{ACCOUNT_NAME, ACCOUNT_TOKEN};
 
 /// What a ConfigMap or Secret may hold.
 const CONTENT_LIMIT: usize = 1024 * 1024;
@@ -160,6 +161,9 @@ pub(super) fn secret(it: &Secret, errors: &mut Errors) {
         "kubernetes.io/tls" => {
             needs("tls.crt", errors);
             needs("tls.key", errors);
+        }
+        ACCOUNT_TOKEN if it.metadata.annotations.as_ref().and_then(|all| all.get(ACCOUNT_NAME)).is_none_or(String::is_empty) => {
+            errors.required(&Path::root("metadata.annotations").key(ACCOUNT_NAME), "");
         }
         _ => {}
     }

@@ -599,6 +599,11 @@ fn rules_of_the_other_kinds() {
         (Kind::Secret, secret("kubernetes.io/tls", json!({"tls.crt": "x"})), "data[tls.key]: Required value"),
         (
             Kind::Secret,
+            secret("kubernetes.io/service-account-token", json!({})),
+            "metadata.annotations[kubernetes.io/service-account.name]: Required value",
+        ),
+        (
+            Kind::Secret,
             secret("kubernetes.io/dockerconfigjson", json!({".dockerconfigjson": "geheim"})),
             "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": invalid character in JSON",
         ),

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequestSpec};
 use k8s_openapi::api::core::v1::Pod;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::claims::{Claims, ISSUER, Named, Subject, unsigned};
@@ -15,6 +16,7 @@ use crate::server::render::json_response;
 use crate::server::request::Call;
 use crate::server::{ServerState, body, hooks, read};
 use crate::store::Snapshot;
+use crate::tls::{Signer, TlsError};
 
 /// Of a token that asks for nothing else, in seconds.
 const DEFAULT_LIFE: i64 = 3600;
@@ -40,9 +42,7 @@ pub async fn issue(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
     let audiences = wanted.audiences.clone().filter(|audiences| !audiences.is_empty()).unwrap_or_else(|| vec![ISSUER.to_owned()]);
     let now = state.clock.now();
     let claims = claims(&account, bound.as_ref(), audiences, now, life, &snapshot);
-    let signed = unsigned(&claims, pki.signer().id());
-    let signature = pki.signer().sign(signed.as_bytes()).map_err(|error| Fault::internal(error.to_string()))?;
-    let token = format!("{signed}.{}", encode(&signature));
+    let token = signed(&claims, pki.signer()).map_err(|error| Fault::internal(error.to_string()))?;
     let seconds = |second: i64| Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default();
     let answer = json!({
         "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
@@ -53,9 +53,12 @@ pub async fn issue(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
     Ok(json_response(StatusCode::CREATED, answer.to_string()))
 }
 
-fn encode(bytes: &[u8]) -> String {
+/// The whole token.
+pub(super) fn signed<T: Serialize>(claims: &T, signer: &Signer) -> Result<String, TlsError> {
     use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+    let signed = unsigned(claims, signer.id());
+    let signature = signer.sign(signed.as_bytes())?;
+    Ok(format!("{signed}.{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(signature)))
 }
 
 fn spec(request: &Value) -> Result<TokenRequestSpec, Fault> {

@@ -15,7 +15,7 @@ use podbay::model::{Key, Kind, Object, Source, SourceSpec, Timestamp, pod};
 use podbay::network::fake::Network;
 use podbay::plan::Controller;
 use podbay::schedule::Scheduler;
-use podbay::server::{Identity, InProcessNode, NodeConnector, local_client};
+use podbay::server::{Identity, InProcessNode, Mint, NodeConnector, local_client};
 use podbay::store::memory::MemoryStore;
 use podbay::store::{Snapshot, Store};
 use podbay::sync::look::{Look, Memory, decide};
@@ -73,6 +73,7 @@ impl Cluster {
         let rig = Rig::over(Arc::clone(&store), clock.clone(), |_| connector, |state| state.with_previews(previews)).await;
 
         let down = CancellationToken::new();
+        controllers.push(Arc::new(Mint(Arc::clone(&rig.pki))));
         tokio::spawn(driver::run(Arc::clone(&store), controllers.clone(), clock.clone(), down.clone()));
         tokio::spawn(sync::run(store, places.clone(), clock, down.clone()));
         let mut runtimes = Vec::new();

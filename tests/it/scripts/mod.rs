@@ -45,6 +45,7 @@ macro_rules! sessions {
 }
 
 sessions! {
+    account_token
     adoption
     autoscale
     bad_manifest
