@@ -1,10 +1,11 @@
 //! What every part of the agent shares: the seams, the options, the gate before new pods.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node as ApiNode, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
 use tokio::sync::{Semaphore, watch};
 
@@ -14,6 +15,7 @@ use super::dns::NodeDns;
 use super::events::Recorder;
 use super::references::Fetcher;
 use super::resources::Machine;
+use super::room::Room;
 use super::storage::Registry;
 use crate::clock::Clock;
 use crate::cri::{Images, Runtime};
@@ -34,6 +36,7 @@ pub struct Context {
     pub cluster: Cluster,
     pub gate: Gate,
     pub storage: Registry,
+    pub room: Room,
     pub pulls: Semaphore,
 }
 
@@ -41,6 +44,12 @@ impl Context {
     /// The node's addresses as text.
     pub fn host_ips(&self) -> Vec<String> {
         self.options.node_addresses.iter().map(ToString::to_string).collect()
+    }
+
+    /// What this node offers to pods, once it is known.
+    pub fn allocatable(&self) -> Option<BTreeMap<String, Quantity>> {
+        let own = |node: &&ApiNode| node.metadata.name.as_deref() == Some(self.options.node_name.as_str());
+        self.cluster.read(|view| view.nodes.iter().find(own)?.status.as_ref()?.allocatable.clone())
     }
 
     /// What the node offers pods as DNS, as it is now.

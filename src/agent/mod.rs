@@ -8,6 +8,7 @@
 //! - `options` (pure), `context`: everything host-global; what all parts share
 //! - `pull_plan` (pure), `pull`: the images that a container needs; the step that fetches one; `image_plan` (pure), `image_gc`: which images go when the disk fills up
 //! - `log_plan` (pure), `log_rotation`: logs of a runtime that does not keep them within their limits
+//! - `resize_plan` (pure), `room`: whether there is room for what a running pod is to have from now on
 //! - `storage_plan` (pure), `storage`: pods that take more of the disk than they may
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server, through `objects`
@@ -56,7 +57,9 @@ pub mod pull_plan;
 pub mod record;
 pub mod references;
 pub mod registration;
+pub mod resize_plan;
 pub mod resources;
+pub mod room;
 pub mod security;
 pub mod status;
 pub mod status_writer;
@@ -106,6 +109,7 @@ pub async fn run_with_clock(
         cluster: context::Cluster::default(),
         gate: context::Gate::default(),
         storage: storage::Registry::default(),
+        room: room::Room::default(),
         pulls: Semaphore::new(options.parallel_pulls.max(1)),
         client,
         runtime,

@@ -9,7 +9,7 @@ use super::node_api::logs;
 use super::observed::{self, ObservedPod, VolumeState};
 use super::{pull_plan, volume};
 use crate::cri::{ContainerStatus, CriError};
-use crate::model::pod as model;
+use crate::model::pod::{self as model, RESIZE_PENDING, RESIZING};
 
 /// What the runtime and the disk say of the pod.
 pub async fn observe(context: &Context, pod: &Pod, volumes_ready: bool) -> Result<ObservedPod, CriError> {
@@ -84,8 +84,8 @@ pub fn merge(own: Option<&PodStatus>, stored: Option<&PodStatus>) -> PodStatus {
     merged
 }
 
-const OWN_CONDITIONS: [&str; 6] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", super::status::RESIZING];
+const OWN_CONDITIONS: [&str; 7] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESIZING, RESIZE_PENDING];
 
 #[cfg(test)]
 mod tests {

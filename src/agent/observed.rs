@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use crate::cri::{ContainerState, ContainerStatus, PodSandbox, SandboxState};
 use crate::model::Timestamp;
+use crate::plan::Reason;
 
 /// Label of a sandbox and a container: the pod's UID.
 pub const LABEL_POD_UID: &str = "io.kubernetes.pod.uid";
@@ -66,6 +67,8 @@ pub struct Memory {
     pub pulled: BTreeSet<(String, u32)>,
     /// By container id. No entry: a container from before this process, whose hook is done.
     pub hooks: BTreeMap<String, Hook>,
+    /// Why the pod's containers do not get what they are to have: `plan` is told of what they have then.
+    pub pending: Option<Reason>,
     /// By container id: the resources it was given since it was made.
     pub resized: BTreeMap<String, String>,
     /// By container id.

@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::agent::observed::RESOURCES;
+use crate::agent::resize_plan;
 
 fn is_resizing(plan: &PodPlan) -> bool {
-    plan.status.conditions.iter().flatten().any(|condition| condition.type_ == status::RESIZING && condition.status == "True")
+    plan.status.conditions.iter().flatten().any(|condition| condition.type_ == crate::model::pod::RESIZING && condition.status == "True")
 }
 
 #[test]
@@ -63,4 +64,48 @@ fn other_resources_are_given_to_what_runs() {
     check(&sized("2", "RestartContainer"), &world, 2, &["stop main-0 30s Resized"]);
     // One of an earlier version is left as it is.
     check(&large, &with(seen(true), [c("main", 0, "img:1").running()]), 2, &[]);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_not_given_and_told() {
+    let sized = |cpu: &str| {
+        let container =
+            |name: &str, cpu: &str| json!({"name": name, "image": "img:1", "resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}});
+        let mut pod = pod(json!({"containers": [container("main", cpu), container("other", "1")]}));
+        pod.metadata.generation = Some(7);
+        pod
+    };
+    let (small, large) = (sized("1"), sized("2"));
+    let made = |name: &str, index: usize| {
+        let mut it = c(name, 0, "img:1").running();
+        it.annotations.insert(RESOURCES.to_owned(), resources::told(&small.spec.as_ref().unwrap().containers[index]));
+        it
+    };
+    let mut world = with(seen(true), [made("main", 0), made("other", 1)]);
+    assert_eq!(resize_plan::as_it_is(&small, &world), None);
+    let as_it_is = resize_plan::as_it_is(&large, &world).unwrap();
+    assert_eq!(as_it_is, small, "the other one is as it is to be");
+    world.memory.pending = Some(Reason::new("Deferred", "no room"));
+    let plan = check(&as_it_is, &world, 2, &[]);
+    let told = |plan: &PodPlan| {
+        let all = plan.status.conditions.clone().unwrap_or_default();
+        all.into_iter()
+            .find(|it| it.type_ == "PodResizePending")
+            .map(|it| (it.status, it.reason.unwrap(), it.message.unwrap(), it.observed_generation))
+    };
+    assert_eq!(told(&plan), Some(("True".to_owned(), "Deferred".to_owned(), "no room".to_owned(), Some(7))));
+    assert!(!is_resizing(&plan));
+    assert_eq!(resize_plan::said_before(&plan.status), world.memory.pending);
+    // There is room now.
+    world.last_status = plan.status;
+    world.memory.pending = None;
+    let plan = check(&large, &world, 3, &["resize main-0"]);
+    assert!(told(&plan).is_none() && is_resizing(&plan));
+    // One that starts anew meanwhile starts with what it had.
+    world.memory.pending = Some(Reason::new("Deferred", "no room"));
+    world.containers.retain(|it| it.metadata.name != "main");
+    let mut ended = made("main", 0);
+    (ended.state, ended.exit_code) = (ContainerState::Exited, 1);
+    world.containers.push(ended);
+    assert_eq!(resize_plan::as_it_is(&large, &world), Some(small));
 }

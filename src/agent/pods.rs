@@ -134,6 +134,8 @@ impl Pods {
                 self.find_strangers().await;
                 let listed: BTreeSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
                 let lost: BTreeSet<String> = self.workers.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+                // No pod is given more before this node counts all of them.
+                pods.iter().for_each(|pod| self.context.room.meet(pod));
                 // First the gate, then the word: no pod starts before the lost ones have stopped.
                 self.context.gate.change(|waiting| {
                     waiting.lost = lost.clone();

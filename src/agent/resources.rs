@@ -45,10 +45,13 @@ fn huge_pages(container: &Container, machine: &Machine) -> BTreeMap<String, u64>
     none.chain(asked).collect()
 }
 
+/// What can change while a container runs.
+pub const RESIZABLE: [&str; 2] = ["cpu", "memory"];
+
 /// What of a container's resources can change while it runs, as JSON: `limits` and `requests` of CPU and memory.
 pub fn told(container: &Container) -> String {
     let of = |amounts: Option<&BTreeMap<String, ApiQuantity>>| {
-        let all = amounts.into_iter().flatten().filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"));
+        let all = amounts.into_iter().flatten().filter(|(name, _)| RESIZABLE.contains(&name.as_str()));
         let all: BTreeMap<String, ApiQuantity> = all.map(|(name, amount)| (name.clone(), amount.clone())).collect();
         Some(all).filter(|all| !all.is_empty())
     };

@@ -48,12 +48,14 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
     for condition in conditions(&view, pod, &phase, &inits, &mains) {
         set_condition(&mut status, condition, now);
     }
-    match view.resizing() {
-        Some(mut condition) => {
-            condition.observed_generation = pod.metadata.generation;
-            set_condition(&mut status, condition, now);
+    for (type_, condition) in [(model::RESIZE_PENDING, view.pending()), (model::RESIZING, view.resizing())] {
+        match condition {
+            Some(mut condition) => {
+                condition.observed_generation = pod.metadata.generation;
+                set_condition(&mut status, condition, now);
+            }
+            None => status.conditions.iter_mut().for_each(|all| all.retain(|condition| condition.type_ != type_)),
         }
-        None => status.conditions.iter_mut().for_each(|all| all.retain(|condition| condition.type_ != RESIZING)),
     }
     status.phase = Some(phase);
     status.init_container_statuses = Some(inits).filter(|list| !list.is_empty());
@@ -61,9 +63,6 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
     status.ephemeral_container_statuses = Some(ephemerals).filter(|list| !list.is_empty());
     status
 }
-
-/// The condition of a pod whose containers do not have yet what they are to have.
-pub const RESIZING: &str = "PodResizeInProgress";
 
 /// As much as Kubernetes keeps of the termination messages of all containers of a pod together.
 const MESSAGES_BYTES: usize = 12 << 10;
@@ -164,6 +163,18 @@ impl View<'_> {
         status
     }
 
+    /// Why nothing else is given to containers that run.
+    fn pending(&self) -> Option<PodCondition> {
+        let why = self.seen.memory.pending.as_ref().filter(|_| !self.ended)?;
+        Some(PodCondition {
+            type_: model::RESIZE_PENDING.to_owned(),
+            status: "True".to_owned(),
+            reason: Some(why.code.to_owned()),
+            message: Some(why.message.clone()),
+            ..PodCondition::default()
+        })
+    }
+
     /// What is still to be given to containers that run.
     fn resizing(&self) -> Option<PodCondition> {
         let waits = |c: &&Container| {
@@ -173,7 +184,7 @@ impl View<'_> {
         let first = model::all_containers(self.spec).find(waits).filter(|_| !self.ended)?;
         let failed = self.seen.failure(&Subject::Resize(first.name.clone()));
         Some(PodCondition {
-            type_: RESIZING.to_owned(),
+            type_: model::RESIZING.to_owned(),
             status: "True".to_owned(),
             reason: failed.map(|failure| failure.reason.clone()),
             message: failed.map(|failure| format!("container {}: {}", first.name, failure.message)),

@@ -21,7 +21,7 @@ use super::plan::{self, PodPlan, Step};
 use super::probe::{Prober, Target};
 use super::status_writer::{self, Written};
 use super::volume::plan::{self as plan_of_volumes, Names};
-use super::{record, status};
+use super::{record, resize_plan, status};
 use crate::cri::{self, ContainerState};
 use crate::model::{Timestamp, pod as model};
 
@@ -80,6 +80,7 @@ struct Worker {
 
 /// Starts a worker for a pod.
 pub fn spawn(context: &Arc<Context>, desired: Desired, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Handle {
+    context.room.meet(&desired.pod);
     let wake = Arc::new(Notify::new());
     let (sender, receiver) = watch::channel(desired.clone());
     let (finish, finished) = mpsc::unbounded_channel();
@@ -93,7 +94,7 @@ pub fn spawn(context: &Arc<Context>, desired: Desired, tasks: &mut JoinSet<()>, 
         desired: receiver,
         gate: context.gate.subscribe(),
         wake: wake.clone(),
-        memory: Memory::default(),
+        memory: Memory { resized: desired.pod.status.as_ref().map(resize_plan::given_before).unwrap_or_default(), ..Memory::default() },
         volumes_ready: false,
         refreshed_at: context.clock.now(),
         refreshed_for: desired.pod.clone(),
@@ -145,6 +146,7 @@ impl Worker {
                 waiting.lost.remove(uid(&desired.pod));
             });
             self.context.storage.forget(uid(&desired.pod));
+            self.context.room.leave(uid(&desired.pod));
             return None;
         }
         if !desired.known && !self.gone {
@@ -162,11 +164,12 @@ impl Worker {
         self.memory.probes = self.prober.views();
         seen.memory.probes.clone_from(&self.memory.probes);
         let now = self.context.clock.now();
-        let decided = plan::plan(&desired.pod, self.gone, &seen, now);
+        let sized = self.sized(&desired, &mut seen, &waiting);
+        let decided = plan::plan(&sized.pod, self.gone, &seen, now);
         self.tell_waits(&desired.pod, &decided);
         self.keep(&desired, &decided.status);
         self.write_status(&desired, &decided.status);
-        self.start(&desired, &seen, &decided);
+        self.start(&sized, &seen, &decided);
         self.refresh(&desired, &seen, now);
         if self.gone && !seen.containers.iter().any(is_running) && !seen.starting {
             self.context.gate.change(|waiting| {
@@ -224,6 +227,34 @@ impl Worker {
         seen.starting = self.under_way.values().any(|makes| *makes);
         seen.hold = waiting.holds(uid(&desired.pod));
         Ok(seen)
+    }
+
+    /// The pod as its containers are to be: where this node has no room for what its spec says, with what they have.
+    fn sized(&self, desired: &Desired, seen: &mut ObservedPod, waiting: &Waiting) -> Desired {
+        let (pod, room) = (&desired.pod, &self.context.room);
+        let amounts = |pod: &Pod| pod.spec.as_ref().map(model::requests).unwrap_or_default();
+        if matches!(seen.last_status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            room.leave(uid(pod));
+            return desired.clone();
+        }
+        let Some(has) = resize_plan::as_it_is(pod, seen) else {
+            room.hold(uid(pod), amounts(pod));
+            return desired.clone();
+        };
+        if self.gone || pod.metadata.deletion_timestamp.is_some() {
+            room.hold(uid(pod), amounts(&has));
+            return desired.clone();
+        }
+        // Until all pods of this node are known nobody knows what room there is.
+        let offered = self.context.allocatable().filter(|_| !waiting.holds(uid(pod)));
+        seen.memory.pending = match offered {
+            Some(offered) => match room.ask(uid(pod), (amounts(pod), amounts(&has)), &offered, &self.wake) {
+                Some(why) => Some(why),
+                None => return desired.clone(),
+            },
+            None => resize_plan::said_before(&seen.last_status),
+        };
+        Desired { pod: Arc::new(has), ..desired.clone() }
     }
 
     /// Takes in what a step did.

@@ -158,6 +158,40 @@ pub fn restarts(pod: &Pod) -> i32 {
     all.map(|status| status.restart_count).sum()
 }
 
+/// The condition of a pod whose containers are not given what they are to have, and its reasons (Kubernetes 1.33).
+pub const RESIZE_PENDING: &str = "PodResizePending";
+/// The node will never have it.
+pub const INFEASIBLE: &str = "Infeasible";
+/// The node does not have it now.
+pub const DEFERRED: &str = "Deferred";
+/// The condition of a pod whose containers do not have yet what they are given.
+pub const RESIZING: &str = "PodResizeInProgress";
+
+/// What a pod takes of its node: what it asks, and beside it what its containers still have while they are resized; what is
+/// infeasible is not asked (kube-scheduler's `PodRequests` with `UseStatusResources`).
+pub fn claims(pod: &Pod) -> Resources {
+    let Some(spec) = &pod.spec else { return Resources::new() };
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let resized: Vec<_> = conditions.filter(|it| [RESIZE_PENDING, RESIZING].contains(&it.type_.as_str())).collect();
+    if resized.is_empty() {
+        return requests(spec);
+    }
+    let infeasible = resized.iter().any(|it| it.type_ == RESIZE_PENDING && it.reason.as_deref() == Some(INFEASIBLE));
+    let mut both = spec.clone();
+    for container in both.init_containers.iter_mut().flatten().chain(&mut both.containers) {
+        let Some(status) = container_status(pod, &container.name) else { continue };
+        let (Some(has), allocated) = (&status.resources, &status.allocated_resources) else { continue };
+        let wanted = container.resources.get_or_insert_default().requests.get_or_insert_default();
+        for (name, amount) in has.requests.iter().chain(allocated).flatten() {
+            let asked = wanted.entry(name.clone()).or_insert_with(|| amount.clone());
+            if infeasible || Quantity::of(asked) < Quantity::of(amount) {
+                asked.clone_from(amount);
+            }
+        }
+    }
+    requests(&both)
+}
+
 /// What a node has to have free for the pod: the larger of what runs together and what each init
 /// container needs beside the sidecars before it, plus overhead. Pod-level requests take their
 /// place where given.
@@ -199,7 +233,7 @@ pub fn container_requests(resources: Option<&ResourceRequirements>) -> Resources
     limits.chain(requests).map(|(name, amount)| (name.clone(), Quantity::of(amount))).collect()
 }
 
-fn add(sum: &mut Resources, more: &Resources) {
+pub fn add(sum: &mut Resources, more: &Resources) {
     for (name, amount) in more {
         let entry = sum.entry(name.clone()).or_default();
         *entry = *entry + *amount;

@@ -28,8 +28,7 @@ impl Scheduler {
 
 /// Whether the pod as it is now asks of its node what `pod` does.
 fn asks_the_same(now: Option<&Object>, pod: &Pod) -> bool {
-    let requests = |pod: &Pod| pod.spec.as_ref().map(pod::requests);
-    now.and_then(|now| now.get::<Pod>()).is_some_and(|now| requests(now) == requests(pod))
+    now.and_then(|now| now.get::<Pod>()).is_some_and(|now| pod::claims(now) == pod::claims(pod))
 }
 
 impl Controller for Scheduler {
@@ -42,7 +41,7 @@ impl Controller for Scheduler {
             Kind::Node => state.has_unbound_pods(),
             Kind::Pod => match object.get::<Pod>() {
                 Some(pod) if pod::node_name(pod).is_none() => plan::is_pending(pod),
-                // Room was freed, or was by a resize: `object` may be what was before.
+                // Room was freed, or was by a resize or its refusal: `object` may be what was before.
                 Some(pod) => state.has_unbound_pods() && (pod::is_terminal(pod) || !asks_the_same(state.get(object.key()), pod)),
                 None => false,
             },
@@ -83,5 +82,18 @@ mod tests {
         state.insert(pod("waits", "1", None));
         assert_eq!(Scheduler.keys(&state, &before), [Key::every(Kind::Pod)]);
         assert!(Scheduler.keys(&state, &pod("large", "1", Some("n1"))).is_empty(), "a status changes nothing");
+        // What the node refuses for ever is not asked of it.
+        let told = |reason: &str| {
+            let mut value = pod("large", "9", Some("n1")).value();
+            value["status"] = json!({"phase": "Running", "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+                    "allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "1"}}}]});
+            Object::from_value(Kind::Pod, value).expect("a pod")
+        };
+        state.insert(told("Infeasible"));
+        assert_eq!(Scheduler.keys(&state, &pod("large", "9", Some("n1"))), [Key::every(Kind::Pod)]);
+        assert!(Scheduler.keys(&state, &pod("large", "1", Some("n1"))).is_empty());
+        state.insert(told("Deferred"));
+        assert!(Scheduler.keys(&state, &pod("large", "9", Some("n1"))).is_empty(), "it will have it: nobody else gets it");
     }
 }

@@ -163,17 +163,17 @@ impl Table {
         };
         for pod in pods.iter().filter_map(|object| object.get::<Pod>()).filter(|pod| !pod::is_terminal(pod)) {
             if let Some(spec) = &pod.spec {
-                let amounts = self.amounts(spec);
+                let amounts = self.amounts(pod::claims(pod));
                 row.take(&amounts, weighed(&amounts), &ports(spec));
             }
         }
         row
     }
 
-    fn amounts(&mut self, spec: &PodSpec) -> Amounts {
+    fn amounts(&mut self, requests: pod::Resources) -> Amounts {
         let mut amounts = Amounts::default();
         amounts.set(PODS, 1);
-        for (name, quantity) in pod::requests(spec) {
+        for (name, quantity) in requests {
             let index = self.names.index(&name);
             amounts.set(index, amount(index, quantity));
         }
@@ -182,7 +182,7 @@ impl Table {
 
     /// What a pod asks.
     pub fn demand(&mut self, spec: &PodSpec) -> Demand {
-        let amounts = self.amounts(spec);
+        let amounts = self.amounts(pod::requests(spec));
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let mut tolerations: Vec<[String; 4]> =
             spec.tolerations.iter().flatten().map(|it| [text(&it.key), text(&it.operator), text(&it.value), text(&it.effect)]).collect();

@@ -62,6 +62,7 @@ sessions! {
     old_image
     pending_pod
     prune
+    resize
     scale
     secret
     source_end
