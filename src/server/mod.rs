@@ -5,6 +5,7 @@
 //! - `hooks`: webhooks that are asked before something is written
 //! - `render`, `columns`, `pod_columns`, `autoscaler_columns`, `custom`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`: what clients ask before anything else
+//! - `absent`: kinds of which there is none
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
 //! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
 //!   written down of it
@@ -19,6 +20,7 @@
 //!
 //! No kind is known by heart: the registry (`model::kind`) drives paths, verbs and discovery.
 
+mod absent;
 mod access;
 mod accounts;
 pub mod age;
@@ -72,7 +74,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, delete as delete_at, get as get_at, post};
-use http::Request;
+use http::{Request, StatusCode};
 
 use crate::clock::Clock;
 use crate::store::Store;
@@ -218,7 +220,10 @@ fn deprecation(state: &ServerState, path: &str) -> Option<String> {
 
 async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes: &hooks::Notes) -> Result<Response, Fault> {
     let snapshot = state.store.snapshot();
-    let target = Target::parse(request.uri().path(), snapshot.definitions()).ok_or_else(Fault::no_such_path)?;
+    let Some(target) = Target::parse(request.uri().path(), snapshot.definitions()) else {
+        let list = absent::list(request.method(), request.uri(), snapshot.revision()).ok_or_else(Fault::no_such_path)?;
+        return Ok(render::json_response(StatusCode::OK, list.to_string()));
+    };
     let identity = request.extensions().get::<Identity>().cloned().ok_or_else(|| Fault::unauthorized("Unauthorized"))?;
     let call = Call { notes: notes.clone(), ..Call::read(identity, target, request.method(), request.uri(), request.headers())? };
     let selection = select::Selection::parse(snapshot.definitions(), call.target.kind, &call.query)?;

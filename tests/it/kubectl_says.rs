@@ -87,3 +87,20 @@ async fn who_may_do_what_is_told() {
     }
     assert_eq!(rig.ask("POST", path, json!({"spec": {}})).await.0, StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_cluster_can_be_dumped() {
+    let rig = Rig::start().await;
+    rig.kubectl_ok("create configmap c").await;
+    pod(&rig).await;
+    rig.kubectl_ok("cluster-info dump --all-namespaces --output-directory=dump").await;
+    let dumped = |path: &str| {
+        let text = std::fs::read_to_string(rig.directory.path().join("dump").join(path)).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["items"].as_array().map_or(0, Vec::len)
+    };
+    let counts = ["nodes.json", "default/pods.json", "default/replication-controllers.json", "default/daemonsets.json"].map(dumped);
+    assert_eq!(counts, [1, 1, 0, 0]);
+    // Who may not see them does not hear that there are none.
+    let refused = says(&rig, "get --raw /apis/apps/v1/daemonsets --as jane").await;
+    assert!(refused.contains("cannot list resource \"daemonsets\" in API group \"apps\" at the cluster scope"), "{refused}");
+}
