@@ -81,9 +81,39 @@ fn subresources(info: &KindInfo, served: &Definitions) -> Vec<Sub> {
 /// A group and its versions, the one that clients prefer first.
 pub(super) type Group = (&'static str, Vec<&'static str>);
 
-/// The group of what is measured and not stored.
-fn measures() -> Group {
-    (usage::GROUP_VERSION.0, vec![usage::GROUP_VERSION.1])
+/// Plural, singular, kind, and whether it is in a namespace.
+type Resource = (&'static str, &'static str, &'static str, bool);
+
+/// A version of a group whose resources are answered and not stored, and their verbs.
+type Answered = (&'static str, &'static str, &'static [&'static str], &'static [Resource]);
+
+const ANSWERED: [Answered; 3] = [
+    (
+        "authentication.k8s.io",
+        "v1",
+        &["create"],
+        &[("selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview", false), ("tokenreviews", "tokenreview", "TokenReview", false)],
+    ),
+    (
+        "authorization.k8s.io",
+        "v1",
+        &["create"],
+        &[
+            ("localsubjectaccessreviews", "localsubjectaccessreview", "LocalSubjectAccessReview", true),
+            ("selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview", false),
+            ("selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview", false),
+            ("subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview", false),
+        ],
+    ),
+    (usage::GROUP_VERSION.0, usage::GROUP_VERSION.1, &["get", "list"], &usage::RESOURCES),
+];
+
+fn answered(group: &str, version: &str) -> Option<&'static Answered> {
+    ANSWERED.iter().find(|(name, its, ..)| (*name, *its) == (group, version))
+}
+
+fn answered_groups() -> impl Iterator<Item = Group> {
+    ANSWERED.iter().map(|(group, version, ..)| (*group, vec![*version]))
 }
 
 /// Every group, the core group first.
@@ -123,7 +153,7 @@ pub async fn core(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> 
 pub async fn groups(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
     let snapshot = state.store.snapshot();
     let named: Vec<Group> = all_groups(snapshot.definitions()).into_iter().filter(|(group, _)| !group.is_empty()).collect();
-    let named: Vec<Group> = named.into_iter().chain([measures()]).collect();
+    let named: Vec<Group> = named.into_iter().chain(answered_groups()).collect();
     if form(&headers) == Form::Discovery {
         return aggregated(snapshot.definitions(), &named);
     }
@@ -141,7 +171,7 @@ fn group_value((group, versions): &Group) -> Value {
 pub async fn group(State(state): State<Arc<ServerState>>, Path(group): Path<String>) -> Response {
     let found = all_groups(state.store.snapshot().definitions())
         .into_iter()
-        .chain([measures()])
+        .chain(answered_groups())
         .find(|(name, _)| !name.is_empty() && *name == group);
     match found {
         Some(found) => {
@@ -166,8 +196,9 @@ pub async fn group_resources(State(state): State<Arc<ServerState>>, Path((group,
 
 fn resources(served: &Definitions, group: &str, version: &str) -> Response {
     let kinds = kinds_of(served, group, version);
-    if (group, version) == usage::GROUP_VERSION {
-        return measured();
+    if let Some((_, _, verbs, resources)) = answered(group, version) {
+        let resource = |(plural, singular, kind, namespaced): &Resource| json!({"name": plural, "singularName": singular, "namespaced": namespaced, "kind": kind, "verbs": verbs});
+        return resource_list(group, version, resources.iter().map(resource).collect());
     }
     if kinds.is_empty() {
         return Fault::no_such_path().into_response();
@@ -195,36 +226,13 @@ fn resources(served: &Definitions, group: &str, version: &str) -> Response {
             list.push(resource);
         }
     }
+    resource_list(group, version, list)
+}
+
+fn resource_list(group: &str, version: &str, list: Vec<Value>) -> Response {
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list});
     json_response(StatusCode::OK, list.to_string())
-}
-
-/// What is measured and not stored.
-fn measured() -> Response {
-    let resources: Vec<Value> = usage::RESOURCES
-        .iter()
-        .map(|(plural, singular, kind, namespaced)| {
-            json!({"name": plural, "singularName": singular, "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]})
-        })
-        .collect();
-    let (group, version) = usage::GROUP_VERSION;
-    let list = json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{group}/{version}"), "resources": resources,
-    });
-    json_response(StatusCode::OK, list.to_string())
-}
-
-fn aggregated_measures() -> Vec<Value> {
-    let (group, version) = usage::GROUP_VERSION;
-    let resource = |(plural, singular, kind, namespaced): &(&str, &str, &str, bool)| {
-        json!({
-            "resource": plural, "singularResource": singular, "verbs": ["get", "list"],
-            "responseKind": {"group": group, "version": version, "kind": kind},
-            "scope": if *namespaced { "Namespaced" } else { "Cluster" },
-        })
-    };
-    usage::RESOURCES.iter().map(resource).collect()
 }
 
 /// Every group in one answer, as clients since 1.27 ask for it.
@@ -264,8 +272,15 @@ fn aggregated_version(served: &Definitions, group: &str, version: &str) -> Value
             })
         })
         .collect();
-    if (group, version) == usage::GROUP_VERSION {
-        resources = aggregated_measures();
+    if let Some((_, _, verbs, answered)) = answered(group, version) {
+        let resource = |(plural, singular, kind, namespaced): &Resource| {
+            json!({
+                "resource": plural, "singularResource": singular, "verbs": verbs,
+                "responseKind": {"group": group, "version": version, "kind": kind},
+                "scope": if *namespaced { "Namespaced" } else { "Cluster" },
+            })
+        };
+        resources = answered.iter().map(resource).collect();
     }
     json!({"version": version, "freshness": "Current", "resources": resources})
 }

@@ -129,6 +129,17 @@ async fn everybody_can_ask_what_they_may() {
         |namespace: &str| json!({"spec": {"user": "x", "resourceAttributes": {"namespace": namespace, "verb": "get", "resource": "pods"}}});
     assert_eq!(rig.ask("POST", path, ask("web")).await.1["status"]["allowed"], false);
     assert_eq!(rig.ask("POST", path, ask("other")).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    // Reviews are among the resources, and kubectl makes one like any other object.
+    let listed = rig.kubectl_ok("api-resources --api-group=authorization.k8s.io -o name").await;
+    let reviews = ["localsubjectaccessreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews"];
+    assert_eq!(listed.lines().map(str::to_owned).collect::<Vec<_>>(), reviews.map(|name| format!("{name}.authorization.k8s.io")));
+    let group = rig.get("/apis/authentication.k8s.io/v1").await;
+    assert_eq!((&group["resources"][1]["name"], &group["resources"][1]["verbs"]), (&json!("tokenreviews"), &json!(["create"])), "{group}");
+    let mut local = ask("web");
+    (local["kind"], local["apiVersion"]) = (json!("LocalSubjectAccessReview"), json!("authorization.k8s.io/v1"));
+    (local["metadata"], local["spec"]["groups"]) = (json!({"namespace": "web"}), json!(["dev"]));
+    std::fs::write(rig.directory.path().join("review.json"), local.to_string()).unwrap();
+    assert_eq!(rig.kubectl_ok("create -f review.json -o jsonpath={.status.allowed}").await, "true");
     // A node has what it is asked for looked at, as Kubernetes' kubelet does, and may ask whether it may.
     let node = Identity::node("n1");
     let review = json!({"spec": {"user": "x", "groups": ["dev"], "resourceAttributes": {"verb": "get", "resource": "pods"}}});
