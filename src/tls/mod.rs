@@ -31,7 +31,7 @@ mod unread;
 
 pub use authority::{Authority, Issued, Order};
 pub use live::LiveKey;
-pub use peer::Peer;
+pub use peer::{Peer, Remote};
 pub use pki::Pki;
 pub use signer::Signer;
 

@@ -6,6 +6,10 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::TlsError;
 use crate::model::Timestamp;
 
+/// The address at the other end of a connection, as a request extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remote(pub std::net::IpAddr);
+
 /// The verified client certificate of a connection, as a request extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Patience, Trust, serve_stranger, serve_stream};
 use super::places::Bound;
 use super::register::{Place, Register};
-use super::{LiveKey, Peer, TlsError, connect::probe};
+use super::{LiveKey, Peer, Remote, TlsError, connect::probe};
 
 /// What may be held open, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +144,8 @@ pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: Rou
         };
         let place = strangers.enter(party(address.ip()), CancellationToken::new());
         let displaced = place.displaced();
-        let connection = Connection { acceptor: acceptor.clone(), router: router.clone(), bounds, known: Arc::clone(&known) };
+        let remote = Remote(address.ip().to_canonical());
+        let connection = Connection { acceptor: acceptor.clone(), router: router.clone(), bounds, known: Arc::clone(&known), remote };
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -168,6 +169,7 @@ struct Connection {
     router: Router,
     bounds: Bounds,
     known: Arc<Register<String>>,
+    remote: Remote,
 }
 
 impl Connection {
@@ -181,6 +183,7 @@ impl Connection {
         drop(place);
         serve_stream(stream, self.router, self.bounds.known, shutdown, move |extensions| {
             extensions.insert(peer.clone());
+            extensions.insert(self.remote);
         })
         .await;
     }
@@ -199,6 +202,7 @@ impl Connection {
         let (patience, shown) = ((self.bounds.stranger, self.bounds.known), trust.clone());
         let serving = serve_stranger(stream, self.router, patience, &trust, shutdown, move |extensions| {
             extensions.insert(shown.clone());
+            extensions.insert(self.remote);
         });
         tokio::select! {
             () = serving => {}

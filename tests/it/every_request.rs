@@ -62,7 +62,9 @@ async fn changes_refusals_and_clients_that_went_away_are_written_down() {
     let left = tokio::time::timeout(Duration::from_millis(1), ask(&rig.router, Some(Identity::admin()), "PUT", &path_of_a, endless));
     assert!(left.await.is_err());
 
-    let written = lines(&path, 3).await;
+    rig.kubectl_ok("create configmap b").await;
+
+    let written = lines(&path, 4).await;
     let told: Vec<_> = written.iter().map(|line| (&line["verb"], &line["user"]["username"], &line["responseStatus"]["code"])).collect();
     assert_eq!(
         told,
@@ -70,8 +72,12 @@ async fn changes_refusals_and_clients_that_went_away_are_written_down() {
             (&json!("create"), &json!("podbay-admin"), &json!(201)),
             (&json!("delete"), &json!("system:anonymous"), &json!(refused.status().as_u16())),
             (&json!("update"), &json!("podbay-admin"), &json!(499)),
+            (&json!("create"), &json!("podbay-admin"), &json!(201)),
         ]
     );
+    assert!(written[0].get("sourceIPs").is_none(), "asked in the process");
+    assert_eq!(written[3]["sourceIPs"], json!(["127.0.0.1"]));
+    assert!(written[3]["userAgent"].as_str().unwrap().starts_with("kubectl/"), "{}", written[3]);
     assert_eq!(written[1]["objectRef"], json!({"resource": "configmaps", "apiVersion": "v1", "namespace": "default", "name": "a"}));
 }
 

@@ -7,6 +7,7 @@ mod policy;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,7 @@ use super::request::{Query, Target, Verb};
 use super::{Identity, ServerState};
 use crate::model::Timestamp;
 use crate::model::custom::Definitions;
+use crate::tls::Remote;
 use policy::Level;
 pub use policy::{Policy, PolicyError};
 
@@ -200,7 +202,24 @@ struct Asked {
     /// Path and query.
     uri: String,
     agent: Option<String>,
+    sources: Vec<IpAddr>,
     at: Timestamp,
+}
+
+/// Of what a proxy says of where a request is from.
+const MOST_SOURCES: usize = 16;
+
+/// Where a request is from: what its headers say (and so anybody), then the connection's other end, as in Kubernetes.
+fn sources(request: &Request<Body>) -> Vec<IpAddr> {
+    let said = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let addresses =
+        |name: &str| said(name).split(',').filter_map(|text| text.trim().parse().ok()).take(MOST_SOURCES).collect::<Vec<IpAddr>>();
+    let mut all = addresses("x-forwarded-for");
+    let real: Option<IpAddr> = said("x-real-ip").trim().parse().ok();
+    all.extend(real.filter(|real| !all.contains(real)));
+    let remote = request.extensions().get::<Remote>().map(|remote| remote.0);
+    all.extend(remote.filter(|remote| all.last() != Some(remote)));
+    all
 }
 
 impl Asked {
@@ -216,6 +235,7 @@ impl Asked {
             target,
             uri: short(uri.path_and_query().map_or("/", |it| it.as_str())),
             agent: agent.map(short),
+            sources: sources(request),
             at,
         }
     }
@@ -230,6 +250,9 @@ impl Asked {
         });
         if actor.is_some() {
             event["impersonatedUser"] = user_info(who);
+        }
+        if !self.sources.is_empty() {
+            event["sourceIPs"] = json!(self.sources);
         }
         if let Some(agent) = self.agent {
             event["userAgent"] = agent.into();
@@ -271,6 +294,7 @@ mod tests {
         let jane = Identity::new("jane", &["team"]).authenticated();
         let at: Timestamp = "2026-05-01T10:00:00.25Z".parse().expect("a time");
         let mut event = Asked::of(&request, &Definitions::default(), at).event(&jane, None, 200, at);
+        assert!(event.get("sourceIPs").is_none(), "it is of this process");
         let id = event["auditID"].take();
         assert_eq!(id.as_str().map(str::len), Some(36));
         assert_eq!(
@@ -282,6 +306,24 @@ mod tests {
                 "responseStatus": {"metadata": {}, "code": 200},
                 "requestReceivedTimestamp": "2026-05-01T10:00:00.250000Z", "stageTimestamp": "2026-05-01T10:00:00.250000Z"})
         );
+    }
+
+    #[test]
+    fn where_a_request_is_from_is_said_by_headers_and_known_of_the_connection() {
+        for (forwarded, real, expected) in [
+            ("", "", "127.0.0.1"),
+            ("192.0.2.1, nonsense,2001:db8::1", "", "192.0.2.1 2001:db8::1 127.0.0.1"),
+            ("192.0.2.1", "192.0.2.1", "192.0.2.1 127.0.0.1"),
+            ("", "192.0.2.2", "192.0.2.2 127.0.0.1"),
+            ("192.0.2.1,127.0.0.1", "", "192.0.2.1 127.0.0.1"),
+        ] {
+            let request = Request::get("/").header("x-forwarded-for", forwarded).header("x-real-ip", real);
+            let request = request.extension(Remote([127, 0, 0, 1].into())).body(Body::empty()).expect("a request");
+            let told: Vec<String> = sources(&request).iter().map(ToString::to_string).collect();
+            assert_eq!(told.join(" "), expected, "{forwarded} {real}");
+        }
+        let many = Request::get("/").header("x-forwarded-for", "192.0.2.1,".repeat(1000)).body(Body::empty()).expect("a request");
+        assert_eq!(sources(&many).len(), MOST_SOURCES);
     }
 
     #[test]
