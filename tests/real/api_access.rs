@@ -28,7 +28,7 @@ fn a_pod_reaches_the_api_as_its_account() {
     // The address and the name that pods use, with what they have, and nothing else.
     let (token, authority) = (inside(&format!("cat {DIRECTORY}/token")), hosts.dir.join("ca.crt"));
     std::fs::write(&authority, inside(&format!("cat {DIRECTORY}/ca.crt"))).unwrap();
-    let ask = |path: &str| {
+    let ask_with = |token: &str, path: &str| {
         let script = format!(
             "nsenter --net=/run/netns/{} curl -s -o /dev/null -w '%{{http_code}}' --cacert {} -H 'Authorization: Bearer {token}' https://10.96.0.1{path}",
             hosts.namespace("one"),
@@ -36,6 +36,7 @@ fn a_pod_reaches_the_api_as_its_account() {
         );
         sh(&script)
     };
+    let ask = |path: &str| ask_with(&token, path);
     let pods = "/api/v1/namespaces/default/pods";
     assert_eq!(ask("/version"), "200");
     assert_eq!(ask(pods), "403");
@@ -44,4 +45,17 @@ fn a_pod_reaches_the_api_as_its_account() {
     assert_eq!(ask("/api/v1/namespaces/default/secrets"), "403");
     place.delete(&["bot", "--now"]);
     assert_eq!(ask(pods), "401", "with the pod its token ends");
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: lasting\n  annotations: {kubernetes.io/service-account.name: bot}\n\
+        type: kubernetes.io/service-account-token\n";
+    place.apply("lasting", secret);
+    let lasting = admin.wait("the Secret has its token", || {
+        let token = admin.kubectl_ok(&["get", "secret", "lasting", "-o", "go-template={{with .data.token}}{{.|base64decode}}{{end}}"]);
+        (!token.is_empty()).then_some(token)
+    });
+    let held = admin.kubectl_ok(&["get", "secret", "lasting", "-o", "go-template={{index .data \"ca.crt\"|base64decode}}"]);
+    assert_eq!(held.trim(), std::fs::read_to_string(&authority).unwrap().trim());
+    assert_eq!(ask_with(&lasting, pods), "200", "it needs no pod");
+    admin.kubectl_ok(&["delete", "serviceaccount", "bot"]);
+    assert_eq!(ask_with(&lasting, pods), "401", "with the account it ends");
+    admin.wait("the Secret goes with its account", || admin.json(&["secret", "lasting"]).is_none().then_some(()));
 }

@@ -28,6 +28,7 @@ mod pods;
 mod private_tls;
 mod pull_command;
 mod registry;
+mod resized;
 mod runtimes;
 mod small_disk;
 mod start_checks;
