@@ -1,7 +1,7 @@
 //! A commit becomes objects: fetch, render, plan, accept.
 //!
 //! - `source`: the trait `fetch() -> Tree | Unreachable`; `dir` and `git` implement it, `open` picks
-//! - `select` (pure): which files of a tree are manifests, and how many there may be
+//! - `select` (pure): which files of a tree are manifests, and how many there may be; `link` (pure): where a link leads
 //! - `render` (pure): a tree's files to objects, or every error of the tree
 //! - `plan` (pure): desired against live against inventory
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
@@ -31,6 +31,7 @@ pub mod git;
 pub mod health;
 pub mod identity;
 pub mod inventory;
+pub mod link;
 pub mod look;
 pub mod names;
 pub mod op;

@@ -1,12 +1,18 @@
 //! Which files of a tree are manifests, and how many there may be. PURE.
 
+use std::collections::BTreeSet;
+
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use sha2::{Digest as _, Sha256};
 
+use super::link::End;
 use super::source::Tree;
 
 /// The file of gitignore patterns at the root of the source's path.
 pub const IGNORE_FILE: &str = ".podbayignore";
+
+/// Said where that is something else than a file of the tree, or a link to one.
+pub const NO_IGNORE_FILE: &str = ".podbayignore: not a file of the source, nothing is ignored";
 
 /// Bytes of all manifests of a tree.
 pub const TREE_BYTES: u64 = 64 << 20;
@@ -49,9 +55,15 @@ pub struct Selection {
     limits: Limits,
     ignore: Gitignore,
     tree: Tree,
+    /// The first of what was left out, by path: the same in whatever order the tree is read.
+    notes: BTreeSet<String>,
+    more_notes: usize,
     bytes: u64,
     directories: usize,
 }
+
+/// Notes told of one tree.
+const NOTES: usize = 100;
 
 impl Selection {
     /// `ignore` is the content of the ignore file, empty where there is none.
@@ -62,7 +74,8 @@ impl Selection {
             let _ = builder.add_line(None, line);
         }
         let ignore = builder.build().unwrap_or_else(|_| Gitignore::empty());
-        Self { limits, ignore, tree: Tree { path_exists: true, ..Tree::default() }, bytes: 0, directories: 0 }
+        let tree = Tree { path_exists: true, ..Tree::default() };
+        Self { limits, ignore, tree, notes: BTreeSet::new(), more_notes: 0, bytes: 0, directories: 0 }
     }
 
     /// Whether to walk into a directory, by its path relative to the source's.
@@ -93,6 +106,31 @@ impl Selection {
         Ok(!self.ignore.matched_path_or_any_parents(path, false).is_ignore())
     }
 
+    /// The file that a link stands for, if it is taken as one of the manifests. A link that ends elsewhere is left out
+    /// aloud, whatever its name: there may have been a directory of manifests before.
+    ///
+    /// # Errors
+    /// A hostile name.
+    pub fn link(&mut self, path: &str, end: End) -> Result<Option<String>, TreeError> {
+        let takes = self.takes(path)?;
+        match end {
+            End::File(at) => Ok(takes.then_some(at)),
+            end => {
+                self.leaves_out(path, matches!(end, End::Directory(_) | End::Submodule), end.of_a_link());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Leaves out aloud what is neither hidden nor ignored.
+    pub fn leaves_out(&mut self, path: &str, is_directory: bool, what: &str) {
+        let is_ignored = |is_directory| self.ignore.matched_path_or_any_parents(path, is_directory).is_ignore();
+        let is_quiet = is_hidden(path) || is_ignored(false) || (is_directory && is_ignored(true));
+        if !is_quiet {
+            self.note(format!("{}: {what}, left out", path.escape_debug()));
+        }
+    }
+
     /// Bytes that the next file may have.
     pub fn room(&self) -> u64 {
         self.limits.file_bytes
@@ -120,13 +158,18 @@ impl Selection {
 
     /// Says aloud that something was left out. Bounded, as everything from a tree.
     pub fn note(&mut self, note: impl Into<String>) {
-        const NOTES: usize = 100;
-        if self.tree.notes.len() < NOTES {
-            self.tree.notes.push(note.into());
+        self.notes.insert(note.into());
+        if self.notes.len() > NOTES {
+            self.notes.pop_last();
+            self.more_notes += 1;
         }
     }
 
-    pub fn finish(self) -> Tree {
+    pub fn finish(mut self) -> Tree {
+        self.tree.notes.extend(self.notes);
+        if self.more_notes > 0 {
+            self.tree.notes.push(format!("and {} more that are left out", self.more_notes));
+        }
         self.tree
     }
 }
@@ -204,6 +247,33 @@ mod tests {
         assert!(matches!(selection.enters("a/b/c"), Err(TreeError::TooDeep { .. })));
         assert!((0..3).all(|_| selection.enters("a").is_ok()));
         assert!(matches!(selection.enters("a"), Err(TreeError::TooManyDirectories(3))));
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_in_any_order_and_not_without_end() {
+        let told = |paths: &mut dyn Iterator<Item = usize>| {
+            let mut selection = Selection::new(Limits::default(), b"quiet/\nmute\n");
+            for path in ["quiet", "mute", ".hidden"] {
+                assert_eq!(selection.link(path, End::Directory("x".to_owned())), Ok(None));
+            }
+            paths.for_each(|index| selection.leaves_out(&format!("d{index:03}"), true, "a submodule"));
+            selection.finish().notes
+        };
+        let notes = told(&mut (0..NOTES + 2));
+        assert_eq!(notes, told(&mut (0..NOTES + 2).rev()));
+        assert_eq!((notes[0].as_str(), notes[NOTES].as_str()), ("d000: a submodule, left out", "and 2 more that are left out"));
+        assert_eq!(told(&mut (0..1)), ["d000: a submodule, left out"]);
+    }
+
+    #[test]
+    fn a_link_is_a_manifest_by_its_own_name() {
+        let mut selection = Selection::new(Limits::default(), b"no.yaml\n");
+        let file = || End::File("x/data".to_owned());
+        for (path, taken) in [("a.yaml", Some("x/data")), ("no.yaml", None), (".a.yaml", None), ("a", None)] {
+            assert_eq!(selection.link(path, file()), Ok(taken.map(str::to_owned)), "{path}");
+        }
+        assert!(selection.link("a\u{1b}.yaml", file()).is_err());
+        assert!(selection.finish().notes.is_empty());
     }
 
     #[test]

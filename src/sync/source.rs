@@ -47,6 +47,6 @@ pub struct Tree {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The source's path exists in this revision. False: everything would be pruned, so it needs approval.
     pub path_exists: bool,
-    /// What was left out, loudly: a submodule, a link that was not followed.
+    /// What was left out, loudly: a submodule, a link that ends at no file of the tree.
     pub notes: Vec<String>,
 }

@@ -30,6 +30,7 @@ pub struct Directory {
     /// Below the root; empty for the root itself.
     path: String,
     limits: Limits,
+    is_work_tree: bool,
     /// Between two looks that must be equal.
     pause: Duration,
     known: Mutex<Known>,
@@ -49,7 +50,15 @@ impl Directory {
         let root = root.into();
         let wake = Wake::new(&root);
         let path = path.trim_matches('/').to_owned();
-        Self { root, path, limits: Limits::default(), pause: Duration::from_millis(60), known: Mutex::default(), wake }
+        let pause = Duration::from_millis(60);
+        Self { root, path, limits: Limits::default(), is_work_tree: false, pause, known: Mutex::default(), wake }
+    }
+
+    /// A repository's work tree: to be read as a commit of it will be, without submodules. A directory that is a
+    /// source itself has no such thing: clones below it are directories like others.
+    pub fn as_work_tree(mut self) -> Self {
+        self.is_work_tree = true;
+        self
     }
 
     pub fn with_limits(mut self, limits: Limits) -> Self {
@@ -62,8 +71,8 @@ impl Directory {
     }
 
     async fn look(&self) -> Result<Tree, String> {
-        let (root, path, limits) = (self.root.clone(), self.path.clone(), self.limits);
-        let look = tokio::task::spawn_blocking(move || walk::look(&root, &path, limits)).await;
+        let (root, path, limits, is_work_tree) = (self.root.clone(), self.path.clone(), self.limits, self.is_work_tree);
+        let look = tokio::task::spawn_blocking(move || walk::look(&root, &path, limits, is_work_tree)).await;
         let Look { identity, mut tree } = look.map_err(|error| error.to_string())?.map_err(|error: LookError| error.to_string())?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *known.identity.get_or_insert(identity);
@@ -106,3 +115,6 @@ impl Fetch for Directory {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod like_git_tests;

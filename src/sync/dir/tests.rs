@@ -51,21 +51,45 @@ async fn a_file_is_no_directory_and_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_link_out_of_the_tree_is_refused() {
+async fn a_link_out_of_the_tree_is_left_out_aloud() {
     let dir = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("secret.yaml"), "s").unwrap();
-    for target in [outside.path().join("secret.yaml"), "/proc/self/environ".into(), "nowhere".into(), "../x".into()] {
+    let (out, nowhere) = ("a link that leads out of the source", "a link that leads nowhere");
+    for (target, what) in
+        [(outside.path().join("secret.yaml"), out), ("/proc/self/environ".into(), out), ("nowhere".into(), nowhere), ("../x".into(), out)]
+    {
         symlink(&target, dir.path().join("a.yaml")).unwrap();
-        let fetched = Directory::new(dir.path(), "").fetch().await;
-        assert!(matches!(&fetched, Fetched::Unreachable(why) if why.contains("a.yaml")), "{target:?}: {fetched:?}");
+        let tree = tree(Directory::new(dir.path(), "").fetch().await);
+        assert!(tree.files.is_empty(), "{target:?}");
+        assert_eq!(tree.notes, [format!("a.yaml: {what}, left out")], "{target:?}");
         fs::remove_file(dir.path().join("a.yaml")).unwrap();
     }
     // A linked directory is not walked, whatever it holds.
     symlink(outside.path(), dir.path().join("linked")).unwrap();
-    assert!(names(&tree(Directory::new(dir.path(), "").fetch().await)).is_empty());
+    let fetched = tree(Directory::new(dir.path(), "").fetch().await);
+    assert!(fetched.files.is_empty());
+    assert_eq!(fetched.notes, [format!("linked: {out}, left out")]);
     // The path itself may not lead out either.
-    assert!(matches!(Directory::new(dir.path(), "linked").fetch().await, Fetched::Unreachable(_)));
+    assert!(
+        matches!(Directory::new(dir.path(), "linked").fetch().await, Fetched::Unreachable(why) if why.contains("path linked is a link"))
+    );
+}
+
+#[tokio::test]
+async fn clones_below_a_directory_are_read_and_submodules_of_a_work_tree_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    for module in ["old", "new"] {
+        fs::create_dir(dir.path().join(module)).unwrap();
+        fs::write(dir.path().join(module).join("a.yaml"), "1").unwrap();
+    }
+    fs::create_dir(dir.path().join("old/.git")).unwrap();
+    fs::write(dir.path().join("new/.git"), "gitdir: elsewhere").unwrap();
+    let read = tree(Directory::new(dir.path(), "").fetch().await);
+    assert_eq!((names(&read), read.notes.len()), (vec!["new/a.yaml", "old/a.yaml"], 0));
+    let read = tree(Directory::new(dir.path(), "").as_work_tree().fetch().await);
+    assert!(read.files.is_empty());
+    assert_eq!(read.notes, ["new: a submodule, left out", "old: a submodule, left out"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! One look at a directory: every manifest in it, through descriptors only.
 //!
-//! Each step is an `openat2(RESOLVE_BENEATH)` from the root's descriptor: neither a link in the tree
-//! nor one that is swapped in during the walk leads out of it.
+//! Each step is an `openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)` from the root's descriptor: the kernel follows
+//! neither a link in the tree nor one that is swapped in during the walk. `link::follow` does, inside the tree.
 
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -9,9 +9,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2, readlinkat, statat};
+use rustix::io::Errno;
 
-use crate::sync::select::{IGNORE_FILE, Limits, Selection, TreeError, is_manifest};
+use crate::sync::link::{End, Entry, follow};
+use crate::sync::select::{IGNORE_FILE, Limits, NO_IGNORE_FILE, Selection, TreeError, is_manifest};
 use crate::sync::source::Tree;
 
 /// What makes a mount the same one.
@@ -31,21 +33,21 @@ pub(super) struct Look {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LookError {
     #[error("open {}: {error}", path.display())]
-    Root { path: PathBuf, error: rustix::io::Errno },
+    Root { path: PathBuf, error: Errno },
     #[error("{} is not a directory: name the one it is in", path.display())]
     File { path: PathBuf },
     #[error("read {path}: {error}")]
     Read { path: String, error: std::io::Error },
-    #[error("{path} is a link that leads out of the directory or nowhere")]
-    Link { path: String },
+    #[error("the source's path {path} is {what}")]
+    Path { path: String, what: &'static str },
     #[error(transparent)]
     Tree(#[from] TreeError),
 }
 
-/// Reads every manifest below `path` in `root`.
-pub(super) fn look(root: &Path, path: &str, limits: Limits) -> Result<Look, LookError> {
+/// Reads every manifest below `path` in `root`. Of a work tree what a commit of it would have: no submodule's.
+pub(super) fn look(root: &Path, path: &str, limits: Limits, is_work_tree: bool) -> Result<Look, LookError> {
     let failed = |error| match error {
-        rustix::io::Errno::NOTDIR => LookError::File { path: root.to_owned() },
+        Errno::NOTDIR => LookError::File { path: root.to_owned() },
         error => LookError::Root { path: root.to_owned(), error },
     };
     let root_fd = openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
@@ -55,92 +57,149 @@ pub(super) fn look(root: &Path, path: &str, limits: Limits) -> Result<Look, Look
     #[allow(clippy::useless_conversion)]
     let identity = Identity { device: stat.st_dev.into(), filesystem: filesystem.f_type as i64 };
     if stat.st_nlink == 0 {
-        return Err(failed(rustix::io::Errno::NOENT));
+        return Err(failed(Errno::NOENT));
     }
-    let start = if path.is_empty() {
-        Some(root_fd)
-    } else {
-        match beneath(&root_fd, path, OFlags::DIRECTORY) {
-            Ok(fd) => Some(fd),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => None,
-            Err(error) => return Err(failed(error)),
-        }
-    };
-    let Some(start) = start else {
+    let Some(start) = start(Walk { root: root_fd, is_work_tree }, path)? else {
         return Ok(Look { identity, tree: Tree::default() });
     };
-    let ignore = match beneath(&start, IGNORE_FILE, OFlags::empty()) {
-        Ok(file) => read(file, IGNORE_FILE, limits.file_bytes)?,
-        Err(_) => Vec::new(),
-    };
+    let (ignore, note) = start.ignore_file(limits)?;
     let mut selection = Selection::new(limits, &ignore);
+    note.into_iter().for_each(|note| selection.note(note));
     let mut todo = vec![String::new()];
     while let Some(directory) = todo.pop() {
-        walk(&start, &directory, &mut selection, &mut todo)?;
+        start.walk(&directory, &mut selection, &mut todo)?;
     }
     Ok(Look { identity, tree: selection.finish() })
 }
 
+/// The directory of the source's path; `None` where there is none.
+fn start(above: Walk, path: &str) -> Result<Option<Walk>, LookError> {
+    match above.follow(path)? {
+        End::Directory(at) if at.is_empty() => Ok(Some(above)),
+        End::Directory(at) => {
+            let root = beneath(&above.root, &at, READ | OFlags::DIRECTORY).map_err(unread(&at))?;
+            Ok(Some(Walk { root, ..above }))
+        }
+        End::File(_) | End::Submodule | End::Special | End::Nowhere => Ok(None),
+        end @ (End::Out | End::TooFar) => Err(LookError::Path { path: path.to_owned(), what: end.of_a_link() }),
+    }
+}
+
+/// To read, without waiting for who is at the other end of a pipe.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
 fn beneath(root: &OwnedFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+    let flags = flags | OFlags::CLOEXEC;
+    openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
-fn walk(start: &OwnedFd, directory: &str, selection: &mut Selection, todo: &mut Vec<String>) -> Result<(), LookError> {
-    let here = if directory.is_empty() { "." } else { directory };
-    let failed = |error: rustix::io::Errno| LookError::Read { path: here.to_owned(), error: error.into() };
-    let fd = beneath(start, here, OFlags::DIRECTORY | OFlags::NOFOLLOW).map_err(failed)?;
-    for entry in Dir::read_from(&fd).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let bytes = entry.file_name().to_bytes();
-        if bytes == b"." || bytes == b".." {
-            continue;
-        }
-        let Some(name) = OsStr::from_bytes(bytes).to_str() else {
-            let name = String::from_utf8_lossy(bytes).into_owned();
-            if is_manifest(&name) { return Err(TreeError::BadName(name).into()) } else { continue }
-        };
-        let path = if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
-        let kind = match entry.file_type() {
-            FileType::Unknown => FileType::from_raw_mode(statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?.st_mode),
-            kind => kind,
-        };
-        if kind == FileType::Directory {
-            if selection.enters(&path)? {
-                todo.push(path);
+fn unread(path: &str) -> impl Fn(Errno) -> LookError {
+    let path = path.to_owned();
+    move |error| LookError::Read { path: path.clone(), error: error.into() }
+}
+
+/// The directory that the source's path is.
+struct Walk {
+    root: OwnedFd,
+    is_work_tree: bool,
+}
+
+impl Walk {
+    /// The patterns of what is not read, and what is to be said of them.
+    fn ignore_file(&self, limits: Limits) -> Result<(Vec<u8>, Option<&'static str>), LookError> {
+        match self.follow(IGNORE_FILE)? {
+            End::File(at) => {
+                let content = self.content(&at, IGNORE_FILE, limits.file_bytes)?;
+                Ok(content.map_or_else(|| (Vec::new(), Some(NO_IGNORE_FILE)), |content| (content, None)))
             }
-        } else if selection.takes(&path)? {
-            file(start, &path, kind, selection)?;
+            _ if self.entry_at(IGNORE_FILE)? == Entry::Nothing => Ok((Vec::new(), None)),
+            _ => Ok((Vec::new(), Some(NO_IGNORE_FILE))),
         }
     }
-    Ok(())
-}
 
-/// A regular file, or a link to one inside the tree.
-fn file(start: &OwnedFd, path: &str, kind: FileType, selection: &mut Selection) -> Result<(), LookError> {
-    if !matches!(kind, FileType::RegularFile | FileType::Symlink) {
-        selection.note(format!("{path}: not a regular file, left out"));
-        return Ok(());
+    fn walk(&self, directory: &str, selection: &mut Selection, todo: &mut Vec<String>) -> Result<(), LookError> {
+        let here = if directory.is_empty() { "." } else { directory };
+        let failed = unread(here);
+        let fd = beneath(&self.root, here, READ | OFlags::DIRECTORY).map_err(&failed)?;
+        for entry in Dir::read_from(&fd).map_err(&failed)? {
+            let entry = entry.map_err(&failed)?;
+            let bytes = entry.file_name().to_bytes();
+            if bytes == b"." || bytes == b".." {
+                continue;
+            }
+            let Some(name) = OsStr::from_bytes(bytes).to_str() else {
+                let name = String::from_utf8_lossy(bytes).into_owned();
+                if is_manifest(&name) { return Err(TreeError::BadName(name).into()) } else { continue }
+            };
+            let path = if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
+            let kind = match entry.file_type() {
+                FileType::Unknown => FileType::from_raw_mode(statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?.st_mode),
+                kind => kind,
+            };
+            match kind {
+                FileType::Directory if self.is_work_tree && self.entry_at(&path)? == Entry::Submodule => {
+                    selection.leaves_out(&path, true, "a submodule");
+                }
+                FileType::Directory => {
+                    if selection.enters(&path)? {
+                        todo.push(path);
+                    }
+                }
+                FileType::Symlink => {
+                    if let Some(at) = selection.link(&path, self.follow(&path)?)? {
+                        self.file(&at, &path, selection)?;
+                    }
+                }
+                _ if !selection.takes(&path)? => {}
+                FileType::RegularFile => self.file(&path, &path, selection)?,
+                _ => selection.leaves_out(&path, false, "not a regular file"),
+            }
+        }
+        Ok(())
     }
-    let fd = match beneath(start, path, OFlags::empty()) {
-        Ok(fd) => fd,
-        Err(_) if kind == FileType::Symlink => return Err(LookError::Link { path: path.to_owned() }),
-        Err(error) => return Err(LookError::Read { path: path.to_owned(), error: error.into() }),
-    };
-    let stat = fstat(&fd).map_err(|error| LookError::Read { path: path.to_owned(), error: error.into() })?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        selection.note(format!("{path}: a link to something that is not a file, left out"));
-        return Ok(());
-    }
-    let content = read(fd, path, selection.room())?;
-    selection.add(path, content)?;
-    Ok(())
-}
 
-/// Reads at most one byte more than may be there, whatever the size said.
-fn read(fd: OwnedFd, path: &str, limit: u64) -> Result<Vec<u8>, LookError> {
-    let mut content = Vec::new();
-    let failed = |error| LookError::Read { path: path.to_owned(), error };
-    std::fs::File::from(fd).take(limit + 1).read_to_end(&mut content).map_err(failed)?;
-    Ok(content)
+    /// Takes the file at a path without links, as the one that is called `path`.
+    fn file(&self, at: &str, path: &str, selection: &mut Selection) -> Result<(), LookError> {
+        match self.content(at, path, selection.room())? {
+            Some(content) => selection.add(path, content)?,
+            // Swapped since it was looked at.
+            None => selection.leaves_out(path, false, "not a regular file"),
+        }
+        Ok(())
+    }
+
+    /// Reads at most one byte more than may be there, whatever the size said. `None` where it is no regular file.
+    fn content(&self, at: &str, path: &str, limit: u64) -> Result<Option<Vec<u8>>, LookError> {
+        let failed = unread(path);
+        let fd = beneath(&self.root, at, READ).map_err(&failed)?;
+        if FileType::from_raw_mode(fstat(&fd).map_err(&failed)?.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let mut content = Vec::new();
+        let read = std::fs::File::from(fd).take(limit + 1).read_to_end(&mut content);
+        let size = read.map_err(|error| LookError::Read { path: path.to_owned(), error })?;
+        if size as u64 > limit { Err(TreeError::TooLarge { path: path.to_owned(), limit }.into()) } else { Ok(Some(content)) }
+    }
+
+    fn follow(&self, path: &str) -> Result<End, LookError> {
+        follow(path, |at| self.entry_at(at))
+    }
+
+    /// What there is at a path.
+    fn entry_at(&self, at: &str) -> Result<Entry, LookError> {
+        let failed = unread(at);
+        let fd = match beneath(&self.root, at, OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(Entry::Nothing),
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(match FileType::from_raw_mode(fstat(&fd).map_err(&failed)?.st_mode) {
+            FileType::RegularFile => Entry::File,
+            FileType::Symlink => Entry::Link(readlinkat(&fd, "", Vec::new()).map_err(&failed)?.into_bytes()),
+            // Git makes nothing else of a repository inside another.
+            FileType::Directory if self.is_work_tree && statat(&fd, ".git", AtFlags::SYMLINK_NOFOLLOW).is_ok() => Entry::Submodule,
+            FileType::Directory => Entry::Directory,
+            _ => Entry::Special,
+        })
+    }
 }

@@ -1,9 +1,12 @@
-//! Reads a commit's manifests straight from its tree: nothing is written to a work tree, no link is
-//! followed, no submodule entered.
+//! Reads a commit's manifests straight from its tree: nothing is written to a work tree, no link leads
+//! out of the tree, no submodule is entered.
+
+use std::path::Path;
 
 use git2::{ErrorCode, ObjectType, Oid, Repository, RepositoryOpenFlags};
 
-use crate::sync::select::{IGNORE_FILE, Limits, Selection, TreeError, is_manifest};
+use crate::sync::link::{End, Entry, TARGET_BYTES, follow};
+use crate::sync::select::{IGNORE_FILE, Limits, NO_IGNORE_FILE, Selection, TreeError, is_manifest};
 use crate::sync::source::Tree;
 
 const LINK: i32 = 0o120_000;
@@ -51,21 +54,22 @@ pub(super) fn tree(repository: &Repository, commit: Oid, path: &str, limits: Lim
     let subject: String =
         found.summary().ok().flatten().unwrap_or_default().chars().filter(|letter| !letter.is_control()).take(200).collect();
     let root = found.tree().map_err(failed)?;
-    let start = if path.is_empty() { Some(root) } else { below(repository, &root, path).map_err(failed)? };
-    let Some(start) = start else {
-        return Ok(Tree { revision: commit.to_string(), subject, ..Tree::default() });
-    };
-    let ignore = match start.get_name(IGNORE_FILE) {
-        Some(entry) if entry.kind() == Some(ObjectType::Blob) && entry.filemode() != LINK => {
-            blob(repository, entry.id(), IGNORE_FILE, limits.file_bytes)?
+    let start = match follow(path, |at| entry_at(repository, &root, at))? {
+        End::Directory(at) if at.is_empty() => root,
+        End::Directory(at) => root.get_path(Path::new(&at)).and_then(|entry| repository.find_tree(entry.id())).map_err(failed)?,
+        End::File(_) | End::Submodule | End::Special | End::Nowhere => {
+            return Ok(Tree { revision: commit.to_string(), subject, ..Tree::default() });
         }
-        _ => Vec::new(),
+        end @ (End::Out | End::TooFar) => return Err(format!("the source's path {} is {}", path.escape_debug(), end.of_a_link())),
     };
+    let walk = Walk { repository, root: &start };
+    let (ignore, note) = walk.ignore_file(limits)?;
     let mut selection = Selection::new(limits, &ignore);
-    let mut todo = vec![(String::new(), start)];
+    note.into_iter().for_each(|note| selection.note(note));
+    let mut todo = vec![(String::new(), start.clone())];
     while let Some((prefix, directory)) = todo.pop() {
         for entry in &directory {
-            if let Some((path, id)) = visit(repository, &prefix, &entry, &mut selection)? {
+            if let Some((path, id)) = walk.visit(&prefix, &entry, &mut selection)? {
                 todo.push((path, repository.find_tree(id).map_err(failed)?));
             }
         }
@@ -73,58 +77,93 @@ pub(super) fn tree(repository: &Repository, commit: Oid, path: &str, limits: Lim
     Ok(Tree { revision: commit.to_string(), subject, ..selection.finish() })
 }
 
-/// Takes an entry, leaves it out, or returns the directory to walk into.
-fn visit(
-    repository: &Repository,
-    prefix: &str,
-    entry: &git2::TreeEntry<'_>,
-    selection: &mut Selection,
-) -> Result<Option<(String, Oid)>, String> {
-    let name = match entry.name() {
-        Ok(name) if !name.contains('/') => name.to_owned(),
-        _ => {
-            let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
-            return if is_manifest(&name) { Err(TreeError::BadName(name).to_string()) } else { Ok(None) };
-        }
-    };
-    let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-    let mode = entry.filemode();
-    if entry.kind() == Some(ObjectType::Tree) {
-        let enters = selection.enters(&path).map_err(|error| error.to_string())?;
-        return Ok(enters.then(|| (path, entry.id())));
-    }
-    if mode == SUBMODULE {
-        selection.note(format!("{}: a submodule, left out", path.escape_debug()));
-    } else if selection.takes(&path).map_err(|error| error.to_string())? {
-        if mode == LINK {
-            selection.note(format!("{path}: a link, not followed"));
-        } else if entry.kind() == Some(ObjectType::Blob) {
-            let content = blob(repository, entry.id(), &path, selection.room())?;
-            selection.add(&path, content).map_err(|error| error.to_string())?;
-        }
-    }
-    Ok(None)
+/// The tree of the source's path.
+struct Walk<'r> {
+    repository: &'r Repository,
+    root: &'r git2::Tree<'r>,
 }
 
-/// The tree at a path; `None` where there is none.
-fn below<'r>(repository: &'r Repository, root: &git2::Tree<'r>, path: &str) -> Result<Option<git2::Tree<'r>>, git2::Error> {
-    let mut here = root.clone();
-    for name in path.split('/') {
-        let next = match here.get_name(name) {
-            Some(entry) if entry.kind() == Some(ObjectType::Tree) => repository.find_tree(entry.id())?,
-            _ => return Ok(None),
-        };
-        here = next;
+impl Walk<'_> {
+    /// The patterns of what is not read, and what is to be said of them.
+    fn ignore_file(&self, limits: Limits) -> Result<(Vec<u8>, Option<&'static str>), String> {
+        match self.follow(IGNORE_FILE)? {
+            End::File(at) => Ok((self.content(&at, IGNORE_FILE, limits.file_bytes)?, None)),
+            _ if self.root.get_name(IGNORE_FILE).is_none() => Ok((Vec::new(), None)),
+            _ => Ok((Vec::new(), Some(NO_IGNORE_FILE))),
+        }
     }
-    Ok(Some(here))
+
+    /// Takes an entry, leaves it out, or returns the directory to walk into.
+    fn visit(&self, prefix: &str, entry: &git2::TreeEntry<'_>, selection: &mut Selection) -> Result<Option<(String, Oid)>, String> {
+        let refused = |error: TreeError| error.to_string();
+        let name = match entry.name() {
+            Ok(name) if !name.contains('/') => name.to_owned(),
+            _ => {
+                let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
+                return if is_manifest(&name) { Err(refused(TreeError::BadName(name))) } else { Ok(None) };
+            }
+        };
+        let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        match (entry.kind(), entry.filemode()) {
+            (Some(ObjectType::Tree), _) => {
+                let enters = selection.enters(&path).map_err(refused)?;
+                return Ok(enters.then(|| (path, entry.id())));
+            }
+            (_, SUBMODULE) => selection.leaves_out(&path, true, "a submodule"),
+            (Some(ObjectType::Blob), LINK) => {
+                if let Some(at) = selection.link(&path, self.follow(&path)?).map_err(refused)? {
+                    let content = self.content(&at, &path, selection.room())?;
+                    selection.add(&path, content).map_err(refused)?;
+                }
+            }
+            (Some(ObjectType::Blob), _) if selection.takes(&path).map_err(refused)? => {
+                let content = blob(self.repository, entry.id(), &path, selection.room())?;
+                selection.add(&path, content).map_err(refused)?;
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn follow(&self, path: &str) -> Result<End, String> {
+        follow(path, |at| entry_at(self.repository, self.root, at))
+    }
+
+    /// The content of the file at a path without links, for the file that is called `path`.
+    fn content(&self, at: &str, path: &str, limit: u64) -> Result<Vec<u8>, String> {
+        let entry = self.root.get_path(Path::new(at)).map_err(|error| format!("read {path}: {}", error.message()))?;
+        blob(self.repository, entry.id(), path, limit)
+    }
+}
+
+/// What a tree has at a path.
+fn entry_at(repository: &Repository, root: &git2::Tree<'_>, at: &str) -> Result<Entry, String> {
+    let entry = match root.get_path(Path::new(at)) {
+        Ok(entry) => entry,
+        Err(error) if error.code() == ErrorCode::NotFound => return Ok(Entry::Nothing),
+        Err(error) => return Err(format!("read {}: {}", at.escape_debug(), error.message())),
+    };
+    Ok(match (entry.kind(), entry.filemode()) {
+        (Some(ObjectType::Tree), _) => Entry::Directory,
+        (_, SUBMODULE) => Entry::Submodule,
+        // No file system holds a longer one: it is none.
+        (Some(ObjectType::Blob), LINK) if blob_size(repository, entry.id(), at)? > TARGET_BYTES as u64 => Entry::Link(Vec::new()),
+        (Some(ObjectType::Blob), LINK) => Entry::Link(blob(repository, entry.id(), at, TARGET_BYTES as u64)?),
+        (Some(ObjectType::Blob), _) => Entry::File,
+        _ => Entry::Nothing,
+    })
+}
+
+fn blob_size(repository: &Repository, id: Oid, path: &str) -> Result<u64, String> {
+    let failed = |error: git2::Error| format!("read {}: {}", path.escape_debug(), error.message());
+    let (size, _) = repository.odb().map_err(failed)?.read_header(id).map_err(failed)?;
+    Ok(size as u64)
 }
 
 /// A blob's content. Its size comes from its header, before it is read.
 fn blob(repository: &Repository, id: Oid, path: &str, limit: u64) -> Result<Vec<u8>, String> {
-    let failed = |error: git2::Error| format!("read {path}: {}", error.message());
-    let odb = repository.odb().map_err(failed)?;
-    let (size, _) = odb.read_header(id).map_err(failed)?;
-    if size as u64 > limit {
+    let failed = |error: git2::Error| format!("read {}: {}", path.escape_debug(), error.message());
+    if blob_size(repository, id, path)? > limit {
         return Err(TreeError::TooLarge { path: path.to_owned(), limit }.to_string());
     }
     Ok(repository.find_blob(id).map_err(failed)?.content().to_vec())

@@ -88,23 +88,40 @@ fn branches_tags_and_commits_are_read() {
     }
 }
 
+/// What no work tree can hold; for all else see `dir::like_git_tests`.
 #[test]
-fn links_and_submodules_are_left_out_loudly() {
+fn links_that_no_file_system_holds_and_submodules_are_left_out_loudly() {
     let dir = tempfile::tempdir().unwrap();
     let repository = new_repository(dir.path());
+    let (link, long) = (0o120_000, "a".repeat(9 << 20));
     commit(
         &repository,
         "main",
         &[
-            (0o120_000, "link.yaml", "/etc/passwd"),
+            (link, "empty.yaml", ""),
+            (link, "long.yaml", &long),
+            (link, "zero.yaml", "a.yaml\0"),
+            (link, "into.yaml", "module/a.yaml"),
+            (link, "to-module", "module"),
             (0o160_000, "module", ""),
+            (0o160_000, ".hidden", ""),
             (FILE, "a.yaml", "1"),
-            (0o120_000, ".podbayignore", "a.yaml"),
         ],
     );
     let tree = ask(&repository, None, "").unwrap();
     assert_eq!(tree.files.keys().collect::<Vec<_>>(), ["a.yaml"]);
-    assert_eq!(tree.notes, ["link.yaml: a link, not followed", "module: a submodule, left out"]);
+    assert_eq!(
+        tree.notes,
+        [
+            "empty.yaml: a link that leads nowhere, left out",
+            "into.yaml: a link that leads nowhere, left out",
+            "long.yaml: a link that leads nowhere, left out",
+            "module: a submodule, left out",
+            "to-module: a link to a submodule, left out",
+            "zero.yaml: a link that leads nowhere, left out",
+        ]
+    );
+    assert!(!ask(&repository, None, "to-module").unwrap().path_exists);
 }
 
 #[test]
