@@ -7,6 +7,7 @@
 //! - `oci`: a container alone, by the command line of an OCI runtime
 //! - `up`: the daemon verbs, made of those two
 //! - `host`: `down`, `reset` and `image`, which need no daemon; `pull_bars`: what a pull shows at a terminal
+//! - `sources`: those of the configuration, as objects
 //! - `previews`: sync and the simulator behind the server's and the CLI's previews
 //! - `daemon`: lock, log, signals, systemd, memory of its own (`resident`, shared with the shim: what of it stays)
 
@@ -19,6 +20,7 @@ mod previews;
 mod pull_bars;
 mod serve;
 mod server;
+mod sources;
 mod sweep;
 mod up;
 

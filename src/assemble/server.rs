@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::daemon::{Lock, make_private_data};
 use super::previews::LivePreviews;
+use super::sources;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control;
@@ -26,9 +27,9 @@ use crate::schedule::Scheduler;
 use crate::server::audit::{Audit, Policy};
 use crate::server::offer::{Access, offer, service_names};
 use crate::server::{self, ClusterSettings, Mint, NodeConnector, ServerState};
-use crate::store::{CommitError, Store, disk};
+use crate::store::{Store, disk};
+use crate::sync;
 use crate::sync::open::Places;
-use crate::sync::{self, configured};
 use crate::tls::{self, Pki};
 
 /// A running control plane.
@@ -95,7 +96,7 @@ pub async fn start(
         node_prefix: config.server.node_prefix,
     };
     server::bootstrap(store.as_ref(), &settings).await.context("write the cluster's settings")?;
-    configure_sources(store.as_ref(), config).await?;
+    let returning = sources::configure(store.as_ref(), &config.sources).await?;
 
     let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("listen on {}", config.server.listen))?;
     tls::install_provider();
@@ -128,6 +129,7 @@ pub async fn start(
     tasks.spawn(driver::run(asked, controllers, Arc::clone(&clock), end.clone()));
     tasks.spawn(control::autoscaler::run(Arc::clone(&store), Arc::new(Measured(state)), Arc::clone(&clock), end.clone()));
     tasks.spawn(server::fullness::run(Arc::clone(&store), Arc::clone(&clock), end.clone()));
+    tasks.spawn(sources::bring_back(Arc::clone(&store), returning, end.clone()));
     tasks.spawn(sync::run(store, places, clock, end.clone()));
     tracing::info!(%url, "server is ready");
     Ok(ControlPlane { router, tasks, _lock: lock })
@@ -143,22 +145,6 @@ fn open_audit(config: &crate::config::Server) -> anyhow::Result<Option<Audit>> {
         None => Policy::default(),
     };
     Ok(Some(Audit::open(path, policy)?))
-}
-
-async fn configure_sources(store: &dyn Store, config: &Config) -> anyhow::Result<()> {
-    let transaction = configured::plan(&store.snapshot(), &config.sources);
-    if transaction.writes.is_empty() {
-        return Ok(());
-    }
-    store.commit(transaction).await.map(|_| ()).or_else(|error| match error {
-        // A full disk must not keep the server from starting: deletes free it.
-        CommitError::Full(why) => {
-            tracing::warn!(why, "the configured sources could not be written");
-            Ok(())
-        }
-        other => Err(other),
-    })?;
-    Ok(())
 }
 
 fn open_pki(config: &Config, clock: &dyn Clock) -> anyhow::Result<Arc<Pki>> {

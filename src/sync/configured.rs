@@ -15,11 +15,9 @@ pub fn plan(state: &Snapshot, configured: &BTreeMap<String, SourceSpec>) -> Tran
     let mut transaction = Transaction::new("podbay-config");
     for (name, spec) in configured {
         match state.get(&Key::cluster(Kind::Source, name)) {
-            None => {
-                let mut source = Source::new(name, spec.clone());
-                source.metadata.labels = Some([(CONFIGURED.to_owned(), "true".to_owned())].into());
-                transaction.writes.push(Write::Create(Object::new(source)));
-            }
+            None => transaction.writes.push(new(name, spec)),
+            // Its end goes on; after it see `returning`.
+            Some(current) if current.is_deleting() => {}
             Some(current) => transaction.writes.extend(changed(current, |source| {
                 source.spec = spec.clone();
                 source.metadata.labels.get_or_insert_default().insert(CONFIGURED.to_owned(), "true".to_owned());
@@ -35,6 +33,24 @@ pub fn plan(state: &Snapshot, configured: &BTreeMap<String, SourceSpec>) -> Tran
     transaction
 }
 
+/// The configured sources that somebody has removed and that are not gone yet: they come back when they are.
+pub fn returning(state: &Snapshot, configured: &BTreeMap<String, SourceSpec>) -> BTreeMap<String, SourceSpec> {
+    let is_going = |name: &String| state.get(&Key::cluster(Kind::Source, name)).is_some_and(Object::is_deleting);
+    configured.iter().filter(|(name, _)| is_going(name)).map(|(name, spec)| (name.clone(), spec.clone())).collect()
+}
+
+/// Makes those of them anew that are gone.
+pub fn anew(state: &Snapshot, returning: &BTreeMap<String, SourceSpec>) -> Transaction {
+    let gone = returning.iter().filter(|(name, _)| state.get(&Key::cluster(Kind::Source, *name)).is_none());
+    gone.fold(Transaction::new("podbay-config"), |transaction, (name, spec)| transaction.with(new(name, spec)))
+}
+
+fn new(name: &str, spec: &SourceSpec) -> Write {
+    let mut source = Source::new(name, spec.clone());
+    source.metadata.labels = Some([(CONFIGURED.to_owned(), "true".to_owned())].into());
+    Write::Create(Object::new(source))
+}
+
 fn changed(current: &Object, change: impl FnOnce(&mut Source)) -> Option<Write> {
     let after = current.edit(change)?;
     (after != *current).then(|| Write::Update(after, Precondition::seen(current)))
@@ -42,7 +58,10 @@ fn changed(current: &Object, change: impl FnOnce(&mut Source)) -> Option<Write> 
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
+    use crate::model::Timestamp;
 
     fn directory(path: &str) -> SourceSpec {
         SourceSpec { directory: Some(path.to_owned()), ..SourceSpec::default() }
@@ -75,6 +94,23 @@ mod tests {
         let [Write::Update(after, _)] = writes.as_slice() else { panic!("{writes:?}") };
         assert_eq!(after.key().name, "old");
         assert_eq!(after.get::<Source>().unwrap().spec.suspend, Some(true));
+    }
+
+    #[test]
+    fn what_is_going_comes_back_once_it_is_gone() {
+        let wanted = BTreeMap::from([("web".to_owned(), directory("/srv/new")), ("db".to_owned(), directory("/srv/db"))]);
+        let mut going = configured("web", directory("/srv/web"));
+        going.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let there = state(vec![going, configured("db", directory("/srv/db"))]);
+        assert!(plan(&there, &wanted).writes.is_empty());
+        let back = returning(&there, &wanted);
+        assert_eq!(back.keys().collect::<Vec<_>>(), ["web"]);
+        assert!(anew(&there, &back).writes.is_empty());
+        let writes = anew(&state(vec![configured("db", directory("/srv/db"))]), &back).writes;
+        let [Write::Create(made)] = writes.as_slice() else { panic!("{writes:?}") };
+        assert_eq!(*made, Object::new(configured("web", directory("/srv/new"))));
+        // Somebody was faster.
+        assert!(anew(&state(vec![Source::new("web", directory("/srv/mine"))]), &back).writes.is_empty());
     }
 
     #[test]
