@@ -1,6 +1,6 @@
 //! Sync and the simulator behind the server's and the CLI's previews: the same code for both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,19 +78,15 @@ impl Controller for OnWallTime {
 
 #[async_trait]
 impl Previews for LivePreviews {
-    async fn preview(
-        &self,
-        source: Option<String>,
-        files: Option<BTreeMap<String, Vec<u8>>>,
-        adopt: bool,
-    ) -> Result<serde_json::Value, String> {
+    async fn preview(&self, source: Option<String>, tree: Option<Tree>, adopt: bool) -> Result<serde_json::Value, String> {
         let name = source.ok_or("say which source the preview is for")?;
         let stored = self.store.snapshot().get(&Key::cluster(Kind::Source, &name)).and_then(|object| object.get::<Source>().cloned());
         let served = self.store.snapshot().shared_definitions();
-        let look = match (files, &stored) {
-            (Some(files), stored) => {
+        let look = match (tree, &stored) {
+            (Some(mut tree), stored) => {
                 let spec = stored.as_ref().map(|source| source.spec.clone()).unwrap_or_default();
-                Look::of(tree_of(files), &spec, &served, &mut Memory::default())
+                tree.revision = digest(&tree);
+                Look::of(tree, &spec, &served, &mut Memory::default())
             }
             (None, Some(source)) => match self.places.open(&name, &source.spec)?.fetch().await {
                 Fetched::Tree(tree) => Look::of(tree, &source.spec, &served, &mut Memory::default()),
@@ -114,24 +110,16 @@ fn asked(mut source: Source, adopt: bool) -> Source {
     source
 }
 
-/// A tree of files that came with a request.
-fn tree_of(files: BTreeMap<String, Vec<u8>>) -> Tree {
-    let mut tree = Tree { files, path_exists: true, ..Tree::default() };
-    tree.revision = digest(&tree);
-    tree
-}
-
 /// This host, for the client verbs.
 pub struct Host;
 
 #[async_trait]
 impl Local for Host {
-    async fn read_tree(&self, directory: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-        Ok(read_directory(directory).await?.files)
+    async fn read_tree(&self, directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Tree> {
+        read_directory(directory, source).await
     }
 
     async fn preview_offline(&self, name: &str, directory: &Path, snapshot: Option<&Path>, adopt: bool) -> anyhow::Result<Previewed> {
-        let tree = read_directory(directory).await?;
         let mut state = match snapshot {
             Some(path) => {
                 let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
@@ -140,6 +128,7 @@ impl Local for Host {
             None => Snapshot::default(),
         };
         let stored = state.get(&Key::cluster(Kind::Source, name)).and_then(|object| object.get::<Source>().cloned());
+        let tree = read_directory(directory, stored.as_ref().map(|source| &source.spec)).await?;
         let source = asked(stored.unwrap_or_else(|| Source::new(name, SourceSpec::default())), adopt);
         let look = Look::of(tree, &source.spec, state.definitions(), &mut Memory::default());
         let unknown = if let Look::Read(revision) = &look { saved::assume_values(&mut state, &revision.rendered) } else { Vec::new() };
@@ -175,12 +164,19 @@ fn default_controllers() -> Vec<Arc<dyn Controller>> {
     all
 }
 
-async fn read_directory(directory: &Path) -> anyhow::Result<Tree> {
+/// A directory as the source it stands for reads it. A clone of a repository, whose root has a `.git`, is read as a
+/// commit of it will be: below the path of the source, and without submodules.
+async fn read_directory(directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Tree> {
     let root = std::fs::canonicalize(directory).with_context(|| format!("read {}", directory.display()))?;
     if !root.is_dir() {
         bail!("{} is a file, and a source is a directory: give the directory it is in", directory.display());
     }
-    match Directory::new(root, "").fetch().await {
+    let is_clone = root.join(".git").symlink_metadata().is_ok();
+    let is_git = source.map_or(is_clone, |spec| spec.git.is_some());
+    let path = source.filter(|_| is_git && is_clone).and_then(|spec| spec.path.as_deref()).unwrap_or_default();
+    let place = Directory::new(root, path);
+    let place = if is_git { place.as_work_tree() } else { place };
+    match place.fetch().await {
         Fetched::Tree(tree) => Ok(tree),
         Fetched::Unreachable(why) => bail!("read {}: {why}", directory.display()),
     }
@@ -192,6 +188,7 @@ mod tests {
 
     use super::*;
     use crate::clock::VirtualClock;
+    use crate::model::GitSource;
     use crate::store::memory::MemoryStore;
     use crate::store::transaction::{Transaction, Write};
 
@@ -212,5 +209,42 @@ mod tests {
             assert!(plan.ops.is_empty(), "set to {set_to}: {:?}", plan.ops);
             assert_eq!(plan.again_at, clock.now().checked_add(SignedDuration::from_secs(40)).ok(), "set to {set_to}");
         }
+    }
+
+    /// The root of a clone is where people call the preview; the source reads less of it.
+    #[tokio::test]
+    async fn a_directory_is_read_as_the_source_it_stands_for_reads_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path();
+        for (path, text) in [
+            ("prod/a.yaml", "1"),
+            ("prod/old/b.yaml", "2"),
+            ("prod/.podbayignore", "old/\n"),
+            ("stage/c.yaml", "3"),
+            ("module/d.yaml", "4"),
+            ("module/.git", "gitdir: elsewhere"),
+        ] {
+            let at = root.join(path);
+            std::fs::create_dir_all(at.parent().expect("a file is in a directory")).expect("made");
+            std::fs::write(at, text).expect("written");
+        }
+        let git = |path: &str| SourceSpec { git: Some(GitSource::default()), path: Some(path.to_owned()), ..SourceSpec::default() };
+        let directory = SourceSpec { directory: Some("/srv".to_owned()), path: Some("prod".to_owned()), ..SourceSpec::default() };
+        let read = async |at: &Path, spec: Option<&SourceSpec>| {
+            let tree = read_directory(at, spec).await.expect("it is read");
+            (tree.files.into_keys().collect::<Vec<_>>().join(" "), tree.notes.len(), tree.path_exists)
+        };
+        let told = |files: &str, notes, path_exists| (files.to_owned(), notes, path_exists);
+        let all = "prod/a.yaml prod/old/b.yaml stage/c.yaml";
+        // No clone: this is the directory that is meant, whatever the source's path.
+        assert_eq!(read(root, Some(&git("prod"))).await, told(all, 1, true));
+        assert_eq!(read(root, None).await, told(&format!("module/d.yaml {all}"), 0, true));
+        std::fs::create_dir(root.join(".git")).expect("made");
+        assert_eq!(read(root, Some(&git("/prod/"))).await, told("a.yaml", 0, true));
+        assert_eq!(read(&root.join("prod"), Some(&git("prod"))).await, told("a.yaml", 0, true));
+        assert_eq!(read(root, Some(&git("none"))).await, told("", 0, false));
+        assert_eq!(read(root, Some(&git(""))).await, told(all, 1, true));
+        assert_eq!(read(root, None).await, told(all, 1, true));
+        assert_eq!(read(root, Some(&directory)).await, told(&format!("module/d.yaml {all}"), 0, true));
     }
 }

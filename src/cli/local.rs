@@ -1,9 +1,11 @@
 //! What a verb needs of this host without a server. `assemble` provides it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use async_trait::async_trait;
+
+use crate::model::SourceSpec;
+use crate::sync::source::Tree;
 
 /// A preview, both ways it can be printed, and what to exit with.
 #[derive(Debug, Clone)]
@@ -17,8 +19,9 @@ pub struct Previewed {
 /// Host-side helpers of the client verbs.
 #[async_trait]
 pub trait Local: Sync {
-    /// The manifest files below a directory, as a source would read them.
-    async fn read_tree(&self, directory: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>>;
+    /// The manifest files of a directory, as the source it stands for would read them: of a repository's clone those
+    /// below the path that the source reads.
+    async fn read_tree(&self, directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Tree>;
 
     /// What a commit of this directory would do to the cluster of the snapshot file (none: an empty one).
     async fn preview_offline(&self, source: &str, directory: &Path, snapshot: Option<&Path>, adopt: bool) -> anyhow::Result<Previewed>;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use kube::Client;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::args::{PreviewFormat, ReconcileArgs};
@@ -16,7 +17,7 @@ use super::local::{Local, Previewed};
 use super::outcome::Progress;
 use super::{outcome, output, source};
 use crate::config::name_of;
-use crate::model::{Kind, Source};
+use crate::model::{Kind, Source, SourceSpec};
 use crate::sync::names::{ADOPT, APPROVE, REQUESTED_AT};
 use crate::sync::select::is_manifest;
 use crate::sync::status::STORE_FULL;
@@ -58,12 +59,10 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
             bodies.push(json!({"source": name}));
         }
         Some((target, Some(dir))) => {
-            let files = local.read_tree(dir).await.with_context(|| format!("read {target}"))?;
-            let name = match &args.as_source {
-                Some(name) => name.clone(),
-                None => source_of(&items(&client, &path(Kind::Source, None, None)).await?, &absolute(dir)),
-            };
-            bodies.push(json!({"source": name, "files": encoded(&files)}));
+            let sources = items(&client, &path(Kind::Source, None, None)).await?;
+            let name = args.as_source.clone().unwrap_or_else(|| source_of(&sources, &absolute(dir)));
+            let tree = local.read_tree(dir, spec_of(&sources, &name)?.as_ref()).await.with_context(|| format!("read {target}"))?;
+            bodies.push(json!({"source": name, "files": encoded(&tree.files), "notes": tree.notes, "pathExists": tree.path_exists}));
         }
         Some((name, None)) => bodies.push(json!({"source": name})),
         None => bodies.extend(source_names(&client).await?.into_iter().map(|name| json!({"source": name}))),
@@ -82,18 +81,26 @@ fn absolute(directory: &Path) -> String {
     std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned()).to_string_lossy().into_owned()
 }
 
-/// The one source that reads this directory; else a name from the directory's.
+/// The one source that reads this directory, or this repository; else a name from the directory's.
 fn source_of(sources: &[Value], directory: &str) -> String {
     let reads = |source: &&Value| {
-        let place =
-            source["spec"]["directory"].as_str().map(|root| Path::new(root).join(source["spec"]["path"].as_str().unwrap_or_default()));
-        place.is_some_and(|place| absolute(&place) == directory)
+        let spec = &source["spec"];
+        let below = |root: &str| absolute(&Path::new(root).join(spec["path"].as_str().unwrap_or_default().trim_matches('/'))) == directory;
+        let repository = spec["git"]["url"].as_str().map(|url| url.strip_prefix("file://").unwrap_or(url));
+        spec["directory"].as_str().is_some_and(below)
+            || repository.filter(|url| url.starts_with('/')).is_some_and(|root| absolute(Path::new(root)) == directory || below(root))
     };
     let mut found = sources.iter().filter(reads).filter_map(|source| source["metadata"]["name"].as_str());
     match (found.next(), found.next()) {
         (Some(one), None) => one.to_owned(),
         _ => name_of(directory),
     }
+}
+
+/// What is known of a source; `None` where there is none of this name.
+fn spec_of(sources: &[Value], name: &str) -> anyhow::Result<Option<SourceSpec>> {
+    let found = sources.iter().find(|source| source["metadata"]["name"] == name);
+    found.map(|source| SourceSpec::deserialize(&source["spec"])).transpose().with_context(|| format!("the spec of source {name}"))
 }
 
 fn encoded(files: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&str, String> {
@@ -330,5 +337,13 @@ mod tests {
         assert_eq!(source_of(&[source("shop", "manifests"), source("other", "")], &directory), "shop");
         assert_eq!(source_of(&[source("a", "manifests"), source("b", "manifests")], &directory), "manifests", "two: it cannot be said");
         assert_eq!(source_of(&[], &directory), "manifests");
+        let git = |name: &str, url: &str, path: &str| json!({"metadata": {"name": name}, "spec": {"git": {"url": url}, "path": path}});
+        let url = place.path().display().to_string();
+        for url in [&url, &format!("file://{url}")] {
+            assert_eq!(source_of(&[git("shop", url, "manifests")], &absolute(place.path())), "shop", "as its clone");
+            assert_eq!(source_of(&[git("shop", url, "/manifests")], &absolute(place.path())), "shop");
+            assert_eq!(source_of(&[git("shop", url, "manifests")], &directory), "shop", "as what it reads");
+        }
+        assert_eq!(source_of(&[git("shop", "https://example.org/manifests", "")], &directory), "manifests");
     }
 }

@@ -17,15 +17,22 @@ use super::{ServerState, body};
 use crate::model::{LAST_APPLIED, Object};
 use crate::store::Snapshot;
 use crate::sync::select::TREE_BYTES;
+use crate::sync::source::Tree;
 
 /// Files of a preview: every tree that can be applied, in base64 (four bytes for three), and the names.
 const TREE_LIMIT: usize = TREE_BYTES as usize / 3 * 4 + 16 * 1024 * 1024;
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct PreviewRequest {
     source: Option<String>,
     /// Path to base64.
     files: Option<BTreeMap<String, String>>,
+    /// What whoever read the files left out.
+    #[serde(default)]
+    notes: Vec<String>,
+    /// Whether there is the path that the source reads; said where there is not.
+    path_exists: Option<bool>,
     #[serde(default)]
     adopt: bool,
 }
@@ -48,7 +55,9 @@ async fn previewed(state: &ServerState, request: Request<axum::body::Body>) -> R
         Err(error) => Err(Fault::bad_request(format!("files[{path:?}]: {error}"))),
     };
     let files = wanted.files.map(|files| files.into_iter().map(decode).collect::<Result<BTreeMap<_, _>, _>>()).transpose()?;
-    let preview = previews.preview(wanted.source, files, wanted.adopt).await.map_err(|error| Fault::new(422, "Invalid", error))?;
+    let path_exists = wanted.path_exists.unwrap_or(true);
+    let tree = files.map(|files| Tree { files, notes: wanted.notes, path_exists, ..Tree::default() });
+    let preview = previews.preview(wanted.source, tree, wanted.adopt).await.map_err(|error| Fault::new(422, "Invalid", error))?;
     Ok(json_response(StatusCode::OK, preview.to_string()))
 }
 

@@ -66,7 +66,6 @@ pub mod usage;
 mod watch;
 mod write;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -78,6 +77,7 @@ use http::{Request, StatusCode};
 
 use crate::clock::Clock;
 use crate::store::Store;
+use crate::sync::source::Tree;
 use crate::tls::Pki;
 pub use accounts::mint::Mint;
 pub use bootstrap::{ClusterSettings, bootstrap};
@@ -90,14 +90,9 @@ use request::{Call, Target, Verb};
 /// Computes what a commit would do. `assemble` puts sync and the simulator behind it.
 #[async_trait]
 pub trait Previews: Send + Sync {
-    /// `source`: a source by name; `files`: a tree to preview instead of what the source has now; `adopt`: as if asked
-    /// to take over what Podbay did not create.
-    async fn preview(
-        &self,
-        source: Option<String>,
-        files: Option<BTreeMap<String, Vec<u8>>>,
-        adopt: bool,
-    ) -> Result<serde_json::Value, String>;
+    /// `source`: a source by name; `tree`: what to preview instead of what the source has now; `adopt`: as if asked to
+    /// take over what Podbay did not create.
+    async fn preview(&self, source: Option<String>, tree: Option<Tree>, adopt: bool) -> Result<serde_json::Value, String>;
 }
 
 /// What the handlers work with.

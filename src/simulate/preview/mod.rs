@@ -28,6 +28,7 @@ use crate::model::{Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Controller, Wait};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
+use crate::sync::inventory;
 use crate::sync::look::{Look, Memory, Revision, decide};
 use crate::sync::names::{APPROVE, FINALIZER};
 use crate::sync::plan::{self, Counts, Input, SyncPlan};
@@ -55,6 +56,9 @@ pub struct Preview {
     /// Why nothing would happen, whatever anybody approves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<String>,
+    /// What may be meant instead of what is refused.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hint: String,
     /// Why it waits until somebody approves the plan.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<String>,
@@ -166,7 +170,22 @@ fn preview_within(
         ..Preview::default()
     };
     preview.sum = sum(&preview);
+    let is_new = state.get(&Key::cluster(Kind::Source, &preview.source)).is_none();
+    if let Some(other) = only_holder(state, revision).filter(|_| is_new && preview.is_refused()) {
+        preview.hint = format!("there is no source {}; to preview these as a change of {other}: --as {other}", preview.source);
+    }
     preview
+}
+
+/// The one source that holds what a revision has, as far as any source does.
+fn only_holder(state: &Snapshot, revision: &Revision) -> Option<String> {
+    let holds = |object: &&Object| {
+        let entries = object.get::<Source>()?.status.as_ref()?.inventory.iter();
+        let mut keys = entries.filter_map(|entry| inventory::key_of(entry, state.definitions()));
+        keys.any(|key| revision.rendered.desired.get(&key).is_some()).then(|| object.key().name.clone())
+    };
+    let mut holders = state.list(Kind::Source).filter_map(|object| holds(&object));
+    holders.next().filter(|_| holders.next().is_none())
 }
 
 fn failed(source: String, revision: String, errors: Vec<String>) -> Preview {

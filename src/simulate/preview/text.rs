@@ -35,6 +35,9 @@ impl fmt::Display for Preview {
         section(f, "Not in the end", self.unmet.iter().cloned())?;
         section(f, "Errors", self.errors.iter().cloned())?;
         section(f, "Refused", self.refusals.iter().cloned())?;
+        if !self.hint.is_empty() {
+            writeln!(f, "\nhint: {}", self.hint)?;
+        }
         section(f, "Needs approval", self.approvals.iter().cloned())?;
         writeln!(f, "\n{}", self.sum)?;
         if !self.plan_id.is_empty() && !self.objects.is_empty() {
