@@ -8,7 +8,10 @@ use podbay::cli::args::{Cli, Verb};
 use podbay::cli::{self, error::finish};
 
 fn main() -> ExitCode {
-    let verb = Cli::parse_from(cli::oci::words(std::env::args_os())).verb;
+    let verb = match Cli::try_parse_from(cli::oci::words(std::env::args_os())) {
+        Ok(cli) => cli.verb,
+        Err(error) => cli::words::told(error).exit(),
+    };
     match verb {
         Verb::Oci(args) => assemble::oci(&args),
         Verb::InternalGitFetch => assemble::git_fetch_child(),

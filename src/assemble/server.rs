@@ -184,7 +184,7 @@ fn local_url(listen: SocketAddr) -> String {
 
 /// Lets the client verbs find this daemon by its run directory.
 fn link_kubeconfig(kubeconfig: &Path, run_dir: &Path) -> anyhow::Result<()> {
-    let link = run_dir.join(crate::cli::client::ADMIN_KUBECONFIG);
+    let link = run_dir.join(crate::cli::kubeconfig::ADMIN);
     match std::fs::remove_file(&link) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("remove {}", link.display())),
         _ => std::os::unix::fs::symlink(kubeconfig, &link).with_context(|| format!("link {}", link.display())),

@@ -67,8 +67,8 @@ pub enum Verb {
 /// Where the API is.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ClientArgs {
-    /// kubeconfig of the server [default: the daemon on this host]
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    /// kubeconfig of the server [default: those that $KUBECONFIG lists, else that of the daemon on this host]
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Data directory of the daemon on this host, to find its kubeconfig
     #[arg(long, env = "PODBAY_DATA_DIR", value_name = "DIR", hide_env_values = true)]
@@ -213,7 +213,7 @@ pub struct NamedArgs {
 pub struct LogsArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The pod's name
+    /// The pod: NAME or pod/NAME
     pub pod: String,
     /// Namespace [default: default]
     #[arg(short, long)]
@@ -249,7 +249,7 @@ pub struct ExecArgs {
 pub struct StreamArgs {
     #[command(flatten)]
     pub client: ClientArgs,
-    /// The pod's name
+    /// The pod: NAME or pod/NAME
     pub pod: String,
     /// Namespace [default: default]
     #[arg(short, long)]

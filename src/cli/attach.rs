@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::AttachParams;
 
 use super::args::StreamArgs;
-use super::client::connect;
+use super::client::{connect, pod_name};
 use super::error::Outcome;
 use super::terminal::{converse, is_usable};
 
@@ -14,15 +14,16 @@ use super::terminal::{converse, is_usable};
 const DEFAULT: &str = "kubectl.kubernetes.io/default-container";
 
 pub async fn run(args: &StreamArgs) -> Outcome {
+    let name = pod_name(&args.pod)?;
     let pods = pods(args).await?;
-    let pod = pods.get(&args.pod).await?;
+    let pod = pods.get(name).await?;
     let mut params = match chosen(&pod, args.container.as_deref()) {
         Some(container) => streams(container, args)?,
         // The server says which there are.
         None => AttachParams { container: args.container.clone(), stdin: args.stdin, ..AttachParams::default() },
     };
     params.tty = params.tty && is_usable(params.stdin);
-    let process = pods.attach(&args.pod, &params).await?;
+    let process = pods.attach(name, &params).await?;
     converse(process, &params).await
 }
 

@@ -1,20 +1,16 @@
 //! A client of the REST API, and the paths of the kinds.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::KubeConfigOptions;
 use serde_json::Value;
 
 use super::args::ClientArgs;
-use crate::config::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR};
+use super::kubeconfig;
 use crate::model::Kind;
 use crate::model::custom::{CustomKind, Names};
-
-/// The kubeconfig the daemon leaves in its data directory, and links in the default run directory.
-pub const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
 
 /// For a connection to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -23,35 +19,13 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// Connects as the flags, the environment or the daemon on this host say.
 pub async fn connect(args: &ClientArgs) -> anyhow::Result<Client> {
-    let path = kubeconfig(args)?;
-    // Read here: the library's error hides whether the file is missing or forbidden.
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read kubeconfig {}", path.display()))?;
-    // By the reader of manifests: the library's own would be another in the program.
-    let kubeconfig: Kubeconfig = serde_yaml::from_str(&text).with_context(|| format!("read kubeconfig {}", path.display()))?;
+    let (kubeconfig, name) = kubeconfig::load(args)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .with_context(|| format!("use kubeconfig {}", path.display()))?;
+        .with_context(|| format!("use kubeconfig {name}"))?;
     config.connect_timeout = Some(CONNECT);
     crate::tls::install_provider();
     Ok(Client::try_from(config)?)
-}
-
-fn kubeconfig(args: &ClientArgs) -> anyhow::Result<PathBuf> {
-    if let Some(path) = &args.kubeconfig {
-        return Ok(path.clone());
-    }
-    let places = match &args.data_dir {
-        Some(dir) => vec![dir.join(ADMIN_KUBECONFIG)],
-        None => vec![Path::new(DEFAULT_RUN_DIR).join(ADMIN_KUBECONFIG), Path::new(DEFAULT_DATA_DIR).join(ADMIN_KUBECONFIG)],
-    };
-    // Whether it may be read is told by reading it.
-    let there = |path: &&PathBuf| !matches!(path.try_exists(), Ok(false));
-    places.iter().find(there).cloned().ok_or_else(|| {
-        anyhow!(
-            "no daemon on this host ({} is not there): start one with `podbay up`, or say --kubeconfig or --data-dir",
-            places[places.len() - 1].display()
-        )
-    })
 }
 
 /// `/api/v1/namespaces/web/pods/a`: a kind's collection, or one object of it.
@@ -129,6 +103,18 @@ pub fn named_target(words: &[String]) -> anyhow::Result<(Kind, String)> {
         (kind, Some(name)) => Ok((kind, name)),
         (kind, None) => bail!("which {kind}? say {} NAME", kind.info().singular),
     }
+}
+
+/// The pod that `NAME` or `pod/NAME` means.
+///
+/// # Errors
+/// It names another kind, of which kubectl would choose a pod.
+pub fn pod_name(word: &str) -> anyhow::Result<&str> {
+    let Some((kind, name)) = word.split_once('/') else { return Ok(word) };
+    if Kind::of_word(kind) != Some(Kind::Pod) {
+        bail!("{word}: only a pod can be named here, as NAME or pod/NAME: `podbay get pods` lists them");
+    }
+    Ok(name)
 }
 
 /// A kind by what people call it: of the table, or of the custom ones that were asked for.
@@ -212,5 +198,15 @@ mod tests {
         assert_eq!(target(&words("po a")).unwrap(), (Kind::Pod, Some("a".into())));
         assert!(target(&words("statefulsets")).unwrap_err().to_string().contains("deployments"));
         assert!(named_target(&words("pods")).unwrap_err().to_string().contains("which Pod"));
+    }
+
+    #[test]
+    fn a_pod_is_called_as_lists_call_it() {
+        for word in ["a", "pod/a", "pods/a", "po/a"] {
+            assert_eq!(pod_name(word).unwrap(), "a", "{word}");
+        }
+        for word in ["deploy/a", "job/a", "nonsense/a"] {
+            assert!(pod_name(word).unwrap_err().to_string().starts_with(&format!("{word}: only a pod")), "{word}");
+        }
     }
 }

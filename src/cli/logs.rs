@@ -5,12 +5,13 @@ use std::io::Write as _;
 use futures::AsyncReadExt as _;
 
 use super::args::LogsArgs;
-use super::client::{connect, path};
+use super::client::{connect, path, pod_name};
 use super::error::Outcome;
 use super::get::form_encoded;
 use crate::model::Kind;
 
 pub async fn run(args: &LogsArgs) -> Outcome {
+    let pod = pod_name(&args.pod)?;
     let client = connect(&args.client).await?;
     let namespace = args.namespace.as_deref().unwrap_or("default");
     let mut query = format!("?follow={}&previous={}&timestamps={}", args.follow, args.previous, args.timestamps);
@@ -20,7 +21,7 @@ pub async fn run(args: &LogsArgs) -> Outcome {
     if let Some(lines) = args.tail.filter(|lines| *lines >= 0) {
         query.push_str(&format!("&tailLines={lines}"));
     }
-    let path = format!("{}/log{query}", path(Kind::Pod, Some(namespace), Some(&args.pod)));
+    let path = format!("{}/log{query}", path(Kind::Pod, Some(namespace), Some(pod)));
     let mut stream = Box::pin(client.request_stream(http::Request::get(path).body(Vec::new())?).await?);
     let mut buffer = vec![0; 16 * 1024];
     loop {

@@ -2,6 +2,8 @@
 //!
 //! - `oci`: the flags of `podbay oci`, which other programs call
 //! - `args`: every verb and flag (the source of `--help` and of the completions)
+//! - `words` (pure): what is said of a word that is no verb
+//! - `kubeconfig`: which one is used, and reading it
 //! - `client`: kubeconfig to a client, and the REST paths of the kinds
 //! - `output`: tables, JSON, YAML; nothing from outside reaches a terminal unescaped
 //! - `error`: failures to exit codes and hints
@@ -22,6 +24,7 @@ pub mod error;
 pub mod exec;
 pub mod explain;
 pub mod get;
+pub mod kubeconfig;
 pub mod local;
 pub mod logs;
 pub mod node;
@@ -34,3 +37,4 @@ pub mod source;
 pub mod status;
 mod terminal;
 pub mod token;
+pub mod words;

@@ -1,0 +1,123 @@
+//! Which kubeconfig a client uses, and reading it. What a file holds never gets into an error: it may be a key.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
+use kube::config::Kubeconfig;
+
+use super::args::ClientArgs;
+use crate::config::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR};
+
+/// The kubeconfig the daemon leaves in its data directory, and links in the default run directory.
+pub const ADMIN: &str = "admin.kubeconfig";
+
+/// The kubeconfig that the flags, the environment or the daemon on this host name, and what to call it.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(super) fn load(args: &ClientArgs) -> anyhow::Result<(Kubeconfig, String)> {
+    match (&args.kubeconfig, listed(std::env::var_os("KUBECONFIG").as_deref())) {
+        (Some(file), _) => Ok((read(file)?, file.display().to_string())),
+        (None, list) if list.is_empty() => {
+            let file = of_daemon(args)?;
+            Ok((read(&file)?, file.display().to_string()))
+        }
+        (None, list) => Ok((merged(&list)?, list.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// The files of `$KUBECONFIG`, which is a list as `$PATH` is one. Empty is unset, as kubectl takes it
+/// (Kubernetes: Concepts, Organizing Cluster Access Using kubeconfig Files).
+fn listed(variable: Option<&OsStr>) -> Vec<PathBuf> {
+    let all = variable.into_iter().flat_map(|list| std::env::split_paths(list).collect::<Vec<_>>());
+    all.filter(|file| !file.as_os_str().is_empty()).collect()
+}
+
+/// Where several files set the same, the first one's counts; of several, those that do not exist are passed over.
+fn merged(files: &[PathBuf]) -> anyhow::Result<Kubeconfig> {
+    let mut whole: Option<Kubeconfig> = None;
+    for file in files {
+        if files.len() > 1 && matches!(file.try_exists(), Ok(false)) {
+            continue;
+        }
+        let next = read(file)?;
+        whole = Some(match whole {
+            Some(before) => before.merge(next).with_context(|| format!("merge kubeconfig {}", file.display()))?,
+            None => next,
+        });
+    }
+    whole.ok_or_else(|| anyhow!("no file that KUBECONFIG names is there: {}", std::env::join_paths(files).unwrap_or_default().display()))
+}
+
+fn read(file: &Path) -> anyhow::Result<Kubeconfig> {
+    // Read here: the library's error hides whether the file is missing or forbidden.
+    let text = std::fs::read_to_string(file).with_context(|| format!("read kubeconfig {}", file.display()))?;
+    // By the reader of manifests: the library's own would be another in the program. Its error quotes what it read.
+    let parsed: Result<Kubeconfig, serde_yaml::Error> = serde_yaml::from_str(&text);
+    match parsed {
+        Ok(config) => Ok(config),
+        Err(error) => {
+            let place = error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column()));
+            bail!("{} is no kubeconfig{place}", file.display())
+        }
+    }
+}
+
+fn of_daemon(args: &ClientArgs) -> anyhow::Result<PathBuf> {
+    let places = match &args.data_dir {
+        Some(dir) => vec![dir.join(ADMIN)],
+        None => vec![Path::new(DEFAULT_RUN_DIR).join(ADMIN), Path::new(DEFAULT_DATA_DIR).join(ADMIN)],
+    };
+    // Whether it may be read is told by reading it.
+    let there = |path: &&PathBuf| !matches!(path.try_exists(), Ok(false));
+    places.iter().find(there).cloned().ok_or_else(|| {
+        anyhow!(
+            "no daemon on this host ({} is not there): start one with `podbay up`, or say --kubeconfig or --data-dir",
+            places[places.len() - 1].display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
+        let file = dir.join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_variable_is_a_list_and_empty_is_unset() {
+        let rows: [(Option<&str>, &[&str]); 5] =
+            [(None, &[]), (Some(""), &[]), (Some(":"), &[]), (Some("/a"), &["/a"]), (Some("/a::/b"), &["/a", "/b"])];
+        for (variable, files) in rows {
+            assert_eq!(listed(variable.map(OsStr::new)), files.iter().map(PathBuf::from).collect::<Vec<_>>(), "{variable:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_list_the_first_counts_and_what_is_missing_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = file(dir.path(), "one", "current-context: one\ncontexts: [{name: one, context: {cluster: c}}]\n");
+        let two = file(dir.path(), "two", "current-context: two\ncontexts: [{name: two, context: {cluster: c}}]\n");
+        let gone = dir.path().join("gone");
+        let all = merged(&[gone.clone(), one, two]).unwrap();
+        assert_eq!(all.current_context.as_deref(), Some("one"));
+        assert_eq!(all.contexts.iter().map(|context| context.name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+        let why = |files: &[PathBuf]| merged(files).unwrap_err().to_string();
+        assert!(why(&[gone.clone(), gone.clone()]).starts_with("no file that KUBECONFIG names is there: "));
+        assert!(why(std::slice::from_ref(&gone)).starts_with("read kubeconfig "), "one alone is what is meant");
+    }
+
+    #[test]
+    fn what_is_no_kubeconfig_is_not_quoted() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["hunter2", "users: hunter2", "users: [{name: a, user: {exec: hunter2}}]", "a: [hunter2\n"] {
+            let error = format!("{:#}", read(&file(dir.path(), "config", text)).unwrap_err());
+            assert!(error.contains("config is no kubeconfig") && !error.contains("hunter2"), "{error}");
+        }
+    }
+}
