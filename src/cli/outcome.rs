@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::model::{Kind, Object, Source};
+use crate::model::{InventoryEntry, Kind, Object, Source};
 use crate::sync::health::{Health, health};
+use crate::sync::status::{PROGRESSING, WAVE_FAILED};
 
 /// Kinds that become what they say some time after they exist.
 const GROWING: [Kind; 6] = [Kind::Namespace, Kind::Pod, Kind::ReplicaSet, Kind::Deployment, Kind::Job, Kind::Source];
@@ -34,19 +35,21 @@ pub(super) fn kinds(source: &Source) -> Vec<Kind> {
 pub(super) fn progress(source: &Source, live: &[Value]) -> Progress {
     let status = source.status.clone().unwrap_or_default();
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    if let Some(ready) = ready.filter(|ready| ready.reason == "WaveFailed") {
+    if let Some(ready) = ready.filter(|ready| ready.reason == WAVE_FAILED) {
         return Progress::Failed(ready.message.clone());
     }
-    let live: BTreeMap<&str, &Value> = live.iter().filter_map(|object| Some((object["metadata"]["uid"].as_str()?, object))).collect();
+    // What a revision no longer wants goes last and is held until then: it may have failed, and the revision mend that.
+    // Of what is wanted, a failure is told by the wave that stops there, or once all waves are done.
+    let goes_on = goes_on(source);
+    let live = by_uid(live);
     let mut waits = None;
     for entry in &status.inventory {
-        let Some(kind) = Kind::known(&entry.api_version, &entry.kind).filter(|kind| GROWING.contains(kind)) else { continue };
-        let found = live.get(entry.uid.as_str()).and_then(|found| Object::from_value(kind, (*found).clone()).ok());
-        match found {
+        let Some(kind) = growing(entry) else { continue };
+        match live.get(entry.uid.as_str()).and_then(|found| object(kind, found)) {
             Some(object) => match health(&object) {
                 Health::Healthy => {}
-                Health::Failed(reason) => return Progress::Failed(format!("{}: {}", object.key(), reason.message)),
-                Health::Progressing(reason) => {
+                Health::Failed(reason) if !goes_on => return Progress::Failed(format!("{}: {}", object.key(), reason.message)),
+                Health::Progressing(reason) | Health::Failed(reason) => {
                     waits.get_or_insert_with(|| format!("{}: {}", object.key(), reason.message));
                 }
             },
@@ -62,6 +65,37 @@ pub(super) fn progress(source: &Source, live: &[Value]) -> Progress {
         (_, Some(waits)) => Progress::Waits(waits),
         _ => Progress::Healthy,
     }
+}
+
+/// The live objects that a source waits for, or that have failed; none that a revision on its way may be about to delete.
+pub(super) fn unhealthy<'l>(source: &Source, live: &'l [Value]) -> Vec<&'l Value> {
+    let (live, goes_on) = (by_uid(live), goes_on(source));
+    let held = source.status.iter().flat_map(|status| &status.inventory);
+    let found = held.filter_map(|entry| Some((growing(entry)?, *live.get(entry.uid.as_str())?)));
+    let is_told = |kind: Kind, found: &Value| match object(kind, found).map(|it| health(&it)) {
+        Some(Health::Progressing(_)) => true,
+        Some(Health::Failed(_)) => !goes_on,
+        Some(Health::Healthy) | None => false,
+    };
+    found.filter(|(kind, found)| is_told(*kind, found)).map(|(_, found)| found).collect()
+}
+
+/// Not all of the accepted revision is applied yet.
+fn goes_on(source: &Source) -> bool {
+    let mut conditions = source.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.type_ == "Ready" && condition.reason == PROGRESSING)
+}
+
+fn by_uid(live: &[Value]) -> BTreeMap<&str, &Value> {
+    live.iter().filter_map(|object| Some((object["metadata"]["uid"].as_str()?, object))).collect()
+}
+
+fn growing(entry: &InventoryEntry) -> Option<Kind> {
+    Kind::known(&entry.api_version, &entry.kind).filter(|kind| GROWING.contains(kind))
+}
+
+fn object(kind: Kind, live: &Value) -> Option<Object> {
+    Object::from_value(kind, live.clone()).ok()
 }
 
 #[cfg(test)]
@@ -106,6 +140,11 @@ mod tests {
         let all = [deployment(2), job("Complete")];
         let waits = source(ready("False", "Progressing", "Job web/a: wave 1 waits"));
         assert_eq!(progress(&waits, &all), Progress::Waits("Job web/a: wave 1 waits".to_owned()));
+        let mends = source(ready("False", "Progressing", "later waves are to come"));
+        assert_eq!(progress(&mends, &[deployment(2), job("Failed")]), Progress::Waits("later waves are to come".to_owned()));
+        assert_eq!(unhealthy(&mends, &[deployment(1), job("Failed")]), [&deployment(1)]);
+        assert_eq!(unhealthy(&synced, &[deployment(1), job("Failed")]), [&deployment(1), &job("Failed")]);
+        assert_eq!(unhealthy(&synced, &[deployment(2), job("Complete")]), Vec::<&Value>::new());
         let failed = source(ready("False", "WaveFailed", "Job web/a: wave 1 has failed"));
         assert_eq!(progress(&failed, &all), Progress::Failed("Job web/a: wave 1 has failed".to_owned()));
     }

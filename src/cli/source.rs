@@ -10,7 +10,7 @@ use crate::config::from_place;
 use crate::model::{GitSource, Kind, Source, SourceSpec};
 use crate::sync::configured::CONFIGURED;
 use crate::sync::names::PRUNE;
-use crate::sync::status::STORE_FULL;
+use crate::sync::status::{STORE_FULL, WAVE_FAILED};
 
 pub async fn run(verb: &SourceVerb) -> Outcome {
     match verb {
@@ -62,8 +62,9 @@ pub(super) fn state(source: &Value) -> String {
         return "Suspended".to_owned();
     }
     let mut conditions = status["conditions"].as_array().into_iter().flatten();
-    if let Some(full) = conditions.find(|condition| condition["type"] == "Ready" && condition["reason"] == STORE_FULL) {
-        return format!("Store full: {}", full["message"].as_str().unwrap_or_default());
+    let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap_or(&Value::Null);
+    if ready["reason"] == STORE_FULL {
+        return format!("Store full: {}", ready["message"].as_str().unwrap_or_default());
     }
     if let Some(plan) = status["pendingPlan"].as_str() {
         return format!("Waits for approval: podbay reconcile --approve {plan}");
@@ -73,6 +74,8 @@ pub(super) fn state(source: &Value) -> String {
         // Nothing is known of a place that cannot be reached: that is no refusal.
         let first = match first.strip_prefix("unreachable: ") {
             Some(why) => format!("Unreachable: {why}"),
+            // The revision is accepted, and applied up to there.
+            None if ready["reason"] == WAVE_FAILED => format!("Failed: {first}"),
             None => format!("Refused: {first}"),
         };
         return if errors == 1 { first } else { format!("{first} (and {} more)", errors - 1) };
@@ -164,6 +167,9 @@ mod tests {
         let full = json!({"status": {"pendingPlan": "ab12", "conditions": [{"type": "Fetched", "reason": "Fetched"},
             {"type": "Ready", "reason": "StoreFull", "message": "8 MiB free"}]}});
         assert_eq!(state(&full), "Store full: 8 MiB free");
+        let failed = json!({"status": {"errors": ["Job web/a: wave 1 has failed"], "acceptedRevision": "r",
+            "conditions": [{"type": "Ready", "reason": "WaveFailed"}]}});
+        assert_eq!(state(&failed), "Failed: Job web/a: wave 1 has failed");
         assert_eq!(state(&json!({"spec": {"suspend": true}})), "Suspended");
         assert_eq!(state(&json!({})), "Not fetched yet");
     }

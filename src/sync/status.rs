@@ -69,14 +69,23 @@ pub fn full(source: &Source, why: &str, now: Timestamp) -> Option<SourceStatus> 
     Some(status)
 }
 
+/// Reason of the condition `Ready` where a wave of the accepted revision has failed.
+pub const WAVE_FAILED: &str = "WaveFailed";
+
+/// The same while it is being applied.
+pub const PROGRESSING: &str = "Progressing";
+
 type Ready = (&'static str, &'static str, String);
 
 fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timestamp) -> Ready {
     if status.accepted_revision.as_deref() != Some(&plan.revision) || !plan.accepted {
         status.accepted_at = Some(Time(now));
     }
-    // Not at every look: what the revision did is still to be read when there is nothing left to do.
-    if asked || !plan.accepted || status.last_plan.is_none() || status.fetched_revision.as_deref() != Some(&plan.revision) {
+    // Not at every look: what the revision did is still to be read when there is nothing left to do. Nor while its
+    // waves are on their way, whoever asks: what is left of it is not what it does.
+    let on_its_way = is_on_its_way(status);
+    if (asked && !on_its_way) || !plan.accepted || status.last_plan.is_none() || status.fetched_revision.as_deref() != Some(&plan.revision)
+    {
         status.last_plan = Some(plan.sum.to_string());
     }
     if !plan.approvals.is_empty() {
@@ -91,14 +100,20 @@ fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timest
     if !Arc::ptr_eq(&plan.inventory, &plan.held) {
         status.inventory = plan.inventory.to_entries();
     }
-    let failed = plan.waits.iter().filter(|wait| wait.reason.code == "WaveFailed");
+    let failed = plan.waits.iter().filter(|wait| wait.reason.code == WAVE_FAILED);
     status.errors = bounded(failed.map(|wait| format!("{}: {}", wait.subject, wait.reason.message)));
-    match plan.waits.iter().find(|wait| wait.reason.code == "WaveFailed").or(plan.waits.first()) {
-        Some(wait) if wait.reason.code == "WaveFailed" => ("False", "WaveFailed", format!("{}: {}", wait.subject, wait.reason.message)),
-        Some(wait) => ("False", "Progressing", format!("{}: {}", wait.subject, wait.reason.message)),
-        None if plan.now < plan.ops.len() => ("False", "Progressing", "later waves are to come".to_owned()),
+    match plan.waits.iter().find(|wait| wait.reason.code == WAVE_FAILED).or(plan.waits.first()) {
+        Some(wait) if wait.reason.code == WAVE_FAILED => ("False", WAVE_FAILED, format!("{}: {}", wait.subject, wait.reason.message)),
+        Some(wait) => ("False", PROGRESSING, format!("{}: {}", wait.subject, wait.reason.message)),
+        None if plan.now < plan.ops.len() => ("False", PROGRESSING, "later waves are to come".to_owned()),
         None => ("True", "Synced", String::new()),
     }
+}
+
+/// The accepted revision is not wholly applied.
+fn is_on_its_way(status: &SourceStatus) -> bool {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    ready.is_some_and(|ready| matches!(ready.reason.as_str(), PROGRESSING | WAVE_FAILED))
 }
 
 fn refused(status: &mut SourceStatus, plan: &SyncPlan) -> Ready {

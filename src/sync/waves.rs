@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::health::{Health, health};
 use super::op::Action;
 use super::plan::{Input, SyncPlan};
+use super::status::WAVE_FAILED;
 use crate::model::{Key, Kind, Object};
 use crate::plan::{Reason, Wait};
 
@@ -53,7 +54,7 @@ fn unhealthy(input: &Input<'_>, wave: i32, finished: &BTreeSet<Key>) -> Vec<Wait
             }
             Some(Health::Failed(reason)) => Some(Wait {
                 subject: key.clone(),
-                reason: Reason::new("WaveFailed", format!("wave {wave} has failed and stops here: {}", reason.message)),
+                reason: Reason::new(WAVE_FAILED, format!("wave {wave} has failed and stops here: {}", reason.message)),
             }),
             None if finished.contains(key) => None,
             None => Some(Wait { subject: key.clone(), reason: Reason::new("NotCreated", format!("wave {wave} waits until it exists")) }),

@@ -53,6 +53,7 @@ sessions! {
     drain
     drift
     empty_source
+    failed_wave
     first_rollout
     immutable_field
     job
