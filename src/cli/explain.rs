@@ -8,7 +8,8 @@ use super::args::NamedArgs;
 use super::client::{connect, items, named_target, path, within};
 use super::error::Outcome;
 use super::local::Local;
-use super::{describe, drift, get, output, snapshot, source, status};
+use super::trouble::{self, Warnings};
+use super::{describe, drift, get, output, snapshot, source};
 use crate::model::{Key, Kind};
 
 pub async fn run(args: &NamedArgs, local: &dyn Local) -> Outcome {
@@ -17,7 +18,7 @@ pub async fn run(args: &NamedArgs, local: &dyn Local) -> Outcome {
     let object = get::object(&client, kind, args.namespace.as_deref(), &name).await?;
     let mut lines = match kind {
         Kind::Source => source_lines(&object),
-        Kind::Pod => status::reasons(&object),
+        Kind::Pod => trouble::reasons(&object),
         _ => conditions(&object),
     };
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
@@ -25,7 +26,8 @@ pub async fn run(args: &NamedArgs, local: &dyn Local) -> Outcome {
     let subject = Key::new(kind, namespace, &name).to_string();
     lines.extend(local.waits(snapshot.as_bytes())?.into_iter().filter(|(about, _)| *about == subject).map(|(_, reason)| reason));
     if matches!(kind, Kind::Deployment | Kind::ReplicaSet | Kind::Job) {
-        lines.extend(pod_lines(&items(&client, &path(Kind::Pod, Some(namespace), None)).await?, &object));
+        let pods = items(&client, &path(Kind::Pod, Some(namespace), None)).await?;
+        lines.extend(trouble::of_workload(&object, &pods, &Warnings::read(&client, Some(namespace)).await?));
     }
     lines.extend(drift::pending(&client, kind, &object).await?);
     let mut seen = std::collections::BTreeSet::new();
@@ -92,14 +94,4 @@ fn conditions(object: &Value) -> Vec<String> {
             Some(format!("{}: {}: {message}", condition["type"].as_str()?, condition["reason"].as_str().unwrap_or_default()))
         })
         .collect()
-}
-
-/// What stands in the way of the pods that a workload made.
-fn pod_lines(pods: &[Value], owner: &Value) -> Vec<String> {
-    let labels = match owner["spec"]["selector"]["matchLabels"].as_object() {
-        Some(labels) => labels,
-        None => return Vec::new(),
-    };
-    let ours = pods.iter().filter(|pod| labels.iter().all(|(name, value)| &pod["metadata"]["labels"][name] == value));
-    ours.filter_map(status::trouble).map(|row| format!("Pod {}/{}: {}", row[0], row[1], row[2])).collect()
 }

@@ -8,6 +8,7 @@
 //! - `output`: tables, JSON, YAML; nothing from outside reaches a terminal unescaped
 //! - `error`: failures to exit codes and hints
 //! - `outcome` (pure): how far an accepted revision is
+//! - `trouble`: why pods do not run as wanted
 //! - `drift`: what `explain` says of fields that others changed
 //! - `terminal`: the streams of `exec` and `attach`
 //! - `local`: what a verb needs of this host without a server; `assemble` provides it
@@ -37,4 +38,5 @@ pub mod source;
 pub mod status;
 mod terminal;
 pub mod token;
+mod trouble;
 pub mod words;

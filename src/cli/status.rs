@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::args::ClientArgs;
 use super::client::{connect, items, path};
 use super::error::Outcome;
+use super::trouble::{Warnings, trouble};
 use super::{output, source};
 use crate::model::Kind;
 
@@ -18,11 +19,12 @@ pub async fn run(args: &ClientArgs) -> Outcome {
     let deployments = items(&client, &path(Kind::Deployment, None, None)).await?;
     let jobs = items(&client, &path(Kind::Job, None, None)).await?;
     let pods = items(&client, &path(Kind::Pod, None, None)).await?;
-    output::print(&text(&nodes, &sources, &deployments, &jobs, &pods));
+    let warnings = Warnings::read(&client, None).await?;
+    output::print(&text(&nodes, &sources, &deployments, &jobs, &pods, &warnings));
     Ok(0)
 }
 
-fn text(nodes: &[Value], sources: &[Value], deployments: &[Value], jobs: &[Value], pods: &[Value]) -> String {
+fn text(nodes: &[Value], sources: &[Value], deployments: &[Value], jobs: &[Value], pods: &[Value], warnings: &Warnings) -> String {
     let ready = nodes.iter().filter(|node| condition(node, "Ready")).count();
     let mut text = format!("nodes: {ready}/{} ready   pods: {}\n", nodes.len(), phases(pods));
     if !sources.is_empty() {
@@ -39,7 +41,7 @@ fn text(nodes: &[Value], sources: &[Value], deployments: &[Value], jobs: &[Value
         text.push('\n');
         text.push_str(&output::table(&["NAMESPACE", "WORKLOAD", "READY"], workloads));
     }
-    let troubled: Vec<Vec<String>> = pods.iter().filter_map(trouble).collect();
+    let troubled: Vec<Vec<String>> = pods.iter().filter_map(|pod| trouble(pod, warnings)).collect();
     if !troubled.is_empty() {
         text.push('\n');
         text.push_str(&output::table(&["NAMESPACE", "POD", "NOT READY BECAUSE"], troubled));
@@ -93,48 +95,6 @@ fn job(object: &Value) -> Vec<String> {
     vec![namespace, format!("job/{name}"), format!("{done}/{} done{state}", object["spec"]["completions"].as_i64().unwrap_or(1))]
 }
 
-/// Why a pod that should run does not: the first reason a person can read.
-pub(super) fn trouble(pod: &Value) -> Option<Vec<String>> {
-    if matches!(pod["status"]["phase"].as_str(), Some("Succeeded")) || condition(pod, "Ready") {
-        return None;
-    }
-    let (namespace, name) = name(pod);
-    Some(vec![namespace, name, reasons(pod).into_iter().next().unwrap_or_else(|| "starting".to_owned())])
-}
-
-/// Everything a pod's status says about why it is not ready.
-pub(super) fn reasons(pod: &Value) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if let Some(at) = pod["metadata"]["deletionTimestamp"].as_str() {
-        reasons.push(format!("being deleted, at the latest at {at}"));
-    }
-    for field in ["initContainerStatuses", "containerStatuses"] {
-        for container in pod["status"][field].as_array().into_iter().flatten() {
-            let waiting = &container["state"]["waiting"];
-            let name = container["name"].as_str().unwrap_or_default();
-            if let Some(reason) = waiting["reason"].as_str() {
-                let message = waiting["message"].as_str().unwrap_or_default();
-                reasons.push(format!("container {name}: {reason}: {message}").trim_end_matches([':', ' ']).to_owned());
-            }
-            let ended = &container["state"]["terminated"];
-            if ended["exitCode"].as_i64().is_some_and(|code| code != 0) {
-                reasons.push(format!("container {name}: {}: exit code {}", ended["reason"].as_str().unwrap_or("Error"), ended["exitCode"]));
-            }
-        }
-    }
-    for condition in pod["status"]["conditions"].as_array().into_iter().flatten() {
-        if condition["status"] == "False"
-            && let Some(message) = condition["message"].as_str()
-        {
-            reasons.push(format!("{}: {message}", condition["reason"].as_str().unwrap_or_default()));
-        }
-    }
-    if let Some(message) = pod["status"]["message"].as_str() {
-        reasons.push(message.to_owned());
-    }
-    reasons
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +104,7 @@ mod tests {
     fn what_a_source_leaves_out_is_shown_with_its_reason() {
         let skipped: Vec<String> = (0..12).map(|index| format!("a.yaml:{index}: kind Widget is not served")).collect();
         let source = json!({"metadata": {"name": "shop"}, "status": {"acceptedRevision": "r1", "skipped": skipped}});
-        let text = text(&[], &[source], &[], &[], &[]);
+        let text = text(&[], &[source], &[], &[], &[], &Warnings::default());
         assert!(text.contains("Accepted, 12 left out or left alone"), "{text}");
         assert!(text.contains("a.yaml:3: kind Widget is not served") && text.contains("and 2 more: podbay explain shop"), "{text}");
     }
@@ -153,7 +113,7 @@ mod tests {
     fn a_pending_pod_says_why() {
         let pod = json!({"metadata": {"namespace": "web", "name": "a"}, "status": {"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu"}]}});
-        let text = text(&[], &[], &[], &[], &[pod]);
+        let text = text(&[], &[], &[], &[], &[pod], &Warnings::default());
         assert!(text.contains("0/1 nodes are available: 1 Insufficient cpu"), "{text}");
         assert!(text.starts_with("nodes: 0/0 ready   pods: 1 Pending"), "{text}");
     }
