@@ -136,6 +136,29 @@ fn grouped(pods: Vec<PodPreview>) -> Vec<PodPreview> {
     groups.into_iter().map(|(pod, count)| PodPreview { count, ..pod }).collect()
 }
 
+/// Pods that are shown one by one where only the end of their names differs; more are one line.
+const NAMED: usize = 10;
+
+/// The pods as a person reads them: many of one owner that fare alike are told as their number.
+pub(super) fn folded(pods: &[PodPreview]) -> Vec<PodPreview> {
+    let whole = |pod: &PodPreview| PodPreview {
+        name: pod.name.rsplit_once('-').map_or_else(|| pod.name.clone(), |(owner, _)| format!("{owner}-*")),
+        count: 0,
+        ..pod.clone()
+    };
+    let mut alike: BTreeMap<PodPreview, Vec<&PodPreview>> = BTreeMap::new();
+    for pod in pods {
+        alike.entry(whole(pod)).or_default().push(pod);
+    }
+    let told = alike.into_iter().flat_map(|(whole, pods)| match pods.len() {
+        0..=NAMED => pods.into_iter().cloned().collect(),
+        _ => vec![PodPreview { count: pods.iter().map(|pod| pod.count).sum(), ..whole }],
+    });
+    let mut told: Vec<PodPreview> = told.collect();
+    told.sort();
+    told
+}
+
 fn node_of(pod: &Object) -> Option<String> {
     pod.get::<Pod>()?.spec.as_ref()?.node_name.clone().filter(|node| !node.is_empty())
 }
@@ -166,4 +189,21 @@ fn name(state: &Snapshot, pod: &Object) -> String {
     }
     let name = known.map_or_else(|| pod.key().name.clone(), |known| format!("{known}-*"));
     printable(&format!("{}/{name}", pod.key().namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_ten_of_one_owner_on_one_node_are_one_line() {
+        let pod = |name: String, node: &str| PodPreview { name, node: Some(node.to_owned()), count: 1, ..PodPreview::default() };
+        let lines = |pods: &[PodPreview]| folded(pods).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut pods: Vec<PodPreview> = (10..20).map(|index| pod(format!("web/a-{index}"), "n1")).collect();
+        pods.push(pod("web/a-20".to_owned(), "n2"));
+        pods.push(pod("web/b-10".to_owned(), "n1"));
+        assert_eq!(folded(&pods), pods, "ten are named");
+        pods.insert(10, pod("web/a-30".to_owned(), "n1"));
+        assert_eq!(lines(&pods), ["web/a-* × 11  on n1", "web/a-20  on n2", "web/b-10  on n1"]);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::pods::folded;
 use super::{FieldPreview, ObjectPreview, PodPreview, Preview};
 
 /// What goes with a deleted object is named up to here.
@@ -27,8 +28,9 @@ impl fmt::Display for Preview {
             spaced = has_body;
         }
         let pods = &self.pods;
-        section(f, "Pods", pods.starts.iter().map(|pod| format!("+ {pod}")).chain(pods.stops.iter().map(|pod| format!("- {pod}"))))?;
-        section(f, "Pending", pods.pending.iter().map(|pod| format!("? {pod}")))?;
+        let marked = |mark: char, pods: &[PodPreview]| folded(pods).into_iter().map(move |pod| format!("{mark} {pod}"));
+        section(f, "Pods", marked('+', &pods.starts).chain(marked('-', &pods.stops)))?;
+        section(f, "Pending", marked('?', &pods.pending))?;
         section(f, "Left out", self.skipped.iter().cloned())?;
         section(f, "Not known", self.unknown.iter().cloned())?;
         section(f, "Then waits for", self.waits.iter().cloned())?;
