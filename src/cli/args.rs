@@ -137,7 +137,7 @@ pub struct ReconcileArgs {
     /// Change nothing; print what would happen (exit code 0: nothing, 1: changes, 2: refused or an error)
     #[arg(long)]
     pub dry_run: bool,
-    /// Approve the plan with this id: it is computed again and must be the same
+    /// Approve the plan with this id: it is computed again and must be the same. Of one that waits, its first 12 digits do
     #[arg(long, value_name = "PLAN_ID")]
     pub approve: Option<String>,
     /// Take over live objects that Podbay did not create, this once
@@ -150,7 +150,7 @@ pub struct ReconcileArgs {
     #[arg(long, value_name = "FILE", requires = "offline")]
     pub snapshot: Option<PathBuf>,
     /// Name of the source that the previewed directory stands for
-    #[arg(long = "as", value_name = "SOURCE")]
+    #[arg(long = "as", value_name = "SOURCE", requires_all = ["dry_run", "target"])]
     pub as_source: Option<String>,
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: PreviewFormat,

@@ -1,6 +1,6 @@
 //! `podbay reconcile`: apply now, preview, approve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::client::{call, call_within, connect, get, items, path};
 use super::error::{FAILED, Outcome};
 use super::local::{Local, Previewed};
 use super::outcome::Progress;
+use super::trouble::{self, Warnings};
 use super::{outcome, output, source};
 use crate::config::name_of;
 use crate::model::{Kind, Source, SourceSpec};
@@ -40,7 +41,12 @@ pub async fn run(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
 fn directory(target: &str) -> Option<&Path> {
     let path = Path::new(target);
     let named = path.is_dir() || (path.is_file() && is_manifest(target));
-    (target.contains('/') || target.starts_with('.') || named).then_some(path)
+    (!is_word(target) || named).then_some(path)
+}
+
+/// It may name a source.
+fn is_word(target: &str) -> bool {
+    !target.contains('/') && !target.starts_with('.')
 }
 
 async fn offline(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
@@ -55,7 +61,7 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
     let mut bodies = Vec::new();
     match args.target.as_deref().map(|target| (target, directory(target))) {
         // A word is a source's name first: what lies about in this directory must not change its meaning.
-        Some((name, Some(_))) if !name.contains('/') && !name.starts_with('.') && source_is_there(&client, name).await? => {
+        Some((name, Some(_))) if args.as_source.is_none() && is_word(name) && source_is_there(&client, name).await? => {
             bodies.push(json!({"source": name}));
         }
         Some((target, Some(dir))) => {
@@ -64,6 +70,7 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
             let tree = local.read_tree(dir, spec_of(&sources, &name)?.as_ref()).await.with_context(|| format!("read {target}"))?;
             bodies.push(json!({"source": name, "files": encoded(&tree.files), "notes": tree.notes, "pathExists": tree.path_exists}));
         }
+        Some((name, None)) if args.as_source.is_some() => bail!("--as says what a directory stands for, and {name} is none"),
         Some((name, None)) => bodies.push(json!({"source": name})),
         None => bodies.extend(source_names(&client).await?.into_iter().map(|name| json!({"source": name}))),
     }
@@ -136,17 +143,18 @@ async fn source_names(client: &Client) -> anyhow::Result<Vec<String>> {
 
 async fn apply(args: &ReconcileArgs) -> Outcome {
     let client = connect(&args.client).await?;
-    let names = match &args.target {
-        Some(name) => vec![name.clone()],
-        None => match &args.approve {
-            Some(plan) => vec![waiting_for(&client, plan).await?],
-            None => active(&client).await?,
-        },
-    };
+    let (mut names, mut approve) = (args.target.iter().cloned().collect::<Vec<_>>(), args.approve.clone());
+    if let Some(said) = &args.approve {
+        let sources = items(&client, &path(Kind::Source, None, None)).await?;
+        let (name, plan) = approval(&sources, args.target.as_deref(), said)?;
+        (names, approve) = (vec![name], Some(plan));
+    } else if names.is_empty() {
+        names = active(&client).await?;
+    }
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let mut code = 0;
     for name in &names {
-        let end = Applying { client: &client, name, args, deadline }.run().await?;
+        let end = Applying { client: &client, name, approve: approve.as_deref(), args, deadline }.run().await?;
         code = code.max(end.show(name, args.output));
     }
     Ok(code)
@@ -164,18 +172,35 @@ async fn active(client: &Client) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The source whose plan waits under this id.
-async fn waiting_for(client: &Client, plan: &str) -> anyhow::Result<String> {
-    let sources = items(client, &path(Kind::Source, None, None)).await?;
-    let found = sources.iter().find(|source| source["status"]["pendingPlan"] == plan);
-    let name = found.and_then(|source| source["metadata"]["name"].as_str());
-    name.map(str::to_owned).with_context(|| format!("no source waits for the approval of plan {plan}: preview again with --dry-run"))
+/// Digits of a plan's id: SHA-256 in hexadecimal.
+const ID: usize = 64;
+/// Digits of it that messages show, and that are taken for it.
+const SHORT_ID: usize = 12;
+
+/// The source and the plan that are approved by an id, or by the beginning of one that waits.
+fn approval(sources: &[Value], target: Option<&str>, said: &str) -> anyhow::Result<(String, String)> {
+    if said.len() < SHORT_ID {
+        bail!("{said} is too short for the id of a plan: say {SHORT_ID} digits of it or all {ID}");
+    }
+    let waiting =
+        sources.iter().filter_map(|source| Some((source["metadata"]["name"].as_str()?, source["status"]["pendingPlan"].as_str()?)));
+    let mut found = waiting.filter(|(name, plan)| target.is_none_or(|target| target == *name) && plan.starts_with(said));
+    match (found.next(), found.next(), target) {
+        (Some((name, plan)), None, _) => Ok((name.to_owned(), plan.to_owned())),
+        (Some((one, _)), Some((other, _)), _) => bail!("plans of {one} and of {other} begin with {said}: say which source"),
+        // Previewed, and not looked at since: it waits as soon as it is.
+        (None, _, Some(target)) if said.len() >= ID => Ok((target.to_owned(), said.to_owned())),
+        (None, _, Some(target)) => bail!("source {target} waits for no plan {said}: preview again with --dry-run, and say its whole id"),
+        (None, _, None) => bail!("no source waits for the approval of plan {said}: preview again with --dry-run"),
+    }
 }
 
 /// One source that is looked at now, and what comes of it.
 struct Applying<'a> {
     client: &'a Client,
     name: &'a str,
+    /// The whole id of the plan that is approved.
+    approve: Option<&'a str>,
     args: &'a ReconcileArgs,
     deadline: Instant,
 }
@@ -191,7 +216,8 @@ enum End {
     Accepted(Value),
     Healthy(Value),
     Failed(Value, String),
-    TimedOut(Value, String),
+    /// What for, and what stands in the way of its pods.
+    TimedOut(Value, Vec<String>),
 }
 
 impl Applying<'_> {
@@ -225,7 +251,7 @@ impl Applying<'_> {
 
     fn patch(&self, request: &str) -> Value {
         let mut annotations = json!({REQUESTED_AT: request});
-        if let Some(plan) = &self.args.approve {
+        if let Some(plan) = self.approve {
             annotations[APPROVE] = json!(plan);
         }
         if self.args.adopt {
@@ -239,7 +265,11 @@ impl Applying<'_> {
         if self.args.output == PreviewFormat::Text {
             let revision = source::short(source["status"]["acceptedRevision"].as_str().unwrap_or("nothing"));
             let sum = source["status"]["lastPlan"].as_str().unwrap_or("no change");
-            output::print(&output::clean(&format!("{}: {revision} accepted: {sum}\n", self.name)));
+            let left = match source["status"]["skipped"].as_array().map_or(0, Vec::len) {
+                0 => String::new(),
+                count => format!("; {count} left out or left alone: podbay explain {}", self.name),
+            };
+            output::print(&output::clean(&format!("{}: {revision} accepted: {sum}{left}\n", self.name)));
         }
         if self.args.no_wait {
             return Ok(End::Accepted(source));
@@ -253,7 +283,10 @@ impl Applying<'_> {
             match outcome::progress(&typed, &live) {
                 Progress::Healthy => return Ok(End::Healthy(source)),
                 Progress::Failed(why) => return Ok(End::Failed(source, why)),
-                Progress::Waits(why) if Instant::now() >= self.deadline => return Ok(End::TimedOut(source, why)),
+                Progress::Waits(why) if Instant::now() >= self.deadline => {
+                    let pods = self.troubled(&outcome::unhealthy(&typed, &live)).await?;
+                    return Ok(End::TimedOut(source, [vec![why], pods].concat()));
+                }
                 Progress::Waits(_) => tokio::time::sleep(POLL).await,
             }
             source = get(self.client, at).await?;
@@ -263,6 +296,19 @@ impl Applying<'_> {
                 return Ok(End::Refused(source, errors));
             }
         }
+    }
+
+    /// What stands in the way of the pods of these objects.
+    async fn troubled(&self, waiting: &[&Value]) -> anyhow::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        let namespaces: BTreeSet<&str> = waiting.iter().filter_map(|object| object["metadata"]["namespace"].as_str()).collect();
+        for namespace in namespaces {
+            let pods = items(self.client, &path(Kind::Pod, Some(namespace), None)).await?;
+            let warnings = Warnings::read(self.client, Some(namespace)).await?;
+            let here = waiting.iter().filter(|object| object["metadata"]["namespace"] == namespace);
+            lines.extend(here.flat_map(|object| trouble::of_workload(object, &pods, &warnings)));
+        }
+        Ok(lines)
     }
 }
 
@@ -305,7 +351,7 @@ impl End {
                 complain(format!("{name}: {}", source::state(source)));
             }
             End::Failed(_, why) => complain(format!("{name}: failed: {why}")),
-            End::TimedOut(_, why) => complain(format!("{name}: accepted, but still waits: {why}")),
+            End::TimedOut(_, why) => complain(format!("{name}: accepted, but still waits: {}", why.join("\n  "))),
         }
     }
 
@@ -315,11 +361,12 @@ impl End {
             End::Healthy(source) => ("healthy", source, Vec::new()),
             End::Refused(source, errors) => ("refused", source, errors.clone()),
             End::Failed(source, why) => ("failed", source, vec![why.clone()]),
-            End::TimedOut(source, why) => ("timedOut", source, vec![why.clone()]),
+            End::TimedOut(source, why) => ("timedOut", source, why.clone()),
         };
         let status = &source["status"];
         json!({"source": name, "outcome": outcome, "messages": messages, "fetchedRevision": status["fetchedRevision"],
-            "acceptedRevision": status["acceptedRevision"], "pendingPlan": status["pendingPlan"], "sum": status["lastPlan"]})
+            "acceptedRevision": status["acceptedRevision"], "pendingPlan": status["pendingPlan"], "sum": status["lastPlan"],
+            "leftOut": status["skipped"]})
     }
 }
 
@@ -345,5 +392,32 @@ mod tests {
             assert_eq!(source_of(&[git("shop", url, "manifests")], &directory), "shop", "as what it reads");
         }
         assert_eq!(source_of(&[git("shop", "https://example.org/manifests", "")], &directory), "manifests");
+    }
+
+    #[test]
+    fn a_plan_is_approved_by_its_id_or_the_beginning_of_one_that_waits() {
+        let plan = |first: &str| format!("{first:0<64}");
+        let source = |name: &str, plan: &str| json!({"metadata": {"name": name}, "status": {"pendingPlan": plan}});
+        let sources = [source("a", &plan("111111111111a")), source("b", &plan("111111111111b")), json!({"metadata": {"name": "c"}})];
+        let is = |name: &str, first: &str| Ok((name.to_owned(), plan(first)));
+        let rows = [
+            (None, plan("111111111111a"), is("a", "111111111111a")),
+            (None, "111111111111b".to_owned(), is("b", "111111111111b")),
+            (Some("b"), "111111111111".to_owned(), is("b", "111111111111b")),
+            (None, "111111111111".to_owned(), Err("plans of a and of b")),
+            (None, "222222222222".to_owned(), Err("no source waits")),
+            (None, plan("2"), Err("no source waits")),
+            (Some("c"), "222222222222".to_owned(), Err("say its whole id")),
+            (Some("c"), plan("2"), is("c", "2")),
+            (Some("a"), plan("2"), is("a", "2")),
+            (Some("b"), "1".to_owned(), Err("too short")),
+        ];
+        for (target, said, wanted) in rows {
+            match (approval(&sources, target, &said), wanted) {
+                (Ok(found), Ok(wanted)) => assert_eq!(found, wanted),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{said}: {error}"),
+                (found, _) => panic!("{target:?} {said}: {found:?}"),
+            }
+        }
     }
 }

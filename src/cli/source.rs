@@ -18,7 +18,9 @@ pub async fn run(verb: &SourceVerb) -> Outcome {
         SourceVerb::Add { client, name, place, reference, path, credentials } => {
             let mut spec = from_place(place);
             if let Some(git) = &mut spec.git {
-                *git = GitSource { url: git.url.clone(), reference: reference.clone(), ..credentials.files() };
+                // What git calls the default: the absence of one here.
+                let reference = reference.clone().filter(|reference| reference != "HEAD");
+                *git = GitSource { url: git.url.clone(), reference, ..credentials.files() };
             }
             spec.path.clone_from(path);
             add(client, name, spec).await

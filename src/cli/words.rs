@@ -4,8 +4,31 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Verbs of kubectl that change objects or need more than a kubeconfig: Podbay leaves them to kubectl.
 const OF_KUBECTL: [&str; 25] = [
-    "annotate", "api-resources", "apply", "auth", "autoscale", "cordon", "cp", "create", "debug", "delete", "diff", "drain", "edit",
-    "expose", "label", "patch", "port-forward", "replace", "rollout", "run", "scale", "set", "taint", "top", "wait",
+    "annotate",
+    "api-resources",
+    "apply",
+    "auth",
+    "autoscale",
+    "cordon",
+    "cp",
+    "create",
+    "debug",
+    "delete",
+    "diff",
+    "drain",
+    "edit",
+    "expose",
+    "label",
+    "patch",
+    "port-forward",
+    "replace",
+    "rollout",
+    "run",
+    "scale",
+    "set",
+    "taint",
+    "top",
+    "wait",
 ];
 
 /// The verb that removes everything: never what somebody might have meant.
@@ -31,7 +54,9 @@ pub fn told(mut error: clap::Error) -> clap::Error {
         return error;
     }
     let similar: Vec<String> = similar.into_iter().filter(|verb| verb != NEVER_A_TIP).collect();
-    if !similar.is_empty() {
+    if similar.is_empty() {
+        error.remove(ContextKind::Suggested);
+    } else {
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(similar));
     }
     error

@@ -71,6 +71,7 @@ sessions! {
     unsupported_kind
     vanished_path
     waves
+    words
 }
 
 #[test]
