@@ -65,6 +65,11 @@ impl Renderer {
         Self { form: call.form, include, now: state.clock.now(), view }
     }
 
+    /// Ages are told as of then: a watch goes on for longer than what it said first is true.
+    pub fn look_at(&mut self, now: Timestamp) {
+        self.now = now;
+    }
+
     /// Of a custom kind.
     pub fn view(&self) -> Option<&View> {
         self.view.as_ref()

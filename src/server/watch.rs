@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,6 +18,7 @@ use super::render::{Renderer, json_response, line};
 use super::request::Call;
 use super::select::Selection;
 use super::{ServerState, nodes};
+use crate::clock::Clock;
 use crate::model::{Key, Kind, Object};
 use crate::store::{Batch, Change, Snapshot, TooOld, Watch};
 use crate::tls::Peer;
@@ -61,6 +63,7 @@ pub fn watch(state: &ServerState, call: &Call, peer: Option<&Peer>) -> Result<Re
         watch,
         filter,
         renderer,
+        clock: Arc::clone(&state.clock),
         defined_at,
         deadline: Instant::now() + timeout,
         bookmark: Instant::now() + BOOKMARK_EVERY,
@@ -121,6 +124,7 @@ struct Stream {
     watch: Watch,
     filter: Filter,
     renderer: Renderer,
+    clock: Arc<dyn Clock>,
     /// The revision that `renderer` is of, or a little before it.
     defined_at: u64,
     deadline: Instant,
@@ -185,6 +189,7 @@ impl Stream {
                         return None;
                     }
                     self.over = self.is_redefined_by(&batch);
+                    self.renderer.look_at(self.clock.now());
                     let mut chunk = Vec::new();
                     for change in &batch.changes {
                         if let Some((word, object)) = self.filter.event(change, batch.revision) {

@@ -259,6 +259,22 @@ async fn a_watch_shows_what_selectors_let_through() {
 }
 
 #[tokio::test]
+async fn a_watched_table_tells_ages_as_of_each_event() {
+    let clock = Arc::new(podbay::clock::VirtualClock::new(podbay::model::Timestamp::now()));
+    let rig = Rig::with_clock(Arc::clone(&clock) as _).await;
+    rig.ask("POST", MAPS, map("a", json!({}))).await;
+    let accept = "application/json;as=Table;g=meta.k8s.io;v=v1";
+    let mut watch = Lines::open_as(&rig, &format!("{MAPS}?watch=1&fieldSelector=metadata.name=a"), accept).await;
+    let mut age = async || watch.next().await.expect("an event")["object"]["rows"][0]["cells"][2].clone();
+    assert_eq!(age().await, "0s");
+    for (minutes, told) in [(3, "3m"), (60, "63m")] {
+        clock.advance_to(clock.now() + jiff::SignedDuration::from_mins(minutes));
+        rig.ask("PATCH", &format!("{MAPS}/a"), json!({"data": {"x": told}})).await;
+        assert_eq!(age().await, told);
+    }
+}
+
+#[tokio::test]
 async fn a_watch_that_cannot_go_on_says_expired() {
     let rig = Rig::start().await;
     for version in ["1", "99999"] {
