@@ -504,27 +504,40 @@ pub async fn commit(state: &ServerState, call: &Call, write: Write, volatile: bo
 
 /// Commits one write, and what follows from it for a request for a certificate.
 async fn store(state: &ServerState, call: &Call, write: Write, volatile: bool) -> Result<Committed, CommitError> {
+    let (written, before) = (write.object().cloned(), state.store.snapshot().get(write.key()).cloned());
     let transaction = Transaction { writes: vec![write], volatile, dry_run: call.dry_run, writer: call.identity.user.clone() };
-    let committed = state.store.commit(transaction).await?;
+    let mut committed = state.store.commit(transaction).await?;
     if call.target.kind == Kind::CertificateSigningRequest && !call.dry_run {
         for object in committed.results.iter().flatten() {
             certificates::settle(state, object.key()).await?;
         }
     }
+    if let ([gone @ None], Some(written), Some(before)) = (committed.results.as_mut_slice(), written, before) {
+        *gone = Some(last(written, &before));
+    }
     Ok(committed)
+}
+
+/// An object as the update says it that took its last finalizer: whoever wrote it expects it in the answer, though it is
+/// gone (Kubernetes' `registry/generic/registry/store.go`, `deleteWithoutFinalizers`), in the version that it had.
+fn last(written: Object, before: &Object) -> Object {
+    let old = before.meta();
+    written.edit_meta(|meta| {
+        meta.uid.clone_from(&old.uid);
+        meta.creation_timestamp.clone_from(&old.creation_timestamp);
+        meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
+        meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+        meta.generation = old.generation;
+        meta.resource_version.clone_from(&old.resource_version);
+    })
 }
 
 /// The written object.
 pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Committed, warnings: &[String]) -> Result<Response, Fault> {
     let renderer = Renderer::of(state, call);
-    let written = committed.results.iter().flatten().next_back();
-    let response = match written {
-        Some(object) if call.dry_run => json_response(code, renderer.one(&as_stored(state, object))),
-        Some(object) => json_response(code, renderer.one(object)),
-        // An update that took the last finalizer of an object that was being deleted.
-        None => json_response(code, success(call, &Value::Null)),
-    };
-    Ok(warned(response, warnings))
+    let object = committed.results.iter().flatten().next_back().ok_or_else(|| Fault::internal("nothing was written"))?;
+    let body = if call.dry_run { renderer.one(&as_stored(state, object)) } else { renderer.one(object) };
+    Ok(warned(json_response(code, body), warnings))
 }
 
 /// Of all warnings of an answer: clients refuse a longer head. Kubernetes' bounds.

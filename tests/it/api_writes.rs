@@ -186,6 +186,31 @@ async fn a_job_keeps_its_pods_unless_told_otherwise() {
 }
 
 #[tokio::test]
+async fn who_takes_the_last_finalizer_is_answered_with_the_object() {
+    let rig = Rig::start().await;
+    for (name, method) in [("patched", "PATCH"), ("put", "PUT"), ("dry", "PATCH")] {
+        let path = format!("{MAPS}/{name}");
+        let mut held = map(name, json!({"a": "1"}));
+        held["metadata"]["finalizers"] = json!(["a.b/c"]);
+        rig.ask("POST", MAPS, held).await;
+        rig.ask("DELETE", &path, Value::Null).await;
+        let before = rig.get(&path).await;
+        // A body that says as little as it may.
+        let mut body = map(name, json!({"a": "2"}));
+        body["metadata"]["finalizers"] = Value::Null;
+        let dry = if name == "dry" { "?dryRun=All" } else { "" };
+        let (code, answer) = rig.ask(method, &format!("{path}{dry}"), body).await;
+        assert_eq!((code, &answer["kind"], &answer["data"]["a"]), (StatusCode::OK, &json!("ConfigMap"), &json!("2")), "{name}: {answer}");
+        for same in ["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp"] {
+            assert_eq!(answer["metadata"][same], before["metadata"][same], "{name}: {same}");
+        }
+        assert_eq!(answer["metadata"].get("finalizers"), None, "{name}");
+        let gone = rig.ask("GET", &path, Value::Null).await.0;
+        assert_eq!(gone, if dry.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK });
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_has_kubernetes_words_and_causes() {
     let rig = Rig::start().await;
     let mut wrong = deployment("web");
