@@ -46,6 +46,8 @@ pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, Sou
 
 /// kubectl's copy of the whole object, secrets included.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Bytes of all annotations of an object (Kubernetes' `TotalAnnotationSizeLimitB`).
+pub const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// Reason of the 401 by which a node hears that it was removed, or that another host has its name now.
 pub const NODE_REMOVED: &str = "NodeRemoved";
 

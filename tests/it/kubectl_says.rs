@@ -45,6 +45,23 @@ async fn a_kind_nobody_serves_is_told_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn client_side_and_server_side_apply_take_turns() {
+    let rig = Rig::start().await;
+    let write = |data: Value| {
+        let manifest = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data});
+        std::fs::write(rig.directory.path().join("m.json"), manifest.to_string()).unwrap();
+    };
+    write(json!({"a": "1"}));
+    rig.kubectl_ok("apply -f m.json").await;
+    write(json!({"a": "2", "b": "1"}));
+    assert_eq!(rig.kubectl_ok("apply --server-side -f m.json").await, "configmap/m serverside-applied\n");
+    write(json!({"a": "3"}));
+    rig.kubectl_ok("apply -f m.json").await;
+    let data = &rig.get("/api/v1/namespaces/default/configmaps/m").await["data"];
+    assert_eq!(data, &json!({"a": "3"}), "what came by the server's way goes by the client's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_nodes_refusal_is_a_status() {
     let message = "previous terminated container \"main\" in pod \"web\" not found";
     let refuse = move || async move { (StatusCode::BAD_REQUEST, format!("{message}\n")) };

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::fields::FieldSet;
+use super::last_applied;
 use super::managed::{ManagedFields, Operation, Owner};
 use super::merge::{changed, compare, merge, remove};
 use super::shape::Shapes;
@@ -74,6 +75,8 @@ pub fn apply<'s>(
 ///
 /// The result's `metadata.managedFields` is not touched: the caller writes the second value there.
 ///
+/// `kubectl` comes from client-side apply: what it said there is its own, see `last_applied`.
+///
 /// # Errors
 /// Every field that would change and that another manager owns, unless `force`, which takes it.
 pub fn apply_as<'s>(
@@ -84,12 +87,33 @@ pub fn apply_as<'s>(
     applier: &Applier<'_>,
 ) -> Result<(Value, ManagedFields), Vec<Conflict>> {
     let shapes = shapes.into();
+    let done = apply_over(shapes, live, managed, applied, applier);
+    if applier.manager != last_applied::MANAGER {
+        return done;
+    }
+    let done = done.or_else(|mut conflicts| {
+        let own = live.and_then(|live| last_applied::unchanged(shapes, live, applier.subresource)).unwrap_or_default().paths();
+        conflicts.retain(|conflict| !own.contains(&conflict.path));
+        match conflicts.is_empty() {
+            true => apply_over(shapes, live, managed, applied, &Applier { force: true, ..*applier }),
+            false => Err(conflicts),
+        }
+    });
+    done.map(|(value, owners)| (last_applied::renewed(value, applied), owners))
+}
+
+fn apply_over(
+    shapes: Shapes<'_>,
+    live: Option<&Value>,
+    managed: &ManagedFields,
+    applied: &Value,
+    applier: &Applier<'_>,
+) -> Result<(Value, ManagedFields), Vec<Conflict>> {
     let kind = shapes.kind;
     let mut owners = managed.clone();
-    let mut applied = within(kind, applied.clone(), applier.subresource);
+    let applied = written(kind, applied.clone(), applier.subresource);
     if kind == Kind::Secret {
         owners.owners.iter_mut().for_each(|owner| owner.fields.rename("stringData", "data"));
-        applied = string_data_is_data(applied);
     }
     let said = FieldSet::of(shapes, &applied);
     let merged = match live {
@@ -128,7 +152,13 @@ pub fn apply_as<'s>(
     Ok((result, owners))
 }
 
-/// What can be written through a subresource: of the status nothing else, of the object no status.
+/// What can be written through a subresource, as it is kept.
+pub(super) fn written(kind: Kind, applied: Value, subresource: &str) -> Value {
+    let applied = within(kind, applied, subresource);
+    if kind == Kind::Secret { string_data_is_data(applied) } else { applied }
+}
+
+/// Of the status nothing else, of the object no status.
 fn within(kind: Kind, mut applied: Value, subresource: &str) -> Value {
     if let Some(fields) = applied.as_object_mut().filter(|_| kind.info().has_status) {
         match subresource {

@@ -5,6 +5,7 @@
 //!   `x-kubernetes-list-type`, `-list-map-keys` and `-map-type`, for the kinds Podbay serves)
 //! - `managed`: `metadata.managedFields` as a value
 //! - `apply`: server-side apply; [`update`] is what a plain write does to ownership
+//! - `last_applied`: the way from kubectl's client-side apply to its server-side apply
 //! - `changes`: what differs between two values, field by field
 //! - `strategic`: strategic merge patches, over the same table
 //!
@@ -14,6 +15,7 @@
 mod apply;
 mod changes;
 mod fields;
+mod last_applied;
 mod managed;
 mod merge;
 mod shape;

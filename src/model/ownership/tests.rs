@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::Kind;
+use crate::model::{Kind, LAST_APPLIED};
 
 fn deployment(replicas: i64, containers: Value) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": {"app": "a"}},
@@ -101,6 +101,74 @@ fn a_plain_write_moves_ownership() {
     assert_eq!(owners.fields("kubectl", Operation::Update).unwrap().paths(), [".metadata.labels", ".spec.replicas"]);
     let left = owners.fields("git", Operation::Apply).unwrap().paths();
     assert_eq!(left, [".spec.template.spec.containers"]);
+}
+
+/// What `kubectl apply` makes of a manifest, and who owns it then.
+fn applied_by_the_client(kind: Kind, manifest: &Value) -> (Value, ManagedFields) {
+    let mut live = manifest.clone();
+    live["metadata"]["annotations"][LAST_APPLIED] = json!(format!("{manifest}\n"));
+    let live = string_data_is_data(live);
+    let owners = update(kind, None, &live, &ManagedFields::default(), "kubectl-client-side-apply", "");
+    (live, owners)
+}
+
+#[test]
+fn kubectl_comes_from_client_side_apply_without_conflicts_with_itself() {
+    let map = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data});
+    let first = map(json!({"a": "1", "b": "1"}));
+    let (live, owners) = applied_by_the_client(Kind::ConfigMap, &first);
+    let mut edited = live.clone();
+    edited["data"]["b"] = json!("by hand");
+    edited["data"]["c"] = json!("by hand");
+    let others = update(Kind::ConfigMap, Some(&live), &edited, &owners, "hand", "");
+    let mut elsewhere = live.clone();
+    elsewhere["metadata"]["annotations"][LAST_APPLIED] = json!(first.to_string().replace("\"v1\"", "\"v2\""));
+    let mut broken = live.clone();
+    broken["metadata"]["annotations"][LAST_APPLIED] = json!("no JSON");
+    let rows: &[(&str, &Value, &ManagedFields, Value, &[&str])] = &[
+        ("kubectl", &live, &owners, json!({"a": "2", "b": "2"}), &[]),
+        ("git", &live, &owners, json!({"a": "2", "b": "2"}), &[".data.a", ".data.b"]),
+        ("kubectl", &elsewhere, &owners, json!({"a": "2"}), &[".data.a"]),
+        ("kubectl", &broken, &owners, json!({"a": "2"}), &[".data.a"]),
+        // What has changed since, or came by somebody else, is not its own; and then nothing is taken.
+        ("kubectl", &edited, &others, json!({"a": "2", "b": "2", "c": "2"}), &[".data.b", ".data.c"]),
+        ("kubectl", &edited, &others, json!({"a": "2", "b": "by hand"}), &[]),
+    ];
+    for (manager, live, owners, data, expected) in rows {
+        let applied = map(data.clone());
+        let outcome = apply(Kind::ConfigMap, Some(live), owners, &applied, manager, false);
+        let found = outcome.as_ref().map_or_else(|conflicts| conflicts.iter().map(|it| it.path.as_str()).collect(), |_| Vec::new());
+        assert_eq!(found, *expected, "{manager} {live} {data}");
+        if let Ok((after, owners)) = outcome {
+            let mine = owners.fields(manager, Operation::Apply).unwrap().paths();
+            assert_eq!((&after["data"]["a"], mine.contains(&".data.a".to_owned())), (&data["a"], true));
+        }
+    }
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "1"}});
+    let (live, owners) = applied_by_the_client(Kind::Secret, &secret);
+    let mut second = secret;
+    second["stringData"]["a"] = json!("2");
+    let (after, _) = apply(Kind::Secret, Some(&live), &owners, &second, "kubectl", false).unwrap();
+    assert_eq!(after["data"]["a"], "Mg==", "what is kept otherwise than it was written is its own too");
+}
+
+#[test]
+fn the_annotation_of_client_side_apply_follows_kubectl_and_nobody_else() {
+    let map = |data: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "annotations": {"x": "y"}}, "data": {"a": data}});
+    let (live, owners) = applied_by_the_client(Kind::ConfigMap, &map("1"));
+    let annotation = |live: &Value, said: &Value, manager: &str, force| {
+        let (after, _) = apply(Kind::ConfigMap, Some(live), &owners, said, manager, force).unwrap();
+        after["metadata"]["annotations"].get(LAST_APPLIED).cloned()
+    };
+    assert_eq!(annotation(&live, &map("2"), "kubectl", false), Some(json!(format!("{}\n", map("2")))));
+    assert_eq!(annotation(&live, &map("2"), "git", true), Some(json!(format!("{}\n", map("1")))));
+    let mut without = live.clone();
+    without["metadata"]["annotations"] = json!({});
+    assert_eq!(annotation(&without, &map("1"), "kubectl", true), None, "there was none");
+    let mut telling = map("2");
+    telling["metadata"]["annotations"][LAST_APPLIED] = json!("itself");
+    assert_eq!(annotation(&live, &telling, "kubectl", true), Some(json!(format!("{}\n", map("2")))));
+    assert_eq!(annotation(&live, &map(&"x".repeat(256 * 1024)), "kubectl", false), None, "no room");
 }
 
 #[test]
@@ -265,6 +333,28 @@ proptest! {
         prop_assert_eq!(&live["status"]["replicas"], &json!(replicas));
         let (live, owners) = apply_as(Kind::Deployment, Some(&live), &owners, &json!({}), &judge).unwrap();
         prop_assert_eq!((live.get("status"), owners.owners.iter().any(|owner| !owner.subresource.is_empty())), (None, false));
+    }
+
+    /// Whatever is applied next, kubectl has no conflict with itself, and one with whoever changed what it applied.
+    #[test]
+    fn client_side_apply_is_taken_over(first in manifest(), second in manifest()) {
+        let versioned = |mut value: Value| {
+            value["apiVersion"] = json!("apps/v1");
+            value
+        };
+        let (first, mut second) = (versioned(first), versioned(second));
+        let (live, owners) = applied_by_the_client(Kind::Deployment, &first);
+        let (after, left) = apply(Kind::Deployment, Some(&live), &owners, &second, "kubectl", false).unwrap();
+        prop_assert_eq!(&after["metadata"]["annotations"][LAST_APPLIED], &json!(format!("{second}\n")));
+        let again = apply(Kind::Deployment, Some(&after), &left, &second, "kubectl", false).unwrap();
+        prop_assert_eq!(again, (after, left));
+        let mut edited = live.clone();
+        edited["spec"]["replicas"] = json!(7);
+        let owners = update(Kind::Deployment, Some(&live), &edited, &owners, "hand", "");
+        second["spec"]["replicas"] = json!(8);
+        let conflicts = apply(Kind::Deployment, Some(&edited), &owners, &second, "kubectl", false).unwrap_err();
+        let told: Vec<_> = conflicts.iter().map(|it| (it.manager.as_str(), it.path.as_str())).collect();
+        prop_assert_eq!(told, [("hand", ".spec.replicas")]);
     }
 
     #[test]

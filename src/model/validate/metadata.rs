@@ -7,9 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use super::names::{self, Wrong};
 use crate::model::custom::CustomResourceDefinition;
 use crate::model::rule::{Errors, Path};
-use crate::model::{Kind, Typed};
-
-const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+use crate::model::{ANNOTATIONS_LIMIT, Kind, Typed};
 
 pub(super) fn metadata(object: &Typed, errors: &mut Errors) {
     let meta = object.meta();
