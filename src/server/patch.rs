@@ -171,12 +171,24 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
     })
 }
 
-/// What is applied is owned: a field that no schema has cannot be, whatever `fieldValidation` says.
+/// What is applied is owned: a field that no schema has cannot be, whatever `fieldValidation` says, nor one of another type,
+/// which would be told as somebody else's where it is changed.
 fn declared(call: &Call, served: &Definitions, applied: &Value) -> Result<(), Fault> {
     let (kind, target) = (call.target.kind, &call.target);
-    let findings = served.check(kind, applied);
-    let Some(first) = findings.iter().find(|it| matches!(it.fault, schema::Fault::Unknown { .. })) else { return Ok(()) };
+    let mut applied = applied.clone();
+    schema::fill_nulls(kind, &mut applied);
+    let findings = served.check(kind, &applied);
+    let unknown = findings.iter().find(|it| matches!(it.fault, schema::Fault::Unknown { .. }));
+    let wrong = || super::strict::wrong_type(served, kind, &applied).filter(|_| Object::from_value(kind, applied.clone()).is_err());
+    let why = match unknown {
+        Some(first) => format!("{}: field not declared in schema", first.path),
+        None if findings.is_empty() => return Ok(()),
+        None => match wrong() {
+            Some(why) => why,
+            None => return Ok(()),
+        },
+    };
     let (group_version, name) = (kind.api_version(), target.name.as_deref().unwrap_or_default());
     let object = format!("{}/{name}; {group_version}, Kind={kind}", target.namespace);
-    Err(Fault::bad_request(format!("failed to create typed patch object ({object}): .{}: field not declared in schema", first.path)))
+    Err(Fault::bad_request(format!("failed to create typed patch object ({object}): .{why}")))
 }

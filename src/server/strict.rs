@@ -20,6 +20,14 @@ pub fn unknown_fields(served: &Definitions, kind: Kind, value: &Value) -> Vec<St
     served.check(kind, value).into_iter().filter_map(sentence).collect()
 }
 
+/// The first field of a wrong type, as long as there is one: `spec.replicas must be an integer, not a string, remove the quotes`.
+pub fn wrong_type(served: &Definitions, kind: Kind, value: &Value) -> Option<String> {
+    let finding = served.check(kind, value).into_iter().find(|finding| matches!(finding.fault, Fault::WrongType { .. }))?;
+    let Fault::WrongType { wanted, found, hint } = finding.fault else { return None };
+    let hint = hint.map(|hint| format!(", {hint}")).unwrap_or_default();
+    Some(format!("{} must be {wanted}, not {found}{hint}", finding.path))
+}
+
 /// How many are told of; Kubernetes stops counting as well.
 pub const MOST: usize = 100;
 

@@ -295,9 +295,10 @@ pub fn refit(state: &ServerState, call: &Call, current: Option<&Object>, mut val
         (spec["uid"], spec["extra"]) = (json!(who.uid), json!(who.extra));
     }
     schema::fill_nulls(kind, &mut value);
-    let object = Object::from_value(kind, value).map_err(|error| {
+    let object = Object::from_value(kind, value.clone()).map_err(|error| {
+        let why = super::strict::wrong_type(served.definitions(), kind, &value).unwrap_or_else(|| error.source.to_string());
         let version = kind.info().version;
-        Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", error.source))
+        Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
     })?;
     authorise::content(&call.identity, subresource, current, &object, &served).map_err(Fault::forbidden)?;
     if let (Some(current), Some(subresource)) = (current, subresource) {

@@ -103,6 +103,36 @@ async fn what_is_applied_has_to_be_declared() {
 }
 
 #[tokio::test]
+async fn a_wrong_type_is_told_with_its_field() {
+    let rig = Rig::start().await;
+    rig.ask("POST", DEPLOYMENTS, deployment("web")).await;
+    let path = format!("{DEPLOYMENTS}/web");
+    let mut quoted = deployment("web");
+    quoted["spec"]["replicas"] = json!("3");
+    let mut number = map("m", json!({"a.b": 1}));
+    number["apiVersion"] = json!("v1");
+    let replicas =
+        "Deployment in version \"v1\" cannot be handled as a Deployment: spec.replicas must be an integer, not a string, remove the quotes";
+    let data = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: data[a.b] must be a string, not a number, put it in quotes";
+    let rows = [
+        ("POST", DEPLOYMENTS, &quoted, replicas),
+        ("PUT", &path, &quoted, replicas),
+        ("PATCH", &path, &json!({"spec": {"replicas": "3"}}), replicas),
+        ("POST", MAPS, &number, data),
+    ];
+    for (method, path, body, message) in rows {
+        let (code, answer) = rig.ask(method, path, body.clone()).await;
+        assert_eq!((code, answer["message"].as_str()), (StatusCode::BAD_REQUEST, Some(message)), "{method} {path}");
+    }
+    // What is applied is looked at before anybody is asked whose it is.
+    let (code, answer) = apply(&rig, &path, "fieldManager=git", json!({"spec": {"replicas": "3"}})).await;
+    let message = "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.replicas must be an integer, not a string, remove the quotes";
+    assert_eq!((code, answer["message"].as_str()), (StatusCode::BAD_REQUEST, Some(message)));
+    let (code, answer) = apply(&rig, &format!("{MAPS}/n"), "fieldManager=git", json!({"data": {"a": null}})).await;
+    assert_eq!((code, &answer["data"]["a"]), (StatusCode::CREATED, &json!("")), "{answer}");
+}
+
+#[tokio::test]
 async fn fields_that_are_there_twice_are_told() {
     let rig = Rig::start().await;
     let post = |mode: &str| {
