@@ -122,6 +122,12 @@ pub fn is_init_container(spec: &PodSpec, name: &str) -> bool {
     spec.init_containers.iter().flatten().any(|container| container.name == name)
 }
 
+/// The status of a container of whatever kind.
+pub fn any_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let ephemeral = pod.status.as_ref().and_then(|status| status.ephemeral_container_statuses.as_ref());
+    container_status(pod, name).or_else(|| ephemeral?.iter().find(|status| status.name == name))
+}
+
 pub fn container_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());

@@ -195,12 +195,36 @@ pub async fn forward(state: &ServerState, call: &Call, stream: Stream, mut reque
         *response.headers_mut() = answer.headers().clone();
         return Ok(response);
     }
+    if stream == Stream::Logs && answer.status() == StatusCode::NOT_FOUND {
+        // The node has nothing of it; whether there is such a pod is known here, as of now.
+        let pod = find(state, call)?;
+        let pod = pod.get::<Pod>().ok_or_else(Fault::no_such_path)?;
+        return Err(Fault::bad_request(no_log(pod, &container(call, pod)?, call.query.flag("previous"))));
+    }
     if !answer.status().is_success() {
         return Err(refusal(answer).await);
     }
     let mut response = answer.map(Body::new);
     response.headers_mut().remove(header::TRANSFER_ENCODING);
     Ok(response)
+}
+
+/// Why there is no log of a container, in the kubelet's words (`pkg/kubelet/kubelet_pods.go`, `validateContainerLogStatus`).
+fn no_log(pod: &Pod, container: &str, previous: bool) -> String {
+    let which = format!("container {container:?} in pod {:?}", pod.metadata.name.as_deref().unwrap_or_default());
+    if previous {
+        return format!("previous terminated {which} not found");
+    }
+    let state = pod::any_status(pod, container).and_then(|status| status.state.as_ref());
+    let waiting = state.and_then(|state| state.waiting.as_ref()).map(|waiting| waiting.reason.as_deref().unwrap_or_default());
+    match waiting {
+        Some("") => format!("{which} is waiting to start - no logs yet"),
+        Some("ErrImagePull") => format!("{which} is waiting to start: image can't be pulled"),
+        Some("ImagePullBackOff") => format!("{which} is waiting to start: trying and failing to pull image"),
+        Some(reason) => format!("{which} is waiting to start: {reason}"),
+        None if state.is_some_and(|state| state.terminated.is_some()) => format!("{which} is terminated"),
+        None => format!("{which} is not available"),
+    }
 }
 
 /// One request to a node's API, on a connection of its own.

@@ -82,6 +82,36 @@ async fn a_nodes_refusal_is_a_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_waits_has_no_log_and_is_there() {
+    let api =
+        axum::Router::new().fallback(axum::routing::any(|| async { (StatusCode::NOT_FOUND, "pod default/web is not on this node\n") }));
+    let rig = Rig::with_nodes(Arc::new(SystemClock), move |_| {
+        let node = InProcessNode::new("n1", None);
+        node.attach(api);
+        Arc::new(node)
+    })
+    .await;
+    pod(&rig).await;
+    let waiting = |reason: &str| json!({"waiting": {"reason": reason}});
+    let rows = [
+        (Value::Null, "", "container \"main\" in pod \"web\" is not available"),
+        (waiting("ContainerCreating"), "", "container \"main\" in pod \"web\" is waiting to start: ContainerCreating"),
+        (waiting("ErrImagePull"), "", "container \"main\" in pod \"web\" is waiting to start: image can't be pulled"),
+        (waiting("ImagePullBackOff"), "", "container \"main\" in pod \"web\" is waiting to start: trying and failing to pull image"),
+        (json!({"waiting": {}}), "", "container \"main\" in pod \"web\" is waiting to start - no logs yet"),
+        (json!({"terminated": {"exitCode": 1}}), "", "container \"main\" in pod \"web\" is terminated"),
+        (waiting("ContainerCreating"), " --previous", "previous terminated container \"main\" in pod \"web\" not found"),
+    ];
+    for (state, flag, message) in rows {
+        let status = json!([{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
+        let (code, answer) = rig.ask("PATCH", &format!("{POD}/web/status"), json!({"status": {"containerStatuses": status}})).await;
+        assert_eq!(code, StatusCode::OK, "{answer}");
+        assert_eq!(says(&rig, &format!("logs web{flag}")).await.trim(), format!("Error from server (BadRequest): {message}"));
+    }
+    assert_eq!(rig.ask("GET", &format!("{POD}/none/log"), Value::Null).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_do_what_is_told() {
     let rig = Rig::start().await;
     assert_eq!(rig.kubectl_ok("auth can-i delete pods").await.trim(), "yes");

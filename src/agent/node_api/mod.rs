@@ -228,7 +228,9 @@ async fn container_logs(
             .or(newest.filter(has_ended))
             .ok_or_else(|| bad(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")))?
     } else {
-        newest.ok_or_else(|| bad(format!("container \"{name}\" in pod \"{pod}\" is waiting to start")))?
+        // What it waits for is in its status, which the server has.
+        let waits = || Refusal::new(StatusCode::NOT_FOUND, format!("container \"{name}\" in pod \"{pod}\" is waiting to start"));
+        newest.ok_or_else(waits)?
     };
     let (path, limits) = (container.log_path.clone(), wanted.clone());
     let reader = tokio::task::spawn_blocking(move || logs::Reader::open(&path, limits)).await;
