@@ -222,8 +222,9 @@ async fn create(context: &Context, scene: &Scene, name: &str, (attempt, delay): 
     let id = match context.runtime.create_container(sandbox, &config).await {
         Ok(id) => id,
         Err(error) => {
-            context.events.pod(&scene.pod, Some(name), true, "Failed", format!("Error: {error}"));
-            return failure(subject(), "CreateContainerError", error.to_string());
+            let cause = named(&error, sandbox, scene.pod.metadata.name.as_deref().unwrap_or_default());
+            context.events.pod(&scene.pod, Some(name), true, "Failed", format!("Error: {cause}"));
+            return failure(subject(), "CreateContainerError", cause);
         }
     };
     context.events.pod(&scene.pod, Some(name), false, "Created", format!("Created container: {name}"));
@@ -295,10 +296,17 @@ async fn start(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<Ef
             vec![Effect::Clear(subject), Effect::Hook(id.to_owned(), hook)]
         }
         Err(error) => {
-            context.events.pod(&scene.pod, Some(name), true, "Failed", format!("Error: {error}"));
-            failure(subject, "RunContainerError", error.to_string())
+            let cause = named(&error, id, name);
+            context.events.pod(&scene.pod, Some(name), true, "Failed", format!("Error: {cause}"));
+            failure(subject, "RunContainerError", cause)
         }
     }
+}
+
+/// A runtime's error with the name of what it is about in place of the id, which is another one at each try: so that the
+/// same failure is the same text, and its event counts.
+fn named(error: &CriError, id: &str, name: &str) -> String {
+    error.to_string().replace(id, name)
 }
 
 /// A runtime that takes no notice of a container's stop signal (CRI has it since Kubernetes 1.33) does not tell of it either:
@@ -343,8 +351,9 @@ async fn resize(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<E
             vec![Effect::Clear(subject), Effect::Resized(id.to_owned(), resources::told(container))]
         }
         Err(error) => {
-            context.events.pod(&scene.pod, Some(name), true, "ResizeError", error.to_string());
-            failure(subject, "Error", error.to_string())
+            let cause = named(&error, id, name);
+            context.events.pod(&scene.pod, Some(name), true, "ResizeError", cause.clone());
+            failure(subject, "Error", cause)
         }
     }
 }

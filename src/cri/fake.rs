@@ -516,7 +516,7 @@ impl Runtime for FakeRuntime {
         match interpret(command) {
             Some((stdout, exit_code)) => Ok(ExecOutput { stdout: stdout.into_bytes(), stderr: Vec::new(), exit_code }),
             None if timeout.is_zero() => Ok(ExecOutput::default()),
-            None => Err(CriError::Timeout(format!("exec {command:?} in container {id}"))),
+            None => Err(CriError::Timeout(format!("exec {command:?}"))),
         }
     }
 
@@ -571,7 +571,7 @@ impl Runtime for FakeRuntime {
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, CriError> {
         drop(self.reach("port_forward", sandbox_id)?);
         let connected = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
-        let failed = |cause| CriError::failed(format!("connect to port {port} of sandbox {sandbox_id}"), cause);
+        let failed = |cause| CriError::failed(format!("connect to port {port}"), cause);
         connected.map(|stream| Box::new(stream) as _).map_err(failed)
     }
 

@@ -24,13 +24,13 @@ impl Inner {
         let table = self.table();
         let found = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
         if !found.is_running() {
-            return Err(CriError::failed(format!("use container {id}"), "it is not running").into());
+            return Err(CriError::failed("use the container", "it is not running").into());
         }
         Ok((found.record.clone(), self.options.sandbox_run_dir(&found.record.sandbox_id)))
     }
 
     pub async fn attach(self: &Arc<Self>, id: &str, request: &ExecRequest) -> Result<ExecSession, CriError> {
-        let attempt = || format!("attach to container {id}");
+        let attempt = || "attach to the container".to_owned();
         let fail = |cause: std::io::Error| CriError::failed(attempt(), cause);
         let (record, directory) = self.running(id).map_err(|error| error.about(attempt()))?;
         let config = &record.config;

@@ -49,7 +49,7 @@ impl Inner {
         let Response::Started(started) = answer.response else {
             return Err(ShimError::Confused(directory).into());
         };
-        let fail = |cause| CriError::failed(format!("exec in container {id}"), cause);
+        let fail = |cause| CriError::failed("exec", cause);
         answer.socket.set_nonblocking(true).map_err(fail)?;
         let socket = tokio::net::UnixStream::from_std(answer.socket).map_err(fail)?;
         Ok(Running { pid: started.pid, terminal: answer.fds.into_iter().next(), socket })
@@ -61,7 +61,7 @@ impl Inner {
             let table = self.table();
             let container = table.containers.get(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
             if !container.is_running() {
-                return Err(CriError::failed(format!("exec in container {id}"), "it is not running").into());
+                return Err(CriError::failed("exec", "the container is not running").into());
             }
             let sandbox = table.sandboxes.get(&container.record.sandbox_id);
             let sandbox = sandbox.ok_or_else(|| CriError::NotFound(format!("sandbox of container {id}")))?;
@@ -85,7 +85,7 @@ impl Inner {
     }
 
     pub async fn exec_sync(self: &Arc<Self>, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError> {
-        let attempt = || format!("exec {command:?} in container {id}");
+        let attempt = || format!("exec {command:?}");
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|cause| CriError::failed(attempt(), cause));
         let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
         let null = std::fs::File::open("/dev/null").map_err(|cause| CriError::failed(attempt(), cause))?;
@@ -151,7 +151,8 @@ impl Inner {
     }
 
     pub async fn exec(self: &Arc<Self>, id: &str, request: &ExecRequest) -> Result<ExecSession, CriError> {
-        let attempt = || format!("exec {:?} in container {id}", request.command);
+        // Whoever asks knows of which container, and has another name for it.
+        let attempt = || format!("exec {:?}", request.command);
         let fail = |cause: std::io::Error| CriError::failed(attempt(), cause);
         let null = || {
             let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
@@ -181,13 +182,13 @@ impl Inner {
     }
 
     pub async fn port_forward(self: &Arc<Self>, sandbox_id: &str, port: u16) -> Result<tokio::net::TcpStream, CriError> {
-        let attempt = || format!("connect to port {port} of sandbox {sandbox_id}");
+        let attempt = || format!("connect to port {port}");
         let pid = {
             let table = self.table();
             let sandbox = table.sandboxes.get(sandbox_id);
             let sandbox = sandbox.ok_or_else(|| CriError::NotFound(format!("sandbox {sandbox_id}")))?;
             if !sandbox.ready {
-                return Err(CriError::failed(attempt(), "it is not ready"));
+                return Err(CriError::failed(attempt(), "the sandbox is not ready"));
             }
             sandbox.record.shim_pid
         };

@@ -419,6 +419,15 @@ async fn what_cannot_start_says_why() {
 }
 
 #[tokio::test]
+async fn a_failed_start_is_told_without_the_runtimes_ids() {
+    let world = World::started().await;
+    world.runtime.behave("img:1", Behaviour { start_error: Some("no such file".into()), ..Behaviour::default() });
+    world.create("web", json!({"containers": [{"name": "main", "image": "img:1"}]})).await;
+    let told = event(&world, "Failed", "no such file").await;
+    assert_eq!(told.message.as_deref(), Some("Error: start container main: no such file"));
+}
+
+#[tokio::test]
 async fn nothing_starts_that_would_get_another_signal_than_its_own() {
     let world = World::started().await;
     world.runtime.behave("deaf:1", Behaviour { without_stop_signal: true, ..Behaviour::default() });

@@ -286,7 +286,7 @@ impl Runtime for Client {
     }
 
     async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError> {
-        let attempt = format!("exec {command:?} in container {id}");
+        let attempt = format!("exec {command:?}");
         let question = wire::ExecSyncRequest { container_id: id.to_owned(), cmd: command.to_vec(), timeout: seconds(timeout) };
         // Where the command may take any time, so may the answer.
         let question = if timeout.is_zero() { tonic::Request::new(question) } else { timed(question, timeout + PATIENCE) };
@@ -295,7 +295,7 @@ impl Runtime for Client {
     }
 
     async fn exec(&self, id: &str, wanted: &ExecRequest) -> Result<ExecSession, CriError> {
-        let attempt = format!("exec {:?} in container {id}", wanted.command);
+        let attempt = format!("exec {:?}", wanted.command);
         let question = wire::ExecRequest {
             container_id: id.to_owned(),
             cmd: wanted.command.clone(),
@@ -310,7 +310,7 @@ impl Runtime for Client {
     }
 
     async fn attach(&self, id: &str, wanted: &ExecRequest) -> Result<ExecSession, CriError> {
-        let attempt = format!("attach to container {id}");
+        let attempt = "attach to the container".to_owned();
         let question = wire::AttachRequest {
             container_id: id.to_owned(),
             tty: wanted.tty,
@@ -324,7 +324,7 @@ impl Runtime for Client {
     }
 
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, CriError> {
-        let attempt = format!("connect to port {port} of sandbox {sandbox_id}");
+        let attempt = format!("connect to port {port}");
         let question = wire::PortForwardRequest { pod_sandbox_id: sandbox_id.to_owned(), port: vec![i32::from(port)] };
         let url = got(&attempt, self.shared.runtime().port_forward(request(question)).await)?.url;
         stream::forward(&attempt, &url, port).await
