@@ -76,6 +76,7 @@ use axum::routing::{any, delete as delete_at, get as get_at, post};
 use http::{Request, StatusCode};
 
 use crate::clock::Clock;
+use crate::model::Kind;
 use crate::store::Store;
 use crate::sync::source::Tree;
 use crate::tls::Pki;
@@ -213,6 +214,9 @@ fn deprecation(state: &ServerState, path: &str) -> Option<String> {
     snapshot.definitions().version(target.kind)?.warning.clone()
 }
 
+/// What Kubernetes proxies HTTP to.
+const PROXIED: [Kind; 3] = [Kind::Node, Kind::Pod, Kind::Service];
+
 async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes: &hooks::Notes) -> Result<Response, Fault> {
     let snapshot = state.store.snapshot();
     let Some(target) = Target::parse(request.uri().path(), snapshot.definitions()) else {
@@ -233,6 +237,11 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes
             .map_err(|message| Fault::forbidden_object(attempt.kind, attempt.name.unwrap_or_default(), message))
     };
     may(&attempt)?;
+    if call.target.subresource.as_deref() == Some(request::PROXY) && PROXIED.contains(&call.target.kind) {
+        // Before the name is looked up, which may be more than one: `http:web:8080`.
+        let message = format!("the proxy subresource of {} is not supported", call.target.kind.info().plural);
+        return Err(Fault { message, ..Fault::method_not_allowed() });
+    }
     if let Some(stream) = proxy::Stream::of(&call.target) {
         if call.target.subresource.as_deref() != Some("log") {
             // A WebSocket begins with GET and does what a POST does.
@@ -251,11 +260,9 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes
     let bytes = body::read(request.into_body(), body::OBJECT_LIMIT).await?;
     match (call.verb, call.target.subresource.as_deref()) {
         (Verb::Create, None) => write::create(state, &call, &bytes).await,
-        (Verb::Create, Some("binding")) if call.target.kind == crate::model::Kind::Pod => delete::bind(state, &call, &bytes).await,
-        (Verb::Create, Some("eviction")) if call.target.kind == crate::model::Kind::Pod => delete::evict(state, &call, &bytes).await,
-        (Verb::Create, Some("token")) if call.target.kind == crate::model::Kind::ServiceAccount => {
-            accounts::issue::issue(state, &call, &bytes).await
-        }
+        (Verb::Create, Some("binding")) if call.target.kind == Kind::Pod => delete::bind(state, &call, &bytes).await,
+        (Verb::Create, Some("eviction")) if call.target.kind == Kind::Pod => delete::evict(state, &call, &bytes).await,
+        (Verb::Create, Some("token")) if call.target.kind == Kind::ServiceAccount => accounts::issue::issue(state, &call, &bytes).await,
         (Verb::Create, Some(_)) => Err(Fault::no_such_path()),
         (Verb::Update, _) => write::update(state, &call, &bytes).await,
         (Verb::Patch, _) => patch::patch(state, &call, &bytes).await,

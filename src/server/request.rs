@@ -9,6 +9,9 @@ use super::options::{FieldValidation, WriteOptions};
 use crate::model::custom::Definitions;
 use crate::model::{Key, Kind};
 
+/// The subresource that has paths of its own below it.
+pub const PROXY: &str = "proxy";
+
 /// The resource a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -39,7 +42,7 @@ impl Target {
         let (plural, name, subresource) = match rest {
             [plural] => (plural, None, None),
             [plural, name] => (plural, Some(*name), None),
-            [plural, name, sub] => (plural, Some(*name), Some(*sub)),
+            [plural, name, sub] | [plural, name, sub @ PROXY, ..] => (plural, Some(*name), Some(*sub)),
             _ => return None,
         };
         let kind = served.kind_of_resource(group, version, plural)?;
