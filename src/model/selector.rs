@@ -343,6 +343,7 @@ pub fn fields(kind: Kind) -> &'static [&'static str] {
         Kind::Node => &["metadata.name", "spec.unschedulable"],
         Kind::Namespace => &["metadata.name", "status.phase"],
         Kind::Source | Kind::CustomResourceDefinition => &["metadata.name"],
+        Kind::CertificateSigningRequest => &["metadata.name", "spec.signerName"],
         Kind::ReplicaSet => &["metadata.name", "metadata.namespace", "status.replicas"],
         Kind::Job => &["metadata.name", "metadata.namespace", "status.successful"],
         _ => &["metadata.name", "metadata.namespace"],
@@ -522,5 +523,11 @@ mod tests {
         assert_eq!(FieldSelector::parse(Kind::Pod, &escaped.to_string(), &[]).expect("its print"), escaped);
         let node = Object::from_value(Kind::Node, json!({"metadata": {"name": "n"}, "spec": {"unschedulable": true}})).expect("a node");
         assert!(FieldSelector::parse(Kind::Node, "spec.unschedulable=true", &[]).expect("valid").matches(&node));
+        let kind = Kind::CertificateSigningRequest;
+        let asked = json!({"metadata": {"name": "r"}, "spec": {"request": "", "signerName": "example.com/a"}});
+        let asked = Object::from_value(kind, asked).expect("a request");
+        for (text, matches) in [("spec.signerName=example.com/a", true), ("spec.signerName=example.com/b", false)] {
+            assert_eq!(FieldSelector::parse(kind, text, &[]).expect(text).matches(&asked), matches, "{text}");
+        }
     }
 }

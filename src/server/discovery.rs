@@ -31,6 +31,23 @@ pub async fn version() -> Response {
     json_response(StatusCode::OK, version.to_string())
 }
 
+/// `GET /`: the paths that are served, as Kubernetes lists them.
+pub async fn paths(State(state): State<Arc<ServerState>>) -> Response {
+    let snapshot = state.store.snapshot();
+    let mut paths: Vec<String> =
+        ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version", super::metrics::PATH]
+            .map(str::to_owned)
+            .into();
+    for (group, versions) in all_groups(snapshot.definitions()).into_iter().chain([measures()]) {
+        let root = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
+        paths.extend(versions.iter().map(|version| format!("{root}/{version}")));
+        paths.push(root);
+    }
+    paths.sort();
+    paths.dedup();
+    json_response(StatusCode::OK, json!({ "paths": paths }).to_string())
+}
+
 /// A subresource: name, the kind it speaks (with group and version where they are not the parent's), verbs.
 struct Sub {
     name: &'static str,

@@ -20,7 +20,7 @@ use crate::tls::Peer;
 use crate::tls::connection::Trust;
 
 /// Paths for those who are nobody yet, whatever the roles say.
-const OPEN: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", "/podbay/v1/join"];
+const OPEN: [&str; 6] = ["/healthz", "/livez", "/readyz", "/version", "/version/", "/podbay/v1/join"];
 /// Where nodes renew their certificates: looks itself who asks.
 const RENEW: &str = "/podbay/v1/renew";
 

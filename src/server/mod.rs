@@ -161,6 +161,8 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/readyz/{check}", get_at(health::one))
         .route(metrics::PATH, get_at(metrics::metrics))
         .route("/version", get_at(discovery::version))
+        .route("/version/", get_at(discovery::version))
+        .route("/", get_at(discovery::paths))
         .route("/api", get_at(discovery::core))
         .route("/api/", get_at(discovery::core))
         .route("/apis", get_at(discovery::groups))

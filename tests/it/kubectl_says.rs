@@ -135,6 +135,20 @@ async fn what_is_not_proxied_is_told_before_its_name_is_looked_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn paths_and_version_are_told_by_every_name() {
+    let rig = Rig::start().await;
+    let paths = rig.get("/").await["paths"].as_array().unwrap().clone();
+    for path in ["/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/apis/metrics.k8s.io/v1beta1", "/healthz", "/openapi/v3", "/version"] {
+        assert!(paths.contains(&json!(path)), "{path} {paths:?}");
+    }
+    for path in paths.iter().map(|path| path.as_str().unwrap()) {
+        assert_ne!(rig.ask("GET", path, Value::Null).await.0, StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(rig.get("/version/").await, rig.get("/version").await);
+    assert_eq!(rig.ask_as(&Identity::new("jane", &[]), "GET", "/", "application/json", Value::Null).await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_do_what_is_told() {
     let rig = Rig::start().await;
     assert_eq!(rig.kubectl_ok("auth can-i delete pods").await.trim(), "yes");
