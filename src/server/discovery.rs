@@ -38,7 +38,7 @@ pub async fn paths(State(state): State<Arc<ServerState>>) -> Response {
         ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version", super::metrics::PATH]
             .map(str::to_owned)
             .into();
-    for (group, versions) in all_groups(snapshot.definitions()).into_iter().chain([measures()]) {
+    for (group, versions) in all_groups(snapshot.definitions()).into_iter().chain(answered_groups()) {
         let root = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
         paths.extend(versions.iter().map(|version| format!("{root}/{version}")));
         paths.push(root);
