@@ -1,6 +1,6 @@
 //! A changed object: what stays, what may change, and when it is gone. PURE.
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use super::{Outcome, Refused, custom, definition, invalid, is_controller, job, service, status};
@@ -112,6 +112,11 @@ fn inherit(new: &mut Typed, old: &Typed, state: &Snapshot) {
             if spec.pod_cidr.as_deref().is_none_or(str::is_empty) {
                 spec.pod_cidr = before.pod_cidr;
                 spec.pod_cidrs = before.pod_cidrs;
+            }
+            // A taint that is written again keeps the time from which on it counts.
+            for taint in spec.taints.iter_mut().flatten().filter(|taint| taint.time_added.is_none()) {
+                let same = |it: &&Taint| (&it.key, &it.effect, &it.value) == (&taint.key, &taint.effect, &taint.value);
+                taint.time_added = before.taints.iter().flatten().find(same).and_then(|it| it.time_added.clone());
             }
             if old.spec.is_none() && new.spec == Some(Default::default()) {
                 new.spec = None;

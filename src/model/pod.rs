@@ -186,9 +186,16 @@ pub fn claims(pod: &Pod) -> Resources {
     let mut both = spec.clone();
     for container in both.init_containers.iter_mut().flatten().chain(&mut both.containers) {
         let Some(status) = container_status(pod, &container.name) else { continue };
-        let (Some(has), allocated) = (&status.resources, &status.allocated_resources) else { continue };
-        let wanted = container.resources.get_or_insert_default().requests.get_or_insert_default();
-        for (name, amount) in has.requests.iter().chain(allocated).flatten() {
+        let has = status.resources.as_ref().and_then(|has| has.requests.as_ref());
+        let resources = container.resources.get_or_insert_default();
+        if infeasible && status.state.as_ref().is_some_and(|state| state.running.is_some()) {
+            // What it never had either. Limits go with it: they count as requests where there is none.
+            for all in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {
+                all.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+            }
+        }
+        let wanted = resources.requests.get_or_insert_default();
+        for (name, amount) in has.into_iter().chain(&status.allocated_resources).flatten() {
             let asked = wanted.entry(name.clone()).or_insert_with(|| amount.clone());
             if infeasible || Quantity::of(asked) < Quantity::of(amount) {
                 asked.clone_from(amount);

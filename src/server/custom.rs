@@ -145,6 +145,21 @@ pub fn as_v2(schema: &mut Value) {
             fields.remove(said);
         }
     }
+    if fields.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+        // What is declared there would be all that there may be. Every object has its own three, whatever else it has.
+        fields.remove("items");
+        if let Some(Value::Object(properties)) = fields.get_mut("properties") {
+            properties.retain(|name, _| ["apiVersion", "kind", "metadata"].contains(&name.as_str()));
+        }
+    }
+    let nullable = |property: &Value| property.get("nullable") == Some(&Value::Bool(true));
+    let optional: Vec<String> = match fields.get("properties") {
+        Some(Value::Object(properties)) => properties.iter().filter(|(_, it)| nullable(it)).map(|(name, _)| name.clone()).collect(),
+        _ => Vec::new(),
+    };
+    if let Some(Value::Array(required)) = fields.get_mut("required") {
+        required.retain(|name| optional.iter().all(|optional| name != optional));
+    }
     if let Some(Value::Object(properties)) = fields.get_mut("properties") {
         properties.values_mut().for_each(as_v2);
     }
@@ -170,7 +185,8 @@ mod tests {
 
     #[test]
     fn openapi_2_says_less() {
-        let mut schema = json!({"type": "object", "anyOf": [{"required": ["a"]}], "properties": {
+        let mut schema = json!({"type": "object", "anyOf": [{"required": ["a"]}], "required": ["a", "b"], "properties": {
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"x": {"type": "string"}}},
             "a": {"type": "array", "items": {"type": "string", "nullable": true, "not": {"pattern": "x"}}},
             "b": {"type": "object", "nullable": true, "description": "B.", "properties": {"c": {"type": "string"}}},
             "nullable": {"type": "object", "additionalProperties": {"oneOf": [{"type": "string"}, {"type": "integer"}]}},
@@ -178,7 +194,8 @@ mod tests {
         as_v2(&mut schema);
         assert_eq!(
             schema,
-            json!({"type": "object", "properties": {
+            json!({"type": "object", "required": ["a"], "properties": {
+                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {}},
                 "a": {"type": "array", "items": {}},
                 "b": {"description": "B."},
                 "nullable": {"type": "object", "additionalProperties": {}},

@@ -289,8 +289,8 @@ impl<'p> Planner<'p> {
                 Claim::Mine { created } => self.update(desired, live, created),
                 // Said already, and adopting it is no way out.
                 Claim::Stranger if self.contested.contains(key) => {}
-                // A Namespace of which nothing is said but its name: it may be whose it is.
-                Claim::Stranger if self.is_as_wanted(desired, live) => self.update(desired, live, false),
+                // A Namespace of which nothing is said but its name: it may be whose it is, and nothing is noted of it.
+                Claim::Stranger if self.is_as_wanted(desired, live) => self.plan.sum.unchanged += 1,
                 Claim::Stranger => {
                     let message = format!(
                         "{}: {key} exists and Podbay did not create it: adopt it (`adopt: true` on the Source, or --adopt)",
@@ -488,7 +488,7 @@ impl<'p> Planner<'p> {
         let unwanted: Vec<_> = unwanted.filter_map(|key| self.held.entries.get_key_value(key)).collect();
         self.open.extend(unwanted.iter().map(|(key, _)| (*key).clone()));
         let mut pruned: Vec<(&Object, &InventoryEntry)> = Vec::new();
-        let mut kept: Vec<Key> = Vec::new();
+        let mut kept: Vec<(Key, &str)> = Vec::new();
         for (key, entry) in unwanted.into_iter().rev() {
             let live = state.get(key).filter(|live| Inventory::is_of(entry, live));
             if let Some(live) = live.filter(|live| live.is_deleting()) {
@@ -500,8 +500,8 @@ impl<'p> Planner<'p> {
                 continue;
             }
             match live {
-                Some(_) if !entry.created => self.plan.skipped.push(format!("{key} stays: it was adopted, not created")),
-                Some(live) if entry.keep || !may_prune(live) => kept.push(key.clone()),
+                Some(_) if !entry.created => kept.push((key.clone(), "it was adopted, not created")),
+                Some(live) if entry.keep || !may_prune(live) => kept.push((key.clone(), "its annotation forbids pruning")),
                 Some(live) => {
                     self.keep_kind(live);
                     pruned.push((live, entry));
@@ -514,20 +514,26 @@ impl<'p> Planner<'p> {
         }
         self.approvals(&pruned);
         self.prune(&pruned);
-        self.keep(kept);
+        self.keep(&kept);
     }
 
     /// What may not be pruned stays, unless its namespace or its kind goes: that somebody has to want.
-    fn keep(&mut self, kept: Vec<Key>) {
-        for key in kept {
-            let Some(op) = self.plan.ops.iter().find(|op| op.takes.contains(&key)) else {
-                self.plan.skipped.push(format!("{key} stays: its annotation forbids pruning"));
-                continue;
-            };
-            let message = format!("{key} would go with {}, though its annotation forbids pruning", op.key());
-            if !self.plan.accepted {
-                self.plan.approvals.push(Reason::new("KeptGoes", message));
+    fn keep(&mut self, kept: &[(Key, &str)]) {
+        let state = self.input.state;
+        let mut found = Vec::new();
+        for op in &self.plan.ops {
+            for live in op.takes.iter().filter_map(|key| state.get(key)) {
+                let why = kept.iter().find(|(key, _)| key == live.key()).map(|(_, why)| *why);
+                if let Some(why) = why.or_else(|| (!may_prune(live)).then_some("its annotation forbids pruning")) {
+                    let message = format!("{} would go with {}, though {why}", live.key(), op.key());
+                    found.push((live.key().clone(), Reason::new("KeptGoes", message)));
+                }
             }
+        }
+        let stays = kept.iter().filter(|(key, _)| found.iter().all(|(taken, _)| taken != key));
+        self.plan.skipped.extend(stays.map(|(key, why)| format!("{key} stays: {why}")));
+        if !self.plan.accepted {
+            self.plan.approvals.extend(found.into_iter().map(|(_, reason)| reason));
         }
     }
 

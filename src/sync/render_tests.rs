@@ -304,3 +304,17 @@ fn a_template_is_checked_as_its_pods_are() {
         ]
     );
 }
+
+/// An exported Secret for a token has another cluster's: the cluster's controller and the source would write it in turns.
+#[test]
+fn what_the_cluster_puts_into_a_token_secret_is_not_gits() {
+    let mut world = World::with("web");
+    let text = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: t\n  annotations: {kubernetes.io/service-account.name: bot, kubernetes.io/service-account.uid: other}\n\
+                type: kubernetes.io/service-account-token\ndata: {ca.crt: AAAA, namespace: AAAA, token: AAAA, more: AAAA}\n";
+    let status = world.put("web", "r1", &[("a.yaml", text)]);
+    assert_eq!(errors(&status), "");
+    let secret = world.state.find(Kind::Secret, "default", "t").and_then(|it| it.get::<Secret>()).unwrap().clone();
+    assert_eq!(secret.data.unwrap_or_default().into_keys().collect::<Vec<_>>(), ["more"]);
+    let notes: Vec<String> = secret.metadata.annotations.unwrap_or_default().into_keys().collect();
+    assert!(notes.iter().any(|name| name == "kubernetes.io/service-account.name") && !notes.iter().any(|name| name.ends_with(".uid")));
+}

@@ -49,8 +49,11 @@ pub(super) fn by_taints(seen: &Observed<'_>, node: &Node, now: Timestamp, plan: 
 
 /// When the pod no longer tolerates a taint: now where it never did, not at all where it always does.
 fn end(object: &Object, pod: &Pod, taint: &Taint, now: Timestamp) -> Option<Timestamp> {
-    let times = [&taint.time_added, &object.meta().creation_timestamp];
-    let since = times.map(|time| time.as_ref().map_or(now, |time| time.0)).into_iter().filter(|time| *time <= now).max().unwrap_or(now);
+    // From when it was put there, or the pod came there.
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let bound = conditions.filter(|it| it.type_ == "PodScheduled" && it.status == "True").find_map(|it| it.last_transition_time.as_ref());
+    let times = [taint.time_added.as_ref(), object.meta().creation_timestamp.as_ref(), bound];
+    let since = times.into_iter().flatten().map(|time| time.0).filter(|time| *time <= now).max().unwrap_or(now);
     match stay(pod, taint) {
         Stay::Default => Some(now),
         Stay::Forever => None,
