@@ -164,8 +164,8 @@ fn default_controllers() -> Vec<Arc<dyn Controller>> {
     all
 }
 
-/// A directory as the source it stands for reads it. A clone of a repository, whose root has a `.git`, is read as a
-/// commit of it will be: below the path of the source, and without submodules.
+/// A directory as the source it stands for reads it. A clone of a repository, whose root has a `.git`, is read below
+/// the path of the source; for a git source as a commit of it will be, without submodules.
 async fn read_directory(directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Tree> {
     let root = std::fs::canonicalize(directory).with_context(|| format!("read {}", directory.display()))?;
     if !root.is_dir() {
@@ -173,7 +173,7 @@ async fn read_directory(directory: &Path, source: Option<&SourceSpec>) -> anyhow
     }
     let is_clone = root.join(".git").symlink_metadata().is_ok();
     let is_git = source.map_or(is_clone, |spec| spec.git.is_some());
-    let path = source.filter(|_| is_git && is_clone).and_then(|spec| spec.path.as_deref()).unwrap_or_default();
+    let path = source.filter(|_| is_clone).and_then(|spec| spec.path.as_deref()).unwrap_or_default();
     let place = Directory::new(root, path);
     let place = if is_git { place.as_work_tree() } else { place };
     match place.fetch().await {
@@ -245,6 +245,6 @@ mod tests {
         assert_eq!(read(root, Some(&git("none"))).await, told("", 0, false));
         assert_eq!(read(root, Some(&git(""))).await, told(all, 1, true));
         assert_eq!(read(root, None).await, told(all, 1, true));
-        assert_eq!(read(root, Some(&directory)).await, told(&format!("module/d.yaml {all}"), 0, true));
+        assert_eq!(read(root, Some(&directory)).await, told("a.yaml", 0, true));
     }
 }

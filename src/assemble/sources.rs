@@ -60,14 +60,16 @@ async fn follow(store: &dyn Store, mut returning: BTreeMap<String, SourceSpec>) 
     }
 }
 
-/// Waits until something happens to a Source.
+/// Waits until something happens to a Source, or it cannot be told: then a moment.
 async fn next_change(store: &dyn Store, since: u64) {
-    let Ok(mut watch) = store.watch(since) else { return };
-    while let Ok(batch) = watch.next().await {
-        if batch.changes.iter().any(|change| change.key().kind == Kind::Source) {
-            return;
+    if let Ok(mut watch) = store.watch(since) {
+        while let Ok(batch) = watch.next().await {
+            if batch.changes.iter().any(|change| change.key().kind == Kind::Source) {
+                return;
+            }
         }
     }
+    tokio::time::sleep(RETRY).await;
 }
 
 #[cfg(test)]

@@ -56,12 +56,32 @@ fn read(file: &Path) -> anyhow::Result<Kubeconfig> {
     // By the reader of manifests: the library's own would be another in the program. Its error quotes what it read.
     let parsed: Result<Kubeconfig, serde_yaml::Error> = serde_yaml::from_str(&text);
     match parsed {
-        Ok(config) => Ok(config),
+        Ok(config) => Ok(of_file(config, file)),
         Err(error) => {
             let place = error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column()));
             bail!("{} is no kubeconfig{place}", file.display())
         }
     }
+}
+
+/// As the file means it: paths are from where it lies, and no context is none.
+fn of_file(mut config: Kubeconfig, file: &Path) -> Kubeconfig {
+    let directory = file.parent().unwrap_or_else(|| Path::new(""));
+    let place = |path: &mut Option<String>| {
+        if let Some(path) = path.as_mut().filter(|path| !path.is_empty()) {
+            *path = directory.join(&*path).display().to_string();
+        }
+    };
+    for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        place(&mut cluster.certificate_authority);
+    }
+    for user in config.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        for path in [&mut user.client_certificate, &mut user.client_key, &mut user.token_file] {
+            place(path);
+        }
+    }
+    config.current_context = config.current_context.filter(|name| !name.is_empty());
+    config
 }
 
 fn of_daemon(args: &ClientArgs) -> anyhow::Result<PathBuf> {
@@ -107,6 +127,14 @@ mod tests {
         let all = merged(&[gone.clone(), one, two]).unwrap();
         assert_eq!(all.current_context.as_deref(), Some("one"));
         assert_eq!(all.contexts.iter().map(|context| context.name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+        let unset = file(dir.path(), "unset", "current-context: \"\"\nclusters: [{name: c, cluster: {certificate-authority: ca.pem}}]\n");
+        let named = file(dir.path(), "named", "current-context: named\nusers: [{name: u, user: {client-key: /k.pem, tokenFile: t}}]\n");
+        let both = merged(&[unset, named]).unwrap();
+        assert_eq!(both.current_context.as_deref(), Some("named"));
+        let path = |name: &str| Some(dir.path().join(name).display().to_string());
+        assert_eq!(both.clusters[0].cluster.as_ref().unwrap().certificate_authority, path("ca.pem"));
+        let user = both.auth_infos[0].auth_info.as_ref().unwrap();
+        assert_eq!((user.client_key.as_deref(), &user.token_file), (Some("/k.pem"), &path("t")));
         let why = |files: &[PathBuf]| merged(files).unwrap_err().to_string();
         assert!(why(&[gone.clone(), gone.clone()]).starts_with("no file that KUBECONFIG names is there: "));
         assert!(why(std::slice::from_ref(&gone)).starts_with("read kubeconfig "), "one alone is what is meant");

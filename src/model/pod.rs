@@ -188,7 +188,8 @@ pub fn claims(pod: &Pod) -> Resources {
         let Some(status) = container_status(pod, &container.name) else { continue };
         let has = status.resources.as_ref().and_then(|has| has.requests.as_ref());
         let resources = container.resources.get_or_insert_default();
-        if infeasible && status.state.as_ref().is_some_and(|state| state.running.is_some()) {
+        let known = status.resources.is_some() || status.allocated_resources.is_some();
+        if infeasible && known && status.state.as_ref().is_some_and(|state| state.running.is_some()) {
             // What it never had either. Limits go with it: they count as requests where there is none.
             for all in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {
                 all.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));

@@ -524,7 +524,9 @@ impl<'p> Planner<'p> {
         for op in &self.plan.ops {
             for live in op.takes.iter().filter_map(|key| state.get(key)) {
                 let why = kept.iter().find(|(key, _)| key == live.key()).map(|(_, why)| *why);
-                if let Some(why) = why.or_else(|| (!may_prune(live)).then_some("its annotation forbids pruning")) {
+                // A controller copies annotations from what it works for.
+                let forbids = live.controller().is_none() && !may_prune(live);
+                if let Some(why) = why.or_else(|| forbids.then_some("its annotation forbids pruning")) {
                     let message = format!("{} would go with {}, though {why}", live.key(), op.key());
                     found.push((live.key().clone(), Reason::new("KeptGoes", message)));
                 }

@@ -48,6 +48,9 @@ pub enum TreeError {
     TooDeep { path: String, limit: usize },
     #[error("`{}` is not a name for a file", .0.escape_debug())]
     BadName(String),
+    /// What was there before would be taken for no longer wanted.
+    #[error("{path} is {what}: a manifest is a file of the source, or is named in .podbayignore")]
+    Link { path: String, what: &'static str },
 }
 
 /// The files of one walk, bounded.
@@ -106,27 +109,40 @@ impl Selection {
         Ok(!self.ignore.matched_path_or_any_parents(path, false).is_ignore())
     }
 
-    /// The file that a link stands for, if it is taken as one of the manifests. A link that ends elsewhere is left out
-    /// aloud, whatever its name: there may have been a directory of manifests before.
+    /// The file that a link stands for, if it is taken as one of the manifests. A link to a manifest that is read already,
+    /// and one to a directory, are left out aloud, these whatever their names: there may have been manifests below before.
     ///
     /// # Errors
-    /// A hostile name.
+    /// A hostile name, or a manifest's name that ends at no file.
     pub fn link(&mut self, path: &str, end: End) -> Result<Option<String>, TreeError> {
         let takes = self.takes(path)?;
+        let what = end.of_a_link();
         match end {
-            End::File(at) => Ok(takes.then_some(at)),
-            end => {
-                self.leaves_out(path, matches!(end, End::Directory(_) | End::Submodule), end.of_a_link());
-                Ok(None)
-            }
+            End::File(_) if !takes => {}
+            End::File(at) if !self.reads(&at) => return Ok(Some(at)),
+            End::File(_) => self.leaves_out(path, false, "a link to a manifest that is read already"),
+            End::Directory(_) | End::Submodule => self.leaves_out(path, true, what),
+            _ if takes => return Err(TreeError::Link { path: path.escape_debug().to_string(), what }),
+            _ => self.leaves_out(path, false, what),
         }
+        Ok(None)
+    }
+
+    /// Whether the walk comes to a file and takes it.
+    fn reads(&self, at: &str) -> bool {
+        let is_entered = |(end, _): (usize, &str)| !is_hidden(&at[..end]);
+        at.match_indices('/').all(is_entered) && self.takes(at).unwrap_or(false)
+    }
+
+    /// Nobody wants to hear of it.
+    pub fn is_quiet(&self, path: &str) -> bool {
+        is_hidden(path) || self.ignore.matched_path_or_any_parents(path, false).is_ignore()
     }
 
     /// Leaves out aloud what is neither hidden nor ignored.
     pub fn leaves_out(&mut self, path: &str, is_directory: bool, what: &str) {
-        let is_ignored = |is_directory| self.ignore.matched_path_or_any_parents(path, is_directory).is_ignore();
-        let is_quiet = is_hidden(path) || is_ignored(false) || (is_directory && is_ignored(true));
-        if !is_quiet {
+        let as_directory = || is_directory && self.ignore.matched_path_or_any_parents(path, true).is_ignore();
+        if !self.is_quiet(path) && !as_directory() {
             self.note(format!("{}: {what}, left out", path.escape_debug()));
         }
     }

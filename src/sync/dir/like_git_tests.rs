@@ -90,9 +90,13 @@ fn read(nodes: &[(String, Node)], path: &str) -> Option<Tree> {
     committed
 }
 
-#[test]
-fn links_are_followed_inside_the_source_and_left_out_elsewhere() {
-    let nodes = [
+fn named(nodes: &[(&str, Node)]) -> Vec<(String, Node)> {
+    nodes.iter().map(|(path, node)| ((*path).to_owned(), node.clone())).collect()
+}
+
+/// A tree with links of every kind that does no harm.
+fn harmless() -> Vec<(String, Node)> {
+    named(&[
         ("apps/a.yaml", file("a")),
         ("apps/second.yaml", link("a.yaml")),
         ("apps/data.yaml", link("sub/data.txt")),
@@ -103,54 +107,59 @@ fn links_are_followed_inside_the_source_and_left_out_elsewhere() {
         ("apps/through.yaml", link("again/data.txt")),
         ("apps/again", link("sub")),
         ("apps/readme", link("a.yaml")),
-        ("apps/loop.yaml", link("loop.yaml")),
+        ("apps/loop", link("loop")),
         ("apps/base", link("../base")),
         ("base/b.yaml", file("b")),
-        ("apps/out.yaml", link("../base/b.yaml")),
-        ("apps/etc.yaml", link("/etc/passwd")),
-        ("apps/own.yaml", link("../apps/a.yaml")),
-        ("apps/nowhere.yaml", link("none.yaml")),
-        ("apps/config.yaml", link(".git/config")),
+        ("base/c.txt", file("c")),
         ("apps/module", Node::Module),
-        ("apps/in-module.yaml", link("module/m.yaml")),
         ("apps/quiet", link("../base")),
-        ("apps/quiet.yaml", link("/etc/passwd")),
         ("apps/.podbayignore", link("../apps/sub/none")),
-    ]
-    .map(|(path, node)| (path.to_owned(), node));
+    ])
+}
+
+#[test]
+fn links_are_followed_inside_the_source_and_left_out_elsewhere() {
+    let nodes = harmless();
     let tree = read(&nodes, "apps").unwrap();
     let files: Vec<_> = tree.files.iter().map(|(path, content)| (path.as_str(), std::str::from_utf8(content).unwrap())).collect();
+    assert_eq!(files, [("a.yaml", "a"), ("data.yaml", "data"), ("sub/up.yaml", "h"), ("through.yaml", "data")]);
     assert_eq!(
-        files,
-        [("a.yaml", "a"), ("chain.yaml", "a"), ("data.yaml", "data"), ("second.yaml", "a"), ("sub/up.yaml", "h"), ("through.yaml", "data"),]
+        tree.notes,
+        [
+            ".podbayignore: not a file of the source, nothing is ignored",
+            "again: a link to a directory, left out",
+            "base: a link that leads out of the source, left out",
+            "chain.yaml: a link to a manifest that is read already, left out",
+            "loop: a link that leads through too many others, left out",
+            "module: a submodule, left out",
+            "quiet: a link that leads out of the source, left out",
+            "second.yaml: a link to a manifest that is read already, left out",
+        ]
     );
-    let out = ["base", "config.yaml", "etc.yaml", "out.yaml", "own.yaml", "quiet", "quiet.yaml"];
-    let mut notes: Vec<_> = out.map(|path| format!("{path}: a link that leads out of the source, left out")).into();
-    notes.extend(["in-module.yaml", "nowhere.yaml"].map(|path| format!("{path}: a link that leads nowhere, left out")));
-    notes.extend([
-        ".podbayignore: not a file of the source, nothing is ignored".to_owned(),
-        "again: a link to a directory, left out".to_owned(),
-        "loop.yaml: a link that leads through too many others, left out".to_owned(),
-        "module: a submodule, left out".to_owned(),
-    ]);
-    notes.sort();
-    assert_eq!(tree.notes, notes);
-
-    // What may be ignored is not told; and from further up less leads out.
-    let ignored: Vec<_> = nodes.iter().filter(|(path, _)| path != "apps/.podbayignore").cloned().collect();
-    let ignored =
-        [ignored, vec![("apps/.podbayignore".to_owned(), link("ignored")), ("apps/ignored".to_owned(), file("quiet*\nbase\n"))]].concat();
-    let notes = read(&ignored, "apps").unwrap().notes;
-    assert!(!notes.iter().any(|note| note.starts_with("quiet") || note.starts_with("base") || note.starts_with('.')), "{notes:?}");
-    let whole = read(&nodes, "").unwrap();
-    assert_eq!(whole.files["apps/out.yaml"], b"b");
-    assert_eq!(whole.files["apps/own.yaml"], b"a");
-    assert!(whole.notes.contains(&"apps/base: a link to a directory, left out".to_owned()));
+    // From further up less leads out.
+    let more = [nodes.clone(), named(&[("apps/c.yaml", link("../base/c.txt")), ("apps/own.yaml", link("../apps/a.yaml"))])].concat();
+    let whole = read(&more, "").unwrap();
+    assert_eq!(whole.files["apps/c.yaml"], b"c");
+    for note in ["apps/base: a link to a directory, left out", "apps/own.yaml: a link to a manifest that is read already, left out"] {
+        assert!(whole.notes.contains(&note.to_owned()), "{:?}", whole.notes);
+    }
     // The source's path is followed as well.
-    assert_eq!(read(&nodes, "apps/again").unwrap().notes, ["up.yaml: a link that leads out of the source, left out"]);
-    assert!(!read(&nodes, "apps/nowhere.yaml").unwrap().path_exists);
+    assert_eq!(read(&nodes, "apps/again"), None, "up.yaml leads out of it");
+    assert!(!read(&nodes, "apps/data.yaml").unwrap().path_exists);
     assert!(!read(&nodes, "apps/module").unwrap().path_exists);
-    assert_eq!(read(&nodes, "apps/etc.yaml"), None);
+}
+
+/// Else what it was before would be taken for no longer wanted.
+#[test]
+fn a_manifest_that_is_a_link_to_no_file_of_the_source_is_refused_unless_it_is_ignored() {
+    for target in ["../base/b.yaml", "/etc/passwd", "../apps/a.yaml", "none.yaml", ".git/config", "module/m.yaml", "bad.yaml"] {
+        let bad = [harmless(), named(&[("apps/bad.yaml", link(target))])].concat();
+        assert_eq!(read(&bad, "apps"), None, "{target}");
+        let mut ignored: Vec<_> = bad.into_iter().filter(|(path, _)| path != "apps/.podbayignore").collect();
+        ignored.extend(named(&[("apps/.podbayignore", link("ignored")), ("apps/ignored", file("bad*\nquiet\nbase\n"))]));
+        let notes = read(&ignored, "apps").unwrap().notes;
+        assert!(!notes.iter().any(|note| ["bad", "quiet", "base", "."].iter().any(|word| note.starts_with(word))), "{notes:?}");
+    }
 }
 
 fn name() -> impl Strategy<Value = &'static str> {

@@ -145,11 +145,17 @@ impl Walk {
                         todo.push(path);
                     }
                 }
-                FileType::Symlink => {
-                    if let Some(at) = selection.link(&path, self.follow(&path)?)? {
-                        self.file(&at, &path, selection)?;
+                FileType::Symlink if selection.is_quiet(&path) => {}
+                FileType::Symlink => match self.follow(&path) {
+                    Err(LookError::Read { .. }) if !selection.takes(&path)? => {
+                        selection.leaves_out(&path, true, "a link that cannot be followed");
                     }
-                }
+                    end => {
+                        if let Some(at) = selection.link(&path, end?)? {
+                            self.file(&at, &path, selection)?;
+                        }
+                    }
+                },
                 _ if !selection.takes(&path)? => {}
                 FileType::RegularFile => self.file(&path, &path, selection)?,
                 _ => selection.leaves_out(&path, false, "not a regular file"),

@@ -110,6 +110,7 @@ impl Walk<'_> {
                 return Ok(enters.then(|| (path, entry.id())));
             }
             (_, SUBMODULE) => selection.leaves_out(&path, true, "a submodule"),
+            (Some(ObjectType::Blob), LINK) if selection.is_quiet(&path) => {}
             (Some(ObjectType::Blob), LINK) => {
                 if let Some(at) = selection.link(&path, self.follow(&path)?).map_err(refused)? {
                     let content = self.content(&at, &path, selection.room())?;
