@@ -11,15 +11,13 @@ use crate::model::{Kind, Object, Typed};
 /// # Errors
 /// When its kind, or the version it is written in, is not served.
 pub(super) fn complete(it: &mut Custom, served: &Definitions, old: Option<&Custom>) -> Result<Vec<FieldError>, Refused> {
-    let refused = |it: &Custom, message: String| {
-        let key = Object::from_typed(Typed::Custom(Box::new(it.clone()))).key().clone();
-        Err(Refused::Forbidden { key, message })
-    };
+    let key = |it: &Custom| Object::from_typed(Typed::Custom(Box::new(it.clone()))).key().clone();
+    let refused = |it: &Custom, message: String| Err(Refused::Forbidden { key: key(it), message });
     let Some(definition) = served.get(Kind::Custom(it.kind)) else {
         return refused(it, format!("no CustomResourceDefinition serves {} of {}", it.kind.names().kind, it.api_version));
     };
     if old.is_none() && definition.is_deleting {
-        return Err(Refused::Ending { key: Object::from_typed(Typed::Custom(Box::new(it.clone()))).key().clone() });
+        return Err(Refused::Ending { key: key(it) });
     }
     let name = it.api_version.split_once('/').map_or("", |(_, version)| version);
     // What is stored in a version that is there no more is an object still: it may be let go, scaled, moved on.

@@ -16,8 +16,7 @@ pub fn check(mounts: &[Mount]) -> Result<(), CriError> {
     if asking.peek().is_none() {
         return Ok(());
     }
-    let attempt = || "read /proc/self/mountinfo".to_owned();
-    let info = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| CriError::failed(attempt(), error))?;
+    let info = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| CriError::failed("read /proc/self/mountinfo", error))?;
     for mount in asking {
         // As the kernel names it: a link may lead there. What is not there yet is made where it is said.
         let path = mount.host_path.canonicalize().unwrap_or_else(|_| mount.host_path.clone());

@@ -11,7 +11,7 @@ use super::desired::DesiredSet;
 use super::identity::{self, Digest, Sum};
 use super::source::Tree;
 use crate::admit;
-use crate::control::token_secret::plan::is_token;
+use crate::control::token_secret::plan::{FILLED_IN, is_token};
 use crate::model::custom::{CustomResourceDefinition, Definition, Definitions};
 use crate::model::manifest::{self, Manifest, Position, Problem, Skipped, Unsupported};
 use crate::model::ownership::string_data_is_data;
@@ -312,9 +312,6 @@ pub fn may_prune(object: &Object) -> bool {
     let flux = object.annotation("kustomize.toolkit.fluxcd.io/prune").unwrap_or_default();
     !argo.split(',').any(|option| option.trim() == "Prune=false") && flux != "disabled"
 }
-
-/// What the cluster puts into a Secret for a token, whatever a manifest says: an exported one has another cluster's.
-const FILLED_IN: [&str; 3] = ["ca.crt", "namespace", "token"];
 
 /// Left out of what a manifest says.
 fn left_unsaid(object: &Object) -> Option<String> {

@@ -61,11 +61,9 @@ async fn client_side_and_server_side_apply_take_turns() {
     assert_eq!(data, &json!({"a": "3"}), "what came by the server's way goes by the client's");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_nodes_refusal_is_a_status() {
-    let message = "previous terminated container \"main\" in pod \"web\" not found";
-    let refuse = move || async move { (StatusCode::BAD_REQUEST, format!("{message}\n")) };
-    let api = axum::Router::new().fallback(axum::routing::any(refuse));
+async fn with_a_pod_whose_node_answers(status: StatusCode, message: &'static str) -> Rig {
+    let answer = move || async move { (status, format!("{message}\n")) };
+    let api = axum::Router::new().fallback(axum::routing::any(answer));
     let rig = Rig::with_nodes(Arc::new(SystemClock), move |_| {
         let node = InProcessNode::new("n1", None);
         node.attach(api);
@@ -73,6 +71,13 @@ async fn a_nodes_refusal_is_a_status() {
     })
     .await;
     pod(&rig).await;
+    rig
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_refusal_is_a_status() {
+    let message = "previous terminated container \"main\" in pod \"web\" not found";
+    let rig = with_a_pod_whose_node_answers(StatusCode::BAD_REQUEST, message).await;
     let (status, answer) = rig.ask("GET", &format!("{POD}/web/log?previous=true"), Value::Null).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!((&answer["kind"], &answer["reason"], &answer["message"]), (&json!("Status"), &json!("BadRequest"), &json!(message)));
@@ -83,15 +88,7 @@ async fn a_nodes_refusal_is_a_status() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_waits_has_no_log_and_is_there() {
-    let api =
-        axum::Router::new().fallback(axum::routing::any(|| async { (StatusCode::NOT_FOUND, "pod default/web is not on this node\n") }));
-    let rig = Rig::with_nodes(Arc::new(SystemClock), move |_| {
-        let node = InProcessNode::new("n1", None);
-        node.attach(api);
-        Arc::new(node)
-    })
-    .await;
-    pod(&rig).await;
+    let rig = with_a_pod_whose_node_answers(StatusCode::NOT_FOUND, "pod default/web is not on this node").await;
     let waiting = |reason: &str| json!({"waiting": {"reason": reason}});
     let rows = [
         (Value::Null, "", "container \"main\" in pod \"web\" is not available"),

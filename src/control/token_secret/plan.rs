@@ -12,6 +12,10 @@ use crate::store::snapshot::Snapshot;
 
 const CA: &str = "ca.crt";
 const NAMESPACE: &str = "namespace";
+/// The key of the token in a Secret's data.
+pub const TOKEN: &str = "token";
+/// What the cluster puts into the data of such a Secret, whatever a manifest says: an exported one has another cluster's.
+pub const FILLED_IN: [&str; 3] = [CA, NAMESPACE, TOKEN];
 
 /// Whether this is a Secret for a token.
 pub fn is_token(object: &Object) -> bool {

@@ -6,14 +6,12 @@
 use k8s_openapi::api::core::v1::Secret;
 use serde::{Deserialize, Serialize};
 
-use crate::control::token_secret::plan;
+use crate::control::token_secret::plan::{self, TOKEN};
 use crate::model::{ACCOUNT_UID, Kind, Object};
 use crate::server::identity::Identity;
 use crate::store::snapshot::Snapshot;
 
 const ISSUER: &str = "kubernetes/serviceaccount";
-/// The key of the token in a Secret's data.
-pub const TOKEN: &str = "token";
 /// A label by which Kubernetes takes the token of a Secret back without deleting it.
 const TAKEN_BACK: &str = "kubernetes.io/legacy-token-invalid-since";
 

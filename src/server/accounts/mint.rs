@@ -6,8 +6,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::issue::signed;
-use super::lasting::{self, TOKEN};
-use crate::control::token_secret::plan::is_token;
+use super::lasting;
+use crate::control::token_secret::plan::{TOKEN, is_token};
 use crate::model::{Key, Object, Timestamp};
 use crate::plan::{Controller, Op, Plan};
 use crate::store::Snapshot;
