@@ -11,8 +11,12 @@
 //! - a set is used only when it is exactly the one that was accepted (`status.acceptedSet`)
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufReader, Read, Write as _};
 use std::sync::Arc;
 
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -36,10 +40,11 @@ const FIELD: &str = "objects";
 const PIECE_BYTES: usize = 768 << 10;
 /// Bytes of one run before compression: a tree has less than 64 MiB, but YAML may repeat itself.
 const RUN_BYTES: u64 = 512 << 20;
-/// zstd's own default.
-const LEVEL: i32 = 3;
-/// Written before the content, and hashed into the name.
-const FORMAT: &str = "podbay accepted set 1";
+/// Written before the content, and hashed into the name. The first was compressed by zstd, whose compressor
+/// nothing else needs; sets of it are read still.
+const FORMAT: &str = "podbay accepted set 2";
+/// How a zstd frame begins (RFC 8878, section 3.1.1); no zlib stream does.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Why a stored set cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -204,7 +209,8 @@ fn encode(source: &str, run: &Run<'_>) -> Vec<Object> {
     let content = Content { objects: records.collect(), left_out: run.left_out.clone() };
     // A value always encodes, and memory takes everything.
     let json = serde_json::to_vec(&content).unwrap_or_default();
-    let bytes = zstd::encode_all(json.as_slice(), LEVEL).unwrap_or_default();
+    let mut compressed = ZlibEncoder::new(Vec::new(), Compression::fast());
+    let bytes = compressed.write_all(&json).and_then(|()| compressed.finish()).unwrap_or_default();
     let count = bytes.chunks(PIECE_BYTES).len();
     let secret = |(index, piece): (usize, &[u8])| {
         Object::new(Secret {
@@ -229,7 +235,12 @@ fn decode(pieces: &[&Object]) -> Result<Content<Value>, String> {
         let data = piece.get::<Secret>().and_then(|secret| secret.data.as_ref()).and_then(|data| data.get(FIELD));
         bytes.extend_from_slice(&data.ok_or_else(|| format!("{} has no {FIELD}", piece.key()))?.0);
     }
-    let reader = zstd::stream::read::Decoder::new(bytes.as_slice()).map_err(|error| error.to_string())?;
-    let json = std::io::Read::take(reader, RUN_BYTES);
-    serde_json::from_reader(std::io::BufReader::new(json)).map_err(|error| error.to_string())
+    if bytes.starts_with(&ZSTD_MAGIC) {
+        return zstd::stream::read::Decoder::new(bytes.as_slice()).map_err(|error| error.to_string()).and_then(content);
+    }
+    content(ZlibDecoder::new(bytes.as_slice()))
+}
+
+fn content(decompressed: impl Read) -> Result<Content<Value>, String> {
+    serde_json::from_reader(BufReader::new(decompressed.take(RUN_BYTES))).map_err(|error| error.to_string())
 }

@@ -156,6 +156,25 @@ fn what_is_kept_is_what_was_said() {
     assert!(!serde_json::to_string(&world.get_source("web")).unwrap().contains("hunter2"), "the Source object has no content");
 }
 
+/// An upgrade finds the set that the older program kept.
+#[test]
+fn a_set_that_was_compressed_by_zstd_is_read() {
+    let mut world = World::with("web");
+    world.put("web", "r1", &[("a.yaml", &many(20))]);
+    let set = world.accepted_set();
+    let mut state = world.state.clone();
+    for part in world.parts() {
+        let older = part.edit::<Secret>(|secret| {
+            for bytes in secret.data.iter_mut().flat_map(|data| data.values_mut()) {
+                let json = std::io::read_to_string(flate2::read::ZlibDecoder::new(bytes.0.as_slice())).unwrap();
+                bytes.0 = zstd::encode_all(json.as_bytes(), 3).unwrap();
+            }
+        });
+        state.insert(older.unwrap());
+    }
+    assert_eq!(accepted::restore(&state, "web", &set).unwrap().desired.len(), 20);
+}
+
 /// A kind that became unsupported is left out, loudly, and stays; a new process knows that too.
 #[test]
 fn what_was_left_out_is_not_pruned_by_a_new_process() {
