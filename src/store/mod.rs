@@ -1,7 +1,7 @@
 //! One in-process database of Kubernetes objects: snapshot, transaction, watch. SEAM.
 //!
 //! - `snapshot` (pure): the immutable state and `apply`, the one function that changes it
-//! - `lookup` (pure): what its maps are asked for, in borrowed words
+//! - `place` (pure): where an object stands in its maps
 //! - `transaction` (pure): what a writer asks for, with a precondition an object
 //! - `memory`: the reference implementation, volatile
 //! - `disk`: the same behind a write-ahead database; nobody is told "done" before the fsync
@@ -13,8 +13,8 @@
 #[cfg(test)]
 mod contract;
 pub mod disk;
-mod lookup;
 pub mod memory;
+mod place;
 pub mod snapshot;
 pub mod transaction;
 pub mod watch;

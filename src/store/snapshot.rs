@@ -1,34 +1,35 @@
 //! The immutable state of the cluster and the one function that makes the next one. PURE.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
-use super::lookup::{Named, Under};
+use super::place::{self, Bytes};
 use super::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
 use crate::admit::{self, Outcome};
 use crate::model::custom::{CustomResourceDefinition, Definition, Definitions};
 use crate::model::{Key, Kind, Object};
 use k8s_openapi::api::core::v1::{Pod, Service};
 
-/// (word, key of an object it leads to). A changed set copies whole nodes: its entries are cheap to
-/// clone.
-type Index = OrdSet<(Arc<str>, Arc<Key>)>;
+/// Words, each with the place of an object it leads to. A changed set copies whole nodes: its entries are
+/// cheap to clone.
+type Index = OrdSet<Arc<[u8]>>;
 
 /// All objects at one revision. Cloning shares everything.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     revision: u64,
-    objects: OrdMap<Arc<Key>, Object>,
-    /// (owner UID, key) for each owner reference, and ("", key) for what could have a controller and has
-    /// none.
+    /// By place.
+    objects: OrdMap<Arc<[u8]>, Object>,
+    /// By owner UID, for each owner reference, and by "" what could have a controller and has none.
     owners: Index,
-    /// (node name, key) for each pod; the name is empty where it is not bound.
+    /// Pods by node name; the name is empty where one is not bound.
     nodes: Index,
-    /// (`name=value`, key) for each label.
+    /// By `name=value`, for each label.
     labels: Index,
-    /// (address or port, key) for each thing a Service has for itself.
+    /// Services by address and port, for each thing that one has for itself.
     claims: Index,
     /// The kinds that are served.
     definitions: Arc<Definitions>,
@@ -83,12 +84,16 @@ impl Snapshot {
     }
 
     pub fn get(&self, key: &Key) -> Option<&Object> {
-        self.objects.get(key)
+        self.at(&place::of(key))
     }
 
     /// The object of this name, without making a key.
     pub fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
-        self.objects.get(&Named { kind, namespace, name })
+        self.at(&place::named(kind, namespace, name))
+    }
+
+    fn at(&self, place: &[u8]) -> Option<&Object> {
+        self.objects.get(place)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Object> {
@@ -107,39 +112,42 @@ impl Snapshot {
 
     /// Every object of a kind, by namespace and name.
     pub fn list(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.objects.range(Key::every(kind)..).map(|(_, object)| object).take_while(move |object| object.kind() == kind)
+        self.below(place::of_kind(kind))
     }
 
     /// Every object of a kind in a namespace, by name.
-    pub fn list_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        self.objects
-            .range(Key::new(kind, namespace, "")..)
-            .map(|(_, object)| object)
-            .take_while(move |object| object.kind() == kind && object.key().namespace == namespace)
+    pub fn list_in(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Object> + use<'_> {
+        self.below(place::in_namespace(kind, namespace))
+    }
+
+    /// Every object whose place begins so.
+    fn below(&self, first: Bytes) -> impl Iterator<Item = &Object> {
+        let range = self.objects.range::<_, [u8]>((Bound::Included(&*first), Bound::Unbounded));
+        range.take_while(move |(place, _)| place.starts_with(&first)).map(|(_, object)| object)
     }
 
     /// The keys of what is not the same object in both. What the two share is not looked at: soon
     /// after the other one, this costs what has changed and not what there is.
     pub fn differing<'a>(&'a self, other: &'a Snapshot) -> impl Iterator<Item = &'a Key> {
         self.objects.diff(&other.objects).map(|item| match item {
-            DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => &**key,
+            DiffItem::Add(_, object) | DiffItem::Remove(_, object) | DiffItem::Update { new: (_, object), .. } => object.key(),
         })
     }
 
     /// Every object with an owner reference to this UID.
-    pub fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
+    pub fn owned_by(&self, uid: &str) -> impl Iterator<Item = &Object> + use<'_> {
         let has_uid = !uid.is_empty();
-        has_uid.then(|| self.indexed(&self.owners, uid)).into_iter().flatten()
+        has_uid.then(|| self.indexed(&self.owners, uid, &[])).into_iter().flatten()
     }
 
     /// Every pod or ReplicaSet of a namespace that nobody controls, by name.
     pub fn uncontrolled_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        self.indexed_in(&self.owners, kind, namespace, "")
+        self.indexed(&self.owners, "", &place::in_namespace(kind, namespace))
     }
 
     /// Every pod bound to a node.
     pub fn pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
-        self.indexed(&self.nodes, node)
+        self.indexed(&self.nodes, node, &[])
     }
 
     /// Every pod that is bound to no node yet.
@@ -150,43 +158,31 @@ impl Snapshot {
     /// Whether there are such pods, for whom every change asks.
     pub fn has_unbound_pods(&self) -> bool {
         // The empty word comes before every other.
-        self.nodes.get_min().is_some_and(|(node, _)| node.is_empty())
+        self.nodes.get_min().is_some_and(|entry| entry.starts_with(&place::under("", &[])))
     }
 
     /// Every object of any kind and namespace with this label.
     pub fn labelled<'a>(&'a self, name: &str, value: &str) -> Vec<&'a Object> {
         let label = format!("{name}={value}");
-        self.indexed(&self.labels, &label).collect()
+        self.indexed(&self.labels, &label, &[]).collect()
     }
 
     /// Every object of a kind in a namespace with this label, written `name=value`, by name.
     pub fn labelled_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str, label: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        self.indexed_in(&self.labels, kind, namespace, label)
+        self.indexed(&self.labels, label, &place::in_namespace(kind, namespace))
     }
 
     /// The Service that has this address (`10.96.0.7`) or node port (`:30080`).
     pub fn claimed(&self, word: &str) -> Option<&Key> {
-        let first = Under { word, key: Named::FIRST };
-        self.claims.range(first..).next().filter(|(found, _)| **found == *word).map(|(_, key)| &**key)
+        self.indexed(&self.claims, word, &[]).next().map(Object::key)
     }
 
-    fn indexed_in<'a, 'b>(
-        &'a self,
-        index: &'a Index,
-        kind: Kind,
-        namespace: &'b str,
-        word: &'b str,
-    ) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        let first = Under { word, key: Named { kind, namespace, name: "" } };
-        index
-            .range(first..)
-            .take_while(move |(found, key)| **found == *word && key.kind == kind && key.namespace == namespace)
-            .filter_map(|(_, key)| self.objects.get(key))
-    }
-
-    fn indexed<'a, 'b>(&'a self, index: &'a Index, word: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
-        let first = Under { word, key: Named::FIRST };
-        index.range(first..).take_while(move |(found, _)| **found == *word).filter_map(|(_, key)| self.objects.get(key))
+    /// What a word leads to, of those whose place begins so.
+    fn indexed<'a>(&'a self, index: &'a Index, word: &str, place: &[u8]) -> impl Iterator<Item = &'a Object> + use<'a> {
+        let (first, start) = (place::under(word, place), place::start(word));
+        let range = index.range::<_, [u8]>((Bound::Included(&*first), Bound::Unbounded));
+        let entries = range.take_while(move |entry| entry.starts_with(&first));
+        entries.filter_map(move |entry| self.at(entry.get(start..)?))
     }
 
     /// Admits and applies a transaction: all of it or nothing.
@@ -201,8 +197,8 @@ impl Snapshot {
         let mut applied = Vec::with_capacity(transaction.writes.len());
         let mut changes = Vec::new();
         for write in &transaction.writes {
-            let current = next.objects.get(write.key()).cloned();
-            check(write, current.as_ref(), self.objects.get(write.key()))?;
+            let current = next.get(write.key()).cloned();
+            check(write, current.as_ref(), self.get(write.key()))?;
             let outcome = admit::admit(write, current.as_ref(), &next, &transaction.writer, stamp)?;
             let after = match outcome {
                 Outcome::Unchanged => current,
@@ -230,7 +226,7 @@ impl Snapshot {
 
     /// Puts back a stored object as it is, without admission: loading and tests.
     pub fn insert(&mut self, object: Object) {
-        let current = self.objects.get(object.key()).cloned();
+        let current = self.get(object.key()).cloned();
         self.put(current.as_ref(), object);
     }
 
@@ -244,17 +240,17 @@ impl Snapshot {
     }
 
     fn put(&mut self, before: Option<&Object>, after: Object) {
-        let key = Arc::new(after.key().clone());
-        self.define(&key, Some(&after));
-        self.reindex(&key, before, Some(&after));
-        self.objects.insert(key, after);
+        let place = place::of(after.key());
+        self.define(after.key(), Some(&after));
+        self.reindex(&place, before, Some(&after));
+        self.objects.insert(Arc::from(&*place), after);
     }
 
     fn remove(&mut self, before: &Object) {
-        let key = Arc::new(before.key().clone());
-        self.define(&key, None);
-        self.reindex(&key, Some(before), None);
-        self.objects.remove(before.key());
+        let place = place::of(before.key());
+        self.define(before.key(), None);
+        self.reindex(&place, Some(before), None);
+        self.objects.remove(&*place);
     }
 
     /// Serves what an object defines, and no longer what it does not.
@@ -273,27 +269,27 @@ impl Snapshot {
     }
 
     /// Most writes change no indexed field: they cost the indexes nothing.
-    fn reindex(&mut self, key: &Arc<Key>, before: Option<&Object>, after: Option<&Object>) {
-        swap(&mut self.owners, key, before, after, owners);
+    fn reindex(&mut self, place: &[u8], before: Option<&Object>, after: Option<&Object>) {
+        swap(&mut self.owners, place, before, after, owners);
         if before.map(Object::labels) != after.map(Object::labels) {
-            swap(&mut self.labels, key, before, after, labels);
+            swap(&mut self.labels, place, before, after, labels);
         }
-        swap(&mut self.nodes, key, before, after, |object| node_name(object).map(str::to_owned).into_iter().collect());
-        swap(&mut self.claims, key, before, after, claims);
+        swap(&mut self.nodes, place, before, after, |object| node_name(object).map(str::to_owned).into_iter().collect());
+        swap(&mut self.claims, place, before, after, claims);
     }
 }
 
 /// Replaces the words of the object before by those of the object after.
-fn swap(index: &mut Index, key: &Arc<Key>, before: Option<&Object>, after: Option<&Object>, words: fn(&Object) -> Vec<String>) {
+fn swap(index: &mut Index, place: &[u8], before: Option<&Object>, after: Option<&Object>, words: fn(&Object) -> Vec<String>) {
     let (old, new) = (before.map(words).unwrap_or_default(), after.map(words).unwrap_or_default());
     if old == new {
         return;
     }
     for word in old {
-        index.remove(&(Arc::from(word), Arc::clone(key)));
+        index.remove(&*place::under(&word, place));
     }
     for word in new {
-        index.insert((Arc::from(word), Arc::clone(key)));
+        index.insert(Arc::from(&*place::under(&word, place)));
     }
 }
 
