@@ -121,6 +121,8 @@ impl World {
     pub fn step(&mut self, at: usize, key: &Key) -> bool {
         let state = self.state.clone();
         let plan = self.plan(at, key, &state);
+        // What is held twice is copied before it is changed.
+        drop(state);
         self.carry_out(at, key, plan)
     }
 
@@ -164,16 +166,15 @@ impl World {
             format!("sim-{uids}")
         };
         let mut stamp = Stamp { now: self.now, uid: &mut uid };
-        let applied = self.state.apply(transaction, self.state.revision() + 1, &mut stamp)?;
-        self.state = applied.snapshot;
-        for Change { before, after } in &applied.changes {
+        let (changes, _) = self.state.advance(transaction, self.state.revision() + 1, &mut stamp)?;
+        for Change { before, after } in &changes {
             let going = after.as_ref().is_none_or(Object::is_deleting);
             self.ended |= going && before.as_ref().is_some_and(is_placed);
             for object in before.iter().chain(after) {
                 self.enqueue(object);
             }
         }
-        Ok(!applied.changes.is_empty())
+        Ok(!changes.is_empty())
     }
 
     /// What the last plans wait for, by subject.

@@ -19,34 +19,45 @@ pub(super) fn of(key: &Key) -> Bytes {
 }
 
 pub(super) fn named(kind: Kind, namespace: &str, name: &str) -> Bytes {
-    let mut bytes = in_namespace(kind, namespace);
+    let mut bytes = Bytes::new();
+    push_kind(&mut bytes, kind);
+    push_namespace(&mut bytes, namespace);
     bytes.extend_from_slice(name.as_bytes());
     bytes
 }
 
 /// How the places of a kind's objects in a namespace begin.
 pub(super) fn in_namespace(kind: Kind, namespace: &str) -> Bytes {
-    let mut bytes = of_kind(kind);
-    // No namespace has such a name, and none is found by one: this is no text.
-    push(&mut bytes, if namespace.contains('\0') { &[CUSTOM] } else { namespace.as_bytes() });
+    let mut bytes = Bytes::new();
+    push_kind(&mut bytes, kind);
+    push_namespace(&mut bytes, namespace);
     bytes
 }
 
 /// How the places of a kind's objects begin.
 pub(super) fn of_kind(kind: Kind) -> Bytes {
     let mut bytes = Bytes::new();
+    push_kind(&mut bytes, kind);
+    bytes
+}
+
+fn push_kind(bytes: &mut Bytes, kind: Kind) {
     match (kind.place(), kind) {
         // The table has fewer rows than a byte has values.
         (Some(place), _) => bytes.push(u8::try_from(place).unwrap_or(CUSTOM - 1)),
         (None, Kind::Custom(custom)) => {
             let names = custom.names();
             bytes.push(CUSTOM);
-            [&names.group, &names.plural, &names.kind].into_iter().for_each(|word| push(&mut bytes, word.as_bytes()));
+            [&names.group, &names.plural, &names.kind].into_iter().for_each(|word| push(bytes, word.as_bytes()));
             bytes.push(u8::from(names.namespaced));
         }
         (None, _) => {}
     }
-    bytes
+}
+
+fn push_namespace(bytes: &mut Bytes, namespace: &str) {
+    // No namespace has such a name, and none is found by one: this is no text.
+    push(bytes, if namespace.contains('\0') { &[CUSTOM] } else { namespace.as_bytes() });
 }
 
 fn push(bytes: &mut Bytes, word: &[u8]) {

@@ -65,6 +65,9 @@ pub struct Applied {
     pub results: Vec<Option<Object>>,
 }
 
+/// What [`Snapshot::advance`] changed, and one entry a write, as in [`Applied`].
+pub type Advance = (Vec<Change>, Vec<Option<Object>>);
+
 impl Snapshot {
     pub fn revision(&self) -> u64 {
         self.revision
@@ -193,35 +196,61 @@ impl Snapshot {
     /// # Errors
     /// A precondition that does not hold, or content that admission refuses.
     pub fn apply(&self, transaction: &Transaction, revision: u64, stamp: &mut Stamp<'_>) -> Result<Applied, super::CommitError> {
-        let mut next = Snapshot { revision, ..self.clone() };
-        let mut applied = Vec::with_capacity(transaction.writes.len());
+        let mut snapshot = self.clone();
+        let (changes, results) = snapshot.advance(transaction, revision, stamp)?;
+        Ok(Applied { snapshot, changes, results })
+    }
+
+    /// The same in place: what nobody else holds is not copied in order to be changed.
+    ///
+    /// # Errors
+    /// As [`Snapshot::apply`]; nothing is changed then.
+    pub fn advance(&mut self, transaction: &Transaction, revision: u64, stamp: &mut Stamp<'_>) -> Result<Advance, super::CommitError> {
+        // A single write finds everything as it was before the transaction, and fails before it changes anything.
+        let origin = (transaction.writes.len() > 1).then(|| self.clone());
+        let was = std::mem::replace(&mut self.revision, revision);
+        let done = self.write(transaction, origin.as_ref(), stamp);
+        if done.as_ref().map_or(true, |(changes, _)| changes.is_empty()) {
+            self.revision = was;
+            if let Some(origin) = origin {
+                *self = origin;
+            }
+        }
+        done
+    }
+
+    fn write(
+        &mut self,
+        transaction: &Transaction,
+        origin: Option<&Snapshot>,
+        stamp: &mut Stamp<'_>,
+    ) -> Result<Advance, super::CommitError> {
+        let mut results = Vec::with_capacity(transaction.writes.len());
         let mut changes = Vec::new();
         for write in &transaction.writes {
-            let current = next.get(write.key()).cloned();
-            check(write, current.as_ref(), self.get(write.key()))?;
-            let outcome = admit::admit(write, current.as_ref(), &next, &transaction.writer, stamp)?;
+            let current = self.get(write.key()).cloned();
+            let before = origin.map_or(current.as_ref(), |origin| origin.get(write.key()));
+            check(write, current.as_ref(), before)?;
+            let outcome = admit::admit(write, current.as_ref(), self, &transaction.writer, stamp)?;
             let after = match outcome {
                 Outcome::Unchanged => current,
                 Outcome::Put(object) => {
-                    let object = object.edit_meta(|meta| meta.resource_version = Some(revision.to_string()));
-                    next.put(current.as_ref(), object.clone());
+                    let object = object.edit_meta(|meta| meta.resource_version = Some(self.revision.to_string()));
+                    self.put(current.as_ref(), object.clone());
                     changes.push(Change { before: current, after: Some(object.clone()) });
                     Some(object)
                 }
                 Outcome::Remove => {
                     if let Some(before) = current {
-                        next.remove(&before);
+                        self.remove(&before);
                         changes.push(Change { before: Some(before), after: None });
                     }
                     None
                 }
             };
-            applied.push(after);
+            results.push(after);
         }
-        if changes.is_empty() {
-            next.revision = self.revision;
-        }
-        Ok(Applied { snapshot: next, changes, results: applied })
+        Ok((changes, results))
     }
 
     /// Puts back a stored object as it is, without admission: loading and tests.

@@ -1,6 +1,8 @@
 //! The steps of a rollout, as kube-controller-manager takes them: find or make the set of the
 //! newest template, scale, roll, tidy the history, report.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -25,7 +27,7 @@ pub struct Observed<'a> {
     pub deployment: &'a Object,
     pub selector: Option<Selector>,
     pub claims: Claims,
-    pub sets: Vec<Set>,
+    pub sets: Vec<Set<'a>>,
 }
 
 /// The pods of one ReplicaSet.
@@ -41,16 +43,17 @@ pub struct Pods {
 
 /// One ReplicaSet, and what it becomes.
 #[derive(Clone, Debug)]
-pub struct Set {
+pub struct Set<'a> {
     /// As stored; `None` for the one this plan creates.
-    pub before: Option<Object>,
-    pub after: ReplicaSet,
+    pub before: Option<&'a Object>,
+    /// Borrowed as long as nothing changes.
+    pub after: Cow<'a, ReplicaSet>,
     pub pods: Pods,
 }
 
-impl Set {
-    pub fn new(object: Object, pods: Pods) -> Self {
-        let after = object.get::<ReplicaSet>().cloned().unwrap_or_default();
+impl<'a> Set<'a> {
+    pub fn new(object: &'a Object, pods: Pods) -> Self {
+        let after = object.get::<ReplicaSet>().map_or_else(Cow::default, Cow::Borrowed);
         Self { before: Some(object), after, pods }
     }
 
@@ -69,7 +72,9 @@ impl Set {
     }
 
     pub fn scale(&mut self, replicas: i32) {
-        self.after.spec.replicas = Some(replicas);
+        if self.after.spec.replicas != Some(replicas) {
+            self.after.to_mut().spec.replicas = Some(replicas);
+        }
     }
 
     pub fn revision(&self) -> i64 {
@@ -83,7 +88,7 @@ impl Set {
     /// Sets an annotation where it differs.
     pub fn annotate(&mut self, name: &str, value: &str) {
         if self.annotation(name) != Some(value) {
-            self.after.metadata.annotations.get_or_insert_with(Default::default).insert(name.to_owned(), value.to_owned());
+            self.after.to_mut().metadata.annotations.get_or_insert_with(Default::default).insert(name.to_owned(), value.to_owned());
         }
     }
 
@@ -99,16 +104,16 @@ pub struct Rollout<'a> {
     pub object: &'a Object,
     pub deployment: &'a Deployment,
     pub spec: &'a DeploymentSpec,
-    pub sets: Vec<Set>,
+    pub sets: Vec<Set<'a>>,
     pub newest: Option<usize>,
 }
 
-impl Rollout<'_> {
+impl<'a> Rollout<'a> {
     pub fn replicas(&self) -> i32 {
         self.spec.replicas.unwrap_or(1)
     }
 
-    pub fn new_set(&self) -> Option<&Set> {
+    pub fn new_set(&self) -> Option<&Set<'a>> {
         self.newest.and_then(|at| self.sets.get(at))
     }
 
@@ -128,7 +133,7 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
     if !plan.is_empty() {
         return plan;
     }
-    let mut sets: Vec<Set> = seen.sets.iter().filter(|set| set.before.as_ref().is_none_or(|it| !it.is_deleting())).cloned().collect();
+    let mut sets: Vec<Set<'_>> = seen.sets.iter().filter(|set| set.before.is_none_or(|it| !it.is_deleting())).cloned().collect();
     sets.sort_by_cached_key(Set::age);
     let newest = sets.iter().position(|set| same_template(set, &spec.template));
     let mut rollout = Rollout { object: seen.deployment, deployment, spec, sets, newest };
@@ -200,12 +205,12 @@ fn step(rollout: &mut Rollout<'_>) {
 /// The wanted size changed since the sets were last sized.
 fn is_scaling(rollout: &Rollout<'_>) -> bool {
     let wanted = rollout.replicas().to_string();
-    let sized = |set: &Set| set.annotation(DESIRED).is_some_and(|desired| desired != wanted);
+    let sized = |set: &Set<'_>| set.annotation(DESIRED).is_some_and(|desired| desired != wanted);
     rollout.sets.iter().filter(|set| set.replicas() > 0 && set.before.is_some()).any(sized)
 }
 
 /// Whether a set was made from this template, its hash label aside.
-fn same_template(set: &Set, template: &PodTemplateSpec) -> bool {
+fn same_template(set: &Set<'_>, template: &PodTemplateSpec) -> bool {
     let Some(own) = &set.after.spec.template else { return false };
     if own.spec != template.spec {
         return false;
@@ -237,7 +242,7 @@ fn ensure_newest(seen: &Observed<'_>, rollout: &mut Rollout<'_>) -> Option<Op> {
         }
         let after = new_set(rollout, name, &hash);
         rollout.newest = Some(rollout.sets.len());
-        rollout.sets.push(Set { before: None, after, pods: Pods::default() });
+        rollout.sets.push(Set { before: None, after: Cow::Owned(after), pods: Pods::default() });
         if let Some(at) = rollout.newest {
             let replicas = if recreating(rollout) { rollout.replicas() } else { rolling::new_set_size(rollout, at) };
             rollout.sets[at].scale(replicas);
@@ -294,7 +299,7 @@ fn adopt_revision(rollout: &mut Rollout<'_>) {
         set.annotate(REVISION, &(highest_old + 1).to_string());
     }
     if set.after.spec.min_ready_seconds.unwrap_or(0) != min_ready.unwrap_or(0) {
-        set.after.spec.min_ready_seconds = min_ready;
+        set.after.to_mut().spec.min_ready_seconds = min_ready;
     }
 }
 
@@ -320,17 +325,17 @@ fn annotate_scale(rollout: &mut Rollout<'_>) {
 fn emit_sets(rollout: &Rollout<'_>, plan: &mut Plan) {
     let key = rollout.object.key();
     for set in &rollout.sets {
-        let was = set.before.as_ref().and_then(Object::get::<ReplicaSet>);
+        let was = set.before.and_then(Object::get::<ReplicaSet>);
         let (from, to) = (was.and_then(|was| was.spec.replicas).unwrap_or(0), set.replicas());
         if from != to {
             let direction = if to > from { "up" } else { "down" };
             let message = format!("Scaled {direction} replica set {} from {from} to {to}", set.name());
             plan.note(key, false, Reason::new("ScalingReplicaSet", message));
         }
-        match (&set.before, was) {
-            (None, _) => plan.ops.push(Op::Create(Object::new(set.after.clone()))),
-            (Some(before), Some(was)) if *was != set.after => {
-                plan.ops.push(Op::Update { before: before.clone(), after: Object::new(set.after.clone()) });
+        match (set.before, was, &set.after) {
+            (None, _, after) => plan.ops.push(Op::Create(Object::new(after.as_ref().clone()))),
+            (Some(before), Some(was), Cow::Owned(after)) if was != after => {
+                plan.ops.push(Op::Update { before: before.clone(), after: Object::new(after.clone()) });
             }
             _ => {}
         }
@@ -357,12 +362,12 @@ fn tidy_history(rollout: &Rollout<'_>, plan: &mut Plan) {
     if !status::is_complete(rollout) {
         return;
     }
-    let idle = |set: &Set| set.replicas() == 0 && set.pods.active + set.pods.terminating == 0;
-    let mut old: Vec<&Set> = rollout.old().into_iter().map(|at| &rollout.sets[at]).filter(|set| idle(set)).collect();
+    let idle = |set: &Set<'_>| set.replicas() == 0 && set.pods.active + set.pods.terminating == 0;
+    let mut old: Vec<&Set<'_>> = rollout.old().into_iter().map(|at| &rollout.sets[at]).filter(|set| idle(set)).collect();
     old.sort_by_key(|set| set.revision());
     let excess = old.len().saturating_sub(limit);
     for set in old.into_iter().take(excess) {
-        if let Some(before) = &set.before {
+        if let Some(before) = set.before {
             plan.ops.push(Op::Delete { before: before.clone(), grace_seconds: None });
         }
     }

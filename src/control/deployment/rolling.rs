@@ -160,7 +160,7 @@ fn share(rollout: &mut Rollout<'_>, mut active: Vec<usize>) {
 }
 
 /// How much a set's fair share of the new total differs from its size.
-fn fraction(set: &Set, replicas: i32, allowed: i32, reported: i32) -> i32 {
+fn fraction(set: &Set<'_>, replicas: i32, allowed: i32, reported: i32) -> i32 {
     let size = i64::from(set.replicas());
     if replicas == 0 {
         return -set.replicas();

@@ -103,8 +103,9 @@ fn not_created(rollout: &Rollout<'_>, why: &str, conditions: &mut Vec<Deployment
 
 /// Says of the Deployment what its newest set, or else another, says of itself.
 fn replica_failure(rollout: &Rollout<'_>, conditions: &mut Vec<DeploymentCondition>, now: Timestamp) {
-    let of =
-        |set: &Set| set.after.status.as_ref()?.conditions.iter().flatten().find(|it| it.type_.as_deref() == Some(REPLICA_FAILURE)).cloned();
+    let of = |set: &Set<'_>| {
+        set.after.status.as_ref()?.conditions.iter().flatten().find(|it| it.type_.as_deref() == Some(REPLICA_FAILURE)).cloned()
+    };
     let failed = rollout.new_set().and_then(of).or_else(|| rollout.sets.iter().find_map(of));
     let (Some(reason), Some(message)) =
         (failed.as_ref().and_then(|it| it.reason.as_ref()), failed.as_ref().and_then(|it| it.message.clone()))
