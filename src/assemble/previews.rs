@@ -90,6 +90,7 @@ impl Previews for LivePreviews {
             }
             (None, Some(source)) => match self.places.open(&name, &source.spec)?.fetch().await {
                 Fetched::Tree(tree) => Look::of(tree, &source.spec, &served, &mut Memory::default()),
+                Fetched::Refused { revision, why } => Look::refused(revision, why),
                 Fetched::Unreachable(why) => Look::unreachable(why),
             },
             (None, None) => return Err(format!("there is no source {name:?}: `podbay source list`")),
@@ -178,7 +179,7 @@ async fn read_directory(directory: &Path, source: Option<&SourceSpec>) -> anyhow
     let place = if is_git { place.as_work_tree() } else { place };
     match place.fetch().await {
         Fetched::Tree(tree) => Ok(tree),
-        Fetched::Unreachable(why) => bail!("read {}: {why}", directory.display()),
+        Fetched::Refused { why, .. } | Fetched::Unreachable(why) => bail!("read {}: {why}", directory.display()),
     }
 }
 

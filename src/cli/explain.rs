@@ -11,6 +11,7 @@ use super::local::Local;
 use super::trouble::{self, Warnings};
 use super::{describe, drift, get, output, snapshot, source};
 use crate::model::{Key, Kind};
+use crate::sync::status::INVALID;
 
 pub async fn run(args: &NamedArgs, local: &dyn Local) -> Outcome {
     let (kind, name) = subject(&args.what)?;
@@ -60,15 +61,7 @@ fn subject(words: &[String]) -> anyhow::Result<(Kind, String)> {
 fn source_lines(object: &Value) -> Vec<String> {
     let status = &object["status"];
     let mut lines = vec![source::state(object)];
-    if let (Some(fetched), accepted) = (status["fetchedRevision"].as_str(), status["acceptedRevision"].as_str())
-        && accepted != Some(fetched)
-    {
-        lines.push(format!(
-            "newest revision {} is not accepted; {}",
-            source::short(fetched),
-            accepted.map_or_else(|| "none was before".to_owned(), |accepted| format!("{} is the one in force", source::short(accepted)))
-        ));
-    }
+    lines.extend(not_accepted(status));
     lines.extend(status["errors"].as_array().into_iter().flatten().filter_map(|error| error.as_str().map(str::to_owned)));
     lines.extend(status["skipped"].as_array().into_iter().flatten().filter_map(|it| it.as_str().map(|it| format!("left out: {it}"))));
     lines.extend(conditions(object));
@@ -76,6 +69,20 @@ fn source_lines(object: &Value) -> Vec<String> {
         lines.push(format!("last plan: {plan}"));
     }
     lines
+}
+
+/// What was fetched last, where something else is in force.
+fn not_accepted(status: &Value) -> Option<String> {
+    let accepted = status["acceptedRevision"].as_str();
+    let newest = match status["fetchedRevision"].as_str() {
+        Some(fetched) if accepted == Some(fetched) => return None,
+        Some(fetched) => format!("newest revision {}", source::short(fetched)),
+        // A directory that is not read whole has no revision.
+        None if source::ready(status)["reason"] == INVALID => "what it holds now".to_owned(),
+        None => return None,
+    };
+    let in_force = accepted.map(|accepted| format!("{} is the one in force", source::short(accepted)));
+    Some(format!("{newest} is not accepted; {}", in_force.unwrap_or_else(|| "none was before".to_owned())))
 }
 
 /// Conditions that carry a message and are not as they should be.

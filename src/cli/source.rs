@@ -63,8 +63,7 @@ pub(super) fn state(source: &Value) -> String {
     if source["spec"]["suspend"] == true {
         return "Suspended".to_owned();
     }
-    let mut conditions = status["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap_or(&Value::Null);
+    let ready = ready(status);
     if ready["reason"] == STORE_FULL {
         return format!("Store full: {}", ready["message"].as_str().unwrap_or_default());
     }
@@ -89,6 +88,12 @@ pub(super) fn state(source: &Value) -> String {
         0 => "Accepted".to_owned(),
         count => format!("Accepted, {count} left out or left alone"),
     }
+}
+
+/// The condition that says how it is; null where there is none yet.
+pub(super) fn ready(status: &Value) -> &Value {
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.find(|condition| condition["type"] == "Ready").unwrap_or(&Value::Null)
 }
 
 impl CredentialArgs {

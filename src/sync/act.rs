@@ -333,6 +333,7 @@ impl Work {
         let Some(fetched) = self.brought.take() else { return };
         self.look = match fetched {
             Ok(Fetched::Tree(tree)) => self.render(source, tree).await,
+            Ok(Fetched::Refused { revision, why }) => Look::refused(revision, why),
             Ok(Fetched::Unreachable(why)) => Look::unreachable(why),
             Err(error) => Look::unreachable(format!("fetching failed: {error}")),
         };

@@ -22,6 +22,7 @@ pub enum Look {
     Unread,
     Unreachable(String),
     Invalid {
+        /// Empty where what is refused has no id.
         revision: String,
         errors: Vec<String>,
     },
@@ -66,6 +67,11 @@ impl Memory {
 impl Look {
     pub fn unreachable(why: String) -> Self {
         Look::Unreachable(why)
+    }
+
+    /// A revision that is not taken, whatever its manifests say.
+    pub fn refused(revision: Option<String>, why: String) -> Self {
+        Look::Invalid { revision: revision.unwrap_or_default(), errors: vec![why] }
     }
 
     /// Reads a tree; `served`: the kinds there are besides those that it defines itself.

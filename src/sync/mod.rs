@@ -1,6 +1,6 @@
 //! A commit becomes objects: fetch, render, plan, accept.
 //!
-//! - `source`: the trait `fetch() -> Tree | Unreachable`; `dir` and `git` implement it, `open` picks
+//! - `source`: the trait `fetch() -> Tree | Refused | Unreachable`; `dir` and `git` implement it, `open` picks
 //! - `select` (pure): which files of a tree are manifests, and how many there may be; `link` (pure): where a link leads
 //! - `render` (pure): a tree's files to objects, or every error of the tree
 //! - `plan` (pure): desired against live against inventory

@@ -46,11 +46,13 @@ pub enum TreeError {
     TooManyDirectories(usize),
     #[error("{path} is deeper than {limit} directories")]
     TooDeep { path: String, limit: usize },
-    #[error("`{}` is not a name for a file", .0.escape_debug())]
-    BadName(String),
+    #[error("`{}` is no name for a file or directory: {why}", path.escape_debug())]
+    BadName { path: String, why: &'static str },
     /// What was there before would be taken for no longer wanted.
     #[error("{path} is {what}: a manifest is a file of the source, or is named in .podbayignore")]
     Link { path: String, what: &'static str },
+    #[error("the source's path {} is {what}", path.escape_debug())]
+    Path { path: String, what: &'static str },
 }
 
 /// The files of one walk, bounded.
@@ -107,6 +109,20 @@ impl Selection {
         }
         check_name(path)?;
         Ok(!self.ignore.matched_path_or_any_parents(path, false).is_ignore())
+    }
+
+    /// Passes over a name that is not UTF-8, which nothing that is read has, in a directory by its path.
+    ///
+    /// # Errors
+    /// It is neither hidden nor ignored, and it is a manifest's or a directory's, with manifests in it perhaps: what was
+    /// there before would be taken for no longer wanted.
+    pub fn passes_over(&self, directory: &str, name: &[u8], is_directory: bool) -> Result<(), TreeError> {
+        let path = joined(directory, &String::from_utf8_lossy(name));
+        let is_ignored = is_hidden(&path) || self.ignore.matched_path_or_any_parents(&path, is_directory).is_ignore();
+        if is_ignored || !(is_directory || is_manifest(&path)) {
+            return Ok(());
+        }
+        Err(TreeError::BadName { path, why: "it is not UTF-8" })
     }
 
     /// The file that a link stands for, if it is taken as one of the manifests. A link to a manifest that is read already,
@@ -195,14 +211,27 @@ pub fn is_manifest(path: &str) -> bool {
     path.rsplit_once('.').is_some_and(|(_, extension)| matches!(extension, "yaml" | "yml" | "json" | "toml"))
 }
 
+/// The path of a name in a directory; the root's is empty.
+pub fn joined(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
+}
+
 fn is_hidden(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|name| name.starts_with('.'))
 }
 
 /// The last part of a path comes from the tree: it may be anything.
 fn check_name(path: &str) -> Result<(), TreeError> {
-    let bad = path.split('/').any(|name| name.is_empty() || name == "." || name == "..");
-    if bad || path.chars().any(char::is_control) || path.len() > 4096 { Err(TreeError::BadName(path.to_owned())) } else { Ok(()) }
+    let why = if path.split('/').any(|name| name.is_empty() || name == "." || name == "..") {
+        "a part of it is empty, `.` or `..`"
+    } else if path.chars().any(char::is_control) {
+        "it has control characters"
+    } else if path.len() > 4096 {
+        "it is longer than 4096 bytes"
+    } else {
+        return Ok(());
+    };
+    Err(TreeError::BadName { path: path.to_owned(), why })
 }
 
 /// `sha256:…` over the paths and contents of a tree.

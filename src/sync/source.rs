@@ -31,8 +31,26 @@ pub trait OpenSource: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetched {
     Tree(Tree),
+    /// The place was reached, and what it holds is not taken, whatever its manifests say: a file is too large, a name
+    /// is none. The last good revision stays.
+    Refused {
+        /// Commit id; a directory that is not read whole has no revision.
+        revision: Option<String>,
+        why: String,
+    },
     /// Nothing is known, in a sentence: the last good revision stays.
     Unreachable(String),
+}
+
+impl Fetched {
+    /// What was read, where it has an id.
+    pub fn revision(&self) -> Option<&str> {
+        match self {
+            Self::Tree(tree) => Some(&tree.revision),
+            Self::Refused { revision, .. } => revision.as_deref(),
+            Self::Unreachable(_) => None,
+        }
+    }
 }
 
 /// The manifest files of one revision.

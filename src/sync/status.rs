@@ -31,11 +31,15 @@ pub fn next(source: &Source, outcome: &Outcome<'_>, request: Option<&str>, now: 
             ("False", "Unreachable", (*why).to_owned())
         }
         Outcome::Invalid { revision, errors } => {
-            status.fetched_revision = Some((*revision).to_owned());
+            status.fetched_revision = Some((*revision).to_owned()).filter(|revision| !revision.is_empty());
             status.errors = bounded(errors.iter().cloned());
             status.pending_plan = None;
             status.contested = Vec::new();
-            ("False", "Invalid", format!("the newest revision has {} errors and changes nothing", errors.len()))
+            let message = match *errors {
+                [one] => format!("the newest revision changes nothing: {one}"),
+                all => format!("the newest revision has {} errors and changes nothing", all.len()),
+            };
+            ("False", INVALID, message)
         }
         Outcome::Planned(plan) if plan.is_free() => {
             let asked = request.is_some() && status.handled_request.as_deref() != request;
@@ -68,6 +72,9 @@ pub fn full(source: &Source, why: &str, now: Timestamp) -> Option<SourceStatus> 
     condition(&mut status.conditions, "Ready", ("False", STORE_FULL, message), source.metadata.generation, now);
     Some(status)
 }
+
+/// Reason of the condition `Ready` where the newest revision cannot be read as it is.
+pub const INVALID: &str = "Invalid";
 
 /// Reason of the condition `Ready` where a wave of the accepted revision has failed.
 pub const WAVE_FAILED: &str = "WaveFailed";

@@ -235,6 +235,27 @@ fn a_tree_that_cannot_be_reached_changes_nothing() {
     assert!(world.has(Kind::ConfigMap, "default", "a"));
 }
 
+/// Unlike one that was not reached: nobody has to look for the network.
+#[test]
+fn a_tree_that_is_not_taken_is_a_refused_revision() {
+    for revision in [Some("r2"), None] {
+        let mut world = World::with("web");
+        world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
+        let why = "big.yaml is larger than 8388608 bytes";
+        world.looks.insert("web".to_owned(), Look::refused(revision.map(str::to_owned), why.to_owned()));
+        world.edit_data("a", |data| drop(data.insert("key".to_owned(), "by hand".to_owned())));
+        let status = world.again("web");
+        assert_eq!(world.data("a")["key"], "1", "what is accepted is held in place");
+        assert_eq!((status.accepted_revision.as_deref(), status.fetched_revision.as_deref()), (Some("r1"), revision));
+        assert_eq!(status.errors, [why]);
+        let conditions: Vec<_> = status.conditions.iter().map(|it| (it.type_.as_str(), it.reason.as_str(), it.message.as_str())).collect();
+        assert_eq!(
+            conditions,
+            [("Ready", "Invalid", format!("the newest revision changes nothing: {why}").as_str()), ("Fetched", "Fetched", "")]
+        );
+    }
+}
+
 #[test]
 fn what_git_does_not_say_is_no_drift_and_what_it_says_is_put_back() {
     let mut world = World::with("web");

@@ -63,7 +63,7 @@ async fn fetch(spec: &GitSource, directory: &Path) -> Result<Tree, String> {
     fs::create_dir_all(directory.join("clones")).unwrap();
     match Git::new("web", spec, "", options(directory)).unwrap().fetch().await {
         Fetched::Tree(tree) => Ok(tree),
-        Fetched::Unreachable(why) => Err(why),
+        Fetched::Refused { why, .. } | Fetched::Unreachable(why) => Err(why),
     }
 }
 
@@ -250,7 +250,7 @@ async fn bounded(spec: &GitSource, directory: &Path, change: impl FnOnce(&mut Op
     change(&mut options);
     match Git::new("web", spec, "", options).unwrap().fetch().await {
         Fetched::Tree(tree) => Ok(tree),
-        Fetched::Unreachable(why) => Err(why),
+        Fetched::Refused { why, .. } | Fetched::Unreachable(why) => Err(why),
     }
 }
 

@@ -79,11 +79,11 @@ fn read(nodes: &[(String, Node)], path: &str) -> Option<Tree> {
     let repository = Repository::init(dir.path()).unwrap();
     nodes.iter().for_each(|(path, node)| make(dir.path(), path, node));
     commit(&repository);
-    let work_tree = look(dir.path(), path, Limits::default(), true).ok().map(|look| look.tree);
+    let work_tree = look(dir.path(), path, Limits::default(), true).ok().and_then(|look| look.tree.ok());
     let spec = GitSource { url: dir.path().display().to_string(), ..GitSource::default() };
     let committed = match serve(&Request::new(&spec, path)) {
         Answer::Tree(tree) => Some(Tree { revision: String::new(), subject: String::new(), ..tree.into_tree() }),
-        Answer::Failed(_) => None,
+        Answer::Refused { .. } | Answer::Failed(_) => None,
         Answer::Unchanged => panic!("nothing is known before"),
     };
     assert_eq!(work_tree, committed, "the work tree and the commit of {nodes:?} at {path:?}");

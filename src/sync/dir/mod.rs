@@ -2,7 +2,8 @@
 //!
 //! Looked at when `notify` says so and at the loop's interval, since inotify loses events. Taken
 //! only when two looks in a row are equal: an editor or an rsync in the middle is not a revision. A
-//! directory that vanished, or lies on another mount than at first, is unreachable, never empty.
+//! directory that vanished, or lies on another mount than at first, is unreachable, never empty; one beyond a bound is
+//! refused.
 //!
 //! - `walk`: one look
 //! - `wake`: the watcher
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::select::{Limits, digest};
+use super::select::{Limits, TreeError, digest};
 use super::source::{Fetch, Fetched, Tree};
 use wake::Wake;
 use walk::{Identity, Look, LookError};
@@ -70,17 +71,27 @@ impl Directory {
         &self.root
     }
 
-    async fn look(&self) -> Result<Tree, String> {
+    async fn look(&self) -> Result<Result<Tree, TreeError>, String> {
         let (root, path, limits, is_work_tree) = (self.root.clone(), self.path.clone(), self.limits, self.is_work_tree);
         let look = tokio::task::spawn_blocking(move || walk::look(&root, &path, limits, is_work_tree)).await;
-        let Look { identity, mut tree } = look.map_err(|error| error.to_string())?.map_err(|error: LookError| error.to_string())?;
+        let Look { identity, tree } = look.map_err(|error| error.to_string())?.map_err(|error: LookError| error.to_string())?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *known.identity.get_or_insert(identity);
         if first != identity {
             return Err(format!("{} is on another mount than before: a restart of the server takes it as it is now", self.root.display()));
         }
-        tree.revision = digest(&tree);
-        Ok(tree)
+        Ok(tree.map(|tree| Tree { revision: digest(&tree), ..tree }))
+    }
+
+    /// What came of looks that were equal.
+    fn taken(&self, seen: Result<Tree, TreeError>) -> Fetched {
+        match seen {
+            Ok(tree) => {
+                self.known.lock().unwrap_or_else(PoisonError::into_inner).revision = Some(tree.revision.clone());
+                Fetched::Tree(tree)
+            }
+            Err(why) => Fetched::Refused { revision: None, why: why.to_string() },
+        }
     }
 
     fn is_known(&self, tree: &Tree) -> bool {
@@ -92,17 +103,16 @@ impl Directory {
 #[async_trait]
 impl Fetch for Directory {
     async fn fetch(&self) -> Fetched {
-        let mut last: Option<Tree> = None;
+        let mut last: Option<Result<Tree, TreeError>> = None;
         for _ in 0..LOOKS {
-            let tree = match self.look().await {
-                Ok(tree) => tree,
+            let seen = match self.look().await {
+                Ok(seen) => seen,
                 Err(why) => return Fetched::Unreachable(why),
             };
-            if self.is_known(&tree) || last.as_ref() == Some(&tree) {
-                self.known.lock().unwrap_or_else(PoisonError::into_inner).revision = Some(tree.revision.clone());
-                return Fetched::Tree(tree);
+            if seen.as_ref().is_ok_and(|tree| self.is_known(tree)) || last.as_ref() == Some(&seen) {
+                return self.taken(seen);
             }
-            last = Some(tree);
+            last = Some(seen);
             tokio::time::sleep(self.pause).await;
         }
         Fetched::Unreachable(format!("{} does not hold still: no two looks were equal", self.root.display()))

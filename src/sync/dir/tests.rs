@@ -1,4 +1,6 @@
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -6,7 +8,16 @@ use super::*;
 fn tree(fetched: Fetched) -> Tree {
     match fetched {
         Fetched::Tree(tree) => tree,
+        Fetched::Refused { why, .. } => panic!("refused: {why}"),
         Fetched::Unreachable(why) => panic!("unreachable: {why}"),
+    }
+}
+
+/// Why what the directory holds is not taken.
+fn refused(fetched: Fetched) -> String {
+    match fetched {
+        Fetched::Refused { revision: None, why } => why,
+        other => panic!("it is not refused: {other:?}"),
     }
 }
 
@@ -60,7 +71,7 @@ async fn a_manifest_that_is_a_link_out_of_the_tree_is_refused() {
         [(outside.path().join("secret.yaml"), out), ("/proc/self/environ".into(), out), ("nowhere".into(), nowhere), ("../x".into(), out)]
     {
         symlink(&target, dir.path().join("a.yaml")).unwrap();
-        let Fetched::Unreachable(why) = Directory::new(dir.path(), "").fetch().await else { panic!("{target:?} is read") };
+        let why = refused(Directory::new(dir.path(), "").fetch().await);
         assert!(why.contains(&format!("a.yaml is {what}: a manifest is a file of the source")), "{why}");
         fs::remove_file(dir.path().join("a.yaml")).unwrap();
     }
@@ -70,9 +81,8 @@ async fn a_manifest_that_is_a_link_out_of_the_tree_is_refused() {
     assert!(fetched.files.is_empty());
     assert_eq!(fetched.notes, [format!("linked: {out}, left out")]);
     // The path itself may not lead out either.
-    assert!(
-        matches!(Directory::new(dir.path(), "linked").fetch().await, Fetched::Unreachable(why) if why.contains("path linked is a link"))
-    );
+    let why = refused(Directory::new(dir.path(), "linked").fetch().await);
+    assert_eq!(why, format!("the source's path linked is {out}"));
 }
 
 #[tokio::test]
@@ -131,19 +141,50 @@ async fn another_mount_is_unreachable() {
 }
 
 #[tokio::test]
-async fn bounds_make_it_unreachable() {
+async fn what_is_beyond_a_bound_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("big.yaml"), vec![b'a'; 200]).unwrap();
     let limits = Limits { file_bytes: 100, ..Limits::default() };
-    assert!(
-        matches!(Directory::new(dir.path(), "").with_limits(limits).fetch().await, Fetched::Unreachable(why) if why.contains("big.yaml"))
-    );
+    let source = Directory::new(dir.path(), "").with_limits(limits);
+    assert_eq!(refused(source.fetch().await), "big.yaml is larger than 100 bytes");
+    fs::write(dir.path().join("big.yaml"), "small").unwrap();
+    assert_eq!(names(&tree(source.fetch().await)), ["big.yaml"]);
     let mut deep = dir.path().to_owned();
     for _ in 0..70 {
         deep.push("d");
     }
     fs::create_dir_all(deep).unwrap();
-    assert!(matches!(Directory::new(dir.path(), "").fetch().await, Fetched::Unreachable(why) if why.contains("deeper")));
+    assert!(refused(Directory::new(dir.path(), "").fetch().await).ends_with(" is deeper than 64 directories"));
+}
+
+/// As what it names may be a manifest, which would else be taken for no longer wanted.
+#[tokio::test]
+async fn names_that_no_path_has_are_refused_unless_they_are_ignored() {
+    for (name, is_directory, told) in [
+        (&b"\xff.yaml"[..], false, Some("`\u{fffd}.yaml` is no name for a file or directory: it is not UTF-8")),
+        (b"caf\xe9", true, Some("`caf\u{fffd}` is no name for a file or directory: it is not UTF-8")),
+        (b"bell\x07", true, Some("`bell\\u{7}` is no name for a file or directory: it has control characters")),
+        (b"caf\xe9", false, None),
+        (b".\xff.yaml", false, None),
+        (b".caf\xe9", true, None),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join(OsStr::from_bytes(name));
+        if is_directory {
+            fs::create_dir(&at).unwrap()
+        } else {
+            fs::write(&at, "1").unwrap()
+        }
+        let fetched = Directory::new(dir.path(), "").fetch().await;
+        match told {
+            Some(why) => assert_eq!(refused(fetched), why),
+            None => assert!(tree(fetched).files.is_empty(), "{name:?}"),
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(OsStr::from_bytes(b"caf\xe9"))).unwrap();
+    fs::write(dir.path().join(".podbayignore"), "caf*/\n").unwrap();
+    assert!(tree(Directory::new(dir.path(), "").fetch().await).files.is_empty());
 }
 
 #[tokio::test]

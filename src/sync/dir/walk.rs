@@ -3,17 +3,15 @@
 //! Each step is an `openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)` from the root's descriptor: the kernel follows
 //! neither a link in the tree nor one that is swapped in during the walk. `link::follow` does, inside the tree.
 
-use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2, readlinkat, statat};
 use rustix::io::Errno;
 
 use crate::sync::link::{End, Entry, follow};
-use crate::sync::select::{IGNORE_FILE, Limits, NO_IGNORE_FILE, Selection, TreeError, is_manifest};
+use crate::sync::select::{IGNORE_FILE, Limits, NO_IGNORE_FILE, Selection, TreeError, joined};
 use crate::sync::source::Tree;
 
 /// What makes a mount the same one.
@@ -25,8 +23,8 @@ pub(super) struct Identity {
 
 pub(super) struct Look {
     pub identity: Identity,
-    /// Without its revision.
-    pub tree: Tree,
+    /// Without its revision; or why it is not taken.
+    pub tree: Result<Tree, TreeError>,
 }
 
 /// Why a look failed.
@@ -38,8 +36,6 @@ pub(super) enum LookError {
     File { path: PathBuf },
     #[error("read {path}: {error}")]
     Read { path: String, error: std::io::Error },
-    #[error("the source's path {path} is {what}")]
-    Path { path: String, what: &'static str },
     #[error(transparent)]
     Tree(#[from] TreeError),
 }
@@ -59,9 +55,15 @@ pub(super) fn look(root: &Path, path: &str, limits: Limits, is_work_tree: bool) 
     if stat.st_nlink == 0 {
         return Err(failed(Errno::NOENT));
     }
-    let Some(start) = start(Walk { root: root_fd, is_work_tree }, path)? else {
-        return Ok(Look { identity, tree: Tree::default() });
-    };
+    match read(Walk { root: root_fd, is_work_tree }, path, limits) {
+        Ok(tree) => Ok(Look { identity, tree: Ok(tree) }),
+        Err(LookError::Tree(why)) => Ok(Look { identity, tree: Err(why) }),
+        Err(error) => Err(error),
+    }
+}
+
+fn read(above: Walk, path: &str, limits: Limits) -> Result<Tree, LookError> {
+    let Some(start) = start(above, path)? else { return Ok(Tree::default()) };
     let (ignore, note) = start.ignore_file(limits)?;
     let mut selection = Selection::new(limits, &ignore);
     note.into_iter().for_each(|note| selection.note(note));
@@ -69,7 +71,7 @@ pub(super) fn look(root: &Path, path: &str, limits: Limits, is_work_tree: bool) 
     while let Some(directory) = todo.pop() {
         start.walk(&directory, &mut selection, &mut todo)?;
     }
-    Ok(Look { identity, tree: selection.finish() })
+    Ok(selection.finish())
 }
 
 /// The directory of the source's path; `None` where there is none.
@@ -81,7 +83,7 @@ fn start(above: Walk, path: &str) -> Result<Option<Walk>, LookError> {
             Ok(Some(Walk { root, ..above }))
         }
         End::File(_) | End::Submodule | End::Special | End::Nowhere => Ok(None),
-        end @ (End::Out | End::TooFar) => Err(LookError::Path { path: path.to_owned(), what: end.of_a_link() }),
+        end @ (End::Out | End::TooFar) => Err(TreeError::Path { path: path.to_owned(), what: end.of_a_link() }.into()),
     }
 }
 
@@ -127,15 +129,17 @@ impl Walk {
             if bytes == b"." || bytes == b".." {
                 continue;
             }
-            let Some(name) = OsStr::from_bytes(bytes).to_str() else {
-                let name = String::from_utf8_lossy(bytes).into_owned();
-                if is_manifest(&name) { return Err(TreeError::BadName(name).into()) } else { continue }
-            };
-            let path = if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
             let kind = match entry.file_type() {
-                FileType::Unknown => FileType::from_raw_mode(statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?.st_mode),
+                FileType::Unknown => {
+                    FileType::from_raw_mode(statat(&fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?.st_mode)
+                }
                 kind => kind,
             };
+            let Ok(name) = str::from_utf8(bytes) else {
+                selection.passes_over(directory, bytes, kind == FileType::Directory)?;
+                continue;
+            };
+            let path = joined(directory, name);
             match kind {
                 FileType::Directory if self.is_work_tree && self.entry_at(&path)? == Entry::Submodule => {
                     selection.leaves_out(&path, true, "a submodule");

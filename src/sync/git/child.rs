@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
+use super::read::ReadError;
 use super::url::Place;
 use super::wire::{Answer, Request, WireTree};
 use super::{read, remote};
@@ -102,7 +103,8 @@ pub fn serve(request: &Request) -> Answer {
         Ok(((_, commit), _)) if request.known_revision.as_deref() == Some(&commit.to_string()) => Answer::Unchanged,
         Ok(((repository, commit), _turn)) => match read::tree(&repository, commit, &request.path, request.limits) {
             Ok(tree) => Answer::Tree(WireTree::new(&tree)),
-            Err(error) => Answer::Failed(error),
+            Err(ReadError::Refused(why)) => Answer::Refused { revision: commit.to_string(), why: why.to_string() },
+            Err(ReadError::Unread(why)) => Answer::Failed(why),
         },
         Err(error) => Answer::Failed(error),
     }

@@ -11,7 +11,7 @@
 //! - `hosts`: OpenSSH's `known_hosts`
 //!
 //! Invariants: no message holds a token or a password; a commit that cannot be read whole is
-//! unreachable.
+//! unreachable, one that was read and is beyond a bound is refused.
 
 pub mod child;
 mod hosts;
@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::source::{Fetch, Fetched, Tree};
+use super::source::{Fetch, Fetched};
 use crate::model::GitSource;
 use url::Place;
 use wire::{Answer, Bounds, Request};
@@ -72,8 +72,8 @@ pub struct Git {
     /// A repository on this host: the directory.
     local: Option<String>,
     options: Options,
-    /// The last tree, so that an unchanged commit is not sent again.
-    last: Mutex<Option<Tree>>,
+    /// What came of the last commit, so that it is not read again while it is the newest.
+    last: Mutex<Option<Fetched>>,
 }
 
 impl Git {
@@ -143,20 +143,18 @@ impl Fetch for Git {
         let mut request = self.request.clone();
         // Now: it may have been made, or given away, since the daemon started.
         request.run_as = self.local.as_deref().and_then(owner_of);
-        request.known_revision = last.as_ref().map(|tree| tree.revision.clone());
-        match self.ask(&request).await {
-            Err(why) => Fetched::Unreachable(format!("{}: {why}", url::printable(&request.url))),
-            Ok(Answer::Failed(why)) => Fetched::Unreachable(format!("{}: {why}", url::printable(&request.url))),
-            Ok(Answer::Unchanged) => match last {
-                Some(tree) => Fetched::Tree(tree),
-                None => Fetched::Unreachable("the fetch process knows nothing new of a repository never read".to_owned()),
-            },
-            Ok(Answer::Tree(tree)) => {
-                let tree = tree.into_tree();
-                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(tree.clone());
-                Fetched::Tree(tree)
+        request.known_revision = last.as_ref().and_then(Fetched::revision).map(str::to_owned);
+        let fetched = match self.ask(&request).await {
+            Err(why) | Ok(Answer::Failed(why)) => return Fetched::Unreachable(format!("{}: {why}", url::printable(&request.url))),
+            Ok(Answer::Unchanged) => {
+                let never = "the fetch process knows nothing new of a repository never read";
+                return last.unwrap_or_else(|| Fetched::Unreachable(never.to_owned()));
             }
-        }
+            Ok(Answer::Refused { revision, why }) => Fetched::Refused { revision: Some(revision), why },
+            Ok(Answer::Tree(tree)) => Fetched::Tree(tree.into_tree()),
+        };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetched.clone());
+        fetched
     }
 }
 

@@ -6,11 +6,22 @@ use std::path::Path;
 use git2::{ErrorCode, ObjectType, Oid, Repository, RepositoryOpenFlags};
 
 use crate::sync::link::{End, Entry, TARGET_BYTES, follow};
-use crate::sync::select::{IGNORE_FILE, Limits, NO_IGNORE_FILE, Selection, TreeError, is_manifest};
+use crate::sync::select::{IGNORE_FILE, Limits, NO_IGNORE_FILE, Selection, TreeError, is_manifest, joined};
 use crate::sync::source::Tree;
 
 const LINK: i32 = 0o120_000;
 const SUBMODULE: i32 = 0o160_000;
+
+/// Why there are no manifests of a commit.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// It was read, and is not taken.
+    #[error(transparent)]
+    Refused(#[from] TreeError),
+    /// It could not be read.
+    #[error("{0}")]
+    Unread(String),
+}
 
 /// Opens a repository of this host and finds its commit.
 pub(super) fn open(path: &str, reference: Option<&str>) -> Result<(Repository, Oid), String> {
@@ -48,8 +59,8 @@ pub(super) fn full_id(name: &str) -> Option<Oid> {
 }
 
 /// The manifests of a commit below a path.
-pub(super) fn tree(repository: &Repository, commit: Oid, path: &str, limits: Limits) -> Result<Tree, String> {
-    let failed = |error: git2::Error| format!("read commit {commit}: {}", error.message());
+pub(super) fn tree(repository: &Repository, commit: Oid, path: &str, limits: Limits) -> Result<Tree, ReadError> {
+    let failed = |error: git2::Error| ReadError::Unread(format!("read commit {commit}: {}", error.message()));
     let found = repository.find_commit(commit).map_err(failed)?;
     let subject: String =
         found.summary().ok().flatten().unwrap_or_default().chars().filter(|letter| !letter.is_control()).take(200).collect();
@@ -60,7 +71,7 @@ pub(super) fn tree(repository: &Repository, commit: Oid, path: &str, limits: Lim
         End::File(_) | End::Submodule | End::Special | End::Nowhere => {
             return Ok(Tree { revision: commit.to_string(), subject, ..Tree::default() });
         }
-        end @ (End::Out | End::TooFar) => return Err(format!("the source's path {} is {}", path.escape_debug(), end.of_a_link())),
+        end @ (End::Out | End::TooFar) => return Err(TreeError::Path { path: path.to_owned(), what: end.of_a_link() }.into()),
     };
     let walk = Walk { repository, root: &start };
     let (ignore, note) = walk.ignore_file(limits)?;
@@ -85,7 +96,7 @@ struct Walk<'r> {
 
 impl Walk<'_> {
     /// The patterns of what is not read, and what is to be said of them.
-    fn ignore_file(&self, limits: Limits) -> Result<(Vec<u8>, Option<&'static str>), String> {
+    fn ignore_file(&self, limits: Limits) -> Result<(Vec<u8>, Option<&'static str>), ReadError> {
         match self.follow(IGNORE_FILE)? {
             End::File(at) => Ok((self.content(&at, IGNORE_FILE, limits.file_bytes)?, None)),
             _ if self.root.get_name(IGNORE_FILE).is_none() => Ok((Vec::new(), None)),
@@ -94,55 +105,57 @@ impl Walk<'_> {
     }
 
     /// Takes an entry, leaves it out, or returns the directory to walk into.
-    fn visit(&self, prefix: &str, entry: &git2::TreeEntry<'_>, selection: &mut Selection) -> Result<Option<(String, Oid)>, String> {
-        let refused = |error: TreeError| error.to_string();
-        let name = match entry.name() {
-            Ok(name) if !name.contains('/') => name.to_owned(),
-            _ => {
-                let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
-                return if is_manifest(&name) { Err(refused(TreeError::BadName(name))) } else { Ok(None) };
-            }
+    fn visit(&self, prefix: &str, entry: &git2::TreeEntry<'_>, selection: &mut Selection) -> Result<Option<(String, Oid)>, ReadError> {
+        let is_directory = entry.kind() == Some(ObjectType::Tree);
+        let Ok(name) = entry.name() else {
+            selection.passes_over(prefix, entry.name_bytes(), is_directory)?;
+            return Ok(None);
         };
-        let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        let path = joined(prefix, name);
+        // Git itself writes none.
+        if name.contains('/') {
+            let matters = is_directory || is_manifest(name);
+            return if matters { Err(TreeError::BadName { path, why: "it holds a slash" }.into()) } else { Ok(None) };
+        }
         match (entry.kind(), entry.filemode()) {
             (Some(ObjectType::Tree), _) => {
-                let enters = selection.enters(&path).map_err(refused)?;
+                let enters = selection.enters(&path)?;
                 return Ok(enters.then(|| (path, entry.id())));
             }
             (_, SUBMODULE) => selection.leaves_out(&path, true, "a submodule"),
             (Some(ObjectType::Blob), LINK) if selection.is_quiet(&path) => {}
             (Some(ObjectType::Blob), LINK) => {
-                if let Some(at) = selection.link(&path, self.follow(&path)?).map_err(refused)? {
+                if let Some(at) = selection.link(&path, self.follow(&path)?)? {
                     let content = self.content(&at, &path, selection.room())?;
-                    selection.add(&path, content).map_err(refused)?;
+                    selection.add(&path, content)?;
                 }
             }
-            (Some(ObjectType::Blob), _) if selection.takes(&path).map_err(refused)? => {
+            (Some(ObjectType::Blob), _) if selection.takes(&path)? => {
                 let content = blob(self.repository, entry.id(), &path, selection.room())?;
-                selection.add(&path, content).map_err(refused)?;
+                selection.add(&path, content)?;
             }
             _ => {}
         }
         Ok(None)
     }
 
-    fn follow(&self, path: &str) -> Result<End, String> {
+    fn follow(&self, path: &str) -> Result<End, ReadError> {
         follow(path, |at| entry_at(self.repository, self.root, at))
     }
 
     /// The content of the file at a path without links, for the file that is called `path`.
-    fn content(&self, at: &str, path: &str, limit: u64) -> Result<Vec<u8>, String> {
-        let entry = self.root.get_path(Path::new(at)).map_err(|error| format!("read {path}: {}", error.message()))?;
+    fn content(&self, at: &str, path: &str, limit: u64) -> Result<Vec<u8>, ReadError> {
+        let entry = self.root.get_path(Path::new(at)).map_err(unread(path))?;
         blob(self.repository, entry.id(), path, limit)
     }
 }
 
 /// What a tree has at a path.
-fn entry_at(repository: &Repository, root: &git2::Tree<'_>, at: &str) -> Result<Entry, String> {
+fn entry_at(repository: &Repository, root: &git2::Tree<'_>, at: &str) -> Result<Entry, ReadError> {
     let entry = match root.get_path(Path::new(at)) {
         Ok(entry) => entry,
         Err(error) if error.code() == ErrorCode::NotFound => return Ok(Entry::Nothing),
-        Err(error) => return Err(format!("read {}: {}", at.escape_debug(), error.message())),
+        Err(error) => return Err(unread(at)(error)),
     };
     Ok(match (entry.kind(), entry.filemode()) {
         (Some(ObjectType::Tree), _) => Entry::Directory,
@@ -155,17 +168,19 @@ fn entry_at(repository: &Repository, root: &git2::Tree<'_>, at: &str) -> Result<
     })
 }
 
-fn blob_size(repository: &Repository, id: Oid, path: &str) -> Result<u64, String> {
-    let failed = |error: git2::Error| format!("read {}: {}", path.escape_debug(), error.message());
-    let (size, _) = repository.odb().map_err(failed)?.read_header(id).map_err(failed)?;
+fn blob_size(repository: &Repository, id: Oid, path: &str) -> Result<u64, ReadError> {
+    let (size, _) = repository.odb().map_err(unread(path))?.read_header(id).map_err(unread(path))?;
     Ok(size as u64)
 }
 
 /// A blob's content. Its size comes from its header, before it is read.
-fn blob(repository: &Repository, id: Oid, path: &str, limit: u64) -> Result<Vec<u8>, String> {
-    let failed = |error: git2::Error| format!("read {}: {}", path.escape_debug(), error.message());
+fn blob(repository: &Repository, id: Oid, path: &str, limit: u64) -> Result<Vec<u8>, ReadError> {
     if blob_size(repository, id, path)? > limit {
-        return Err(TreeError::TooLarge { path: path.to_owned(), limit }.to_string());
+        return Err(TreeError::TooLarge { path: path.to_owned(), limit }.into());
     }
-    Ok(repository.find_blob(id).map_err(failed)?.content().to_vec())
+    Ok(repository.find_blob(id).map_err(unread(path))?.content().to_vec())
+}
+
+fn unread(path: &str) -> impl Fn(git2::Error) -> ReadError {
+    move |error| ReadError::Unread(format!("read {}: {}", path.escape_debug(), error.message()))
 }

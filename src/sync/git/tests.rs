@@ -5,6 +5,7 @@ use git2::{Oid, Repository, Signature};
 use super::child::serve;
 use super::*;
 use crate::sync::select::Limits;
+use crate::sync::source::Tree;
 
 /// A commit of these files (mode, path, content) on a branch, its parent whatever the branch had.
 fn commit(repository: &Repository, branch: &str, files: &[(i32, &str, &str)]) -> Oid {
@@ -55,7 +56,7 @@ fn ask(repository: &Repository, reference: Option<&str>, path: &str) -> Result<T
 fn answer(answer: Answer) -> Result<Tree, String> {
     match answer {
         Answer::Tree(tree) => Ok(tree.into_tree()),
-        Answer::Failed(why) => Err(why),
+        Answer::Refused { why, .. } | Answer::Failed(why) => Err(why),
         Answer::Unchanged => Err("unchanged".to_owned()),
     }
 }
@@ -131,14 +132,67 @@ fn hostile_tree(repository: &Repository, name: &[u8]) -> Oid {
 
 #[test]
 fn hostile_names_are_refused() {
-    for name in [&b"../../escape.yaml"[..], b"a/b.yaml", b"bell\x07.yaml", b"not-utf8-\xff.yaml", b"esc\x1b[2J.yaml"] {
+    for (name, why) in [
+        (&b"../../escape.yaml"[..], "`../../escape.yaml` is no name for a file or directory: it holds a slash"),
+        (b"a/b.yaml", "`a/b.yaml` is no name for a file or directory: it holds a slash"),
+        (b"bell\x07.yaml", "`bell\\u{7}.yaml` is no name for a file or directory: it has control characters"),
+        (b"not-utf8-\xff.yaml", "`not-utf8-\u{fffd}.yaml` is no name for a file or directory: it is not UTF-8"),
+        (b"esc\x1b[2J.yaml", "`esc\\u{1b}[2J.yaml` is no name for a file or directory: it has control characters"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let repository = new_repository(dir.path());
         let tree = hostile_tree(&repository, name);
-        commit_tree(&repository, "main", tree);
-        let error = ask(&repository, None, "").unwrap_err();
-        assert!(!error.contains('\u{1b}') && !error.contains('\u{7}'), "{error:?}");
+        let id = commit_tree(&repository, "main", tree);
+        assert_eq!(refused(&repository), (id.to_string(), why.to_owned()));
     }
+}
+
+/// The commit that is refused, and why.
+fn refused(repository: &Repository) -> (String, String) {
+    let spec = GitSource { url: repository.path().display().to_string(), ..GitSource::default() };
+    match serve(&Request::new(&spec, "")) {
+        Answer::Refused { revision, why } => (revision, why),
+        other => panic!("it is not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_beyond_a_bound_is_a_refused_commit_and_what_is_broken_is_unreachable() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = new_repository(dir.path());
+    let big = commit(&repository, "main", &[(FILE, "apps/big.yaml", &"a".repeat(9 << 20))]);
+    assert_eq!(refused(&repository), (big.to_string(), "apps/big.yaml is larger than 8388608 bytes".to_owned()));
+    let missing = Oid::from_str("0123456789012345678901234567890123456789").unwrap();
+    let mut raw = b"100644 a.yaml\0".to_vec();
+    raw.extend_from_slice(missing.as_bytes());
+    let tree = repository.odb().unwrap().write(git2::ObjectType::Tree, &raw).unwrap();
+    commit_tree(&repository, "main", tree);
+    let spec = GitSource { url: repository.path().display().to_string(), ..GitSource::default() };
+    let found = serve(&Request::new(&spec, ""));
+    assert!(matches!(&found, Answer::Failed(why) if why.starts_with("read a.yaml: ")), "{found:?}");
+}
+
+/// The fetch process says how often it has read, and that nothing is new where it is told what is known.
+#[tokio::test]
+async fn a_refused_commit_is_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = GitSource { url: dir.path().display().to_string(), ..GitSource::default() };
+    let reads = dir.path().join("reads");
+    let script = format!(
+        r#"grep -q '"known_revision":"c1"' && echo '"Unchanged"' && exit
+        echo >> {0}; printf '{{"Refused": {{"revision": "c1", "why": "read %d"}}}}' $(wc -l < {0})"#,
+        reads.display()
+    );
+    let options = Options {
+        program: "/bin/sh".into(),
+        arguments: vec!["-c".to_owned(), format!("PATH=/bin:/usr/bin; {script}")],
+        clones_dir: dir.path().join("git"),
+        time_limit: Duration::from_secs(120),
+        bounds: Bounds::default(),
+    };
+    let git = Git::new("web", &spec, "", options).unwrap();
+    let expected = Fetched::Refused { revision: Some("c1".to_owned()), why: "read 1".to_owned() };
+    assert_eq!((git.fetch().await, git.fetch().await), (expected.clone(), expected));
 }
 
 #[test]

@@ -72,6 +72,11 @@ impl Request {
 pub enum Answer {
     Tree(WireTree),
     Unchanged,
+    /// The commit was read, and is not taken.
+    Refused {
+        revision: String,
+        why: String,
+    },
     Failed(String),
 }
 

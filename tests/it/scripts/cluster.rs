@@ -170,6 +170,7 @@ impl Cluster {
         let Some(fetched) = self.places.seen(&name) else { return Some(format!("source {name} was not looked at")) };
         let look = match fetched {
             Fetched::Tree(tree) => Look::of(tree, &source.spec, state.definitions(), memory),
+            Fetched::Refused { revision, why } => Look::refused(revision, why),
             Fetched::Unreachable(why) => Look::unreachable(why),
         };
         let step = decide(state, &name, &look, None, memory, &mut || "new".to_owned(), SystemClock.now());

@@ -63,6 +63,7 @@ sessions! {
     old_image
     pending_pod
     prune
+    refused_file
     resize
     scale
     secret
