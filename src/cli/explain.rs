@@ -61,6 +61,7 @@ fn subject(words: &[String]) -> anyhow::Result<(Kind, String)> {
 fn source_lines(object: &Value) -> Vec<String> {
     let status = &object["status"];
     let mut lines = vec![source::state(object)];
+    lines.extend(source::suspension(object));
     lines.extend(not_accepted(status));
     lines.extend(status["errors"].as_array().into_iter().flatten().filter_map(|error| error.as_str().map(str::to_owned)));
     lines.extend(status["skipped"].as_array().into_iter().flatten().filter_map(|it| it.as_str().map(|it| format!("left out: {it}"))));

@@ -8,7 +8,7 @@ use super::error::Outcome;
 use super::output;
 use crate::config::from_place;
 use crate::model::{GitSource, Kind, Source, SourceSpec};
-use crate::sync::configured::CONFIGURED;
+use crate::sync::configured::{CONFIGURED, DROPPED};
 use crate::sync::names::PRUNE;
 use crate::sync::status::{STORE_FULL, WAVE_FAILED};
 
@@ -61,7 +61,7 @@ pub(super) fn state(source: &Value) -> String {
     let status = &source["status"];
     let errors = status["errors"].as_array().map_or(0, Vec::len);
     if source["spec"]["suspend"] == true {
-        return "Suspended".to_owned();
+        return if is_dropped(source) { "Suspended: no longer in podbay.toml" } else { "Suspended" }.to_owned();
     }
     let ready = ready(status);
     if ready["reason"] == STORE_FULL {
@@ -88,6 +88,28 @@ pub(super) fn state(source: &Value) -> String {
         0 => "Accepted".to_owned(),
         count => format!("Accepted, {count} left out or left alone"),
     }
+}
+
+/// It is suspended because the daemon's configuration names it no more, not because a person said so.
+fn is_dropped(source: &Value) -> bool {
+    source["metadata"]["annotations"][DROPPED] == "true"
+}
+
+/// What a suspension means, and how it ends. `None`: it is not suspended.
+pub(super) fn suspension(source: &Value) -> Option<String> {
+    if source["spec"]["suspend"] != true {
+        return None;
+    }
+    let name = source["metadata"]["name"].as_str().unwrap_or_default();
+    Some(if is_dropped(source) {
+        format!(
+            "the daemon started with a podbay.toml (and --source) that does not name it; its objects stay as they are and stay its own: put it \
+             back there and it goes on at the next start, or `podbay source remove {name} --prune` deletes it with what it made \
+             (without --prune its objects stay)"
+        )
+    } else {
+        format!("nothing is fetched or applied, and its objects stay as they are, until `podbay source resume {name}`")
+    })
 }
 
 /// The condition that says how it is; null where there is none yet.
@@ -178,6 +200,12 @@ mod tests {
             "conditions": [{"type": "Ready", "reason": "WaveFailed"}]}});
         assert_eq!(state(&failed), "Failed: Job web/a: wave 1 has failed");
         assert_eq!(state(&json!({"spec": {"suspend": true}})), "Suspended");
+        let mut dropped = json!({"metadata": {"name": "old", "annotations": {DROPPED: "true"}}, "spec": {"suspend": true}});
+        assert_eq!(state(&dropped), "Suspended: no longer in podbay.toml");
+        assert!(suspension(&dropped).unwrap().contains("`podbay source remove old --prune` deletes it with what it made"));
+        // A person has resumed it.
+        dropped["spec"] = json!({});
+        assert_eq!((state(&dropped).as_str(), suspension(&dropped)), ("Not fetched yet", None));
         assert_eq!(state(&json!({})), "Not fetched yet");
     }
 }

@@ -9,6 +9,9 @@ use crate::store::transaction::{Precondition, Transaction, Write};
 /// Marks a Source that the configuration made: it is suspended when the configuration drops it.
 pub const CONFIGURED: &str = "podbay.dev/configured";
 
+/// Annotation of a Source that the configuration made and names no longer: why it is suspended.
+pub const DROPPED: &str = "podbay.dev/dropped";
+
 /// What makes the Source objects say what the configuration says. A source that is no longer
 /// configured is suspended and its objects stay; one that a person added is left alone.
 pub fn plan(state: &Snapshot, configured: &BTreeMap<String, SourceSpec>) -> Transaction {
@@ -21,13 +24,19 @@ pub fn plan(state: &Snapshot, configured: &BTreeMap<String, SourceSpec>) -> Tran
             Some(current) => transaction.writes.extend(changed(current, |source| {
                 source.spec = spec.clone();
                 source.metadata.labels.get_or_insert_default().insert(CONFIGURED.to_owned(), "true".to_owned());
+                if let Some(annotations) = &mut source.metadata.annotations {
+                    annotations.remove(DROPPED);
+                }
             })),
         }
     }
     for current in state.list(Kind::Source) {
         let ours = current.labels().get(CONFIGURED).is_some_and(|value| value == "true");
         if ours && !configured.contains_key(&current.key().name) {
-            transaction.writes.extend(changed(current, |source| source.spec.suspend = Some(true)));
+            transaction.writes.extend(changed(current, |source| {
+                source.spec.suspend = Some(true);
+                source.metadata.annotations.get_or_insert_default().insert(DROPPED.to_owned(), "true".to_owned());
+            }));
         }
     }
     transaction
@@ -94,6 +103,8 @@ mod tests {
         let [Write::Update(after, _)] = writes.as_slice() else { panic!("{writes:?}") };
         assert_eq!(after.key().name, "old");
         assert_eq!(after.get::<Source>().unwrap().spec.suspend, Some(true));
+        assert_eq!(after.annotation(DROPPED), Some("true"));
+        assert!(plan(&state(vec![after.get::<Source>().unwrap().clone()]), &BTreeMap::new()).writes.is_empty(), "once");
     }
 
     #[test]
@@ -117,8 +128,9 @@ mod tests {
     fn what_is_configured_again_goes_on() {
         let mut suspended = configured("web", directory("/srv/web"));
         suspended.spec.suspend = Some(true);
+        suspended.metadata.annotations = Some([(DROPPED.to_owned(), "true".to_owned())].into());
         let writes = plan(&state(vec![suspended]), &BTreeMap::from([("web".to_owned(), directory("/srv/web"))])).writes;
         let [Write::Update(after, _)] = writes.as_slice() else { panic!("{writes:?}") };
-        assert_eq!(after.get::<Source>().unwrap().spec.suspend, None);
+        assert_eq!((after.get::<Source>().unwrap().spec.suspend, after.annotation(DROPPED)), (None, None));
     }
 }
