@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::apps::v1::ReplicaSet;
+
 use crate::control::token_secret::plan::named_by;
 use crate::model::custom::CustomResourceDefinition;
 use crate::model::{DEFAULT_ACCOUNT, Key, Kind, Object, PruneBudget, ROOT_CA};
@@ -54,9 +56,9 @@ pub fn instances<'a>(state: &'a Snapshot, object: &Object) -> Vec<&'a Object> {
 /// What a deletion comes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// The pruned objects and everything that goes with them.
+    /// The pruned objects and everything that goes with them, but for histories.
     pub going: BTreeSet<Key>,
-    /// Everything the source holds, with all that goes with it.
+    /// Everything the source holds, with all that goes with it, but for histories.
     pub held: BTreeSet<Key>,
 }
 
@@ -114,14 +116,78 @@ pub fn approvals(
     reasons
 }
 
+/// With what goes along, but for the history of a Deployment: a person counts what runs and what manifests say.
 fn with_taken(state: &Snapshot, of: &[&Object]) -> BTreeSet<Key> {
     let mut all: BTreeSet<Key> = of.iter().map(|object| object.key().clone()).collect();
     for object in of {
-        all.extend(taken(state, object));
+        all.extend(taken(state, object).into_iter().filter(|key| !state.get(key).is_some_and(|taken| is_history(state, taken))));
     }
     all
 }
 
+/// A ReplicaSet that a Deployment keeps to roll back to, and of which no pod is left.
+fn is_history(state: &Snapshot, object: &Object) -> bool {
+    let is_scaled_down = object.get::<ReplicaSet>().is_some_and(|set| set.spec.replicas == Some(0));
+    let by_deployment = object.controller().is_some_and(|owner| owner.kind == Kind::Deployment.name());
+    is_scaled_down && by_deployment && state.owned_by(object.uid()).next().is_none()
+}
+
 fn objects(count: usize) -> String {
     if count == 1 { "1 object".to_owned() } else { format!("{count} objects") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(kind: Kind, name: &str, owner: Option<&Object>, spec: &Value) -> Object {
+        let reference = |by: &Object| json!({"apiVersion": by.kind().api_version(), "kind": by.kind().name(), "name": by.key().name, "uid": by.uid(), "controller": true});
+        let owners: Vec<Value> = owner.into_iter().map(reference).collect();
+        let metadata = json!({"name": name, "namespace": "shop", "uid": name, "ownerReferences": owners});
+        Object::from_value(kind, json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    /// A Deployment with this many pods and ten sets of former templates, beside three other objects of the source.
+    fn shop(pods: usize) -> (Snapshot, Object, Vec<Object>) {
+        let mut state = Snapshot::default();
+        let deployment = object(Kind::Deployment, "web", None, &json!({"selector": {}, "template": {}}));
+        let set =
+            |name: &str, replicas: usize| object(Kind::ReplicaSet, name, Some(&deployment), &json!({"replicas": replicas, "selector": {}}));
+        let newest = set("web-new", pods);
+        for index in 0..pods {
+            state.insert(object(Kind::Pod, &format!("web-new-{index}"), Some(&newest), &json!({"containers": []})));
+        }
+        state.insert(newest);
+        (0..10).for_each(|index| state.insert(set(&format!("web-{index}"), 0)));
+        let mut held = vec![deployment.clone()];
+        held.extend(["a", "b", "c"].map(|name| object(Kind::Service, name, None, &json!({}))));
+        held.iter().for_each(|one| state.insert(one.clone()));
+        (state, deployment, held)
+    }
+
+    fn told(state: &Snapshot, deployment: &Object, held: &[Object]) -> Vec<String> {
+        let held: Vec<&Object> = held.iter().collect();
+        let reasons = approvals(state, &[deployment], &held, false, true, &PruneBudget::default());
+        reasons.into_iter().map(|reason| reason.message).collect()
+    }
+
+    #[test]
+    fn the_history_of_a_deployment_does_not_count_and_what_runs_does() {
+        let (state, deployment, held) = shop(3);
+        assert_eq!(told(&state, &deployment, &held), [""; 0], "a Deployment, its set and three pods");
+        let (mut state, deployment, held) = shop(4);
+        assert_eq!(told(&state, &deployment, &held).len(), 1);
+        assert!(told(&state, &deployment, &held)[0].starts_with("6 objects of 9 would go (66 %)"));
+        // A set of which a pod is still going is no history yet.
+        let old = state.get(&Key::new(Kind::ReplicaSet, "shop", "web-0")).unwrap().clone();
+        state.insert(object(Kind::Pod, "web-0-0", Some(&old), &json!({"containers": []})));
+        assert!(told(&state, &deployment, &held)[0].starts_with("8 objects of 11 would go"));
+        // Nor is one that is nobody's.
+        let own = object(Kind::ReplicaSet, "own", None, &json!({"replicas": 0, "selector": {}}));
+        state.insert(own.clone());
+        let held = [held, vec![own]].concat();
+        assert!(told(&state, &deployment, &held)[0].starts_with("8 objects of 12 would go"));
+    }
 }
