@@ -75,6 +75,7 @@
 //! |---|---|
 //! | spec of objects in a source | that source (`sync`) |
 //! | Secrets `podbay-source.*` in `kube-system`: the accepted set | that source (`sync`) |
+//! | ConfigMaps `podbay-source.*` in `kube-system`: what a removed source had created | that source (`sync`) |
 //! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |
 //! | Pod.spec: what its RuntimeClass and its account add | `admit` |
 //! | Pod.spec.nodeName, condition PodScheduled | `schedule` |

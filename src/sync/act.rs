@@ -415,12 +415,25 @@ impl Work {
         }
     }
 
+    /// What lets a Source go, with what is noted of it; where there is no room for that, alone: deletes free it.
+    async fn commit_noted(&self, removal: Transaction, noted: Vec<Write>) -> Result<(), CommitError> {
+        let mut both = removal.clone();
+        both.writes.extend(noted);
+        match self.context.store.commit(both).await {
+            Err(CommitError::Full(why)) => {
+                tracing::warn!(source = %self.name, why, "what it created is not noted: a source of its name will not prune it");
+                self.context.store.commit(removal).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
     /// The Source object is being deleted: prune if it says so, then let it go.
     async fn remove(&mut self) {
         for _ in 0..CONFLICTS {
             let snapshot = self.context.store.snapshot();
             let Some(removal) = removal::plan(&snapshot, &self.name) else { return };
-            match self.context.store.commit(removal.transaction).await {
+            match self.commit_noted(removal.transaction, removal.noted).await {
                 Ok(_) => {
                     removal.left.iter().for_each(|reason| tracing::warn!(source = %self.name, %reason, "removed"));
                     return tracing::info!(source = %self.name, "removed");

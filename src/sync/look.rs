@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::accepted;
 use super::drift;
+use super::left;
 use super::names::{APPROVE, FINALIZER};
 use super::plan::{self, Action, Input, Known, SyncPlan};
 use super::render::{self, Cache, Options, Rendered};
@@ -126,9 +127,10 @@ pub fn decide(
     let mut carried = plan.filter(SyncPlan::is_free);
     let mut writes = Vec::new();
     match (&carried, look) {
-        (Some(_), Look::Read(revision)) => {
+        (Some(plan), Look::Read(revision)) => {
             memory.good = Some(Arc::clone(revision));
             writes = accepted::writes(state, name, &revision.rendered);
+            writes.extend(left::once_accepted(state, name, &plan.inventory));
         }
         _ => carried = put_back(state, source, look, memory, &mut status, &mut step.warning, now),
     }

@@ -12,6 +12,7 @@
 //! - `accepted` (pure): the accepted set in the store, for a process that never read it
 //! - `look`, `status`, `removal` (pure): the transaction a look calls for, what it writes to the
 //!   Source's status, the end of a Source
+//! - `left` (pure): what a removed source had created, for one of its name that comes back
 //! - `configured` (pure): sources named in the daemon's configuration
 //! - `act`: the loop, one worker a Source object
 //!
@@ -31,6 +32,7 @@ pub mod git;
 pub mod health;
 pub mod identity;
 pub mod inventory;
+pub mod left;
 pub mod link;
 pub mod look;
 pub mod names;
@@ -55,6 +57,9 @@ mod act_tests;
 
 #[cfg(test)]
 mod drift_tests;
+
+#[cfg(test)]
+mod left_tests;
 
 #[cfg(test)]
 mod render_tests;

@@ -7,7 +7,7 @@
 //!   at once and what admission makes no change of is no op
 //! - `now` says which ops are this step's transaction: all of them, or those of one wave
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::again::{self, Losses};
@@ -15,6 +15,7 @@ use super::budget;
 use super::desired::DesiredSet;
 use super::identity::{self, Sum};
 use super::inventory::{self, Inventory};
+use super::left;
 use super::names::{ADOPT, REQUESTED_AT};
 pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
@@ -154,6 +155,7 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
         manager: manager(&name),
         adopt: input.source.spec.adopt == Some(true) || adopts_now(input),
         held: &held,
+        left: left::of(input.state, &name),
         probe: input.state.clone(),
         uids: 0,
         seen: known.seen.take(),
@@ -209,6 +211,8 @@ struct Planner<'p> {
     manager: String,
     adopt: bool,
     held: &'p Arc<Inventory>,
+    /// What a source of its name created before it was removed.
+    left: BTreeMap<Key, InventoryEntry>,
     /// The state as the ops so far leave it.
     probe: Snapshot,
     uids: usize,
@@ -319,8 +323,12 @@ impl<'p> Planner<'p> {
     fn claim(&self, entry: Option<&InventoryEntry>, live: &Object) -> Claim {
         match entry {
             Some(entry) if Inventory::is_of(entry, live) => Claim::Mine { created: entry.created },
-            // Left behind by this source under the same name, or taken over: ours to update, never to prune.
-            _ if self.adopt || ManagedFields::is_applied_by(live.meta(), &self.manager) => Claim::Mine { created: false },
+            // Left behind by this source under the same name: ours to update, and to prune where it is noted that it was.
+            _ if ManagedFields::is_applied_by(live.meta(), &self.manager) => {
+                Claim::Mine { created: left::is_own(&self.left, live, &self.manager) }
+            }
+            // Taken over: never to be pruned.
+            _ if self.adopt => Claim::Mine { created: false },
             _ => Claim::Stranger,
         }
     }

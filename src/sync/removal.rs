@@ -1,4 +1,4 @@
-//! The end of a Source: with `podbay.dev/prune: "true"` what it created goes, without it stays. PURE.
+//! The end of a Source: with `podbay.dev/prune: "true"` what it created goes, without it stays, and is noted. PURE.
 //!
 //! A Namespace or a CustomResourceDefinition takes along what others have put there: nobody has looked at that, so it stays.
 
@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::accepted;
 use super::budget::taken;
 use super::inventory::Inventory;
+use super::left;
 use super::names::{FINALIZER, PRUNE};
 use super::plan::writer;
 use super::render::may_prune;
@@ -18,6 +19,8 @@ use crate::store::transaction::{Precondition, Transaction, Write};
 /// What lets a deleted Source go.
 pub struct Removal {
     pub transaction: Transaction,
+    /// To be written with it where there is room: what it leaves, for a source of its name.
+    pub noted: Vec<Write>,
     /// What it created and leaves behind, and why.
     pub left: Vec<Reason>,
 }
@@ -31,10 +34,9 @@ pub fn plan(state: &Snapshot, name: &str) -> Option<Removal> {
         return None;
     }
     let mut transaction = Transaction::new(writer(name));
-    let mut left = Vec::new();
+    let inventory = Inventory::of(source, state.definitions());
+    let (mut going, mut left): (Vec<&Object>, _) = (Vec::new(), Vec::new());
     if object.annotation(PRUNE) == Some("true") {
-        let inventory = Inventory::of(source, state.definitions());
-        let mut going: Vec<&Object> = Vec::new();
         for (key, entry) in &inventory.entries {
             let live = state.get(key).filter(|live| Inventory::is_of(entry, live));
             going.extend(live.filter(|live| entry.created && !entry.keep && may_prune(live) && !live.is_deleting()));
@@ -48,7 +50,8 @@ pub fn plan(state: &Snapshot, name: &str) -> Option<Removal> {
     }
     transaction.writes.extend(accepted::removal(state, name));
     transaction.writes.push(Write::Update(object.without_finalizer(FINALIZER), Precondition::seen(object)));
-    Some(Removal { transaction, left })
+    let noted = left::at_the_end(state, name, &inventory, &going);
+    Some(Removal { transaction, noted, left })
 }
 
 /// Takes out what would take others' objects along.

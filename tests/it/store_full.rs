@@ -143,3 +143,37 @@ async fn a_commit_for_which_there_is_no_space_is_told_on_its_source() {
         (&json!("r2"), &json!("two"))
     );
 }
+
+/// What it created cannot be noted for a source of its name: that is not in the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_removed_where_there_is_no_space() {
+    const SOURCE: &str = "/apis/podbay.dev/v1/sources/shop";
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, space) = server(directory.path()).await;
+    let places = Arc::<FakePlaces>::default();
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    // Packed as the accepted set they take less than the note would.
+    let map = |index| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: told-{index}}}\n---\n");
+    places.place("shop").put("r1", &[("a.yaml", &(0..30).map(map).collect::<String>())]);
+    tokio::spawn(podbay::sync::run(Arc::clone(&rig.store), places.clone(), Arc::new(SystemClock), end));
+    let source = json!({"apiVersion": "podbay.dev/v1", "kind": "Source", "metadata": {"name": "shop"}, "spec": {"directory": "/srv"}});
+    assert_eq!(rig.ask("POST", "/apis/podbay.dev/v1/sources", source).await.0, StatusCode::CREATED);
+    let begun = Instant::now();
+    while rig.ask("GET", SOURCE, Value::Null).await.1["status"]["acceptedRevision"] != "r1" {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is not accepted");
+        tokio::task::yield_now().await;
+    }
+
+    space.0.store(8 * MIB, Ordering::SeqCst);
+    assert_eq!(rig.ask("DELETE", SOURCE, Value::Null).await.0, StatusCode::OK);
+    let begun = Instant::now();
+    while rig.ask("GET", SOURCE, Value::Null).await.0 != StatusCode::NOT_FOUND {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is not gone");
+        tokio::task::yield_now().await;
+    }
+    let maps = |namespace: &str| format!("/api/v1/namespaces/{namespace}/configmaps");
+    let left = rig.get(&maps("kube-system")).await["items"].as_array().unwrap().clone();
+    assert!(left.iter().all(|map| map["metadata"]["labels"][podbay::sync::left::LABEL].is_null()), "{left:?}");
+    assert_eq!(rig.get(&format!("{}/told-29", maps("default"))).await["metadata"]["name"], "told-29");
+}
