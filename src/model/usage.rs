@@ -10,8 +10,9 @@ use super::Timestamp;
 pub struct PodUsage {
     /// The window's end.
     pub at: Timestamp,
+    /// The longest of its containers: one that began within it is counted from its start.
     pub window: Duration,
-    /// By the container's name; one that has just begun has no figures yet.
+    /// By the container's name; one of which nothing is known is left out.
     pub containers: BTreeMap<String, Amounts>,
 }
 

@@ -1,7 +1,8 @@
 //! `metrics.k8s.io/v1beta1`: what nodes and their pods use, for `kubectl top` and autoscalers.
 //!
 //! Nobody measures beforehand: the nodes are asked when somebody wants to know, through the node API's
-//! `/stats/summary`. A rate needs two looks at one node; the one before serves where it is not long ago.
+//! `/stats/summary`. A rate needs two looks at one node; the one before serves where it is not long ago. A container that
+//! began after the first of the two is shown from its own start: so a pod is in the list as soon as it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,8 +38,11 @@ pub const RESOURCES: [(&str, &str, &str, bool); 2] = [("nodes", "", "NodeMetrics
 const FRESH: Duration = Duration::from_secs(5);
 /// Between the two looks at a node that nobody has looked at for a while.
 const WINDOW: Duration = Duration::from_secs(1);
-/// An earlier look that is older says nothing of now.
-const OLD: Duration = Duration::from_secs(300);
+/// An earlier look that is older says nothing of now: twice the 15 s of metrics-server (`--metric-resolution` of its
+/// release's manifest) and of an autoscaler, whose every look so has the one before it to compare with.
+const OLD: Duration = Duration::from_secs(30);
+/// A silent node that nobody has asked about for so long is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(300);
 /// How long a node may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// One that did not answer is not asked again for so long: less than an autoscaler's 15 s between two looks, more than
@@ -71,8 +75,10 @@ struct PodRef {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Named {
     name: String,
+    start_time: Option<Timestamp>,
     #[serde(flatten)]
     measured: Measured,
 }
@@ -88,6 +94,7 @@ struct Measured {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Cpu {
+    time: Option<Timestamp>,
     usage_core_nano_seconds: Option<u64>,
 }
 
@@ -110,22 +117,39 @@ impl From<&Measured> for Figures {
     }
 }
 
+/// One container's, with what says how long it took to spend them: both times are of the node's own clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Spent {
+    figures: Figures,
+    started: Option<Timestamp>,
+    counted: Option<Timestamp>,
+}
+
+impl From<&Named> for Spent {
+    fn from(it: &Named) -> Self {
+        Self { figures: Figures::from(&it.measured), started: it.start_time, counted: it.measured.cpu.time }
+    }
+}
+
 /// One look at a node. Containers by the pod's UID and their name.
 #[derive(Debug)]
 struct Look {
     at: Instant,
     time: Timestamp,
     node: Figures,
-    containers: BTreeMap<(String, String), Figures>,
+    containers: BTreeMap<(String, String), Spent>,
 }
 
 /// Two looks at a node, the older first.
 type Pair = (Arc<Look>, Arc<Look>);
 
+/// The last looks at a node. Who holds it may ask the node; the others wait and hear what it heard.
+type Slot = Arc<tokio::sync::Mutex<Option<Pair>>>;
+
 /// The last looks at each node.
 #[derive(Default)]
 pub struct Looks {
-    pairs: Mutex<BTreeMap<String, Pair>>,
+    slots: Mutex<BTreeMap<String, Slot>>,
     /// Nodes that did not answer when they were asked last, and when that was: told once, however often somebody asks.
     silent: Mutex<BTreeMap<String, Instant>>,
 }
@@ -134,7 +158,7 @@ impl Looks {
     /// Whether it is news that a node answers, or does not.
     fn hear(&self, node: &str, answers: bool) -> bool {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.retain(|_, at| at.elapsed() < OLD);
+        silent.retain(|_, at| at.elapsed() < FORGOTTEN);
         if answers { silent.remove(node).is_some() } else { silent.insert(node.to_owned(), Instant::now()).is_none() }
     }
 
@@ -144,16 +168,22 @@ impl Looks {
         silent.get(node).is_some_and(|at| at.elapsed() < SILENCE)
     }
 
-    fn last(&self, node: &str) -> Option<Pair> {
-        self.pairs.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+    fn slot(&self, node: &str) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.entry(node.to_owned()).or_default().clone()
     }
 
-    /// Keeps a pair, and lets go of what is too old to serve: nodes go, too.
-    fn keep(&self, node: &str, pair: &Pair) {
-        let mut looks = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.retain(|_, (_, newer)| newer.at.elapsed() < OLD);
-        looks.insert(node.to_owned(), pair.clone());
+    /// Lets go of what is too old to serve and nobody waits for: nodes go, too.
+    fn tidy(&self) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let serves = |slot: &Slot| slot.try_lock().is_ok_and(|last| recent(last.as_ref()).is_some());
+        slots.retain(|_, slot| Arc::strong_count(slot) > 1 || serves(slot));
     }
+}
+
+/// The newer of two looks, where it is not too old to be compared with.
+fn recent(last: Option<&Pair>) -> Option<&Arc<Look>> {
+    last.map(|(_, newer)| newer).filter(|look| look.at.elapsed() < OLD)
 }
 
 /// Every path of the group. Who may read it the roles say.
@@ -237,15 +267,12 @@ pub async fn measured(state: &ServerState, pods: &[Object]) -> BTreeMap<String, 
     let looks = looks_at(state, nodes.into_iter().collect()).await;
     let of_pod = |object: &Object| {
         let (older, newer) = looks.get(&node_of(object)?)?;
-        let own = newer.containers.iter().filter(|((uid, _), _)| uid == object.uid());
-        let containers: BTreeMap<String, Amounts> = own
-            .filter_map(|(key, now)| {
-                // A container that has just begun has no rate yet.
-                let before = older.containers.get(key).filter(|before| before.cpu_nanos <= now.cpu_nanos)?;
-                Some((key.1.clone(), between(*before, *now, newer.at - older.at)))
-            })
-            .collect();
-        let usage = PodUsage { at: newer.time, window: newer.at - older.at, containers };
+        let mut usage = PodUsage { at: newer.time, window: Duration::ZERO, containers: BTreeMap::new() };
+        for (key, now) in newer.containers.iter().filter(|((uid, _), _)| uid == object.uid()) {
+            let Some((amounts, window)) = rate(older.containers.get(key), now, newer.at - older.at) else { continue };
+            usage.window = usage.window.max(window);
+            usage.containers.insert(key.1.clone(), amounts);
+        }
         (!usage.containers.is_empty()).then(|| (object.uid().to_owned(), usage))
     };
     pods.iter().filter_map(of_pod).collect()
@@ -268,6 +295,18 @@ fn head(kind: &str, object: &Object, at: Timestamp, window: Duration) -> Value {
     })
 }
 
+/// What a container uses, and in which time it was counted: between two looks, or since its start where that was later.
+fn rate(before: Option<&Spent>, now: &Spent, window: Duration) -> Option<(Amounts, Duration)> {
+    let same = before.filter(|before| before.started == now.started && before.figures.cpu_nanos <= now.figures.cpu_nanos);
+    if let Some(before) = same {
+        return Some((between(before.figures, now.figures, window), window));
+    }
+    let age = Duration::try_from(now.counted?.duration_since(now.started?)).ok()?;
+    // What is spent at once on a start is no rate.
+    let age = age.max(WINDOW);
+    Some((between(Figures::default(), now.figures, age), age))
+}
+
 /// What was spent in a window, as a rate; memory at its end.
 fn between(before: Figures, now: Figures, window: Duration) -> Amounts {
     let spent = u128::from(now.cpu_nanos.saturating_sub(before.cpu_nanos));
@@ -286,35 +325,45 @@ async fn looks_at(state: &ServerState, nodes: Vec<String>) -> BTreeMap<String, P
     // A pod may name whatever it likes as its node: of what is none, nothing is kept or told.
     let is_asked = |node: &String| snapshot.get(&Key::cluster(Kind::Node, node.as_str())).is_some() && !state.looks.is_silent(node);
     let asked: Vec<String> = nodes.into_iter().filter(is_asked).collect();
+    state.looks.tidy();
     let all = futures::stream::iter(asked).map(|node| async move {
-        let pair = look_at(state, &node).await;
-        let is_news = state.looks.hear(&node, pair.is_ok());
-        match &pair {
-            Err(fault) if is_news => tracing::warn!(node, cause = fault.message, "the node's figures are not known"),
-            Ok(_) if is_news => tracing::info!(node, "the node's figures are known again"),
-            _ => {}
-        }
-        Some((node, pair.ok()?))
+        let pair = look_at(state, &node).await?;
+        Some((node, pair))
     });
     all.buffer_unordered(PARALLEL).filter_map(futures::future::ready).collect().await
 }
 
-async fn look_at(state: &ServerState, node: &str) -> Result<Pair, Fault> {
-    let last = state.looks.last(node).filter(|(_, newer)| newer.at.elapsed() < OLD);
-    if let Some(pair) = last.as_ref().filter(|(_, newer)| newer.at.elapsed() < FRESH) {
-        return Ok(pair.clone());
+/// What is known of a node; asks it where that is not fresh, however many want to know no more than once.
+async fn look_at(state: &ServerState, node: &str) -> Option<Pair> {
+    let slot = state.looks.slot(node);
+    let mut last = slot.lock().await;
+    if state.looks.is_silent(node) {
+        return None;
     }
-    let older = match last {
-        Some((_, newer)) => newer,
+    if let Some(pair) = last.as_ref().filter(|(_, newer)| newer.at.elapsed() < FRESH) {
+        return Some(pair.clone());
+    }
+    let pair = look_again(state, node, recent(last.as_ref()).cloned()).await;
+    let is_news = state.looks.hear(node, pair.is_ok());
+    match &pair {
+        Err(fault) if is_news => tracing::warn!(node, cause = fault.message, "the node's figures are not known"),
+        Ok(_) if is_news => tracing::info!(node, "the node's figures are known again"),
+        _ => {}
+    }
+    *last = pair.ok();
+    last.clone()
+}
+
+async fn look_again(state: &ServerState, node: &str, before: Option<Arc<Look>>) -> Result<Pair, Fault> {
+    let older = match before {
+        Some(look) => look,
         None => {
             let first = look(state, node).await?;
             tokio::time::sleep(WINDOW).await;
             first
         }
     };
-    let pair = (older, look(state, node).await?);
-    state.looks.keep(node, &pair);
-    Ok(pair)
+    Ok((older, look(state, node).await?))
 }
 
 /// Asks a node.
@@ -335,7 +384,7 @@ async fn look(state: &ServerState, name: &str) -> Result<Arc<Look>, Fault> {
     let summary: Summary =
         serde_json::from_slice(&body).map_err(|error| Fault::unavailable(format!("node {name}: the summary of its figures: {error}")))?;
     let containers = summary.pods.iter().flat_map(|pod| {
-        let figures = |it: &Named| ((pod.pod_ref.uid.clone(), it.name.clone()), Figures::from(&it.measured));
+        let figures = |it: &Named| ((pod.pod_ref.uid.clone(), it.name.clone()), Spent::from(it));
         pod.containers.iter().map(figures).collect::<Vec<_>>()
     });
     let (at, time) = (Instant::now(), state.clock.now());
@@ -367,9 +416,55 @@ mod tests {
         assert!(looks.is_silent("n1"));
         looks.hear("n1", true);
         assert!(!looks.is_silent("n1"), "it answers again");
-        was_silent("n1", OLD);
+        was_silent("n1", FORGOTTEN);
         looks.hear("n2", false);
         assert_eq!(looks.silent.lock().unwrap().keys().collect::<Vec<_>>(), ["n2"], "who is not asked any more is forgotten");
+    }
+
+    #[test]
+    fn a_look_serves_while_it_is_young() {
+        let ago = |age: Duration| {
+            let at = Instant::now() - age;
+            Arc::new(Look { at, time: Timestamp::UNIX_EPOCH, node: Figures::default(), containers: BTreeMap::new() })
+        };
+        let looks = Looks::default();
+        for (node, age) in [("young", FRESH), ("old", OLD)] {
+            *looks.slot(node).try_lock().unwrap() = Some((ago(OLD), ago(age)));
+        }
+        let asked = looks.slot("asked");
+        looks.slot("left");
+        let serves = |node: &str| recent(looks.slot(node).try_lock().unwrap().as_ref()).is_some();
+        assert!(serves("young") && !serves("old") && !serves("asked"));
+        looks.tidy();
+        assert_eq!(looks.slots.lock().unwrap().keys().collect::<Vec<_>>(), ["asked", "young"], "somebody waits for the one");
+        drop(asked);
+    }
+
+    #[test]
+    fn a_container_that_began_in_between_is_counted_from_its_start() {
+        let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
+        let spent = |seconds: u64, started, counted| Spent {
+            figures: Figures { cpu_nanos: seconds * 1_000_000_000, memory_bytes: 7 },
+            started,
+            counted,
+        };
+        let (second, ten) = (Duration::from_secs(1), Duration::from_secs(10));
+        let old = spent(4, at(100), at(190));
+        let cases = [
+            ("it was there before", Some(old), spent(5, at(100), at(200)), Some((100_000_000, ten))),
+            ("it is new", None, spent(2, at(196), at(200)), Some((500_000_000, second * 4))),
+            ("it began anew and has spent more", Some(old), spent(8, at(184), at(200)), Some((500_000_000, second * 16))),
+            ("its counter began anew", Some(old), spent(3, at(100), at(200)), Some((30_000_000, second * 100))),
+            ("it has just begun", None, spent(1, at(200), at(200)), Some((1_000_000_000, second))),
+            ("no start is told", None, spent(1, None, at(200)), None),
+            ("counted before it began", None, spent(1, at(201), at(200)), None),
+            ("no start was ever told", Some(spent(4, None, None)), spent(5, None, None), Some((100_000_000, ten))),
+        ];
+        for (what, before, now, told) in cases {
+            let found = rate(before.as_ref(), &now, ten);
+            assert_eq!(found.map(|(amounts, window)| (amounts.cpu_nanos, window)), told, "{what}");
+            assert!(found.is_none_or(|(amounts, _)| amounts.memory_bytes == 7), "{what}");
+        }
     }
 
     #[test]

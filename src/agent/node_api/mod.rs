@@ -9,6 +9,7 @@
 pub mod logs;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +140,8 @@ async fn pods(State(api): State<Arc<NodeApi>>) -> axum::Json<Value> {
 /// CPU and memory of containers and pods, in the kubelet's form.
 async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, Refusal> {
     let stats = api.runtime.container_stats().await?;
+    let starts: BTreeMap<String, Timestamp> =
+        api.runtime.list_containers().await?.into_iter().map(|it| (it.id, it.started_at.unwrap_or(it.created_at))).collect();
     let mut sandboxes = api.runtime.list_pod_sandboxes().await?;
     sandboxes.sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name, &a.id).cmp(&(&b.metadata.namespace, &b.metadata.name, &b.id)));
     let time = Timestamp::now().to_string();
@@ -156,6 +159,9 @@ async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, R
                 .map(|stats| {
                     let mut value = figures(&stats.usage);
                     value["name"] = json!(stats.name);
+                    if let Some(start) = starts.get(&stats.id) {
+                        value["startTime"] = json!(start.to_string());
+                    }
                     if let Some(layer) = &stats.writable_layer {
                         value["rootfs"] = json!({"time": time, "usedBytes": layer.used_bytes, "inodesUsed": layer.inodes_used});
                     }
@@ -320,7 +326,32 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::cri::fake::FakeRuntime;
+    use crate::cri::{ContainerConfig, ContainerMetadata, PodSandboxConfig, PodSandboxMetadata};
+
+    #[tokio::test]
+    async fn figures_say_since_when_they_count() {
+        let runtime: Arc<dyn Runtime> = Arc::new(FakeRuntime::new(Arc::new(SystemClock)));
+        let metadata = PodSandboxMetadata { namespace: "web".into(), name: "a".into(), uid: "u".into(), attempt: 0 };
+        let sandbox = runtime.run_pod_sandbox(&PodSandboxConfig { metadata, ..PodSandboxConfig::default() }).await.unwrap();
+        let metadata = ContainerMetadata { name: "main".into(), attempt: 0 };
+        let config = ContainerConfig { metadata, image: "i".into(), ..ContainerConfig::default() };
+        let container = runtime.create_container(&sandbox, &config).await.unwrap();
+        runtime.start_container(&container).await.unwrap();
+        let started = runtime.container_status(&container).await.unwrap().started_at.unwrap();
+        let options = super::super::Options::new("n1", "/nowhere");
+        let request = http::Request::get("/stats/summary").body(Body::empty()).unwrap();
+        let answer = router(runtime, &options).oneshot(request).await.unwrap();
+        let told: Value = serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        let told = &told["pods"][0]["containers"][0];
+        assert_eq!((&told["name"], &told["startTime"]), (&json!("main"), &json!(started.to_string())), "{told}");
+        assert!(told["cpu"]["time"].as_str().is_some_and(|time| time.parse::<Timestamp>().is_ok_and(|time| time >= started)), "{told}");
+    }
 
     #[test]
     fn queries_are_read_as_the_kubelet_does() {
