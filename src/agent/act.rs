@@ -15,7 +15,7 @@ use super::plan::{Grace, Step};
 use super::probe::{self, Target};
 use super::status_writer::still_there;
 use super::volume::plan::Names;
-use super::{beneath, ids, pull, record, resources, security, volume};
+use super::{beneath, failure_text, ids, pull, record, resources, security, volume};
 use crate::cri::{ContainerConfig, CriError, IdRange, Resources, Seccomp};
 use crate::model::{Timestamp, pod as model};
 use crate::plan::Reason;
@@ -152,8 +152,10 @@ async fn run_sandbox(context: &Context, scene: &Scene, attempt: u32, after: Opti
             vec![Effect::Clear(Subject::Sandbox)]
         }
         Err(error) => {
-            context.events.pod(&scene.pod, None, true, "FailedCreatePodSandBox", error.to_string());
-            failure(Subject::Sandbox, "FailedCreatePodSandBox", error.to_string())
+            tracing::debug!(pod = full_name(&scene.pod), attempt, %error, "no sandbox");
+            let cause = failure_text::steady(&error.to_string(), uid(&scene.pod));
+            context.events.pod(&scene.pod, None, true, "FailedCreatePodSandBox", cause.clone());
+            failure(Subject::Sandbox, "FailedCreatePodSandBox", cause)
         }
     }
 }

@@ -10,6 +10,7 @@
 //! - `log_plan` (pure), `log_rotation`: logs of a runtime that does not keep them within their limits
 //! - `resize_plan` (pure), `room`: whether there is room for what a running pod is to have from now on
 //! - `storage_plan` (pure), `storage`: pods that take more of the disk than they may
+//! - `failure_text` (pure): what a runtime says of a failure, the same at each try
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server, through `objects`
 //! - `identity`: joining, and renewing the certificate
@@ -33,6 +34,7 @@ pub mod context;
 pub mod dns;
 pub mod env;
 pub mod events;
+pub mod failure_text;
 pub mod follow;
 pub mod id_plan;
 pub mod identity;

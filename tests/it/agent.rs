@@ -425,6 +425,10 @@ async fn a_failed_start_is_told_without_the_runtimes_ids() {
     world.create("web", json!({"containers": [{"name": "main", "image": "img:1"}]})).await;
     let told = event(&world, "Failed", "no such file").await;
     assert_eq!(told.message.as_deref(), Some("Error: start container main: no such file"));
+    world.runtime.fail_sandboxes(Some("open /run/0123456789abcdef0123456789abcdef/shm: no room"));
+    world.create("small", json!({})).await;
+    let told = event(&world, "FailedCreatePodSandBox", "no room").await;
+    assert_eq!(told.message.as_deref(), Some("create sandbox of pod small: open /run/ID/shm: no room"));
 }
 
 #[tokio::test]
