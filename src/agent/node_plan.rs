@@ -67,8 +67,13 @@ pub fn fresh(options: &Options, facts: &Facts, now: Timestamp) -> Node {
 
 /// The Node's status, keeping from the old one what is not the agent's and times that did not move.
 pub fn status(options: &Options, facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
-    let capacity = capacity(options, facts);
     let mut status = old.cloned().unwrap_or_default();
+    let mut capacity = capacity(options, facts);
+    // As the kubelet leaves what others advertise (Kubernetes' documentation: Advertise Extended Resources for a Node).
+    let foreign = status.capacity.take().unwrap_or_default().into_iter().filter(|(name, _)| page_bytes(name).is_none());
+    for (name, amount) in foreign {
+        capacity.entry(name).or_insert(amount);
+    }
     status.allocatable = Some(allocatable(&capacity, &options.reserved));
     status.runtime_handlers = Some(facts.handlers.iter().map(handler).collect()).filter(|all: &Vec<_>| !all.is_empty());
     let usual = facts.handlers.iter().find(|(name, _)| name.is_empty());
@@ -331,6 +336,28 @@ mod tests {
         assert_eq!(find(&second, "podbay.dev/Seccomp").unwrap().reason.as_deref(), Some("NoSeccomp"));
         let third = status(&options(), &facts(), Some(&second), at(90));
         assert_eq!(find(&third, "podbay.dev/Seccomp"), None, "a warning goes with its cause");
+    }
+
+    #[test]
+    fn resources_that_others_advertise_stay() {
+        let mut first = status(&options(), &facts(), None, at(0));
+        let dongles = |status: &NodeStatus| {
+            let of = |all: &Option<BTreeMap<String, ApiQuantity>>| all.as_ref()?.get("example.com/dongle").map(|amount| amount.0.clone());
+            (of(&status.capacity), of(&status.allocatable))
+        };
+        let mut advertise =
+            |name: &str, amount: &str| first.capacity.as_mut().unwrap().insert(name.to_owned(), ApiQuantity(amount.to_owned()));
+        advertise("example.com/dongle", "4");
+        advertise("cpu", "64");
+        advertise("hugepages-2Mi", "1Gi");
+        let second = status(&options(), &facts(), Some(&first), at(5));
+        assert_eq!(dongles(&second), (Some("4".to_owned()), Some("4".to_owned())));
+        assert_eq!(second.capacity.as_ref().unwrap()["cpu"].0, "2", "what the node itself has is its own word");
+        assert!(!second.capacity.as_ref().unwrap().contains_key("hugepages-2Mi"), "pages that there are no more");
+        assert_eq!(status(&options(), &facts(), Some(&second), at(9)), second);
+        let mut without = second.clone();
+        without.capacity.as_mut().unwrap().remove("example.com/dongle");
+        assert_eq!(dongles(&status(&options(), &facts(), Some(&without), at(12))), (None, None), "taken back");
     }
 
     #[test]

@@ -285,6 +285,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_node_advertises_is_given_out_once() {
+        let (mut with, none) = (node("a", "8", json!({})).0.value(), node("b", "8", json!({})));
+        with["status"]["allocatable"]["example.com/dongle"] = json!("4");
+        let with = Object::from_value(Kind::Node, with).expect("a node");
+        let wants = |name: &str, count: &str| {
+            let container = json!({"name": "c", "resources": {"limits": {"example.com/dongle": count}}});
+            let pod = json!({"metadata": {"name": name, "namespace": "web"}, "spec": {"containers": [container]}});
+            Object::from_value(Kind::Pod, pod).expect("a pod")
+        };
+        let seen = Observed { nodes: vec![(with, vec![wants("0", "1")]), none], pending: vec![wants("1", "2"), wants("2", "2")] };
+        let told = answers(&seen);
+        assert_eq!((told[0].1.as_str(), told[1].1.as_str()), ("a", "0/2 nodes are available: 2 Insufficient example.com/dongle."));
+    }
+
+    #[test]
     fn priority_goes_first() {
         let seen = Observed {
             nodes: vec![node("a", "1", json!({}))],

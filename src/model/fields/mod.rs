@@ -31,7 +31,8 @@ pub enum Rule {
     Check(fn(&Value, &Value) -> Option<String>),
 }
 
-/// Fields, separated by blanks, that share a rule. `[]` leads into a list, `*` is any key of a map.
+/// Fields, separated by blanks, that share a rule. `[]` leads into a list, `*` is any key of a map, `*/*`
+/// one with a prefix (`example.com/dongle`).
 type Row = (&'static str, Rule);
 
 /// The table of a kind as a tree.
@@ -142,7 +143,8 @@ impl Walk<'_> {
 
     fn field(&mut self, node: &Node, name: &str, value: &Value) {
         let any = node.children.get("*");
-        let Some(child) = node.children.get(name).or(any) else { return };
+        let qualified = node.children.get("*/*").filter(|_| name.contains('/'));
+        let Some(child) = node.children.get(name).or(qualified).or(any) else { return };
         let step = if any.is_some() {
             format!("[{name}]")
         } else if self.path.is_empty() {

@@ -156,9 +156,14 @@ const CONTAINER: &[Row] = &[
     ("resources.requests.hugepages-2Mi resources.requests.hugepages-1Gi", Acts),
     ("resources.requests.hugepages-64Ki resources.requests.hugepages-32Mi", Acts),
     ("resources.limits.ephemeral-storage resources.requests.ephemeral-storage", Acts),
+    // Counted by the scheduler, of what the nodes advertise.
+    ("resources.limits.*/* resources.requests.*/*", Acts),
     (
         "resources.limits.* resources.requests.*",
-        Refused("only `cpu`, `memory`, `ephemeral-storage` and huge pages (`hugepages-2Mi`) are supported yet"),
+        Refused(
+            "only `cpu`, `memory`, `ephemeral-storage`, huge pages (`hugepages-2Mi`) and what nodes advertise (`example.com/dongle`) \
+             are supported yet",
+        ),
     ),
     ("resources.claims", Refused("dynamic resource allocation is not supported")),
     ("resizePolicy[].resourceName resizePolicy[].restartPolicy", Acts),

@@ -119,8 +119,8 @@ fn what_is_not_served_is_refused_with_a_reason() {
         ),
         (
             Kind::Pod,
-            container(json!({"resources": {"limits": {"cpu": "1", "nvidia.com/gpu": "1"}}})),
-            "spec.containers[1].resources.limits[nvidia.com/gpu]: Forbidden: only `cpu`, `memory`, `ephemeral-storage` and huge pages (`hugepages-2Mi`) are supported yet",
+            container(json!({"resources": {"limits": {"cpu": "1", "nvidia.com/gpu": "1", "hugepages-16Mi": "16Mi"}}})),
+            "spec.containers[1].resources.limits[hugepages-16Mi]: Forbidden: only `cpu`, `memory`, `ephemeral-storage`, huge pages (`hugepages-2Mi`) and what nodes advertise (`example.com/dongle`) are supported yet",
         ),
         (Kind::Job, json!({"spec": {"completionMode": "Indexed"}}), "spec.completionMode: Forbidden: indexed Jobs are not supported yet"),
         (

@@ -27,13 +27,13 @@ pub(super) fn requirements(it: &ResourceRequirements, path: &Path<'_>, errors: &
     let requests = list(it.requests.as_ref(), &at, errors);
     for (name, request) in &requests {
         match limits.get(name) {
-            Some(limit) if is_huge_pages(name) && request != limit => {
+            Some(limit) if is_given_once(name) && request != limit => {
                 errors.invalid(&at, &request.to_string(), &format!("must be equal to {name} limit of {limit}"));
             }
             Some(limit) if request > limit => {
                 errors.invalid(&at, &request.to_string(), &format!("must be less than or equal to {name} limit of {limit}"));
             }
-            None if is_huge_pages(name) => errors.required(&limits_at, "Limit must be set for non overcommitable resources"),
+            None if is_given_once(name) => errors.required(&limits_at, "Limit must be set for non overcommitable resources"),
             _ => {}
         }
     }
@@ -60,6 +60,9 @@ pub(super) fn list<'a>(
         if amount.is_negative() {
             errors.invalid(&at, &amount.to_string(), super::NOT_NEGATIVE);
         }
+        if is_extended(name) && amount.millis() % 1000 != 0 {
+            errors.invalid(&at, &amount.to_string(), "must be an integer");
+        }
         amounts.insert(name.as_str(), amount);
     }
     amounts
@@ -69,7 +72,16 @@ fn is_standard(name: &str) -> bool {
     matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_huge_pages(name)
 }
 
-/// What is given out once only.
+/// What no two can have, so that a request is the limit (Kubernetes: `IsOvercommitAllowed`).
+fn is_given_once(name: &str) -> bool {
+    is_huge_pages(name) || is_extended(name)
+}
+
+/// What is none of Kubernetes' own (`IsExtendedResourceName`): whole things that a node advertises.
+fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/")
+}
+
 fn is_huge_pages(name: &str) -> bool {
     name.starts_with("hugepages-")
 }

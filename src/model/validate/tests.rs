@@ -263,6 +263,21 @@ const POD_RULES: &[(&str, &str, &str)] = &[
     ),
     (
         "/spec/containers/0/resources",
+        r#"{"requests": {"example.com/dongle": "4"}}"#,
+        "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
+    ),
+    (
+        "/spec/containers/0/resources",
+        r#"{"limits": {"example.com/dongle": "4"}, "requests": {"example.com/dongle": "2"}}"#,
+        "spec.containers[0].resources.requests: Invalid value: \"2\": must be equal to example.com/dongle limit of 4",
+    ),
+    (
+        "/spec/containers/0/resources",
+        r#"{"limits": {"example.com/dongle": "500m"}}"#,
+        "spec.containers[0].resources.limits[example.com/dongle]: Invalid value: \"500m\": must be an integer; spec.containers[0].resources.requests[example.com/dongle]: Invalid value: \"500m\": must be an integer",
+    ),
+    (
+        "/spec/containers/0/resources",
         r#"{"limits": {"cpu": "lots"}, "requests": {"cpu": "1"}}"#,
         "spec.containers[0].resources.limits[cpu]: Invalid value: \"lots\": quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
     ),
