@@ -112,11 +112,16 @@ pub async fn network(context: Arc<Context>, reconnected: Arc<Reconnected>, node_
     let all = watcher::Config::default;
     let ready = Arc::new(tokio::sync::Semaphore::new(0));
     let follow = Follow { context: &context, changed: &changed, reconnected: &reconnected, ready: &ready };
-    let own = context.options.node_name.clone();
+    let is_own = |node: &Node| node.metadata.name.as_deref() == Some(context.options.node_name.as_str());
+    // Which images other nodes have is of no use here, and most of what there is of a node.
+    let foreign_images_out = |node: &mut Node| {
+        let foreign = !is_own(node);
+        node.status.iter_mut().filter(|_| foreign).for_each(|status| status.images = None);
+    };
     tokio::join!(
-        follow.kind(Objects::<Node>::all(client()), all(), |view, list| {
+        follow.kind(Objects::<Node>::all(client()), all(), foreign_images_out, |view, list| {
             let status = |nodes: &[Node]| {
-                let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(own.as_str()));
+                let own = nodes.iter().find(|node| is_own(node));
                 own.map(|node| (node.status.clone(), node.metadata.labels.clone()))
             };
             if status(&view.nodes) != status(&list) {
@@ -124,13 +129,22 @@ pub async fn network(context: Arc<Context>, reconnected: Arc<Reconnected>, node_
             }
             view.nodes = list;
         }),
-        follow.kind(Objects::<Service>::all(client()), all(), |view, list| {
-            view.services = list;
-            context.gate.change(|waiting| waiting.services = false);
-        }),
-        follow.kind(Objects::<EndpointSlice>::all(client()), all(), |view, list| view.slices = list),
-        follow.kind(Objects::<ConfigMap>::namespaced(client(), "kube-system"), settings, |view, list| view.settings =
-            list.into_iter().next()),
+        follow.kind(
+            Objects::<Service>::all(client()),
+            all(),
+            |_| {},
+            |view, list| {
+                view.services = list;
+                context.gate.change(|waiting| waiting.services = false);
+            }
+        ),
+        follow.kind(Objects::<EndpointSlice>::all(client()), all(), |_| {}, |view, list| view.slices = list),
+        follow.kind(
+            Objects::<ConfigMap>::namespaced(client(), "kube-system"),
+            settings,
+            |_| {},
+            |view, list| view.settings = list.into_iter().next()
+        ),
         sync(&context, &changed, &ready, &node_changed),
     );
 }
@@ -146,7 +160,8 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    async fn kind<T>(&self, objects: Objects<T>, config: watcher::Config, put: impl Fn(&mut View, Vec<T>))
+    /// `cut` takes away what nobody needs before it is remembered.
+    async fn kind<T>(&self, objects: Objects<T>, config: watcher::Config, cut: impl Fn(&mut T), put: impl Fn(&mut View, Vec<T>))
     where
         T: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned,
     {
@@ -155,6 +170,10 @@ impl Follow<'_> {
             let mut stream = pin!(objects.watch(config.clone(), Patience::default()));
             let mut known: BTreeMap<(String, String), T> = BTreeMap::new();
             let key = |object: &T| (object.namespace().unwrap_or_default(), object.name_any());
+            let keep = |known: &mut BTreeMap<_, T>, mut object: T| {
+                cut(&mut object);
+                known.insert(key(&object), object);
+            };
             loop {
                 let event = tokio::select! {
                     event = stream.try_next() => event,
@@ -166,7 +185,7 @@ impl Follow<'_> {
                         continue;
                     }
                     Ok(Some(Event::InitApply(object))) => {
-                        known.insert(key(&object), object);
+                        keep(&mut known, object);
                         continue;
                     }
                     Ok(Some(Event::InitDone)) => {
@@ -175,9 +194,7 @@ impl Follow<'_> {
                         }
                         listed = true;
                     }
-                    Ok(Some(Event::Apply(object))) => {
-                        known.insert(key(&object), object);
-                    }
+                    Ok(Some(Event::Apply(object))) => keep(&mut known, object),
                     Ok(Some(Event::Delete(object))) => {
                         known.remove(&key(&object));
                     }

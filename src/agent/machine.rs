@@ -5,11 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::context::Context;
 use super::node_plan::{Facts, Pressure};
 use super::resources::Machine;
-use super::{Options, context};
 use crate::cri::{Features, Runtime, Usage};
-use crate::network::NodeNetwork;
 
 /// Less free memory than this is pressure.
 const LEAST_MEMORY_BYTES: i64 = 100 << 20;
@@ -28,7 +27,8 @@ pub fn machine(data_dir: &Path) -> Machine {
 }
 
 /// Everything about this host that the Node says.
-pub async fn facts(options: &Options, runtime: &Arc<dyn Runtime>, network: &Arc<dyn NodeNetwork>) -> Facts {
+pub async fn facts(context: &Context) -> Facts {
+    let (options, runtime) = (&context.options, &context.runtime);
     let data_dir = &options.data_dir;
     Facts {
         machine: machine(data_dir),
@@ -45,8 +45,9 @@ pub async fn facts(options: &Options, runtime: &Arc<dyn Runtime>, network: &Arc<
         runtime_version: runtime.version(),
         handlers: handlers(runtime).await,
         runtime: runtime.status().await,
-        network_problems: network.problems().await,
-        dns_problem: context::node_dns(options).problem,
+        images: context.images.list().await.ok(),
+        network_problems: context.network.problems().await,
+        dns_problem: context.dns().problem,
         pressure: pressure(data_dir),
     }
 }

@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures,
-    NodeSpec, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
 use super::Options;
 use super::resources::{Machine, page_bytes, pages_resource};
-use crate::cri::{Features, RuntimeCondition};
+use crate::cri::{Features, Image, RuntimeCondition};
 use crate::model::Timestamp;
 use crate::model::quantity::Quantity;
 
 /// The namespace of node leases.
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// So many images a Node tells of (the kubelet's `nodeStatusMaxImages`), with so many names each
+/// (`MaxNamesPerImageInNodeStatus` in its `nodestatus` package).
+const MOST_IMAGES: usize = 50;
+const MOST_NAMES: usize = 5;
 
 /// What was measured on this host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +37,8 @@ pub struct Facts {
     pub runtime: Vec<RuntimeCondition>,
     /// What each of the runtime's handlers can do.
     pub handlers: Vec<(String, Features)>,
+    /// `None`: the runtime did not say.
+    pub images: Option<Vec<Image>>,
     pub network_problems: Vec<String>,
     /// Why pods resolve nothing outside the cluster.
     pub dns_problem: Option<String>,
@@ -79,6 +85,9 @@ pub fn status(options: &Options, facts: &Facts, old: Option<&NodeStatus>, now: T
     let usual = facts.handlers.iter().find(|(name, _)| name.is_empty());
     status.features = usual.map(|(_, can)| NodeFeatures { supplemental_groups_policy: Some(can.supplemental_groups_policy) });
     status.capacity = Some(capacity);
+    if let Some(present) = &facts.images {
+        status.images = Some(images(present)).filter(|all| !all.is_empty());
+    }
     status.addresses = Some(addresses(options));
     status.daemon_endpoints =
         Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(options.node_api_port) }) });
@@ -134,6 +143,17 @@ fn capacity(options: &Options, facts: &Facts) -> BTreeMap<String, ApiQuantity> {
     all.extend(machine.huge_pages.iter().map(|(size, bytes)| (pages_resource(*size), Quantity::from_bytes(*bytes).to_api())));
     all.extend(options.capacity.iter().map(|(name, text)| (name.clone(), ApiQuantity(text.clone()))));
     all
+}
+
+/// The largest that have a name.
+fn images(present: &[Image]) -> Vec<ContainerImage> {
+    let mut all: Vec<&Image> = present.iter().filter(|image| !(image.digests.is_empty() && image.tags.is_empty())).collect();
+    all.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
+    let told = |image: &Image| ContainerImage {
+        names: Some(image.digests.iter().chain(&image.tags).take(MOST_NAMES).cloned().collect()),
+        size_bytes: i64::try_from(image.size_bytes).ok(),
+    };
+    all.into_iter().take(MOST_IMAGES).map(told).collect()
 }
 
 /// RuntimeHandler of CRI in the API's words.
@@ -309,6 +329,31 @@ mod tests {
         let handler = |name: &str, users: bool| serde_json::json!({"name": name, "features": {"recursiveReadOnlyMounts": true, "userNamespaces": users}});
         assert_eq!(told["runtimeHandlers"], serde_json::json!([handler("", true), handler("runc", false)]));
         assert_eq!(told["features"], serde_json::json!({"supplementalGroupsPolicy": true}));
+    }
+
+    #[test]
+    fn the_largest_images_are_told() {
+        let image = |number: u64, tags: usize| Image {
+            id: format!("sha256:{number:064}"),
+            tags: (0..tags).map(|tag| format!("img-{number}:{tag}")).collect(),
+            digests: vec![format!("img-{number}@sha256:0")].into_iter().filter(|_| tags > 0).collect(),
+            size_bytes: number / 2,
+            user: String::new(),
+            pinned: false,
+        };
+        let mut facts = facts();
+        facts.images = Some((0..60).map(|number| image(number, 1)).chain([image(100, 9), image(200, 0)]).collect());
+        let first = status(&options(), &facts, None, at(0));
+        let told = first.images.as_ref().unwrap();
+        let names = |at: usize| told[at].names.clone().unwrap();
+        assert_eq!((told.len(), told[0].size_bytes, names(0).len(), names(0)[0].as_str()), (50, Some(50), 5, "img-100@sha256:0"));
+        assert_eq!((names(1), names(2)[1].as_str()), (vec!["img-58@sha256:0".to_owned(), "img-58:0".to_owned()], "img-59:0"));
+        facts.images.as_mut().unwrap().reverse();
+        assert_eq!(status(&options(), &facts, Some(&first), at(9)), first, "in whichever order the runtime has them");
+        facts.images = None;
+        assert_eq!(status(&options(), &facts, Some(&first), at(9)), first, "the runtime is away");
+        facts.images = Some(Vec::new());
+        assert_eq!(status(&options(), &facts, Some(&first), at(9)).images, None);
     }
 
     #[test]

@@ -39,8 +39,7 @@ pub async fn run(context: Arc<Context>, changed: Arc<Notify>, reconnected: Arc<R
     let mut away = false;
     loop {
         if round % LOOK_EVERY == 0 {
-            let context = &keeper.context;
-            keeper.facts = machine::facts(&context.options, &context.runtime, &context.network).await;
+            keeper.facts = machine::facts(&keeper.context).await;
         }
         let interval = keeper.context.options.lease_interval;
         let renewed = tokio::time::timeout(interval, keeper.renew()).await.unwrap_or_else(|_| Err("no answer".to_owned()));

@@ -288,6 +288,8 @@ async fn a_node_registers_and_a_pod_runs() {
     let ready = node.status.unwrap().conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap();
     assert_eq!(ready.status, "True");
     assert_eq!(node.metadata.labels.unwrap()["kubernetes.io/os"], "linux");
+    let images = |node: Node| node.status.unwrap().images.filter(|all| all[0].names.as_ref().unwrap().contains(&"img:1".to_owned()));
+    until("the pod's image", async || images(Api::<Node>::all(world.admin.clone()).get("n1").await.unwrap())).await;
     let leases: Api<Lease> = Api::namespaced(world.admin.clone(), "kube-node-lease");
     until("the lease", async || leases.get_opt("n1").await.unwrap()).await;
     let events: Api<Event> = Api::namespaced(world.admin.clone(), "default");
