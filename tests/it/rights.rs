@@ -254,11 +254,24 @@ async fn a_token_is_its_account_until_what_it_is_bound_to_goes() {
     assert!(says(&rig, "create token bot --duration=1m").await.contains("may not specify a duration less than 10 minutes"));
     assert!(says(&rig, "create token nobody").await.contains("serviceaccounts \"nobody\" not found"));
 
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "bot", "containers": [{"name": "c", "image": "i"}]}});
-    assert_eq!(rig.ask("POST", "/api/v1/namespaces/default/pods", pod).await.0, StatusCode::CREATED);
+    assert_eq!(rig.ask("POST", "/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await.0, StatusCode::CREATED);
+    let spec = json!({"serviceAccountName": "bot", "nodeName": "n1", "containers": [{"name": "c", "image": "i"}]});
+    let (code, pod) = rig.ask("POST", "/api/v1/namespaces/default/pods", json!({"metadata": {"name": "p"}, "spec": spec})).await;
+    assert_eq!(code, StatusCode::CREATED);
     let bound = rig.kubectl_ok("create token bot --bound-object-kind=Pod --bound-object-name=p").await.trim().to_owned();
-    assert!(with_token(&rig, &bound, "auth whoami").await.contains("authentication.kubernetes.io/pod-name"));
-    rig.kubectl_ok("delete pod p --now").await;
+    let who: Value = serde_json::from_str(&with_token(&rig, &bound, "auth whoami -o json").await).unwrap();
+    let account = rig.get("/api/v1/namespaces/default/serviceaccounts/bot").await["metadata"]["uid"].clone();
+    let node = rig.get("/api/v1/nodes/n1").await["metadata"]["uid"].clone();
+    let (who, pod) = (&who["status"]["userInfo"], &pod["metadata"]["uid"]);
+    assert_eq!((who["username"].as_str(), &who["uid"]), (Some("system:serviceaccount:default:bot"), &account));
+    for (name, value) in [("pod-name", &json!("p")), ("pod-uid", pod), ("node-name", &json!("n1")), ("node-uid", &node)] {
+        assert_eq!(who["extra"][format!("authentication.kubernetes.io/{name}")], json!([value]), "{who}");
+    }
+    let credential = who["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap_or_default();
+    assert!(credential.starts_with("JTI="), "{who}");
+    let table = with_token(&rig, &bound, "auth whoami").await;
+    assert!(table.contains("UID") && table.contains("Extra: authentication.kubernetes.io/node-name"), "{table}");
+    rig.kubectl_ok("delete pod p --grace-period=0 --force").await;
     assert!(with_token(&rig, &bound, "get pods").await.contains("You must be logged in"), "the pod is gone");
     rig.kubectl_ok("delete serviceaccount bot").await;
     rig.kubectl_ok("create serviceaccount bot").await;
