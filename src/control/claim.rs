@@ -8,19 +8,19 @@ use crate::store::snapshot::Snapshot;
 
 /// The objects of a kind an owner controls, and those it could adopt.
 #[derive(Clone, Debug, Default)]
-pub struct Claims {
+pub struct Claims<'a> {
     /// Controlled by the owner's UID.
-    pub owned: Vec<Object>,
+    pub owned: Vec<&'a Object>,
     /// Matched by the selector and controlled by nobody.
-    pub orphans: Vec<Object>,
+    pub orphans: Vec<&'a Object>,
 }
 
 /// Objects without a controller that are looked at one by one.
 const FEW: usize = 32;
 
 /// Reads the claims of an owner.
-pub fn claims(state: &Snapshot, owner: &Object, kind: Kind, selector: &Selector) -> Claims {
-    let owned = owned(state, owner, kind).cloned().collect();
+pub fn claims<'a>(state: &'a Snapshot, owner: &'a Object, kind: Kind, selector: &Selector) -> Claims<'a> {
+    let owned = owned(state, owner, kind).collect();
     Claims { owned, orphans: orphans(state, kind, &owner.key().namespace, selector) }
 }
 
@@ -34,14 +34,14 @@ pub fn owned<'a>(state: &'a Snapshot, owner: &'a Object, kind: Kind) -> impl Ite
         .filter(move |object| object.kind() == kind && object.controller().is_some_and(|controller| controller.uid == uid))
 }
 
-fn orphans(state: &Snapshot, kind: Kind, namespace: &str, selector: &Selector) -> Vec<Object> {
+fn orphans<'a>(state: &'a Snapshot, kind: Kind, namespace: &str, selector: &Selector) -> Vec<&'a Object> {
     // Most have a controller: seldom are there more than a few to look at.
     let mut found: Vec<&Object> = state.uncontrolled_in(kind, namespace).take(FEW).collect();
     if found.len() == FEW {
         found = matching(state, kind, namespace, selector);
     }
     let is_orphan = |object: &&Object| object.controller().is_none() && !object.is_deleting() && selector.matches(object.labels());
-    found.into_iter().filter(is_orphan).cloned().collect()
+    found.into_iter().filter(is_orphan).collect()
 }
 
 /// The objects of a kind in a namespace that a selector matches, found by its rarest label.
@@ -70,27 +70,27 @@ pub fn matching<'a>(state: &'a Snapshot, kind: Kind, namespace: &str, selector: 
 }
 
 /// Adopts and releases. The owner plans on only when there is nothing to claim.
-pub fn settle(owner: &Object, claims: &Claims, selector: &Selector, plan: &mut Plan) {
+pub fn settle(owner: &Object, claims: &Claims<'_>, selector: &Selector, plan: &mut Plan) {
     for object in &claims.owned {
         if !selector.matches(object.labels()) && !object.is_deleting() {
-            let after = object.clone().edit_meta(|meta| {
+            let after = (*object).clone().edit_meta(|meta| {
                 if let Some(owners) = &mut meta.owner_references {
                     owners.retain(|reference| reference.uid != owner.uid());
                 }
             });
-            plan.ops.push(Op::Update { before: object.clone(), after });
+            plan.ops.push(Op::Update { before: (*object).clone(), after });
         }
     }
     if owner.is_deleting() {
         return;
     }
     for object in &claims.orphans {
-        let after = object.clone().edit_meta(|meta| {
+        let after = (*object).clone().edit_meta(|meta| {
             let owners = meta.owner_references.get_or_insert_with(Vec::new);
             owners.retain(|reference| reference.uid != owner.uid());
             owners.push(owner_reference(owner));
         });
-        plan.ops.push(Op::Update { before: object.clone(), after });
+        plan.ops.push(Op::Update { before: (*object).clone(), after });
     }
 }
 

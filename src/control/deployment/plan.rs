@@ -26,7 +26,7 @@ pub struct Observed<'a> {
     pub state: &'a Snapshot,
     pub deployment: &'a Object,
     pub selector: Option<Selector>,
-    pub claims: Claims,
+    pub claims: Claims<'a>,
     pub sets: Vec<Set<'a>>,
 }
 

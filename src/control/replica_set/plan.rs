@@ -22,7 +22,7 @@ pub struct Observed<'a> {
     pub state: &'a Snapshot,
     pub set: &'a Object,
     pub selector: Option<Selector>,
-    pub claims: Claims,
+    pub claims: Claims<'a>,
 }
 
 pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
@@ -66,7 +66,7 @@ pub fn refused(seen: &Observed<'_>, why: &str, now: Timestamp) -> Plan {
 }
 
 fn active<'a>(seen: &'a Observed<'_>) -> Vec<(&'a Object, &'a Pod)> {
-    let pods = seen.claims.owned.iter().filter_map(|object| object.get::<Pod>().map(|pod| (object, pod)));
+    let pods = seen.claims.owned.iter().copied().filter_map(|object| object.get::<Pod>().map(|pod| (object, pod)));
     pods.filter(|(_, pod)| pod::is_active(pod)).collect()
 }
 
@@ -167,7 +167,7 @@ fn status(seen: &Observed<'_>, set: &ReplicaSet, active: &[(&Object, &Pod)], ref
             Availability::NotReady => {}
         }
     }
-    let leaving = |object: &&Object| object.is_deleting() && object.get::<Pod>().is_some_and(|pod| !pod::is_terminal(pod));
+    let leaving = |object: &&&Object| object.is_deleting() && object.get::<Pod>().is_some_and(|pod| !pod::is_terminal(pod));
     let terminating = seen.claims.owned.iter().filter(leaving).count() as i32;
     let before = set.status.clone().unwrap_or_default();
     let mut conditions = before.conditions.clone().unwrap_or_default();
