@@ -7,7 +7,7 @@
 //! - who still applies it is in the object itself: what somebody else applies too is theirs by now
 //! - what is taken up, or gone, is struck out when a source of the name accepts a revision
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
@@ -53,7 +53,8 @@ pub fn at_the_end(state: &Snapshot, source: &str, inventory: &Inventory, going: 
     let mut left = of(state, source);
     let created = inventory.entries.iter().filter(|(_, entry)| entry.created);
     left.extend(created.map(|(key, entry)| (key.clone(), inventory::entry(key, &entry.uid, true, "", false))));
-    left.retain(|key, entry| is_there(state, key, entry) && !going.iter().any(|object| object.key() == key));
+    let going: BTreeSet<&Key> = going.iter().map(|object| object.key()).collect();
+    left.retain(|key, entry| is_there(state, key, entry) && !going.contains(key));
     writes(state, source, &left)
 }
 
