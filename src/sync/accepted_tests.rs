@@ -44,7 +44,7 @@ impl World {
 }
 
 fn looks_of_a_place_that_says_nothing_good() -> [Look; 3] {
-    let invalid = Look::Invalid { revision: "r2".to_owned(), errors: vec!["b.yaml:4:1: no".to_owned()] };
+    let invalid = Look::Invalid { revision: Some("r2".to_owned()), errors: vec!["b.yaml:4:1: no".to_owned()] };
     [Look::Unread, Look::unreachable("no route".to_owned()), invalid]
 }
 

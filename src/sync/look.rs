@@ -23,8 +23,8 @@ pub enum Look {
     Unread,
     Unreachable(String),
     Invalid {
-        /// Empty where what is refused has no id.
-        revision: String,
+        /// `None` where what is refused has no id.
+        revision: Option<String>,
         errors: Vec<String>,
     },
     Read(Arc<Revision>),
@@ -72,7 +72,7 @@ impl Look {
 
     /// A revision that is not taken, whatever its manifests say.
     pub fn refused(revision: Option<String>, why: String) -> Self {
-        Look::Invalid { revision: revision.unwrap_or_default(), errors: vec![why] }
+        Look::Invalid { revision, errors: vec![why] }
     }
 
     /// Reads a tree; `served`: the kinds there are besides those that it defines itself.
@@ -81,7 +81,7 @@ impl Look {
             Ok(rendered) => {
                 Look::Read(Arc::new(Revision { id: tree.revision, subject: tree.subject, path_exists: tree.path_exists, rendered }))
             }
-            Err(problems) => Look::Invalid { revision: tree.revision, errors: problems.iter().map(ToString::to_string).collect() },
+            Err(problems) => Look::Invalid { revision: Some(tree.revision), errors: problems.iter().map(ToString::to_string).collect() },
         }
     }
 }
@@ -202,7 +202,9 @@ fn newest(
     match look {
         Look::Unread => (source.status.clone().unwrap_or_default(), None),
         Look::Unreachable(why) => (status::next(source, &Outcome::Unreachable(why), request, now), None),
-        Look::Invalid { revision, errors } => (status::next(source, &Outcome::Invalid { revision, errors }, request, now), None),
+        Look::Invalid { revision, errors } => {
+            (status::next(source, &Outcome::Invalid { revision: revision.as_deref(), errors }, request, now), None)
+        }
         Look::Read(revision) => {
             let approved = source.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE)).map(String::as_str);
             let plan = plan_of(state, source, revision, approved, memory, now);

@@ -15,7 +15,7 @@ pub enum Outcome<'a> {
     /// Nothing is known of the place.
     Unreachable(&'a str),
     /// The revision cannot be read.
-    Invalid { revision: &'a str, errors: &'a [String] },
+    Invalid { revision: Option<&'a str>, errors: &'a [String] },
     /// The revision was planned, and its step is in the same transaction if it is free.
     Planned(&'a SyncPlan),
 }
@@ -31,7 +31,7 @@ pub fn next(source: &Source, outcome: &Outcome<'_>, request: Option<&str>, now: 
             ("False", "Unreachable", (*why).to_owned())
         }
         Outcome::Invalid { revision, errors } => {
-            status.fetched_revision = Some((*revision).to_owned()).filter(|revision| !revision.is_empty());
+            status.fetched_revision = revision.map(str::to_owned);
             status.errors = bounded(errors.iter().cloned());
             status.pending_plan = None;
             status.contested = Vec::new();

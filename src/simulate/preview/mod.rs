@@ -139,7 +139,7 @@ fn preview_within(
         Look::Read(revision) => revision,
         Look::Unread => return failed(name, String::new(), vec!["was not read yet".to_owned()]),
         Look::Unreachable(why) => return failed(name, String::new(), vec![format!("unreachable: {why}")]),
-        Look::Invalid { revision, errors } => return failed(name, revision.clone(), errors.clone()),
+        Look::Invalid { revision, errors } => return failed(name, revision.clone().unwrap_or_default(), errors.clone()),
     };
     let base = with_source(state, source);
     let plan = plan_of(&base, source, revision, now);
