@@ -1,6 +1,6 @@
 //! One in-process database of Kubernetes objects: snapshot, transaction, watch. SEAM.
 //!
-//! - `snapshot` (pure): the immutable state and `apply`, the one function that changes it
+//! - `snapshot` (pure): the state, and how a transaction makes the next one of it
 //! - `place` (pure): where an object stands in its maps
 //! - `transaction` (pure): what a writer asks for, with a precondition an object
 //! - `memory`: the reference implementation, volatile

@@ -21,17 +21,15 @@ pub(super) fn of(key: &Key) -> Bytes {
 pub(super) fn named(kind: Kind, namespace: &str, name: &str) -> Bytes {
     let mut bytes = Bytes::new();
     push_kind(&mut bytes, kind);
-    push_namespace(&mut bytes, namespace);
+    // No namespace has such a name, and none is found by one: this is no text.
+    push(&mut bytes, if namespace.contains('\0') { &[CUSTOM] } else { namespace.as_bytes() });
     bytes.extend_from_slice(name.as_bytes());
     bytes
 }
 
 /// How the places of a kind's objects in a namespace begin.
 pub(super) fn in_namespace(kind: Kind, namespace: &str) -> Bytes {
-    let mut bytes = Bytes::new();
-    push_kind(&mut bytes, kind);
-    push_namespace(&mut bytes, namespace);
-    bytes
+    named(kind, namespace, "")
 }
 
 /// How the places of a kind's objects begin.
@@ -53,11 +51,6 @@ fn push_kind(bytes: &mut Bytes, kind: Kind) {
         }
         (None, _) => {}
     }
-}
-
-fn push_namespace(bytes: &mut Bytes, namespace: &str) {
-    // No namespace has such a name, and none is found by one: this is no text.
-    push(bytes, if namespace.contains('\0') { &[CUSTOM] } else { namespace.as_bytes() });
 }
 
 fn push(bytes: &mut Bytes, word: &[u8]) {

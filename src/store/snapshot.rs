@@ -1,4 +1,4 @@
-//! The immutable state of the cluster and the one function that makes the next one. PURE.
+//! The state of the cluster, and the one way from a state to the next: a transaction, applied. PURE.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -144,12 +144,12 @@ impl Snapshot {
     }
 
     /// Every pod or ReplicaSet of a namespace that nobody controls, by name.
-    pub fn uncontrolled_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
+    pub fn uncontrolled_in(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Object> + use<'_> {
         self.indexed(&self.owners, "", &place::in_namespace(kind, namespace))
     }
 
     /// Every pod bound to a node.
-    pub fn pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Object> + 'a {
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Object> + use<'_> {
         self.indexed(&self.nodes, node, &[])
     }
 
@@ -165,13 +165,13 @@ impl Snapshot {
     }
 
     /// Every object of any kind and namespace with this label.
-    pub fn labelled<'a>(&'a self, name: &str, value: &str) -> Vec<&'a Object> {
+    pub fn labelled(&self, name: &str, value: &str) -> Vec<&Object> {
         let label = format!("{name}={value}");
         self.indexed(&self.labels, &label, &[]).collect()
     }
 
     /// Every object of a kind in a namespace with this label, written `name=value`, by name.
-    pub fn labelled_in<'a, 'b>(&'a self, kind: Kind, namespace: &'b str, label: &'b str) -> impl Iterator<Item = &'a Object> + use<'a, 'b> {
+    pub fn labelled_in(&self, kind: Kind, namespace: &str, label: &str) -> impl Iterator<Item = &Object> + use<'_> {
         self.indexed(&self.labels, label, &place::in_namespace(kind, namespace))
     }
 
