@@ -12,7 +12,7 @@ use podbay::server::InProcessNode;
 use podbay::store::disk::{DiskStore, FreeSpace, Options};
 use podbay::sync::fake::FakePlaces;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::rig::Rig;
 
@@ -93,21 +93,26 @@ async fn a_full_disk_answers_507_and_takes_deletes_and_status() {
     assert_eq!(rig.ask("PATCH", &format!("{MAPS}/one"), json!({"data": {"a": "c"}})).await.0, StatusCode::OK);
 }
 
+const SOURCE: &str = "/apis/podbay.dev/v1/sources/shop";
+
+/// The source `shop`, which has this manifest, followed until the guard is dropped.
+async fn follow(rig: &Rig, manifest: &str) -> (Arc<FakePlaces>, DropGuard) {
+    let (places, end) = (Arc::<FakePlaces>::default(), CancellationToken::new());
+    places.place("shop").put("r1", &[("a.yaml", manifest)]);
+    tokio::spawn(podbay::sync::run(Arc::clone(&rig.store), places.clone(), Arc::new(SystemClock), end.clone()));
+    let source = json!({"apiVersion": "podbay.dev/v1", "kind": "Source", "metadata": {"name": "shop"}, "spec": {"directory": "/srv"}});
+    assert_eq!(rig.ask("POST", "/apis/podbay.dev/v1/sources", source).await.0, StatusCode::CREATED);
+    (places, end.drop_guard())
+}
+
 /// A commit that does not fit is told on its Source, by whom nothing but the status is written; once there is space it
 /// is carried out, and told no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_for_which_there_is_no_space_is_told_on_its_source() {
-    const SOURCE: &str = "/apis/podbay.dev/v1/sources/shop";
     let directory = tempfile::tempdir().unwrap();
     let (rig, space) = server(directory.path()).await;
-    let places = Arc::<FakePlaces>::default();
     let config = |value: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: told}}\ndata: {{a: {value}}}\n");
-    let end = CancellationToken::new();
-    let _end = end.clone().drop_guard();
-    places.place("shop").put("r1", &[("a.yaml", &config("one"))]);
-    tokio::spawn(podbay::sync::run(Arc::clone(&rig.store), places.clone(), Arc::new(SystemClock), end));
-    let source = json!({"apiVersion": "podbay.dev/v1", "kind": "Source", "metadata": {"name": "shop"}, "spec": {"directory": "/srv"}});
-    assert_eq!(rig.ask("POST", "/apis/podbay.dev/v1/sources", source).await.0, StatusCode::CREATED);
+    let (places, _end) = follow(&rig, &config("one")).await;
     let ready = async |status: &str, reason: &str| {
         let begun = Instant::now();
         loop {
@@ -147,18 +152,11 @@ async fn a_commit_for_which_there_is_no_space_is_told_on_its_source() {
 /// What it created cannot be noted for a source of its name: that is not in the way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_is_removed_where_there_is_no_space() {
-    const SOURCE: &str = "/apis/podbay.dev/v1/sources/shop";
     let directory = tempfile::tempdir().unwrap();
     let (rig, space) = server(directory.path()).await;
-    let places = Arc::<FakePlaces>::default();
-    let end = CancellationToken::new();
-    let _end = end.clone().drop_guard();
     // Packed as the accepted set they take less than the note would.
     let map = |index| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: told-{index}}}\n---\n");
-    places.place("shop").put("r1", &[("a.yaml", &(0..30).map(map).collect::<String>())]);
-    tokio::spawn(podbay::sync::run(Arc::clone(&rig.store), places.clone(), Arc::new(SystemClock), end));
-    let source = json!({"apiVersion": "podbay.dev/v1", "kind": "Source", "metadata": {"name": "shop"}, "spec": {"directory": "/srv"}});
-    assert_eq!(rig.ask("POST", "/apis/podbay.dev/v1/sources", source).await.0, StatusCode::CREATED);
+    let (_places, _end) = follow(&rig, &(0..30).map(map).collect::<String>()).await;
     let begun = Instant::now();
     while rig.ask("GET", SOURCE, Value::Null).await.1["status"]["acceptedRevision"] != "r1" {
         assert!(begun.elapsed() < Duration::from_secs(60), "it is not accepted");
