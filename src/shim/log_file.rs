@@ -22,8 +22,11 @@ pub fn open_below(directory: &str, path: &str) -> Result<OwnedFd, Errno> {
     let open = || rustix::fs::openat2(&top, path, flags, Mode::empty(), BENEATH);
     match open() {
         Err(Errno::NOENT) => {
-            rustix::fs::mkdirat(&top, path, Mode::from_raw_mode(0o755))?;
-            open()
+            match rustix::fs::mkdirat(&top, path, Mode::from_raw_mode(0o755)) {
+                // The other program was faster.
+                Ok(()) | Err(Errno::EXIST) => open(),
+                Err(errno) => Err(errno),
+            }
         }
         result => result,
     }

@@ -132,6 +132,8 @@ impl House {
 
     /// Takes everything away and finds nothing left.
     pub(super) async fn close(self, subject: Subject) {
+        // One that still runs clears up, too, and both fail where they meet.
+        assert_eq!(Arc::strong_count(&subject.runtime), 1, "somebody else has the engine still");
         drop(subject);
         reset(&self.options, &*self.network).await.unwrap();
         assert_eq!(Remains::look(&self.options).unwrap(), Remains::default());

@@ -21,10 +21,11 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use nix::fcntl::FlockArg;
 use serde::{Deserialize, Serialize};
 
 use super::error::ImageError;
+use super::lock::{Locked, lock};
 use super::reference::Digest;
 use super::{Limits, partial, stream, unpack};
 use crate::footprint::{Footprint, footprint};
@@ -75,7 +76,7 @@ pub(super) struct Disk {
 
 /// While it lives, nothing is deleted.
 pub(super) struct Busy {
-    _file: File,
+    _lock: Locked,
 }
 
 impl Disk {
@@ -158,14 +159,17 @@ impl Disk {
     }
 
     pub fn busy(&self) -> Result<Busy, ImageError> {
-        let file = self.lock_file("busy")?;
-        flock(&file, FlockOperation::LockShared).map_err(ImageError::errno("wait for the image store"))?;
-        Ok(Busy { _file: file })
+        Ok(Busy { _lock: self.wait_for("busy", FlockArg::LockShared)? })
     }
 
-    fn lock_file(&self, name: &str) -> Result<File, ImageError> {
+    fn wait_for(&self, name: &str, how: FlockArg) -> Result<Locked, ImageError> {
         let path = self.root.join(name);
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(ImageError::io(format!("open {}", path.display())))
+        let attempt = format!("lock {}", path.display());
+        match lock(&path, how) {
+            Ok(Some(locked)) => Ok(locked),
+            Ok(None) => Err(ImageError::io(attempt)(io::ErrorKind::WouldBlock.into())),
+            Err(error) => Err(ImageError::io(attempt)(error)),
+        }
     }
 
     pub fn index(&self) -> Result<Index, ImageError> {
@@ -184,8 +188,7 @@ impl Disk {
 
     /// Changes the index, durably, if the function changes it.
     pub fn change<T>(&self, change: impl FnOnce(&mut Index) -> T) -> Result<T, ImageError> {
-        let lock = self.lock_file("lock")?;
-        flock(&lock, FlockOperation::LockExclusive).map_err(ImageError::errno("lock the image store"))?;
+        let _lock = self.wait_for("lock", FlockArg::LockExclusive)?;
         let before = self.index()?;
         let mut after = before.clone();
         let result = change(&mut after);
@@ -348,12 +351,10 @@ impl Disk {
 
     /// Deletes what no image needs. Does nothing while somebody adds: they sweep at their end. Whether it did.
     pub fn sweep(&self) -> Result<bool, ImageError> {
-        let busy = self.lock_file("busy")?;
-        match flock(&busy, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
-            Err(errno) => return Err(ImageError::errno("lock the image store")(errno)),
-        }
+        let path = self.root.join("busy");
+        let Some(_busy) = lock(&path, FlockArg::LockExclusiveNonblock).map_err(ImageError::io(format!("lock {}", path.display())))? else {
+            return Ok(false);
+        };
         let held: BTreeSet<Digest> = self.holds()?.into_values().collect();
         let index = self.change(|index| {
             index.images.retain(|id, record| !record.tags.is_empty() || !record.digests.is_empty() || held.contains(id));

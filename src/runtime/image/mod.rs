@@ -1,7 +1,7 @@
 //! Images on this host: pulled or imported, verified, unpacked once.
 //!
 //! - `reference`, `manifest`: names, digests, the choice of a platform (pure)
-//! - `disk`: the directory, its index, its locks, what may be deleted
+//! - `disk`: the directory, its index, what may be deleted; `lock`: for as long as is meant
 //! - `tarball`, `unpack`, `stream`: a hostile layer to an overlay lower directory
 //! - `archive`, `import`: OCI layouts, docker archives, root filesystems
 //! - `registry`: the distribution protocol; `credentials`: who we are there
@@ -17,6 +17,7 @@ pub mod door;
 mod download;
 mod error;
 mod import;
+mod lock;
 mod manifest;
 mod partial;
 mod progress;

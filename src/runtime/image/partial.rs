@@ -7,15 +7,16 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
+use nix::fcntl::FlockArg;
 use sha2::{Digest as _, Sha256};
 
 use super::error::ImageError;
+use super::lock::{Locked, lock, lock_file};
 use super::reference::Digest;
 
 /// The writing end. Only one at a time has it, over all processes.
 pub(super) struct Partial {
-    file: Arc<File>,
+    file: Arc<Locked>,
     path: PathBuf,
     hash: Sha256,
     growth: Arc<Growth>,
@@ -46,12 +47,8 @@ impl Partial {
     pub fn open(path: &Path, size: u64) -> Result<Option<Self>, ImageError> {
         let fail = || ImageError::io(format!("open {}", path.display()));
         let file = loop {
-            let file = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(fail())?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-                Err(errno) => return Err(ImageError::errno(format!("lock {}", path.display()))(errno)),
-            }
+            let locked = lock(path, FlockArg::LockExclusiveNonblock).map_err(ImageError::io(format!("lock {}", path.display())))?;
+            let Some(file) = locked else { return Ok(None) };
             // Whoever had it before may have finished and removed it.
             if file.metadata().map_err(fail())?.nlink() > 0 {
                 break file;
@@ -143,7 +140,7 @@ impl Drop for Partial {
 
 /// Reads what is there and waits for what is not, to the end of the download.
 pub(super) struct Growing {
-    file: Arc<File>,
+    file: Arc<Locked>,
     growth: Arc<Growth>,
     at: u64,
 }
@@ -167,10 +164,9 @@ impl Read for Growing {
 }
 
 /// Whether nobody is at work on a leftover: then it is locked, and may be removed while this lives.
-pub(super) fn abandoned(path: &Path) -> Option<File> {
+pub(super) fn abandoned(path: &Path) -> Option<Locked> {
     let file = File::options().read(true).write(true).open(path).ok()?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
-    Some(file)
+    lock_file(file, FlockArg::LockExclusiveNonblock).ok()?
 }
 
 #[cfg(test)]

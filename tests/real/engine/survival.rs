@@ -236,8 +236,7 @@ async fn a_disk_of_logs_that_hangs_holds_no_start_up() {
     let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("frozen")).await.unwrap();
     let id = subject.runtime.create_container(&sandbox, &script(&subject, "echo said; sleep 1000")).await.unwrap();
     let frozen = Frozen::new(&disk);
-    let runtime = subject.runtime.clone();
-    let started = tokio::time::timeout(PATIENCE, runtime.start_container(&id)).await;
+    let started = tokio::time::timeout(PATIENCE, subject.runtime.start_container(&id)).await;
     let (code, said) = if started.is_ok() { exec(&subject, &id, "echo in").await } else { Default::default() };
     drop(frozen);
     started.expect("it waits for the disk").unwrap();
