@@ -58,7 +58,7 @@ fn waiting(kind: Kind, object: &Value, held: &Value, preview: &Preview) -> Vec<S
         |it: &&ObjectPreview| it.mark == "~" && it.kind == kind.name() && it.namespace == text("namespace") && it.name == text("name");
     let Some(found) = preview.objects.iter().find(is_it) else { return Vec::new() };
     let meta: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap_or_default();
-    let (managed, source) = (ManagedFields::of(&meta), preview.source.as_str());
+    let (managed, source) = (ManagedFields::of(&meta).spoken(kind, object), preview.source.as_str());
     // Of a newer revision, what nobody else says is no drift but its change.
     let accepted = held["status"]["acceptedRevision"] == preview.revision.as_str();
     let when = match held["spec"]["suspend"] == true {

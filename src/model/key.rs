@@ -15,7 +15,7 @@ pub struct Key {
 
 impl Key {
     pub fn new(kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { kind, namespace: namespace.into(), name: name.into() }
+        Self { kind: kind.stored(), namespace: namespace.into(), name: name.into() }
     }
 
     /// The key of a cluster-scoped object.

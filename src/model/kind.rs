@@ -1,19 +1,28 @@
 //! The kind registry: every kind Podbay serves, once.
 //!
 //! A kind's REST names, scope and short names are data here; handlers, discovery, the CLI and sync
-//! read this table and know no kind by heart.
+//! read this table and know no kind by heart. A kind that is served in a further version has a row in [`EDITIONS`] for it.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::LazyLock;
 
+use super::convert::{Conversion, autoscaling_v1};
 use super::custom::CustomKind;
 
 macro_rules! kinds {
     ($($kind:ident),+ $(,)?) => {
         /// A kind Podbay serves. The order is the order in which a set of objects is written: what others
         /// refer to comes first (namespaces before what lives in them, configuration before workloads).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        ///
+        /// Two that differ in the version only are the same kind, as custom ones are.
+        #[derive(Clone, Copy, Debug)]
         pub enum Kind {
             $($kind,)+
+            /// One of these in a version that is not the one it is stored in: what a path or a manifest names, never what
+            /// an object or its key says.
+            Edition(Edition),
             /// A kind that a CustomResourceDefinition makes.
             Custom(CustomKind),
         }
@@ -28,6 +37,7 @@ macro_rules! kinds {
             pub const fn place(self) -> Option<usize> {
                 match self {
                     $(Kind::$kind => Some(Place::$kind as usize),)+
+                    Kind::Edition(it) => it.of().place(),
                     Kind::Custom(_) => None,
                 }
             }
@@ -61,6 +71,32 @@ kinds!(
     MutatingWebhookConfiguration,
     ValidatingWebhookConfiguration,
 );
+
+/// A further version of a kind: its place in [`EDITIONS`].
+#[derive(Clone, Copy, Debug)]
+pub struct Edition(usize);
+
+/// What a further version differs in.
+struct Further {
+    of: Kind,
+    version: &'static str,
+    conversion: &'static Conversion,
+}
+
+/// Versions that are served besides those of the table.
+const EDITIONS: &[Further] = &[Further { of: Kind::HorizontalPodAutoscaler, version: "v1", conversion: &autoscaling_v1::CONVERSION }];
+
+/// Their rows.
+static EDITION_ROWS: LazyLock<Vec<KindInfo>> = LazyLock::new(|| {
+    let row = |(place, it): (usize, &Further)| KindInfo { kind: Kind::Edition(Edition(place)), version: it.version, ..*it.of.info() };
+    EDITIONS.iter().enumerate().map(row).collect()
+});
+
+impl Edition {
+    const fn of(self) -> Kind {
+        EDITIONS[self.0].of
+    }
+}
 
 /// What the REST API and the CLI need to know of a kind.
 #[derive(Debug)]
@@ -205,15 +241,46 @@ const fn row(
 }
 
 impl Kind {
-    /// The table, in the order of the enum: every kind but the custom ones.
+    /// The table, in the order of the enum: every kind but the custom ones, as it is stored.
     pub fn all() -> &'static [KindInfo] {
         TABLE
+    }
+
+    /// The versions of these kinds that are served besides.
+    pub fn editions() -> &'static [KindInfo] {
+        &EDITION_ROWS
+    }
+
+    fn rows() -> impl Iterator<Item = &'static KindInfo> {
+        TABLE.iter().chain(Self::editions())
+    }
+
+    /// A kind of the table in every version, the stored one first; none of a custom kind.
+    pub fn versions(self) -> impl Iterator<Item = Kind> {
+        Self::rows().map(|row| row.kind).filter(move |kind| *kind == self)
+    }
+
+    /// The kind as its objects say it: in the version they are stored in. Custom kinds stay as they are.
+    pub const fn stored(self) -> Self {
+        match self {
+            Kind::Edition(it) => it.of(),
+            kind => kind,
+        }
+    }
+
+    /// How values get from this version to the stored one and back; none where it is that.
+    pub fn conversion(self) -> Option<&'static Conversion> {
+        match self {
+            Kind::Edition(it) => Some(EDITIONS[it.0].conversion),
+            _ => None,
+        }
     }
 
     /// The kind's row.
     pub fn info(self) -> &'static KindInfo {
         match self {
             Kind::Custom(kind) => kind.info(),
+            Kind::Edition(it) => &EDITION_ROWS[it.0],
             // The place of every other kind is in the table.
             other => &TABLE[other.place().unwrap_or_default()],
         }
@@ -237,7 +304,7 @@ impl Kind {
 
     /// The kind of a manifest's `apiVersion` and `kind`, if it is in the table.
     pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
-        TABLE.iter().find(|row| row.name == kind && row.kind.api_version() == api_version).map(|row| row.kind)
+        Self::rows().find(|row| row.name == kind && row.kind.api_version() == api_version).map(|row| row.kind)
     }
 
     /// A kind by its name, served or not: custom ones that were once defined too. To say which object
@@ -248,7 +315,7 @@ impl Kind {
 
     /// The kind of a REST path's group, version and plural.
     pub fn of_resource(group: &str, version: &str, plural: &str) -> Option<Kind> {
-        TABLE.iter().find(|row| row.group == group && row.version == version && row.plural == plural).map(|row| row.kind)
+        Self::rows().find(|row| row.group == group && row.version == version && row.plural == plural).map(|row| row.kind)
     }
 
     /// The kind a person means on the command line: `po`, `pod`, `Pods`, `deployments.apps`.
@@ -268,6 +335,42 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// What makes two the same kind, in the order of the enum.
+    fn identity(self) -> (usize, Option<CustomKind>) {
+        match self {
+            Kind::Custom(kind) => (usize::MAX, Some(kind)),
+            other => (other.place().unwrap_or_default(), None),
+        }
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Kind {}
+
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -283,6 +386,23 @@ mod tests {
         for (index, row) in TABLE.iter().enumerate() {
             assert_eq!(row.kind.place(), Some(index), "{}", row.name);
         }
+    }
+
+    #[test]
+    fn versions_of_a_kind_are_one_kind() {
+        for row in Kind::editions() {
+            let (kind, stored) = (row.kind, row.kind.stored());
+            assert_eq!((kind, kind.place()), (stored, stored.place()), "{}", row.name);
+            assert_eq!((row.name, row.group, row.plural), (stored.name(), stored.info().group, stored.info().plural));
+            assert_ne!(row.version, stored.info().version);
+            assert_eq!(Kind::of(&kind.api_version(), row.name).unwrap().info().version, row.version);
+            assert_eq!(Kind::of_resource(row.group, row.version, row.plural).unwrap().info().version, row.version);
+            assert!(kind.conversion().is_some() && stored.conversion().is_none());
+            assert!(kind.versions().any(|it| it.info().version == row.version) && kind.versions().next().unwrap().conversion().is_none());
+        }
+        let versions: Vec<_> = Kind::HorizontalPodAutoscaler.versions().map(|kind| kind.info().version).collect();
+        assert_eq!(versions, ["v2", "v1"]);
+        assert_eq!(Kind::Pod.versions().count(), 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! - `kind`, `key`, `object`: the registry, the identity, the value
 //! - `source`: our own kind
+//! - `convert`: kinds that are served in more versions than the one they are stored in
 //! - `custom`: kinds that are objects themselves
 //! - `manifest`: YAML, JSON and TOML text to positioned values
 //! - `schema`: the walk that finds unknown fields and duplicate keys
@@ -16,6 +17,7 @@
 //! - `rights`: the language of roles: what a rule allows, and what it covers of another
 //! - `ownership`: who owns which field (server-side apply's field sets)
 
+pub mod convert;
 pub mod custom;
 pub mod defaults;
 pub mod event;

@@ -21,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::custom::{Custom, CustomResourceDefinition};
-use super::{Key, Kind, Source};
+use super::{Key, Kind, Source, convert};
 
 /// A Kubernetes type that Podbay stores. Implemented by the one table below.
 pub trait ApiType: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -63,13 +63,14 @@ macro_rules! kinds {
             fn decode(kind: Kind, value: Value) -> Result<Self, serde_json::Error> {
                 match kind {
                     $(Kind::$kind => serde_json::from_value(value).map(|it| Typed::$kind(Box::new(it))),)+
+                    Kind::Edition(_) => Self::decode(kind.stored(), convert::between(value, kind, kind.stored())),
                     Kind::Custom(kind) => Custom::read(kind, value).map(|it| Typed::Custom(Box::new(it))),
                 }
             }
             fn decode_slice(kind: Kind, json: &[u8]) -> Result<Self, serde_json::Error> {
                 match kind {
                     $(Kind::$kind => serde_json::from_slice(json).map(|it| Typed::$kind(Box::new(it))),)+
-                    Kind::Custom(_) => Self::decode(kind, serde_json::from_slice(json)?),
+                    Kind::Edition(_) | Kind::Custom(_) => Self::decode(kind, serde_json::from_slice(json)?),
                 }
             }
             fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
@@ -260,6 +261,11 @@ impl Object {
     /// The object as a JSON value, for patches and field walks.
     pub fn value(&self) -> Value {
         self.0.typed.value().unwrap_or(Value::Null)
+    }
+
+    /// The same as a version of its kind has it.
+    pub fn value_in(&self, kind: Kind) -> Value {
+        convert::between(self.value(), self.kind(), kind)
     }
 
     /// A changed copy.

@@ -37,6 +37,7 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::Source => "Name, Accepted, State, Age, From*, Fetched*, Objects*, Last Plan*",
         Kind::CustomResourceDefinition => "Name, Created At",
         Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration => "Name, Webhooks, Age",
+        Kind::Edition(_) => columns(kind.stored()),
         Kind::Custom(_) => "Name, Age",
     }
 }

@@ -70,7 +70,7 @@ fn subresources(info: &KindInfo, served: &Definitions) -> Vec<Sub> {
     if info.has_status {
         subs.push(sub("status", info.name, None, &["get", "patch", "update"]));
     }
-    match info.kind {
+    match info.kind.stored() {
         Kind::Pod => subs.extend([
             sub("attach", "PodAttachOptions", None, &["create", "get"]),
             sub("binding", "Binding", None, &["create"]),

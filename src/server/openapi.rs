@@ -93,11 +93,15 @@ pub async fn v2(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> Re
     tagged(json_response(StatusCode::OK, document.to_string().replace(document::REFERENCE, "#/definitions/")), &hash)
 }
 
+/// Every kind that is not custom, in each of its versions.
+fn of_the_table() -> impl Iterator<Item = &'static KindInfo> {
+    Kind::all().iter().chain(Kind::editions())
+}
+
 /// The schemas of all kinds.
 fn definitions() -> Map<String, Value> {
     let document = document::read();
-    let kinds: Vec<(&KindInfo, String)> =
-        Kind::all().iter().filter_map(|info| Some((info, document.kinds.get(info.name)?.clone()))).collect();
+    let kinds: Vec<(&KindInfo, String)> = of_the_table().filter_map(|info| Some((info, document.name_of(info.kind)?.to_owned()))).collect();
     let mut schemas = document.take(&kinds.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>());
     for (info, name) in kinds {
         if let Some(schema) = schemas.get_mut(&name) {
@@ -148,8 +152,8 @@ fn info() -> Value {
 
 fn describe(definitions: &Definitions, group: &str, version: &str) -> Value {
     let document = document::read();
-    let served: Vec<_> = Kind::all().iter().filter(|info| info.group == group && info.version == version).collect();
-    let names: Vec<String> = served.iter().filter_map(|info| document.kinds.get(info.name).cloned()).collect();
+    let served: Vec<_> = of_the_table().filter(|info| info.group == group && info.version == version).collect();
+    let names: Vec<String> = served.iter().filter_map(|info| document.name_of(info.kind)).map(str::to_owned).collect();
     let custom = definitions.iter().flat_map(|definition| &definition.versions);
     let custom: Vec<&Version> =
         custom.filter(|it| it.served && (it.kind.info().group, it.kind.info().version) == (group, version)).collect();

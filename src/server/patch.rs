@@ -102,7 +102,7 @@ pub async fn patch(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
 type Tried = Result<Result<Response, CommitError>, Fault>;
 
 async fn on_live(state: &ServerState, call: &Call, current: &Object, patch: &Patch, duplicates: &[String]) -> Tried {
-    let live = write::in_version(call, current);
+    let live = current.value_in(call.target.kind);
     let mut value = patch.on(call, &live)?;
     for pinned in ["resourceVersion", "uid"] {
         let said = &value["metadata"][pinned];
@@ -149,7 +149,7 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
         let why = "the object has been modified; please apply your changes to the latest version and try again";
         return Err(Fault::conflict(kind, &current.key().name, why));
     }
-    let live = current.map(|current| write::in_version(call, current));
+    let live = current.map(|current| current.value_in(call.target.kind));
     let managed = current.map(|object| ManagedFields::of(object.meta())).unwrap_or_default();
     let served = state.store.snapshot();
     let subresource = call.target.subresource.as_deref().unwrap_or_default();

@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn each_field_of_the_table_is_a_field_of_its_kind() {
-        for info in crate::model::Kind::all().iter().filter(|info| !JSON_ONLY.contains(&info.group)) {
+        for info in crate::model::Kind::all().iter().chain(crate::model::Kind::editions()).filter(|info| !JSON_ONLY.contains(&info.group)) {
             let name = message_of(&info.kind.api_version(), info.name);
             assert!(table().contains_key(name.as_str()), "{name}");
             let known: Vec<String> = crate::model::schema::field_paths(info.kind);

@@ -12,7 +12,7 @@ use super::ServerState;
 use super::columns::{cells, columns};
 use super::custom::View;
 use super::request::{Call, Form};
-use crate::model::{Kind, Object, Timestamp};
+use crate::model::{Kind, Object, Timestamp, convert};
 
 /// How objects are shown.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Renderer {
     now: Timestamp,
     /// Of a custom kind.
     view: Option<View>,
+    /// A kind that is shown in another version than it is stored in.
+    edition: Option<Kind>,
 }
 
 /// `includeObject`: what a table's rows carry besides their cells.
@@ -62,7 +64,8 @@ impl Renderer {
             Some("Object") => Include::Object,
             _ => Include::Metadata,
         };
-        Self { form: call.form, include, now: state.clock.now(), view }
+        let edition = call.target.kind.conversion().map(|_| call.target.kind);
+        Self { form: call.form, include, now: state.clock.now(), view, edition }
     }
 
     /// Ages are told as of then: a watch goes on for longer than what it said first is true.
@@ -84,13 +87,23 @@ impl Renderer {
                 std::slice::from_ref(object),
                 true,
             ),
-            Form::Metadata => bare(object).to_string().into(),
+            Form::Metadata => self.bare(object).to_string().into(),
             Form::Object | Form::Discovery => self.json(object),
         }
     }
 
     fn json(&self, object: &Object) -> Bytes {
-        self.view.as_ref().map_or_else(|| object.json(), |view| view.json(object))
+        match (&self.view, self.edition) {
+            (Some(view), _) => view.json(object),
+            (None, Some(kind)) => object.value_in(kind).to_string().into(),
+            (None, None) => object.json(),
+        }
+    }
+
+    /// Its metadata: a version may say things in annotations that another has fields for.
+    fn bare(&self, object: &Object) -> Value {
+        let metadata = self.edition.map_or_else(|| json!(object.meta()), |kind| object.value_in(kind)["metadata"].take());
+        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
     }
 
     /// A list of one kind.
@@ -111,7 +124,11 @@ impl Renderer {
             if index > 0 {
                 out.push(b',');
             }
-            if metadata { out.extend_from_slice(bare(object).to_string().as_bytes()) } else { out.extend_from_slice(&self.json(object)) }
+            if metadata {
+                out.extend_from_slice(self.bare(object).to_string().as_bytes())
+            } else {
+                out.extend_from_slice(&self.json(object))
+            }
         }
         out.extend_from_slice(b"]}");
         out.into()
@@ -124,7 +141,7 @@ impl Renderer {
                 let meta = ListMeta { revision: object.revision(), ..ListMeta::default() };
                 self.table(object.kind(), &meta, std::slice::from_ref(object), first)
             }
-            Form::Metadata => bare(object).to_string().into(),
+            Form::Metadata => self.bare(object).to_string().into(),
             Form::Object | Form::Discovery => self.json(object),
         };
         line(word, &bytes)
@@ -169,7 +186,7 @@ impl Renderer {
             out.extend_from_slice(format!(r#"{{"cells":{cells},"object":"#).as_bytes());
             match self.include {
                 Include::None => out.extend_from_slice(b"null"),
-                Include::Metadata => out.extend_from_slice(bare(object).to_string().as_bytes()),
+                Include::Metadata => out.extend_from_slice(self.bare(object).to_string().as_bytes()),
                 Include::Object => out.extend_from_slice(&self.json(object)),
             }
             out.push(b'}');
@@ -187,14 +204,11 @@ fn definition(column: &str) -> Value {
     json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(column.ends_with('*'))})
 }
 
-fn bare(object: &Object) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.meta()})
-}
-
 /// An object of a kind with nothing but metadata and what its type requires.
 fn skeleton(kind: Kind, metadata: Value) -> Value {
-    let mut object = json!({"kind": kind.name(), "apiVersion": kind.api_version(), "metadata": metadata});
-    match kind {
+    let stored = kind.stored();
+    let mut object = json!({"kind": kind.name(), "apiVersion": stored.api_version(), "metadata": metadata});
+    match stored {
         Kind::Pod => object["spec"] = json!({"containers": null}),
         Kind::Deployment | Kind::ReplicaSet => {
             object["spec"] = json!({"selector": null, "template": {"metadata": {"creationTimestamp": null}, "spec": {"containers": null}}});
@@ -216,7 +230,7 @@ fn skeleton(kind: Kind, metadata: Value) -> Value {
         Kind::ClusterRoleBinding | Kind::RoleBinding => object["roleRef"] = json!({"apiGroup": "", "kind": "", "name": ""}),
         _ => {}
     }
-    object
+    convert::between(object, stored, kind)
 }
 
 /// `{"type":…,"object":…}` and a line feed.

@@ -21,7 +21,7 @@ use super::{ServerState, authorise, body, certificates, hooks, scale};
 use crate::admit::pod_security;
 use crate::model::custom::{Definitions, prune};
 use crate::model::ownership::{self, ManagedFields};
-use crate::model::{Kind, Object, schema, validate};
+use crate::model::{Kind, Object, convert, schema, validate};
 use crate::store::{CommitError, Committed, Conflict, PodPart, Precondition, Transaction, Write};
 
 /// What a write is about to store, and what to tell the caller besides.
@@ -273,10 +273,14 @@ pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, value:
 
 /// The part of a value that this call may write, as an object that this caller may write.
 pub fn refit(state: &ServerState, call: &Call, current: Option<&Object>, mut value: Value) -> Result<Object, Fault> {
-    let (kind, served) = (call.target.kind, state.store.snapshot());
+    let (asked, kind, served) = (call.target.kind, call.target.kind.stored(), state.store.snapshot());
     if let Some(version) = served.definitions().version(kind) {
         prune::prune(&version.schema, &mut value);
     }
+    schema::fill_nulls(asked, &mut value);
+    // Where it is said in another version than it is stored in: what is wrong is told as it was said.
+    let said = asked.conversion().map(|_| value.clone());
+    let mut value = convert::between(value, asked, kind);
     let subresource = call.target.subresource.as_deref();
     if let Some(current) = current {
         keep_other_part(call, current, &mut value, subresource);
@@ -294,10 +298,10 @@ pub fn refit(state: &ServerState, call: &Call, current: Option<&Object>, mut val
         (spec["username"], spec["groups"]) = (who.user.as_str().into(), json!(who.groups));
         (spec["uid"], spec["extra"]) = (json!(who.uid), json!(who.extra));
     }
-    schema::fill_nulls(kind, &mut value);
     let object = Object::from_value(kind, value.clone()).map_err(|error| {
-        let why = super::strict::wrong_type(served.definitions(), kind, &value).unwrap_or_else(|| error.source.to_string());
-        let version = kind.info().version;
+        let said = said.as_ref().unwrap_or(&value);
+        let why = super::strict::wrong_type(served.definitions(), asked, said).unwrap_or_else(|| error.source.to_string());
+        let version = asked.info().version;
         Fault::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
     })?;
     authorise::content(&call.identity, subresource, current, &object, &served).map_err(Fault::forbidden)?;
@@ -310,19 +314,10 @@ pub fn refit(state: &ServerState, call: &Call, current: Option<&Object>, mut val
     Ok(object)
 }
 
-/// A stored object in the version the call speaks.
-pub fn in_version(call: &Call, current: &Object) -> Value {
-    let mut value = current.value();
-    if current.custom().is_some() {
-        value["apiVersion"] = call.target.kind.api_version().into();
-    }
-    value
-}
-
 /// A subresource changes its own part only, any other write everything but the status (and of a request for a certificate
 /// the spec).
 fn keep_other_part(call: &Call, current: &Object, value: &mut Value, subresource: Option<&str>) {
-    let stored = in_version(call, current);
+    let stored = current.value_in(call.target.kind.stored());
     if !call.target.kind.info().has_status {
         return;
     }
@@ -416,10 +411,10 @@ fn own(state: &ServerState, call: &Call, current: Option<&Object>, object: Objec
     let managed = applied.unwrap_or_else(|| {
         let base = object.meta().managed_fields.as_ref().map(|_| object.meta()).or_else(|| current.map(Object::meta));
         let base = base.map(ManagedFields::of).unwrap_or_default();
-        let before = current.map(Object::value);
+        let before = current.map(|current| current.value_in(kind));
         let subresource = call.target.subresource.as_deref().unwrap_or_default();
         let served = state.store.snapshot();
-        ownership::update(served.definitions().shapes(kind), before.as_ref(), &object.value(), &base, &call.manager, subresource)
+        ownership::update(served.definitions().shapes(kind), before.as_ref(), &object.value_in(kind), &base, &call.manager, subresource)
     });
     owned(state, object, &managed)
 }
@@ -433,9 +428,10 @@ pub fn own_changes(state: &ServerState, call: &Call, before: &Object, after: Obj
     }
     let subresource = call.target.subresource.as_deref().unwrap_or_default();
     let served = state.store.snapshot();
-    let shapes = served.definitions().shapes(call.target.kind);
-    let base = ManagedFields::of(before.meta());
-    let managed = ownership::update(shapes, Some(&before.value()), &after.value(), &base, &call.manager, subresource);
+    let kind = call.target.kind;
+    let (shapes, base) = (served.definitions().shapes(kind), ManagedFields::of(before.meta()));
+    let (was, is) = (before.value_in(kind), after.value_in(kind));
+    let managed = ownership::update(shapes, Some(&was), &is, &base, &call.manager, subresource);
     owned(state, after, &managed)
 }
 

@@ -80,8 +80,10 @@ fn event(state: &Snapshot, key: &Key, message: &str, now: Timestamp) -> Write {
 /// What an op puts back; `None`: nothing that is known to be somebody else's.
 fn message(op: &SyncOp, source: &str, applied: bool, served: &Definitions) -> Option<String> {
     let (before, result) = (op.before.as_ref()?, op.result.as_ref()?);
-    let (kind, managed, manager) = (before.kind(), ManagedFields::of(before.meta()), manager(source));
-    let fields: Vec<String> = changes(served.shapes(kind), &said(before), &said(result))
+    let (kind, manager) = (before.kind(), manager(source));
+    let shapes = served.shapes(kind);
+    let managed = ManagedFields::of(before.meta()).spoken(shapes, &before.value());
+    let fields: Vec<String> = changes(shapes, &said(before), &said(result))
         .iter()
         .filter_map(|change| {
             let by = others(&managed, &manager, &change.path);

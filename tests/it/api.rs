@@ -194,17 +194,17 @@ pub async fn outrun_history(rig: &Rig, prefix: &str) {
 }
 
 /// The lines of a watch.
-struct Lines {
+pub struct Lines {
     body: Body,
     rest: Vec<u8>,
 }
 
 impl Lines {
-    async fn open(rig: &Rig, path: &str) -> Self {
+    pub async fn open(rig: &Rig, path: &str) -> Self {
         Self::open_as(rig, path, "application/json").await
     }
 
-    async fn open_as(rig: &Rig, path: &str, accept: &str) -> Self {
+    pub async fn open_as(rig: &Rig, path: &str, accept: &str) -> Self {
         let request = Request::get(path).header(header::ACCEPT, accept).body(String::new()).unwrap();
         let response = rig.send(&Identity::admin(), request).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
@@ -212,7 +212,7 @@ impl Lines {
     }
 
     /// The next line, or `None` at the end.
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();

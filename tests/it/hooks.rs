@@ -26,15 +26,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::rig::{self, Rig};
 
-const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+pub const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+pub const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// What the webhook at a path says to a request.
 type Say = dyn Fn(&str, &Value) -> Reply + Send + Sync;
 
-enum Reply {
+pub enum Reply {
     /// `AdmissionReview.response`, but for its uid.
     Review(Value),
     Raw(StatusCode, Vec<u8>),
@@ -42,7 +42,7 @@ enum Reply {
     Silence,
 }
 
-fn yes() -> Reply {
+pub fn yes() -> Reply {
     Reply::Review(json!({"allowed": true}))
 }
 
@@ -50,13 +50,13 @@ fn no(message: &str) -> Reply {
     Reply::Review(json!({"allowed": false, "status": {"message": message, "code": 403, "reason": "Forbidden"}}))
 }
 
-fn patch(operations: Value) -> Reply {
+pub fn patch(operations: Value) -> Reply {
     let patch = base64::engine::general_purpose::STANDARD.encode(operations.to_string());
     Reply::Review(json!({"allowed": true, "patchType": "JSONPatch", "patch": patch}))
 }
 
 /// A server of webhooks.
-struct Judge {
+pub struct Judge {
     url: String,
     /// `caBundle`
     bundle: String,
@@ -70,7 +70,7 @@ struct Bench {
 }
 
 impl Judge {
-    async fn start(say: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
+    pub async fn start(say: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
         Self::known_by(rcgen::IsCa::NoCa, say).await
     }
 
@@ -104,7 +104,7 @@ impl Judge {
     }
 
     /// A webhook at a path named like it, with these fields over ones that match every configmap.
-    fn hook(&self, name: &str, fields: &Value) -> Value {
+    pub fn hook(&self, name: &str, fields: &Value) -> Value {
         let mut hook = json!({"name": format!("{name}.hooks.example.com"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
             "clientConfig": {"url": format!("{}/{name}", self.url), "caBundle": self.bundle},
             "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]});
@@ -113,7 +113,7 @@ impl Judge {
     }
 
     /// What was asked since the last look: the path, and the request.
-    fn asked(&self) -> Vec<(String, Value)> {
+    pub fn asked(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 
@@ -146,7 +146,7 @@ async fn judge(State(bench): State<Bench>, request: Request<Body>) -> Response<B
     }
 }
 
-async fn configure(rig: &Rig, path: &str, name: &str, hooks: Value) {
+pub async fn configure(rig: &Rig, path: &str, name: &str, hooks: Value) {
     let (status, answer) = rig.ask("POST", path, json!({"metadata": {"name": name}, "webhooks": hooks})).await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
 }

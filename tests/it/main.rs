@@ -25,3 +25,4 @@ mod store_kill;
 mod strangers;
 mod tidy;
 mod usage;
+mod versions;

@@ -236,7 +236,15 @@ impl Definitions {
     /// Every kind and version that is served, the table's first.
     pub fn rows(&self) -> impl Iterator<Item = &'static KindInfo> {
         let custom = self.all.values().flat_map(|definition| definition.served()).map(|version| version.kind.info());
-        Kind::all().iter().chain(custom)
+        Kind::all().iter().chain(Kind::editions()).chain(custom)
+    }
+
+    /// The versions of a kind that are served.
+    pub fn versions(&self, kind: Kind) -> Vec<Kind> {
+        match self.get(kind) {
+            Some(definition) => definition.served().map(|version| version.kind).collect(),
+            None => kind.versions().collect(),
+        }
     }
 
     /// Every kind there may be objects of, once.
@@ -315,7 +323,7 @@ mod tests {
         assert_eq!(all.of_any_version("stable.example.com/v7", "CronTab"), Some(kind));
         assert_eq!(all.get(kind).unwrap().storage().kind.info().version, "v1beta1");
         assert_eq!(all.version(kind).unwrap().kind.info().singular, "crontab");
-        assert_eq!(all.rows().count(), Kind::all().len() + 2);
+        assert_eq!(all.rows().count(), Kind::all().len() + Kind::editions().len() + 2);
         assert_eq!(all.kinds().count(), Kind::all().len() + 1);
         all.remove("crontabs.stable.example.com");
         assert!(all.is_empty());

@@ -49,8 +49,8 @@ pub(super) fn table(kind: Kind) -> Node {
             root.add("webhooks[]", &[("reinvocationPolicy", Acts)]);
         }
         Kind::ValidatingWebhookConfiguration => root.add("webhooks[]", WEBHOOK),
-        // Its schema says what it has.
-        Kind::Custom(_) => {}
+        // What is stored is of the table, and what a custom kind has its schema says.
+        Kind::Edition(_) | Kind::Custom(_) => {}
     }
     root
 }

@@ -55,13 +55,15 @@ pub struct Manifests {
 pub struct Manifest {
     /// Decoded, with its namespace; no defaults are set.
     pub object: Object,
-    /// As written, after aliases and merges, without status.
+    /// As written, after aliases and merges, without status; in the version its kind is stored in.
     pub value: Value,
     pub file: String,
     pub line: u32,
     spot: Spot,
     /// Fields of which something is said already: rules about them would repeat it.
     faulty: Vec<String>,
+    /// What is written, where that is another version than the stored one.
+    written: Option<(Kind, Value)>,
 }
 
 /// A document of a kind that is not served.
@@ -104,11 +106,13 @@ impl Manifest {
     /// A broken rule as a problem of this file: `web.yaml:9:5: Deployment.spec.replicas: must not be negative`.
     /// None where the field's own problem says it already.
     pub fn broken(&self, error: &FieldError) -> Option<Problem> {
-        if self.faulty.iter().any(|path| is_within(&error.path, path)) {
+        let written = self.written.as_ref().and_then(|(kind, written)| kind.conversion()?.place(&error.path, written));
+        let path = written.as_ref().unwrap_or(&error.path);
+        if self.faulty.iter().any(|faulty| is_within(path, faulty)) {
             return None;
         }
-        let place = if error.path.is_empty() { self.key().kind.to_string() } else { format!("{}.{}", self.key().kind, error.path) };
-        Some(self.problem(&error.path, format!("{place}: {}", error.message)))
+        let place = if path.is_empty() { self.key().kind.to_string() } else { format!("{}.{path}", self.key().kind) };
+        Some(self.problem(path, format!("{place}: {}", error.message)))
     }
 }
 
@@ -216,6 +220,8 @@ impl Reader<'_> {
             let hint = generated.then(|| "a generated name would make a new object at every look".to_owned());
             return self.refuse(spot.find("metadata.name", true), format!("this {kind} has no metadata.name"), hint);
         }
+        let written = kind.conversion().map(|_| (kind, value.clone()));
+        let (kind, mut value) = (kind.stored(), self.stored(kind, value, &spot));
         if kind == Kind::Pod {
             let (file, notes) = (self.file, &mut self.found.notes);
             export::strip_pod(&mut value, &mut spot, |at, what| notes.push(format!("{file}:{}: {what}", at.line)));
@@ -223,7 +229,7 @@ impl Reader<'_> {
         match Object::from_value(kind, value.clone()) {
             Ok(object) => {
                 let object = self.at_home(object);
-                self.found.objects.push(Manifest { object, value, file: self.file.to_owned(), line: spot.at.line, spot, faulty });
+                self.found.objects.push(Manifest { object, value, file: self.file.to_owned(), line: spot.at.line, spot, faulty, written });
             }
             // Something that is said already is missing.
             Err(_) if !findings.is_empty() => {}
@@ -232,6 +238,17 @@ impl Reader<'_> {
                 self.refuse(spot.at, message, None);
             }
         }
+    }
+
+    /// The value in the version its kind is stored in. Annotations may have brought a status.
+    fn stored(&mut self, kind: Kind, value: Value, spot: &Spot) -> Value {
+        let Some(conversion) = kind.conversion() else { return value };
+        let (mut value, unread) = conversion.stored(value, kind);
+        for it in unread {
+            self.refuse(spot.find(&it.path, true), format!("{kind}.{}: {}", it.path, it.message), None);
+        }
+        value.as_object_mut().map(|fields| fields.remove("status"));
+        value
     }
 
     /// The object in its namespace.

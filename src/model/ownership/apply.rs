@@ -9,6 +9,7 @@ use super::last_applied;
 use super::managed::{ManagedFields, Operation, Owner};
 use super::merge::{changed, compare, merge, remove};
 use super::shape::Shapes;
+use super::versions::{self, Changes};
 use crate::model::Kind;
 
 /// Another manager owns a field that would change.
@@ -118,26 +119,29 @@ fn apply_over(
     let said = FieldSet::of(shapes, &applied);
     let merged = match live {
         Some(live) => {
+            let merged = merge(shapes, &mut Vec::new(), live, &applied);
             let changing = changed(shapes, &mut Vec::new(), live, &applied, &said);
-            let conflicts = conflicts(&owners, applier, &changing);
+            let changes = Changes::new(kind, live, &merged, &changing);
+            let conflicts = conflicts(&owners, applier, &changes);
             if !conflicts.is_empty() && !applier.force {
                 return Err(conflicts);
             }
             if !conflicts.is_empty() {
-                take(&mut owners, |owner| applier.is(owner), &changing);
+                take(&mut owners, |owner| applier.is(owner), &changes);
             }
-            merge(shapes, &mut Vec::new(), live, &applied)
+            merged
         }
         None => applied.clone(),
     };
-    let before = owners.find(applier.manager, Operation::Apply, applier.subresource).map(|index| owners.owners[index].fields.clone());
+    let spoken = |owner: &Owner| versions::spoken(shapes, owner, live);
+    let before = owners.applied(applier.manager, applier.subresource).map(spoken);
     let gone = before.unwrap_or_default().difference(&said);
     let result = if gone.is_empty() {
         merged
     } else {
         let mut kept = said.clone();
         for owner in owners.owners.iter().filter(|owner| !applier.is(owner)) {
-            kept = kept.union(&owner.fields);
+            kept = kept.union(&spoken(owner));
         }
         remove(shapes, &mut Vec::new(), merged, &gone, &kept).unwrap_or(Value::Null)
     };
@@ -184,10 +188,10 @@ pub fn string_data_is_data(mut secret: Value) -> Value {
     secret
 }
 
-fn conflicts(owners: &ManagedFields, applier: &Applier<'_>, changing: &FieldSet) -> Vec<Conflict> {
+fn conflicts(owners: &ManagedFields, applier: &Applier<'_>, changes: &Changes<'_>) -> Vec<Conflict> {
     let mut found = Vec::new();
     for owner in owners.owners.iter().filter(|owner| !applier.is(owner)) {
-        let paths = owner.fields.intersection(changing).paths();
+        let paths = owner.fields.intersection(&changes.of(owner)).paths();
         found.extend(paths.into_iter().map(|path| Conflict {
             manager: owner.manager.clone(),
             subresource: owner.subresource.clone(),
@@ -201,9 +205,9 @@ fn conflicts(owners: &ManagedFields, applier: &Applier<'_>, changing: &FieldSet)
 }
 
 /// Everybody but one gives up these fields.
-fn take(owners: &mut ManagedFields, is_spared: impl Fn(&Owner) -> bool, fields: &FieldSet) {
+fn take(owners: &mut ManagedFields, is_spared: impl Fn(&Owner) -> bool, changes: &Changes<'_>) {
     for owner in owners.owners.iter_mut().filter(|owner| !is_spared(owner)) {
-        owner.fields = owner.fields.difference(fields);
+        owner.fields = owner.fields.difference(&changes.of(owner));
     }
     owners.owners.retain(|owner| !owner.fields.is_empty());
 }
@@ -219,23 +223,23 @@ pub fn update<'s>(
     subresource: &str,
 ) -> ManagedFields {
     let nothing = Value::Object(Map::new());
-    let shapes = shapes.into();
-    let (changing, gone) = compare(shapes, before.unwrap_or(&nothing), after);
+    let (shapes, before) = (shapes.into(), before.unwrap_or(&nothing));
+    let (changing, gone) = compare(shapes, before, after);
     let mut owners = managed.clone();
     if changing.is_empty() && gone.is_empty() {
         return owners;
     }
-    let mut mine =
-        owners.find(manager, Operation::Update, subresource).map(|index| owners.owners[index].fields.clone()).unwrap_or_default();
-    take(&mut owners, |_| false, &changing.union(&gone));
-    mine = mine.difference(&gone).union(&changing);
-    owners.set(Owner {
+    let mut mine = Owner {
         manager: manager.to_owned(),
         operation: Operation::Update,
         api_version: shapes.kind.api_version(),
         subresource: subresource.to_owned(),
         time: None,
-        fields: mine,
-    });
+        fields: FieldSet::default(),
+    };
+    let owned = owners.find(&mine).map(|index| owners.owners[index].fields.clone()).unwrap_or_default();
+    take(&mut owners, |_| false, &Changes::new(shapes.kind, before, after, &changing.union(&gone)));
+    mine.fields = owned.difference(&gone).union(&changing);
+    owners.set(mine);
     owners
 }

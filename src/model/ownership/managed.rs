@@ -47,20 +47,30 @@ impl ManagedFields {
 
     /// What a manager owns by one kind of operation on the object itself.
     pub fn fields(&self, manager: &str, operation: Operation) -> Option<&FieldSet> {
-        self.find(manager, operation, "").map(|index| &self.owners[index].fields)
+        let mut own = self.owners.iter().filter(|it| it.manager == manager && it.operation == operation && it.subresource.is_empty());
+        own.next().map(|it| &it.fields)
     }
 
-    pub(super) fn find(&self, manager: &str, operation: Operation, subresource: &str) -> Option<usize> {
-        self.owners.iter().position(|it| it.manager == manager && it.operation == operation && it.subresource == subresource)
+    /// What a manager applied, in whatever version.
+    pub(super) fn applied(&self, manager: &str, subresource: &str) -> Option<&Owner> {
+        self.owners.iter().find(|it| it.manager == manager && it.operation == Operation::Apply && it.subresource == subresource)
+    }
+
+    /// The entry of the same name: plain writes have one a version (Kubernetes' `BuildManagerIdentifier`).
+    pub(super) fn find(&self, owner: &Owner) -> Option<usize> {
+        self.owners.iter().position(|it| {
+            let same_version = owner.operation == Operation::Apply || it.api_version == owner.api_version;
+            same_version && it.manager == owner.manager && it.operation == owner.operation && it.subresource == owner.subresource
+        })
     }
 
     /// Sets what a manager owns; an empty set removes the manager.
     pub(super) fn set(&mut self, owner: Owner) {
-        match self.find(&owner.manager, owner.operation, &owner.subresource) {
+        match self.find(&owner) {
             Some(index) if owner.fields.is_empty() => {
                 self.owners.remove(index);
             }
-            Some(index) if self.owners[index].fields == owner.fields => {}
+            Some(index) if self.owners[index].fields == owner.fields && self.owners[index].api_version == owner.api_version => {}
             Some(index) => self.owners[index] = owner,
             None if owner.fields.is_empty() => {}
             None => self.owners.push(owner),

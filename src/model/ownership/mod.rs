@@ -4,6 +4,7 @@
 //! - `shape`: which lists merge by which keys, which maps are one value (Kubernetes'
 //!   `x-kubernetes-list-type`, `-list-map-keys` and `-map-type`, for the kinds Podbay serves)
 //! - `managed`: `metadata.managedFields` as a value
+//! - `versions`: owners who speak of another version of the kind than the one that is written
 //! - `apply`: server-side apply; [`update`] is what a plain write does to ownership
 //! - `last_applied`: the way from kubectl's client-side apply to its server-side apply
 //! - `changes`: what differs between two values, field by field
@@ -20,6 +21,7 @@ mod managed;
 mod merge;
 mod shape;
 mod strategic;
+mod versions;
 
 pub use apply::{Applier, Conflict, apply, apply_as, string_data_is_data, update};
 pub use changes::{FieldChange, changes};

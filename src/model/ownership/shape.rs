@@ -118,6 +118,7 @@ fn distinct(keys: Keys<'_>, items: &[Value]) -> bool {
 
 /// The shape of the list at a path.
 pub(super) fn list(kind: Kind, path: &[&str]) -> Shape<'static> {
+    let kind = kind.stored();
     let (parent, name) = match path {
         [.., parent, name] => (*parent, *name),
         [name] => ("", *name),
@@ -170,7 +171,7 @@ fn pod_list(parent: &str, name: &str) -> Shape<'static> {
 
 /// Maps of `x-kubernetes-map-type: atomic`.
 fn is_atomic_map(kind: Kind, path: &[&str]) -> bool {
-    let Some(name) = path.last() else { return false };
+    let (Some(name), kind) = (path.last(), kind.stored()) else { return false };
     match *name {
         "selector" => matches!(kind, Kind::Service | Kind::Deployment | Kind::ReplicaSet | Kind::Job) && path.len() == 2,
         "nodeSelector" | "labelSelector" | "namespaceSelector" | "objectSelector" | "ownerReferences" => true,

@@ -171,6 +171,88 @@ fn the_annotation_of_client_side_apply_follows_kubectl_and_nobody_else() {
     assert_eq!(annotation(&live, &map(&"x".repeat(256 * 1024)), "kubectl", false), None, "no room");
 }
 
+/// A kind that is stored in another version, a target for CPU, and owners by manager and version.
+fn autoscaler(version: &str, spec: Value) -> Value {
+    json!({"apiVersion": format!("autoscaling/{version}"), "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"}, "spec": spec})
+}
+
+fn autoscaling_v1() -> Kind {
+    Kind::of("autoscaling/v1", "HorizontalPodAutoscaler").unwrap()
+}
+
+fn metric(name: &str, percent: i64) -> Value {
+    json!({"type": "Resource", "resource": {"name": name, "target": {"type": "Utilization", "averageUtilization": percent}}})
+}
+
+fn owned_paths(managed: &ManagedFields, manager: &str) -> Vec<(String, Vec<String>)> {
+    let own = managed.owners.iter().filter(|owner| owner.manager == manager);
+    own.map(|owner| (owner.api_version.trim_start_matches("autoscaling/").to_owned(), owner.fields.paths())).collect()
+}
+
+#[test]
+fn owners_keep_the_words_of_their_version() {
+    let (v1, v2) = (autoscaling_v1(), Kind::HorizontalPodAutoscaler);
+    let as_v1 = |value: &Value| crate::model::convert::between(value.clone(), v2, v1);
+    let said = autoscaler("v1", json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}));
+    let (old, managed) = apply(v1, None, &ManagedFields::default(), &said, "old", false).unwrap();
+    let target = || [".spec.maxReplicas", ".spec.targetCPUUtilizationPercentage"].map(str::to_owned).to_vec();
+    assert_eq!(owned_paths(&managed, "old"), [("v1".to_owned(), target())]);
+
+    // Another metric changes nothing that is the first one's, whose version has a field for its own.
+    let live = crate::model::convert::between(old, v1, v2);
+    let more = autoscaler("v2", json!({"maxReplicas": 3, "metrics": [metric("memory", 70), metric("cpu", 50)]}));
+    let managed = update(v2, Some(&live), &more, &managed, "new", "");
+    assert_eq!(owned_paths(&managed, "old"), [("v1".to_owned(), target())]);
+    assert_eq!(owned_paths(&managed, "new"), [("v2".to_owned(), vec![".spec.metrics".to_owned()])]);
+
+    // Another target for CPU is.
+    let other = autoscaler("v2", json!({"maxReplicas": 3, "metrics": [metric("memory", 70), metric("cpu", 60)]}));
+    let taken = update(v2, Some(&more), &other, &managed, "new", "");
+    assert_eq!(owned_paths(&taken, "old"), [("v1".to_owned(), vec![".spec.maxReplicas".to_owned()])]);
+
+    // Nor may the first one change what is the second one's now without a word.
+    let conflicts = apply(v1, Some(&as_v1(&other)), &taken, &said, "old", false).unwrap_err();
+    let told: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["conflict with \"new\" using autoscaling/v2: .spec.metrics"]);
+    let (_, forced) = apply(v1, Some(&as_v1(&other)), &taken, &said, "old", true).unwrap();
+    assert_eq!((owned_paths(&forced, "old"), owned_paths(&forced, "new")), (vec![("v1".to_owned(), target())], vec![]));
+}
+
+#[test]
+fn what_another_version_owns_is_not_taken_out() {
+    let (v1, v2) = (autoscaling_v1(), Kind::HorizontalPodAutoscaler);
+    let as_v1 = |value: &Value| crate::model::convert::between(value.clone(), v2, v1);
+    let metrics = autoscaler("v2", json!({"metrics": [metric("cpu", 50)]}));
+    let (live, managed) = apply(v2, None, &ManagedFields::default(), &metrics, "new", false).unwrap();
+    let said = autoscaler("v1", json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}));
+    let (both, managed) = apply(v1, Some(&as_v1(&live)), &managed, &said, "old", false).unwrap();
+    assert_eq!(both["spec"], said["spec"]);
+    let less = autoscaler("v1", json!({"maxReplicas": 3}));
+    let (kept, managed) = apply(v1, Some(&both), &managed, &less, "old", false).unwrap();
+    assert_eq!(kept["spec"], said["spec"], "the other still says it");
+
+    // The same manager in another version gives up what it said in the first.
+    let (live, managed) = (crate::model::convert::between(kept, v1, v2), managed);
+    let bounds = autoscaler("v2", json!({"minReplicas": 2}));
+    let (after, managed) = apply(v2, Some(&live), &managed, &bounds, "old", false).unwrap();
+    assert_eq!(after["spec"], json!({"minReplicas": 2, "metrics": [metric("cpu", 50)]}));
+    assert_eq!(owned_paths(&managed, "old"), [("v2".to_owned(), vec![".spec.minReplicas".to_owned()])]);
+    let (after, _) = apply(v1, Some(&as_v1(&after)), &managed, &autoscaler("v1", json!({"maxReplicas": 4})), "new", false).unwrap();
+    assert_eq!(after["spec"], json!({"minReplicas": 2, "maxReplicas": 4}), "nobody says the metrics any more");
+}
+
+#[test]
+fn a_plain_writer_has_an_entry_for_each_version() {
+    let (v1, v2) = (autoscaling_v1(), Kind::HorizontalPodAutoscaler);
+    let before = autoscaler("v2", json!({"maxReplicas": 3, "metrics": [metric("cpu", 50)]}));
+    let managed = update(v2, None, &before, &ManagedFields::default(), "me", "");
+    let was = crate::model::convert::between(before, v2, v1);
+    let is = autoscaler("v1", json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 60}));
+    let managed = update(v1, Some(&was), &is, &managed, "me", "");
+    let entry = |version: &str, path: &str| (version.to_owned(), vec![path.to_owned()]);
+    assert_eq!(owned_paths(&managed, "me"), [entry("v2", ".spec.maxReplicas"), entry("v1", ".spec.targetCPUUtilizationPercentage")]);
+}
+
 #[test]
 fn order_is_the_applied_one_and_strangers_keep_their_place() {
     let none = ManagedFields::default();

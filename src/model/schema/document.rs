@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::model::Kind;
+
 /// Before a definition's name in a `$ref`: where OpenAPI 3.0 keeps schemas.
 pub const REFERENCE: &str = "#/components/schemas/";
 
@@ -18,7 +20,7 @@ const SHAPES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shapes.json.zlib
 /// Every schema, as OpenAPI 3.0 has them. Some megabytes: made anew when it is asked for.
 #[derive(Debug, Default, Deserialize)]
 pub struct Document {
-    /// The name of each kind's definition.
+    /// The name of each kind's definition, by its name; of a further version, by `group/version Name`.
     pub kinds: BTreeMap<String, String>,
     /// `io.k8s.api.core.v1.Pod` and so on, each a schema.
     pub definitions: Map<String, Value>,
@@ -50,6 +52,15 @@ pub fn digest(besides: &str) -> String {
 }
 
 impl Document {
+    /// The name of a kind's definition, in the version that is meant.
+    pub fn name_of(&self, kind: Kind) -> Option<&str> {
+        let name = match kind.conversion() {
+            None => self.kinds.get(kind.name()),
+            Some(_) => self.kinds.get(&format!("{} {kind}", kind.api_version())),
+        };
+        name.map(String::as_str)
+    }
+
     /// Takes these definitions and all that they refer to out of the document.
     pub fn take(mut self, names: &[&str]) -> Map<String, Value> {
         let mut wanted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();

@@ -31,7 +31,7 @@ use super::request::{APPLY, Call, Verb};
 use super::{Identity, ServerState, body, operations, write};
 use crate::admit;
 use crate::clock::Clock;
-use crate::model::{Key, Kind, Object};
+use crate::model::{Key, Kind, Object, convert};
 use crate::store::{CommitError, Conflict, Snapshot, Stamp, Store, Transaction, Write};
 pub use made::PodsAsked;
 use plan::{Answer, Asker, Hook, Names, Operation, Rounds, Subject};
@@ -77,7 +77,7 @@ impl Thing {
             Self::Plain(value) => value.clone(),
             Self::Whole(object) => match View::of(kind, state) {
                 Some(view) => serde_json::from_slice(&view.json(object)).unwrap_or_default(),
-                None => object.value(),
+                None => object.value_in(kind),
             },
         }
     }
@@ -230,6 +230,7 @@ impl<'a> Ask<'a> {
                     return Err(internal(format!("admission webhook {:?} left no object", hook.name())));
                 }
                 if self.wish.sent.is_none() {
+                    after = convert::between(after, kind, self.wish.kind);
                     after["apiVersion"] = self.wish.kind.api_version().into();
                 }
                 thing = refit(after)?;

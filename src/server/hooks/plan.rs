@@ -101,8 +101,7 @@ pub fn covered(hook: &Hook, subject: &Subject<'_>, state: &Snapshot) -> Option<K
     if hook.webhook.match_policy.as_deref() == Some("Exact") {
         return None;
     }
-    let definition = state.definitions().get(subject.kind)?;
-    definition.versions.iter().filter(|version| version.served).map(|version| version.kind).find(|kind| covers(*kind))
+    state.definitions().versions(subject.kind).into_iter().find(|kind| covers(*kind))
 }
 
 /// Whether a rule speaks of this, were it of that kind.

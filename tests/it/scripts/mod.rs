@@ -61,6 +61,7 @@ sessions! {
     new_image
     offline
     old_image
+    old_version
     pending_pod
     prune
     refused_file
