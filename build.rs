@@ -8,7 +8,7 @@ use flate2::{Compression, write::ZlibEncoder};
 use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, autoscaling::v1 as autoscaling_v1, autoscaling::v2 as autoscaling,
     batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    node::v1 as node, rbac::v1 as rbac,
+    node::v1 as node, rbac::v1 as rbac, storage::v1 as storage,
 };
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -87,6 +87,9 @@ fn kubernetes(generator: &mut SchemaGenerator) -> Vec<(&'static str, String)> {
         extensions::CustomResourceDefinition,
         core::Node,
         node::RuntimeClass,
+        storage::StorageClass,
+        core::PersistentVolume,
+        core::PersistentVolumeClaim,
         core::ServiceAccount,
         core::Secret,
         core::ConfigMap,

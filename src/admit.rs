@@ -5,6 +5,7 @@
 //! - `create`, `update`, `delete`: one file a verb; a status is written by `update` too
 //! - `pod_part`: what only a subresource of a pod changes
 //! - `service`, `job`: what the cluster gives to a Service (addresses, ports) and a Job (selector)
+//! - `persistent`: what a volume or a claim on one begins with
 //! - `pod_security`: what pods may ask of their host, by the labels of their namespace
 //! - `runtime_class`: what a Pod gets of its RuntimeClass
 //! - `definition`, `custom`: custom kinds and their objects
@@ -16,6 +17,7 @@ mod custom;
 mod definition;
 mod delete;
 mod job;
+mod persistent;
 mod pod_part;
 pub mod pod_security;
 mod runtime_class;

@@ -3,8 +3,8 @@
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 
 use super::{
-    LASTING_NAMESPACES, Outcome, Refused, api_access, custom, definition, invalid, is_controller, job, pod_security, runtime_class,
-    seconds, service, status,
+    LASTING_NAMESPACES, Outcome, Refused, api_access, custom, definition, invalid, is_controller, job, persistent, pod_security,
+    runtime_class, seconds, service, status,
 };
 use crate::model::{Errors, Key, Kind, Object, Path, Typed, defaults, fields, pod, validate};
 use crate::store::snapshot::Snapshot;
@@ -52,6 +52,8 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
             }
         }
         Typed::Job(it) => job::generate(it),
+        Typed::PersistentVolume(it) => persistent::volume(it),
+        Typed::PersistentVolumeClaim(it) => persistent::claim(it, state),
         Typed::CustomResourceDefinition(it) => definition::settle(it, state, stamp.now),
         _ => {}
     }

@@ -39,6 +39,8 @@ with_status!(
     CustomResourceDefinition,
     Node,
     CertificateSigningRequest,
+    PersistentVolume,
+    PersistentVolumeClaim,
     Service,
     Pod,
     ReplicaSet,

@@ -50,6 +50,8 @@ kinds!(
     CustomResourceDefinition,
     Node,
     RuntimeClass,
+    StorageClass,
+    PersistentVolume,
     ServiceAccount,
     Secret,
     ConfigMap,
@@ -58,6 +60,7 @@ kinds!(
     ClusterRoleBinding,
     RoleBinding,
     CertificateSigningRequest,
+    PersistentVolumeClaim,
     Service,
     Pod,
     ReplicaSet,
@@ -121,6 +124,8 @@ pub struct KindInfo {
 
 /// The group of webhooks.
 pub const ADMISSION: &str = "admissionregistration.k8s.io";
+/// The group of storage classes.
+pub const STORAGE: &str = "storage.k8s.io";
 /// The group of roles and their bindings.
 pub const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -141,6 +146,8 @@ const TABLE: &[KindInfo] = &[
     ),
     row(Kind::Node, "", "v1", "Node", "nodes", "node", &["no"], false, true, false, &[]),
     row(Kind::RuntimeClass, "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass", &[], false, false, false, &[]),
+    row(Kind::StorageClass, STORAGE, "v1", "StorageClass", "storageclasses", "storageclass", &["sc"], false, false, false, &[]),
+    row(Kind::PersistentVolume, "", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume", &["pv"], false, true, false, &[]),
     row(Kind::ServiceAccount, "", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"], true, false, false, &[]),
     row(Kind::Secret, "", "v1", "Secret", "secrets", "secret", &[], true, false, false, &[]),
     row(Kind::ConfigMap, "", "v1", "ConfigMap", "configmaps", "configmap", &["cm"], true, false, false, &[]),
@@ -169,6 +176,19 @@ const TABLE: &[KindInfo] = &[
         "certificatesigningrequest",
         &["csr"],
         false,
+        true,
+        false,
+        &[],
+    ),
+    row(
+        Kind::PersistentVolumeClaim,
+        "",
+        "v1",
+        "PersistentVolumeClaim",
+        "persistentvolumeclaims",
+        "persistentvolumeclaim",
+        &["pvc"],
+        true,
         true,
         false,
         &[],

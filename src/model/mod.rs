@@ -9,6 +9,7 @@
 //! - `defaults`, `validate`, `fields`: Kubernetes' rules, written once
 //! - `quantity`, `selector`: the two small languages inside objects
 //! - `pod`: what a pod's fields mean taken together
+//! - `volume`: persistent volumes, and what they and the claims on them mean taken together
 //! - `scale`: how many of something there are and shall be; `usage`: what a pod was measured to use
 //! - `event`: occurrences of the same thing as one object
 //! - `rule`: a broken rule and its place, in Kubernetes' words
@@ -38,10 +39,11 @@ pub mod selector;
 mod source;
 pub mod usage;
 pub mod validate;
+pub mod volume;
 pub mod webhook;
 
 pub use key::Key;
-pub use kind::{ADMISSION, Kind, KindInfo, RBAC};
+pub use kind::{ADMISSION, Kind, KindInfo, RBAC, STORAGE};
 pub use object::{ApiType, DecodeError, Object, Typed};
 pub use rule::{ErrorReason, Errors, FieldError, Path};
 pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus};

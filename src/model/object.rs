@@ -11,16 +11,18 @@ use k8s_openapi::api::{
     batch::v1::Job,
     certificates::v1::CertificateSigningRequest,
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Event, Namespace, Node, Pod, PodTemplateSpec, Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Event, Namespace, Node, PersistentVolumeClaim, Pod, PodTemplateSpec, Secret, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
     node::v1::RuntimeClass,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+    storage::v1::StorageClass,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::custom::{Custom, CustomResourceDefinition};
+use super::volume::PersistentVolume;
 use super::{Key, Kind, Source, convert};
 
 /// A Kubernetes type that Podbay stores. Implemented by the one table below.
@@ -104,6 +106,8 @@ kinds!(
     CustomResourceDefinition,
     Node,
     RuntimeClass,
+    StorageClass,
+    PersistentVolume,
     ServiceAccount,
     Secret,
     ConfigMap,
@@ -112,6 +116,7 @@ kinds!(
     ClusterRoleBinding,
     RoleBinding,
     CertificateSigningRequest,
+    PersistentVolumeClaim,
     Service,
     Pod,
     ReplicaSet,

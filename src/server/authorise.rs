@@ -11,14 +11,14 @@ mod signers;
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSpec, Volume};
 
 pub use content::content;
 
 use super::identity::Identity;
 use super::request::{Call, Verb};
 use crate::model::rights::{Act, On};
-use crate::model::{Key, Kind, Object};
+use crate::model::{Key, Kind, Object, volume};
 use crate::store::snapshot::Snapshot;
 
 /// What somebody wants to do.
@@ -116,6 +116,14 @@ fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
         (Kind::Secret | Kind::ConfigMap | Kind::ServiceAccount, None) if reads => {
             attempt.name.or(attempt.selected_name).is_some_and(|name| may_read(node, attempt.kind, attempt.namespace, name, state))
         }
+        (Kind::PersistentVolumeClaim, None) if attempt.verb == Verb::Get => {
+            attempt.name.is_some_and(|name| claims_of(node, state).any(|claim| claim == (attempt.namespace, name.to_owned())))
+        }
+        (Kind::PersistentVolume, None) if attempt.verb == Verb::Get => {
+            let is_it = |claim: &PersistentVolumeClaim| attempt.name == Some(volume::volume_name(claim));
+            let mut claims = claims_of(node, state).filter_map(|(home, name)| state.find(Kind::PersistentVolumeClaim, home, &name));
+            claims.any(|claim| claim.get::<PersistentVolumeClaim>().is_some_and(is_it))
+        }
         (Kind::ServiceAccount, Some("token")) if attempt.verb == Verb::Create => {
             attempt.name.is_some_and(|name| may_read(node, attempt.kind, attempt.namespace, name, state))
         }
@@ -148,6 +156,12 @@ fn may_read(node: &str, kind: Kind, namespace: &str, name: &str, state: &Snapsho
     }
     let mut pods = state.pods_on(node).filter(|pod| pod.key().namespace == namespace);
     pods.any(|pod| pod.get::<Pod>().and_then(|pod| pod.spec.as_ref()).is_some_and(|spec| refers(spec, kind, name)))
+}
+
+/// The claims of a node's pods: namespace and name.
+fn claims_of<'s>(node: &str, state: &'s Snapshot) -> impl Iterator<Item = (&'s str, String)> {
+    let pods = state.pods_on(node).filter_map(|object| Some((object.key().namespace.as_str(), object.get::<Pod>()?)));
+    pods.flat_map(|(namespace, pod)| volume::claims(pod).map(move |claimed| (namespace, claimed.claim)))
 }
 
 /// Whether a pod names this object in its namespace.

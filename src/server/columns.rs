@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use super::age::{human, since};
-use super::{autoscaler_columns, pod_columns};
+use super::{autoscaler_columns, pod_columns, storage_columns};
 use crate::model::{Kind, Object, Source, Timestamp, Typed};
 
 /// The names of a kind's columns; only `-o wide` shows those that end in a star.
@@ -19,6 +19,13 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::Namespace => "Name, Status, Age",
         Kind::Node => "Name, Status, Roles, Age, Version, Internal-IP*, External-IP*, OS-Image*, Kernel-Version*, Container-Runtime*",
         Kind::RuntimeClass => "Name, Handler, Age",
+        Kind::StorageClass => "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age",
+        Kind::PersistentVolume => {
+            "Name, Capacity, Access Modes, Reclaim Policy, Status, Claim, StorageClass, VolumeAttributesClass, Reason, Age, VolumeMode*"
+        }
+        Kind::PersistentVolumeClaim => {
+            "Name, Status, Volume, Capacity, Access Modes, StorageClass, VolumeAttributesClass, Age, VolumeMode*"
+        }
         Kind::ServiceAccount => "Name, Secrets, Age",
         Kind::Secret => "Name, Type, Data, Age",
         Kind::ConfigMap => "Name, Data, Age",
@@ -53,6 +60,9 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         }
         Typed::Node(it) => node(it, name, age),
         Typed::RuntimeClass(it) => vec![name, it.handler.clone().into(), age],
+        Typed::StorageClass(it) => storage_columns::class(it, &object.key().name, age),
+        Typed::PersistentVolume(it) => storage_columns::persistent_volume(it, name, age),
+        Typed::PersistentVolumeClaim(it) => storage_columns::claim(it, name, age),
         Typed::ServiceAccount(it) => service_account(it, name, age),
         Typed::Secret(it) => {
             vec![name, it.type_.clone().unwrap_or_default().into(), it.data.as_ref().map_or(0, std::collections::BTreeMap::len).into(), age]

@@ -60,6 +60,7 @@ pub mod request;
 mod scale;
 mod select;
 mod spot;
+mod storage_columns;
 pub mod strict;
 pub mod tokens;
 pub mod usage;

@@ -226,6 +226,7 @@ fn skeleton(kind: Kind, metadata: Value) -> Value {
         Kind::Event => {
             object["involvedObject"] = json!({});
         }
+        Kind::StorageClass => object["provisioner"] = json!(""),
         Kind::CertificateSigningRequest => object["spec"] = json!({"request": null, "signerName": ""}),
         Kind::ClusterRoleBinding | Kind::RoleBinding => object["roleRef"] = json!({"apiGroup": "", "kind": "", "name": ""}),
         _ => {}

@@ -4,6 +4,7 @@
 //! own types cannot tell the two apart.
 
 mod autoscaler;
+mod persistent;
 mod pod;
 mod webhook;
 mod workload;
@@ -31,6 +32,9 @@ pub fn apply(object: &mut Typed) {
         Typed::Namespace(it) => namespace(it),
         Typed::CustomResourceDefinition(it) => it.spec.set_defaults(),
         Typed::Node(it) => node(it),
+        Typed::StorageClass(it) => persistent::class(it),
+        Typed::PersistentVolume(it) => persistent::volume(it),
+        Typed::PersistentVolumeClaim(it) => it.spec.iter_mut().for_each(persistent::claim),
         Typed::Secret(it) => secret(it),
         Typed::Service(it) => service(it),
         Typed::Pod(it) => pod::pod(it),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Rule::{Acts, Check, Harmless, Only, Refused};
-use super::{Node, Row, pod};
+use super::{Node, Row, persistent, pod};
 use crate::model::Kind;
 
 /// The tree of a kind's rows.
@@ -33,6 +33,9 @@ pub(super) fn table(kind: Kind) -> Node {
         Kind::CustomResourceDefinition => root.add("spec", DEFINITION),
         Kind::Node => root.add("spec", NODE),
         Kind::RuntimeClass => root.add("", RUNTIME_CLASS),
+        Kind::StorageClass => root.add("", persistent::CLASS),
+        Kind::PersistentVolume => root.add("spec", persistent::VOLUME),
+        Kind::PersistentVolumeClaim => claim(&mut root, "spec"),
         Kind::ServiceAccount => root.add("", SERVICE_ACCOUNT),
         Kind::Secret => root.add("", SECRET),
         Kind::ConfigMap => root.add("", &[("data.* binaryData.* immutable", Acts)]),
@@ -53,6 +56,13 @@ pub(super) fn table(kind: Kind) -> Node {
         Kind::Edition(_) | Kind::Custom(_) => {}
     }
     root
+}
+
+/// What a claim on a volume says, at `at`.
+pub(super) fn claim(root: &mut Node, at: &'static str) {
+    let spec = root.reach(at);
+    spec.add("", persistent::CLAIM);
+    spec.add("selector", SELECTOR);
 }
 
 /// `spec.selector` and `spec.template`.

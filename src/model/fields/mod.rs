@@ -5,6 +5,7 @@
 //! counts as absent.
 
 mod kinds;
+mod persistent;
 mod pod;
 
 use std::collections::BTreeMap;

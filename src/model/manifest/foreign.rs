@@ -7,20 +7,7 @@ use crate::model::{Kind, schema};
 
 /// Kubernetes' kinds that are not served, by API group. These groups hold nothing else.
 const KUBERNETES: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "Binding",
-            "ComponentStatus",
-            "Endpoints",
-            "LimitRange",
-            "PersistentVolume",
-            "PersistentVolumeClaim",
-            "PodTemplate",
-            "ReplicationController",
-            "ResourceQuota",
-        ],
-    ),
+    ("", &["Binding", "ComponentStatus", "Endpoints", "LimitRange", "PodTemplate", "ReplicationController", "ResourceQuota"]),
     ("apiextensions.k8s.io", &[]),
     ("apps", &["ControllerRevision", "DaemonSet", "StatefulSet"]),
     ("autoscaling", &[]),
@@ -29,6 +16,7 @@ const KUBERNETES: &[(&str, &[&str])] = &[
     ("discovery.k8s.io", &[]),
     ("extensions", &["DaemonSet", "Ingress", "NetworkPolicy", "PodSecurityPolicy"]),
     ("podbay.dev", &[]),
+    ("storage.k8s.io", &["CSIDriver", "CSINode", "CSIStorageCapacity", "VolumeAttachment", "VolumeAttributesClass"]),
     ("policy", &["PodDisruptionBudget", "PodSecurityPolicy"]),
 ];
 
@@ -59,7 +47,9 @@ mod tests {
     fn slips_are_not_foreign_kinds() {
         for (api_version, kind, foreign) in [
             ("batch/v1", "CronJob", true),
-            ("v1", "PersistentVolumeClaim", true),
+            ("v1", "ResourceQuota", true),
+            ("v1", "PersistentVolumeClam", false),
+            ("storage.k8s.io/v1", "CSIDriver", true),
             ("networking.k8s.io/v1", "Ingress", true),
             ("cert-manager.io/v1", "Certificate", true),
             ("serving.knative.dev/v1", "Service", true),

@@ -169,15 +169,20 @@ fn pod_list(parent: &str, name: &str) -> Shape<'static> {
     }
 }
 
+/// Whether `spec.selector` is one thing.
+fn is_selector(kind: Kind) -> bool {
+    matches!(kind, Kind::Service | Kind::Deployment | Kind::ReplicaSet | Kind::Job | Kind::PersistentVolumeClaim)
+}
+
 /// Maps of `x-kubernetes-map-type: atomic`.
 fn is_atomic_map(kind: Kind, path: &[&str]) -> bool {
     let (Some(name), kind) = (path.last(), kind.stored()) else { return false };
     match *name {
-        "selector" => matches!(kind, Kind::Service | Kind::Deployment | Kind::ReplicaSet | Kind::Job) && path.len() == 2,
+        "selector" => is_selector(kind) && path.len() == 2,
         "nodeSelector" | "labelSelector" | "namespaceSelector" | "objectSelector" | "ownerReferences" => true,
         "fieldRef" | "resourceFieldRef" | "configMapKeyRef" | "secretKeyRef" | "fileKeyRef" | "secretRef" => true,
         "imagePullSecrets" => true,
-        "requiredDuringSchedulingIgnoredDuringExecution" => path.contains(&"nodeAffinity"),
+        "requiredDuringSchedulingIgnoredDuringExecution" | "required" => path.contains(&"nodeAffinity"),
         "involvedObject" | "related" | "targetRef" | "claimRef" | "roleRef" => true,
         _ => false,
     }

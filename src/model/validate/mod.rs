@@ -8,6 +8,7 @@ mod container;
 mod definition;
 mod metadata;
 pub mod names;
+mod persistent;
 mod pod;
 mod probe;
 mod projection;
@@ -42,6 +43,9 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
         Typed::CustomResourceDefinition(it) => definition::definition(it, &mut errors),
         Typed::Node(it) => simple::node(it, &mut errors),
         Typed::RuntimeClass(it) => simple::runtime_class(it, &mut errors),
+        Typed::StorageClass(it) => persistent::class(it, &mut errors),
+        Typed::PersistentVolume(it) => persistent::persistent_volume(it, &mut errors),
+        Typed::PersistentVolumeClaim(it) => persistent::claim(it, &mut errors),
         Typed::Secret(it) => simple::secret(it, &mut errors),
         Typed::ConfigMap(it) => simple::config_map(it, &mut errors),
         Typed::ClusterRole(it) => role::cluster_role(it, &mut errors),

@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Node, Pod, PodSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::{IMMUTABLE, SPEC, role};
+use super::{IMMUTABLE, SPEC, persistent, role};
 use crate::model::rule::{Errors, Path};
 use crate::model::{Typed, pod};
 
@@ -35,6 +35,9 @@ pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
         (Typed::RuntimeClass(new), Typed::RuntimeClass(old)) if new.handler != old.handler => {
             errors.invalid(&Path::root("handler"), &new.handler, IMMUTABLE);
         }
+        (Typed::PersistentVolume(new), Typed::PersistentVolume(old)) => persistent::volume_update(new, old, errors),
+        (Typed::PersistentVolumeClaim(new), Typed::PersistentVolumeClaim(old)) => persistent::claim_update(new, old, errors),
+        (Typed::StorageClass(new), Typed::StorageClass(old)) => persistent::class_update(new, old, errors),
         (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) if new.address_type != old.address_type => {
             errors.invalid(&Path::root("addressType"), &new.address_type, IMMUTABLE);
         }

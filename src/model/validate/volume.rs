@@ -109,18 +109,23 @@ fn empty_dir(source: &EmptyDirVolumeSource, path: &Path<'_>, errors: &mut Errors
     }
 }
 
-fn host_path(source: &HostPathVolumeSource, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn host_path(source: &HostPathVolumeSource, path: &Path<'_>, errors: &mut Errors) {
     let at = path.child("path");
     if source.path.is_empty() {
         errors.required(&at, "");
     } else {
-        no_dots(&source.path, &at, errors);
-        if !source.path.starts_with('/') {
-            errors.invalid(&at, &source.path, "must be an absolute path");
-        }
+        host_directory(&source.path, &at, errors);
     }
     let types = ["BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     one_of(source.type_.as_deref(), &types, &path.child("type"), errors);
+}
+
+/// A path of a node.
+pub(super) fn host_directory(text: &str, path: &Path<'_>, errors: &mut Errors) {
+    no_dots(text, path, errors);
+    if !text.starts_with('/') {
+        errors.invalid(path, text, "must be an absolute path");
+    }
 }
 
 pub(super) fn files(default_mode: Option<i32>, items: Option<&[KeyToPath]>, path: &Path<'_>, errors: &mut Errors) {

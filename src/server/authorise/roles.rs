@@ -153,6 +153,7 @@ const NODE: &[Rule] = &[
     ("patch update", "", "nodes nodes/status"),
     ("create patch update", "", "events"),
     (READ, "", "pods secrets configmaps"),
+    ("get", "", "persistentvolumeclaims persistentvolumes"),
     ("create delete", "", "pods"),
     ("patch update", "", "pods/status"),
     ("create", "", "pods/eviction serviceaccounts/token"),

@@ -14,6 +14,8 @@ fn state() -> Snapshot {
                 {"name": "a", "secret": {"secretName": "volume"}},
                 {"name": "b", "projected": {"sources": [{"secret": {"name": "projected"}}, {"configMap": {"name": "projected"}}]}},
                 {"name": "c", "configMap": {"name": "volume"}},
+                {"name": "d", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "e", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
             ],
             "containers": [{"name": "c", "image": "i",
                 "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}},
@@ -26,6 +28,10 @@ fn state() -> Snapshot {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": "web"},
         "spec": {"nodeName": "n2", "volumes": [{"name": "a", "secret": {"secretName": "theirs"}}], "containers": [{"name": "c", "image": "i"}]},
     });
+    for (claim, volume) in [("data", "disk"), ("theirs", "other-disk")] {
+        let claim = json!({"metadata": {"name": claim, "namespace": "web"}, "spec": {"volumeName": volume}});
+        state.insert(Object::from_value(Kind::PersistentVolumeClaim, claim).unwrap());
+    }
     for pod in [mine, other] {
         state.insert(Object::from_value(Kind::Pod, pod).unwrap());
     }
@@ -66,6 +72,9 @@ fn attempt(text: &str) -> Attempt<'_> {
 }
 
 const NODE_MAY: &[&str] = &[
+    "get persistentvolumeclaims web/data",
+    "get persistentvolumeclaims web/mine-e",
+    "get persistentvolumes disk",
     "get secrets web/volume",
     "get secrets web/projected",
     "get secrets web/env",
@@ -111,6 +120,14 @@ const NODE_MAY: &[&str] = &[
 ];
 
 const NODE_MAY_NOT: &[&str] = &[
+    "get persistentvolumeclaims web/theirs",
+    "get persistentvolumeclaims other/data",
+    "update persistentvolumeclaims web/data",
+    "list persistentvolumeclaims",
+    "get persistentvolumes other-disk",
+    "list persistentvolumes",
+    "delete persistentvolumes disk",
+    "get storageclasses x",
     "get secrets web/theirs",
     "get secrets web/none",
     "get secrets kube-system/volume",

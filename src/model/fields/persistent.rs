@@ -1,0 +1,45 @@
+//! The table's part for persistent volumes, claims on them, and their classes. PURE.
+
+use super::Row;
+use super::Rule::{Acts, Harmless, Only, Refused};
+
+/// Below a volume's `spec`.
+pub(super) const VOLUME: &[Row] = &[
+    ("accessModes capacity.* storageClassName volumeMode", Acts),
+    ("hostPath.path hostPath.type local.path", Acts),
+    ("local.fsType", Refused("no file system is made on a volume: mount the device on the node and name the directory")),
+    ("claimRef.apiVersion claimRef.kind claimRef.namespace claimRef.name claimRef.uid", Acts),
+    ("claimRef.resourceVersion claimRef.fieldPath", Harmless),
+    ("nodeAffinity.required.nodeSelectorTerms[].matchExpressions[].key", Acts),
+    ("nodeAffinity.required.nodeSelectorTerms[].matchExpressions[].operator", Acts),
+    ("nodeAffinity.required.nodeSelectorTerms[].matchExpressions[].values", Acts),
+    ("nodeAffinity.required.nodeSelectorTerms[].matchFields[].key", Acts),
+    ("nodeAffinity.required.nodeSelectorTerms[].matchFields[].operator", Acts),
+    ("nodeAffinity.required.nodeSelectorTerms[].matchFields[].values", Acts),
+    (
+        "persistentVolumeReclaimPolicy",
+        Only(&["Retain", "Delete"], "a volume whose claim is gone is kept, or said to be nobody's to delete: nothing is recycled"),
+    ),
+    ("mountOptions", Refused("may not specify mount options for this volume type")),
+    ("volumeAttributesClassName", Refused(NO_ATTRIBUTES)),
+    ("awsElasticBlockStore azureDisk azureFile cephfs cinder csi fc flexVolume flocker gcePersistentDisk glusterfs", Refused(OTHER)),
+    ("iscsi nfs photonPersistentDisk portworxVolume quobyte rbd scaleIO storageos vsphereVolume", Refused(OTHER)),
+];
+
+const OTHER: &str = "a persistent volume is a `local` path of a node or a `hostPath`: mount what it is on the node";
+const NO_ATTRIBUTES: &str = "volume attributes classes are not supported";
+
+/// Below a claim's `spec`, and a template's.
+pub(super) const CLAIM: &[Row] = &[
+    ("accessModes resources.requests.* storageClassName volumeMode volumeName", Acts),
+    // Kubernetes looks at no limit either.
+    ("resources.limits.*", Harmless),
+    ("dataSource dataSourceRef", Refused("no volume is made of another's content")),
+    ("volumeAttributesClassName", Refused(NO_ATTRIBUTES)),
+];
+
+pub(super) const CLASS: &[Row] = &[
+    ("provisioner volumeBindingMode", Acts),
+    // For whoever provisions volumes, which nobody does here: claims of such a class get those that people make.
+    ("allowVolumeExpansion allowedTopologies mountOptions parameters reclaimPolicy", Harmless),
+];
