@@ -6,6 +6,7 @@
 //! - `deployment`, `replica_set`, `job`: workloads to pods
 //! - `autoscaler`: the size of workloads by their load. It asks nodes, too, and so is none of [`all`];
 //!   a preview has its bounds
+//! - `volume_binding`, `ephemeral_volume`: persistent volumes for claims, and claims of pods' own
 //! - `endpoints`: Services to EndpointSlices
 //! - `cluster_role`: roles that gather others
 //! - `furnish`: what every namespace has
@@ -24,6 +25,7 @@ pub mod cluster_role;
 pub mod definition;
 pub mod deployment;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod event_bounds;
 pub mod furnish;
 pub mod garbage;
@@ -36,6 +38,7 @@ pub mod pod_gc;
 pub mod refusal;
 pub mod replica_set;
 pub mod token_secret;
+pub mod volume_binding;
 
 use std::sync::Arc;
 
@@ -72,6 +75,8 @@ pub fn all(options: Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(deployment::Deployments),
         Arc::new(replica_set::ReplicaSets),
         Arc::new(job::Jobs),
+        Arc::new(ephemeral_volume::EphemeralVolumes),
+        Arc::new(volume_binding::VolumeBinding),
         Arc::new(endpoints::Endpoints),
         Arc::new(cluster_role::ClusterRoles),
         Arc::new(furnish::Furnish),
