@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use podbay::model::{Kind, Object};
 use podbay::schedule::plan::{Observed, place};
+use podbay::schedule::storage::Storage;
 use serde_json::json;
 
 const NODES: usize = 5_000;
@@ -28,7 +29,11 @@ fn pod(index: usize, kinds: usize) -> Object {
 
 fn main() {
     for kinds in [1, 10, 100, 1000] {
-        let seen = Observed { nodes: (0..NODES).map(node).collect(), pending: (0..PODS).map(|index| pod(index, kinds)).collect() };
+        let seen = Observed {
+            nodes: (0..NODES).map(node).collect(),
+            pending: (0..PODS).map(|index| pod(index, kinds)).collect(),
+            storage: Storage::default(),
+        };
         let start = Instant::now();
         let placed = place(&seen);
         let took = start.elapsed();

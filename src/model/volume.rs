@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::event::reference;
 use super::quantity::Quantity;
 use super::selector::Selector;
 use super::{Key, Kind, Object};
@@ -243,6 +244,26 @@ pub fn size(claim: &PersistentVolumeClaimSpec) -> Quantity {
 pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     let completed = claim.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(BIND_COMPLETED));
     completed && !volume_name(claim).is_empty()
+}
+
+/// Makes a claim and a volume each other's, as far as they are not. What each was not told by a person is marked so.
+pub fn bond(stored: &Object, claim: &mut PersistentVolumeClaim, volume: &mut PersistentVolume) {
+    let mark = |meta: &mut ObjectMeta, name: &str| {
+        meta.annotations.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| "yes".to_owned());
+    };
+    if volume.spec.claim_ref.is_none() {
+        mark(&mut volume.metadata, BOUND_BY_CONTROLLER);
+    }
+    let to = volume.spec.claim_ref.get_or_insert_default();
+    if to.uid.as_deref().is_none_or(str::is_empty) {
+        *to = reference(stored.key(), Some(stored.uid()));
+    }
+    let spec = claim.spec.get_or_insert_default();
+    if spec.volume_name.as_deref().is_none_or(str::is_empty) {
+        spec.volume_name.clone_from(&volume.metadata.name);
+        mark(&mut claim.metadata, BOUND_BY_CONTROLLER);
+    }
+    mark(&mut claim.metadata, BIND_COMPLETED);
 }
 
 /// Whether volumes of this class are chosen together with a node.

@@ -10,6 +10,8 @@ use crate::model::pod::tolerates;
 /// The taint a cordoned node counts as having.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
+const NO_NODES: &str = "no nodes available to schedule pods";
+
 /// A demand with its tolerations ready for use.
 pub struct Asked<'a> {
     pub demand: &'a Demand,
@@ -80,14 +82,22 @@ fn lack(names: &Names, index: usize) -> String {
     if index == PODS { "Too many pods".to_owned() } else { format!("Insufficient {}", names.name(index)) }
 }
 
-/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
-pub fn refusal(table: &Table, asked: &Asked<'_>) -> String {
+/// Why no node would do, whatever it offers.
+pub fn refusal_everywhere(table: &Table, why: &str) -> String {
+    match table.rows.len() {
+        0 => NO_NODES.to_owned(),
+        count => format!("0/{count} nodes are available: {why}."),
+    }
+}
+
+/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.` `more`: a reason beside.
+pub fn refusal(table: &Table, asked: &Asked<'_>, more: impl Fn(&Row) -> Option<&'static str>) -> String {
     if table.rows.is_empty() {
-        return "no nodes available to schedule pods".to_owned();
+        return NO_NODES.to_owned();
     }
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for row in &table.rows {
-        match mismatch(row, asked) {
+        match mismatch(row, asked).or_else(|| more(row).map(str::to_owned)) {
             Some(reason) => *counts.entry(reason).or_default() += 1,
             None if taken(row, asked) => {
                 *counts.entry("node(s) didn't have free ports for the requested pod ports".to_owned()).or_default() += 1;

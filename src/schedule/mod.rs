@@ -3,11 +3,13 @@
 //! - `table` (pure): the nodes with what they offer and what is used of it
 //! - `filter` (pure): why a node cannot take a pod
 //! - `score` (pure): which of the nodes that can is best
+//! - `storage` (pure): what its persistent volumes ask of a pod's node, and which volumes its claims get
 //! - `plan`: all pending pods at once, in order
 
 pub mod filter;
 pub mod plan;
 pub mod score;
+pub mod storage;
 pub mod table;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -38,7 +40,7 @@ impl Controller for Scheduler {
 
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
         let concerned = match object.kind() {
-            Kind::Node => state.has_unbound_pods(),
+            Kind::Node | Kind::PersistentVolume | Kind::PersistentVolumeClaim | Kind::StorageClass => state.has_unbound_pods(),
             Kind::Pod => match object.get::<Pod>() {
                 Some(pod) if pod::node_name(pod).is_none() => plan::is_pending(pod),
                 // Room was freed, or was by a resize or its refusal: `object` may be what was before.
@@ -58,7 +60,8 @@ impl Controller for Scheduler {
         }
         let nodes: Vec<(Object, Vec<Object>)> =
             state.list(Kind::Node).map(|node| (node.clone(), state.pods_on(&node.key().name).cloned().collect())).collect();
-        plan::plan(&plan::Observed { nodes, pending }, now)
+        let storage = storage::Storage::of(state, &pending, &nodes);
+        plan::plan(&plan::Observed { nodes, pending, storage }, now)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Pods that ask the same share one heap of the nodes that fit, best first. Placing a pod only
 //! ever makes its node worse, so an entry is evaluated anew when it comes to the top, and no pod scans
-//! all nodes. Pods that differ only in amounts share the list of nodes that suit them.
+//! all nodes. Pods that differ only in amounts share the list of nodes that suit them. Those with persistent volumes are
+//! looked at one by one.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 
 use super::filter::{self, Asked};
 use super::score;
+use super::storage::{self, Asks, Chosen, Storage};
 use super::table::{Demand, Row, Table};
 use crate::model::{Key, Object, Timestamp, pod};
 use crate::plan::{Op, Plan, Reason};
@@ -20,6 +22,7 @@ use crate::plan::{Op, Plan, Reason};
 pub struct Observed {
     pub nodes: Vec<(Object, Vec<Object>)>,
     pub pending: Vec<Object>,
+    pub storage: Storage,
 }
 
 /// What became of one pod.
@@ -78,15 +81,25 @@ struct Class {
 
 /// Chooses a node for each pending pod. The answers are in the order of `pending` after sorting.
 pub fn place(seen: &Observed) -> Vec<Placed> {
+    place_all(seen).0
+}
+
+/// The same, and the volumes that go with it.
+fn place_all(seen: &Observed) -> (Vec<Placed>, Chosen) {
     let mut table = Table::new(&seen.nodes);
     let mut classes: Vec<Class> = Vec::new();
     let mut known: BTreeMap<Demand, usize> = BTreeMap::new();
     let mut suitable = Suitable::new();
     let mut placed = Vec::with_capacity(seen.pending.len());
     let mut refused: Vec<(usize, usize)> = Vec::new();
+    let mut stored = Stored { storage: &seen.storage, chosen: Chosen::default(), refused: Vec::new() };
     for object in in_order(&seen.pending) {
         let Some(spec) = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()) else { continue };
         let demand = table.demand(spec);
+        if storage::concerns(object) {
+            placed.push(stored.place(&mut table, object, demand, placed.len()));
+            continue;
+        }
         let class = *known.entry(demand).or_insert_with_key(|demand| {
             let (heap, movable) = fill(&table, demand, &mut suitable);
             classes.push(Class { demand: demand.clone(), heap, movable });
@@ -105,10 +118,67 @@ pub fn place(seen: &Observed) -> Vec<Placed> {
     // The reasons speak of the state after all placements: what planning again would find.
     let mut messages: BTreeMap<usize, String> = BTreeMap::new();
     for (at, class) in refused {
-        let message = messages.entry(class).or_insert_with(|| filter::refusal(&table, &Asked::new(&classes[class].demand)));
+        let message = messages.entry(class).or_insert_with(|| filter::refusal(&table, &Asked::new(&classes[class].demand), |_| None));
         placed[at].node = Err(Reason::new("Unschedulable", message.clone()));
     }
-    placed
+    for (at, message) in stored.reasons(&table) {
+        placed[at].node = Err(Reason::new("Unschedulable", message));
+    }
+    (placed, stored.chosen)
+}
+
+/// Pods with persistent volumes.
+struct Stored<'s> {
+    storage: &'s Storage,
+    chosen: Chosen,
+    /// Places in the answer, and what each pod asks; or why no node would do.
+    refused: Vec<(usize, Demand, Result<Asks<'s>, String>)>,
+}
+
+impl<'s> Stored<'s> {
+    /// Looks at every node.
+    fn place(&mut self, table: &mut Table, object: &Object, demand: Demand, at: usize) -> Placed {
+        let none =
+            Placed { pod: object.key().clone(), node: Err(Reason::new("Unschedulable", String::new())), tied: false, movable: false };
+        let asks = match self.storage.asks(object) {
+            Ok(asks) => asks,
+            Err(why) => {
+                self.refused.push((at, demand, Err(why)));
+                return none;
+            }
+        };
+        let asked = Asked::new(&demand);
+        let could = |row: &Row| filter::suits(row, &asked) && self.storage.on(row, &asks, &self.chosen).is_ok();
+        let suitable: Vec<(usize, &Row)> = table.rows.iter().enumerate().filter(|(_, row)| could(row)).collect();
+        let movable = suitable.len() > 1;
+        let with_room = suitable.into_iter().filter(|(_, row)| filter::has_room(row, &asked));
+        let mut entries: Vec<Entry> = with_room.map(|(at, row)| Entry::new(score::score(row, &asked), at)).collect();
+        entries.sort_unstable_by_key(|entry| Reverse(*entry));
+        let Some(best) = entries.first() else {
+            self.refused.push((at, demand, Ok(asks)));
+            return Placed { movable, ..none };
+        };
+        let row = &mut table.rows[best.at()];
+        // It was so a moment ago.
+        let bonds = self.storage.on(row, &asks, &self.chosen).unwrap_or_default();
+        self.chosen.take(&asks, bonds);
+        row.take(&demand.amounts, demand.weighed, &demand.ports);
+        let tied = entries.get(1).is_some_and(|next| next.score() == best.score());
+        Placed { node: Ok(row.name.clone()), tied, movable, ..none }
+    }
+
+    /// Why each that was refused has no node.
+    fn reasons(&mut self, table: &Table) -> Vec<(usize, String)> {
+        let refused = std::mem::take(&mut self.refused);
+        let why = |(at, demand, asks): (usize, Demand, Result<Asks<'s>, String>)| {
+            let message = match asks {
+                Err(why) => filter::refusal_everywhere(table, &why),
+                Ok(asks) => filter::refusal(table, &Asked::new(&demand), |row| self.storage.on(row, &asks, &self.chosen).err()),
+            };
+            (at, message)
+        };
+        refused.into_iter().map(why).collect()
+    }
 }
 
 /// Higher priority first, then the older, then by name.
@@ -175,7 +245,9 @@ fn refresh(rows: &[Row], asked: &Asked<'_>, heap: &mut Heap) {
 pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let pending: BTreeMap<&Key, &Object> = seen.pending.iter().map(|object| (object.key(), object)).collect();
-    for Placed { pod: key, node, tied, movable } in place(seen) {
+    let (placed, chosen) = place_all(seen);
+    plan.ops.extend(seen.storage.ops(&chosen));
+    for Placed { pod: key, node, tied, movable } in placed {
         let Some((object, pod)) = pending.get(&key).and_then(|object| object.get::<Pod>().map(|pod| (*object, pod))) else { continue };
         match node {
             Ok(node) => {
@@ -255,6 +327,7 @@ mod tests {
         let seen = Observed {
             nodes: vec![node("b", "4", json!({})), node("a", "4", json!({})), node("c", "8", json!({}))],
             pending: ["1", "2", "3"].map(|name| pod(name, "1", json!({}))).to_vec(),
+            storage: Storage::default(),
         };
         // c has the largest share left until it runs one; then a and b are equal.
         let wanted = [("1", "c"), ("2", "a~"), ("3", "b")].map(|(a, b)| (a.to_owned(), b.to_owned()));
@@ -270,17 +343,17 @@ mod tests {
             node("c", "4", json!({"unschedulable": true})),
             node("d", "1", json!({})),
         ];
-        let seen = Observed { nodes: nodes.clone(), pending: vec![pod("1", "2", json!({}))] };
+        let seen = Observed { nodes: nodes.clone(), pending: vec![pod("1", "2", json!({}))], storage: Storage::default() };
         assert_eq!(
             answers(&seen)[0].1,
             "0/4 nodes are available: 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable, 2 Insufficient cpu."
         );
         let tolerant = json!({"tolerations": [{"key": "gpu", "operator": "Exists"}]});
-        let seen = Observed { nodes: nodes.clone(), pending: vec![pod("1", "2", tolerant)] };
+        let seen = Observed { nodes: nodes.clone(), pending: vec![pod("1", "2", tolerant)], storage: Storage::default() };
         assert_eq!(answers(&seen)[0].1, "b");
-        let seen = Observed { nodes, pending: vec![pod("1", "1", json!({"nodeSelector": {"zone": "d"}}))] };
+        let seen = Observed { nodes, pending: vec![pod("1", "1", json!({"nodeSelector": {"zone": "d"}}))], storage: Storage::default() };
         assert_eq!(answers(&seen)[0].1, "d");
-        let seen = Observed { nodes: vec![], pending: vec![pod("1", "1", json!({}))] };
+        let seen = Observed { nodes: vec![], pending: vec![pod("1", "1", json!({}))], storage: Storage::default() };
         assert_eq!(answers(&seen)[0].1, "no nodes available to schedule pods");
     }
 
@@ -294,7 +367,11 @@ mod tests {
             let pod = json!({"metadata": {"name": name, "namespace": "web"}, "spec": {"containers": [container]}});
             Object::from_value(Kind::Pod, pod).expect("a pod")
         };
-        let seen = Observed { nodes: vec![(with, vec![wants("0", "1")]), none], pending: vec![wants("1", "2"), wants("2", "2")] };
+        let seen = Observed {
+            nodes: vec![(with, vec![wants("0", "1")]), none],
+            pending: vec![wants("1", "2"), wants("2", "2")],
+            storage: Storage::default(),
+        };
         let told = answers(&seen);
         assert_eq!((told[0].1.as_str(), told[1].1.as_str()), ("a", "0/2 nodes are available: 2 Insufficient example.com/dongle."));
     }
@@ -304,6 +381,7 @@ mod tests {
         let seen = Observed {
             nodes: vec![node("a", "1", json!({}))],
             pending: vec![pod("1", "1", json!({})), pod("2", "1", json!({"priority": 10}))],
+            storage: Storage::default(),
         };
         assert_eq!(answers(&seen)[0], ("2".to_owned(), "a".to_owned()));
         assert!(answers(&seen)[1].1.contains("Insufficient cpu"));
@@ -316,7 +394,7 @@ mod tests {
                 "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}});
             Object::from_value(Kind::Pod, pod).expect("a pod")
         };
-        let seen = Observed { nodes: vec![node("a", "1", json!({}))], pending: vec![port("1"), port("2")] };
+        let seen = Observed { nodes: vec![node("a", "1", json!({}))], pending: vec![port("1"), port("2")], storage: Storage::default() };
         assert_eq!(answers(&seen)[0].1, "a");
         assert!(answers(&seen)[1].1.contains("free ports"), "{:?}", answers(&seen));
     }
@@ -327,7 +405,7 @@ mod tests {
         fn agrees_with_the_plain_search(cpus in prop::collection::vec(1_u32..6, 1..6), asks in prop::collection::vec(1_u32..25, 1..30)) {
             let nodes: Vec<_> = cpus.iter().enumerate().map(|(i, cpu)| node(&format!("n{i}"), &cpu.to_string(), json!({}))).collect();
             let pending: Vec<_> = asks.iter().enumerate().map(|(i, ask)| pod(&format!("p{i:02}"), &format!("{}m", ask * 100), json!({}))).collect();
-            let seen = Observed { nodes: nodes.clone(), pending };
+            let seen = Observed { nodes: nodes.clone(), pending, storage: Storage::default() };
             let mut table = Table::new(&nodes);
             for placed in place(&seen) {
                 let object = seen.pending.iter().find(|object| *object.key() == placed.pod).expect("pending");

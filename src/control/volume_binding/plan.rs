@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
@@ -82,14 +82,6 @@ fn meta_key(name: &str) -> Key {
     Key::cluster(Kind::PersistentVolume, name)
 }
 
-fn annotate(meta: &mut ObjectMeta, name: &str) {
-    meta.annotations.get_or_insert_default().insert(name.to_owned(), "yes".to_owned());
-}
-
-fn is_annotated(meta: &ObjectMeta, name: &str) -> bool {
-    meta.annotations.as_ref().is_some_and(|all| all.contains_key(name))
-}
-
 impl Binder<'_> {
     /// Who names a volume comes before who takes any, the older before the younger.
     fn in_order(&self) -> Vec<Key> {
@@ -103,7 +95,7 @@ impl Binder<'_> {
 
     fn claim(&mut self, key: &Key) {
         let Some(half) = self.claims.get_mut(key) else { return };
-        if is_annotated(&half.new.metadata, BIND_COMPLETED) {
+        if half.seen.annotation(BIND_COMPLETED).is_some() {
             return self.bound(key);
         }
         if half.seen.is_deleting() {
@@ -204,23 +196,7 @@ impl Binder<'_> {
     /// Makes two halves one, as far as they are not.
     fn bind(&mut self, key: &Key, name: &str) {
         let (Some(claim), Some(volume)) = (self.claims.get_mut(key), self.volumes.get_mut(&meta_key(name))) else { return };
-        if volume.new.spec.claim_ref.is_none() {
-            annotate(&mut volume.new.metadata, BOUND_BY_CONTROLLER);
-        }
-        let to = volume.new.spec.claim_ref.get_or_insert_with(ObjectReference::default);
-        if to.uid.as_deref().is_none_or(str::is_empty) {
-            let mut of_claim = reference(key, Some(claim.seen.uid()));
-            of_claim.resource_version = None;
-            *to = of_claim;
-        }
-        let spec = claim.new.spec.get_or_insert_default();
-        if spec.volume_name.as_deref().is_none_or(str::is_empty) {
-            spec.volume_name = Some(name.to_owned());
-            annotate(&mut claim.new.metadata, BOUND_BY_CONTROLLER);
-        }
-        if !is_annotated(&claim.new.metadata, BIND_COMPLETED) {
-            annotate(&mut claim.new.metadata, BIND_COMPLETED);
-        }
+        volume::bond(claim.seen, &mut claim.new, &mut volume.new);
         let status = claim.new.status.get_or_insert_default();
         status.phase = Some("Bound".to_owned());
         status.access_modes.clone_from(&volume.new.spec.access_modes);

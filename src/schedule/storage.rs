@@ -1,0 +1,344 @@
+//! What a pod's persistent volumes ask of its node, and which volume a claim gets that waits for its first pod. Words are
+//! those of kube-scheduler's plugins VolumeBinding and VolumeRestrictions. PURE.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use super::table::Row;
+use crate::model::volume::{self, ONE_POD, PersistentVolume};
+use crate::model::{Key, Kind, Object};
+use crate::plan::Op;
+use crate::store::snapshot::Snapshot;
+
+const ELSEWHERE: &str = "node(s) had volume node affinity conflict";
+const NONE_LEFT: &str = "node(s) didn't find available persistent volumes to bind";
+const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+
+/// Claims and volumes, as far as pods that wait for a node have any.
+#[derive(Debug, Default)]
+pub struct Storage {
+    claims: BTreeMap<Key, Object>,
+    volumes: BTreeMap<String, Object>,
+    /// Classes whose volumes are chosen together with a node.
+    late: BTreeSet<String>,
+    /// Claims of pods that have a node.
+    used: BTreeSet<Key>,
+}
+
+/// A pod's claims, by what they ask.
+#[derive(Debug, Default)]
+pub struct Asks<'s> {
+    bound: Vec<&'s PersistentVolume>,
+    /// Without a volume yet.
+    late: Vec<(&'s Object, &'s PersistentVolumeClaim)>,
+    /// No other pod may have them.
+    alone: Vec<Key>,
+}
+
+/// Which volume each claim got, and who has a claim for itself, so far.
+#[derive(Debug, Default)]
+pub struct Chosen {
+    bonds: BTreeMap<Key, String>,
+    taken: BTreeSet<String>,
+    used: BTreeSet<Key>,
+}
+
+fn key(pod: &Object, claim: &str) -> Key {
+    Key::new(Kind::PersistentVolumeClaim, pod.key().namespace.clone(), claim)
+}
+
+fn claims(pod: &Object) -> impl Iterator<Item = Key> {
+    pod.get::<Pod>().into_iter().flat_map(volume::claims).map(|it| key(pod, &it.claim))
+}
+
+/// Whether a pod has any.
+pub fn concerns(pod: &Object) -> bool {
+    claims(pod).next().is_some()
+}
+
+impl Storage {
+    /// Nothing where none of the pods has a claim.
+    pub fn of(state: &Snapshot, pending: &[Object], nodes: &[(Object, Vec<Object>)]) -> Self {
+        if !pending.iter().any(concerns) {
+            return Self::default();
+        }
+        let late = state.list(Kind::StorageClass).filter(|class| class.get::<StorageClass>().is_some_and(volume::waits_for_consumer));
+        let placed = nodes.iter().flat_map(|(_, pods)| pods);
+        let running = placed.filter(|pod| pod.get::<Pod>().is_some_and(|pod| !crate::model::pod::is_terminal(pod)));
+        Self {
+            claims: state.list(Kind::PersistentVolumeClaim).map(|object| (object.key().clone(), object.clone())).collect(),
+            volumes: state.list(Kind::PersistentVolume).map(|object| (object.key().name.clone(), object.clone())).collect(),
+            late: late.map(|class| class.key().name.clone()).collect(),
+            used: running.flat_map(claims).collect(),
+        }
+    }
+
+    fn volume(&self, name: &str) -> Option<&PersistentVolume> {
+        self.volumes.get(name)?.get()
+    }
+
+    /// What a pod's claims ask of a node.
+    ///
+    /// # Errors
+    /// Why no node would do.
+    pub fn asks(&self, pod: &Object) -> Result<Asks<'_>, String> {
+        let (mut asks, mut unbound) = (Asks::default(), false);
+        for claimed in pod.get::<Pod>().into_iter().flat_map(volume::claims) {
+            let (key, name) = (key(pod, &claimed.claim), &claimed.claim);
+            let found = self.claims.get(&key).and_then(|object| Some((object, object.get::<PersistentVolumeClaim>()?)));
+            let Some((object, claim)) = found else {
+                return Err(match claimed.ephemeral {
+                    true => format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""),
+                    false => format!("persistentvolumeclaim \"{name}\" not found"),
+                });
+            };
+            if claimed.ephemeral && !volume::is_own(&claim.metadata, pod.uid()) {
+                let home = &key.namespace;
+                return Err(format!("PVC {home}/{name} was not created for pod {home}/{} (pod is not owner)", pod.key().name));
+            }
+            if object.is_deleting() {
+                return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
+            }
+            let spec = claim.spec.clone().unwrap_or_default();
+            if spec.access_modes.iter().flatten().any(|mode| mode == ONE_POD) {
+                asks.alone.push(key);
+            }
+            let volume = volume::volume_name(claim);
+            if volume::is_bound(claim) {
+                match self.volume(volume) {
+                    Some(found) => asks.bound.push(found),
+                    None => return Err(format!("persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{volume}\"")),
+                }
+            } else if volume.is_empty() && self.late.contains(volume::class(&spec)) {
+                asks.late.push((object, claim));
+            } else {
+                unbound = true;
+            }
+        }
+        if unbound { Err("pod has unbound immediate PersistentVolumeClaims".to_owned()) } else { Ok(asks) }
+    }
+
+    /// The volumes that a pod's claims would get on a node.
+    ///
+    /// # Errors
+    /// Why it cannot have them there.
+    pub fn on(&self, row: &Row, asks: &Asks<'_>, chosen: &Chosen) -> Result<Vec<(Key, String)>, &'static str> {
+        if asks.alone.iter().any(|claim| self.used.contains(claim) || chosen.used.contains(claim)) {
+            return Err(IN_USE);
+        }
+        let suits = |volume: &PersistentVolume| volume.suits_node(&row.name, &row.labels);
+        if !asks.bound.iter().all(|volume| suits(volume)) {
+            return Err(ELSEWHERE);
+        }
+        let mut bonds: Vec<(Key, String)> = Vec::new();
+        for (object, claim) in &asks.late {
+            if let Some(name) = chosen.bonds.get(object.key()) {
+                if !self.volume(name).is_some_and(suits) {
+                    return Err(ELSEWHERE);
+                }
+                continue;
+            }
+            let spec = claim.spec.clone().unwrap_or_default();
+            let all = || self.volumes.values().filter_map(|volume| volume.get::<PersistentVolume>());
+            let found = match all().find(|volume| volume.is_kept_for(object) && volume.mismatch(&spec).is_none()) {
+                Some(kept) if !suits(kept) => return Err(ELSEWHERE),
+                Some(kept) => Some(kept),
+                None => {
+                    let is_taken = |name: &str| chosen.taken.contains(name) || bonds.iter().any(|(_, taken)| taken == name);
+                    volume::best(all().filter(|volume| suits(volume) && !is_taken(volume.name())), &spec)
+                }
+            };
+            bonds.push((object.key().clone(), found.ok_or(NONE_LEFT)?.name().to_owned()));
+        }
+        Ok(bonds)
+    }
+
+    /// The writes by which claims get the volumes that were chosen.
+    pub fn ops(&self, chosen: &Chosen) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for (key, name) in &chosen.bonds {
+            let (Some(claim), Some(volume)) = (self.claims.get(key), self.volumes.get(name)) else { continue };
+            let (Some(mut new_claim), Some(mut new_volume)) =
+                (claim.get::<PersistentVolumeClaim>().cloned(), volume.get::<PersistentVolume>().cloned())
+            else {
+                continue;
+            };
+            volume::bond(claim, &mut new_claim, &mut new_volume);
+            ops.push(Op::Update { before: claim.clone(), after: Object::new(new_claim) });
+            ops.push(Op::Update { before: volume.clone(), after: Object::new(new_volume) });
+        }
+        ops.retain(|op| !matches!(op, Op::Update { before, after } if before == after));
+        ops
+    }
+}
+
+impl Chosen {
+    /// Remembers what a placed pod has.
+    pub fn take(&mut self, asks: &Asks<'_>, bonds: Vec<(Key, String)>) {
+        self.used.extend(asks.alone.iter().cloned());
+        for (claim, volume) in bonds {
+            self.taken.insert(volume.clone());
+            self.bonds.insert(claim, volume);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::plan::{Controller as _, Plan};
+    use crate::schedule::Scheduler;
+    use serde_json::{Value, json};
+
+    fn state(objects: Vec<(Kind, Value)>) -> Snapshot {
+        let mut state = Snapshot::default();
+        for (kind, mut value) in objects {
+            if kind.info().namespaced {
+                value["metadata"]["namespace"] = json!("web");
+            }
+            value["metadata"]["uid"] = json!(format!("uid-{}", value["metadata"]["name"].as_str().unwrap()));
+            state.insert(Object::from_value(kind, value).unwrap());
+        }
+        state
+    }
+
+    fn node(name: &str) -> (Kind, Value) {
+        (
+            Kind::Node,
+            json!({"metadata": {"name": name, "labels": {"host": name}}, "status": {
+            "allocatable": {"cpu": "4", "memory": "8Gi"}, "conditions": [{"type": "Ready", "status": "True"}]}}),
+        )
+    }
+
+    fn late() -> (Kind, Value) {
+        (Kind::StorageClass, json!({"metadata": {"name": "late"}, "provisioner": "a/b", "volumeBindingMode": "WaitForFirstConsumer"}))
+    }
+
+    fn volume(name: &str, node: &str, size: &str, claim: &str) -> (Kind, Value) {
+        let terms = json!([{"matchExpressions": [{"key": "host", "operator": "In", "values": [node]}]}]);
+        let mut spec = json!({"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce", "ReadWriteOncePod"], "local": {"path": "/x"},
+            "storageClassName": "late", "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}});
+        if !claim.is_empty() {
+            spec["claimRef"] = json!({"namespace": "web", "name": claim, "uid": format!("uid-{claim}")});
+        }
+        (Kind::PersistentVolume, json!({"metadata": {"name": name}, "spec": spec}))
+    }
+
+    fn claim(name: &str, class: &str, volume: &str, mode: &str) -> (Kind, Value) {
+        let marks = if volume.is_empty() { json!({}) } else { json!({(volume::BIND_COMPLETED): "yes"}) };
+        (
+            Kind::PersistentVolumeClaim,
+            json!({"metadata": {"name": name, "annotations": marks}, "spec": {"storageClassName": class,
+            "volumeName": volume, "accessModes": [mode], "resources": {"requests": {"storage": "1Gi"}}}}),
+        )
+    }
+
+    fn pod(name: &str, claims: &[&str], node: Option<&str>) -> (Kind, Value) {
+        let volumes: Vec<Value> = claims
+            .iter()
+            .enumerate()
+            .map(|(at, claim)| json!({"name": format!("v{at}"), "persistentVolumeClaim": {"claimName": claim}}))
+            .collect();
+        (Kind::Pod, json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [], "volumes": volumes}}))
+    }
+
+    fn planned(state: &Snapshot) -> Plan {
+        let plan = Scheduler.plan(state, &Key::every(Kind::Pod), Timestamp::UNIX_EPOCH);
+        assert_eq!(plan.violations(state), [""; 0]);
+        plan
+    }
+
+    /// Pod and node, or pod and reason.
+    fn answers(state: &Snapshot) -> Vec<String> {
+        let plan = planned(state);
+        let placed = plan.notes.iter().filter(|note| !note.warning).map(|note| note.reason.message.clone());
+        placed.chain(plan.waits.iter().map(|wait| format!("{}: {}", wait.subject.name, wait.reason.message))).collect()
+    }
+
+    #[test]
+    fn a_pod_waits_for_its_claims() {
+        let once = "ReadWriteOnce";
+        let mut going = claim("going", "", "", once);
+        going.1["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let mut own = pod("own", &[], None);
+        own.1["spec"]["volumes"] = json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]);
+        let base = || vec![node("n1"), node("n2"), late(), claim("now", "", "", once), going.clone(), claim("lost", "", "none", once)];
+        for (asks, why) in [
+            (pod("p", &["none"], None), "p: 0/2 nodes are available: persistentvolumeclaim \"none\" not found."),
+            (pod("p", &["going"], None), "p: 0/2 nodes are available: persistentvolumeclaim \"going\" is being deleted."),
+            (pod("p", &["now"], None), "p: 0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."),
+            (
+                pod("p", &["lost"], None),
+                "p: 0/2 nodes are available: persistentvolumeclaim \"lost\" bound to non-existent persistentvolume \"none\".",
+            ),
+            (
+                own.clone(),
+                "own: 0/2 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim \"own-v\".",
+            ),
+        ] {
+            assert_eq!(answers(&state([base(), vec![asks]].concat())), [why]);
+        }
+        let mut theirs = claim("own-v", "", "", once);
+        theirs.1["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Pod", "name": "own", "uid": "another", "controller": true}]);
+        let why = "own: 0/2 nodes are available: PVC web/own-v was not created for pod web/own (pod is not owner).";
+        assert_eq!(answers(&state([base(), vec![own, theirs]].concat())), [why]);
+    }
+
+    #[test]
+    fn a_bound_volume_names_the_node() {
+        let once = "ReadWriteOnce";
+        let base = vec![node("n1"), node("n2"), volume("v1", "n1", "1Gi", "a"), volume("v2", "n2", "1Gi", "b")];
+        let claims = vec![claim("a", "late", "v1", once), claim("b", "late", "v2", once)];
+        let of = |pods: Vec<(Kind, Value)>| answers(&state([base.clone(), claims.clone(), pods].concat()));
+        assert_eq!(of(vec![pod("p", &["b"], None)]), ["Successfully assigned web/p to n2"]);
+        let why = "p: 0/2 nodes are available: 2 node(s) had volume node affinity conflict.";
+        assert_eq!(of(vec![pod("p", &["a", "b"], None)]), [why]);
+    }
+
+    #[test]
+    fn node_and_volume_are_chosen_together() {
+        let once = "ReadWriteOnce";
+        let state = state(vec![
+            node("n1"),
+            node("n2"),
+            late(),
+            volume("large", "n1", "9Gi", ""),
+            volume("small", "n2", "1Gi", ""),
+            volume("other", "n2", "2Gi", ""),
+            claim("a", "late", "", once),
+            claim("b", "late", "", once),
+            claim("c", "late", "", once),
+            pod("p1", &["a", "b"], None),
+            pod("p2", &["a"], None),
+            pod("p3", &["c"], None),
+            pod("p4", &["c", "b"], None),
+        ]);
+        let plan = planned(&state);
+        let told: Vec<&str> = plan.notes.iter().map(|note| note.reason.message.as_str()).collect();
+        assert_eq!(told[..3], ["p1 to n2", "p2 to n2", "p3 to n1"].map(|it| format!("Successfully assigned web/{it}")));
+        assert_eq!(told[3], "0/2 nodes are available: 2 node(s) had volume node affinity conflict.");
+        let ops: Vec<String> = plan.ops.iter().map(ToString::to_string).collect();
+        assert_eq!(ops.iter().filter(|op| op.contains("PersistentVolume ")).count(), 3, "{ops:?}");
+        let bound = |name: &str| {
+            let after = plan.ops.iter().find_map(|op| match op {
+                Op::Update { before, after } if before.key().name == name => Some(after.value()),
+                _ => None,
+            });
+            after.map(|it| it["spec"]["volumeName"].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(["a", "b", "c"].map(|name| bound(name).unwrap()), ["small", "other", "large"]);
+    }
+
+    #[test]
+    fn what_is_for_one_pod_is_given_once() {
+        let base = vec![node("n1"), volume("v", "n1", "1Gi", "a"), claim("a", "late", "v", ONE_POD)];
+        let of = |pods: Vec<(Kind, Value)>| answers(&state([base.clone(), pods].concat()));
+        let why = format!("q: 0/1 nodes are available: 1 {IN_USE}.");
+        assert_eq!(of(vec![pod("p", &["a"], None), pod("q", &["a"], None)]), ["Successfully assigned web/p to n1", &why]);
+        assert_eq!(of(vec![pod("p", &["a"], Some("n1")), pod("q", &["a"], None)]), [why]);
+    }
+}
