@@ -79,6 +79,8 @@
 //! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |
 //! | Pod.spec: what its RuntimeClass and its account add | `admit` |
 //! | Pod.spec.nodeName, condition PodScheduled | `schedule` |
+//! | PersistentVolume.spec.claimRef, PersistentVolumeClaim.spec.volumeName | `control`; with a pod's node, where its claim waits for that: `schedule` |
+//! | status of both; the claims of pods' own | `control` |
 //! | Pod.status (all else), Node.status, Lease | the node's agent |
 //! | Source.status | `sync`; that a Job had its run and is gone: `control::job` |
 //! | `replicas` of what an autoscaler targets, unless a source says them; HorizontalPodAutoscaler.status | `control::autoscaler` |

@@ -17,6 +17,7 @@ use super::status_writer::still_there;
 use super::volume::plan::Names;
 use super::{beneath, failure_text, ids, pull, record, resources, security, volume};
 use crate::cri::{ContainerConfig, CriError, IdRange, Resources, Seccomp};
+use crate::model::volume::claims;
 use crate::model::{Timestamp, pod as model};
 use crate::plan::Reason;
 
@@ -106,9 +107,14 @@ pub enum Refresh {
 /// Makes volumes be as the server's objects say: each that can be, whatever keeps another from it.
 pub async fn refresh_volumes(context: &Context, pod: &Arc<Pod>) -> Result<(), Refresh> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let references = context.references.fetch(namespace, &Names::of_volumes(pod)).await;
+    let kept = volume::found(pod, &context.layout);
+    let mut names = Names::of_volumes(pod);
+    for claimed in claims(pod).filter(|claimed| kept.contains(claimed.volume)) {
+        names.claims.remove(&claimed.claim);
+    }
+    let references = context.references.fetch(namespace, &names).await;
     let references = references.map_err(|error| Refresh::Away(error.to_string()))?;
-    let ground = volume::plan::Ground { references: &references, machine: &context.machine };
+    let ground = volume::plan::Ground { references: &references, machine: &context.machine, kept: &kept };
     let (volumes, unplanned) = volume::plan::possible(pod, ground);
     let (pod, layout) = (pod.clone(), context.layout.clone());
     let prepared = tokio::task::spawn_blocking(move || {
@@ -265,10 +271,14 @@ async fn container_config(
     };
     let envs = super::env::environment(container, &around).map_err(|error| error.to_string())?;
     let (shared, of, layout) = (pod.clone(), container.clone(), context.layout.clone());
-    let mounts = tokio::task::spawn_blocking(move || volume::mount_paths(&shared, &of, &envs, &layout)).await;
-    let mounts = mounts.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())?;
+    let found = tokio::task::spawn_blocking(move || {
+        let devices = volume::devices(&shared, &of, &layout)?;
+        Ok::<_, volume::MountError>((volume::mount_paths(&shared, &of, &envs, &layout)?, devices))
+    });
+    let (mounts, devices) = found.await.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())?;
     let parts = config::Parts { attempt, delay, mounts: &mounts, security, around: &around, machine: &context.machine };
     let mut config = config::container(pod, container, &parts).map_err(|error| error.to_string())?;
+    config.devices = devices;
     suit(context, pod, container, &mut config, sandbox).await?;
     Ok(config)
 }

@@ -177,11 +177,14 @@ pub fn container(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<
     })
 }
 
-/// Whether the agent writes its files: such a volume is never writable for a container, whatever its mount says.
-fn is_written_by_agent(spec: &PodSpec, name: &str) -> bool {
+/// Whether the agent writes its files, or the pod has it to read: such a volume is never writable for a container, whatever
+/// its mount says.
+fn is_to_read(spec: &PodSpec, name: &str) -> bool {
     let volume = spec.volumes.iter().flatten().find(|volume| volume.name == name);
     volume.is_some_and(|volume| {
-        volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+        let claim = volume.persistent_volume_claim.as_ref();
+        let files = volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some();
+        files || claim.is_some_and(|claim| claim.read_only == Some(true))
     })
 }
 
@@ -192,7 +195,7 @@ fn mounts(spec: &PodSpec, container: &Container, hosts: &[PathBuf], envs: &[(Str
             let bound = Mount {
                 container_path: absolute(&env::expand_all(std::slice::from_ref(&mount.mount_path), envs).concat()),
                 host_path: path.clone(),
-                readonly: mount.read_only == Some(true) || is_written_by_agent(spec, &mount.name),
+                readonly: mount.read_only == Some(true) || is_to_read(spec, &mount.name),
                 propagation: match mount.mount_propagation.as_deref() {
                     Some("HostToContainer") => "rslave",
                     Some("Bidirectional") => "rshared",
@@ -309,14 +312,16 @@ mod tests {
     #[test]
     fn config_maps_and_secrets_are_never_mounted_writable() {
         let spec: PodSpec = serde_json::from_value(json!({"volumes": [
-            {"name": "c", "configMap": {"name": "x"}}, {"name": "s", "secret": {"secretName": "x"}}, {"name": "e", "emptyDir": {}}
+            {"name": "c", "configMap": {"name": "x"}}, {"name": "s", "secret": {"secretName": "x"}}, {"name": "e", "emptyDir": {}},
+            {"name": "r", "persistentVolumeClaim": {"claimName": "x", "readOnly": true}}, {"name": "w", "persistentVolumeClaim": {"claimName": "x"}}
         ], "containers": [{"name": "main", "volumeMounts": [
+            {"name": "r", "mountPath": "/r"}, {"name": "w", "mountPath": "/w"},
             {"name": "c", "mountPath": "/c", "readOnly": false}, {"name": "s", "mountPath": "/s", "subPath": "key"}, {"name": "e", "mountPath": "/e"}
         ]}]}))
         .unwrap();
-        let paths = ["/h/c", "/h/s", "/h/e"].map(PathBuf::from);
+        let paths = ["/h/r", "/h/w", "/h/c", "/h/s", "/h/e"].map(PathBuf::from);
         let readonly: Vec<bool> = mounts(&spec, &spec.containers[0], &paths, &[]).iter().map(|mount| mount.readonly).collect();
-        assert_eq!(readonly, [true, true, false]);
+        assert_eq!(readonly, [true, false, true, true, false]);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, PersistentVolumeClaim, Pod, Secret, Service};
 
 use super::resources;
 use super::volume::plan::TokenWanted;
+use crate::model::volume::PersistentVolume;
 
 /// ConfigMaps and Secrets of the pod's namespace by name, absent: they do not exist; and tokens of its account.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,8 @@ pub struct References {
     pub config_maps: BTreeMap<String, ConfigMap>,
     pub secrets: BTreeMap<String, Secret>,
     pub tokens: BTreeMap<TokenWanted, String>,
+    /// Claims, and the volumes of those that are bound to one which is there.
+    pub claims: BTreeMap<String, (PersistentVolumeClaim, Option<PersistentVolume>)>,
 }
 
 /// What the environment is made from besides the container.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::{Client, Resource};
 use serde::Serialize;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::env::References;
 use super::objects::Objects;
 use super::volume::plan::{Names, TokenWanted};
+use crate::model::volume::{self, PersistentVolume};
 
 /// What nobody asked for this long is dropped.
 const UNUSED: Duration = Duration::from_secs(600);
@@ -30,6 +31,16 @@ fn said(error: &kube::Error) -> String {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     }
+}
+
+/// An answer of the server, if it comes in time.
+async fn asked<T>(answer: impl Future<Output = Result<T, kube::Error>>, kind: &'static str, name: &str) -> Result<T, FetchError> {
+    let cause = match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(cause)) => said(&cause),
+        Err(_) => "no answer".to_owned(),
+    };
+    Err(FetchError { kind, name: name.to_owned(), cause })
 }
 
 /// Why it is not known what an object holds.
@@ -105,10 +116,28 @@ impl Fetcher {
                 found.secrets.insert(name.clone(), value);
             }
         }
+        for name in &names.claims {
+            if let Some(claimed) = self.claim(namespace, name).await? {
+                found.claims.insert(name.clone(), claimed);
+            }
+        }
         for wanted in &names.tokens {
             found.tokens.insert(wanted.clone(), self.token(namespace, wanted).await?);
         }
         Ok(found)
+    }
+
+    /// A claim and its volume, as they are now: a pod asks once.
+    async fn claim(&self, namespace: &str, name: &str) -> Result<Option<(PersistentVolumeClaim, Option<PersistentVolume>)>, FetchError> {
+        let claims: Objects<PersistentVolumeClaim> = Objects::namespaced(self.client.clone(), namespace);
+        let Some(claim) = asked(claims.get_opt(name), "persistentvolumeclaim", name).await? else { return Ok(None) };
+        if !volume::is_bound(&claim) {
+            return Ok(Some((claim, None)));
+        }
+        let volumes: Objects<PersistentVolume> = Objects::all(self.client.clone());
+        let volume = volume::volume_name(&claim);
+        let volume = asked(volumes.get_opt(volume), "persistentvolume", volume).await?;
+        Ok(Some((claim, volume)))
     }
 
     /// A token that most of its life is left of; one that is older where no other is to be had.

@@ -34,7 +34,9 @@ impl Host {
         lines.filter(|(point, _)| point.starts_with(&root)).collect()
     }
     fn prepare(&self, pod: &Pod, references: &References) {
-        let volumes = volume::plan::volumes(pod, volume::plan::Ground { references, machine: &Machine::default() }).unwrap();
+        let volumes =
+            volume::plan::volumes(pod, volume::plan::Ground { references, machine: &Machine::default(), kept: &Default::default() })
+                .unwrap();
         volume::prepare(pod, &volumes, &self.layout(), None).unwrap();
     }
 }

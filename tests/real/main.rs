@@ -24,6 +24,7 @@ mod network;
 mod oci;
 mod old_shim;
 mod one_node;
+mod persistent;
 mod pods;
 mod private_tls;
 mod pull_command;

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
@@ -28,7 +28,8 @@ use super::beneath;
 use super::config::Layout;
 use super::env;
 use super::observed::uid;
-use crate::cri::IdRange;
+use crate::cri::{Device, IdRange};
+use crate::model::volume as persistent;
 
 /// A tmpfs to statfs(2).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -76,7 +77,8 @@ pub fn prepare(pod: &Pod, volumes: &[Volume], layout: &Layout, users: Option<IdR
 /// Whether a volume's files have the ids that its pod's user namespace has on the host, so that nothing has to map them:
 /// those in memory, which no mount can map before Linux 6.3. On the disk they have the pod's ids as the pod knows them.
 pub fn has_hosts_ids(layout: &Layout, uid: &str, volume: &str, users: IdRange) -> bool {
-    let owner = fs::metadata(layout.volume(uid, volume)).map(|meta| meta.uid());
+    // A link to a persistent volume is root's: that has the ids as the pod knows them.
+    let owner = fs::symlink_metadata(layout.volume(uid, volume)).map(|meta| meta.uid());
     // Its users may have given it to another one of theirs.
     owner.is_ok_and(|owner| (users.host..users.host.saturating_add(users.length)).contains(&owner))
 }
@@ -93,6 +95,14 @@ fn make(volume: &Volume, dir: &Path, group: Option<u32>, users: Option<IdRange>)
     let name = volume.name.as_str();
     match &volume.content {
         Content::Host { path, check } => host_path(name, path, *check),
+        Content::Persistent { path, check } => {
+            host_path(name, path, *check)?;
+            // Found once: it stays the pod's, whatever becomes of its claim, and with no server to ask.
+            match std::os::unix::fs::symlink(path, dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error(name, "note where it is")(error)),
+                _ => Ok(()),
+            }
+        }
         Content::Empty { medium: Medium::Disk, .. } => empty(name, dir, group),
         Content::Empty { medium, size_bytes } => {
             directory(name, dir)?;
@@ -238,6 +248,7 @@ pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], 
     let sources: BTreeMap<&str, PathBuf> = volumes()
         .map(|volume| {
             let host = volume.host_path.as_ref().map(|source| Path::new("/").join(&source.path));
+            let host = host.or_else(|| place_of(layout, uid, &volume.name));
             (volume.name.as_str(), host.unwrap_or_else(|| layout.volume(uid, &volume.name)))
         })
         .collect();
@@ -259,6 +270,34 @@ pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], 
             bind_sub_path(&mount.name, source, &sub, &layout.sub_paths(uid).join(&container.name).join(index.to_string()))
         })
         .collect()
+}
+
+/// Where a persistent volume that a pod has found is on the host.
+fn place_of(layout: &Layout, uid: &str, volume: &str) -> Option<PathBuf> {
+    fs::read_link(layout.volume(uid, volume)).ok()
+}
+
+/// The persistent volumes that a pod has found.
+pub fn found(pod: &Pod, layout: &Layout) -> BTreeSet<String> {
+    let claimed = persistent::claims(pod).map(|claimed| claimed.volume);
+    claimed.filter(|volume| place_of(layout, uid(pod), volume).is_some()).map(str::to_owned).collect()
+}
+
+/// The persistent volumes that a container has as devices.
+///
+/// # Errors
+/// One of them is not there.
+pub fn devices(pod: &Pod, container: &Container, layout: &Layout) -> Result<Vec<Device>, MountError> {
+    let volumes = || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let device = |it: &VolumeDevice| {
+        let host_path = place_of(layout, uid(pod), &it.name).ok_or_else(|| VolumeError::Unsupported(it.name.clone()))?;
+        let claim = volumes().find(|volume| volume.name == it.name).and_then(|volume| volume.persistent_volume_claim.as_ref());
+        let read_only = claim.is_some_and(|claim| claim.read_only == Some(true));
+        // As the kubelet: a node of its own may be made of it, or it may only be read.
+        let permissions = if read_only { "r" } else { "mrw" }.to_owned();
+        Ok(Device { host_path, container_path: Path::new("/").join(&it.device_path), permissions })
+    };
+    container.volume_devices.iter().flatten().map(device).collect()
 }
 
 /// Binds what `sub` is inside `volume` to `target`, by descriptor: nothing a container does to the path

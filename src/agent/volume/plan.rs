@@ -12,8 +12,9 @@ use super::downward;
 use crate::agent::env::References;
 use crate::agent::resources::{Machine, page_bytes};
 use crate::model::DEFAULT_ACCOUNT;
-use crate::model::pod::{all_containers, container_requests};
+use crate::model::pod::{all_containers, container_requests, each_container};
 use crate::model::quantity::Quantity;
+use crate::model::volume::{self as persistent, BLOCK, Claimed, FILESYSTEM};
 
 /// One volume of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Content {
     Empty { medium: Medium, size_bytes: Option<u64> },
     /// A path of the host.
     Host { path: PathBuf, check: Check },
+    /// A path of the host that a persistent volume is. A pod keeps what it found first.
+    Persistent { path: PathBuf, check: Check },
     /// Files that the agent writes, by relative path. All but a ConfigMap's only ever in memory.
     Files { memory: bool, files: BTreeMap<PathBuf, File> },
 }
@@ -81,6 +84,8 @@ pub enum VolumeError {
     Told { volume: String, path: String, cause: String },
     #[error("volume {volume}: {cause}")]
     Pages { volume: String, cause: String },
+    #[error("volume {volume}: {cause}")]
+    Claim { volume: String, cause: String },
     #[error("volume {0}: this kind of volume is not supported")]
     Unsupported(String),
 }
@@ -91,6 +96,8 @@ pub struct Ground<'a> {
     pub references: &'a References,
     /// What a limit that is not set stands for.
     pub machine: &'a Machine,
+    /// Volumes that the pod has found already and keeps.
+    pub kept: &'a BTreeSet<String>,
 }
 
 /// Every volume of the pod.
@@ -109,6 +116,9 @@ pub fn volumes(pod: &Pod, ground: Ground<'_>) -> Result<Vec<Volume>, VolumeError
 pub fn possible(pod: &Pod, ground: Ground<'_>) -> (Vec<Volume>, Option<VolumeError>) {
     let (mut volumes, mut first) = (Vec::new(), None);
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter(|volume| volume.image.is_none()) {
+        if ground.kept.contains(&volume.name) {
+            continue;
+        }
         match content(volume, pod, ground) {
             Ok(content) => volumes.push(Volume { name: volume.name.clone(), content }),
             Err(error) => {
@@ -151,12 +161,58 @@ fn content(volume: &ApiVolume, pod: &Pod, ground: Ground<'_>) -> Result<Content,
     if let Some(it) = &volume.projected {
         return Ok(Content::Files { memory: true, files: of(it.default_mode).projected(it)? });
     }
+    if let Some(claimed) = persistent::claimed(pod.metadata.name.as_deref().unwrap_or_default(), volume) {
+        let found = found(&claimed, pod, ground.references);
+        return found.map_err(|cause| VolumeError::Claim { volume: volume.name.clone(), cause });
+    }
     // A volume without a source is an emptyDir.
     let value = serde_json::to_value(volume).unwrap_or_default();
     if value.as_object().is_none_or(|fields| fields.len() <= 1) {
         return Ok(Content::Empty { medium: Medium::Disk, size_bytes: None });
     }
     Err(VolumeError::Unsupported(volume.name.clone()))
+}
+
+/// What is behind a claim; the words are the kubelet's.
+fn found(claimed: &Claimed<'_>, pod: &Pod, references: &References) -> Result<Content, String> {
+    let name = &claimed.claim;
+    let Some((claim, volume)) = references.claims.get(name) else {
+        return Err(format!("persistentvolumeclaim \"{name}\" not found"));
+    };
+    if claimed.ephemeral && !persistent::is_own(&claim.metadata, pod.metadata.uid.as_deref().unwrap_or_default()) {
+        let (home, pod) = (pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default());
+        return Err(format!("PVC {home}/{name} was not created for pod {home}/{pod} (pod is not owner)"));
+    }
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
+    }
+    if !persistent::is_bound(claim) {
+        return Err(format!("persistentvolumeclaim \"{name}\" is not bound"));
+    }
+    let of = persistent::volume_name(claim);
+    let volume = volume.as_ref().ok_or_else(|| format!("persistentvolume \"{of}\" not found"))?;
+    let uid = |uid: &Option<String>| uid.clone().unwrap_or_default();
+    if volume.spec.claim_ref.as_ref().is_none_or(|to| uid(&to.uid) != uid(&claim.metadata.uid)) {
+        return Err(format!("persistentvolume \"{of}\" is not bound to persistentvolumeclaim \"{name}\""));
+    }
+    let is_block = volume.mode() == BLOCK;
+    let containers = || pod.spec.iter().flat_map(each_container);
+    let mounted = containers().any(|it| it.volume_mounts.iter().flatten().any(|mount| mount.name == claimed.volume));
+    let device = containers().any(|it| it.volume_devices.iter().flatten().any(|device| device.name == claimed.volume));
+    if (is_block && mounted) || (!is_block && device) {
+        let (mode, field) = if is_block { (BLOCK, "volumeMounts") } else { (FILESYSTEM, "volumeDevices") };
+        return Err(format!("volume {} has volumeMode {mode}, but is specified in {field}", claimed.volume));
+    }
+    if volume.path().is_empty() {
+        return Err(format!("persistentvolume \"{of}\": this kind of volume is not supported"));
+    }
+    let check = match &volume.spec.host_path {
+        _ if is_block => Check::BlockDevice,
+        Some(source) => check(source.type_.as_deref().unwrap_or_default()),
+        // As in Kubernetes a local volume is there before.
+        None => Check::Directory,
+    };
+    Ok(Content::Persistent { path: Path::new("/").join(volume.path()), check })
 }
 
 /// Where an emptyDir is. Huge pages are of a size that the pod's containers ask for; the only one, where none is named.
@@ -329,16 +385,20 @@ pub struct Names {
     pub config_maps: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
     pub tokens: BTreeSet<TokenWanted>,
+    /// Of volumes: asked for once, when a pod begins.
+    pub claims: BTreeSet<String>,
 }
 
 impl Names {
+    /// Whether there is nothing that has to be looked at again.
     pub fn is_empty(&self) -> bool {
         self.config_maps.is_empty() && self.secrets.is_empty() && self.tokens.is_empty()
     }
 
     /// What the pod's volumes are made of.
     pub fn of_volumes(pod: &Pod) -> Self {
-        let mut names = Self::default();
+        let claims = persistent::claims(pod).map(|claimed| claimed.claim).collect();
+        let mut names = Self { claims, ..Self::default() };
         for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
             names.config_maps.extend(volume.config_map.as_ref().map(|it| it.name.clone()));
             names.secrets.extend(volume.secret.as_ref().and_then(|it| it.secret_name.clone()));
@@ -390,7 +450,7 @@ mod tests {
         let mut volume = volume;
         volume["name"] = json!("v");
         let pod = json!({"metadata": {"name": "p", "labels": {"a": "1"}}, "spec": {"containers": [], "volumes": [volume]}});
-        let ground = Ground { references: &references(), machine: &Machine::default() };
+        let ground = Ground { references: &references(), machine: &Machine::default(), kept: &BTreeSet::new() };
         Ok(volumes(&serde_json::from_value(pod).unwrap(), ground)?.remove(0).content)
     }
 
@@ -458,7 +518,7 @@ mod tests {
         let volumes =
             json!([{"name": "a", "configMap": {"name": "no"}}, {"name": "b", "configMap": {"name": "conf"}}, {"name": "c", "nfs": {}}]);
         let pod = serde_json::from_value(json!({"spec": {"containers": [], "volumes": volumes}})).unwrap();
-        let (made, first) = possible(&pod, Ground { references: &references(), machine: &Machine::default() });
+        let (made, first) = possible(&pod, Ground { references: &references(), machine: &Machine::default(), kept: &BTreeSet::new() });
         assert_eq!(made.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["b"]);
         assert!(matches!(first, Some(VolumeError::NoObject { volume, .. }) if volume == "a"));
     }

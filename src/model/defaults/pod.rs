@@ -137,6 +137,9 @@ fn volume(it: &mut Volume) {
         downward.default_mode.get_or_insert(FILE_MODE);
         downward.items.iter_mut().flatten().for_each(downward_file);
     }
+    if let Some(template) = it.ephemeral.as_mut().and_then(|it| it.volume_claim_template.as_mut()) {
+        super::persistent::claim(&mut template.spec);
+    }
     if let Some(image) = &mut it.image {
         text(&mut image.pull_policy, pull_policy(image.reference.as_deref()));
     }

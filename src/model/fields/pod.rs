@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Rule::{Acts, Check, Harmless, Only, Refused};
-use super::{Node, Row};
+use super::{Node, Row, kinds};
 use crate::model::pod_security::SAFE_SYSCTLS;
 
 /// Adds the rows of a pod's spec below `at`.
@@ -12,6 +12,8 @@ pub(super) fn add(root: &mut Node, at: &'static str) {
     spec.add("", SPEC);
     spec.add("securityContext", SECURITY);
     spec.add("volumes[]", VOLUME);
+    spec.add("volumes[].ephemeral.volumeClaimTemplate.metadata", CLAIM_METADATA);
+    kinds::claim(spec, "volumes[].ephemeral.volumeClaimTemplate.spec");
     spec.add("volumes[].projected.sources[]", PROJECTION);
     spec.add("volumes[].downwardAPI.items[]", DOWNWARD);
     spec.add("volumes[].projected.sources[].downwardAPI.items[]", DOWNWARD);
@@ -98,8 +100,7 @@ const VOLUME: &[Row] = &[
     ("configMap.defaultUser configMap.items[].user secret.defaultUser secret.items[].user", Refused(NO_FILE_OWNERS)),
     ("downwardAPI.defaultMode projected.defaultMode", Acts),
     ("downwardAPI.defaultUser projected.defaultUser", Refused(NO_FILE_OWNERS)),
-    ("persistentVolumeClaim", Refused("persistentVolumeClaim volumes are not supported yet")),
-    ("ephemeral", Refused("ephemeral volumes are not supported yet")),
+    ("persistentVolumeClaim.claimName persistentVolumeClaim.readOnly", Acts),
     ("csi", Refused("csi volumes are not supported yet")),
     ("image.reference image.pullPolicy", Acts),
     ("nfs", Refused("nfs volumes are not supported yet: mount the share on the node and use `hostPath`")),
@@ -108,6 +109,15 @@ const VOLUME: &[Row] = &[
     ("awsElasticBlockStore azureDisk azureFile cephfs cinder flexVolume flocker gcePersistentDisk", Refused(NO_CLOUD_DISK)),
     ("gitRepo glusterfs photonPersistentDisk portworxVolume quobyte rbd scaleIO storageos vsphereVolume", Refused(NO_CLOUD_DISK)),
 ];
+
+/// Of a template of a claim.
+const CLAIM_METADATA: &[Row] = &[
+    ("labels.* annotations.*", Acts),
+    ("name namespace generateName finalizers ownerReferences uid resourceVersion generation", Refused(LABELS_ONLY)),
+    ("creationTimestamp deletionTimestamp deletionGracePeriodSeconds managedFields selfLink", Refused(LABELS_ONLY)),
+];
+
+const LABELS_ONLY: &str = "the template of a claim has labels and annotations only";
 
 const MEDIA: [&str; 6] = ["Memory", "HugePages", "HugePages-2Mi", "HugePages-1Gi", "HugePages-64Ki", "HugePages-32Mi"];
 
@@ -131,8 +141,8 @@ const DOWNWARD: &[Row] = &[
 
 const NO_FILE_OWNERS: &str = "owners of single files are not supported yet";
 
-const NO_CLOUD_DISK: &str =
-    "this volume type is not supported: emptyDir, hostPath, configMap, secret, downwardAPI, projected and image are";
+const NO_CLOUD_DISK: &str = "this volume type is not supported: persistentVolumeClaim, ephemeral, emptyDir, hostPath, configMap, secret, downwardAPI, projected and \
+     image are";
 
 const CONTAINER: &[Row] = &[
     ("name image imagePullPolicy command args workingDir stdin stdinOnce tty", Acts),
@@ -170,7 +180,7 @@ const CONTAINER: &[Row] = &[
     ("volumeMounts[].name volumeMounts[].mountPath volumeMounts[].readOnly volumeMounts[].subPath volumeMounts[].subPathExpr", Acts),
     ("volumeMounts[].mountPropagation volumeMounts[].recursiveReadOnly", Acts),
     ("volumeMounts[].bindMountOptions", Refused("mount options are not supported yet")),
-    ("volumeDevices", Refused("a raw block volume is one of a PersistentVolume, and these are not served yet")),
+    ("volumeDevices[].name volumeDevices[].devicePath", Acts),
 ];
 
 fn host_ip(address: &Value, _: &Value) -> Option<String> {

@@ -97,8 +97,14 @@ fn what_is_not_served_is_refused_with_a_reason() {
     for (kind, value, expected) in [
         (
             Kind::Pod,
-            pod(json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]})),
-            "spec.volumes[0].persistentVolumeClaim: Forbidden: persistentVolumeClaim volumes are not supported yet",
+            pod(json!({"volumes": [{"name": "v", "csi": {"driver": "d"}}, {"name": "w", "persistentVolumeClaim": {"claimName": "c"}}]})),
+            "spec.volumes[0].csi: Forbidden: csi volumes are not supported yet",
+        ),
+        (
+            Kind::Pod,
+            pod(json!({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {
+                "metadata": {"creationTimestamp": null, "labels": {"a": "b"}, "name": "x"}, "spec": {"accessModes": ["ReadWriteOnce"]}}}}]})),
+            "spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.name: Forbidden: the template of a claim has labels and annotations only",
         ),
         (
             Kind::Deployment,

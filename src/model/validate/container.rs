@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource, PodSpec};
 
-use super::volume::{Known, mounts};
+use super::volume::{Known, devices, mounts};
 use super::{PULL_POLICIES, names, one_of, probe, projection, resources, security};
 use crate::model::pod;
 use crate::model::rule::{Errors, Path};
@@ -134,6 +134,7 @@ fn container(it: &Container, path: &Path<'_>, volumes: &Known<'_>, grace: i64, s
     env(it.env.as_deref().unwrap_or_default(), &path.child("env"), errors);
     env_from(it.env_from.as_deref().unwrap_or_default(), &path.child("envFrom"), errors);
     mounts(it, volumes, &path.child("volumeMounts"), errors);
+    devices(it, volumes, &path.child("volumeDevices"), errors);
     if let Some(resources) = &it.resources {
         resources::requirements(resources, &path.child("resources"), errors);
     }

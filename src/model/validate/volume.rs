@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Volume, VolumeMount};
 
-use super::{PULL_POLICIES, names, one_of, pod, projection, resources};
+use super::{PULL_POLICIES, names, one_of, persistent, pod, projection, resources};
 use crate::model::rule::{Errors, Path};
 
 /// The volumes of a pod by name.
@@ -41,6 +41,8 @@ fn source(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
         ("downwardAPI", it.downward_api.is_some()),
         ("projected", it.projected.is_some()),
         ("image", it.image.is_some()),
+        ("persistentVolumeClaim", it.persistent_volume_claim.is_some()),
+        ("ephemeral", it.ephemeral.is_some()),
     ];
     let set: Vec<&str> = served.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
     let others = Volume {
@@ -51,6 +53,8 @@ fn source(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
         downward_api: None,
         projected: None,
         image: None,
+        persistent_volume_claim: None,
+        ephemeral: None,
         name: String::new(),
         ..it.clone()
     };
@@ -86,6 +90,22 @@ fn source(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
         one_of(source.pull_policy.as_deref(), &PULL_POLICIES, &path.child("image.pullPolicy"), errors);
     }
     told(it, path, errors);
+    claimed(it, path, errors);
+}
+
+fn claimed(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(source) = &it.persistent_volume_claim
+        && source.claim_name.is_empty()
+    {
+        errors.required(&path.child("persistentVolumeClaim.claimName"), "");
+    }
+    if let Some(source) = &it.ephemeral {
+        let at = path.child("ephemeral.volumeClaimTemplate");
+        match &source.volume_claim_template {
+            Some(template) => persistent::claim_spec(&template.spec, &at.child("spec"), errors),
+            None => errors.required(&at, ""),
+        }
+    }
 }
 
 fn told(it: &Volume, path: &Path<'_>, errors: &mut Errors) {
@@ -190,6 +210,38 @@ pub(super) fn mounts(container: &Container, volumes: &Known<'_>, path: &Path<'_>
     }
 }
 
+/// Volumes that a container has as devices.
+pub(super) fn devices(container: &Container, volumes: &Known<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let mounts = || container.volume_mounts.iter().flatten();
+    let mut seen = BTreeSet::new();
+    for (index, it) in container.volume_devices.iter().flatten().enumerate() {
+        let at = path.index(index);
+        let name = at.child("name");
+        let is_persistent = |volume: &&&Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+        match volumes.get(it.name.as_str()) {
+            _ if it.name.is_empty() => errors.required(&name, ""),
+            None => errors.not_found(&name, &it.name),
+            Some(volume) if !is_persistent(&volume) => {
+                errors.invalid(&name, &it.name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode");
+            }
+            Some(_) if mounts().any(|mount| mount.name == it.name) => {
+                errors.invalid(&name, &it.name, "must not already exist in volumeMounts");
+            }
+            Some(_) => {}
+        }
+        let place = at.child("devicePath");
+        if it.device_path.is_empty() {
+            errors.required(&place, "");
+        } else if !seen.insert(it.device_path.as_str()) {
+            errors.invalid(&place, &it.device_path, "must be unique");
+        } else if mounts().any(|mount| mount.mount_path == it.device_path) {
+            errors.invalid(&place, &it.device_path, "must not already exist as a path in volumeMounts");
+        } else if it.device_path.split('/').any(|part| part == "..") {
+            errors.invalid(&place, &it.device_path, "can not contain backsteps ('..')");
+        }
+    }
+}
+
 fn mount(it: &VolumeMount, container: &Container, path: &Path<'_>, errors: &mut Errors) {
     let sub_path = it.sub_path.as_deref().unwrap_or_default();
     let expression = it.sub_path_expr.as_deref().unwrap_or_default();
@@ -228,6 +280,35 @@ mod tests {
             let mut errors = Errors::default();
             relative(text, &Path::root("x"), &mut errors);
             assert_eq!(errors.into_vec().len(), wrong, "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_are_of_persistent_volumes() {
+        let volumes: Vec<Volume> = serde_json::from_value(serde_json::json!([
+            {"name": "a", "persistentVolumeClaim": {"claimName": "a"}}, {"name": "b", "emptyDir": {}}]))
+        .unwrap();
+        for (name, path, mounts, why) in [
+            ("a", "/dev/a", &[][..], None),
+            ("a", "", &[][..], Some("x[0].devicePath: Required value")),
+            ("a", "/dev/../a", &[][..], Some("x[0].devicePath: Invalid value: \"/dev/../a\": can not contain backsteps ('..')")),
+            ("b", "/dev/a", &[][..], Some("x[0].name: Invalid value: \"b\": can only use volume source type of PersistentVolumeClaim or")),
+            ("c", "/dev/a", &[][..], Some("x[0].name: Not found: \"c\"")),
+            ("a", "/dev/a", &[("a", "/m")][..], Some("x[0].name: Invalid value: \"a\": must not already exist in volumeMounts")),
+            ("a", "/m", &[("b", "/m")][..], Some("x[0].devicePath: Invalid value: \"/m\": must not already exist as a path")),
+        ] {
+            let mounts: Vec<_> = mounts.iter().map(|(name, path)| serde_json::json!({"name": name, "mountPath": path})).collect();
+            let devices = serde_json::json!([{"name": name, "devicePath": path}]);
+            let container =
+                serde_json::from_value(serde_json::json!({"name": "c", "volumeMounts": mounts, "volumeDevices": devices})).unwrap();
+            let mut errors = Errors::default();
+            let known = super::volumes(&volumes, &Path::root("v"), &mut errors);
+            super::devices(&container, &known, &Path::root("x"), &mut errors);
+            let told: Vec<String> = errors.into_vec().iter().map(ToString::to_string).collect();
+            assert!(
+                told.len() == usize::from(why.is_some()) && told.iter().all(|it| it.starts_with(why.unwrap())),
+                "{name} {path}: {told:?}"
+            );
         }
     }
 }

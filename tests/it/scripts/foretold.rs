@@ -110,12 +110,14 @@ fn changes(before: &Snapshot, after: &Snapshot) -> BTreeMap<Key, &'static str> {
 fn meaning(object: &Object) -> Value {
     let mut value = object.value();
     value.as_object_mut().map(|map| map.remove("status"));
-    // The scheduler's.
-    value["spec"].as_object_mut().map(|spec| spec.remove("nodeName"));
+    // The scheduler's, and what claims and volumes are to each other.
+    if let Some(spec) = value["spec"].as_object_mut() {
+        spec.retain(|name, _| !matches!(name.as_str(), "nodeName" | "volumeName" | "claimRef"));
+    }
     if let Some(meta) = value["metadata"].as_object_mut() {
         meta.retain(|name, _| matches!(name.as_str(), "labels" | "annotations"));
         if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
-            annotations.retain(|name, _| !name.starts_with("deployment.kubernetes.io/"));
+            annotations.retain(|name, _| !name.starts_with("deployment.kubernetes.io/") && !name.starts_with("pv.kubernetes.io/"));
         }
         meta.retain(|_, value| value.as_object().is_some_and(|map| !map.is_empty()));
     }

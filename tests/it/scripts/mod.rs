@@ -63,6 +63,7 @@ sessions! {
     old_image
     old_version
     pending_pod
+    persistent_volume
     prune
     refused_file
     resize
