@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use k8s_openapi::api::core::v1::{ConfigMap, Node as ApiNode, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use tokio::sync::{Semaphore, watch};
 
@@ -48,8 +49,18 @@ impl Context {
 
     /// What this node offers to pods, once it is known.
     pub fn allocatable(&self) -> Option<BTreeMap<String, Quantity>> {
-        let own = |node: &&ApiNode| node.metadata.name.as_deref() == Some(self.options.node_name.as_str());
+        let own = |node: &&ApiNode| self.is_own(node);
         self.cluster.read(|view| view.nodes.iter().find(own)?.status.as_ref()?.allocatable.clone())
+    }
+
+    fn is_own(&self, node: &ApiNode) -> bool {
+        node.metadata.name.as_deref() == Some(self.options.node_name.as_str())
+    }
+
+    /// What the server says this node is, once it has said so.
+    pub fn node(&self) -> Option<ObjectMeta> {
+        let own = |node: &&ApiNode| self.is_own(node);
+        self.cluster.read(|view| view.nodes.iter().find(own).map(|node| node.metadata.clone()))
     }
 
     /// What the node offers pods as DNS, as it is now.

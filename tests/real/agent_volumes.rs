@@ -34,9 +34,11 @@ impl Host {
         lines.filter(|(point, _)| point.starts_with(&root)).collect()
     }
     fn prepare(&self, pod: &Pod, references: &References) {
-        let volumes =
-            volume::plan::volumes(pod, volume::plan::Ground { references, machine: &Machine::default(), kept: &Default::default() })
-                .unwrap();
+        let volumes = volume::plan::volumes(
+            pod,
+            volume::plan::Ground { references, machine: &Machine::default(), kept: &Default::default(), node: None },
+        )
+        .unwrap();
         volume::prepare(pod, &volumes, &self.layout(), None).unwrap();
     }
 }

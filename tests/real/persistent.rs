@@ -156,4 +156,14 @@ fn a_device_is_its_containers_alone(place: &Place<'_>) {
     place.apply("mounted", &pod("mounted", of_claim, MOUNTED));
     place.told_of("mounted", "FailedMount", "volume data has volumeMode Block, but is specified in volumeMounts");
     place.delete(&["mounted"]);
+    // A pod that no scheduler placed is told by the node that the volume is elsewhere.
+    let elsewhere = affinity.replace("operator: Exists", "operator: In, values: [elsewhere]");
+    place.apply("far", &volume("far", "5Gi", &format!("  local: {{path: /tmp}}\n{elsewhere}")));
+    place.apply("far-claim", &claim("far", "5Gi", "Filesystem"));
+    let of_claim = "persistentVolumeClaim: {claimName: far}";
+    place.apply("far-here", &pod("far-here", of_claim, MOUNTED).replace("spec:\n", "spec:\n  nodeName: one\n"));
+    place.told_of("far-here", "FailedMount", "NodeAffinity check failed for volume \"far\": no matching NodeSelectorTerms");
+    place.apply("far-pod", &pod("far-pod", of_claim, MOUNTED));
+    place.told_of("far-pod", "FailedScheduling", "0/1 nodes are available: 1 node(s) had volume node affinity conflict.");
+    place.delete(&["far-here", "far-pod"]);
 }

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use k8s_openapi::api::core::v1::{
     DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume as ApiVolume,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::downward;
 use crate::agent::env::References;
@@ -98,6 +99,8 @@ pub struct Ground<'a> {
     pub machine: &'a Machine,
     /// Volumes that the pod has found already and keeps.
     pub kept: &'a BTreeSet<String>,
+    /// This node as the server has it, once that is known.
+    pub node: Option<&'a ObjectMeta>,
 }
 
 /// Every volume of the pod.
@@ -162,7 +165,7 @@ fn content(volume: &ApiVolume, pod: &Pod, ground: Ground<'_>) -> Result<Content,
         return Ok(Content::Files { memory: true, files: of(it.default_mode).projected(it)? });
     }
     if let Some(claimed) = persistent::claimed(pod.metadata.name.as_deref().unwrap_or_default(), volume) {
-        let found = found(&claimed, pod, ground.references);
+        let found = found(&claimed, pod, ground);
         return found.map_err(|cause| VolumeError::Claim { volume: volume.name.clone(), cause });
     }
     // A volume without a source is an emptyDir.
@@ -174,9 +177,9 @@ fn content(volume: &ApiVolume, pod: &Pod, ground: Ground<'_>) -> Result<Content,
 }
 
 /// What is behind a claim; the words are the kubelet's.
-fn found(claimed: &Claimed<'_>, pod: &Pod, references: &References) -> Result<Content, String> {
+fn found(claimed: &Claimed<'_>, pod: &Pod, ground: Ground<'_>) -> Result<Content, String> {
     let name = &claimed.claim;
-    let Some((claim, volume)) = references.claims.get(name) else {
+    let Some((claim, volume)) = ground.references.claims.get(name) else {
         return Err(format!("persistentvolumeclaim \"{name}\" not found"));
     };
     if claimed.ephemeral && !persistent::is_own(&claim.metadata, pod.metadata.uid.as_deref().unwrap_or_default()) {
@@ -194,6 +197,12 @@ fn found(claimed: &Claimed<'_>, pod: &Pod, references: &References) -> Result<Co
     let uid = |uid: &Option<String>| uid.clone().unwrap_or_default();
     if volume.spec.claim_ref.as_ref().is_none_or(|to| uid(&to.uid) != uid(&claim.metadata.uid)) {
         return Err(format!("persistentvolume \"{of}\" is not bound to persistentvolumeclaim \"{name}\""));
+    }
+    // Of a pod that no scheduler placed.
+    let none = BTreeMap::new();
+    let suits = |node: &ObjectMeta| volume.suits_node(node.name.as_deref().unwrap_or_default(), node.labels.as_ref().unwrap_or(&none));
+    if !ground.node.is_none_or(suits) {
+        return Err(format!("NodeAffinity check failed for volume \"{of}\": no matching NodeSelectorTerms"));
     }
     let is_block = volume.mode() == BLOCK;
     let containers = || pod.spec.iter().flat_map(each_container);
@@ -450,7 +459,7 @@ mod tests {
         let mut volume = volume;
         volume["name"] = json!("v");
         let pod = json!({"metadata": {"name": "p", "labels": {"a": "1"}}, "spec": {"containers": [], "volumes": [volume]}});
-        let ground = Ground { references: &references(), machine: &Machine::default(), kept: &BTreeSet::new() };
+        let ground = Ground { references: &references(), machine: &Machine::default(), kept: &BTreeSet::new(), node: None };
         Ok(volumes(&serde_json::from_value(pod).unwrap(), ground)?.remove(0).content)
     }
 
@@ -513,12 +522,94 @@ mod tests {
         }
     }
 
+    /// Claims that fare in every way.
+    fn claimed() -> References {
+        let claim = |name: &str, volume: &str, more: Value| {
+            let mut meta = json!({"name": name, "uid": format!("of-{name}"), "annotations": {(persistent::BIND_COMPLETED): "yes"}});
+            more.as_object().into_iter().flatten().for_each(|(field, value)| meta[field] = value.clone());
+            serde_json::from_value(json!({"metadata": meta, "spec": {"volumeName": volume}})).unwrap()
+        };
+        let volume = |claim: &str, source: Value| {
+            let mut spec = source;
+            spec["claimRef"] = json!({"uid": format!("of-{claim}")});
+            Some(serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap())
+        };
+        let local = || json!({"local": {"path": "/mnt/x"}});
+        let block = || json!({"local": {"path": "/dev/x"}, "volumeMode": "Block"});
+        let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]);
+        let claims = [
+            ("local", claim("local", "v", json!({})), volume("local", local())),
+            ("host", claim("host", "v", json!({})), volume("host", json!({"hostPath": {"path": "/srv", "type": "DirectoryOrCreate"}}))),
+            ("block", claim("block", "v", json!({})), volume("block", block())),
+            ("going", claim("going", "v", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})), volume("going", local())),
+            ("unbound", claim("unbound", "v", json!({"annotations": {}})), None),
+            ("lost", claim("lost", "v", json!({})), None),
+            ("other", claim("other", "v", json!({})), volume("local", local())),
+            ("p-own", claim("p-own", "v", json!({"ownerReferences": owner})), volume("p-own", local())),
+            ("p-theirs", claim("p-theirs", "v", json!({})), volume("p-theirs", local())),
+            (
+                "away",
+                claim("away", "v", json!({})),
+                volume(
+                    "away",
+                    json!({"local": {"path": "/x"}, "nodeAffinity": {"required": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "host", "operator": "In", "values": ["n2"]}]}]}}}),
+                ),
+            ),
+            ("cloud", claim("cloud", "v", json!({})), volume("cloud", json!({"csi": {}}))),
+        ];
+        let claims = claims.into_iter().map(|(name, claim, volume)| (name.to_owned(), (claim, volume))).collect();
+        References { claims, ..References::default() }
+    }
+
+    #[test]
+    fn a_claim_leads_to_a_path_or_says_why_not() {
+        let references = claimed();
+        let look = |name: &str, source: Value, field: &str, path: &str| {
+            let mut volume = json!({"name": name});
+            source.as_object().into_iter().flatten().for_each(|(field, value)| volume[field] = value.clone());
+            let container = json!({"name": "c", (field): [{"name": name, (path): "/x"}]});
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"},
+                "spec": {"containers": [container], "volumes": [volume]}}))
+            .unwrap();
+            let node = ObjectMeta { labels: Some([("host".to_owned(), "n1".to_owned())].into()), ..ObjectMeta::default() };
+            let ground = Ground { references: &references, machine: &Machine::default(), kept: &BTreeSet::new(), node: Some(&node) };
+            match volumes(&pod, ground).map(|mut all| all.remove(0).content) {
+                Ok(Content::Persistent { path, check }) => format!("{} {check:?}", path.display()),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => error.to_string(),
+            }
+        };
+        let mounted = |claim: &str| look("v", json!({"persistentVolumeClaim": {"claimName": claim}}), "volumeMounts", "mountPath");
+        let device = |claim: &str| look("v", json!({"persistentVolumeClaim": {"claimName": claim}}), "volumeDevices", "devicePath");
+        let own = |name: &str| look(name, json!({"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}), "volumeMounts", "mountPath");
+        for (got, want) in [
+            (mounted("local"), "/mnt/x Directory"),
+            (mounted("host"), "/srv DirectoryOrCreate"),
+            (device("block"), "/dev/x BlockDevice"),
+            (own("own"), "/mnt/x Directory"),
+            (own("theirs"), "volume theirs: PVC ns/p-theirs was not created for pod ns/p (pod is not owner)"),
+            (mounted("none"), "volume v: persistentvolumeclaim \"none\" not found"),
+            (mounted("going"), "volume v: persistentvolumeclaim \"going\" is being deleted"),
+            (mounted("unbound"), "volume v: persistentvolumeclaim \"unbound\" is not bound"),
+            (mounted("lost"), "volume v: persistentvolume \"v\" not found"),
+            (mounted("other"), "volume v: persistentvolume \"v\" is not bound to persistentvolumeclaim \"other\""),
+            (mounted("block"), "volume v: volume v has volumeMode Block, but is specified in volumeMounts"),
+            (device("local"), "volume v: volume v has volumeMode Filesystem, but is specified in volumeDevices"),
+            (mounted("away"), "volume v: NodeAffinity check failed for volume \"v\": no matching NodeSelectorTerms"),
+            (mounted("cloud"), "volume v: persistentvolume \"v\": this kind of volume is not supported"),
+        ] {
+            assert_eq!(got, want);
+        }
+    }
+
     #[test]
     fn what_is_missing_keeps_no_other_volume_back() {
         let volumes =
             json!([{"name": "a", "configMap": {"name": "no"}}, {"name": "b", "configMap": {"name": "conf"}}, {"name": "c", "nfs": {}}]);
         let pod = serde_json::from_value(json!({"spec": {"containers": [], "volumes": volumes}})).unwrap();
-        let (made, first) = possible(&pod, Ground { references: &references(), machine: &Machine::default(), kept: &BTreeSet::new() });
+        let (made, first) =
+            possible(&pod, Ground { references: &references(), machine: &Machine::default(), kept: &BTreeSet::new(), node: None });
         assert_eq!(made.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["b"]);
         assert!(matches!(first, Some(VolumeError::NoObject { volume, .. }) if volume == "a"));
     }
