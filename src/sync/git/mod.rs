@@ -9,6 +9,7 @@
 //! - `child`: the child: a repository on this host is read in place, any other through a shallow
 //!   bare clone; blobs come straight from the commit's tree, nothing is ever checked out
 //! - `hosts`: OpenSSH's `known_hosts`
+//! - `sys`: what of OpenSSL is not linked
 //!
 //! Invariants: no message holds a token or a password; a commit that cannot be read whole is
 //! unreachable, one that was read and is beyond a bound is refused.
@@ -17,6 +18,8 @@ pub mod child;
 mod hosts;
 mod read;
 mod remote;
+#[cfg(target_arch = "x86_64")]
+mod sys;
 mod url;
 pub mod wire;
 
