@@ -213,12 +213,14 @@ pub fn claim_key(to: &ObjectReference) -> Key {
     Key::new(Kind::PersistentVolumeClaim, to.namespace.clone().unwrap_or_default(), to.name.clone().unwrap_or_default())
 }
 
-/// The best of some volumes for a claim: that which others can use the least, then the smallest, then by name.
-pub fn best<'v>(volumes: impl Iterator<Item = &'v PersistentVolume>, claim: &PersistentVolumeClaimSpec) -> Option<&'v PersistentVolume> {
+/// The volumes that a claim may have, the best first: that which others can use the least, then the smallest, then by name.
+pub fn fitting<'v>(volumes: impl Iterator<Item = &'v PersistentVolume>, claim: &PersistentVolumeClaimSpec) -> Vec<&'v PersistentVolume> {
     let fits = |volume: &&PersistentVolume| {
         volume.spec.claim_ref.is_none() && volume.phase() != "Failed" && volume.mismatch(claim).is_none() && volume.is_selected(claim)
     };
-    volumes.filter(fits).min_by_key(|volume| (volume.spec.access_modes.iter().flatten().count(), volume.size(), volume.name()))
+    let mut found: Vec<&PersistentVolume> = volumes.filter(fits).collect();
+    found.sort_by_cached_key(|volume| (volume.spec.access_modes.iter().flatten().count(), volume.size(), volume.name()));
+    found
 }
 
 /// The class a claim asks for; empty: of no class.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::table::Row;
@@ -32,9 +32,19 @@ pub struct Storage {
 pub struct Asks<'s> {
     bound: Vec<&'s PersistentVolume>,
     /// Without a volume yet.
-    late: Vec<(&'s Object, &'s PersistentVolumeClaim)>,
+    late: Vec<Late<'s>>,
     /// No other pod may have them.
     alone: Vec<Key>,
+}
+
+/// A claim that gets its volume together with its pod's node.
+#[derive(Debug)]
+struct Late<'s> {
+    claim: &'s Object,
+    /// The volume that a person keeps for it.
+    kept: Option<&'s PersistentVolume>,
+    /// The others, the best first.
+    fitting: Vec<&'s PersistentVolume>,
 }
 
 /// Which volume each claim got, and who has a claim for itself, so far.
@@ -108,16 +118,26 @@ impl Storage {
             let volume = volume::volume_name(claim);
             if volume::is_bound(claim) {
                 match self.volume(volume) {
+                    Some(found) if !found.is_kept_for(object) => return Err(format!("persistentvolumeclaim \"{name}\" is lost")),
                     Some(found) => asks.bound.push(found),
                     None => return Err(format!("persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{volume}\"")),
                 }
             } else if volume.is_empty() && self.late.contains(volume::class(&spec)) {
-                asks.late.push((object, claim));
+                // A pod may name it twice.
+                if asks.late.iter().all(|late| late.claim.key() != object.key()) {
+                    asks.late.push(self.late(object, &spec));
+                }
             } else {
                 unbound = true;
             }
         }
         if unbound { Err("pod has unbound immediate PersistentVolumeClaims".to_owned()) } else { Ok(asks) }
+    }
+
+    fn late<'s>(&'s self, claim: &'s Object, spec: &PersistentVolumeClaimSpec) -> Late<'s> {
+        let all = || self.volumes.values().filter_map(|volume| volume.get::<PersistentVolume>());
+        let kept = all().find(|volume| volume.is_kept_for(claim) && volume.mismatch(spec).is_none());
+        Late { claim, kept, fitting: volume::fitting(all(), spec) }
     }
 
     /// The volumes that a pod's claims would get on a node.
@@ -133,24 +153,23 @@ impl Storage {
             return Err(ELSEWHERE);
         }
         let mut bonds: Vec<(Key, String)> = Vec::new();
-        for (object, claim) in &asks.late {
-            if let Some(name) = chosen.bonds.get(object.key()) {
+        for late in &asks.late {
+            let key = late.claim.key();
+            if let Some(name) = chosen.bonds.get(key) {
                 if !self.volume(name).is_some_and(suits) {
                     return Err(ELSEWHERE);
                 }
                 continue;
             }
-            let spec = claim.spec.clone().unwrap_or_default();
-            let all = || self.volumes.values().filter_map(|volume| volume.get::<PersistentVolume>());
-            let found = match all().find(|volume| volume.is_kept_for(object) && volume.mismatch(&spec).is_none()) {
+            let found = match late.kept {
                 Some(kept) if !suits(kept) => return Err(ELSEWHERE),
                 Some(kept) => Some(kept),
                 None => {
                     let is_taken = |name: &str| chosen.taken.contains(name) || bonds.iter().any(|(_, taken)| taken == name);
-                    volume::best(all().filter(|volume| suits(volume) && !is_taken(volume.name())), &spec)
+                    late.fitting.iter().copied().find(|volume| suits(volume) && !is_taken(volume.name()))
                 }
             };
-            bonds.push((object.key().clone(), found.ok_or(NONE_LEFT)?.name().to_owned()));
+            bonds.push((key.clone(), found.ok_or(NONE_LEFT)?.name().to_owned()));
         }
         Ok(bonds)
     }
@@ -331,6 +350,21 @@ mod tests {
             after.map(|it| it["spec"]["volumeName"].as_str().unwrap_or_default().to_owned())
         };
         assert_eq!(["a", "b", "c"].map(|name| bound(name).unwrap()), ["small", "other", "large"]);
+    }
+
+    #[test]
+    fn a_claim_that_is_named_twice_gets_one_volume() {
+        let once = "ReadWriteOnce";
+        let state =
+            state(vec![node("n1"), late(), volume("v", "n1", "1Gi", ""), claim("a", "late", "", once), pod("p", &["a", "a"], None)]);
+        assert_eq!(answers(&state), ["Successfully assigned web/p to n1"]);
+    }
+
+    #[test]
+    fn a_volume_that_is_another_claims_places_no_pod() {
+        let once = "ReadWriteOnce";
+        let state = state(vec![node("n1"), volume("v", "n1", "1Gi", "b"), claim("a", "late", "v", once), pod("p", &["a"], None)]);
+        assert_eq!(answers(&state), ["p: 0/1 nodes are available: persistentvolumeclaim \"a\" is lost."]);
     }
 
     #[test]

@@ -272,9 +272,10 @@ pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], 
         .collect()
 }
 
-/// Where a persistent volume that a pod has found is on the host.
+/// Where a persistent volume that a pod has found is on the host. One that is not there (after a start of the host without
+/// its disk) is looked for anew, and told where it must be there: nobody makes an empty one in its place.
 fn place_of(layout: &Layout, uid: &str, volume: &str) -> Option<PathBuf> {
-    fs::read_link(layout.volume(uid, volume)).ok()
+    fs::read_link(layout.volume(uid, volume)).ok().filter(|path| path.exists())
 }
 
 /// The persistent volumes that a pod has found.
@@ -482,6 +483,27 @@ mod tests {
         let container = &pod().spec.unwrap().containers[0];
         let paths = mount_paths(&pod(), container, &[], &layout).unwrap();
         assert_eq!(paths, [PathBuf::from("/d/pods/u1/volumes/scratch"), PathBuf::from("/srv")]);
+    }
+
+    #[test]
+    fn a_persistent_volume_that_is_not_there_is_looked_for_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { data_dir: dir.path().join("data") };
+        let disk = dir.path().join("disk");
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"uid": "u"}, "spec": {"containers": [],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}}))
+        .unwrap();
+        let wanted = [Volume { name: "v".into(), content: Content::Persistent { path: disk.clone(), check: Check::Directory } }];
+        fs::create_dir(&disk).unwrap();
+        prepare(&pod, &wanted, &layout, None).unwrap();
+        assert_eq!(found(&pod, &layout), ["v".to_owned()].into());
+        // The host starts again, without its disk.
+        fs::remove_dir(&disk).unwrap();
+        assert_eq!(found(&pod, &layout), BTreeSet::new());
+        assert!(prepare(&pod, &wanted, &layout, None).is_err());
+        fs::create_dir(&disk).unwrap();
+        prepare(&pod, &wanted, &layout, None).unwrap();
+        assert_eq!(found(&pod, &layout), ["v".to_owned()].into());
     }
 
     #[test]

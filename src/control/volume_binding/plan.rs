@@ -24,6 +24,14 @@ use crate::store::snapshot::Snapshot;
 
 /// Who says so in events.
 pub const NAME: &str = "volume-binding";
+/// Pods that one message names.
+const NAMED: usize = 10;
+
+/// Its processes are gone, and only finalizers keep it (Kubernetes' `podIsShutDown`): one that waits for its own claim to go
+/// would wait for ever.
+fn is_over(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some() && pod.metadata.deletion_grace_period_seconds == Some(0)
+}
 
 /// An object as it was seen and as it is to be.
 struct Half<'s, T> {
@@ -152,7 +160,8 @@ impl Binder<'_> {
         let waits = class.is_some_and(volume::waits_for_consumer);
         let all = || self.volumes.values().map(|half| &half.new);
         let kept = all().find(|volume| volume.is_kept_for(seen) && volume.mismatch(spec).is_none());
-        let found = kept.or_else(|| volume::best(all().filter(|_| !waits), spec)).map(|volume| volume.name().to_owned());
+        let best = || volume::fitting(all().filter(|_| !waits), spec).first().copied();
+        let found = kept.or_else(best).map(|volume| volume.name().to_owned());
         match found {
             Some(name) => self.bind(key, &name),
             None if waits => self.waits_for_pod(key),
@@ -168,6 +177,10 @@ impl Binder<'_> {
         let (code, message) = match names.as_slice() {
             [] => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()),
             [one] => ("WaitForPodScheduled", format!("waiting for pod {one} to be scheduled")),
+            [some @ .., _] if names.len() > NAMED => {
+                let (some, more) = (some[..NAMED].join(","), names.len() - NAMED);
+                ("WaitForPodScheduled", format!("waiting for pods {some} and {more} more to be scheduled"))
+            }
             more => ("WaitForPodScheduled", format!("waiting for pods {} to be scheduled", more.join(","))),
         };
         self.tell(key, false, code, &message);
@@ -264,7 +277,7 @@ impl Binder<'_> {
     /// Finalizers: on a claim while a pod that has a node names it, on a volume while it is a claim's.
     fn keep_what_is_used(&mut self) {
         let mut used = BTreeSet::new();
-        for (object, _, claims) in self.pods.iter().filter(|(_, pod, _)| pod::node_name(pod).is_some()) {
+        for (object, _, claims) in self.pods.iter().filter(|(_, pod, _)| pod::node_name(pod).is_some() && !is_over(pod)) {
             for it in claims {
                 let key = Key::new(Kind::PersistentVolumeClaim, object.key().namespace.clone(), it.claim.clone());
                 let is_its = |half: &Half<'_, PersistentVolumeClaim>| !it.ephemeral || volume::is_own(&half.new.metadata, object.uid());

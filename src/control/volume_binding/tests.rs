@@ -170,11 +170,32 @@ fn what_is_used_waits_with_its_end() {
     assert_eq!((world.claim("c"), world.volume("v")), ("Bound v".into(), "Bound c".into()), "both are held");
     world.delete(Kind::Pod, "p");
     assert_eq!((world.claim("c"), world.volume("v")), ("- -".into(), "- -".into()));
+    // One that has ended and waits for its own claims holds none of them.
+    for (grace, left) in [(30, "Pending -"), (0, "- -")] {
+        let mut held = pod("p", "c", Some("n1"));
+        held.1["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+        let mut world = World::new(vec![claim("c", "1Gi", json!({})), held]);
+        world.rest();
+        let key = Key::new(Kind::Pod, "web", "p");
+        let end = Write::Delete { key, precondition: Precondition::exists(), grace_seconds: Some(grace) };
+        world.write(&Transaction::new("test").with(end));
+        world.delete(Kind::PersistentVolumeClaim, "c");
+        assert_eq!(world.claim("c"), left, "{grace}");
+    }
     // A pod without a node holds nothing.
     let mut world = World::new(vec![claim("c", "1Gi", json!({})), pod("p", "c", None)]);
     world.rest();
     world.delete(Kind::PersistentVolumeClaim, "c");
     assert_eq!(world.claim("c"), "- -");
+}
+
+#[test]
+fn a_message_names_a_few_of_many_pods() {
+    let mut objects = vec![class("late", "WaitForFirstConsumer", "a/b"), claim("c", "1Gi", json!({"storageClassName": "late"}))];
+    objects.extend((10..22).map(|index| pod(&format!("p{index}"), "c", None)));
+    let mut world = World::new(objects);
+    let said = "c: WaitForPodScheduled: waiting for pods p10,p11,p12,p13,p14,p15,p16,p17,p18,p19 and 2 more to be scheduled";
+    assert_eq!(world.rest().waits, [said]);
 }
 
 #[test]
