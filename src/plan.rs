@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::model::event::{Occurrence, reference};
 use crate::model::{Key, Object, Timestamp};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Transaction, Write};
@@ -110,6 +111,16 @@ impl Plan {
 
     pub fn note(&mut self, subject: &Key, warning: bool, reason: Reason) {
         self.notes.push(Note { subject: subject.clone(), warning, reason });
+    }
+
+    /// Waits, and notes why where no event of this writer says so yet.
+    pub fn tell(&mut self, state: &Snapshot, writer: &str, subject: &Key, warning: bool, reason: Reason) {
+        let about = reference(subject, state.get(subject).map(Object::uid));
+        let said = Occurrence::new(about, warning, reason.code, &reason.message, writer).key();
+        if state.get(&said).is_none() {
+            self.note(subject, warning, reason.clone());
+        }
+        self.wait(subject, reason);
     }
 
     /// Keeps the earlier of two times to look again.

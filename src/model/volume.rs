@@ -172,7 +172,7 @@ impl PersistentVolume {
         required.is_none_or(|required| required.node_selector_terms.iter().any(|term| holds(term, name, labels)))
     }
 
-    /// Whether somebody else's name is on it, or this claim's: by name, and by UID once that is known.
+    /// Whether it is this claim's, or kept for it: by name, and by UID once that is known.
     pub fn is_kept_for(&self, claim: &Object) -> bool {
         self.spec.claim_ref.as_ref().is_some_and(|to| {
             let uid = to.uid.as_deref().unwrap_or_default();

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice};
+use k8s_openapi::api::core::v1::{Container, Pod, Volume as ApiVolume, VolumeDevice};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
@@ -245,17 +245,19 @@ pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], 
     let uid = uid(pod);
     let volumes = || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let images: BTreeSet<&str> = volumes().filter(|volume| volume.image.is_some()).map(|volume| volume.name.as_str()).collect();
-    let sources: BTreeMap<&str, PathBuf> = volumes()
-        .map(|volume| {
-            let host = volume.host_path.as_ref().map(|source| Path::new("/").join(&source.path));
-            let host = host.or_else(|| place_of(layout, uid, &volume.name));
-            (volume.name.as_str(), host.unwrap_or_else(|| layout.volume(uid, &volume.name)))
-        })
-        .collect();
+    let known: BTreeMap<&str, &ApiVolume> = volumes().map(|volume| (volume.name.as_str(), volume)).collect();
+    let source_of = |name: &str| -> Result<PathBuf, MountError> {
+        let volume = known.get(name).ok_or_else(|| VolumeError::Unsupported(name.to_owned()))?;
+        match &volume.host_path {
+            Some(source) => Ok(Path::new("/").join(&source.path)),
+            None if persistent::claimed("", volume).is_some() => place_of(layout, uid, name),
+            None => Ok(layout.volume(uid, name)),
+        }
+    };
     let mounts = container.volume_mounts.iter().flatten().enumerate();
     mounts
         .map(|(index, mount)| {
-            let source = sources.get(mount.name.as_str()).ok_or_else(|| VolumeError::Unsupported(mount.name.clone()))?;
+            let source = source_of(&mount.name)?;
             let sub = match (&mount.sub_path, &mount.sub_path_expr) {
                 (_, Some(expression)) if !expression.is_empty() => env::expand_all(std::slice::from_ref(expression), envs).concat(),
                 (Some(path), _) => path.clone(),
@@ -265,23 +267,30 @@ pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], 
                 return if descends(&sub) { Ok(sub.into()) } else { Err(MountError::SubPath(sub)) };
             }
             if sub.is_empty() {
-                return Ok(source.clone());
+                return Ok(source);
             }
-            bind_sub_path(&mount.name, source, &sub, &layout.sub_paths(uid).join(&container.name).join(index.to_string()))
+            bind_sub_path(&mount.name, &source, &sub, &layout.sub_paths(uid).join(&container.name).join(index.to_string()))
         })
         .collect()
 }
 
-/// Where a persistent volume that a pod has found is on the host. One that is not there (after a start of the host without
-/// its disk) is looked for anew, and told where it must be there: nobody makes an empty one in its place.
-fn place_of(layout: &Layout, uid: &str, volume: &str) -> Option<PathBuf> {
-    fs::read_link(layout.volume(uid, volume)).ok().filter(|path| path.exists())
+/// Where a persistent volume that a pod has found is on the host.
+///
+/// # Errors
+/// It is not there (after a start of the host without its disk): nobody makes an empty one in its place, and the pod looks
+/// for it anew.
+fn place_of(layout: &Layout, uid: &str, volume: &str) -> Result<PathBuf, MountError> {
+    let path = fs::read_link(layout.volume(uid, volume)).map_err(io_error(volume, "find its place"))?;
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(MountError::HostPath { volume: volume.to_owned(), path: path.display().to_string(), problem: "is not there" })
 }
 
 /// The persistent volumes that a pod has found.
 pub fn found(pod: &Pod, layout: &Layout) -> BTreeSet<String> {
     let claimed = persistent::claims(pod).map(|claimed| claimed.volume);
-    claimed.filter(|volume| place_of(layout, uid(pod), volume).is_some()).map(str::to_owned).collect()
+    claimed.filter(|volume| place_of(layout, uid(pod), volume).is_ok()).map(str::to_owned).collect()
 }
 
 /// The persistent volumes that a container has as devices.
@@ -291,7 +300,7 @@ pub fn found(pod: &Pod, layout: &Layout) -> BTreeSet<String> {
 pub fn devices(pod: &Pod, container: &Container, layout: &Layout) -> Result<Vec<Device>, MountError> {
     let volumes = || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let device = |it: &VolumeDevice| {
-        let host_path = place_of(layout, uid(pod), &it.name).ok_or_else(|| VolumeError::Unsupported(it.name.clone()))?;
+        let host_path = place_of(layout, uid(pod), &it.name)?;
         let claim = volumes().find(|volume| volume.name == it.name).and_then(|volume| volume.persistent_volume_claim.as_ref());
         let read_only = claim.is_some_and(|claim| claim.read_only == Some(true));
         // As the kubelet: a node of its own may be made of it, or it may only be read.
@@ -500,6 +509,9 @@ mod tests {
         // The host starts again, without its disk.
         fs::remove_dir(&disk).unwrap();
         assert_eq!(found(&pod, &layout), BTreeSet::new());
+        let mounts = serde_json::from_value(serde_json::json!({"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]})).unwrap();
+        let error = mount_paths(&pod, &mounts, &[], &layout).unwrap_err().to_string();
+        assert_eq!(error, format!("volume v: {} is not there", disk.display()));
         assert!(prepare(&pod, &wanted, &layout, None).is_err());
         fs::create_dir(&disk).unwrap();
         prepare(&pod, &wanted, &layout, None).unwrap();

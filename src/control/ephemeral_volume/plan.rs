@@ -3,7 +3,6 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::model::event::{Occurrence, reference};
 use crate::model::{Key, Kind, Object, pod, volume};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
@@ -36,11 +35,7 @@ pub fn plan(state: &Snapshot, object: &Object) -> Plan {
                     whole(&key),
                     whole(object.key())
                 );
-                let said = Occurrence::new(reference(object.key(), Some(object.uid())), true, "FailedBinding", &message, NAME).key();
-                if state.get(&said).is_none() {
-                    plan.note(object.key(), true, Reason::new("FailedBinding", message.clone()));
-                }
-                plan.wait(object.key(), Reason::new("FailedBinding", message));
+                plan.tell(state, NAME, object.key(), true, Reason::new("FailedBinding", message));
             }
         }
     }

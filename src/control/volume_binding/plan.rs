@@ -14,7 +14,6 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpe
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use crate::model::event::{Occurrence, reference};
 use crate::model::volume::{
     self, BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Claimed, PersistentVolume, VOLUME_PROTECTION, claim_key, volume_name,
 };
@@ -298,15 +297,8 @@ impl Binder<'_> {
         }
     }
 
-    /// Waited for, and noted where nobody said so yet.
     fn tell(&mut self, key: &Key, warning: bool, code: &'static str, message: &str) {
-        let reason = Reason::new(code, message);
-        let uid = self.state.get(key).map(Object::uid);
-        let said = Occurrence::new(reference(key, uid), warning, code, message, NAME).key();
-        if self.state.get(&said).is_none() {
-            self.plan.note(key, warning, reason.clone());
-        }
-        self.plan.wait(key, reason);
+        self.plan.tell(self.state, NAME, key, warning, Reason::new(code, message));
     }
 
     fn finish(self) -> Plan {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::event::reference;
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
 
 struct World {

@@ -7,7 +7,7 @@
 
 use nix::libc::c_int;
 
-/// OpenSSL asks this before it takes any of the others (`aes_gcm_hw_vaes_avx512.inc` in providers/implementations/ciphers).
+/// OpenSSL asks this before it takes any of the others (`cipher_aes_gcm_hw_aesni.inc` in providers/implementations/ciphers).
 // SAFETY: the name is OpenSSL's, which declares it as int (void).
 #[unsafe(no_mangle)]
 extern "C" fn ossl_vaes_vpclmulqdq_capable() -> c_int {
