@@ -17,6 +17,8 @@ use crate::model::{Kind, KindInfo};
 /// The Kubernetes whose API this is.
 const VERSION: (&str, &str) = ("1", "37");
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Of what is proxied with any method.
+const CONNECT: [&str; 5] = ["create", "delete", "get", "patch", "update"];
 
 /// `GET /version`
 pub async fn version() -> Response {
@@ -79,8 +81,11 @@ fn subresources(info: &KindInfo, served: &Definitions) -> Vec<Sub> {
             sub("exec", "PodExecOptions", None, &["create", "get"]),
             sub("log", "Pod", None, &["get"]),
             sub("portforward", "PodPortForwardOptions", None, &["create", "get"]),
+            sub("proxy", "PodProxyOptions", None, &CONNECT),
             sub("resize", "Pod", None, &["get", "patch", "update"]),
         ]),
+        Kind::Node => subs.push(sub("proxy", "NodeProxyOptions", None, &CONNECT)),
+        Kind::Service => subs.push(sub("proxy", "ServiceProxyOptions", None, &CONNECT)),
         Kind::Deployment | Kind::ReplicaSet => {
             subs.push(sub("scale", "Scale", Some(("autoscaling", "v1")), &["get", "patch", "update"]));
         }

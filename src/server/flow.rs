@@ -17,9 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::fault::Fault;
 use super::gate::Actor;
 use super::identity::ANONYMOUS;
-use super::proxy::Stream;
+use super::proxy::streams::Stream;
 use super::request::{Query, Target, Verb};
-use super::{Identity, ServerState};
+use super::{Identity, ServerState, proxy};
 
 /// Seats of nodes, administrators, others, strangers; each sums up to what two cores can have under way.
 const SEATS: [u32; 4] = [200, 100, 100, 50];
@@ -150,15 +150,14 @@ fn width(verb: Verb, limit: Option<usize>, stored: usize) -> u32 {
     }
 }
 
-/// `None`: it takes none. A session or a log waits for its node for as long as it likes.
+/// `None`: it takes none. A session, a log or what is proxied waits for its other end for as long as it likes.
 fn width_of(request: &Request<Body>, state: &ServerState) -> Option<u32> {
     let snapshot = state.store.snapshot();
-    let (Some(target), Ok(query)) = (Target::parse(request.uri().path(), snapshot.definitions()), Query::parse(request.uri())) else {
-        return Some(1);
-    };
-    if Stream::of(&target).is_some() {
+    let target = Target::parse(request.uri().path(), snapshot.definitions());
+    if target.as_ref().is_some_and(|target| Stream::of(target).is_some() || proxy::relay::is_for(target)) {
         return None;
     }
+    let (Some(target), Ok(query)) = (target, Query::parse(request.uri())) else { return Some(1) };
     match Verb::of(request.method(), &target, &query) {
         Some(verb @ (Verb::List | Verb::DeleteCollection)) => {
             let limit = query.get("limit").and_then(|text| text.parse().ok());

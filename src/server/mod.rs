@@ -9,7 +9,7 @@
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
 //! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
 //!   written down of it
-//! - `proxy`: logs, exec, attach and port-forward, passed on to the node
+//! - `proxy`: logs, exec, attach and port-forward, passed on to the node; HTTP to pods, Services (`behind`: who that is) and nodes
 //! - `usage`: what nodes and pods use (`metrics.k8s.io`)
 //! - `certificates`: signing what is asked for
 //! - `nodes`, `tokens`: joining, renewing, removing
@@ -27,6 +27,7 @@ pub mod age;
 pub mod audit;
 pub mod authorise;
 mod autoscaler_columns;
+mod behind;
 mod body;
 pub mod bootstrap;
 pub mod certificates;
@@ -86,7 +87,8 @@ pub use bootstrap::{ClusterSettings, bootstrap};
 use fault::Fault;
 pub use identity::Identity;
 pub use local::local_client;
-pub use proxy::{InProcessNode, NodeConnector, TlsNodes};
+use proxy::streams::{self, Stream};
+pub use proxy::{InProcessNode, NodeConnector, PodConnector, TlsNodes, Wire};
 use request::{Call, Target, Verb};
 
 /// Computes what a commit would do. `assemble` puts sync and the simulator behind it.
@@ -103,6 +105,8 @@ pub struct ServerState {
     pub clock: Arc<dyn Clock>,
     /// How logs, exec and the like reach a node.
     pub nodes: Arc<dyn NodeConnector>,
+    /// How what is proxied reaches a pod.
+    pods: Arc<dyn PodConnector>,
     pub previews: Option<Arc<dyn Previews>>,
     /// Signs certificates; without it nobody can join.
     pub pki: Option<Arc<Pki>>,
@@ -123,6 +127,7 @@ impl ServerState {
             store,
             clock,
             nodes,
+            pods: Arc::new(proxy::Routed),
             previews: None,
             pki: None,
             audit: None,
@@ -132,6 +137,11 @@ impl ServerState {
             looks: usage::Looks::default(),
             roots: hooks::Roots::default(),
         }
+    }
+
+    pub fn with_pods(mut self, pods: Arc<dyn PodConnector>) -> Self {
+        self.pods = pods;
+        self
     }
 
     pub fn with_previews(mut self, previews: Arc<dyn Previews>) -> Self {
@@ -217,9 +227,6 @@ fn deprecation(state: &ServerState, path: &str) -> Option<String> {
     snapshot.definitions().version(target.kind)?.warning.clone()
 }
 
-/// What Kubernetes proxies HTTP to.
-const PROXIED: [Kind; 3] = [Kind::Node, Kind::Pod, Kind::Service];
-
 async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes: &hooks::Notes) -> Result<Response, Fault> {
     let snapshot = state.store.snapshot();
     let Some(target) = Target::parse(request.uri().path(), snapshot.definitions()) else {
@@ -227,6 +234,10 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes
         return Ok(render::json_response(StatusCode::OK, list.to_string()));
     };
     let identity = request.extensions().get::<Identity>().cloned().ok_or_else(|| Fault::unauthorized("Unauthorized"))?;
+    if proxy::relay::is_for(&target) {
+        // Query and headers are the other end's.
+        return proxy::relay::serve(state, identity, target, notes, request).await;
+    }
     let call = Call { notes: notes.clone(), ..Call::read(identity, target, request.method(), request.uri(), request.headers())? };
     let selection = select::Selection::parse(snapshot.definitions(), call.target.kind, &call.query)?;
     let attempt = authorise::Attempt {
@@ -240,18 +251,13 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes
             .map_err(|message| Fault::forbidden_object(attempt.kind, attempt.name.unwrap_or_default(), message))
     };
     may(&attempt)?;
-    if call.target.subresource.as_deref() == Some(request::PROXY) && PROXIED.contains(&call.target.kind) {
-        // Before the name is looked up, which may be more than one: `http:web:8080`.
-        let message = format!("the proxy subresource of {} is not supported", call.target.kind.info().plural);
-        return Err(Fault { message, ..Fault::method_not_allowed() });
-    }
-    if let Some(stream) = proxy::Stream::of(&call.target) {
+    if let Some(stream) = Stream::of(&call.target) {
         if call.target.subresource.as_deref() != Some("log") {
             // A WebSocket begins with GET and does what a POST does.
             may(&authorise::Attempt { verb: Verb::Create, ..attempt })?;
-            proxy::ask_hooks(state, &call, stream).await?;
+            streams::ask_hooks(state, &call, stream).await?;
         }
-        return proxy::forward(state, &call, stream, request).await;
+        return streams::forward(state, &call, stream, request).await;
     }
     let peer = request.extensions().get::<crate::tls::Peer>().cloned();
     match call.verb {

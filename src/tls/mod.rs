@@ -1,5 +1,6 @@
 //! Certificates and connections, shared by server and agent.
 //!
+//! - `anyone`: clients that do not ask who answers
 //! - `authority`: the cluster's own CA and what it signs
 //! - `files`: private keys on disk, whole or not at all
 //! - `live`: a key that can be replaced while connections use it
@@ -13,6 +14,7 @@
 //! - `connect`: clients, for the agent and for the node API
 //! - `kubeconfig`: what kubectl needs
 
+pub mod anyone;
 pub mod authority;
 pub mod connect;
 pub mod connection;

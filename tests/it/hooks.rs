@@ -402,6 +402,8 @@ async fn subresources_send_what_they_take() {
     assert_eq!(status, StatusCode::CREATED, "{answer}");
     let (status, answer) = rig.ask("POST", "/api/v1/namespaces/default/serviceaccounts/me/token", json!({"spec": {}})).await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let proxied = "/api/v1/namespaces/default/services/http:web:80/proxy/x?y=1";
+    assert_eq!(rig.ask("GET", proxied, Value::Null).await.0, StatusCode::NOT_FOUND);
 
     let asked = judge.asked();
     let told: Vec<String> = asked
@@ -421,8 +423,10 @@ async fn subresources_send_what_they_take() {
             "CREATE Binding pods binding p",
             "CREATE ServiceAccount serviceaccounts  me",
             "CREATE TokenRequest serviceaccounts token me",
+            "CONNECT ServiceProxyOptions services proxy http:web:80",
         ]
     );
+    assert_eq!(asked[7].1["object"], json!({"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": "/x"}));
     assert_eq!(asked[0].1["oldObject"]["spec"]["replicas"], 1);
     let options = json!({"kind": "PodExecOptions", "apiVersion": "v1", "stdin": true, "command": ["sh", "-c"], "container": "c"});
     assert_eq!((&asked[3].1["object"], &asked[3].1["options"]), (&options, &Value::Null));

@@ -109,29 +109,6 @@ async fn a_pod_that_waits_has_no_log_and_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_proxied_is_told_before_its_name_is_looked_up() {
-    let rig = Rig::start().await;
-    for (path, plural) in [
-        ("/api/v1/namespaces/default/services/web:80/proxy", "services"),
-        ("/api/v1/namespaces/default/pods/http:web:8080/proxy/", "pods"),
-        ("/api/v1/nodes/n1/proxy/stats/summary", "nodes"),
-    ] {
-        for method in ["GET", "POST", "DELETE"] {
-            let (code, answer) = rig.ask(method, path, Value::Null).await;
-            let told = format!("the proxy subresource of {plural} is not supported");
-            assert_eq!(
-                (code, &answer["reason"], &answer["message"]),
-                (StatusCode::METHOD_NOT_ALLOWED, &json!("MethodNotAllowed"), &json!(told))
-            );
-        }
-    }
-    let (code, answer) =
-        rig.ask_as(&Identity::new("jane", &[]), "GET", "/api/v1/nodes/n1/proxy/pods", "application/json", Value::Null).await;
-    assert_eq!(code, StatusCode::FORBIDDEN, "{answer}");
-    assert_eq!(rig.ask("GET", "/api/v1/namespaces/default/configmaps/m/proxy/x", Value::Null).await.0, StatusCode::NOT_FOUND);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn paths_and_version_are_told_by_every_name() {
     let rig = Rig::start().await;
     let paths = rig.get("/").await["paths"].as_array().unwrap().clone();

@@ -15,6 +15,7 @@ mod hostile;
 mod join;
 mod kubectl_says;
 mod manifest;
+mod proxied;
 mod reflected;
 mod released;
 mod rig;

@@ -15,6 +15,7 @@ fn kubectls_verbs_do_what_they_say() {
     let place = Place::start(&hosts, Kind::Engine);
     a_rollout_has_a_history(&place);
     figures_are_shown(&place);
+    what_pods_serve_is_asked_for_through_the_server(&place);
     a_pod_is_debugged(&place);
     manifests_are_edited_replaced_and_composed(&place);
     files_are_copied_and_pods_run(&place);
@@ -95,6 +96,35 @@ fn figures_are_shown(place: &Place<'_>) {
     let nodes = place.admin.kubectl_ok(&["top", "node", "one"]);
     let shares: Vec<&str> = nodes.lines().nth(1).unwrap_or_default().split_whitespace().filter(|word| word.ends_with('%')).collect();
     assert_eq!(shares.len(), 2, "{nodes}");
+}
+
+/// The directory that the pod serves has a file with its name in it.
+fn what_pods_serve_is_asked_for_through_the_server(place: &Place<'_>) {
+    let pod = web(place);
+    let name = text(&pod, "/metadata/name");
+    let hostname = format!("{name}\n");
+    let raw = |path: &str| place.admin.kubectl_ok(&["get", "--raw", path]);
+    let of_service = "/api/v1/namespaces/default/services/web/proxy/hostname";
+    place.admin.wait("the Service has an endpoint", || {
+        let out = place.admin.kubectl(&["get", "--raw", of_service]);
+        (out.stdout == hostname.as_bytes()).then_some(())
+    });
+    assert_eq!(raw(&format!("/api/v1/namespaces/default/pods/{name}/proxy/hostname")), hostname, "its first port");
+    let missing = place.admin.kubectl(&["get", "--raw", &format!("/api/v1/namespaces/default/pods/http:{name}:8080/proxy/none")]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("could not find the requested resource"), "{missing:?}");
+    let closed = place.admin.kubectl(&["get", "--raw", &format!("/api/v1/namespaces/default/pods/{name}:8081/proxy/")]);
+    assert!(String::from_utf8_lossy(&closed.stderr).contains("error trying to reach service: connect to"), "{closed:?}");
+    let summary: Value = serde_json::from_str(&raw("/api/v1/nodes/one/proxy/stats/summary")).unwrap();
+    assert!(summary["pods"].as_array().unwrap().iter().any(|it| it["podRef"]["name"] == name), "{summary}");
+    // As a browser does behind `kubectl proxy`.
+    let script = format!(
+        "{kubectl} proxy --port=18001 >/dev/null & trap 'kill $!; wait' EXIT; \
+         curl -sf -L --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:18001{of_service}",
+        kubectl = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubectl").display()
+    );
+    let mut behind = place.admin.hosts.command("one", "bash");
+    let out = behind.args(["-c", &script]).env("KUBECONFIG", place.admin.kubeconfig()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), hostname, "{out:?}");
 }
 
 fn a_pod_is_debugged(place: &Place<'_>) {

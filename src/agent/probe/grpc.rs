@@ -13,6 +13,8 @@ use tonic::client::Grpc;
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
+use crate::tls::anyone;
+
 /// More than any answer of the protocol takes.
 const MOST_BYTES: usize = 64 << 10;
 /// Of a server's message.
@@ -51,7 +53,7 @@ pub async fn check(ask: Question<'_>) -> Result<(), String> {
     if !ask.tls {
         return exchange(stream, ask).await;
     }
-    let mut client = super::http::trusting()?;
+    let mut client = anyone::client_config().map_err(|cause| cause.to_string())?;
     client.alpn_protocols = vec![b"h2".to_vec()];
     let name = ServerName::try_from(host.to_owned()).map_err(|cause| cause.to_string())?;
     let stream = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, stream).await;

@@ -83,7 +83,7 @@ rules:
   - {level: None, userGroups: ['system:nodes']}
   - {level: Metadata, verbs: [create, update, patch, delete, deletecollection]}
   - {level: Metadata, verbs: [post, put, patch, delete], nonResourceURLs: ['/podbay/*']}
-  - {level: Metadata, resources: [{resources: [secrets, pods/exec, pods/attach, pods/portforward]}]}
+  - {level: Metadata, resources: [{resources: [secrets, pods/exec, pods/attach, pods/portforward, '*/proxy']}]}
 ";
 
 impl Policy {
@@ -176,6 +176,7 @@ mod tests {
             (&admin, "list", "/api/v1/pods", Level::None),
             (&admin, "get", "/api/v1/namespaces/a/secrets/b", Level::Metadata),
             (&admin, "get", "/api/v1/namespaces/a/pods/b/exec", Level::Metadata),
+            (&admin, "get", "/api/v1/namespaces/a/services/http:b:80/proxy/x", Level::Metadata),
             (&admin, "get", "/api/v1/namespaces/a/pods/b/log", Level::None),
             (&admin, "get", "/version", Level::None),
             (&admin, "post", "/podbay/v1/tokens", Level::Metadata),

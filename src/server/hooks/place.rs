@@ -3,8 +3,8 @@
 use http::Uri;
 use k8s_openapi::api::admissionregistration::v1::ServiceReference;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
+use super::super::behind::ready;
 use crate::model::webhook::Webhook;
 use crate::model::{Key, Kind, Object};
 use crate::store::snapshot::Snapshot;
@@ -12,8 +12,6 @@ use crate::store::snapshot::Snapshot;
 /// Seconds, where the webhook says nothing.
 const TIMEOUT: i32 = 10;
 const HTTPS: u16 = 443;
-/// Which Service a slice belongs to (`discovery.k8s.io/v1 EndpointSlice`).
-const OF_SERVICE: &str = "kubernetes.io/service-name";
 
 /// A webhook's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +67,7 @@ fn of_service(wanted: &ServiceReference, query: &str, state: &Snapshot) -> Resul
     let of_port = spec.ports.iter().flatten().find(|it| it.port == port);
     let of_port = of_port.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
     let port_name = of_port.name.as_deref().unwrap_or_default();
-    let slices = state.list_in(Kind::EndpointSlice, namespace).filter(|slice| slice.labels().get(OF_SERVICE).is_some_and(|it| it == name));
-    let addresses: Vec<String> = slices.filter_map(Object::get::<EndpointSlice>).flat_map(|slice| ready(slice, port_name)).collect();
+    let addresses: Vec<String> = ready(state, namespace, name, port_name).iter().map(|it| format!("{}:{}", it.address, it.port)).collect();
     if addresses.is_empty() {
         return Err(format!("no endpoints available for service {name:?}"));
     }
@@ -83,15 +80,6 @@ fn of_service(wanted: &ServiceReference, query: &str, state: &Snapshot) -> Resul
         name: host,
         path: format!("{path}?{query}"),
     })
-}
-
-/// The addresses of a slice's endpoints that take requests.
-fn ready(slice: &EndpointSlice, port: &str) -> Vec<String> {
-    let number = slice.ports.iter().flatten().find(|it| it.name.as_deref().unwrap_or_default() == port).and_then(|it| it.port);
-    let Some(number) = number else { return Vec::new() };
-    let is_ready = |it: &&Endpoint| it.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
-    let endpoints = slice.endpoints.iter().flatten().filter(is_ready);
-    endpoints.filter_map(|it| it.addresses.first()).map(|address| format!("{address}:{number}")).collect()
 }
 
 #[cfg(test)]
@@ -129,7 +117,7 @@ mod tests {
     #[test]
     fn a_service_is_where_its_ready_pods_are() {
         let slice = |name: &str, of: &str, endpoints: Value| {
-            let metadata = json!({"name": name, "namespace": "web", "labels": {OF_SERVICE: of}});
+            let metadata = json!({"name": name, "namespace": "web", "labels": {"kubernetes.io/service-name": of}});
             (
                 Kind::EndpointSlice,
                 json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints,

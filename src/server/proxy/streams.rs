@@ -1,117 +1,23 @@
 //! Logs, exec, attach and port-forward: passed on to the node's API, which is the kubelet's.
-//!
-//! Upgrades are proxied raw: what WebSocket or SPDY says inside is between the client and the node.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use rustls::ClientConfig;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::sync::CancellationToken;
 
-use super::fault::Fault;
-use super::hooks::plan::Operation;
-use super::read::find;
-use super::request::{Call, Query, Target};
-use super::{ServerState, hooks};
+use super::super::fault::Fault;
+use super::super::hooks::plan::Operation;
+use super::super::read::find;
+use super::super::request::{Call, Query, Target};
+use super::super::{ServerState, hooks};
+use super::{ask, switched};
 use crate::model::{Key, Kind, pod};
-use crate::tls::connection::{Patience, serve_stream};
-use crate::tls::{TlsError, connect, node_host};
-
-/// A connection to a node API.
-pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
-/// How the server reaches a node. SEAM.
-#[async_trait]
-pub trait NodeConnector: Send + Sync {
-    /// Opens a connection to the node's API.
-    async fn connect(&self, node: &Node) -> Result<Box<dyn Wire>, TlsError>;
-
-    /// The node that runs in this process.
-    fn here(&self) -> Option<&str> {
-        None
-    }
-}
-
-/// Nodes on other hosts, over TLS.
-pub struct TlsNodes {
-    config: Arc<ClientConfig>,
-}
-
-impl TlsNodes {
-    /// `config` shows the server's client certificate: [`crate::tls::Pki::node_client_config`].
-    pub fn new(config: Arc<ClientConfig>) -> Self {
-        Self { config }
-    }
-}
-
-/// Where a node's API listens when its status does not say.
-const NODE_PORT: i32 = 10250;
-
-#[async_trait]
-impl NodeConnector for TlsNodes {
-    async fn connect(&self, node: &Node) -> Result<Box<dyn Wire>, TlsError> {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let status = node.status.clone().unwrap_or_default();
-        let addresses = status.addresses.unwrap_or_default();
-        let address = ["InternalIP", "Hostname", "ExternalIP"].iter().find_map(|kind| addresses.iter().find(|it| it.type_ == *kind));
-        let address = address.map_or(name.as_str(), |address| address.address.as_str());
-        let port = status.daemon_endpoints.and_then(|endpoints| endpoints.kubelet_endpoint).map_or(NODE_PORT, |endpoint| endpoint.port);
-        let address = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-        // The certificate must be this node's, so a false address leads nowhere.
-        Ok(Box::new(connect::open(&address, &node_host(&name), Arc::clone(&self.config)).await?))
-    }
-}
-
-/// The node in this process; all others over `elsewhere`.
-pub struct InProcessNode {
-    name: String,
-    router: OnceLock<Router>,
-    elsewhere: Option<Arc<dyn NodeConnector>>,
-}
-
-impl InProcessNode {
-    pub fn new(name: impl Into<String>, elsewhere: Option<Arc<dyn NodeConnector>>) -> Self {
-        Self { name: name.into(), router: OnceLock::new(), elsewhere }
-    }
-
-    /// The node API, once there is one: it comes after the server whose client it uses. The first counts.
-    pub fn attach(&self, router: Router) {
-        let _ = self.router.set(router);
-    }
-}
-
-#[async_trait]
-impl NodeConnector for InProcessNode {
-    fn here(&self) -> Option<&str> {
-        Some(&self.name)
-    }
-
-    async fn connect(&self, node: &Node) -> Result<Box<dyn Wire>, TlsError> {
-        if node.metadata.name.as_deref() != Some(self.name.as_str()) {
-            return match &self.elsewhere {
-                Some(elsewhere) => elsewhere.connect(node).await,
-                None => Err(TlsError::Address(node.metadata.name.clone().unwrap_or_default())),
-            };
-        }
-        let router = self.router.get().cloned().ok_or_else(|| TlsError::Slow(format!("node {}, which is starting", self.name)))?;
-        let (near, far) = tokio::io::duplex(256 * 1024);
-        tokio::spawn(serve_stream(far, router, Patience::KNOWN, CancellationToken::new(), |_| {}));
-        Ok(Box::new(near))
-    }
-}
 
 /// The four streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,13 +93,7 @@ pub async fn forward(state: &ServerState, call: &Call, stream: Stream, mut reque
     *outbound.headers_mut() = passed_on(request.headers(), wants_upgrade);
     let mut answer = ask(state, node, outbound).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client) = upgrade else { return Err(Fault::bad_request("this connection cannot be upgraded")) };
-        let node = hyper::upgrade::on(&mut answer);
-        tokio::spawn(join(client, node));
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *response.headers_mut() = answer.headers().clone();
-        return Ok(response);
+        return switched(upgrade, &mut answer);
     }
     if stream == Stream::Logs && answer.status() == StatusCode::NOT_FOUND {
         // The node has nothing of it; whether there is such a pod is known here, as of now.
@@ -225,22 +125,6 @@ fn no_log(pod: &Pod, container: &str, previous: bool) -> String {
         None if state.is_some_and(|state| state.terminated.is_some()) => format!("{which} is terminated"),
         None => format!("{which} is not available"),
     }
-}
-
-/// One request to a node's API, on a connection of its own.
-///
-/// # Errors
-/// 502 where the node is not reached.
-pub async fn ask(state: &ServerState, node: &Node, mut request: Request<Body>) -> Result<http::Response<Incoming>, Fault> {
-    let name = node.metadata.name.as_deref().unwrap_or_default();
-    let host = HeaderValue::from_str(&node_host(name)).unwrap_or(HeaderValue::from_static("node"));
-    request.headers_mut().insert(header::HOST, host);
-    let refused = |error: String| Fault::new(502, "InternalError", format!("error dialing backend: node {name}: {error}"));
-    let wire = state.nodes.connect(node).await.map_err(|error| refused(error.to_string()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(wire)).await.map_err(|error| refused(error.to_string()))?;
-    tokio::spawn(connection.with_upgrades());
-    sender.send_request(request).await.map_err(|error| refused(error.to_string()))
 }
 
 /// What a node says when it refuses, and how long that may take.
@@ -342,12 +226,4 @@ fn passed_on(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
         }
     }
     passed
-}
-
-/// Copies both ways until one side ends.
-async fn join(client: OnUpgrade, node: OnUpgrade) {
-    let (Ok(client), Ok(node)) = tokio::join!(client, node) else { return };
-    let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-    // However it ends, both connections are closed by dropping them.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
 }
