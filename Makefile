@@ -48,6 +48,8 @@ lint: setup-test ## formatting, clippy (warnings are errors), dependencies
 
 # The same random cases everywhere: what fails here fails there. Any other number tries others.
 test: export PROPTEST_RNG_SEED ?= 20261125
+# Half of what the tests do is wait: for probes, back-offs, graces.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 test: setup-test ## every test, skipping nothing (as root)
 	cargo test --locked --no-fail-fast
 
