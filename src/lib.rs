@@ -18,7 +18,8 @@
 //! ```
 //!
 //! One ring, one direction: components meet only in the store and none calls another. The one
-//! exception are logs, exec, attach and port-forward, which the server proxies to the node API. Webhooks of admission are asked
+//! exception is what the server proxies: logs, exec, attach and port-forward to the node API, and HTTP to nodes, pods and
+//! what is behind Services. Webhooks of admission are asked
 //! before the store is: by the server, and about the pods of `control` by the store it is given (`server::hooks`).
 //!
 //! # Reading order
