@@ -57,8 +57,7 @@ impl Settled {
 }
 
 /// Runs the controllers on a copy of the state, with ideal nodes and a clock that stands still,
-/// until nothing is left to do. The scheduler, where it is among the controllers, and the nodes act
-/// only when the others rest, so that pods made together are placed together.
+/// until nothing is left to do.
 pub fn settle(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timestamp) -> Settled {
     let most = state.len().saturating_add(MADE);
     settle_within(state, controllers, now, most)
@@ -66,9 +65,9 @@ pub fn settle(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timesta
 
 /// The same with at most so many objects in the end.
 pub fn settle_within(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timestamp, most: usize) -> Settled {
-    let (mut ordered, last): (Vec<_>, Vec<_>) = controllers.iter().cloned().partition(|it| it.name() != "scheduler");
-    ordered.extend(last);
+    let mut ordered = controllers.to_vec();
     ordered.push(Arc::new(Kubelet));
+    ordered.sort_by_key(|controller| turn(controller.name()));
     let mut world = World::new(state, &ordered, now);
     let too_many = !rest_within(&mut world, most) && world.state.len() > most;
     let stuck = !too_many && !world.busy().is_empty();
@@ -84,6 +83,17 @@ pub fn settle_within(state: Snapshot, controllers: &[Arc<dyn Controller>], now: 
         passes: world.passes,
         stuck,
         too_many,
+    }
+}
+
+/// When a controller acts: only while those before it rest. The scheduler and the nodes come after who makes pods, so that pods
+/// made together are placed together; last comes what nobody here looks at, which would be written anew at each step.
+fn turn(name: &str) -> u8 {
+    match name {
+        "scheduler" => 1,
+        "kubelet" => 2,
+        "endpoints" => 3,
+        _ => 0,
     }
 }
 
