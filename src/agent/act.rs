@@ -364,9 +364,8 @@ async fn resize(context: &Context, scene: &Scene, name: &str, id: &str) -> Vec<E
             vec![Effect::Clear(subject), Effect::Resized(id.to_owned(), resources::told(container))]
         }
         Err(error) => {
-            let cause = named(&error, id, name);
-            context.events.pod(&scene.pod, Some(name), true, "ResizeError", cause.clone());
-            failure(subject, "Error", cause)
+            // Its event is told of the status: `resize_events`.
+            failure(subject, "Error", named(&error, id, name))
         }
     }
 }

@@ -8,7 +8,8 @@
 //! - `options` (pure), `context`: everything host-global; what all parts share
 //! - `pull_plan` (pure), `pull`: the images that a container needs; the step that fetches one; `image_plan` (pure), `image_gc`: which images go when the disk fills up
 //! - `log_plan` (pure), `log_rotation`: logs of a runtime that does not keep them within their limits
-//! - `resize_plan` (pure), `room`: whether there is room for what a running pod is to have from now on
+//! - `resize_plan` (pure), `room`: whether there is room for what a running pod is to have from now on;
+//!   `resize_events` (pure): what people are told of it
 //! - `storage_plan` (pure), `storage`: pods that take more of the disk than they may
 //! - `failure_text` (pure): what a runtime says of a failure, the same at each try
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
@@ -59,6 +60,7 @@ pub mod pull_plan;
 pub mod record;
 pub mod references;
 pub mod registration;
+pub mod resize_events;
 pub mod resize_plan;
 pub mod resources;
 pub mod room;

@@ -67,8 +67,8 @@ pub struct Memory {
     pub pulled: BTreeSet<(String, u32)>,
     /// By container id. No entry: a container from before this process, whose hook is done.
     pub hooks: BTreeMap<String, Hook>,
-    /// Why the pod's containers do not get what they are to have: `plan` is told of what they have then.
-    pub pending: Option<Reason>,
+    /// Whether the pod's containers get what they are to have; where not, `plan` is told of what they have.
+    pub sizing: Sizing,
     /// By container id: the resources it was given since it was made.
     pub resized: BTreeMap<String, String>,
     /// By container id.
@@ -77,6 +77,20 @@ pub struct Memory {
     pub deletion_seen: Option<Timestamp>,
     /// Why it has to go: it takes more of the disk than it may.
     pub evicted: Option<String>,
+}
+
+/// Where the sizes of a pod's containers stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sizing {
+    /// They have what they are to have.
+    #[default]
+    Settled,
+    /// There is room for what they do not all have yet.
+    Accepted,
+    /// There is none, and why.
+    Waits(Reason),
+    /// Nobody knows what room there is: what was said last stays said.
+    Unknown,
 }
 
 /// What an attempt was about.

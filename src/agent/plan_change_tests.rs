@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::agent::observed::RESOURCES;
+use crate::agent::observed::{Memory, RESOURCES, Sizing};
 use crate::agent::resize_plan;
 
 fn is_resizing(plan: &PodPlan) -> bool {
@@ -85,7 +85,7 @@ fn what_there_is_no_room_for_is_not_given_and_told() {
     assert_eq!(resize_plan::as_it_is(&small, &world), None);
     let as_it_is = resize_plan::as_it_is(&large, &world).unwrap();
     assert_eq!(as_it_is, small, "the other one is as it is to be");
-    world.memory.pending = Some(Reason::new("Deferred", "no room"));
+    world.memory.sizing = Sizing::Waits(Reason::new("Deferred", "no room"));
     let plan = check(&as_it_is, &world, 2, &[]);
     let told = |plan: &PodPlan| {
         let all = plan.status.conditions.clone().unwrap_or_default();
@@ -95,14 +95,21 @@ fn what_there_is_no_room_for_is_not_given_and_told() {
     };
     assert_eq!(told(&plan), Some(("True".to_owned(), "Deferred".to_owned(), "no room".to_owned(), Some(7))));
     assert!(!is_resizing(&plan));
-    assert_eq!(resize_plan::said_before(&plan.status), world.memory.pending);
+    // As long as nobody knows what room there is, what was said stays said.
+    world.last_status = plan.status;
+    world.memory.sizing = Sizing::Unknown;
+    let plan = check(&as_it_is, &world, 2, &[]);
+    assert_eq!(told(&plan).unwrap().1, "Deferred");
     // There is room now.
     world.last_status = plan.status;
-    world.memory.pending = None;
+    world.memory.sizing = Sizing::Accepted;
     let plan = check(&large, &world, 3, &["resize main-0"]);
     assert!(told(&plan).is_none() && is_resizing(&plan));
+    let unknown =
+        ObservedPod { last_status: plan.status, memory: Memory { sizing: Sizing::Unknown, ..Memory::default() }, ..world.clone() };
+    assert!(is_resizing(&check(&as_it_is, &unknown, 3, &[])), "it was given more, and may still be");
     // One that starts anew meanwhile starts with what it had.
-    world.memory.pending = Some(Reason::new("Deferred", "no room"));
+    world.memory.sizing = Sizing::Waits(Reason::new("Deferred", "no room"));
     world.containers.retain(|it| it.metadata.name != "main");
     let mut ended = made("main", 0);
     (ended.state, ended.exit_code) = (ContainerState::Exited, 1);

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use super::observed::ObservedPod;
 use super::resources::{RESIZABLE, told};
-use crate::model::pod::{self as model, DEFERRED, INFEASIBLE, RESIZE_PENDING, Resources};
+use crate::model::pod::{self as model, DEFERRED, INFEASIBLE, Resources};
 use crate::model::quantity::Quantity;
 use crate::plan::Reason;
 
@@ -60,13 +60,6 @@ fn replace(amounts: &mut Option<BTreeMap<String, ApiQuantity>>, with: Option<&BT
     let others = amounts.take().into_iter().flatten().filter(|(name, _)| !RESIZABLE.contains(&name.as_str()));
     let all: BTreeMap<_, _> = others.chain(with.into_iter().flatten().map(|(name, amount)| (name.clone(), amount.clone()))).collect();
     *amounts = Some(all).filter(|all| !all.is_empty());
-}
-
-/// What was said last of why a pod waits for its size.
-pub fn said_before(status: &PodStatus) -> Option<Reason> {
-    let said = status.conditions.iter().flatten().find(|condition| condition.type_ == RESIZE_PENDING)?;
-    let code = if said.reason.as_deref() == Some(INFEASIBLE) { INFEASIBLE } else { DEFERRED };
-    Some(Reason::new(code, said.message.clone().unwrap_or_default()))
 }
 
 /// What containers are known to have by the pod's status, by their ids: what a process before this one gave them.

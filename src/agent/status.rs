@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::backoff;
-use super::observed::{Failure, Hook, ObservedPod, Subject, exit_code, has_ended, is_running};
+use super::observed::{Failure, Hook, ObservedPod, Sizing, Subject, exit_code, has_ended, is_running};
 use super::plan::Terminal;
 use super::pull_plan::{self, Needed};
 use super::resources;
@@ -48,7 +48,8 @@ pub fn status(pod: &Pod, seen: &ObservedPod, terminal: Option<&Terminal>, now: T
     for condition in conditions(&view, pod, &phase, &inits, &mains) {
         set_condition(&mut status, condition, now);
     }
-    for (type_, condition) in [(model::RESIZE_PENDING, view.pending()), (model::RESIZING, view.resizing())] {
+    let known = ended || seen.memory.sizing != Sizing::Unknown;
+    for (type_, condition) in [(model::RESIZE_PENDING, view.pending()), (model::RESIZING, view.resizing())].into_iter().filter(|_| known) {
         match condition {
             Some(mut condition) => {
                 condition.observed_generation = pod.metadata.generation;
@@ -165,7 +166,10 @@ impl View<'_> {
 
     /// Why nothing else is given to containers that run.
     fn pending(&self) -> Option<PodCondition> {
-        let why = self.seen.memory.pending.as_ref().filter(|_| !self.ended)?;
+        let Sizing::Waits(why) = &self.seen.memory.sizing else { return None };
+        if self.ended {
+            return None;
+        }
         Some(PodCondition {
             type_: model::RESIZE_PENDING.to_owned(),
             status: "True".to_owned(),

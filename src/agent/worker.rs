@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::act::{self, Effect, Scene};
 use super::context::{Context, Waiting};
 use super::observe;
-use super::observed::{Memory, ObservedPod, ProbeView, full_name, is_running, record_failure, uid};
+use super::observed::{Memory, ObservedPod, ProbeView, Sizing, Subject, full_name, is_running, record_failure, uid};
 use super::plan::{self, PodPlan, Step};
 use super::probe::{Prober, Target};
+use super::resize_events::{self, News};
 use super::status_writer::{self, Written};
 use super::volume::plan::{self as plan_of_volumes, Names};
 use super::{record, resize_plan, status};
@@ -167,6 +168,7 @@ impl Worker {
         let sized = self.sized(&desired, &mut seen, &waiting);
         let decided = plan::plan(&sized.pod, self.gone, &seen, now);
         self.tell_waits(&desired.pod, &decided);
+        self.tell_sizes(&desired.pod, &seen, &decided);
         self.keep(&desired, &decided.status);
         self.write_status(&desired, &decided.status);
         self.start(&sized, &seen, &decided);
@@ -230,7 +232,7 @@ impl Worker {
     }
 
     /// The pod as its containers are to be: where this node has no room for what its spec says, with what they have.
-    fn sized(&self, desired: &Desired, seen: &mut ObservedPod, waiting: &Waiting) -> Desired {
+    fn sized(&mut self, desired: &Desired, seen: &mut ObservedPod, waiting: &Waiting) -> Desired {
         let (pod, room) = (&desired.pod, &self.context.room);
         let amounts = |pod: &Pod| pod.spec.as_ref().map(model::requests).unwrap_or_default();
         if matches!(seen.last_status.phase.as_deref(), Some("Succeeded" | "Failed")) {
@@ -247,14 +249,22 @@ impl Worker {
         }
         // Until all pods of this node are known nobody knows what room there is.
         let offered = self.context.allocatable().filter(|_| !waiting.holds(uid(pod)));
-        seen.memory.pending = match offered {
-            Some(offered) => match room.ask(uid(pod), (amounts(pod), amounts(&has)), &offered, &self.wake) {
-                Some(why) => Some(why),
-                None => return desired.clone(),
-            },
-            None => resize_plan::said_before(&seen.last_status),
+        let why = offered.map(|offered| room.ask(uid(pod), (amounts(pod), amounts(&has)), &offered, &self.wake));
+        seen.memory.sizing = match why {
+            Some(None) => Sizing::Accepted,
+            Some(Some(why)) => Sizing::Waits(why),
+            None => Sizing::Unknown,
         };
-        Desired { pod: Arc::new(has), ..desired.clone() }
+        if seen.memory.sizing != Sizing::Accepted {
+            return Desired { pod: Arc::new(has), ..desired.clone() };
+        }
+        if resize_events::is_new(pod, &seen.last_status) {
+            // What failed was another size.
+            for memory in [&mut self.memory, &mut seen.memory] {
+                memory.failures.retain(|subject, _| !matches!(subject, Subject::Resize(_)));
+            }
+        }
+        desired.clone()
     }
 
     /// Takes in what a step did.
@@ -343,6 +353,16 @@ impl Worker {
             told.insert(key);
         }
         self.told_waits = told;
+    }
+
+    /// What is news of a resize.
+    fn tell_sizes(&self, pod: &Pod, seen: &ObservedPod, decided: &PodPlan) {
+        if self.gone {
+            return;
+        }
+        for News { warning, reason, message } in resize_events::news(pod, &seen.memory.sizing, &seen.last_status, &decided.status) {
+            self.context.events.pod(pod, None, warning, reason, message);
+        }
     }
 
     /// Keeps the last known pod for a start without the server.

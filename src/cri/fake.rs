@@ -78,6 +78,7 @@ struct State {
     sandbox_error: Option<String>,
     fails_reopening: bool,
     status_error: Option<String>,
+    resize_error: Option<String>,
     unreachable: Option<String>,
     calls: Vec<String>,
     next_id: u64,
@@ -160,6 +161,11 @@ impl FakeRuntime {
     /// From now on questions about one container fail with this cause; `None`: work.
     pub fn fail_container_status(&self, cause: Option<&str>) {
         self.lock().status_error = cause.map(str::to_owned);
+    }
+
+    /// From now on no container is given other limits, for this cause; `None`: works.
+    pub fn fail_resizes(&self, cause: Option<&str>) {
+        self.lock().resize_error = cause.map(str::to_owned);
     }
 
     /// From now on every verb fails as unreachable; `None`: works.
@@ -597,6 +603,9 @@ impl Runtime for FakeRuntime {
 
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), CriError> {
         let mut state = self.reach("update_container_resources", id)?;
+        if let Some(cause) = &state.resize_error {
+            return Err(CriError::failed(format!("change the limits of container {id}"), cause));
+        }
         let container = state.containers.get_mut(id).ok_or_else(|| CriError::NotFound(format!("container {id}")))?;
         if container.status.state == ContainerState::Exited {
             return Err(CriError::failed(format!("change the limits of container {id}"), "it has ended"));

@@ -1,5 +1,7 @@
 //! The agent on the in-memory runtime, against the real API server in the same process.
 
+mod events;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;

@@ -1,0 +1,81 @@
+//! What the agent tells of resizes.
+
+use super::*;
+
+async fn all_events(world: &World) -> Vec<Event> {
+    Api::all(world.admin.clone()).list(&ListParams::default()).await.unwrap().items
+}
+
+/// Reason, type and the message's end of the events that tell of resizes, in the order of their telling.
+async fn of_resizes(world: &World) -> Vec<(String, String, String)> {
+    let mut all: Vec<Event> = all_events(world).await;
+    all.retain(|event| event.reason.as_ref().is_some_and(|reason| reason.starts_with("Resize")));
+    // They are written one after the other.
+    all.sort_by_key(|event| event.metadata.resource_version.as_ref().unwrap().parse::<u64>().unwrap());
+    assert!(all.iter().all(|event| event.count == Some(1)), "{all:?}");
+    all.into_iter().map(|event| (event.reason.unwrap(), event.type_.unwrap(), event.message.unwrap())).collect()
+}
+
+async fn resize(world: &World, cpu: &str) {
+    let patch = json!({"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]}});
+    world.pods().patch_subresource("resize", "web", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+}
+
+fn resized(cpu: &str, generation: i64, error: &str) -> String {
+    let error = if error.is_empty() { String::new() } else { format!(r#","error":"{error}""#) };
+    format!(r#"{{"containers":[{{"name":"main","resources":{{"requests":{{"cpu":"{cpu}"}}}}}}],"generation":{generation}{error}}}"#)
+}
+
+/// Waits until these resizes were told and no others.
+async fn were_told(world: &World, expected: &[(&str, &str, String)]) {
+    let expected: Vec<(String, String, String)> =
+        expected.iter().map(|(reason, type_, message)| ((*reason).to_owned(), (*type_).to_owned(), message.clone())).collect();
+    until(&format!("{expected:?}"), async || (of_resizes(world).await.len() >= expected.len()).then_some(())).await;
+    assert_eq!(of_resizes(world).await, expected);
+}
+
+#[tokio::test]
+async fn each_change_of_a_resize_is_told_once() {
+    let mut world = World::started().await;
+    let container = json!({"name": "main", "image": "img:1", "resources": {"requests": {"cpu": "1m"}}});
+    world.create("web", json!({"containers": [container]})).await;
+    world.ready("web").await;
+
+    resize(&world, "2m").await;
+    let mut expected = vec![
+        ("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("2m", 2, ""))),
+        ("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("2m", 2, ""))),
+    ];
+    were_told(&world, &expected).await;
+
+    // The runtime fails. Another size is tried at once, whatever failed.
+    world.runtime.fail_resizes(Some("no such cgroup"));
+    resize(&world, "3m").await;
+    let cause = "container main: change the limits of container main: no such cgroup";
+    expected.push(("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("3m", 3, ""))));
+    expected.push(("ResizeError", "Warning", format!("Pod resize error: {}", resized("3m", 3, cause))));
+    were_told(&world, &expected).await;
+    world.runtime.fail_resizes(None);
+    resize(&world, "4m").await;
+    expected.push(("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("4m", 4, ""))));
+    expected.push(("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("4m", 4, ""))));
+    were_told(&world, &expected).await;
+
+    // More than the node will ever have, also to an agent that begins anew.
+    resize(&world, "9999").await;
+    let node = Api::<Node>::all(world.admin.clone()).get("n1").await.unwrap();
+    let offered = node.status.unwrap().allocatable.unwrap()["cpu"].0.clone();
+    let millis = offered.strip_suffix('m').map_or_else(|| offered.parse::<u64>().unwrap() * 1000, |millis| millis.parse().unwrap());
+    let cause = format!("Node didn't have enough capacity: cpu, requested: 9999000, capacity: {millis}");
+    expected.push(("ResizeInfeasible", "Warning", format!("Pod resize Infeasible: {}", resized("9999", 5, &cause))));
+    were_told(&world, &expected).await;
+    world.pod("web", "told so", |pod| condition(pod, "PodResizePending") == "True").await;
+    world.kill().await;
+    world.start();
+    world.create("other", json!({})).await;
+    world.ready("other").await;
+    resize(&world, "2m").await;
+    expected.push(("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("2m", 6, ""))));
+    expected.push(("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("2m", 6, ""))));
+    were_told(&world, &expected).await;
+}
