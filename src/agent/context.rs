@@ -115,7 +115,12 @@ pub struct Waiting {
 impl Waiting {
     /// Whether this pod has to wait.
     pub fn holds(&self, uid: &str) -> bool {
-        self.pods || self.services || self.network || self.lost.iter().any(|lost| lost != uid)
+        self.pods || self.services || self.network || self.holds_for_lost(uid)
+    }
+
+    /// Whether it waits for pods that the server no longer has.
+    pub fn holds_for_lost(&self, uid: &str) -> bool {
+        self.lost.iter().any(|lost| lost != uid)
     }
 }
 

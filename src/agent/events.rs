@@ -62,6 +62,8 @@ impl Recorder {
             api_version: Some("v1".to_owned()),
             kind: Some("Node".to_owned()),
             name: Some(name.to_owned()),
+            // As the kubelet's: `kubectl describe node` asks for these.
+            uid: Some(name.to_owned()),
             ..ObjectReference::default()
         };
         self.tell(about, warning, reason, message.into());

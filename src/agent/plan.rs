@@ -24,6 +24,9 @@ use crate::cri::{ContainerState, ContainerStatus, SandboxState};
 use crate::model::{Key, Kind, Timestamp, pod as model};
 use crate::plan::{Reason, Wait};
 
+/// Why a pod waits that may not start yet.
+pub const HELD: &str = "Held";
+
 /// How long a container may take to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grace {
@@ -300,7 +303,7 @@ impl Planner<'_> {
             return;
         }
         if self.seen.hold {
-            self.wait("Held", "pods that the server no longer has are stopped first");
+            self.wait(HELD, "pods that the server no longer has are stopped first");
             return;
         }
         if self.may_try(&Subject::Sandbox) {

@@ -15,6 +15,7 @@ use super::follow::PodEvent;
 use super::observed::uid;
 use super::worker::{self, Desired, Handle};
 use super::{record, volume};
+use crate::cri::{PodSandbox, SandboxState};
 
 /// All workers.
 pub struct Pods {
@@ -22,13 +23,15 @@ pub struct Pods {
     workers: BTreeMap<String, Handle>,
     tasks: JoinSet<()>,
     list: u64,
+    /// Lost pods that people were told of.
+    told: BTreeSet<String>,
     stop: CancellationToken,
 }
 
 impl Pods {
     /// Finds the pods that were here before: on record, in the runtime, on disk.
     pub async fn adopt(context: Arc<Context>, stop: CancellationToken) -> Self {
-        let mut pods = Self { context, workers: BTreeMap::new(), tasks: JoinSet::new(), list: 0, stop };
+        let mut pods = Self { context, workers: BTreeMap::new(), tasks: JoinSet::new(), list: 0, told: BTreeSet::new(), stop };
         for pod in record::load(&pods.context.layout.records()) {
             pods.put(pod, true, false);
         }
@@ -40,8 +43,8 @@ impl Pods {
         pods
     }
 
-    /// Pods nobody told of: a sandbox or volumes without a record.
-    async fn find_strangers(&mut self) {
+    /// Pods nobody told of: a sandbox or volumes without a record. The sandboxes that were looked at.
+    async fn find_strangers(&mut self) -> Vec<PodSandbox> {
         let sandboxes = match self.context.runtime.list_pod_sandboxes().await {
             Ok(sandboxes) => sandboxes,
             Err(error) => {
@@ -66,6 +69,7 @@ impl Pods {
                 self.put(pod, false, false);
             }
         }
+        sandboxes
     }
 
     fn put(&mut self, pod: Pod, known: bool, gone: bool) {
@@ -131,9 +135,10 @@ impl Pods {
             PodEvent::Gone(pod) => self.lose(uid(&pod)),
             PodEvent::All(pods) => {
                 self.list += 1;
-                self.find_strangers().await;
+                let sandboxes = self.find_strangers().await;
                 let listed: BTreeSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
                 let lost: BTreeSet<String> = self.workers.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+                self.tell_of_lost(&lost, &sandboxes);
                 // No pod is given more before this node counts all of them.
                 pods.iter().for_each(|pod| self.context.room.meet(pod));
                 // First the gate, then the word: no pod starts before the lost ones have stopped.
@@ -153,11 +158,56 @@ impl Pods {
         }
     }
 
+    /// Of pods that the server does not have it takes no events: it is the node's that they are stopped. Those that
+    /// ended as they should have no sandbox that works any more.
+    fn tell_of_lost(&mut self, lost: &BTreeSet<String>, sandboxes: &[PodSandbox]) {
+        self.told.retain(|uid| lost.contains(uid));
+        let runs = |sandbox: &&PodSandbox| sandbox.state == SandboxState::Ready && lost.contains(&sandbox.metadata.uid);
+        let news = sandboxes.iter().filter(runs).filter(|sandbox| self.told.insert(sandbox.metadata.uid.clone()));
+        let names: Vec<String> = news.map(|sandbox| format!("{}/{}", sandbox.metadata.namespace, sandbox.metadata.name)).collect();
+        if let Some(message) = stopping(&names) {
+            tracing::info!("{message}");
+            self.context.events.node(&self.context.options.node_name, false, "StoppingOldPods", message);
+        }
+    }
+
     /// Pods stay; only the work on them ends.
     async fn settle(mut self) {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {
             tracing::warn!("some pods were being worked on; the next start goes on with them");
         }
+    }
+}
+
+/// Pods that are named in one message.
+const NAMED: usize = 10;
+
+fn stopping(names: &[String]) -> Option<String> {
+    let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let begin = if names.len() == 1 {
+        "a pod that the server no longer has is".to_owned()
+    } else {
+        format!("{} pods that the server no longer has are", names.len())
+    };
+    (!names.is_empty()).then(|| format!("{begin} stopped before any other starts: {named}{more}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_stopped_is_named_in_few_words() {
+        let names: Vec<String> = (1..=12).map(|number| format!("web/p{number}")).collect();
+        let told = |count: usize| stopping(&names[..count]).unwrap_or_default();
+        assert_eq!(told(0), "");
+        assert_eq!(told(1), "a pod that the server no longer has is stopped before any other starts: web/p1");
+        assert_eq!(told(2), "2 pods that the server no longer has are stopped before any other starts: web/p1, web/p2");
+        assert!(told(12).starts_with("12 pods") && told(12).ends_with("web/p9, web/p10 and 2 more"), "{}", told(12));
     }
 }

@@ -167,7 +167,7 @@ impl Worker {
         let now = self.context.clock.now();
         let sized = self.sized(&desired, &mut seen, &waiting);
         let decided = plan::plan(&sized.pod, self.gone, &seen, now);
-        self.tell_waits(&desired.pod, &decided);
+        self.tell_waits(&desired.pod, &decided, &waiting);
         self.tell_sizes(&desired.pod, &seen, &decided);
         self.keep(&desired, &decided.status);
         self.write_status(&desired, &decided.status);
@@ -194,7 +194,10 @@ impl Worker {
             let stuck = uid(pod);
             self.context.gate.change(|waiting| {
                 if waiting.lost.remove(stuck) {
-                    tracing::warn!(pod = full_name(pod), "a pod that the server no longer has does not stop: others start all the same");
+                    let message = "a pod that the server no longer has does not stop: others start all the same";
+                    tracing::warn!(pod = full_name(pod), "{message}");
+                    let told = format!("{message}: {}", full_name(pod));
+                    self.context.events.node(&self.context.options.node_name, true, "OldPodDoesNotStop", told);
                 }
             });
         }
@@ -337,8 +340,8 @@ impl Worker {
         self.prober.sync(&targets);
     }
 
-    /// One event for each wait that begins: after a crash, for an image that nobody may pull.
-    fn tell_waits(&mut self, pod: &Pod, decided: &PodPlan) {
+    /// One event for each wait that begins: after a crash, for an image that nobody may pull, for pods of before.
+    fn tell_waits(&mut self, pod: &Pod, decided: &PodPlan, waiting: &Waiting) {
         let statuses = decided.status.init_container_statuses.iter().chain(&decided.status.container_statuses).flatten();
         let mut told = BTreeSet::new();
         for status in statuses {
@@ -351,6 +354,11 @@ impl Worker {
                 tracing::info!(pod = full_name(pod), container = status.name, wait = waiting.message, "container waits");
             }
             told.insert(key);
+        }
+        let held = decided.waits.iter().any(|wait| wait.reason.code == plan::HELD) && waiting.holds_for_lost(uid(pod));
+        if held && told.insert(plan::HELD.to_owned()) && !self.told_waits.contains(plan::HELD) {
+            let message = "pods of this node that the server no longer has are stopped first";
+            self.context.events.pod(pod, None, false, "WaitingForOldPods", message);
         }
         self.told_waits = told;
     }

@@ -1,4 +1,4 @@
-//! What the agent tells of resizes.
+//! What the agent tells of resizes, and of the pods that it stops once it is back.
 
 use super::*;
 
@@ -78,4 +78,40 @@ async fn each_change_of_a_resize_is_told_once() {
     expected.push(("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("2m", 6, ""))));
     expected.push(("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("2m", 6, ""))));
     were_told(&world, &expected).await;
+}
+
+#[tokio::test]
+async fn who_comes_back_says_what_it_stops_and_what_waits() {
+    let mut world = World::started().await;
+    // Whose end takes as long as the test lets it.
+    let hook = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let asked = json!({"preStop": {"httpGet": {"host": "127.0.0.1", "port": hook.local_addr().unwrap().port()}}});
+    let doomed = json!({"containers": [{"name": "main", "image": "img:1", "lifecycle": asked}]});
+    world.create("web", json!({})).await;
+    world.create("doomed", doomed).await;
+    world.ready("web").await;
+    world.ready("doomed").await;
+    world.cut();
+    world.pods().delete("doomed", &DeleteParams::default().grace_period(0)).await.unwrap();
+    world.gone("doomed").await;
+    world.kill().await;
+    world.start();
+    world.create("fresh", json!({})).await;
+    world.heal();
+    let (asking, _) = hook.accept().await.unwrap();
+    event(&world, "WaitingForOldPods", "are stopped first").await;
+    drop(asking);
+    world.ready("fresh").await;
+    let told = event(&world, "StoppingOldPods", "default/doomed").await;
+    assert_eq!(told.message.as_deref(), Some("a pod that the server no longer has is stopped before any other starts: default/doomed"));
+    assert_eq!((told.involved_object.kind.as_deref(), told.involved_object.uid.as_deref()), (Some("Node"), Some("n1")));
+    // A pod that ends in its own time is none of them.
+    world.pods().delete("fresh", &DeleteParams::default()).await.unwrap();
+    world.gone("fresh").await;
+    world.cut();
+    world.heal();
+    world.create("third", json!({})).await;
+    world.ready("third").await;
+    let all = all_events(&world).await;
+    assert_eq!(all.iter().filter(|event| event.reason.as_deref() == Some("StoppingOldPods")).count(), 1, "{all:?}");
 }
