@@ -11,7 +11,8 @@ use super::{Kind, Object, Typed};
 /// What `autoscaling/v1 Scale` says of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scale {
-    pub wanted: i64,
+    /// `None`: an object of a custom kind that does not say it.
+    pub wanted: Option<i64>,
     pub current: i64,
     /// The pods, as a label selector in its text form; empty where it is not known.
     pub selector: String,
@@ -32,15 +33,15 @@ pub fn read(kind: Kind, object: &Object, served: &Definitions) -> Option<Scale> 
         _ => return None,
     };
     let selector = Selector::of(selector).map(|selector| selector.to_string()).unwrap_or_default();
-    Some(Scale { wanted: wanted.unwrap_or(1).into(), current: current.unwrap_or(0).into(), selector })
+    Some(Scale { wanted: Some(wanted.unwrap_or(1).into()), current: current.unwrap_or(0).into(), selector })
 }
 
 /// The scale that a custom kind's definition leads to.
 fn of_custom(it: &Custom, scale: &custom::Scale) -> Option<Scale> {
     let at = |path: &[String]| path.iter().skip(1).fold(path.first().and_then(|name| it.content.get(name)), |value, name| value?.get(name));
-    let number = |path: &[String]| at(path).and_then(Value::as_i64).unwrap_or(0);
+    let number = |path: &[String]| at(path).and_then(Value::as_i64);
     let selector = scale.selector.as_deref().and_then(at).and_then(Value::as_str).unwrap_or_default();
-    Some(Scale { wanted: number(&scale.wanted), current: number(&scale.current), selector: selector.to_owned() })
+    Some(Scale { wanted: number(&scale.wanted), current: number(&scale.current).unwrap_or(0), selector: selector.to_owned() })
 }
 
 fn of_kind(kind: Kind, served: &Definitions) -> Option<&custom::Scale> {

@@ -18,7 +18,7 @@ pub fn read(kind: Kind, object: &Object, served: &Definitions) -> Result<Value, 
             "name": meta.name, "namespace": meta.namespace, "uid": meta.uid,
             "resourceVersion": meta.resource_version, "creationTimestamp": meta.creation_timestamp,
         },
-        "spec": {"replicas": scale.wanted},
+        "spec": {"replicas": scale.wanted.unwrap_or(0)},
         "status": {"replicas": scale.current, "selector": scale.selector},
     }))
 }

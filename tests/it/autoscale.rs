@@ -115,3 +115,46 @@ async fn metrics_that_nobody_serves_are_refused() {
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(answer["message"].as_str().unwrap().contains("no API for custom or external metrics is served"), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custom_kind_with_a_scale_is_autoscaled() {
+    let (rig, figures, end) = (Rig::start().await, Arc::new(Figures::default()), CancellationToken::new());
+    tokio::spawn(autoscaler::run(Arc::clone(&rig.store), figures.clone(), Arc::new(SystemClock), end.clone()));
+    let node = json!({"metadata": {"name": "n1"}, "status": {"capacity": {"cpu": "4", "memory": "1Gi", "pods": "9"}}});
+    rig.ask("POST", "/api/v1/nodes", node).await;
+    busy(&rig, &figures).await;
+    let free = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": free, "status": free}}});
+    let scale = json!({"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size", "labelSelectorPath": ".status.pods"});
+    let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema, "subresources": {"status": {}, "scale": scale}});
+    let definition = json!({"metadata": {"name": "widgets.shop.example.com"}, "spec": {"group": "shop.example.com", "scope": "Namespaced",
+        "names": {"plural": "widgets", "kind": "Widget"}, "versions": [version]}});
+    let (code, answer) = rig.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
+    let of = |value: Value| {
+        let mut whole = json!({"apiVersion": "shop.example.com/v1", "kind": "Widget", "metadata": {"name": "w"}});
+        for (name, value) in value.as_object().unwrap() {
+            whole[name] = value.clone();
+        }
+        whole
+    };
+    const WIDGETS: &str = "/apis/shop.example.com/v1/namespaces/default/widgets";
+    assert_eq!(rig.ask("POST", WIDGETS, of(json!({"spec": {"size": 2}}))).await.0, StatusCode::CREATED);
+
+    let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}});
+    let target = json!({"apiVersion": "shop.example.com/v1", "kind": "Widget", "name": "w"});
+    let it =
+        json!({"metadata": {"name": "w"}, "spec": {"minReplicas": 2, "maxReplicas": 5, "scaleTargetRef": target, "metrics": [metric]}});
+    assert_eq!(rig.ask("POST", AUTOSCALERS, it).await.0, StatusCode::CREATED);
+    // Whose controller has not said yet which its pods are.
+    let key = Key::new(Kind::HorizontalPodAutoscaler, "default", "w");
+    becomes(&rig, &key, |it| it["status"]["conditions"].to_string().contains("InvalidSelector")).await;
+    let said = json!({"status": {"size": 2, "pods": "app=web"}});
+    let (code, answer) = rig.ask("PATCH", &format!("{WIDGETS}/w/status"), said).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    rig.kubectl_ok("annotate hpa w look=again").await;
+    let kind = rig.store.snapshot().definitions().kind_of("shop.example.com/v1", "Widget").unwrap();
+    becomes(&rig, &Key::new(kind, "default", "w"), |it| it["spec"]["size"] == 4).await;
+    assert!(rig.kubectl_ok("get hpa w").await.contains("Widget/w"));
+    end.cancel();
+}

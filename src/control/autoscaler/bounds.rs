@@ -43,7 +43,7 @@ fn bounded(state: &Snapshot, object: &Object, now: Timestamp) -> Option<Op> {
     }
     let scales_it = |other: &Object| observe::scaled(state, other).is_ok_and(|(_, its, _)| its.key() == target.key());
     let others = state.list_in(Kind::HorizontalPodAutoscaler, &object.key().namespace).filter(|other| other.key() != object.key());
-    let current = i32::try_from(size.wanted).ok()?;
+    let current = i32::try_from(size.wanted?).ok()?;
     let replicas = plan::bound(&it.spec, current).filter(|replicas| *replicas != current)?;
     if others.into_iter().any(scales_it) {
         return None;

@@ -18,7 +18,9 @@ const SOURCE_MANAGER: &str = "podbay:";
 /// Why there is none.
 pub fn target(state: &Snapshot, object: &Object) -> Result<Target, String> {
     let (kind, target, scale) = scaled(state, object)?;
-    let current = i32::try_from(scale.wanted).map_err(|_| format!("{} has no size: {}", target.key(), scale.wanted))?;
+    let (key, field) = (target.key(), || scale::field(kind, state.definitions()).join("."));
+    let wanted = scale.wanted.ok_or_else(|| format!("{key} has no size: {} says none", field()))?;
+    let current = i32::try_from(wanted).map_err(|_| format!("{key} has no size: {} is {wanted}", field()))?;
     let pods = pods(state, object, &target, &scale.selector);
     let said_by = said_by(state, kind, &target);
     Ok(Target { kind, current, pods, said_by, object: target })
@@ -30,7 +32,8 @@ pub(super) fn scaled(state: &Snapshot, object: &Object) -> Result<(Kind, Object,
     let reference = &it.spec.scale_target_ref;
     let (version, name) = (reference.api_version.as_deref().unwrap_or_default(), &reference.name);
     let served = state.definitions();
-    let kind = served.of_any_version(version, &reference.kind).filter(|kind| kind.info().namespaced);
+    let kind = served.kind_of(version, &reference.kind).or_else(|| served.of_any_version(version, &reference.kind));
+    let kind = kind.filter(|kind| kind.info().namespaced);
     let kind = kind.ok_or_else(|| format!("the kind {} of {version} is not served", reference.kind))?;
     let key = Key::new(kind, object.key().namespace.clone(), name.clone());
     let target = state.get(&key).ok_or_else(|| format!("{key} does not exist"))?;
@@ -42,7 +45,7 @@ pub(super) fn scaled(state: &Snapshot, object: &Object) -> Result<(Kind, Object,
 fn pods(state: &Snapshot, object: &Object, target: &Object, selector: &str) -> Result<Vec<Object>, Reason> {
     let invalid = |why: String| Reason::new("InvalidSelector", why);
     if selector.is_empty() {
-        return Err(invalid(format!("the scale of {} does not say which its pods are", target.key())));
+        return Err(invalid(format!("the scale of {} has no selector: it does not say which its pods are", target.key())));
     }
     let selector = Selector::parse(selector).map_err(|error| invalid(format!("the selector of {}: {error}", target.key())))?;
     let namespace = &object.key().namespace;

@@ -48,6 +48,7 @@ sessions! {
     account_token
     adoption
     autoscale
+    autoscale_custom
     bad_manifest
     custom_kind
     drain
