@@ -25,6 +25,7 @@ fn a_pod_has_what_it_was_given_and_no_more_than_its_node() {
     resize(&place, "9999");
     has(&place, "200m", Some("Infeasible"));
     assert_eq!(place.inside("p", SHARE), large);
+    told(&place, "ResizeCompleted ResizeInfeasible ResizeStarted");
 
     // Another daemon knows what the container has, and still gives it no more.
     place.kill_daemon();
@@ -36,6 +37,17 @@ fn a_pod_has_what_it_was_given_and_no_more_than_its_node() {
     has(&place, "100m", None);
     assert_eq!(place.inside("p", SHARE), small);
     assert_eq!(container(&place.get("p").unwrap()), made, "it never started anew");
+    told(&place, "ResizeCompleted ResizeCompleted ResizeInfeasible ResizeInfeasible ResizeStarted ResizeStarted");
+}
+
+/// Waits until these reasons were told of resizes.
+fn told(place: &Place<'_>, reasons: &str) {
+    place.admin.wait(reasons, || {
+        let all = place.admin.kubectl_ok(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
+        let mut resizes: Vec<&str> = all.split_whitespace().filter(|reason| reason.starts_with("Resize")).collect();
+        resizes.sort_unstable();
+        (resizes.join(" ") == reasons).then_some(())
+    });
 }
 
 fn resize(place: &Place<'_>, cpu: &str) {
