@@ -4,7 +4,7 @@
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
 //! - `hooks`: webhooks that are asked before something is written
 //! - `render`, `columns`, `pod_columns`, `autoscaler_columns`, `custom`, `age`, `fault`: how objects and errors look on the wire
-//! - `discovery`, `openapi`: what clients ask before anything else
+//! - `discovery`, `openapi`, `openapi_v2`: what clients ask before anything else
 //! - `absent`: kinds of which there is none
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
 //! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
@@ -49,6 +49,7 @@ mod metrics;
 pub mod nodes;
 pub mod offer;
 mod openapi;
+mod openapi_v2;
 pub mod operations;
 mod options;
 mod patch;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::discovery::all_groups;
 use super::fault::Fault;
 use super::render::json_response;
-use super::{ServerState, custom};
+use super::{ServerState, custom, openapi_v2};
 use crate::model::custom::{Definitions, Version};
 use crate::model::schema::document;
 use crate::model::{Kind, KindInfo};
@@ -68,20 +68,32 @@ pub async fn document(State(state): State<Arc<ServerState>>, Path(path): Path<St
 /// nothing here contradicts them. In protobuf where that is asked for.
 pub async fn v2(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    if accept.split(',').any(|range| PROTOBUF.contains(&range.trim())) {
-        let mut response = Response::new(Body::from(empty_document()));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF[0]));
-        return response;
-    }
-    if !accept.contains("json") && !accept.contains("*/*") {
+    let in_protobuf = accept.split(',').any(|range| PROTOBUF.contains(&range.trim()));
+    if !in_protobuf && !accept.contains("json") && !accept.contains("*/*") {
         return Fault::not_acceptable(accept).into_response();
     }
     let snapshot = state.store.snapshot();
     let served = snapshot.definitions();
-    let hash = hash_of(served, None);
-    if has_it(&headers, &hash) {
-        return tagged(status_only(StatusCode::NOT_MODIFIED), &hash);
-    }
+    let hash = format!("{}{}", hash_of(served, None), if in_protobuf { "-protobuf" } else { "" });
+    let mut response = match (has_it(&headers, &hash), in_protobuf) {
+        (true, _) => status_only(StatusCode::NOT_MODIFIED),
+        (false, true) => {
+            let document = openapi_v2::encode(TITLE, env!("CARGO_PKG_VERSION"), &all_definitions(served));
+            let mut response = Response::new(Body::from(document));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF[0]));
+            response
+        }
+        (false, false) => {
+            let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": all_definitions(served)});
+            json_response(StatusCode::OK, document.to_string().replace(document::REFERENCE, "#/definitions/"))
+        }
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    tagged(response, &hash)
+}
+
+/// The schemas of all kinds, custom ones too, as far as OpenAPI 2 has words for them.
+fn all_definitions(served: &Definitions) -> Map<String, Value> {
     let mut definitions = definitions();
     for version in served.iter().flat_map(|definition| &definition.versions).filter(|version| version.served) {
         let mut schema = custom::open_api(version);
@@ -89,8 +101,7 @@ pub async fn v2(State(state): State<Arc<ServerState>>, headers: HeaderMap) -> Re
         schema["x-kubernetes-group-version-kind"] = json!([gvk(version.kind.info())]);
         definitions.insert(custom::definition_name(version.kind), schema);
     }
-    let document = json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": definitions});
-    tagged(json_response(StatusCode::OK, document.to_string().replace(document::REFERENCE, "#/definitions/")), &hash)
+    definitions
 }
 
 /// Every kind that is not custom, in each of its versions.
@@ -134,20 +145,10 @@ fn status_only(status: StatusCode) -> Response {
 const PROTOBUF: [&str; 2] =
     ["application/com.github.proto-openapi.spec.v2.v1.0+protobuf", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"];
 
-/// A document without paths and definitions: `swagger` = 1, `info` = 2 {`title` = 1, `version` = 2},
-/// `paths` = 8, `definitions` = 9.
-fn empty_document() -> Vec<u8> {
-    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-        // Every length here is below 128: one byte.
-        let length = u8::try_from(bytes.len()).unwrap_or(0) & 0x7f;
-        [&[(number << 3) | 2, length][..], &bytes[..usize::from(length)]].concat()
-    }
-    let info = [field(1, b"Podbay"), field(2, env!("CARGO_PKG_VERSION").as_bytes())].concat();
-    [field(1, b"2.0"), field(2, &info), field(8, &[]), field(9, &[])].concat()
-}
+const TITLE: &str = "Podbay";
 
 fn info() -> Value {
-    json!({"title": "Podbay", "version": env!("CARGO_PKG_VERSION")})
+    json!({"title": TITLE, "version": env!("CARGO_PKG_VERSION")})
 }
 
 fn describe(definitions: &Definitions, group: &str, version: &str) -> Value {

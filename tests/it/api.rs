@@ -617,6 +617,8 @@ async fn the_real_kubectl_works() {
     assert_eq!(rig.kubectl_ok("get deploy -l tier=front -o name").await, "deployment.apps/web\n");
     assert!(rig.kubectl_ok("describe deploy web").await.contains("StrategyType:"));
     assert!(rig.kubectl_ok("explain deployment.spec.replicas").await.contains("FIELD: replicas <integer>"));
+    let older = rig.kubectl_ok("explain deployment.spec --output=plaintext-openapiv2").await;
+    assert!(older.contains("RESOURCE: spec <Object>") && older.contains("strategy\t<Object>"), "{older}");
     assert!(rig.kubectl_ok("api-resources").await.contains("sources"));
     assert_eq!(rig.kubectl_ok("logs p --tail=2").await, "default/p/main tailLines=2\n");
     assert_eq!(rig.kubectl_ok("exec p -- ls -l").await, "command=ls&command=-l&output=1&error=1");

@@ -81,6 +81,9 @@ async fn kubectl_works_with_a_custom_kind() {
     let explained = rig.kubectl_ok("explain crontab.spec").await;
     assert!(explained.contains("When it runs.") && explained.contains("cronSpec"), "{explained}");
     assert!(rig.kubectl_ok("explain crontab --recursive").await.contains("ownerReferences"));
+    let older = rig.kubectl_ok("explain crontab.spec --output=plaintext-openapiv2").await;
+    assert!(older.contains("What runs when.") && older.contains("cronSpec\t<string> -required-"), "{older}");
+    assert!(rig.kubectl_ok("explain crontab --recursive --output=plaintext-openapiv2").await.contains("ownerReferences"));
     rig.kubectl_ok("scale ct/a --replicas=3").await;
     assert_eq!(rig.get(&format!("{TABS}/a")).await["spec"]["replicas"], 3);
     rig.kubectl_ok("patch ct a --subresource=status --type=merge -p {\"status\":{\"replicas\":2}}").await;
