@@ -81,6 +81,8 @@
 //! | Pod.spec: what its RuntimeClass and its account add | `admit` |
 //! | Pod.spec.nodeName, condition PodScheduled | `schedule` |
 //! | PersistentVolume.spec.claimRef, PersistentVolumeClaim.spec.volumeName | `control`; with a pod's node, where its claim waits for that: `schedule` |
+//! | on a claim: the node where its volume is to be made | `schedule`; that it has to be another: `control` |
+//! | PersistentVolume of `podbay.dev/local-path`: its creation, its end, the finalizer of that name | `control`; the finalizer goes with the directory: the node's agent |
 //! | status of both; the claims of pods' own | `control` |
 //! | Pod.status (all else), Node.status, Lease | the node's agent |
 //! | Source.status | `sync`; that a Job had its run and is gone: `control::job` |
@@ -88,7 +90,7 @@
 //! | Node.spec.podCIDR, node taints for health | `control` |
 //! | ClusterRole.rules of a role that gathers others; ServiceAccount `default` and ConfigMap `kube-root-ca.crt` of each namespace | `control` |
 //! | Secrets with a token of an account: what they hold | `control`; the token, which takes the key: `server` |
-//! | default roles | `server`, at its start |
+//! | default roles, the class `local-path` (once) | `server`, at its start |
 //! | Service `default/kubernetes` and its endpoints, the CA and the settings in `kube-system` | `server`, at its start and when somebody else writes them |
 //! | CustomResourceDefinition.status, and the finalizer that waits for the objects of the kind | `admit`; once names get free, `control::definition` |
 //! | CertificateSigningRequest.status | `server`; whether it is approved: a person, or the role that lets its asker have it. Its end: `control` |

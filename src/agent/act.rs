@@ -115,7 +115,9 @@ pub async fn refresh_volumes(context: &Context, pod: &Arc<Pod>) -> Result<(), Re
     let references = context.references.fetch(namespace, &names).await;
     let references = references.map_err(|error| Refresh::Away(error.to_string()))?;
     let node = context.node();
-    let ground = volume::plan::Ground { references: &references, machine: &context.machine, kept: &kept, node: node.as_ref() };
+    let made = context.layout.made_volumes();
+    let (references, machine) = (&references, &context.machine);
+    let ground = volume::plan::Ground { references, machine, kept: &kept, node: node.as_ref(), made: &made };
     let (volumes, unplanned) = volume::plan::possible(pod, ground);
     let (pod, layout) = (pod.clone(), context.layout.clone());
     let prepared = tokio::task::spawn_blocking(move || {

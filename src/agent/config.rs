@@ -41,6 +41,13 @@ impl Layout {
     pub fn sub_paths(&self, uid: &str) -> PathBuf {
         self.pod(uid).join("subpaths")
     }
+    /// The directories of the persistent volumes that are made on this node, and what is noted of them.
+    pub fn made_volumes(&self) -> PathBuf {
+        self.data_dir.join("volumes")
+    }
+    pub fn made_notes(&self) -> PathBuf {
+        self.data_dir.join("agent/volumes")
+    }
     pub fn seccomp(&self) -> PathBuf {
         self.data_dir.join("seccomp")
     }

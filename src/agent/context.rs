@@ -20,6 +20,7 @@ use super::room::Room;
 use super::storage::Registry;
 use crate::clock::Clock;
 use crate::cri::{Images, Runtime};
+use crate::model::volume::PersistentVolume;
 use crate::network::NodeNetwork;
 
 /// Shared by every task of one agent.
@@ -87,6 +88,8 @@ pub struct View {
     pub services: Vec<Service>,
     pub slices: Vec<EndpointSlice>,
     pub settings: Option<ConfigMap>,
+    /// Those that are directories of this node.
+    pub volumes: Vec<PersistentVolume>,
 }
 
 impl Cluster {

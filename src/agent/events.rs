@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::objects::Objects;
 use crate::model::Timestamp;
+use crate::model::volume::PersistentVolume;
 
 const COMPONENT: &str = "kubelet";
 /// Different events that are remembered for counting.
@@ -64,6 +65,18 @@ impl Recorder {
             name: Some(name.to_owned()),
             // As the kubelet's: `kubectl describe node` asks for these.
             uid: Some(name.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.tell(about, warning, reason, message.into());
+    }
+
+    /// Tells of a volume that is a directory of the node.
+    pub fn volume(&self, volume: &PersistentVolume, warning: bool, reason: &str, message: impl Into<String>) {
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("PersistentVolume".to_owned()),
+            name: volume.metadata.name.clone(),
+            uid: volume.metadata.uid.clone(),
             ..ObjectReference::default()
         };
         self.tell(about, warning, reason, message.into());

@@ -151,17 +151,18 @@ pub async fn network(context: Arc<Context>, reconnected: Arc<Reconnected>, node_
 
 const FOLLOWED: usize = 4;
 
-struct Follow<'a> {
-    context: &'a Context,
-    changed: &'a Notify,
-    reconnected: &'a Reconnected,
+/// Keeps objects in the view as they change.
+pub(super) struct Follow<'a> {
+    pub context: &'a Context,
+    pub changed: &'a Notify,
+    pub reconnected: &'a Reconnected,
     /// One permit for each kind that was listed.
-    ready: &'a tokio::sync::Semaphore,
+    pub ready: &'a tokio::sync::Semaphore,
 }
 
 impl Follow<'_> {
     /// `cut` takes away what nobody needs before it is remembered.
-    async fn kind<T>(&self, objects: Objects<T>, config: watcher::Config, cut: impl Fn(&mut T), put: impl Fn(&mut View, Vec<T>))
+    pub async fn kind<T>(&self, objects: Objects<T>, config: watcher::Config, cut: impl Fn(&mut T), put: impl Fn(&mut View, Vec<T>))
     where
         T: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned,
     {

@@ -16,6 +16,7 @@
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server, through `objects`
 //! - `identity`: joining, and renewing the certificate
 //! - `record`: the last known pods on disk, for a start without the server
+//! - `removal`: the end of volumes that were made on this node
 //! - `volume`, `probe`, `machine`: this host; `beneath`: files where a container may have put links
 //! - `id_plan` (pure), `ids`: which ids of the host a pod with a user namespace of its own has
 //! - `node_api`: the kubelet's own API: logs, exec, attach, port-forward
@@ -60,6 +61,7 @@ pub mod pull_plan;
 pub mod record;
 pub mod references;
 pub mod registration;
+pub mod removal;
 pub mod resize_events;
 pub mod resize_plan;
 pub mod resources;
@@ -134,6 +136,7 @@ pub async fn run_with_clock(
             image_gc::run(context.clone()),
             log_rotation::run(context.clone()),
             storage::run(context.clone()),
+            removal::run(context.clone(), reconnected.clone()),
             write_events,
         )
     };

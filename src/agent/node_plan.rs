@@ -11,9 +11,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
 use super::Options;
+use super::config::Layout;
 use super::resources::{Machine, page_bytes, pages_resource};
 use crate::cri::{Features, Image, RuntimeCondition};
 use crate::model::Timestamp;
+use crate::model::local_volume::VOLUMES;
 use crate::model::quantity::Quantity;
 
 /// The namespace of node leases.
@@ -62,10 +64,21 @@ pub fn labels(options: &Options, facts: &Facts) -> BTreeMap<String, String> {
     labels
 }
 
+/// What every node tells of itself beside: where volumes are made on it.
+pub fn annotations(options: &Options) -> BTreeMap<String, String> {
+    let volumes = Layout { data_dir: options.data_dir.clone() }.made_volumes();
+    BTreeMap::from([(VOLUMES.to_owned(), volumes.display().to_string())])
+}
+
 /// The Node as it is first created.
 pub fn fresh(options: &Options, facts: &Facts, now: Timestamp) -> Node {
     Node {
-        metadata: ObjectMeta { name: Some(options.node_name.clone()), labels: Some(labels(options, facts)), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(options.node_name.clone()),
+            labels: Some(labels(options, facts)),
+            annotations: Some(annotations(options)),
+            ..ObjectMeta::default()
+        },
         spec: Some(NodeSpec { taints: Some(options.taints.clone()).filter(|taints| !taints.is_empty()), ..NodeSpec::default() }),
         status: Some(status(options, facts, None, now)),
     }

@@ -1,5 +1,6 @@
 //! Keeps this host's Node and Lease on the server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -79,7 +80,7 @@ impl Keeper {
         self.renew_lease().await
     }
 
-    /// Creates the Node, or corrects its labels and status where they differ.
+    /// Creates the Node, or corrects its labels, annotations and status where they differ.
     async fn node(&mut self) -> Result<(), String> {
         let (options, now) = (&self.context.options, self.context.clock.now());
         let api: Objects<Node> = Objects::all(self.context.client.clone());
@@ -103,9 +104,13 @@ impl Keeper {
         };
         self.node_uid = current.metadata.uid.clone();
         let wanted = node_plan::labels(options, &self.facts);
-        let has = |name: &String, value: &String| current.metadata.labels.as_ref().is_some_and(|labels| labels.get(name) == Some(value));
-        if !wanted.iter().all(|(name, value)| has(name, value)) {
-            let patched = api.merge(&options.node_name, serde_json::json!({"metadata": {"labels": wanted}})).await;
+        let told = node_plan::annotations(options);
+        let has = |known: &Option<BTreeMap<String, String>>, wanted: &BTreeMap<String, String>| {
+            wanted.iter().all(|(name, value)| known.as_ref().is_some_and(|known| known.get(name) == Some(value)))
+        };
+        if !has(&current.metadata.labels, &wanted) || !has(&current.metadata.annotations, &told) {
+            let patch = serde_json::json!({"metadata": {"labels": wanted, "annotations": told}});
+            let patched = api.merge(&options.node_name, patch).await;
             current = patched.map_err(|cause| format!("label the Node: {cause}"))?;
         }
         self.write_status(&api, current).await

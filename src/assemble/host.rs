@@ -15,7 +15,7 @@ use crate::cri::Images as _;
 use crate::network::NodeNetwork as _;
 
 /// What Podbay keeps in its data directory: `reset` removes these and nothing else.
-const DATA: [&str; 13] = [
+const DATA: [&str; 14] = [
     "store",
     "pki",
     "git",
@@ -25,6 +25,7 @@ const DATA: [&str; 13] = [
     "network",
     "agent",
     "pods",
+    "volumes",
     "runtime",
     "runtime-client",
     "logs",

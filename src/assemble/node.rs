@@ -26,7 +26,7 @@ pub struct Node {
 }
 
 /// What of the data directory only root may enter: images have programs with the setuid bit, pods have Secrets.
-const PRIVATE: [&str; 8] = ["images", "images-store", "network", "agent", "pods", "runtime", "runtime-client", "logs"];
+const PRIVATE: [&str; 9] = ["images", "images-store", "network", "agent", "pods", "volumes", "runtime", "runtime-client", "logs"];
 
 /// Where the images of this host are.
 pub fn open_images(config: &Config) -> anyhow::Result<image::ImageStore> {

@@ -25,6 +25,7 @@ pub mod event;
 pub mod fields;
 mod key;
 mod kind;
+pub mod local_volume;
 pub mod manifest;
 mod object;
 pub mod ownership;

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 
 use super::filter::{self, Asked};
 use super::score;
-use super::storage::{self, Asks, Chosen, Storage};
+use super::storage::{self, Asks, Chosen, Got, Storage};
 use super::table::{Demand, Row, Table};
 use crate::model::{Key, Object, Timestamp, pod};
 use crate::plan::{Op, Plan, Reason};
@@ -35,6 +35,8 @@ pub struct Placed {
     pub tied: bool,
     /// Another node could have had it at another time.
     pub movable: bool,
+    /// It is kept a place on the node, and waits there for a volume that is made first.
+    pub held: bool,
 }
 
 /// Waits for a node, and for this scheduler.
@@ -113,7 +115,7 @@ fn place_all(seen: &Observed) -> (Vec<Placed>, Chosen) {
                 (Err(Reason::new("Unschedulable", String::new())), false)
             }
         };
-        placed.push(Placed { pod: object.key().clone(), node, tied, movable: *movable });
+        placed.push(Placed { pod: object.key().clone(), node, tied, movable: *movable, held: false });
     }
     // The reasons speak of the state after all placements: what planning again would find.
     let mut messages: BTreeMap<usize, String> = BTreeMap::new();
@@ -138,8 +140,8 @@ struct Stored<'s> {
 impl<'s> Stored<'s> {
     /// Looks at every node.
     fn place(&mut self, table: &mut Table, object: &Object, demand: Demand, at: usize) -> Placed {
-        let none =
-            Placed { pod: object.key().clone(), node: Err(Reason::new("Unschedulable", String::new())), tied: false, movable: false };
+        let nowhere = Err(Reason::new("Unschedulable", String::new()));
+        let none = Placed { pod: object.key().clone(), node: nowhere, tied: false, movable: false, held: false };
         let asks = match self.storage.asks(object) {
             Ok(asks) => asks,
             Err(why) => {
@@ -160,11 +162,12 @@ impl<'s> Stored<'s> {
         };
         let row = &mut table.rows[best.at()];
         // It was so a moment ago.
-        let bonds = self.storage.on(row, &asks, &self.chosen).unwrap_or_default();
-        self.chosen.take(&asks, bonds);
+        let got = self.storage.on(row, &asks, &self.chosen).unwrap_or_default();
+        let held = got.iter().any(|(_, got)| *got == Got::Made);
+        self.chosen.take(&asks, &row.name, got);
         row.take(&demand.amounts, demand.weighed, &demand.ports);
         let tied = entries.get(1).is_some_and(|next| next.score() == best.score());
-        Placed { node: Ok(row.name.clone()), tied, movable, ..none }
+        Placed { node: Ok(row.name.clone()), tied, movable, held, ..none }
     }
 
     /// Why each that was refused has no node.
@@ -247,15 +250,19 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     let pending: BTreeMap<&Key, &Object> = seen.pending.iter().map(|object| (object.key(), object)).collect();
     let (placed, chosen) = place_all(seen);
     plan.ops.extend(seen.storage.ops(&chosen));
-    for Placed { pod: key, node, tied, movable } in placed {
+    for Placed { pod: key, node, tied, movable, held } in placed {
         let Some((object, pod)) = pending.get(&key).and_then(|object| object.get::<Pod>().map(|pod| (*object, pod))) else { continue };
         match node {
             Ok(node) => {
-                let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
-                plan.note(&key, false, Reason::new("Scheduled", message));
-                let mut after = pod.clone();
-                after.spec.get_or_insert_with(PodSpec::default).node_name = Some(node);
-                plan.ops.push(Op::Update { before: object.clone(), after: Object::new(after) });
+                if held {
+                    wait_for_volume(&mut plan, (object, pod), &node, now);
+                } else {
+                    let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
+                    plan.note(&key, false, Reason::new("Scheduled", message));
+                    let mut after = pod.clone();
+                    after.spec.get_or_insert_with(PodSpec::default).node_name = Some(node);
+                    plan.ops.push(Op::Update { before: object.clone(), after: Object::new(after) });
+                }
                 if movable {
                     plan.movable.push(key.clone());
                 }
@@ -274,6 +281,16 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
         }
     }
     plan
+}
+
+/// As with kube-scheduler a pod gets its node after its volumes.
+fn wait_for_volume(plan: &mut Plan, (object, pod): (&Object, &Pod), node: &str, now: Timestamp) {
+    let reason = Reason::new("WaitForVolume", format!("node {node} was chosen, where its volume is to be made first"));
+    if let Some(status) = unschedulable(pod, &reason, now) {
+        let after = Object::new(Pod { status: Some(status), ..pod.clone() });
+        plan.ops.push(Op::UpdateStatus { before: object.clone(), after });
+    }
+    plan.wait(object.key(), reason);
 }
 
 /// The status with the PodScheduled condition, where it does not say so already.

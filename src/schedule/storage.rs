@@ -1,18 +1,21 @@
-//! What a pod's persistent volumes ask of its node, and which volume a claim gets that waits for its first pod. Words are
-//! those of kube-scheduler's plugins VolumeBinding and VolumeRestrictions. PURE.
+//! What a pod's persistent volumes ask of its node, and which volume a claim gets that waits for its first pod, or on which
+//! node one is made for it. Words are those of kube-scheduler's plugins VolumeBinding and VolumeRestrictions. PURE.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::table::Row;
+use crate::model::local_volume::{LOCAL_PATH, SELECTED_NODE, allows, maker, volumes_of};
 use crate::model::volume::{self, ONE_POD, PersistentVolume};
 use crate::model::{Key, Kind, Object};
 use crate::plan::Op;
 use crate::store::snapshot::Snapshot;
 
 const ELSEWHERE: &str = "node(s) had volume node affinity conflict";
+const NO_PLACE: &str = "node(s) had no directory for volumes";
 const NONE_LEFT: &str = "node(s) didn't find available persistent volumes to bind";
 const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
 
@@ -22,7 +25,9 @@ pub struct Storage {
     claims: BTreeMap<Key, Object>,
     volumes: BTreeMap<String, Object>,
     /// Classes whose volumes are chosen together with a node.
-    late: BTreeSet<String>,
+    late: BTreeMap<String, Object>,
+    /// Nodes that have a directory for volumes.
+    homes: BTreeSet<String>,
     /// Claims of pods that have a node.
     used: BTreeSet<Key>,
 }
@@ -45,6 +50,18 @@ struct Late<'s> {
     kept: Option<&'s PersistentVolume>,
     /// The others, the best first.
     fitting: Vec<&'s PersistentVolume>,
+    /// The node on which its volume is to be made, as was decided before.
+    selected: Option<&'s str>,
+    /// Its class, if somebody makes volumes of it.
+    made_of: Option<&'s StorageClass>,
+}
+
+/// What a claim gets on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Got {
+    Volume(String),
+    /// One that is not there yet: the pod waits for it.
+    Made,
 }
 
 /// Which volume each claim got, and who has a claim for itself, so far.
@@ -52,6 +69,8 @@ struct Late<'s> {
 pub struct Chosen {
     bonds: BTreeMap<Key, String>,
     taken: BTreeSet<String>,
+    /// The nodes on which volumes are to be made.
+    made: BTreeMap<Key, String>,
     used: BTreeSet<Key>,
 }
 
@@ -80,7 +99,8 @@ impl Storage {
         Self {
             claims: state.list(Kind::PersistentVolumeClaim).map(|object| (object.key().clone(), object.clone())).collect(),
             volumes: state.list(Kind::PersistentVolume).map(|object| (object.key().name.clone(), object.clone())).collect(),
-            late: late.map(|class| class.key().name.clone()).collect(),
+            late: late.map(|class| (class.key().name.clone(), class.clone())).collect(),
+            homes: nodes.iter().filter(|(node, _)| volumes_of(node).is_some()).map(|(node, _)| node.key().name.clone()).collect(),
             used: running.flat_map(claims).collect(),
         }
     }
@@ -122,10 +142,10 @@ impl Storage {
                     Some(found) => asks.bound.push(found),
                     None => return Err(format!("persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{volume}\"")),
                 }
-            } else if volume.is_empty() && self.late.contains(volume::class(&spec)) {
+            } else if let Some(class) = self.late.get(volume::class(&spec)).filter(|_| volume.is_empty()) {
                 // A pod may name it twice.
                 if asks.late.iter().all(|late| late.claim.key() != object.key()) {
-                    asks.late.push(self.late(object, &spec));
+                    asks.late.push(self.late(object, &spec, class));
                 }
             } else {
                 unbound = true;
@@ -134,17 +154,18 @@ impl Storage {
         if unbound { Err("pod has unbound immediate PersistentVolumeClaims".to_owned()) } else { Ok(asks) }
     }
 
-    fn late<'s>(&'s self, claim: &'s Object, spec: &PersistentVolumeClaimSpec) -> Late<'s> {
+    fn late<'s>(&'s self, claim: &'s Object, spec: &PersistentVolumeClaimSpec, class: &'s Object) -> Late<'s> {
         let all = || self.volumes.values().filter_map(|volume| volume.get::<PersistentVolume>());
         let kept = all().find(|volume| volume.is_kept_for(claim) && volume.mismatch(spec).is_none());
-        Late { claim, kept, fitting: volume::fitting(all(), spec) }
+        let made_of = class.get::<StorageClass>().filter(|class| maker(class).is_some());
+        Late { claim, kept, fitting: volume::fitting(all(), spec), selected: claim.annotation(SELECTED_NODE), made_of }
     }
 
     /// The volumes that a pod's claims would get on a node.
     ///
     /// # Errors
     /// Why it cannot have them there.
-    pub fn on(&self, row: &Row, asks: &Asks<'_>, chosen: &Chosen) -> Result<Vec<(Key, String)>, &'static str> {
+    pub fn on(&self, row: &Row, asks: &Asks<'_>, chosen: &Chosen) -> Result<Vec<(Key, Got)>, &'static str> {
         if asks.alone.iter().any(|claim| self.used.contains(claim) || chosen.used.contains(claim)) {
             return Err(IN_USE);
         }
@@ -152,7 +173,7 @@ impl Storage {
         if !asks.bound.iter().all(|volume| suits(volume)) {
             return Err(ELSEWHERE);
         }
-        let mut bonds: Vec<(Key, String)> = Vec::new();
+        let mut all: Vec<(Key, Got)> = Vec::new();
         for late in &asks.late {
             let key = late.claim.key();
             if let Some(name) = chosen.bonds.get(key) {
@@ -161,22 +182,44 @@ impl Storage {
                 }
                 continue;
             }
-            let found = match late.kept {
-                Some(kept) if !suits(kept) => return Err(ELSEWHERE),
-                Some(kept) => Some(kept),
-                None => {
-                    let is_taken = |name: &str| chosen.taken.contains(name) || bonds.iter().any(|(_, taken)| taken == name);
-                    late.fitting.iter().copied().find(|volume| suits(volume) && !is_taken(volume.name()))
+            let got = match (late.kept, chosen.made.get(key).map(String::as_str).or(late.selected)) {
+                (Some(kept), _) if !suits(kept) => return Err(ELSEWHERE),
+                (Some(kept), _) => Got::Volume(kept.name().to_owned()),
+                (None, Some(node)) if node != row.name => return Err(NONE_LEFT),
+                (None, Some(_)) => Got::Made,
+                (None, None) => {
+                    let is_taken =
+                        |name: &str| chosen.taken.contains(name) || all.iter().any(|(_, got)| *got == Got::Volume(name.to_owned()));
+                    let found = late.fitting.iter().find(|volume| suits(volume) && !is_taken(volume.name()));
+                    match found {
+                        Some(volume) => Got::Volume(volume.name().to_owned()),
+                        None => self.made_on(row, late)?,
+                    }
                 }
             };
-            bonds.push((key.clone(), found.ok_or(NONE_LEFT)?.name().to_owned()));
+            all.push((key.clone(), got));
         }
-        Ok(bonds)
+        Ok(all)
     }
 
-    /// The writes by which claims get the volumes that were chosen.
+    /// A volume that is not there can be made, as far as is known.
+    fn made_on(&self, row: &Row, late: &Late<'_>) -> Result<Got, &'static str> {
+        let class = late.made_of.filter(|class| allows(class, &row.labels)).ok_or(NONE_LEFT)?;
+        if class.provisioner == LOCAL_PATH && !self.homes.contains(&row.name) {
+            return Err(NO_PLACE);
+        }
+        Ok(Got::Made)
+    }
+
+    /// The writes by which claims get the volumes that were chosen, and say where others are to be made.
     pub fn ops(&self, chosen: &Chosen) -> Vec<Op> {
         let mut ops = Vec::new();
+        for (key, node) in &chosen.made {
+            let Some(claim) = self.claims.get(key) else { continue };
+            let select =
+                |meta: &mut ObjectMeta| drop(meta.annotations.get_or_insert_default().insert(SELECTED_NODE.to_owned(), node.clone()));
+            ops.push(Op::Update { before: claim.clone(), after: claim.clone().edit_meta(select) });
+        }
         for (key, name) in &chosen.bonds {
             let (Some(claim), Some(volume)) = (self.claims.get(key), self.volumes.get(name)) else { continue };
             let (Some(mut new_claim), Some(mut new_volume)) =
@@ -195,11 +238,16 @@ impl Storage {
 
 impl Chosen {
     /// Remembers what a placed pod has.
-    pub fn take(&mut self, asks: &Asks<'_>, bonds: Vec<(Key, String)>) {
+    pub fn take(&mut self, asks: &Asks<'_>, node: &str, got: Vec<(Key, Got)>) {
         self.used.extend(asks.alone.iter().cloned());
-        for (claim, volume) in bonds {
-            self.taken.insert(volume.clone());
-            self.bonds.insert(claim, volume);
+        for (claim, got) in got {
+            match got {
+                Got::Volume(volume) => {
+                    self.taken.insert(volume.clone());
+                    self.bonds.insert(claim, volume);
+                }
+                Got::Made => drop(self.made.insert(claim, node.to_owned())),
+            }
         }
     }
 }
@@ -208,6 +256,7 @@ impl Chosen {
 mod tests {
     use super::*;
     use crate::model::Timestamp;
+    use crate::model::local_volume::VOLUMES;
     use crate::plan::{Controller as _, Plan};
     use crate::schedule::Scheduler;
     use serde_json::{Value, json};
@@ -233,7 +282,15 @@ mod tests {
     }
 
     fn late() -> (Kind, Value) {
-        (Kind::StorageClass, json!({"metadata": {"name": "late"}, "provisioner": "a/b", "volumeBindingMode": "WaitForFirstConsumer"}))
+        class("late", volume::NO_PROVISIONER, json!(null))
+    }
+
+    fn class(name: &str, provisioner: &str, topologies: Value) -> (Kind, Value) {
+        (
+            Kind::StorageClass,
+            json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer",
+            "allowedTopologies": topologies}),
+        )
     }
 
     fn volume(name: &str, node: &str, size: &str, claim: &str) -> (Kind, Value) {
@@ -374,5 +431,87 @@ mod tests {
         let why = format!("q: 0/1 nodes are available: 1 {IN_USE}.");
         assert_eq!(of(vec![pod("p", &["a"], None), pod("q", &["a"], None)]), ["Successfully assigned web/p to n1", &why]);
         assert_eq!(of(vec![pod("p", &["a"], Some("n1")), pod("q", &["a"], None)]), [why]);
+    }
+
+    /// A node that has a directory for volumes.
+    fn home(name: &str) -> (Kind, Value) {
+        let mut node = node(name);
+        node.1["metadata"]["annotations"] = json!({(VOLUMES): "/volumes"});
+        node
+    }
+
+    fn selected(plan: &Plan) -> Vec<String> {
+        let selects = |op: &Op| match op {
+            Op::Update { after, .. } => Some(format!("{} on {}", after.key().name, after.annotation(SELECTED_NODE)?)),
+            _ => None,
+        };
+        plan.ops.iter().filter_map(selects).collect()
+    }
+
+    #[test]
+    fn where_none_fits_one_is_made_on_the_node_that_is_chosen() {
+        let once = "ReadWriteOnce";
+        let theirs = json!([{"matchLabelExpressions": [{"key": "host", "values": ["n2"]}]}]);
+        let mut there = volume("there", "n2", "1Gi", "");
+        there.1["spec"]["storageClassName"] = json!("local");
+        let mut state = state(vec![
+            node("n1"),
+            home("n2"),
+            home("n3"),
+            class("local", LOCAL_PATH, json!(null)),
+            class("theirs", "example.com/disks", theirs),
+            there,
+            claim("a", "local", "", once),
+            claim("b", "local", "", once),
+            claim("c", "theirs", "", once),
+            pod("p1", &["a", "b"], None),
+            pod("p2", &["b"], None),
+            pod("p3", &["c"], None),
+            pod("p4", &["c", "b"], None),
+        ]);
+        let plan = planned(&state);
+        // The one that is there is taken, the other made beside it; nobody runs before.
+        assert_eq!(selected(&plan), ["b on n2", "c on n2"]);
+        let waits: Vec<String> = plan.waits.iter().map(|wait| format!("{}: {}", wait.subject.name, wait.reason)).collect();
+        let waiting = |pod: &str| format!("{pod}: WaitForVolume: node n2 was chosen, where its volume is to be made first");
+        assert_eq!(waits, ["p1", "p2", "p3", "p4"].map(waiting));
+        let placed = plan.ops.iter().filter(|op| matches!(op, Op::Update { after, .. } if after.key().kind == Kind::Pod)).count();
+        assert_eq!(placed, 0);
+        for op in &plan.ops {
+            if let Op::Update { after, .. } | Op::UpdateStatus { after, .. } = op {
+                state.insert(after.clone());
+            }
+        }
+        // What was decided stays so, and is not said again.
+        let again = planned(&state);
+        assert_eq!((again.ops, again.waits), (Vec::new(), plan.waits));
+        // It is there, made for the claim: the pod has it at once.
+        for (name, of) in [("pvc-b", "local"), ("pvc-c", "theirs")] {
+            let mut made = volume(name, "n2", "1Gi", name.trim_start_matches("pvc-"));
+            made.1["spec"]["storageClassName"] = json!(of);
+            made.1["metadata"]["uid"] = json!(name);
+            state.insert(Object::from_value(made.0, made.1).unwrap());
+        }
+        assert_eq!(answers(&state), ["p1", "p2", "p3", "p4"].map(|pod| format!("Successfully assigned web/{pod} to n2")));
+    }
+
+    #[test]
+    fn none_is_made_where_there_is_no_place_for_it() {
+        let once = "ReadWriteOnce";
+        let elsewhere = json!([{"matchLabelExpressions": [{"key": "host", "values": ["n9"]}]}]);
+        let base = || vec![node("n1"), class("local", LOCAL_PATH, json!(null)), class("far", "a/b", elsewhere.clone()), late()];
+        for (of, why) in [
+            ("local", "node(s) had no directory for volumes"),
+            ("far", "node(s) didn't find available persistent volumes to bind"),
+            ("late", "node(s) didn't find available persistent volumes to bind"),
+        ] {
+            let state = state([base(), vec![claim("a", of, "", once), pod("p", &["a"], None)]].concat());
+            assert_eq!(answers(&state), [format!("p: 0/1 nodes are available: 1 {why}.")]);
+        }
+        // The node that was chosen has no room any more.
+        let mut chosen = claim("a", "local", "", once);
+        chosen.1["metadata"]["annotations"] = json!({(SELECTED_NODE): "n2"});
+        let state = state([base(), vec![home("n3"), chosen, pod("p", &["a"], None)]].concat());
+        assert_eq!(answers(&state), ["p: 0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."]);
     }
 }

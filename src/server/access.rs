@@ -177,5 +177,6 @@ fn attempt(asked: &ResourceAttributes) -> Option<Attempt<'_>> {
         subresource: text(&asked.subresource),
         selected_node: None,
         selected_name: None,
+        selected_home: None,
     })
 }

@@ -1,7 +1,7 @@
 //! Who may do what. PURE.
 //!
 //! An admin may do everything. A node may read what the pods bound to it refer to and write its own Node and Lease, those
-//! pods' status, and events about itself and them. Whatever else anybody does, a role that is bound to them allows it.
+//! pods' status, and events about itself and them; of the volumes that are its directories it says when they are removed. Whatever else anybody does, a role that is bound to them allows it.
 
 mod content;
 mod escalation;
@@ -18,7 +18,7 @@ pub use content::content;
 use super::identity::Identity;
 use super::request::{Call, Verb};
 use crate::model::rights::{Act, On};
-use crate::model::{Key, Kind, Object, volume};
+use crate::model::{Key, Kind, Object, local_volume, volume};
 use crate::store::snapshot::Snapshot;
 
 /// What somebody wants to do.
@@ -33,6 +33,8 @@ pub struct Attempt<'a> {
     pub selected_node: Option<&'a str>,
     /// `metadata.name=` of the field selector.
     pub selected_name: Option<&'a str>,
+    /// `podbay.dev/node=` of the label selector.
+    pub selected_home: Option<&'a str>,
 }
 
 impl<'a> Attempt<'a> {
@@ -46,6 +48,7 @@ impl<'a> Attempt<'a> {
             subresource: call.target.subresource.as_deref(),
             selected_node: None,
             selected_name: None,
+            selected_home: None,
         }
     }
 }
@@ -119,14 +122,29 @@ fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
         (Kind::PersistentVolumeClaim, None) if attempt.verb == Verb::Get => {
             attempt.name.is_some_and(|name| claims_of(node, state).any(|claim| claim == (attempt.namespace, name.to_owned())))
         }
-        (Kind::PersistentVolume, None) if attempt.verb == Verb::Get => {
-            let is_it = |claim: &PersistentVolumeClaim| attempt.name == Some(volume::volume_name(claim));
-            let mut claims = claims_of(node, state).filter_map(|(home, name)| state.find(Kind::PersistentVolumeClaim, home, &name));
-            claims.any(|claim| claim.get::<PersistentVolumeClaim>().is_some_and(is_it))
-        }
+        (Kind::PersistentVolume, None) => node_may_volumes(node, attempt, state),
         (Kind::ServiceAccount, Some("token")) if attempt.verb == Verb::Create => {
             attempt.name.is_some_and(|name| may_read(node, attempt.kind, attempt.namespace, name, state))
         }
+        _ => false,
+    }
+}
+
+/// What its pods have, and the volumes that are directories of this node; of these it says that they are removed.
+fn node_may_volumes(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
+    let is_here = || {
+        let found = attempt.name.and_then(|name| state.find(Kind::PersistentVolume, "", name));
+        found.is_some_and(|volume| local_volume::is_home(volume, node))
+    };
+    let is_had = || {
+        let is_it = |claim: &PersistentVolumeClaim| attempt.name == Some(volume::volume_name(claim));
+        let mut claims = claims_of(node, state).filter_map(|(home, name)| state.find(Kind::PersistentVolumeClaim, home, &name));
+        claims.any(|claim| claim.get::<PersistentVolumeClaim>().is_some_and(is_it))
+    };
+    match attempt.verb {
+        Verb::List | Verb::Watch => attempt.selected_home == Some(node),
+        Verb::Get => is_had() || is_here(),
+        Verb::Patch => is_here(),
         _ => false,
     }
 }

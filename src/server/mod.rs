@@ -80,6 +80,7 @@ use http::{Request, StatusCode};
 
 use crate::clock::Clock;
 use crate::model::Kind;
+use crate::model::local_volume::HOME;
 use crate::store::Store;
 use crate::sync::source::Tree;
 use crate::tls::Pki;
@@ -244,6 +245,7 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes
     let attempt = authorise::Attempt {
         selected_node: selection.field("spec.nodeName"),
         selected_name: selection.field("metadata.name"),
+        selected_home: selection.label(HOME),
         ..authorise::Attempt::of(&call)
     };
     let snapshot = state.store.snapshot();

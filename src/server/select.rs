@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use super::request::Query;
 use crate::model::custom::Definitions;
-use crate::model::selector::{FieldSelector, Selector};
+use crate::model::selector::{FieldSelector, Requirement, Selector, Test};
 use crate::model::{Kind, Object};
 
 /// Which objects of a kind are wanted.
@@ -31,6 +31,15 @@ impl Selection {
     /// The value a field must be equal to, if one is demanded.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.as_ref()?.exact(name)
+    }
+
+    /// The value a label must have, if one is demanded.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        // All requirements hold together.
+        self.labels.requirements().iter().find_map(|Requirement { key, test }| match test {
+            Test::In(values) if key == name && values.len() == 1 => values.first().map(String::as_str),
+            _ => None,
+        })
     }
 
     pub fn is_everything(&self) -> bool {

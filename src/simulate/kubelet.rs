@@ -1,4 +1,5 @@
-//! The ideal node: what is bound to it runs and is ready at once, what is deleted is gone. PURE.
+//! The ideal node: what is bound to it runs and is ready at once, what is deleted is gone, and so are the directories of
+//! volumes that are to go. PURE.
 
 use std::net::Ipv4Addr;
 
@@ -8,6 +9,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
+use crate::model::local_volume::{self, LOCAL_PATH};
+use crate::model::volume::PersistentVolume;
 use crate::model::{Key, Kind, Object, Timestamp, pod};
 use crate::plan::{Controller, Op, Plan};
 use crate::store::snapshot::Snapshot;
@@ -25,12 +28,17 @@ impl Controller for Kubelet {
         match object.get::<Pod>() {
             Some(pod) => pod::node_name(pod).map(|_| object.key().clone()).into_iter().collect(),
             None if object.kind() == Kind::Node => state.pods_on(&object.key().name).map(|pod| pod.key().clone()).collect(),
+            None if object.is_deleting() && object.has_finalizer(LOCAL_PATH) => vec![object.key().clone()],
             None => Vec::new(),
         }
     }
 
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
+        if key.kind == Kind::PersistentVolume {
+            plan.ops.extend(state.get(key).and_then(|volume| removed(state, volume)));
+            return plan;
+        }
         let Some((object, pod)) = state.get(key).and_then(|object| object.get::<Pod>().map(|pod| (object, pod))) else { return plan };
         let Some(node) = pod::node_name(pod).and_then(|name| state.get(&Key::cluster(Kind::Node, name))?.get::<Node>()) else {
             return plan;
@@ -48,6 +56,14 @@ impl Controller for Kubelet {
         }
         plan
     }
+}
+
+/// A volume that nobody has any more goes, once its node has removed its directory.
+fn removed(state: &Snapshot, object: &Object) -> Option<Op> {
+    let volume = object.get::<PersistentVolume>()?;
+    let node = state.find(Kind::Node, "", local_volume::home(volume)?)?.get::<Node>()?;
+    let goes = local_volume::is_to_be_removed(volume) && is_ready(node);
+    goes.then(|| Op::Update { before: object.clone(), after: object.without_finalizer(LOCAL_PATH) })
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -36,7 +36,13 @@ impl Host {
     fn prepare(&self, pod: &Pod, references: &References) {
         let volumes = volume::plan::volumes(
             pod,
-            volume::plan::Ground { references, machine: &Machine::default(), kept: &Default::default(), node: None },
+            volume::plan::Ground {
+                references,
+                machine: &Machine::default(),
+                kept: &Default::default(),
+                node: None,
+                made: std::path::Path::new("/nowhere"),
+            },
         )
         .unwrap();
         volume::prepare(pod, &volumes, &self.layout(), None).unwrap();

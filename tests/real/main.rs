@@ -27,6 +27,7 @@ mod one_node;
 mod persistent;
 mod pods;
 mod private_tls;
+mod provisioned;
 mod pull_command;
 mod registry;
 mod resized;

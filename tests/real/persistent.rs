@@ -38,12 +38,12 @@ fn volume(name: &str, size: &str, more: &str) -> String {
 fn claim(name: &str, size: &str, mode: &str) -> String {
     format!(
         "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: {name}}}\nspec:\n  accessModes: [ReadWriteOnce]\n  \
-         volumeMode: {mode}\n  resources: {{requests: {{storage: {size}}}}}\n"
+         storageClassName: ''\n  volumeMode: {mode}\n  resources: {{requests: {{storage: {size}}}}}\n"
     )
 }
 
 /// A pod with one volume `data`.
-fn pod(name: &str, source: &str, in_container: &str) -> String {
+pub fn pod(name: &str, source: &str, in_container: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  volumes:\n  - name: data\n    \
          {source}\n  containers:\n  - {{name: main, image: {IMAGE}, command: [sleep, '1000'], {in_container}}}\n  \
@@ -71,7 +71,7 @@ fn persistent_volumes_outlive_pods() {
     assert_eq!(std::fs::read_to_string(kept.join("sub/said")).unwrap(), "one\n", "the pods' ends took nothing of it");
 }
 
-fn phase(place: &Place<'_>, kind: &str, name: &str) -> String {
+pub fn phase(place: &Place<'_>, kind: &str, name: &str) -> String {
     let found = place.admin.json(&[kind, name]);
     found.map_or_else(|| "gone".to_owned(), |it| it["status"]["phase"].as_str().unwrap_or_default().to_owned())
 }
@@ -99,7 +99,7 @@ fn what_one_pod_writes_the_next_reads(place: &Place<'_>, kept: &std::path::Path)
 }
 
 fn a_claim_of_its_own_goes_with_its_pod(place: &Place<'_>, own: &std::path::Path) {
-    let template = "ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 2Gi}}}}}";
+    let template = "ephemeral: {volumeClaimTemplate: {spec: {storageClassName: '', accessModes: [ReadWriteOnce], resources: {requests: {storage: 2Gi}}}}}";
     place.apply("own", &pod("own", template, MOUNTED));
     place.ready("own");
     assert_eq!(phase(place, "pvc", "own-data"), "Bound");

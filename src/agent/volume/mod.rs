@@ -3,12 +3,15 @@
 //! - `plan` (pure): a pod's volumes as what has to be on disk
 //! - `downward` (pure): what a pod is told of itself
 //! - `files`: the atomic writer for what the agent writes
+//! - `made`: directories of persistent volumes that are made on this node; `group`: a group that is given a volume
 //!
-//! Everything lies below `DATA_DIR/pods/<uid>`; tmpfs and subPath mounts are made in the agent's own mount
+//! What is a pod's own lies below `DATA_DIR/pods/<uid>`; tmpfs and subPath mounts are made in the agent's own mount
 //! namespace, which is the host's. Nothing is ever deleted below a path on which something is mounted.
 
 mod downward;
 pub mod files;
+mod group;
+pub mod made;
 pub mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +73,7 @@ pub fn prepare(pod: &Pod, volumes: &[Volume], layout: &Layout, users: Option<IdR
     fs::set_permissions(layout.pod(uid), fs::Permissions::from_mode(0o750)).map_err(io_error("-", "set the pod's directory's mode"))?;
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
-    let made = volumes.iter().map(|volume| make(volume, &layout.volume(uid, &volume.name), group, users));
+    let made = volumes.iter().map(|volume| make(volume, layout, &layout.volume(uid, &volume.name), group, users));
     made.fold(Ok(()), Result::and)
 }
 
@@ -91,17 +94,18 @@ fn in_memory_of(volume: &str, dir: &Path, group: Option<u32>, users: Option<IdRa
     Ok((is_there, Owner { root: if was_made_for_a_map { 0 } else { theirs }, group }))
 }
 
-fn make(volume: &Volume, dir: &Path, group: Option<u32>, users: Option<IdRange>) -> Result<(), MountError> {
+fn make(volume: &Volume, layout: &Layout, dir: &Path, group: Option<u32>, users: Option<IdRange>) -> Result<(), MountError> {
     let name = volume.name.as_str();
     match &volume.content {
         Content::Host { path, check } => host_path(name, path, *check),
-        Content::Persistent { path, check } => {
+        Content::Persistent { path, check, group: is_groups } => {
             host_path(name, path, *check)?;
-            // Found once: it stays the pod's, whatever becomes of its claim, and with no server to ask.
-            match std::os::unix::fs::symlink(path, dir) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error(name, "note where it is")(error)),
-                _ => Ok(()),
-            }
+            has_found(name, path, dir, group.filter(|_| *is_groups))
+        }
+        Content::Made { name: own, volume, group: is_groups } => {
+            let group = group.filter(|_| *is_groups);
+            let path = made::make(layout, own, volume, group).map_err(io_error(name, format!("make the directory of {own}")))?;
+            has_found(name, &path, dir, group)
         }
         Content::Empty { medium: Medium::Disk, .. } => empty(name, dir, group),
         Content::Empty { medium, size_bytes } => {
@@ -138,6 +142,17 @@ fn make(volume: &Volume, dir: &Path, group: Option<u32>, users: Option<IdRange>)
             }
             Ok(())
         }
+    }
+}
+
+/// Found once, a persistent volume stays the pod's, whatever becomes of its claim, and with no server to ask.
+fn has_found(volume: &str, path: &Path, link: &Path, group: Option<u32>) -> Result<(), MountError> {
+    if let Some(group) = group {
+        group::give(path, group).map_err(io_error(volume, format!("give it to the group {group}")))?;
+    }
+    match std::os::unix::fs::symlink(path, link) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error(volume, "note where it is")(error)),
+        _ => Ok(()),
     }
 }
 
@@ -502,7 +517,8 @@ mod tests {
         let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"uid": "u"}, "spec": {"containers": [],
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}}))
         .unwrap();
-        let wanted = [Volume { name: "v".into(), content: Content::Persistent { path: disk.clone(), check: Check::Directory } }];
+        let wanted =
+            [Volume { name: "v".into(), content: Content::Persistent { path: disk.clone(), check: Check::Directory, group: true } }];
         fs::create_dir(&disk).unwrap();
         prepare(&pod, &wanted, &layout, None).unwrap();
         assert_eq!(found(&pod, &layout), ["v".to_owned()].into());

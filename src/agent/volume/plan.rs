@@ -13,6 +13,7 @@ use super::downward;
 use crate::agent::env::References;
 use crate::agent::resources::{Machine, page_bytes};
 use crate::model::DEFAULT_ACCOUNT;
+use crate::model::local_volume::directory;
 use crate::model::pod::{all_containers, container_requests, each_container};
 use crate::model::quantity::Quantity;
 use crate::model::volume::{self as persistent, BLOCK, Claimed, FILESYSTEM};
@@ -32,7 +33,10 @@ pub enum Content {
     /// A path of the host.
     Host { path: PathBuf, check: Check },
     /// A path of the host that a persistent volume is. A pod keeps what it found first.
-    Persistent { path: PathBuf, check: Check },
+    /// `group`: it is the pod's fsGroup's.
+    Persistent { path: PathBuf, check: Check, group: bool },
+    /// A directory that is made on this node for a PersistentVolume: its name and that one's UID.
+    Made { name: String, volume: String, group: bool },
     /// Files that the agent writes, by relative path. All but a ConfigMap's only ever in memory.
     Files { memory: bool, files: BTreeMap<PathBuf, File> },
 }
@@ -101,6 +105,8 @@ pub struct Ground<'a> {
     pub kept: &'a BTreeSet<String>,
     /// This node as the server has it, once that is known.
     pub node: Option<&'a ObjectMeta>,
+    /// The directory of the volumes that are made on it.
+    pub made: &'a Path,
 }
 
 /// Every volume of the pod.
@@ -215,13 +221,24 @@ fn found(claimed: &Claimed<'_>, pod: &Pod, ground: Ground<'_>) -> Result<Content
     if volume.path().is_empty() {
         return Err(format!("persistentvolume \"{of}\": this kind of volume is not supported"));
     }
+    // As in Kubernetes a group is given what is `local` and may be written to.
+    let read_only = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten())
+        .any(|it| it.name == claimed.volume && it.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true)));
+    let group = volume.spec.local.is_some() && !is_block && !read_only;
+    let is_made = |node: &ObjectMeta| directory(volume, node.name.as_deref().unwrap_or_default(), ground.made).is_some();
+    if ground.node.is_some_and(is_made) {
+        return Ok(Content::Made { name: volume.name().to_owned(), volume: uid(&volume.metadata.uid), group });
+    }
     let check = match &volume.spec.host_path {
         _ if is_block => Check::BlockDevice,
         Some(source) => check(source.type_.as_deref().unwrap_or_default()),
         // As in Kubernetes a local volume is there before.
         None => Check::Directory,
     };
-    Ok(Content::Persistent { path: Path::new("/").join(volume.path()), check })
+    Ok(Content::Persistent { path: Path::new("/").join(volume.path()), check, group })
 }
 
 /// Where an emptyDir is. Huge pages are of a size that the pod's containers ask for; the only one, where none is named.
@@ -443,6 +460,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::local_volume::{HOME, LOCAL_PATH, PROVISIONED_BY};
     use serde_json::{Value, json};
 
     fn references() -> References {
@@ -455,11 +473,18 @@ mod tests {
         }
     }
 
+    /// On a node of which nothing is known.
+    fn bare<'a>(references: &'a References, kept: &'a BTreeSet<String>) -> Ground<'a> {
+        static MACHINE: std::sync::LazyLock<Machine> = std::sync::LazyLock::new(Machine::default);
+        Ground { references, machine: &MACHINE, kept, node: None, made: Path::new("/d/volumes") }
+    }
+
     fn one(volume: Value) -> Result<Content, VolumeError> {
+        let (references, kept) = (references(), BTreeSet::new());
         let mut volume = volume;
         volume["name"] = json!("v");
         let pod = json!({"metadata": {"name": "p", "labels": {"a": "1"}}, "spec": {"containers": [], "volumes": [volume]}});
-        let ground = Ground { references: &references(), machine: &Machine::default(), kept: &BTreeSet::new(), node: None };
+        let ground = bare(&references, &kept);
         Ok(volumes(&serde_json::from_value(pod).unwrap(), ground)?.remove(0).content)
     }
 
@@ -534,6 +559,11 @@ mod tests {
             spec["claimRef"] = json!({"uid": format!("of-{claim}")});
             Some(serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap())
         };
+        let made = |claim: &str, path: &str| {
+            let meta = json!({"name": "pvc-1", "uid": "of-pvc-1", "labels": {(HOME): "n1"}, "annotations": {(PROVISIONED_BY): LOCAL_PATH}});
+            let spec = json!({"local": {"path": path}, "claimRef": {"uid": format!("of-{claim}")}});
+            Some(serde_json::from_value(json!({"metadata": meta, "spec": spec})).unwrap())
+        };
         let local = || json!({"local": {"path": "/mnt/x"}});
         let block = || json!({"local": {"path": "/dev/x"}, "volumeMode": "Block"});
         let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]);
@@ -556,6 +586,8 @@ mod tests {
                 {"matchExpressions": [{"key": "host", "operator": "In", "values": ["n2"]}]}]}}}),
                 ),
             ),
+            ("made", claim("made", "pvc-1", json!({})), made("made", "/d/volumes/pvc-1")),
+            ("forged", claim("forged", "pvc-1", json!({})), made("forged", "/etc")),
             ("cloud", claim("cloud", "v", json!({})), volume("cloud", json!({"csi": {}}))),
         ];
         let claims = claims.into_iter().map(|(name, claim, volume)| (name.to_owned(), (claim, volume))).collect();
@@ -572,22 +604,33 @@ mod tests {
             let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"},
                 "spec": {"containers": [container], "volumes": [volume]}}))
             .unwrap();
-            let node = ObjectMeta { labels: Some([("host".to_owned(), "n1".to_owned())].into()), ..ObjectMeta::default() };
-            let ground = Ground { references: &references, machine: &Machine::default(), kept: &BTreeSet::new(), node: Some(&node) };
+            let labels = Some([("host".to_owned(), "n1".to_owned())].into());
+            let node = ObjectMeta { name: Some("n1".to_owned()), labels, ..ObjectMeta::default() };
+            let kept = BTreeSet::new();
+            let ground = Ground { node: Some(&node), ..bare(&references, &kept) };
             match volumes(&pod, ground).map(|mut all| all.remove(0).content) {
-                Ok(Content::Persistent { path, check }) => format!("{} {check:?}", path.display()),
+                Ok(Content::Persistent { path, check, group }) => {
+                    format!("{} {check:?}{}", path.display(), if group { " of group" } else { "" })
+                }
+                Ok(Content::Made { name, volume, group }) => format!("{name} for {volume}{}", if group { " of group" } else { "" }),
                 Ok(other) => panic!("{other:?}"),
                 Err(error) => error.to_string(),
             }
         };
         let mounted = |claim: &str| look("v", json!({"persistentVolumeClaim": {"claimName": claim}}), "volumeMounts", "mountPath");
         let device = |claim: &str| look("v", json!({"persistentVolumeClaim": {"claimName": claim}}), "volumeDevices", "devicePath");
+        let read =
+            |claim: &str| look("v", json!({"persistentVolumeClaim": {"claimName": claim, "readOnly": true}}), "volumeMounts", "mountPath");
         let own = |name: &str| look(name, json!({"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}), "volumeMounts", "mountPath");
         for (got, want) in [
-            (mounted("local"), "/mnt/x Directory"),
+            (mounted("local"), "/mnt/x Directory of group"),
+            (mounted("made"), "pvc-1 for of-pvc-1 of group"),
+            (mounted("forged"), "/etc Directory of group"),
+            (read("local"), "/mnt/x Directory"),
+            (read("made"), "pvc-1 for of-pvc-1"),
             (mounted("host"), "/srv DirectoryOrCreate"),
             (device("block"), "/dev/x BlockDevice"),
-            (own("own"), "/mnt/x Directory"),
+            (own("own"), "/mnt/x Directory of group"),
             (own("theirs"), "volume theirs: PVC ns/p-theirs was not created for pod ns/p (pod is not owner)"),
             (mounted("none"), "volume v: persistentvolumeclaim \"none\" not found"),
             (mounted("going"), "volume v: persistentvolumeclaim \"going\" is being deleted"),
@@ -608,8 +651,8 @@ mod tests {
         let volumes =
             json!([{"name": "a", "configMap": {"name": "no"}}, {"name": "b", "configMap": {"name": "conf"}}, {"name": "c", "nfs": {}}]);
         let pod = serde_json::from_value(json!({"spec": {"containers": [], "volumes": volumes}})).unwrap();
-        let (made, first) =
-            possible(&pod, Ground { references: &references(), machine: &Machine::default(), kept: &BTreeSet::new(), node: None });
+        let (references, kept) = (references(), BTreeSet::new());
+        let (made, first) = possible(&pod, bare(&references, &kept));
         assert_eq!(made.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["b"]);
         assert!(matches!(first, Some(VolumeError::NoObject { volume, .. }) if volume == "a"));
     }

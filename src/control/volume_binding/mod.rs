@@ -1,8 +1,10 @@
-//! Volumes for claims: Kubernetes' persistent volume controller, and the one that keeps what is in use.
+//! Volumes for claims: Kubernetes' persistent volume controller, the one that keeps what is in use, and the provisioner
+//! `podbay.dev/local-path`.
 //!
 //! All claims and volumes are one decision: which volume a claim gets depends on what others get.
 
 pub mod plan;
+pub mod provision;
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -19,9 +21,11 @@ impl Controller for VolumeBinding {
         plan::NAME
     }
 
-    fn keys(&self, _state: &Snapshot, object: &Object) -> Vec<Key> {
+    fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
         let concerned = match object.kind() {
             Kind::PersistentVolume | Kind::PersistentVolumeClaim | Kind::StorageClass => true,
+            // One that is gone has taken its directories with it.
+            Kind::Node => state.get(object.key()).is_none(),
             Kind::Pod => object.get::<Pod>().is_some_and(|pod| volume::claims(pod).next().is_some()),
             _ => false,
         };

@@ -1,6 +1,9 @@
 //! Which volume each claim has, and what becomes of volumes whose claims are gone. Rules and words are those of Kubernetes'
 //! persistent volume controller (kubernetes.io, "Persistent Volumes"). PURE.
 //!
+//! Volumes are made for claims as `provision` says; one that was, whose claim is gone, is deleted where its policy says so, and
+//! goes once its node has removed what it held.
+//!
 //! ```text
 //! claim:   Pending ──► Bound ──► Lost          volume:  Available ──► Bound ──► Released | Failed
 //! ```
@@ -14,6 +17,8 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpe
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use super::provision::{self, Refused};
+use crate::model::local_volume::{self, LOCAL_PATH, SELECTED_NODE, STORAGE_PROVISIONER, maker};
 use crate::model::volume::{
     self, BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Claimed, PersistentVolume, VOLUME_PROTECTION, claim_key, volume_name,
 };
@@ -36,11 +41,13 @@ fn is_over(pod: &Pod) -> bool {
 struct Half<'s, T> {
     seen: &'s Object,
     new: T,
+    /// It is to go, once all else is so.
+    ends: bool,
 }
 
 impl<'s, T: ApiType> Half<'s, T> {
     fn all(state: &'s Snapshot) -> BTreeMap<Key, Self> {
-        let half = |seen: &'s Object| Some((seen.key().clone(), Self { seen, new: seen.get::<T>()?.clone() }));
+        let half = |seen: &'s Object| Some((seen.key().clone(), Self { seen, new: seen.get::<T>()?.clone(), ends: false }));
         state.list(T::KIND).filter_map(half).collect()
     }
 
@@ -54,7 +61,10 @@ impl<'s, T: ApiType> Half<'s, T> {
         if after != before {
             return Some(Op::Update { before, after });
         }
-        (!same_status(&self.new, old)).then(|| Op::UpdateStatus { before, after: Object::new(self.new) })
+        if !same_status(&self.new, old) {
+            return Some(Op::UpdateStatus { before, after: Object::new(self.new) });
+        }
+        self.ends.then_some(Op::Delete { before, grace_seconds: None })
     }
 }
 
@@ -65,6 +75,8 @@ struct Binder<'s> {
     volumes: BTreeMap<Key, Half<'s, PersistentVolume>>,
     /// Pods that name claims, with their claims.
     pods: Vec<(&'s Object, &'s Pod, Vec<Claimed<'s>>)>,
+    /// Volumes that are made.
+    made: Vec<Object>,
     plan: Plan,
 }
 
@@ -74,8 +86,8 @@ pub fn plan(state: &Snapshot, now: Timestamp) -> Plan {
         let claims: Vec<Claimed<'_>> = volume::claims(pod).collect();
         (!claims.is_empty()).then_some((object, pod, claims))
     });
-    let mut binder =
-        Binder { state, now, claims: Half::all(state), volumes: Half::all(state), pods: pods.collect(), plan: Plan::default() };
+    let (claims, volumes) = (Half::all(state), Half::all(state));
+    let mut binder = Binder { state, now, claims, volumes, pods: pods.collect(), made: Vec::new(), plan: Plan::default() };
     for key in binder.in_order() {
         binder.claim(&key);
     }
@@ -163,8 +175,9 @@ impl Binder<'_> {
         let found = kept.or_else(best).map(|volume| volume.name().to_owned());
         match found {
             Some(name) => self.bind(key, &name),
-            None if waits => self.waits_for_pod(key),
-            None => self.finds_none(key, volume::class(spec), class),
+            // Where the scheduler has chosen a node, one is to be made.
+            None if waits && seen.annotation(SELECTED_NODE).is_none() => self.waits_for_pod(key),
+            None => self.finds_none(key, spec, class),
         }
     }
 
@@ -185,22 +198,53 @@ impl Binder<'_> {
         self.tell(key, false, code, &message);
     }
 
-    fn finds_none(&mut self, key: &Key, name: &str, class: Option<&StorageClass>) {
+    fn finds_none(&mut self, key: &Key, spec: &PersistentVolumeClaimSpec, class: Option<&StorageClass>) {
+        let name = volume::class(spec);
         match class {
             _ if name.is_empty() => {
                 self.tell(key, false, "FailedBinding", "no persistent volumes available for this claim and no storage class is set");
             }
             None => self.tell(key, true, "ProvisioningFailed", &format!("storageclass.storage.k8s.io \"{name}\" not found")),
-            Some(class) if class.provisioner.starts_with("kubernetes.io/") => {
+            Some(class) if maker(class).is_none() => {
                 self.tell(key, true, "ProvisioningFailed", &format!("no volume plugin matched name: {}", class.provisioner));
             }
+            Some(class) if class.provisioner == LOCAL_PATH => self.make(key, spec, class),
             Some(class) => {
+                self.is_for(key, &class.provisioner);
                 let message = format!(
                     "Waiting for a volume to be created either by the external provisioner '{}' or manually by the system administrator. \
                      If volume creation is delayed, please verify that the provisioner is running and correctly registered.",
                     class.provisioner
                 );
                 self.tell(key, false, "ExternalProvisioning", &message);
+            }
+        }
+    }
+
+    /// Says who is to make a claim's volume.
+    fn is_for(&mut self, key: &Key, provisioner: &str) {
+        if let Some(half) = self.claims.get_mut(key) {
+            let annotations = half.new.metadata.annotations.get_or_insert_default();
+            annotations.extend(STORAGE_PROVISIONER.map(|name| (name.to_owned(), provisioner.to_owned())));
+        }
+    }
+
+    /// A volume for a claim, which it is bound to in the next plan.
+    fn make(&mut self, key: &Key, spec: &PersistentVolumeClaimSpec, class: &StorageClass) {
+        self.is_for(key, LOCAL_PATH);
+        let Some(half) = self.claims.get_mut(key) else { return };
+        match provision::volume(self.state, half.seen, spec, class) {
+            Ok(volume) => {
+                let message = format!("Successfully provisioned volume {}", volume.name());
+                self.plan.note(key, false, Reason::new("ProvisioningSucceeded", message));
+                self.made.push(Object::new(volume));
+            }
+            Err(Refused::Elsewhere) => {
+                half.new.metadata.annotations.get_or_insert_default().remove(SELECTED_NODE);
+            }
+            Err(Refused::For(why)) => {
+                let class = volume::class(spec);
+                self.tell(key, true, "ProvisioningFailed", &format!("failed to provision volume with StorageClass \"{class}\": {why}"));
             }
         }
     }
@@ -252,8 +296,11 @@ impl Binder<'_> {
 
     /// Its claim is gone.
     fn released(&mut self, key: &Key) {
-        let Some(half) = self.volumes.get(key) else { return };
-        if half.new.spec.persistent_volume_reclaim_policy.as_deref() != Some("Delete") {
+        let Some(half) = self.volumes.get_mut(key) else { return };
+        let made_by = local_volume::made_by(&half.new);
+        if half.new.spec.persistent_volume_reclaim_policy.as_deref() != Some("Delete") || made_by.is_some() {
+            half.ends = made_by == Some(LOCAL_PATH) && is_to_be_deleted(&half.new) && !half.seen.is_deleting();
+            // What somebody else made is theirs to delete.
             return self.volume_phase(key, "Released", None);
         }
         // People made it: nobody knows how to delete it.
@@ -295,6 +342,25 @@ impl Binder<'_> {
             let is_bound = half.new.phase() == "Bound";
             protect(&mut half.new.metadata, VOLUME_PROTECTION, is_bound);
         }
+        self.keep_what_holds_data();
+    }
+
+    /// A directory that is to be deleted is its node's to remove first, as long as there is one.
+    fn keep_what_holds_data(&mut self) {
+        for (key, half) in &mut self.volumes {
+            let Some(home) = local_volume::home(&half.new).map(str::to_owned) else { continue };
+            // What was on a node that is gone is gone with it.
+            let has_node = self.state.find(Kind::Node, "", &home).is_some();
+            let is_its_nodes = is_to_be_deleted(&half.new) && (has_node || !half.seen.is_deleting());
+            if is_its_nodes {
+                protect(&mut half.new.metadata, LOCAL_PATH, true);
+            } else {
+                let_go(&mut half.new.metadata, LOCAL_PATH);
+            }
+            if local_volume::is_to_be_removed(&half.new) {
+                self.plan.wait(key, Reason::new("Terminating", format!("node {home} removes what it holds")));
+            }
+        }
     }
 
     fn tell(&mut self, key: &Key, warning: bool, code: &'static str, message: &str) {
@@ -311,7 +377,7 @@ impl Binder<'_> {
             .volumes
             .into_values()
             .filter_map(|half| half.op(|one, other| one.status == other.status, |to, from| to.status.clone_from(&from.status)));
-        plan.ops = claims.chain(volumes).collect();
+        plan.ops = claims.chain(volumes).chain(self.made.into_iter().map(Op::Create)).collect();
         plan
     }
 }
@@ -322,9 +388,17 @@ fn protect(meta: &mut ObjectMeta, finalizer: &str, used: bool) {
     if meta.deletion_timestamp.is_none() && !has {
         meta.finalizers.get_or_insert_default().push(finalizer.to_owned());
     } else if meta.deletion_timestamp.is_some() && !used && has {
-        meta.finalizers.iter_mut().for_each(|all| all.retain(|known| known != finalizer));
-        meta.finalizers = meta.finalizers.take().filter(|all| !all.is_empty());
+        let_go(meta, finalizer);
     }
+}
+
+fn let_go(meta: &mut ObjectMeta, finalizer: &str) {
+    meta.finalizers.iter_mut().for_each(|all| all.retain(|known| known != finalizer));
+    meta.finalizers = meta.finalizers.take().filter(|all| !all.is_empty());
+}
+
+fn is_to_be_deleted(volume: &PersistentVolume) -> bool {
+    volume.spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::event::reference;
+use crate::model::local_volume::{HOME, HOSTNAME, PROVISIONED_BY, VOLUMES, name_for};
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
 
 struct World {
@@ -256,6 +257,8 @@ fn classes_say_when_and_by_whom() {
             "now: ProvisioningFailed: no volume plugin matched name: kubernetes.io/no-provisioner",
         ]
     );
+    let marks = world.get(Kind::PersistentVolumeClaim, "cloud")["metadata"]["annotations"].clone();
+    assert!(STORAGE_PROVISIONER.iter().all(|mark| marks[mark] == "example.com/disks"), "{marks}");
     world.create(Kind::Pod, pod("p", "late", None).1);
     world.rest();
     assert!(world.waits.contains(&"late: WaitForPodScheduled: waiting for pod p to be scheduled".to_owned()), "{:?}", world.waits);
@@ -279,6 +282,155 @@ fn who_names_no_class_gets_the_default_later_too() {
     world.rest();
     assert_eq!(world.get(Kind::PersistentVolumeClaim, "c")["spec"]["storageClassName"], "std");
     assert_eq!(world.get(Kind::PersistentVolumeClaim, "never")["spec"]["storageClassName"], "");
+}
+
+/// A cluster with a node that has a directory for volumes, and a class of them.
+fn home(class_of: &str, more: Value) -> Vec<(Kind, Value)> {
+    let meta = json!({"name": "n1", "labels": {(HOSTNAME): "host-1"}, "annotations": {(VOLUMES): "/data/volumes"}});
+    let mut local = class("local", class_of, LOCAL_PATH);
+    more.as_object().into_iter().flatten().for_each(|(name, value)| local.1[name] = value.clone());
+    vec![(Kind::Node, json!({"metadata": meta})), local]
+}
+
+/// A claim of that class for which a node was chosen.
+fn placed(name: &str, node: &str, more: Value) -> (Kind, Value) {
+    let mut it = claim(name, "1Gi", json!({"storageClassName": "local"}));
+    it.1["metadata"]["annotations"] = json!({(SELECTED_NODE): node});
+    more.as_object().into_iter().flatten().for_each(|(name, value)| it.1["spec"][name] = value.clone());
+    it
+}
+
+const LATE: &str = "WaitForFirstConsumer";
+
+/// The volume that was made for a claim.
+fn made(world: &World, claim: &str) -> String {
+    name_for(world.get(Kind::PersistentVolumeClaim, claim)["metadata"]["uid"].as_str().unwrap_or_default())
+}
+
+#[test]
+fn a_volume_is_made_where_the_scheduler_says() {
+    let mut world = World::new([home(LATE, json!({})), vec![placed("c", "n1", json!({}))]].concat());
+    let name = made(&world, "c");
+    assert_eq!(world.rest().claim("c"), format!("Bound {name}"));
+    assert_eq!(world.notes, [format!("ProvisioningSucceeded: Successfully provisioned volume {name}")]);
+    let claim = world.get(Kind::PersistentVolumeClaim, "c");
+    let marks = &claim["metadata"]["annotations"];
+    assert!(STORAGE_PROVISIONER.iter().all(|mark| marks[mark] == LOCAL_PATH), "{marks}");
+    assert_eq!(claim["status"]["capacity"], json!({"storage": "1Gi"}));
+    let volume = world.get(Kind::PersistentVolume, &name);
+    assert_eq!(
+        (&volume["metadata"]["labels"], &volume["metadata"]["annotations"], &volume["metadata"]["finalizers"]),
+        (&json!({(HOME): "n1"}), &json!({(PROVISIONED_BY): LOCAL_PATH}), &json!([VOLUME_PROTECTION, LOCAL_PATH]))
+    );
+    let line = json!({"key": HOSTNAME, "operator": "In", "values": ["host-1"]});
+    assert_eq!(
+        volume["spec"],
+        json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "local": {"path": format!("/data/volumes/{name}")},
+            "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": "web", "name": "c", "uid": name[4..]},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [line]}]}},
+            "persistentVolumeReclaimPolicy": "Delete", "storageClassName": "local", "volumeMode": "Filesystem"})
+    );
+}
+
+#[test]
+fn none_is_made_that_could_not_be_had() {
+    for (mode, of_class, spec, why) in [
+        ("Immediate", json!({}), json!({}), None),
+        (LATE, json!({}), json!({"accessModes": ["ReadWriteOncePod"]}), None),
+        (LATE, json!({}), json!({"accessModes": ["ReadWriteMany"]}), Some("only the access modes ReadWriteOnce and ReadWriteOncePod are")),
+        (LATE, json!({}), json!({"accessModes": ["ReadWriteOnce", "ReadOnlyMany"]}), Some("only the access modes")),
+        (LATE, json!({}), json!({"volumeMode": "Block"}), Some("only volumeMode Filesystem is supported")),
+        (LATE, json!({}), json!({"selector": {"matchLabels": {"a": "b"}}}), Some("claim.spec.selector is not supported")),
+        (LATE, json!({"mountOptions": ["noatime"]}), json!({}), Some("the class' mountOptions are not supported")),
+        (LATE, json!({"parameters": {"nodePath": "/srv"}}), json!({}), Some("the class' parameters are not known")),
+    ] {
+        let mut world = World::new([home(mode, of_class), vec![placed("c", "n1", spec)]].concat());
+        world.rest();
+        match why {
+            None => assert!(world.claim("c").starts_with("Bound pvc-")),
+            Some(why) => {
+                let said = format!("c: ProvisioningFailed: failed to provision volume with StorageClass \"local\": {why}");
+                assert!(world.waits.len() == 1 && world.waits[0].starts_with(&said), "{:?}", world.waits);
+            }
+        }
+    }
+    // Nobody chooses a node for it.
+    let mut world = World::new([home("Immediate", json!({})), vec![claim("c", "1Gi", json!({"storageClassName": "local"}))]].concat());
+    let why = "c: ProvisioningFailed: failed to provision volume with StorageClass \"local\": a volume is a directory of one node, and none \
+               was chosen: the class needs volumeBindingMode WaitForFirstConsumer";
+    assert_eq!(world.rest().waits, [why]);
+    // A person's has the name.
+    let mut world = World::new([home(LATE, json!({})), vec![placed("c", "n9", json!({}))]].concat());
+    let name = made(&world, "c");
+    world.rest();
+    assert_eq!(world.get(Kind::PersistentVolumeClaim, "c")["metadata"]["annotations"][SELECTED_NODE], Value::Null, "the node is gone");
+    assert_eq!(world.waits, ["c: WaitForFirstConsumer: waiting for first consumer to be created before binding"]);
+    let key = Key::new(Kind::PersistentVolumeClaim, "web", "c");
+    let chosen = world.state.get(&key).cloned().expect("there").edit_meta(|meta| {
+        meta.annotations.get_or_insert_default().insert(SELECTED_NODE.to_owned(), "n1".to_owned());
+    });
+    world.state.insert(chosen);
+    world.create(Kind::PersistentVolume, volume(&name, "9Gi", json!({"volumeMode": "Block"})).1);
+    let why = format!(
+        "c: ProvisioningFailed: failed to provision volume with StorageClass \"local\": persistentvolumes \"{name}\" already exists"
+    );
+    assert_eq!(world.rest().waits, [why]);
+}
+
+#[test]
+fn what_was_made_goes_once_its_node_has_removed_it() {
+    let of_policy = |policy: &str| {
+        let mut world = World::new([home(LATE, json!({"reclaimPolicy": policy})), vec![placed("c", "n1", json!({}))]].concat());
+        let name = made(&world, "c");
+        world.rest();
+        world.delete(Kind::PersistentVolumeClaim, "c");
+        (world, name)
+    };
+    let (mut world, name) = of_policy("Delete");
+    let volume = world.get(Kind::PersistentVolume, &name);
+    assert_eq!((&volume["status"]["phase"], &volume["metadata"]["finalizers"]), (&json!("Released"), &json!([LOCAL_PATH])));
+    assert!(volume["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(world.waits, [format!("{name}: Terminating: node n1 removes what it holds")]);
+    let key = meta_key(&name);
+    let removed = world.state.get(&key).cloned().expect("there").without_finalizer(LOCAL_PATH);
+    world.write(&Transaction::new("node").with(Write::Update(removed, Precondition::exists())));
+    assert_eq!(world.rest().get(Kind::PersistentVolume, &name), Value::Null);
+    // Or with its node.
+    let (mut world, name) = of_policy("Delete");
+    world.delete(Kind::Node, "n1");
+    assert_eq!(world.get(Kind::PersistentVolume, &name), Value::Null);
+    // What is kept is kept, also when the volume is deleted: nobody removes what it holds.
+    let (mut world, name) = of_policy("Retain");
+    let volume = world.get(Kind::PersistentVolume, &name);
+    assert_eq!((&volume["status"]["phase"], &volume["metadata"]["finalizers"]), (&json!("Released"), &json!([VOLUME_PROTECTION])));
+    world.delete(Kind::PersistentVolume, &name);
+    assert_eq!(world.get(Kind::PersistentVolume, &name), Value::Null);
+}
+
+#[test]
+fn who_deletes_a_volume_that_is_had_deletes_what_it_holds_later() {
+    let mut world = World::new([home(LATE, json!({})), vec![placed("c", "n1", json!({}))]].concat());
+    let name = made(&world, "c");
+    world.rest();
+    world.delete(Kind::PersistentVolume, &name);
+    assert_eq!(world.claim("c"), format!("Bound {name}"));
+    let held = |world: &World| world.get(Kind::PersistentVolume, &name)["metadata"]["finalizers"].clone();
+    assert_eq!(held(&world), json!([VOLUME_PROTECTION, LOCAL_PATH]));
+    // Its node may be away: it is had still.
+    world.delete(Kind::PersistentVolumeClaim, "c");
+    assert_eq!(held(&world), json!([LOCAL_PATH]));
+}
+
+#[test]
+fn what_others_made_is_theirs_to_delete() {
+    let mut it = volume("v", "1Gi", json!({"persistentVolumeReclaimPolicy": "Delete"}));
+    it.1["metadata"]["annotations"] = json!({(PROVISIONED_BY): "example.com/disks"});
+    let mut world = World::new(vec![it, claim("c", "1Gi", json!({}))]);
+    world.rest();
+    world.delete(Kind::PersistentVolumeClaim, "c");
+    assert_eq!(world.volume("v"), "Released c");
+    let volume = world.get(Kind::PersistentVolume, "v");
+    assert_eq!((&volume["metadata"]["deletionTimestamp"], &volume["metadata"]["finalizers"]), (&Value::Null, &json!([VOLUME_PROTECTION])));
 }
 
 proptest! {

@@ -39,7 +39,10 @@ pub(super) const CLAIM: &[Row] = &[
 ];
 
 pub(super) const CLASS: &[Row] = &[
-    ("provisioner volumeBindingMode", Acts),
-    // For whoever provisions volumes, which nobody does here: claims of such a class get those that people make.
-    ("allowVolumeExpansion allowedTopologies mountOptions parameters reclaimPolicy", Harmless),
+    ("provisioner volumeBindingMode reclaimPolicy", Acts),
+    ("allowedTopologies[].matchLabelExpressions[].key allowedTopologies[].matchLabelExpressions[].values", Acts),
+    // For others who provision volumes; a claim of a class of `podbay.dev/local-path` with any of these is told why it gets none.
+    ("mountOptions parameters", Harmless),
+    // No claim grows, and one that tries is refused.
+    ("allowVolumeExpansion", Harmless),
 ];

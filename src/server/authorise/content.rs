@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 
 use super::{escalation, node_of, signers};
+use crate::model::local_volume::{LOCAL_PATH, is_home};
 use crate::model::{Key, Kind, Object};
 use crate::server::identity::Identity;
 use crate::store::snapshot::Snapshot;
@@ -57,6 +58,7 @@ pub fn content(
     match (key.kind, subresource) {
         (Kind::Node | Kind::Lease, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),
         (Kind::Node, None) => node_content(node, current, wanted),
+        (Kind::PersistentVolume, None) => volume_content(node, current, wanted),
         (Kind::Event, None) => [current, Some(wanted)].into_iter().flatten().try_for_each(|event| event_content(node, event, state)),
         // A request may be asked for while the pod is this node's, and be read when it is another one's.
         (Kind::Pod, Some("status")) if current.is_some_and(|current| node_of(current) != Some(node)) => {
@@ -100,7 +102,22 @@ fn node_content(node: &str, current: Option<&Object>, wanted: &Object) -> Result
     Ok(())
 }
 
-/// An event says who saw what: a node saw what happens to itself and its pods.
+/// Of a volume that is a directory of its own and is to go, a node says that the directory is gone, and nothing else.
+fn volume_content(node: &str, current: Option<&Object>, wanted: &Object) -> Result<(), String> {
+    let plain = |object: &Object| {
+        object.clone().edit_meta(|meta| {
+            (meta.managed_fields, meta.resource_version) = (None, None);
+            meta.finalizers = meta.finalizers.take().filter(|all| !all.is_empty());
+        })
+    };
+    let is_its = |current: &Object| current.is_deleting() && is_home(current, node);
+    match current.filter(|current| is_its(current)).map(|current| plain(&current.without_finalizer(LOCAL_PATH))) {
+        Some(removed) if removed == plain(wanted) => Ok(()),
+        _ => Err(format!("{} is forbidden: node \"{node}\" may only say that a directory of its own is removed", wanted.key())),
+    }
+}
+
+/// An event says who saw what: a node saw what happens to itself, its pods and its volumes.
 fn event_content(node: &str, object: &Object, state: &Snapshot) -> Result<(), String> {
     let no = |what: &str| {
         let name = &object.key().name;
@@ -116,6 +133,7 @@ fn event_content(node: &str, object: &Object, state: &Snapshot) -> Result<(), St
     let name = about.name.as_deref().unwrap_or_default();
     let is_own = match about.kind.as_deref() {
         Some("Node") => name == node,
+        Some("PersistentVolume") => state.find(Kind::PersistentVolume, "", name).is_some_and(|volume| is_home(volume, node)),
         Some("Pod") => {
             let key = Key::new(Kind::Pod, object.key().namespace.clone(), name);
             let same_place = about.namespace.as_deref().is_none_or(|namespace| namespace == key.namespace);
@@ -123,7 +141,7 @@ fn event_content(node: &str, object: &Object, state: &Snapshot) -> Result<(), St
         }
         _ => false,
     };
-    if is_own { Ok(()) } else { no("write events about itself and its pods") }
+    if is_own { Ok(()) } else { no("write events about itself, its pods and its volumes") }
 }
 
 /// Where a Service sends its clients is not a node's to choose: a pod is in the node's range, or at

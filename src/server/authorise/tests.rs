@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::model::local_volume::{HOME, LOCAL_PATH, PROVISIONED_BY};
 
 fn state() -> Snapshot {
     let mut state = Snapshot::default();
@@ -32,13 +33,19 @@ fn state() -> Snapshot {
         let claim = json!({"metadata": {"name": claim, "namespace": "web"}, "spec": {"volumeName": volume}});
         state.insert(Object::from_value(Kind::PersistentVolumeClaim, claim).unwrap());
     }
+    for (name, home) in [("here", "n1"), ("elsewhere", "n2")] {
+        let meta = json!({"name": name, "labels": {(HOME): home}, "annotations": {(PROVISIONED_BY): LOCAL_PATH}});
+        state.insert(Object::from_value(Kind::PersistentVolume, json!({"metadata": meta})).unwrap());
+    }
+    let labelled = json!({"metadata": {"name": "labelled", "labels": {(HOME): "n1"}}});
+    state.insert(Object::from_value(Kind::PersistentVolume, labelled).unwrap());
     for pod in [mine, other] {
         state.insert(Object::from_value(Kind::Pod, pod).unwrap());
     }
     state
 }
 
-/// `VERB resource[/sub] [namespace/]name [node=N] [name=N]`
+/// `VERB resource[/sub] [namespace/]name [node=N] [home=N] [name=N]`
 fn attempt(text: &str) -> Attempt<'_> {
     let mut words = text.split_whitespace();
     let verb = match words.next().unwrap() {
@@ -55,10 +62,13 @@ fn attempt(text: &str) -> Attempt<'_> {
     let resource = words.next().unwrap();
     let (plural, subresource) = resource.split_once('/').map_or((resource, None), |(plural, sub)| (plural, Some(sub)));
     let kind = Kind::of_word(plural).unwrap();
-    let mut attempt = Attempt { verb, kind, namespace: "", name: None, subresource, selected_node: None, selected_name: None };
+    let mut attempt =
+        Attempt { verb, kind, namespace: "", name: None, subresource, selected_node: None, selected_name: None, selected_home: None };
     for word in words {
         if let Some(node) = word.strip_prefix("node=") {
             attempt.selected_node = Some(node);
+        } else if let Some(home) = word.strip_prefix("home=") {
+            attempt.selected_home = Some(home);
         } else if let Some(name) = word.strip_prefix("name=") {
             attempt.selected_name = Some(name);
         } else if let Some((namespace, name)) = word.split_once('/') {
@@ -75,6 +85,10 @@ const NODE_MAY: &[&str] = &[
     "get persistentvolumeclaims web/data",
     "get persistentvolumeclaims web/mine-e",
     "get persistentvolumes disk",
+    "get persistentvolumes here",
+    "patch persistentvolumes here",
+    "list persistentvolumes home=n1",
+    "watch persistentvolumes home=n1",
     "get secrets web/volume",
     "get secrets web/projected",
     "get secrets web/env",
@@ -125,7 +139,18 @@ const NODE_MAY_NOT: &[&str] = &[
     "update persistentvolumeclaims web/data",
     "list persistentvolumeclaims",
     "get persistentvolumes other-disk",
+    "get persistentvolumes elsewhere",
+    "get persistentvolumes labelled",
+    "patch persistentvolumes elsewhere",
+    "patch persistentvolumes disk",
+    "patch persistentvolumes labelled",
+    "patch persistentvolumes none",
+    "update persistentvolumes here",
+    "delete persistentvolumes here",
+    "patch persistentvolumes/status here",
     "list persistentvolumes",
+    "list persistentvolumes home=n2",
+    "watch persistentvolumes",
     "delete persistentvolumes disk",
     "get storageclasses x",
     "get secrets web/theirs",
@@ -253,6 +278,44 @@ fn a_node_says_of_itself_only_what_a_node_may() {
     assert!(update(json!({"spec": {"unschedulable": true}})).is_err());
     assert!(update(json!({"metadata": {"finalizers": ["a/b"]}})).is_err());
     assert!(content(&identity, Some("status"), None, &node(json!({"metadata": {"name": "n2"}})), &Snapshot::default()).is_err());
+}
+
+#[test]
+fn a_node_says_of_a_volume_only_that_its_directory_is_removed() {
+    let volume = |home: &str, going: bool| {
+        let going = going.then_some("2026-01-01T00:00:00Z");
+        let value = json!({"metadata": {"name": "pvc-1", "labels": {(HOME): home}, "annotations": {(PROVISIONED_BY): LOCAL_PATH},
+            "finalizers": ["a/b", LOCAL_PATH], "deletionTimestamp": going, "resourceVersion": "7"}, "spec": {"local": {"path": "/v/pvc-1"}}});
+        Object::from_value(Kind::PersistentVolume, value).unwrap()
+    };
+    let write = |current: &Object, change: fn(&mut serde_json::Value)| {
+        let mut wanted = current.value();
+        change(&mut wanted);
+        let wanted = Object::from_value(Kind::PersistentVolume, wanted).unwrap();
+        content(&Identity::node("n1"), None, Some(current), &wanted, &Snapshot::default()).is_ok()
+    };
+    let removed = |it: &mut serde_json::Value| it["metadata"]["finalizers"] = json!(["a/b"]);
+    let here = volume("n1", true);
+    assert!(write(&here, removed));
+    let last = here.without_finalizer("a/b");
+    assert!(write(&last, |it| it["metadata"]["finalizers"] = json!([])) && write(&last, |it| it["metadata"]["finalizers"] = json!(null)));
+    let wrong: [fn(&mut serde_json::Value); 5] = [
+        |_| (),
+        |it| it["metadata"]["finalizers"] = json!([LOCAL_PATH]),
+        |it| it["metadata"]["finalizers"] = json!([]),
+        |it| {
+            it["metadata"]["finalizers"] = json!(["a/b"]);
+            it["metadata"]["labels"] = json!({(HOME): "n2"});
+        },
+        |it| {
+            it["metadata"]["finalizers"] = json!(["a/b"]);
+            it["spec"]["local"]["path"] = json!("/etc");
+        },
+    ];
+    assert!(wrong.iter().all(|change| !write(&here, *change)));
+    assert!(!write(&volume("n1", false), removed), "nobody deletes it");
+    assert!(!write(&volume("n2", true), removed), "it is another's");
+    assert!(content(&Identity::node("n1"), None, None, &here, &Snapshot::default()).is_err(), "nor is it made");
 }
 
 fn event(value: serde_json::Value) -> Object {

@@ -2,7 +2,7 @@
 //! process exit can change it, and the difference. PURE.
 //!
 //! - `fields`: an object's changes, field by field, without secrets
-//! - `pods`: which pods start and stop, and where
+//! - `pods`: which pods start and stop, and where; `volumes`: which volumes are made for claims, and go
 //! - `text`: the preview for a person
 //! - `matched`: the pods it named against those that then were
 //!
@@ -14,6 +14,7 @@ mod lines;
 pub mod matched;
 mod pods;
 mod text;
+mod volumes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::sync::plan::{self, Counts, Input, SyncPlan};
 
 pub use fields::{FieldPreview, printable};
 pub use pods::{PodPreview, Pods};
+pub use volumes::{VolumePreview, volumes};
 
 /// What a revision will do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,6 +66,9 @@ pub struct Preview {
     pub approvals: Vec<String>,
     pub objects: Vec<ObjectPreview>,
     pub pods: Pods,
+    /// Volumes that are made for claims, and that go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumePreview>,
     /// What is left out or left alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
@@ -166,6 +171,7 @@ fn preview_within(
         skipped: plan.skipped.iter().map(|line| printable(line)).collect(),
         waits: shown.waits_of_others(),
         unmet: shown.unmet.iter().map(|line| printable(line)).collect(),
+        volumes: volumes(&base, &shown.state, &shown.tied),
         pods,
         ..Preview::default()
     };

@@ -30,6 +30,7 @@ impl fmt::Display for Preview {
         let pods = &self.pods;
         let marked = |mark: char, pods: &[PodPreview]| folded(pods).into_iter().map(move |pod| format!("{mark} {pod}"));
         section(f, "Pods", marked('+', &pods.starts).chain(marked('-', &pods.stops)))?;
+        section(f, "Volumes", self.volumes.iter().map(ToString::to_string))?;
         section(f, "Pending", marked('?', &pods.pending))?;
         section(f, "Left out", self.skipped.iter().cloned())?;
         section(f, "Not known", self.unknown.iter().cloned())?;

@@ -43,13 +43,15 @@ fn variable(word: &str, previous: &str) -> Option<&'static str> {
     if previous == "resourceVersion:" {
         return Some("VERSION");
     }
-    let parts: Vec<&str> = word.split('-').collect();
-    if let [a, b, c, d, e] = parts[..]
-        && hex(a, 8)
-        && [b, c, d].iter().all(|part| hex(part, 4))
-        && hex(e, 12)
-    {
+    let is_uid = |word: &str| {
+        let parts: Vec<&str> = word.split('-').collect();
+        matches!(parts[..], [a, b, c, d, e] if hex(a, 8) && [b, c, d].iter().all(|part| hex(part, 4)) && hex(e, 12))
+    };
+    if is_uid(word) {
         return Some("UID");
+    }
+    if word.strip_prefix("pvc-").is_some_and(is_uid) {
+        return Some("pvc-UID");
     }
     if word.contains('T') && word.parse::<jiff::Timestamp>().is_ok() {
         return Some("TIME");

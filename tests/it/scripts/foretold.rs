@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use podbay::model::custom::CustomKind;
-use podbay::model::{Key, Kind, Object, pod};
+use podbay::model::volume::PersistentVolume;
+use podbay::model::{Key, Kind, Object, local_volume, pod};
 use podbay::simulate::Preview;
 use podbay::simulate::preview::matched::{Placed, matched};
+use podbay::simulate::preview::{VolumePreview, volumes};
 use podbay::store::Snapshot;
 use serde_json::Value;
 
@@ -35,6 +37,7 @@ impl Foretold {
             wrong.extend(starts.iter().chain(&stops).map(|(name, node)| format!("no pod was to start or stop, but {name} on {node}")));
         } else {
             wrong.extend(self.objects(after));
+            wrong.extend(self.volumes(after));
             wrong.extend(matched("starts", &pods.starts, &starts));
             wrong.extend(matched("stops", &pods.stops, &stops));
             wrong.extend(matched("is pending", &pods.pending, &pending(after)));
@@ -52,6 +55,22 @@ impl Foretold {
         }
         let (objects, starts, stops) = (self.preview.objects.len(), starts.len(), stops.len());
         Ok(format!("as foretold: {}, {} started, {} stopped", many(objects, "object"), many(starts, "pod"), many(stops, "pod")))
+    }
+
+    /// The volumes it named were made, or went, and no others; on the node it said, if no other would have done as well.
+    fn volumes(&self, after: &Snapshot) -> Option<String> {
+        let plain = |all: &[VolumePreview], exact: &[bool]| -> Vec<VolumePreview> {
+            let one = |(it, exact): (&VolumePreview, &bool)| VolumePreview {
+                node: it.node.clone().filter(|_| *exact),
+                tied: false,
+                ..it.clone()
+            };
+            all.iter().zip(exact).map(one).collect()
+        };
+        let (foretold, happened) = (&self.preview.volumes, volumes(&self.before, after, &BTreeSet::new()));
+        let exact: Vec<bool> = foretold.iter().map(|it| !it.tied).collect();
+        let same = foretold.len() == happened.len() && plain(foretold, &exact) == plain(&happened, &exact);
+        (!same).then(|| format!("volumes {foretold:?} were foretold, {happened:?} happened"))
     }
 
     /// The objects it named changed as it said, what was to go with them is gone, and nothing else changed.
@@ -88,7 +107,8 @@ fn changes(before: &Snapshot, after: &Snapshot) -> BTreeMap<Key, &'static str> {
     // Every namespace has one: it comes and goes with it.
     let furnished = |object: &Object| object.kind() == Kind::ServiceAccount && object.key().name == podbay::model::DEFAULT_ACCOUNT;
     let written = |object: &&Object| {
-        let derived = DERIVED.contains(&object.kind()) || object.controller().is_some() || furnished(object);
+        let made = object.get::<PersistentVolume>().is_some_and(|volume| local_volume::made_by(volume).is_some());
+        let derived = DERIVED.contains(&object.kind()) || object.controller().is_some() || furnished(object) || made;
         !derived && object.key().namespace != "kube-system"
     };
     let mut found = BTreeMap::new();
@@ -117,7 +137,9 @@ fn meaning(object: &Object) -> Value {
     if let Some(meta) = value["metadata"].as_object_mut() {
         meta.retain(|name, _| matches!(name.as_str(), "labels" | "annotations"));
         if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
-            annotations.retain(|name, _| !name.starts_with("deployment.kubernetes.io/") && !name.starts_with("pv.kubernetes.io/"));
+            const DERIVED: [&str; 4] =
+                ["deployment.kubernetes.io/", "pv.kubernetes.io/", "volume.kubernetes.io/", "volume.beta.kubernetes.io/"];
+            annotations.retain(|name, _| !DERIVED.iter().any(|prefix| name.starts_with(prefix)));
         }
         meta.retain(|_, value| value.as_object().is_some_and(|map| !map.is_empty()));
     }

@@ -58,6 +58,7 @@ sessions! {
     first_rollout
     immutable_field
     job
+    local_path
     namespace
     new_image
     offline
