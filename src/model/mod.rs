@@ -9,7 +9,7 @@
 //! - `defaults`, `validate`, `fields`: Kubernetes' rules, written once
 //! - `quantity`, `selector`: the two small languages inside objects
 //! - `pod`: what a pod's fields mean taken together
-//! - `volume`: persistent volumes, and what they and the claims on them mean taken together
+//! - `volume`: persistent volumes, and what they and the claims on them mean taken together; `shelf`: which one a claim takes
 //! - `scale`: how many of something there are and shall be; `usage`: what a pod was measured to use
 //! - `event`: occurrences of the same thing as one object
 //! - `rule`: a broken rule and its place, in Kubernetes' words
@@ -37,6 +37,7 @@ pub mod rule;
 pub mod scale;
 pub mod schema;
 pub mod selector;
+pub mod shelf;
 mod source;
 pub mod usage;
 pub mod validate;

@@ -17,7 +17,6 @@ use serde_json::Value;
 
 use super::event::reference;
 use super::quantity::Quantity;
-use super::selector::Selector;
 use super::{Key, Kind, Object};
 
 /// On a claim that has a volume, and on a volume or claim that the controller and no person gave its other half
@@ -199,28 +198,11 @@ impl PersistentVolume {
         };
         Some(why.to_owned())
     }
-
-    /// Whether the claim's selector is for it.
-    pub fn is_selected(&self, claim: &PersistentVolumeClaimSpec) -> bool {
-        let empty = BTreeMap::new();
-        let labels = self.metadata.labels.as_ref().unwrap_or(&empty);
-        claim.selector.as_ref().is_none_or(|selector| Selector::of(selector).is_ok_and(|it| it.matches(labels)))
-    }
 }
 
 /// The claim that a volume's `claimRef` names.
 pub fn claim_key(to: &ObjectReference) -> Key {
     Key::new(Kind::PersistentVolumeClaim, to.namespace.clone().unwrap_or_default(), to.name.clone().unwrap_or_default())
-}
-
-/// The volumes that a claim may have, the best first: that which others can use the least, then the smallest, then by name.
-pub fn fitting<'v>(volumes: impl Iterator<Item = &'v PersistentVolume>, claim: &PersistentVolumeClaimSpec) -> Vec<&'v PersistentVolume> {
-    let fits = |volume: &&PersistentVolume| {
-        volume.spec.claim_ref.is_none() && volume.phase() != "Failed" && volume.mismatch(claim).is_none() && volume.is_selected(claim)
-    };
-    let mut found: Vec<&PersistentVolume> = volumes.filter(fits).collect();
-    found.sort_by_cached_key(|volume| (volume.spec.access_modes.iter().flatten().count(), volume.size(), volume.name()));
-    found
 }
 
 /// The class a claim asks for; empty: of no class.
@@ -386,8 +368,6 @@ mod tests {
         ] {
             assert_eq!(volume(large.clone()).mismatch(&claim).as_deref(), why, "{claim:?}");
         }
-        let selects = |value: &str| claim(json!({"selector": {"matchLabels": {"disk": value}}}));
-        assert!(volume(json!({})).is_selected(&selects("fast")) && !volume(json!({})).is_selected(&selects("slow")));
     }
 
     #[test]

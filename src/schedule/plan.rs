@@ -87,14 +87,14 @@ pub fn place(seen: &Observed) -> Vec<Placed> {
 }
 
 /// The same, and the volumes that go with it.
-fn place_all(seen: &Observed) -> (Vec<Placed>, Chosen) {
+fn place_all(seen: &Observed) -> (Vec<Placed>, Chosen<'_>) {
     let mut table = Table::new(&seen.nodes);
     let mut classes: Vec<Class> = Vec::new();
     let mut known: BTreeMap<Demand, usize> = BTreeMap::new();
     let mut suitable = Suitable::new();
     let mut placed = Vec::with_capacity(seen.pending.len());
     let mut refused: Vec<(usize, usize)> = Vec::new();
-    let mut stored = Stored { storage: &seen.storage, chosen: Chosen::default(), refused: Vec::new() };
+    let mut stored = Stored { storage: &seen.storage, chosen: seen.storage.start(), refused: Vec::new() };
     for object in in_order(&seen.pending) {
         let Some(spec) = object.get::<Pod>().and_then(|pod| pod.spec.as_ref()) else { continue };
         let demand = table.demand(spec);
@@ -132,7 +132,7 @@ fn place_all(seen: &Observed) -> (Vec<Placed>, Chosen) {
 /// Pods with persistent volumes.
 struct Stored<'s> {
     storage: &'s Storage,
-    chosen: Chosen,
+    chosen: Chosen<'s>,
     /// Places in the answer, and what each pod asks; or why no node would do.
     refused: Vec<(usize, Demand, Result<Asks<'s>, String>)>,
 }
@@ -142,13 +142,14 @@ impl<'s> Stored<'s> {
     fn place(&mut self, table: &mut Table, object: &Object, demand: Demand, at: usize) -> Placed {
         let nowhere = Err(Reason::new("Unschedulable", String::new()));
         let none = Placed { pod: object.key().clone(), node: nowhere, tied: false, movable: false, held: false };
-        let asks = match self.storage.asks(object) {
+        let asks = match self.storage.asks(object, &self.chosen) {
             Ok(asks) => asks,
             Err(why) => {
                 self.refused.push((at, demand, Err(why)));
                 return none;
             }
         };
+        self.chosen.look_at(&asks, &table.rows);
         let asked = Asked::new(&demand);
         let could = |row: &Row| filter::suits(row, &asked) && self.storage.on(row, &asks, &self.chosen).is_ok();
         let suitable: Vec<(usize, &Row)> = table.rows.iter().enumerate().filter(|(_, row)| could(row)).collect();
@@ -163,7 +164,7 @@ impl<'s> Stored<'s> {
         let row = &mut table.rows[best.at()];
         // It was so a moment ago.
         let got = self.storage.on(row, &asks, &self.chosen).unwrap_or_default();
-        let held = got.iter().any(|(_, got)| *got == Got::Made);
+        let held = got.iter().any(|(_, got)| matches!(got, Got::Made));
         self.chosen.take(&asks, &row.name, got);
         row.take(&demand.amounts, demand.weighed, &demand.ports);
         let tied = entries.get(1).is_some_and(|next| next.score() == best.score());

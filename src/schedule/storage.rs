@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::table::Row;
 use crate::model::local_volume::{LOCAL_PATH, SELECTED_NODE, allows, maker, volumes_of};
+use crate::model::shelf::{Shelf, Want};
 use crate::model::volume::{self, ONE_POD, PersistentVolume};
 use crate::model::{Key, Kind, Object};
 use crate::plan::Op;
@@ -48,8 +49,8 @@ struct Late<'s> {
     claim: &'s Object,
     /// The volume that a person keeps for it.
     kept: Option<&'s PersistentVolume>,
-    /// The others, the best first.
-    fitting: Vec<&'s PersistentVolume>,
+    /// What it asks of another.
+    want: Want<'s>,
     /// The node on which its volume is to be made, as was decided before.
     selected: Option<&'s str>,
     /// Its class, if somebody makes volumes of it.
@@ -57,21 +58,24 @@ struct Late<'s> {
 }
 
 /// What a claim gets on a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Got {
-    Volume(String),
+#[derive(Clone, Copy, Debug)]
+pub enum Got<'s> {
+    Volume(&'s PersistentVolume),
     /// One that is not there yet: the pod waits for it.
     Made,
 }
 
 /// Which volume each claim got, and who has a claim for itself, so far.
 #[derive(Debug, Default)]
-pub struct Chosen {
-    bonds: BTreeMap<Key, String>,
-    taken: BTreeSet<String>,
+pub struct Chosen<'s> {
+    bonds: BTreeMap<Key, &'s PersistentVolume>,
     /// The nodes on which volumes are to be made.
     made: BTreeMap<Key, String>,
     used: BTreeSet<Key>,
+    /// Volumes that are free yet.
+    shelf: Shelf<'s>,
+    /// The places on the shelf that each node can have volumes of.
+    places: BTreeMap<String, Vec<usize>>,
 }
 
 fn key(pod: &Object, claim: &str) -> Key {
@@ -105,6 +109,14 @@ impl Storage {
         }
     }
 
+    /// Before anything is chosen.
+    pub fn start(&self) -> Chosen<'_> {
+        let volumes = self.volumes.values().filter_map(Object::get);
+        // Where no class waits nobody asks for a free one.
+        let shelf = if self.late.is_empty() { Shelf::default() } else { Shelf::by_node(volumes) };
+        Chosen { shelf, ..Chosen::default() }
+    }
+
     fn volume(&self, name: &str) -> Option<&PersistentVolume> {
         self.volumes.get(name)?.get()
     }
@@ -113,7 +125,7 @@ impl Storage {
     ///
     /// # Errors
     /// Why no node would do.
-    pub fn asks(&self, pod: &Object) -> Result<Asks<'_>, String> {
+    pub fn asks<'s>(&'s self, pod: &Object, chosen: &Chosen<'s>) -> Result<Asks<'s>, String> {
         let (mut asks, mut unbound) = (Asks::default(), false);
         for claimed in pod.get::<Pod>().into_iter().flat_map(volume::claims) {
             let (key, name) = (key(pod, &claimed.claim), &claimed.claim);
@@ -131,7 +143,10 @@ impl Storage {
             if object.is_deleting() {
                 return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
             }
-            let spec = claim.spec.clone().unwrap_or_default();
+            let Some(spec) = &claim.spec else {
+                unbound = true;
+                continue;
+            };
             if spec.access_modes.iter().flatten().any(|mode| mode == ONE_POD) {
                 asks.alone.push(key);
             }
@@ -142,10 +157,12 @@ impl Storage {
                     Some(found) => asks.bound.push(found),
                     None => return Err(format!("persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{volume}\"")),
                 }
-            } else if let Some(class) = self.late.get(volume::class(&spec)).filter(|_| volume.is_empty()) {
+            } else if let Some(class) = self.late.get(volume::class(spec)).filter(|_| volume.is_empty()) {
                 // A pod may name it twice.
                 if asks.late.iter().all(|late| late.claim.key() != object.key()) {
-                    asks.late.push(self.late(object, &spec, class));
+                    let made_of = class.get::<StorageClass>().filter(|class| maker(class).is_some());
+                    let (kept, selected) = (chosen.shelf.kept(object, spec), object.annotation(SELECTED_NODE));
+                    asks.late.push(Late { claim: object, kept, want: Want::of(spec), selected, made_of });
                 }
             } else {
                 unbound = true;
@@ -154,18 +171,11 @@ impl Storage {
         if unbound { Err("pod has unbound immediate PersistentVolumeClaims".to_owned()) } else { Ok(asks) }
     }
 
-    fn late<'s>(&'s self, claim: &'s Object, spec: &PersistentVolumeClaimSpec, class: &'s Object) -> Late<'s> {
-        let all = || self.volumes.values().filter_map(|volume| volume.get::<PersistentVolume>());
-        let kept = all().find(|volume| volume.is_kept_for(claim) && volume.mismatch(spec).is_none());
-        let made_of = class.get::<StorageClass>().filter(|class| maker(class).is_some());
-        Late { claim, kept, fitting: volume::fitting(all(), spec), selected: claim.annotation(SELECTED_NODE), made_of }
-    }
-
     /// The volumes that a pod's claims would get on a node.
     ///
     /// # Errors
     /// Why it cannot have them there.
-    pub fn on(&self, row: &Row, asks: &Asks<'_>, chosen: &Chosen) -> Result<Vec<(Key, Got)>, &'static str> {
+    pub fn on<'s>(&self, row: &Row, asks: &Asks<'s>, chosen: &Chosen<'s>) -> Result<Vec<(Key, Got<'s>)>, &'static str> {
         if asks.alone.iter().any(|claim| self.used.contains(claim) || chosen.used.contains(claim)) {
             return Err(IN_USE);
         }
@@ -173,26 +183,25 @@ impl Storage {
         if !asks.bound.iter().all(|volume| suits(volume)) {
             return Err(ELSEWHERE);
         }
-        let mut all: Vec<(Key, Got)> = Vec::new();
+        let mut all: Vec<(Key, Got<'s>)> = Vec::new();
         for late in &asks.late {
             let key = late.claim.key();
-            if let Some(name) = chosen.bonds.get(key) {
-                if !self.volume(name).is_some_and(suits) {
+            if let Some(volume) = chosen.bonds.get(key) {
+                if !suits(volume) {
                     return Err(ELSEWHERE);
                 }
                 continue;
             }
             let got = match (late.kept, chosen.made.get(key).map(String::as_str).or(late.selected)) {
                 (Some(kept), _) if !suits(kept) => return Err(ELSEWHERE),
-                (Some(kept), _) => Got::Volume(kept.name().to_owned()),
+                (Some(kept), _) => Got::Volume(kept),
                 (None, Some(node)) if node != row.name => return Err(NONE_LEFT),
                 (None, Some(_)) => Got::Made,
                 (None, None) => {
-                    let is_taken =
-                        |name: &str| chosen.taken.contains(name) || all.iter().any(|(_, got)| *got == Got::Volume(name.to_owned()));
-                    let found = late.fitting.iter().find(|volume| suits(volume) && !is_taken(volume.name()));
-                    match found {
-                        Some(volume) => Got::Volume(volume.name().to_owned()),
+                    let places = chosen.places.get(&row.name).map(Vec::as_slice).unwrap_or_default();
+                    let is_taken = |name: &str| all.iter().any(|(_, got)| matches!(got, Got::Volume(taken) if taken.name() == name));
+                    match chosen.shelf.best_at(&late.want, places, is_taken) {
+                        Some(volume) => Got::Volume(volume),
                         None => self.made_on(row, late)?,
                     }
                 }
@@ -203,7 +212,7 @@ impl Storage {
     }
 
     /// A volume that is not there can be made, as far as is known.
-    fn made_on(&self, row: &Row, late: &Late<'_>) -> Result<Got, &'static str> {
+    fn made_on<'s>(&self, row: &Row, late: &Late<'_>) -> Result<Got<'s>, &'static str> {
         let class = late.made_of.filter(|class| allows(class, &row.labels)).ok_or(NONE_LEFT)?;
         if class.provisioner == LOCAL_PATH && !self.homes.contains(&row.name) {
             return Err(NO_PLACE);
@@ -212,7 +221,7 @@ impl Storage {
     }
 
     /// The writes by which claims get the volumes that were chosen, and say where others are to be made.
-    pub fn ops(&self, chosen: &Chosen) -> Vec<Op> {
+    pub fn ops(&self, chosen: &Chosen<'_>) -> Vec<Op> {
         let mut ops = Vec::new();
         for (key, node) in &chosen.made {
             let Some(claim) = self.claims.get(key) else { continue };
@@ -220,8 +229,8 @@ impl Storage {
                 |meta: &mut ObjectMeta| drop(meta.annotations.get_or_insert_default().insert(SELECTED_NODE.to_owned(), node.clone()));
             ops.push(Op::Update { before: claim.clone(), after: claim.clone().edit_meta(select) });
         }
-        for (key, name) in &chosen.bonds {
-            let (Some(claim), Some(volume)) = (self.claims.get(key), self.volumes.get(name)) else { continue };
+        for (key, volume) in &chosen.bonds {
+            let (Some(claim), Some(volume)) = (self.claims.get(key), self.volumes.get(volume.name())) else { continue };
             let (Some(mut new_claim), Some(mut new_volume)) =
                 (claim.get::<PersistentVolumeClaim>().cloned(), volume.get::<PersistentVolume>().cloned())
             else {
@@ -236,14 +245,21 @@ impl Storage {
     }
 }
 
-impl Chosen {
+impl<'s> Chosen<'s> {
+    /// Before the first claim that asks for a free volume: which of them each node can have.
+    pub fn look_at(&mut self, asks: &Asks<'_>, rows: &[Row]) {
+        if self.places.is_empty() && !asks.late.is_empty() {
+            self.places = rows.iter().map(|row| (row.name.clone(), self.shelf.places(&row.name, &row.labels))).collect();
+        }
+    }
+
     /// Remembers what a placed pod has.
-    pub fn take(&mut self, asks: &Asks<'_>, node: &str, got: Vec<(Key, Got)>) {
+    pub fn take(&mut self, asks: &Asks<'_>, node: &str, got: Vec<(Key, Got<'s>)>) {
         self.used.extend(asks.alone.iter().cloned());
         for (claim, got) in got {
             match got {
                 Got::Volume(volume) => {
-                    self.taken.insert(volume.clone());
+                    self.shelf.take(volume);
                     self.bonds.insert(claim, volume);
                 }
                 Got::Made => drop(self.made.insert(claim, node.to_owned())),

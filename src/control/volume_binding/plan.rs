@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::provision::{self, Refused};
 use crate::model::local_volume::{self, LOCAL_PATH, SELECTED_NODE, STORAGE_PROVISIONER, maker};
+use crate::model::shelf::{Shelf, Want};
 use crate::model::volume::{
     self, BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Claimed, PersistentVolume, VOLUME_PROTECTION, claim_key, volume_name,
 };
@@ -77,6 +78,10 @@ struct Binder<'s> {
     pods: Vec<(&'s Object, &'s Pod, Vec<Claimed<'s>>)>,
     /// Volumes that are made.
     made: Vec<Object>,
+    /// Volumes that are free yet.
+    shelf: Shelf<'s>,
+    /// Pods without a node, by their claims.
+    waiting: BTreeMap<Key, Vec<&'s str>>,
     plan: Plan,
 }
 
@@ -86,8 +91,10 @@ pub fn plan(state: &Snapshot, now: Timestamp) -> Plan {
         let claims: Vec<Claimed<'_>> = volume::claims(pod).collect();
         (!claims.is_empty()).then_some((object, pod, claims))
     });
-    let (claims, volumes) = (Half::all(state), Half::all(state));
-    let mut binder = Binder { state, now, claims, volumes, pods: pods.collect(), made: Vec::new(), plan: Plan::default() };
+    let pods: Vec<_> = pods.collect();
+    let (claims, volumes, waiting) = (Half::all(state), Half::all(state), waiting(&pods));
+    let shelf = Shelf::new(state.list(Kind::PersistentVolume).filter_map(Object::get));
+    let mut binder = Binder { state, now, claims, volumes, pods, made: Vec::new(), shelf, waiting, plan: Plan::default() };
     for key in binder.in_order() {
         binder.claim(&key);
     }
@@ -95,6 +102,18 @@ pub fn plan(state: &Snapshot, now: Timestamp) -> Plan {
     volumes.iter().for_each(|key| binder.volume(key));
     binder.keep_what_is_used();
     binder.finish()
+}
+
+fn waiting<'s>(pods: &[(&'s Object, &'s Pod, Vec<Claimed<'s>>)]) -> BTreeMap<Key, Vec<&'s str>> {
+    let mut found: BTreeMap<Key, Vec<&str>> = BTreeMap::new();
+    for (object, _, claims) in pods.iter().filter(|(_, pod, _)| pod::node_name(pod).is_none()) {
+        let claims: BTreeSet<&String> = claims.iter().map(|it| &it.claim).collect();
+        for claim in claims {
+            let key = Key::new(Kind::PersistentVolumeClaim, object.key().namespace.clone(), claim.clone());
+            found.entry(key).or_default().push(&object.key().name);
+        }
+    }
+    found
 }
 
 fn meta_key(name: &str) -> Key {
@@ -169,9 +188,8 @@ impl Binder<'_> {
         let Some(seen) = self.claims.get(key).map(|half| half.seen) else { return };
         let class = self.state.find(Kind::StorageClass, "", volume::class(spec)).and_then(|class| class.get::<StorageClass>());
         let waits = class.is_some_and(volume::waits_for_consumer);
-        let all = || self.volumes.values().map(|half| &half.new);
-        let kept = all().find(|volume| volume.is_kept_for(seen) && volume.mismatch(spec).is_none());
-        let best = || volume::fitting(all().filter(|_| !waits), spec).first().copied();
+        let kept = self.shelf.kept(seen, spec);
+        let best = || if waits { None } else { self.shelf.best(&Want::of(spec)) };
         let found = kept.or_else(best).map(|volume| volume.name().to_owned());
         match found {
             Some(name) => self.bind(key, &name),
@@ -182,11 +200,8 @@ impl Binder<'_> {
     }
 
     fn waits_for_pod(&mut self, key: &Key) {
-        let asks = |(object, pod, claims): &&(&Object, &Pod, Vec<Claimed<'_>>)| {
-            object.key().namespace == key.namespace && pod::node_name(pod).is_none() && claims.iter().any(|it| it.claim == key.name)
-        };
-        let names: Vec<&str> = self.pods.iter().filter(asks).map(|(object, ..)| object.key().name.as_str()).collect();
-        let (code, message) = match names.as_slice() {
+        let names = self.waiting.get(key).map(Vec::as_slice).unwrap_or_default();
+        let (code, message) = match names {
             [] => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()),
             [one] => ("WaitForPodScheduled", format!("waiting for pod {one} to be scheduled")),
             [some @ .., _] if names.len() > NAMED => {
@@ -252,6 +267,9 @@ impl Binder<'_> {
     /// Makes two halves one, as far as they are not.
     fn bind(&mut self, key: &Key, name: &str) {
         let (Some(claim), Some(volume)) = (self.claims.get_mut(key), self.volumes.get_mut(&meta_key(name))) else { return };
+        if let Some(seen) = volume.seen.get() {
+            self.shelf.take(seen);
+        }
         volume::bond(claim.seen, &mut claim.new, &mut volume.new);
         let status = claim.new.status.get_or_insert_default();
         status.phase = Some("Bound".to_owned());
