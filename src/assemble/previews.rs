@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use jiff::SignedDuration;
 
-use crate::cli::local::{Local, Previewed};
+use crate::cli::local::{Local, Previewed, Read};
 use crate::clock::{Clock, SystemClock};
 use crate::control;
 use crate::control::autoscaler::bounds::Bounds;
@@ -116,8 +116,15 @@ pub struct Host;
 
 #[async_trait]
 impl Local for Host {
-    async fn read_tree(&self, directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Tree> {
-        read_directory(directory, source).await
+    async fn read_tree(&self, name: &str, directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Read> {
+        Ok(match read_directory(directory, source).await? {
+            Ok(tree) => Read::Tree(tree),
+            Err(why) => {
+                // Neither the state nor the rest of the source enters such a preview.
+                let source = Source::new(name, SourceSpec::default());
+                Read::Refused(previewed(preview(&Snapshot::default(), &source, &Look::refused(None, why), &[], SystemClock.now()))?)
+            }
+        })
     }
 
     async fn preview_offline(&self, name: &str, directory: &Path, snapshot: Option<&Path>, adopt: bool) -> anyhow::Result<Previewed> {
@@ -129,9 +136,12 @@ impl Local for Host {
             None => Snapshot::default(),
         };
         let stored = state.get(&Key::cluster(Kind::Source, name)).and_then(|object| object.get::<Source>().cloned());
-        let tree = read_directory(directory, stored.as_ref().map(|source| &source.spec)).await?;
+        let read = read_directory(directory, stored.as_ref().map(|source| &source.spec)).await?;
         let source = asked(stored.unwrap_or_else(|| Source::new(name, SourceSpec::default())), adopt);
-        let look = Look::of(tree, &source.spec, state.definitions(), &mut Memory::default());
+        let look = match read {
+            Ok(tree) => Look::of(tree, &source.spec, state.definitions(), &mut Memory::default()),
+            Err(why) => Look::refused(None, why),
+        };
         let unknown = if let Look::Read(revision) = &look { saved::assume_values(&mut state, &revision.rendered) } else { Vec::new() };
         let mut preview = preview(&state, &source, &look, &default_controllers(), SystemClock.now());
         preview.unknown = unknown.iter().map(|line| printable(line)).collect();
@@ -166,8 +176,8 @@ fn default_controllers() -> Vec<Arc<dyn Controller>> {
 }
 
 /// A directory as the source it stands for reads it. A clone of a repository, whose root has a `.git`, is read below
-/// the path of the source; for a git source as a commit of it will be, without submodules.
-async fn read_directory(directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Tree> {
+/// the path of the source; for a git source as a commit of it will be, without submodules. Or why what it holds is not taken.
+async fn read_directory(directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Result<Tree, String>> {
     let root = std::fs::canonicalize(directory).with_context(|| format!("read {}", directory.display()))?;
     if !root.is_dir() {
         bail!("{} is a file, and a source is a directory: give the directory it is in", directory.display());
@@ -178,8 +188,9 @@ async fn read_directory(directory: &Path, source: Option<&SourceSpec>) -> anyhow
     let place = Directory::new(root, path);
     let place = if is_git { place.as_work_tree() } else { place };
     match place.fetch().await {
-        Fetched::Tree(tree) => Ok(tree),
-        Fetched::Refused { why, .. } | Fetched::Unreachable(why) => bail!("read {}: {why}", directory.display()),
+        Fetched::Tree(tree) => Ok(Ok(tree)),
+        Fetched::Refused { why, .. } => Ok(Err(why)),
+        Fetched::Unreachable(why) => bail!("read {}: {why}", directory.display()),
     }
 }
 
@@ -232,7 +243,7 @@ mod tests {
         let git = |path: &str| SourceSpec { git: Some(GitSource::default()), path: Some(path.to_owned()), ..SourceSpec::default() };
         let directory = SourceSpec { directory: Some("/srv".to_owned()), path: Some("prod".to_owned()), ..SourceSpec::default() };
         let read = async |at: &Path, spec: Option<&SourceSpec>| {
-            let tree = read_directory(at, spec).await.expect("it is read");
+            let tree = read_directory(at, spec).await.expect("it is read").expect("it is taken");
             (tree.files.into_keys().collect::<Vec<_>>().join(" "), tree.notes.len(), tree.path_exists)
         };
         let told = |files: &str, notes, path_exists| (files.to_owned(), notes, path_exists);
@@ -247,5 +258,17 @@ mod tests {
         assert_eq!(read(root, Some(&git(""))).await, told(all, 1, true));
         assert_eq!(read(root, None).await, told(all, 1, true));
         assert_eq!(read(root, Some(&directory)).await, told("a.yaml", 0, true));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_refused_is_printed_as_a_source_that_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("a\tb.yaml"), "").expect("written");
+        let told = Host.preview_offline("shop", dir.path(), None, false).await.expect("it was read");
+        let text = "shop\n\nErrors:\n  `a\\tb.yaml` is no name for a file or directory: it has control characters\n\nrefused: 1 error\n";
+        assert_eq!((told.text.as_str(), told.exit_code), (text, 2));
+        let Read::Refused(told) = Host.read_tree("shop", dir.path(), None).await.expect("it was read") else { panic!("it is taken") };
+        assert_eq!((told.text.as_str(), told.exit_code), (text, 2));
+        assert!(Host.preview_offline("shop", &dir.path().join("none"), None, false).await.is_err(), "nothing is known of it");
     }
 }

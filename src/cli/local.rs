@@ -16,12 +16,18 @@ pub struct Previewed {
     pub exit_code: u8,
 }
 
+/// What a directory holds, or the preview of what a source will not take whatever its manifests say.
+pub enum Read {
+    Tree(Tree),
+    Refused(Previewed),
+}
+
 /// Host-side helpers of the client verbs.
 #[async_trait]
 pub trait Local: Sync {
     /// The manifest files of a directory, as the source it stands for would read them: of a repository's clone those
     /// below the path that the source reads.
-    async fn read_tree(&self, directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Tree>;
+    async fn read_tree(&self, name: &str, directory: &Path, source: Option<&SourceSpec>) -> anyhow::Result<Read>;
 
     /// What a commit of this directory would do to the cluster of the snapshot file (none: an empty one).
     async fn preview_offline(&self, source: &str, directory: &Path, snapshot: Option<&Path>, adopt: bool) -> anyhow::Result<Previewed>;

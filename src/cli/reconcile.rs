@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::args::{PreviewFormat, ReconcileArgs};
 use super::client::{call, call_within, connect, get, items, path};
 use super::error::{FAILED, Outcome};
-use super::local::{Local, Previewed};
+use super::local::{Local, Previewed, Read};
 use super::outcome::Progress;
 use super::trouble::{self, Warnings};
 use super::{outcome, output, source};
@@ -64,10 +64,13 @@ async fn preview(args: &ReconcileArgs, local: &dyn Local) -> Outcome {
         Some((name, Some(_))) if args.as_source.is_none() && is_word(name) && source_is_there(&client, name).await? => {
             bodies.push(json!({"source": name}));
         }
-        Some((target, Some(dir))) => {
+        Some((_, Some(dir))) => {
             let sources = items(&client, &path(Kind::Source, None, None)).await?;
             let name = args.as_source.clone().unwrap_or_else(|| source_of(&sources, &absolute(dir)));
-            let tree = local.read_tree(dir, spec_of(&sources, &name)?.as_ref()).await.with_context(|| format!("read {target}"))?;
+            let tree = match local.read_tree(&name, dir, spec_of(&sources, &name)?.as_ref()).await? {
+                Read::Tree(tree) => tree,
+                Read::Refused(preview) => return Ok(show(&[preview], args.output)),
+            };
             bodies.push(json!({"source": name, "files": encoded(&tree.files), "notes": tree.notes, "pathExists": tree.path_exists}));
         }
         Some((name, None)) if args.as_source.is_some() => bail!("--as says what a directory stands for, and {name} is none"),
