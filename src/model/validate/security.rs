@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext};
 
 use super::{names, one_of, volume};
 use crate::model::rule::{Errors, Path};
@@ -18,6 +18,14 @@ pub(super) fn pod(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
         let detail = "when `pod.Spec.HostUsers` is false";
         let of_host = [("hostNetwork", spec.host_network), ("hostPID", spec.host_pid), ("hostIPC", spec.host_ipc)];
         of_host.iter().filter(|(_, host)| *host == Some(true)).for_each(|(name, _)| errors.forbidden(&path.child(name), detail));
+        // Its users are none of those that own a device (kubernetes.io, "User Namespaces", limitations).
+        let own = |list: &'static str, all: &[Container], errors: &mut Errors| {
+            for (index, _) in all.iter().enumerate().filter(|(_, it)| it.volume_devices.as_ref().is_some_and(|all| !all.is_empty())) {
+                errors.forbidden(&path.child(list).index(index).child("volumeDevices"), detail);
+            }
+        };
+        own("containers", &spec.containers, errors);
+        own("initContainers", spec.init_containers.as_deref().unwrap_or_default(), errors);
     }
     let Some(it) = &spec.security_context else { return };
     id(it.run_as_user, &at.child("runAsUser"), errors);

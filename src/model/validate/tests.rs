@@ -432,6 +432,16 @@ fn a_user_namespace_goes_with_no_other_namespace_of_the_hosts() {
         let both = with(&own, &format!("/spec/{name}"), json!(true));
         assert_eq!(errors(Kind::Pod, both), [format!("spec.{name}: Forbidden: when `pod.Spec.HostUsers` is false")]);
     }
+    // Nor with devices of the host's.
+    let volumes = json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]);
+    let devices = json!([{"name": "disk", "devicePath": "/dev/xvda"}]);
+    let with_disk = with(&own, "/spec/volumes", volumes);
+    let in_main = with(&with_disk, "/spec/containers/0/volumeDevices", devices.clone());
+    let refusal = |list: &str| format!("spec.{list}[0].volumeDevices: Forbidden: when `pod.Spec.HostUsers` is false");
+    assert_eq!(errors(Kind::Pod, in_main.clone()), [refusal("containers")]);
+    assert_eq!(errors(Kind::Pod, with(&in_main, "/spec/hostUsers", json!(true))), Vec::<String>::new());
+    let init = json!([{"name": "init", "image": "i", "volumeDevices": devices}]);
+    assert_eq!(errors(Kind::Pod, with(&with_disk, "/spec/initContainers", init)), [refusal("initContainers")]);
 }
 
 #[test]
