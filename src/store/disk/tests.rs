@@ -130,6 +130,43 @@ fn a_store_of_an_older_one_is_refused_by_it_from_then_on() {
     assert_eq!(format(), format!("{FORMAT}\n"));
 }
 
+/// The file is one that a server of format 3 wrote, with a source and what `kubectl` had applied.
+#[tokio::test]
+async fn a_store_of_format_3_is_taken_over_with_all_that_is_in_it() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let saved = include_bytes!("../../../tests/corpus/store-format-3.redb.zst");
+    std::fs::write(scratch.path().join("objects.redb"), zstd::decode_all(&saved[..]).expect("zstd")).expect("write");
+    std::fs::write(scratch.path().join("format"), "3\n").expect("write");
+    let look = |store: &DiskStore| {
+        let state = store.snapshot();
+        let told = |kind: &str, name: &str, pointer: &str| {
+            let found = state.iter().find(|object| object.kind().info().name == kind && object.key().name == name);
+            found.and_then(|object| object.value().pointer(pointer).cloned()).unwrap_or_else(|| panic!("{kind} {name} {pointer}"))
+        };
+        assert_eq!(told("Secret", "key", "/data/password"), "bm90IHRvbGQ=");
+        assert_eq!(told("ConfigMap", "words", "/data/hello"), "grüß dich");
+        assert_eq!(told("Deployment", "web", "/spec/template/spec/containers/0/resources/requests/cpu"), "100m");
+        assert_eq!(told("HorizontalPodAutoscaler", "web", "/spec/metrics/0/resource/target/averageUtilization"), 70);
+        assert_eq!(told("RuntimeClass", "other", "/handler"), "runc");
+        assert_eq!(told("Lamp", "desk", "/spec/watts"), 7);
+        assert_eq!(told("Source", "apps", "/spec/directory"), "/tmp/apps");
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        state.iter().for_each(|object| *kinds.entry(object.kind().info().name).or_default() += 1);
+        ["Pod", "ReplicaSet", "Deployment", "Job", "Service", "ClusterRole", "Namespace"].map(|kind| kinds.get(kind).copied().unwrap_or(0))
+    };
+    let store = open(scratch.path());
+    assert_eq!(look(&store), [5, 2, 2, 1, 2, 18, 4]);
+    assert_eq!(std::fs::read_to_string(scratch.path().join("format")).expect("read"), format!("{FORMAT}\n"));
+    let spec = serde_json::json!({"hostPath": {"path": "/srv"}, "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]});
+    let volume = serde_json::json!({"metadata": {"name": "v"}, "spec": spec});
+    let volume = crate::model::Object::from_value(Kind::PersistentVolume, volume).expect("a volume");
+    store.commit(create([volume])).await.expect("commit");
+    drop(store);
+    let store = open(scratch.path());
+    assert_eq!(look(&store), [5, 2, 2, 1, 2, 18, 4]);
+    assert!(store.snapshot().get(&Key::cluster(Kind::PersistentVolume, "v")).is_some());
+}
+
 #[test]
 fn a_kind_that_is_not_known_is_of_a_newer_one() {
     let scratch = tempfile::tempdir().expect("a directory");
