@@ -5,7 +5,7 @@ mod attacks;
 mod bombs;
 mod cdi;
 mod everyday;
-mod handler;
+pub mod handler;
 mod isolation;
 mod limits;
 mod streams;

@@ -56,8 +56,22 @@ const OF_CLAIM: &str = "persistentVolumeClaim: {claimName: data}";
 
 #[test]
 fn persistent_volumes_outlive_pods() {
-    let hosts = Hosts::new(&Kind::Engine.prefix("pbv"), &["one"]);
-    let place = Place::start(&hosts, Kind::Engine);
+    persistent_volumes_outlive_pods_on(Kind::Engine);
+}
+
+#[test]
+fn persistent_volumes_outlive_pods_on_containerd() {
+    persistent_volumes_outlive_pods_on(Kind::Containerd);
+}
+
+#[test]
+fn persistent_volumes_outlive_pods_on_an_engine_behind_its_socket() {
+    persistent_volumes_outlive_pods_on(Kind::Served);
+}
+
+fn persistent_volumes_outlive_pods_on(kind: Kind) {
+    let hosts = Hosts::new(&kind.prefix("pbv"), &["one"]);
+    let place = Place::start(&hosts, kind);
     let (kept, own) = (hosts.dir.join("kept"), hosts.dir.join("own"));
     let host_path = |path: &PathBuf| format!("  hostPath: {{path: {}, type: DirectoryOrCreate}}\n", path.display());
     place.apply("kept", &volume("kept", "1Gi", &host_path(&kept)));
@@ -125,6 +139,37 @@ fn a_claim_that_is_not_there_is_waited_for(place: &Place<'_>) {
     place.delete(&["waits", "bound"]);
 }
 
+const DEVICE: &str = "volumeDevices: [{name: data, devicePath: /dev/xvda}]";
+
+/// By this RuntimeClass; empty: by none.
+fn a_device_by(place: &Place<'_>, disk: &Loop, class: &str) {
+    let by_class = |pod: String| match class {
+        "" => pod,
+        class => pod.replace("spec:\n", &format!("spec:\n  runtimeClassName: {class}\n")),
+    };
+    let word = format!("written by {class:4}");
+    let count = word.len();
+    place.apply("block", &by_class(pod("block", "persistentVolumeClaim: {claimName: disk}", DEVICE)));
+    place.ready("block");
+    place.inside("block", &format!("test -b /dev/xvda && printf '{word}' | dd of=/dev/xvda conv=fsync 2>/dev/null"));
+    assert_eq!(place.inside("block", &format!("head -c {count} /dev/xvda")), word);
+    let told = sh(&format!("blockdev --flushbufs {0} && head -c {count} {0}", disk.device));
+    assert_eq!(told, word, "it is the device itself");
+    let in_other = |script: &str| place.admin.kubectl_ok(&["exec", "block", "-c", "other", "--", "sh", "-c", script]);
+    assert_eq!(in_other("test -e /dev/xvda && echo there || echo none"), "none\n");
+    // Nor by a node that it makes itself: its cgroup has no such device.
+    let numbers = place.inside("block", "stat -c '0x%t 0x%T' /dev/xvda");
+    let made = format!("set -- {}; mknod /tmp/made b $(($1)) $(($2)) && head -c 7 /tmp/made 2>&1 || true", numbers.trim());
+    assert!(!in_other(&made).contains("written"), "{class}");
+    place.delete(&["block"]);
+    // To be read only.
+    place.apply("block-read", &by_class(pod("block-read", "persistentVolumeClaim: {claimName: disk, readOnly: true}", DEVICE)));
+    place.ready("block-read");
+    assert_eq!(place.inside("block-read", &format!("head -c {count} /dev/xvda")), word);
+    assert_eq!(place.inside("block-read", "echo no 2>/dev/null > /dev/xvda && echo wrote || echo refused"), "refused\n", "{class}");
+    place.delete(&["block-read"]);
+}
+
 fn a_device_is_its_containers_alone(place: &Place<'_>) {
     let disk = Loop::new(place.admin.hosts.dir.join("disk"));
     let affinity = "  nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [\
@@ -132,27 +177,19 @@ fn a_device_is_its_containers_alone(place: &Place<'_>) {
     let spec = format!("  volumeMode: Block\n  local: {{path: {}}}\n{affinity}", disk.device);
     place.apply("disk", &volume("disk", "16Mi", &spec));
     place.apply("disk-claim", &claim("disk", "16Mi", "Block"));
-    let device = "volumeDevices: [{name: data, devicePath: /dev/xvda}]";
     let of_claim = "persistentVolumeClaim: {claimName: disk}";
-    place.apply("block", &pod("block", of_claim, device));
-    place.ready("block");
-    place.inside("block", "test -b /dev/xvda && printf written | dd of=/dev/xvda conv=fsync 2>/dev/null");
-    assert_eq!(place.inside("block", "head -c 7 /dev/xvda"), "written");
-    let told = sh(&format!("blockdev --flushbufs {0} && head -c 7 {0}", disk.device));
-    assert_eq!(told, "written", "it is the device itself");
-    let in_other = |script: &str| place.admin.kubectl_ok(&["exec", "block", "-c", "other", "--", "sh", "-c", script]);
-    assert_eq!(in_other("test -e /dev/xvda && echo there || echo none"), "none\n");
-    // Nor by a node that it makes itself: its cgroup has no such device.
-    let numbers = place.inside("block", "stat -c '0x%t 0x%T' /dev/xvda");
-    let made = format!("set -- {}; mknod /tmp/made b $(($1)) $(($2)) && head -c 7 /tmp/made 2>&1 || true", numbers.trim());
-    assert!(!in_other(&made).contains("written"));
-    place.delete(&["block"]);
-    // To be read only.
-    place.apply("block-read", &pod("block-read", "persistentVolumeClaim: {claimName: disk, readOnly: true}", device));
-    place.ready("block-read");
-    assert_eq!(place.inside("block-read", "head -c 7 /dev/xvda"), "written");
-    assert_eq!(place.inside("block-read", "echo no 2>/dev/null > /dev/xvda && echo wrote || echo refused"), "refused\n");
-    place.delete(&["block-read"]);
+    // containerd's own is called so, too.
+    let others: &[&str] = if place.below.kind == Kind::Containerd { &["runc"] } else { &["runc", "crun"] };
+    a_device_by(place, &disk, "");
+    for handler in others {
+        let class = format!("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: {handler}}}\nhandler: {handler}\n");
+        place.apply(handler, &class);
+        a_device_by(place, &disk, handler);
+    }
+    // Nobody of a pod's own users owns a device.
+    let own_users = pod("block-users", of_claim, DEVICE).replace("spec:\n", "spec:\n  hostUsers: false\n");
+    let said = String::from_utf8_lossy(&place.try_apply("block-users", &own_users).stderr).into_owned();
+    assert!(said.contains("spec.containers[0].volumeDevices: Forbidden: when `pod.Spec.HostUsers` is false"), "{said}");
     place.apply("mounted", &pod("mounted", of_claim, MOUNTED));
     place.told_of("mounted", "FailedMount", "volume data has volumeMode Block, but is specified in volumeMounts");
     place.delete(&["mounted"]);

@@ -12,8 +12,6 @@ use crate::hosts::{Daemon, Hosts, PODBAY, sh, wait};
 
 /// The image of all pods.
 pub const IMAGE: &str = "podbay.local/busybox:test";
-/// What RuntimeClasses may name. containerd calls its own runtime `runc` too.
-const HANDLERS: &str = "runtime-handlers = { runc = \"/usr/sbin/runc\" }\n";
 /// Pods of the only node of a cluster.
 const FIRST_RANGE: &str = "10.80.0.0/24";
 
@@ -37,6 +35,13 @@ pub enum Ability {
     CgroupNamespaces,
     /// Our engine refuses to start a container with one. By its own agent it gets no mount for its termination message.
     MountsOnDanglingLinks,
+}
+
+/// What RuntimeClasses may name: a line of the table `[node]`. containerd calls its own runtime `runc` too.
+fn handlers(hosts: &Hosts) -> String {
+    let crun = hosts.dir.join("crun");
+    crate::engine::handler::write_crun(&crun);
+    format!("runtime-handlers = {{ runc = \"/usr/sbin/runc\", crun = \"{}\" }}\n", crun.display())
 }
 
 impl Kind {
@@ -116,8 +121,9 @@ impl<'a> Below<'a> {
     fn serve(&mut self) {
         let (dir, root) = (self.engine_dir(), self.hosts.cgroup_root(&self.host));
         let text = format!(
-            "data-dir = \"{dir}/data\"\nrun-dir = \"{dir}/run\"\n[node]\ncgroup-root = \"{root}-engine\"\nsystemd-slice = false\nnft-table = \"podbay-engine\"\n{HANDLERS}",
-            dir = dir.display()
+            "data-dir = \"{dir}/data\"\nrun-dir = \"{dir}/run\"\n[node]\ncgroup-root = \"{root}-engine\"\nsystemd-slice = false\nnft-table = \"podbay-engine\"\n{handlers}",
+            dir = dir.display(),
+            handlers = handlers(self.hosts)
         );
         std::fs::write(self.engine_config(), text).unwrap();
         let range = ["runtime", "serve", "--pod-range", FIRST_RANGE];
@@ -127,7 +133,7 @@ impl<'a> Below<'a> {
 
     /// Lines of the table `[node]` in the host's podbay.toml.
     pub fn settings(&self) -> String {
-        self.endpoint().map_or(HANDLERS.to_owned(), |endpoint| format!("runtime-endpoint = \"{endpoint}\"\n"))
+        self.endpoint().map_or_else(|| handlers(self.hosts), |endpoint| format!("runtime-endpoint = \"{endpoint}\"\n"))
     }
 
     fn endpoint(&self) -> Option<String> {

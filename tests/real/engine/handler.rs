@@ -12,11 +12,16 @@ test -e /sys/fs/cgroup/unified/cgroup.controllers || exec /usr/bin/crun "$@"
 exec unshare -m --propagation unchanged sh -c 'mount -t tmpfs none /sys/fs/cgroup/unified && exec /usr/bin/crun "$@"' crun "$@"
 "#;
 
+/// A crun that works on this host.
+pub fn write_crun(at: &Path) {
+    std::fs::write(at, CRUN).unwrap();
+    std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 pub(super) fn with_handlers(name: &str) -> House {
     let mut house = House::new(name);
     let crun = house.dir.path().join("crun");
-    std::fs::write(&crun, CRUN).unwrap();
-    std::fs::set_permissions(&crun, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_crun(&crun);
     house.options.handlers.insert("runc".to_owned(), "/usr/sbin/runc".into());
     house.options.handlers.insert("crun".to_owned(), crun);
     house
