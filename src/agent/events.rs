@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::objects::Objects;
 use crate::model::Timestamp;
+use crate::model::event::LONGEST_MESSAGE;
 use crate::model::volume::PersistentVolume;
 
 const COMPONENT: &str = "kubelet";
@@ -83,7 +84,7 @@ impl Recorder {
     }
 
     fn tell(&self, about: ObjectReference, warning: bool, reason: &str, mut message: String) {
-        message.truncate(message.floor_char_boundary(1024));
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
         // Full: events are the first thing to do without.
         self.0.try_send(Telling { about, warning, reason: reason.to_owned(), message, at: Timestamp::now() }).ok();
     }

@@ -4,10 +4,11 @@
 //! stands in the status already is no news: each change is told once, by whatever process. Another amount that others
 //! use meanwhile is none.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodStatus, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus, ResourceRequirements};
 use serde::Serialize;
 
 use super::observed::Sizing;
+use crate::model::event::LONGEST_MESSAGE;
 use crate::model::pod::{INFEASIBLE, RESIZE_PENDING, RESIZING};
 
 /// One thing to tell of the pod.
@@ -24,7 +25,11 @@ pub fn news(pod: &Pod, sizing: &Sizing, before: &PodStatus, after: &PodStatus) -
     if pod.metadata.deletion_timestamp.is_some() || ended(before) || ended(after) {
         return Vec::new();
     }
-    let tell = |warning, reason, what: &str, error: &str| News { warning, reason, message: format!("{what}: {}", sizes(pod, error)) };
+    let tell = |warning, reason, what: &str, error: &str| {
+        let [all, short] = [pod.spec.as_ref(), None].map(|spec| format!("{what}: {}", sizes(spec, pod.metadata.generation, error)));
+        // Cut short it would not say why.
+        News { warning, reason, message: if all.len() > LONGEST_MESSAGE { short } else { all } }
+    };
     let (was, is) = (condition(before, RESIZING), condition(after, RESIZING));
     let mut all = Vec::new();
     match sizing {
@@ -55,7 +60,9 @@ pub fn news(pod: &Pod, sizing: &Sizing, before: &PodStatus, after: &PodStatus) -
 
 /// Whether what the pod's containers are given is something else than before, or was not given until now.
 pub fn is_new(pod: &Pod, before: &PodStatus) -> bool {
-    before.observed_generation != pod.metadata.generation || condition(before, RESIZE_PENDING).is_some()
+    // While nothing is known of the node's room the status is of a later generation than what was begun.
+    let begun = condition(before, RESIZING).map_or(before.observed_generation, |it| it.observed_generation);
+    begun != pod.metadata.generation || condition(before, RESIZE_PENDING).is_some()
 }
 
 fn condition<'a>(status: &'a PodStatus, type_: &str) -> Option<&'a PodCondition> {
@@ -81,15 +88,14 @@ struct Size<'a> {
     resources: &'a ResourceRequirements,
 }
 
-fn sizes(pod: &Pod, error: &str) -> String {
+fn sizes(spec: Option<&PodSpec>, generation: Option<i64>, error: &str) -> String {
     static NONE: ResourceRequirements = ResourceRequirements { claims: None, limits: None, requests: None };
     fn all(containers: &[Container]) -> Vec<Size<'_>> {
         containers.iter().map(|it| Size { name: &it.name, resources: it.resources.as_ref().unwrap_or(&NONE) }).collect()
     }
-    let spec = pod.spec.as_ref();
     let inits = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
     let mains = spec.map(|spec| &spec.containers[..]).unwrap_or_default();
-    let told = Sizes { init_containers: all(inits), containers: all(mains), generation: pod.metadata.generation.unwrap_or(0), error };
+    let told = Sizes { init_containers: all(inits), containers: all(mains), generation: generation.unwrap_or(0), error };
     serde_json::to_string(&told).unwrap_or_default()
 }
 
@@ -157,6 +163,11 @@ mod tests {
             // Nobody knows yet.
             (Sizing::Unknown, status(1, &["PodResizeInProgress"]), status(2, &["PodResizeInProgress"]), &[]),
         ];
+        // Of the second size nothing was known at first.
+        let mut unknown = status(1, &["PodResizeInProgress Error: no"]);
+        unknown.observed_generation = Some(2);
+        let begun = news(&pod(2), &Sizing::Accepted, &unknown, &status(2, &["PodResizeInProgress"]));
+        assert_eq!(begun.iter().map(|it| it.reason).collect::<Vec<_>>(), ["ResizeStarted"]);
         for (sizing, before, after, expected) in cases {
             let reasons: Vec<&str> = news(&pod(2), sizing, before, after).into_iter().map(|it| it.reason).collect();
             assert_eq!(reasons, *expected, "{sizing:?} {before:?} {after:?}");
@@ -185,5 +196,11 @@ mod tests {
         assert_eq!(told(&full, &[], &[]), [(true, format!(r#"Pod resize Deferred: {{{sizes},"error":"no \"room\""}}"#))]);
         let failed = told(&Sizing::Accepted, &[given], &["PodResizeInProgress Error: no"]);
         assert_eq!(failed, [(true, format!(r#"Pod resize error: {{{sizes},"error":"no"}}"#))]);
+        // More than an event can say: why is said rather than what.
+        let mut large = pod(2);
+        let spec = large.spec.get_or_insert_default();
+        spec.containers = vec![spec.containers[0].clone(); 20];
+        let failed = news(&large, &Sizing::Accepted, &status(2, &[given]), &status(2, &["PodResizeInProgress Error: no"]));
+        assert_eq!(failed[0].message, r#"Pod resize error: {"generation":2,"error":"no"}"#);
     }
 }

@@ -7,6 +7,8 @@ use anyhow::{Context as _, bail};
 
 use super::sweep::{is_mounted, remove, unmount_below};
 use super::{daemon, host_config, node, pull_bars};
+use crate::agent::config::Layout;
+use crate::agent::volume::made;
 use crate::cli::args::{HostArgs, ImageVerb, ResetArgs};
 use crate::cli::error::{FAILED, Outcome};
 use crate::cli::output;
@@ -58,11 +60,15 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
     daemon::stop(&[&config.run_dir, &config.data_dir])?;
     let _closed = keep_closed(config)?;
     remove_pods(config).await?;
+    if !args.keep_data {
+        // By the notes of what was made, also where its disk is somebody's.
+        made::remove_all(&Layout { data_dir: config.data_dir.clone() }).context("remove the volumes that were made here")?;
+    }
     let data: &[&str] = if args.keep_data { &PODS } else { &DATA };
     for name in data {
         let path = config.data_dir.join(name);
-        // Archives on a disk of their own were put there by somebody, for other hosts too perhaps.
-        if *name == "images" && is_mounted(&path)? {
+        // A disk of its own is somebody's, for other hosts too perhaps.
+        if matches!(*name, "images" | "volumes") && is_mounted(&path)? {
             anstream::eprintln!("{}", output::clean(&format!("left: {} is mounted, and not by podbay", path.display())));
         } else {
             remove(&path)?;

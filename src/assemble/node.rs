@@ -94,7 +94,10 @@ pub async fn reset_engine(config: &Config) -> anyhow::Result<()> {
 
 /// Makes what pods leave in the data directory root's alone.
 pub fn make_private(config: &Config) -> anyhow::Result<()> {
-    make_private_data(&config.data_dir, &PRIVATE)
+    // A link leads to a disk of somebody's, which may be away.
+    let is_elsewhere = config.data_dir.join("volumes").is_symlink();
+    let names: Vec<&str> = PRIVATE.into_iter().filter(|name| *name != "volumes" || !is_elsewhere).collect();
+    make_private_data(&config.data_dir, &names)
 }
 
 /// Opens everything, finds running pods again, imports image archives.

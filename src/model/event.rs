@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{Key, Kind, Object, Timestamp};
 
 /// Kubernetes' limits for an event's texts.
-const LONGEST_MESSAGE: usize = 1024;
+pub const LONGEST_MESSAGE: usize = 1024;
 const LONGEST_NAME: usize = 253;
 
 /// Something that happened to an object.

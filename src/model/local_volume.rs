@@ -11,10 +11,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::Object;
-use super::volume::{NO_PROVISIONER, PersistentVolume, VOLUME_PROTECTION};
+use super::volume::{FILESYSTEM, NO_PROVISIONER, ONE_POD, PersistentVolume, VOLUME_PROTECTION, mode_of};
 
 /// The provisioner, and the finalizer of a volume whose directory is not removed yet.
 pub const LOCAL_PATH: &str = "podbay.dev/local-path";
@@ -44,6 +45,30 @@ pub fn name_for(claim_uid: &str) -> String {
 pub fn maker(class: &StorageClass) -> Option<&str> {
     let nobody = class.provisioner == NO_PROVISIONER || class.provisioner.starts_with("kubernetes.io/");
     (!nobody).then_some(class.provisioner.as_str())
+}
+
+/// Whether a directory of one node can be what a claim asks for.
+///
+/// # Errors
+/// Why it cannot.
+pub fn possible(spec: &PersistentVolumeClaimSpec, class: &StorageClass) -> Result<(), &'static str> {
+    let by_one_node = |mode: &String| mode == "ReadWriteOnce" || mode == ONE_POD;
+    if !spec.access_modes.iter().flatten().all(by_one_node) {
+        return Err("only the access modes ReadWriteOnce and ReadWriteOncePod are supported");
+    }
+    if mode_of(spec) != FILESYSTEM {
+        return Err("only volumeMode Filesystem is supported");
+    }
+    if spec.selector.is_some() {
+        return Err("claim.spec.selector is not supported");
+    }
+    if class.mount_options.as_ref().is_some_and(|options| !options.is_empty()) {
+        return Err("the class' mountOptions are not supported");
+    }
+    if class.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
+        return Err("the class' parameters are not known");
+    }
+    Ok(())
 }
 
 /// Whether volumes of a class may be on a node with these labels (storage/v1's `allowedTopologies`).

@@ -8,7 +8,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::table::Row;
-use crate::model::local_volume::{LOCAL_PATH, SELECTED_NODE, allows, maker, volumes_of};
+use crate::model::local_volume::{LOCAL_PATH, SELECTED_NODE, allows, maker, possible, volumes_of};
 use crate::model::shelf::{Shelf, Want};
 use crate::model::volume::{self, ONE_POD, PersistentVolume};
 use crate::model::{Key, Kind, Object};
@@ -161,8 +161,10 @@ impl Storage {
                 // A pod may name it twice.
                 if asks.late.iter().all(|late| late.claim.key() != object.key()) {
                     let made_of = class.get::<StorageClass>().filter(|class| maker(class).is_some());
-                    let (kept, selected) = (chosen.shelf.kept(object, spec), object.annotation(SELECTED_NODE));
-                    asks.late.push(Late { claim: object, kept, want: Want::of(spec), selected, made_of });
+                    let made_of = made_of.filter(|class| class.provisioner != LOCAL_PATH || possible(spec, class).is_ok());
+                    // What nobody makes is on no node yet, whatever the claim says.
+                    let selected = object.annotation(SELECTED_NODE).filter(|_| made_of.is_some());
+                    asks.late.push(Late { claim: object, kept: chosen.shelf.kept(object, spec), want: Want::of(spec), selected, made_of });
                 }
             } else {
                 unbound = true;
@@ -196,7 +198,7 @@ impl Storage {
                 (Some(kept), _) if !suits(kept) => return Err(ELSEWHERE),
                 (Some(kept), _) => Got::Volume(kept),
                 (None, Some(node)) if node != row.name => return Err(NONE_LEFT),
-                (None, Some(_)) => Got::Made,
+                (None, Some(_)) => self.made_on(row, late)?,
                 (None, None) => {
                     let places = chosen.places.get(&row.name).map(Vec::as_slice).unwrap_or_default();
                     let is_taken = |name: &str| all.iter().any(|(_, got)| matches!(got, Got::Volume(taken) if taken.name() == name));
@@ -524,10 +526,23 @@ mod tests {
             let state = state([base(), vec![claim("a", of, "", once), pod("p", &["a"], None)]].concat());
             assert_eq!(answers(&state), [format!("p: 0/1 nodes are available: 1 {why}.")]);
         }
+        // What is never made holds no room for its pod, whatever the claim says of a node.
+        let base = || [base(), vec![home("n3")]].concat();
+        for (mut claim, expected) in [
+            (
+                claim("a", "local", "", "ReadWriteMany"),
+                "p: 0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind.",
+            ),
+            (claim("a", "late", "", once), "Successfully assigned web/p to n1"),
+        ] {
+            claim.1["metadata"]["annotations"] = json!({(SELECTED_NODE): "n3"});
+            let state = state([base(), vec![volume("free", "n1", "1Gi", ""), claim, pod("p", &["a"], None)]].concat());
+            assert_eq!(answers(&state), [expected]);
+        }
         // The node that was chosen has no room any more.
         let mut chosen = claim("a", "local", "", once);
         chosen.1["metadata"]["annotations"] = json!({(SELECTED_NODE): "n2"});
-        let state = state([base(), vec![home("n3"), chosen, pod("p", &["a"], None)]].concat());
+        let state = state([base(), vec![chosen, pod("p", &["a"], None)]].concat());
         assert_eq!(answers(&state), ["p: 0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."]);
     }
 }

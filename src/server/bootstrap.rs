@@ -48,14 +48,16 @@ pub async fn bootstrap(store: &dyn Store, settings: &ClusterSettings) -> Result<
         let written = store.commit(Transaction { writes: roles, ..Transaction::new("podbay") }).await;
         ignore_conflict(written)?;
     }
-    // Before the settings, which say that it was made.
-    if let Some(class) = class(&store.snapshot()) {
-        ignore_conflict(store.commit(Transaction::new("podbay").with(Write::Create(class))).await)?;
+    let state = store.snapshot();
+    let mut wanted = self::settings(settings);
+    // In one transaction with the class: they say that it was made.
+    wanted.data.get_or_insert_default().insert(CLASS_MADE.to_owned(), CLASS.to_owned());
+    let settings = offer::put(&state, wanted, offer::with_data);
+    let writes: Vec<Write> = class(&state).map(Write::Create).into_iter().chain(settings.map(|op| op.write())).collect();
+    if writes.is_empty() {
+        return Ok(());
     }
-    match offer::put(&store.snapshot(), self::settings(settings), |it: &mut ConfigMap, wanted| it.data = wanted.data) {
-        Some(op) => ignore_conflict(store.commit(Transaction::new("podbay").with(op.write())).await),
-        None => Ok(()),
-    }
+    ignore_conflict(store.commit(Transaction { writes, ..Transaction::new("podbay") }).await)
 }
 
 /// The class of volumes that nodes make, once in a cluster's life: who changes or deletes it has the last word. It is the
@@ -81,13 +83,12 @@ fn class(state: &Snapshot) -> Option<Object> {
     }))
 }
 
-/// The settings, written down.
+/// The settings, written down, but for what was made once.
 pub(super) fn settings(settings: &ClusterSettings) -> ConfigMap {
     let data = [
         ("serviceRange", settings.service_range.to_string()),
         ("podRange", settings.pod_range.to_string()),
         ("nodePrefix", settings.node_prefix.to_string()),
-        (CLASS_MADE, CLASS.to_owned()),
     ];
     let metadata = ObjectMeta { name: Some(SETTINGS.to_owned()), namespace: Some(SYSTEM.to_owned()), ..ObjectMeta::default() };
     ConfigMap { metadata, data: Some(data.map(|(name, value)| (name.to_owned(), value)).into()), ..ConfigMap::default() }
@@ -139,6 +140,13 @@ mod tests {
             (made.annotation(DEFAULT_CLASS), made.value()["volumeBindingMode"].as_str()),
             (Some("true"), Some("WaitForFirstConsumer"))
         );
+        let settings = store.snapshot().find(Kind::ConfigMap, SYSTEM, SETTINGS).cloned().unwrap();
+        let mut others = settings.get::<ConfigMap>().cloned().unwrap();
+        others.data = Some([("podRange".to_owned(), "10.0.0.0/8".to_owned())].into());
+        let kept = offer::put(&store.snapshot(), others, offer::with_data).unwrap();
+        store.commit(Transaction::new("test").with(kept.write())).await.unwrap();
+        let kept = store.snapshot().find(Kind::ConfigMap, SYSTEM, SETTINGS).cloned().unwrap();
+        assert_eq!(kept.value()["data"][CLASS_MADE], CLASS, "who writes the rest leaves it");
         let mine = made.clone().edit_meta(|meta| meta.annotations = None);
         store.commit(Transaction::new("test").with(Write::Update(mine, Precondition::exists()))).await.unwrap();
         start(&store).await;

@@ -85,12 +85,17 @@ impl Controller for Access {
 
 /// What is not as it should be, at most one op an object.
 fn ops(state: &Snapshot, access: &Access) -> impl Iterator<Item = Op> {
-    let settings = put(state, settings(&access.settings), |it: &mut ConfigMap, wanted| it.data = wanted.data);
+    let settings = put(state, settings(&access.settings), with_data);
     let authority = put(state, authority(access), |it: &mut ConfigMap, wanted| it.data = wanted.data);
     let slice = put(state, slice(access), |it: &mut EndpointSlice, wanted| {
         (it.endpoints, it.ports, it.metadata.labels) = (wanted.endpoints, wanted.ports, wanted.metadata.labels);
     });
     [settings, authority, service_op(state, service(access)), slice].into_iter().flatten()
+}
+
+/// What else is in it stays.
+pub fn with_data(it: &mut ConfigMap, wanted: ConfigMap) {
+    it.data.get_or_insert_default().extend(wanted.data.unwrap_or_default());
 }
 
 fn service_op(state: &Snapshot, wanted: Service) -> Option<Op> {

@@ -154,6 +154,10 @@ async fn what_is_asked_of_a_pod_is_its_own_business() {
     assert!(head.status().is_success() && head.headers().contains_key("content-length"), "{head:?}");
     let nothing = rig::json(send(&rig, "GET", &format!("{POD}/x"), &[], "").await).await;
     assert_eq!(nothing["headers"]["transfer-encoding"], Value::Null, "a request without a body stays one: {nothing}");
+    let parts = ["never ", "said how long"].map(Ok::<_, std::io::Error>);
+    let request = Request::get(format!("{POD}/search")).body(Body::from_stream(futures::stream::iter(parts))).unwrap();
+    let searched = rig::json(rig.stream(&Identity::admin(), request).await).await;
+    assert_eq!(searched["body"], "never said how long", "a search may have a body: {searched}");
     let teapot = send(&rig, "GET", &format!("{POD}/broken"), &[], "").await;
     assert_eq!((teapot.status(), rig::json(teapot).await), (StatusCode::IM_A_TEAPOT, json!("no coffee")));
     assert_eq!(send(&rig, "TRACE", &format!("{POD}/x"), &[], "").await.status(), StatusCode::METHOD_NOT_ALLOWED);

@@ -92,7 +92,11 @@ impl Rig {
 
     /// A request in the process, as this identity.
     pub async fn send(&self, identity: &Identity, request: Request<String>) -> Response<Body> {
-        let mut request = request.map(Body::from);
+        self.stream(identity, request.map(Body::from)).await
+    }
+
+    /// The same with a body that comes as it likes.
+    pub async fn stream(&self, identity: &Identity, mut request: Request<Body>) -> Response<Body> {
         request.extensions_mut().insert(identity.clone());
         self.router.clone().oneshot(request).await.unwrap()
     }

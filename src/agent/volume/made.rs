@@ -6,7 +6,7 @@
 //! not mounted) is not made anew.
 //!
 //! ```text
-//! note: of UID ──► directory ──► note: made          removal: directory ──► note
+//! note: of UID ──► directory ──► note: made        removal: what it holds ──► note: not made ──► directory ──► note
 //! ```
 //!
 //! A crash on either way is gone on with by going it again.
@@ -18,17 +18,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{empty, known_uids, mounts_below};
+use super::{empty, mounts_below};
 use crate::agent::beneath;
 use crate::agent::config::Layout;
 
 /// Of the notes.
 const VERSION: u32 = 1;
+/// Pods that start together may have one volume: who makes it, makes it alone.
+static MAKING: Mutex<()> = Mutex::new(());
 /// Directories in directories that a removal has open; what is deeper is brought up first.
 const DEPTH_LIMIT: usize = 64;
 
@@ -45,10 +48,18 @@ fn note_path(layout: &Layout, name: &str) -> PathBuf {
     layout.made_notes().join(format!("{name}.json"))
 }
 
-/// `None`: there is none, or none that can be read.
-fn note(layout: &Layout, name: &str) -> Option<Note> {
-    let text = fs::read(note_path(layout, name)).ok()?;
-    serde_json::from_slice(&text).ok().filter(|note: &Note| note.version <= VERSION)
+/// `None`: there is none. One that cannot be read, or is of a later version, is an error: it may say what must not be lost.
+fn note(layout: &Layout, name: &str) -> io::Result<Option<Note>> {
+    let path = note_path(layout, name);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text?,
+    };
+    let note: Note = serde_json::from_slice(&text).map_err(|error| other(format!("{}: {error}", path.display())))?;
+    if note.version > VERSION {
+        return Err(other(format!("{} is of version {}, this program knows {VERSION}", path.display(), note.version)));
+    }
+    Ok(Some(note))
 }
 
 fn write_note(layout: &Layout, name: &str, volume: &str, made: bool) -> io::Result<()> {
@@ -60,7 +71,16 @@ fn write_note(layout: &Layout, name: &str, volume: &str, made: bool) -> io::Resu
     out.write_all(&serde_json::to_vec(&note)?)?;
     // What it says outlives a loss of power: without it nothing is removed any more.
     out.sync_all()?;
-    fs::rename(&next, &path)
+    fs::rename(&next, &path)?;
+    fs::File::open(layout.made_notes())?.sync_all()
+}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn other(what: String) -> io::Error {
@@ -69,8 +89,9 @@ fn other(what: String) -> io::Error {
 
 /// Makes a volume's directory, if it is not there. `volume`: the PersistentVolume's UID.
 pub fn make(layout: &Layout, name: &str, volume: &str, group: Option<u32>) -> io::Result<PathBuf> {
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = layout.made_volumes().join(name);
-    let note = note(layout, name);
+    let note = note(layout, name)?;
     match path.symlink_metadata() {
         Ok(meta) if !meta.is_dir() => return Err(Errno::NOTDIR.into()),
         Ok(_) => {
@@ -107,33 +128,70 @@ pub enum Removed {
 /// It could not be removed, or not as a whole; to be tried again.
 pub fn remove(layout: &Layout, name: &str, volume: &str, stop: &AtomicBool) -> io::Result<Removed> {
     let path = layout.made_volumes().join(name);
-    if note(layout, name).is_none_or(|note| note.volume != volume) {
-        return Ok(if path.symlink_metadata().is_ok() { Removed::NotItsOwn } else { Removed::Gone });
+    let Some(note) = note(layout, name)?.filter(|note| note.volume == volume) else {
+        return Ok(if exists(&path)? { Removed::NotItsOwn } else { Removed::Gone });
+    };
+    if note.made && !exists(&path)? {
+        let note = note_path(layout, name);
+        let what = "it was made and is not there: is its disk mounted? If somebody removed it, remove";
+        return Err(other(format!("{what} {}", note.display())));
     }
-    if let Some(pod) = user(layout, &path) {
+    if let Some(pod) = user(layout, &path)? {
         return Err(other(format!("pod {pod} still has it")));
     }
     if let Some(mount) = mounts_below(&path)?.first() {
         return Err(other(format!("{} is mounted", mount.display())));
     }
+    remove_noted(layout, name, volume, stop)?;
+    Ok(Removed::Gone)
+}
+
+/// Removes the directories of all volumes that have a note, and the notes; for the end of Podbay on this host.
+///
+/// # Errors
+/// What could not be removed, or is not there.
+pub fn remove_all(layout: &Layout) -> io::Result<()> {
+    for path in entries(&layout.made_notes())? {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else { continue };
+        if let Some(note) = note(layout, name)? {
+            remove_noted(layout, name, &note.volume, &AtomicBool::new(false))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_noted(layout: &Layout, name: &str, volume: &str, stop: &AtomicBool) -> io::Result<()> {
     match beneath::top(&layout.made_volumes()) {
-        Ok(top) => remove_tree(&top, name, stop)?,
+        // Empty it can be gone, and is not missed.
+        Ok(top) => remove_tree(&top, name, stop, || write_note(layout, name, volume, false))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     match fs::remove_file(note_path(layout, name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(Removed::Gone),
+        _ => Ok(()),
     }
 }
 
-/// A pod of this node that has it, by UID.
-fn user(layout: &Layout, path: &Path) -> Option<String> {
-    let has = |uid: &String| {
-        let entries = fs::read_dir(layout.volumes(uid)).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).any(|link| fs::read_link(link).is_ok_and(|target| target == path))
-    };
-    known_uids(layout).into_iter().find(has)
+/// What is in a directory that may not be there.
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        all => all?.map(|entry| Ok(entry?.path())).collect(),
+    }
+}
+
+/// A pod of this node that has it, by UID. What cannot be read may have it.
+fn user(layout: &Layout, path: &Path) -> io::Result<Option<String>> {
+    for pod in entries(&layout.data_dir.join("pods"))? {
+        let Some(uid) = pod.file_name().and_then(|uid| uid.to_str()) else { continue };
+        for link in entries(&layout.volumes(uid))? {
+            if fs::read_link(link).is_ok_and(|target| target == path) {
+                return Ok(Some(uid.to_owned()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Nothing through a link, and nothing of what is mounted.
@@ -143,7 +201,8 @@ fn open(parent: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<D
     Dir::new(rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve)?)
 }
 
-fn remove_tree(top: &OwnedFd, name: &str, stop: &AtomicBool) -> io::Result<()> {
+/// `emptied` comes before the directory itself goes.
+fn remove_tree(top: &OwnedFd, name: &str, stop: &AtomicBool, emptied: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut whole = match open(top, name) {
         Ok(whole) => whole,
         Err(Errno::NOENT) => return Ok(()),
@@ -151,6 +210,7 @@ fn remove_tree(top: &OwnedFd, name: &str, stop: &AtomicBool) -> io::Result<()> {
     };
     let root = open(top, name)?;
     Sweep { root: root.fd()?, stop, lifted: 0 }.empty(&mut whole, 0)?;
+    emptied()?;
     match rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -252,7 +312,7 @@ mod tests {
         make(&layout, NAME, "u", None).unwrap();
         assert_eq!(fs::read_to_string(path.join("a/b/c")).unwrap(), "kept");
         assert_eq!(remove_it(&layout, "u").unwrap(), Removed::Gone);
-        assert!(!path.exists() && note(&layout, NAME).is_none());
+        assert!(!path.exists() && note(&layout, NAME).unwrap().is_none());
         assert_eq!(remove_it(&layout, "u").unwrap(), Removed::Gone, "once more");
     }
 
@@ -318,11 +378,59 @@ mod tests {
         let path = make(&layout, NAME, "u", None).unwrap();
         (0..9).for_each(|at| fs::write(path.join(at.to_string()), "").unwrap());
         assert!(remove(&layout, NAME, "u", &AtomicBool::new(true)).is_err());
-        assert!(path.exists() && note(&layout, NAME).is_some());
+        assert!(path.exists() && note(&layout, NAME).unwrap().is_some());
         // All but the note.
+        write_note(&layout, NAME, "u", false).unwrap();
         fs::remove_dir_all(&path).unwrap();
         assert_eq!(remove_it(&layout, "u").unwrap(), Removed::Gone);
-        assert!(note(&layout, NAME).is_none());
+        assert!(note(&layout, NAME).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_on_a_disk_that_is_away_is_not_taken_for_removed() {
+        let (dir, layout) = layout();
+        make(&layout, NAME, "u", None).unwrap();
+        let away = dir.path().join("away");
+        fs::rename(layout.made_volumes(), &away).unwrap();
+        for _ in 0..2 {
+            assert!(remove_it(&layout, "u").unwrap_err().to_string().contains("is its disk mounted?"));
+            fs::create_dir_all(layout.made_volumes()).unwrap();
+        }
+        fs::remove_dir(layout.made_volumes()).unwrap();
+        fs::rename(&away, layout.made_volumes()).unwrap();
+        assert_eq!(remove_it(&layout, "u").unwrap(), Removed::Gone);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_leave_to_remove() {
+        let (_dir, layout) = layout();
+        let path = make(&layout, NAME, "u", None).unwrap();
+        for text in ["{", r#"{"version": 2, "volume": "u", "made": true}"#] {
+            fs::write(note_path(&layout, NAME), text).unwrap();
+            assert!(remove_it(&layout, "u").is_err() && make(&layout, NAME, "u", None).is_err() && path.exists(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pods_that_start_together_have_the_same_directory() {
+        let (_dir, layout) = layout();
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| make(&layout, NAME, "u", Some(7)).map(drop))).collect();
+            all.into_iter().for_each(|one| one.join().unwrap().unwrap());
+        });
+        assert!(note(&layout, NAME).unwrap().is_some_and(|note| note.made));
+    }
+
+    #[test]
+    fn at_the_end_all_that_was_made_goes_and_nothing_else() {
+        let (_dir, layout) = layout();
+        let path = make(&layout, NAME, "u", None).unwrap();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        let theirs = layout.made_volumes().join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        remove_all(&layout).unwrap();
+        assert!(!path.exists() && theirs.exists() && note(&layout, NAME).unwrap().is_none());
+        remove_all(&layout).unwrap();
     }
 
     #[test]
@@ -347,6 +455,6 @@ mod tests {
         make(&layout, NAME, "u", None).unwrap();
         write_note(&layout, NAME, "u", false).unwrap();
         make(&layout, NAME, "u", None).unwrap();
-        assert_eq!(note(&layout, NAME), Some(Note { version: 1, volume: "u".into(), made: true }));
+        assert_eq!(note(&layout, NAME).unwrap(), Some(Note { version: 1, volume: "u".into(), made: true }));
     }
 }

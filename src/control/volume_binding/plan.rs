@@ -193,8 +193,10 @@ impl Binder<'_> {
         let found = kept.or_else(best).map(|volume| volume.name().to_owned());
         match found {
             Some(name) => self.bind(key, &name),
-            // Where the scheduler has chosen a node, one is to be made.
-            None if waits && seen.annotation(SELECTED_NODE).is_none() => self.waits_for_pod(key),
+            // Where the scheduler has chosen a node, one is to be made; it chooses none for what cannot be made.
+            None if waits && seen.annotation(SELECTED_NODE).is_none() && !class.is_some_and(|class| never(spec, class)) => {
+                self.waits_for_pod(key)
+            }
             None => self.finds_none(key, spec, class),
         }
     }
@@ -366,7 +368,13 @@ impl Binder<'_> {
     /// A directory that is to be deleted is its node's to remove first, as long as there is one.
     fn keep_what_holds_data(&mut self) {
         for (key, half) in &mut self.volumes {
-            let Some(home) = local_volume::home(&half.new).map(str::to_owned) else { continue };
+            let Some(home) = local_volume::home(&half.new).map(str::to_owned) else {
+                // Somebody took away by what its node knows it: nobody will remove anything.
+                if half.seen.is_deleting() {
+                    let_go(&mut half.new.metadata, LOCAL_PATH);
+                }
+                continue;
+            };
             // What was on a node that is gone is gone with it.
             let has_node = self.state.find(Kind::Node, "", &home).is_some();
             let is_its_nodes = is_to_be_deleted(&half.new) && (has_node || !half.seen.is_deleting());
@@ -398,6 +406,11 @@ impl Binder<'_> {
         plan.ops = claims.chain(volumes).chain(self.made.into_iter().map(Op::Create)).collect();
         plan
     }
+}
+
+/// Whether nobody ever makes a volume of its class for a claim.
+fn never(spec: &PersistentVolumeClaimSpec, class: &StorageClass) -> bool {
+    class.provisioner == LOCAL_PATH && local_volume::possible(spec, class).is_err()
 }
 
 /// Who is on the way out keeps the finalizer while it is used; everybody else has it.

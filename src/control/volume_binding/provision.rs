@@ -10,8 +10,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::event::reference;
-use crate::model::local_volume::{HOME, HOSTNAME, LOCAL_PATH, PROVISIONED_BY, SELECTED_NODE, name_for, volumes_of};
-use crate::model::volume::{FILESYSTEM, ONE_POD, PersistentVolume, PersistentVolumeSpec, VOLUME_PROTECTION, mode_of};
+use crate::model::local_volume::{self, HOME, HOSTNAME, LOCAL_PATH, PROVISIONED_BY, SELECTED_NODE, allows, name_for, volumes_of};
+use crate::model::volume::{FILESYSTEM, PersistentVolume, PersistentVolumeSpec, VOLUME_PROTECTION};
 use crate::model::{Key, Kind, Object};
 use crate::store::snapshot::Snapshot;
 
@@ -38,12 +38,12 @@ pub fn volume(
     spec: &PersistentVolumeClaimSpec,
     class: &StorageClass,
 ) -> Result<PersistentVolume, Refused> {
-    possible(spec, class)?;
+    local_volume::possible(spec, class).or_else(no)?;
     let Some(selected) = claim.annotation(SELECTED_NODE) else {
         return no("a volume is a directory of one node, and none was chosen: the class needs volumeBindingMode WaitForFirstConsumer");
     };
     let node = state.find(Kind::Node, "", selected).filter(|node| !node.is_deleting()).ok_or(Refused::Elsewhere)?;
-    let volumes = volumes_of(node).ok_or(Refused::Elsewhere)?;
+    let volumes = volumes_of(node).filter(|_| allows(class, node.labels())).ok_or(Refused::Elsewhere)?;
     let name = name_for(claim.uid());
     if state.get(&Key::cluster(Kind::PersistentVolume, &name)).is_some() {
         return Err(Refused::For(format!("persistentvolumes \"{name}\" already exists")));
@@ -68,27 +68,6 @@ pub fn volume(
         ..PersistentVolumeSpec::default()
     };
     Ok(PersistentVolume { api_version: "v1".to_owned(), kind: Kind::PersistentVolume.name().to_owned(), metadata, spec, status: None })
-}
-
-/// What a directory of one node can be.
-fn possible(spec: &PersistentVolumeClaimSpec, class: &StorageClass) -> Result<(), Refused> {
-    let by_one_node = |mode: &String| mode == "ReadWriteOnce" || mode == ONE_POD;
-    if !spec.access_modes.iter().flatten().all(by_one_node) {
-        return no("only the access modes ReadWriteOnce and ReadWriteOncePod are supported");
-    }
-    if mode_of(spec) != FILESYSTEM {
-        return no("only volumeMode Filesystem is supported");
-    }
-    if spec.selector.is_some() {
-        return no("claim.spec.selector is not supported");
-    }
-    if class.mount_options.as_ref().is_some_and(|options| !options.is_empty()) {
-        return no("the class' mountOptions are not supported");
-    }
-    if class.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
-        return no("the class' parameters are not known");
-    }
-    Ok(())
 }
 
 fn of_host(name: &str) -> VolumeNodeAffinity {

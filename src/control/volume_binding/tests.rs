@@ -359,6 +359,14 @@ fn none_is_made_that_could_not_be_had() {
     let why = "c: ProvisioningFailed: failed to provision volume with StorageClass \"local\": a volume is a directory of one node, and none \
                was chosen: the class needs volumeBindingMode WaitForFirstConsumer";
     assert_eq!(world.rest().waits, [why]);
+    // Nor is one chosen for what is never made, and that is said.
+    let never = claim("c", "1Gi", json!({"storageClassName": "local", "accessModes": ["ReadWriteMany"]}));
+    let mut world = World::new([home(LATE, json!({})), vec![never]].concat());
+    assert!(world.rest().waits[0].starts_with("c: ProvisioningFailed: "), "{:?}", world.waits);
+    let elsewhere = json!({"allowedTopologies": [{"matchLabelExpressions": [{"key": HOSTNAME, "values": ["host-2"]}]}]});
+    let mut world = World::new([home(LATE, elsewhere), vec![placed("c", "n1", json!({}))]].concat());
+    world.rest();
+    assert_eq!(world.get(Kind::PersistentVolumeClaim, "c")["metadata"]["annotations"][SELECTED_NODE], Value::Null, "not of its class");
     // A person's has the name.
     let mut world = World::new([home(LATE, json!({})), vec![placed("c", "n9", json!({}))]].concat());
     let name = made(&world, "c");

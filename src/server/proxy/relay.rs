@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::response::Response;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -91,6 +91,8 @@ pub async fn serve(
     let passed = headers::for_client(answer.headers(), prefix, &hosts);
     let mut response = answer.map(Body::new);
     *response.headers_mut() = passed;
+    // The other end's is that of another connection.
+    *response.version_mut() = http::Version::HTTP_11;
     Ok(response)
 }
 
@@ -160,8 +162,12 @@ fn outbound(
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = if rest.is_empty() { "/" } else { rest };
     let uri: Uri = format!("{path}{query}").parse().map_err(|error| Fault::bad_request(format!("the path {path:?}: {error}")))?;
-    let head = headers::for_backend(request.headers(), &Asked { host, path: &format!("{prefix}{rest}"), from });
+    let mut head = headers::for_backend(request.headers(), &Asked { host, path: &format!("{prefix}{rest}"), from });
     let (method, body) = (request.method().clone(), request.into_body());
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Unasked, hyper sends none of it with a GET.
+        head.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let mut outbound = Request::builder().method(method).uri(uri).body(body).map_err(|error| Fault::internal(error.to_string()))?;
     *outbound.headers_mut() = head;
     Ok(outbound)

@@ -24,6 +24,9 @@ pub struct VolumePreview {
     pub class: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What it holds is not removed with it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
     /// Another node was equally good.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tied: bool,
@@ -31,7 +34,10 @@ pub struct VolumePreview {
 
 /// Every volume that was made for a claim, as far as two states differ in them. `tied`: pods that could have had another node.
 pub fn volumes(before: &Snapshot, after: &Snapshot, tied: &BTreeSet<Key>) -> Vec<VolumePreview> {
-    let has = |state: &Snapshot, volume: &Object| state.get(volume.key()).is_some_and(|other| other.uid() == volume.uid());
+    // One that is told to go goes, if not yet: its node may be away.
+    let has = |state: &Snapshot, volume: &Object| {
+        state.get(volume.key()).is_some_and(|other| other.uid() == volume.uid() && (!other.is_deleting() || volume.is_deleting()))
+    };
     let of = |from: &Snapshot, to: &Snapshot, mark: &str| {
         let made = from.list(Kind::PersistentVolume).filter(|volume| !has(to, volume));
         made.filter_map(|volume| shown(volume.get()?, mark, after, tied)).collect::<Vec<_>>()
@@ -49,13 +55,15 @@ fn shown(volume: &PersistentVolume, mark: &str, state: &Snapshot, tied: &BTreeSe
         let its = |pod: &Pod| claims(pod).any(|it| it.claim == claim.name);
         pod.key().namespace == claim.namespace && pod.get::<Pod>().is_some_and(its)
     };
-    let node = home(volume).map(printable);
+    let (node, policy) = (home(volume).map(printable), volume.spec.persistent_volume_reclaim_policy.as_deref());
+    let has_node = home(volume).is_some_and(|node| state.find(Kind::Node, "", node).is_some());
     Some(VolumePreview {
         mark: mark.to_owned(),
         claim: printable(&format!("{}/{}", claim.namespace, claim.name)),
         size: printable(&size.unwrap_or_default()),
         class: printable(volume.class()),
         tied: node.is_some() && mark == "+" && state.list(Kind::Pod).any(|pod| tied.contains(pod.key()) && of_pod(pod)),
+        kept: mark == "-" && home(volume).is_some() && !(policy == Some("Delete") && has_node),
         node,
     })
 }
@@ -63,14 +71,47 @@ fn shown(volume: &PersistentVolume, mark: &str, state: &Snapshot, tied: &BTreeSe
 /// `+ web/data  1Gi of local-path on n1~`
 impl fmt::Display for VolumePreview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mark, claim, size, class, node, tied } = self;
+        let Self { mark, claim, size, class, node, tied, kept } = self;
         write!(f, "{mark} {claim}  {size} of {class}")?;
         if let Some(node) = node {
             write!(f, " on {node}{}", if *tied { "~" } else { "" })?;
         }
         if mark == "-" {
-            write!(f, ", with all it holds")?;
+            write!(f, ", {}", if *kept { "what it holds stays" } else { "with all it holds" })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::local_volume::{HOME, LOCAL_PATH, PROVISIONED_BY};
+
+    /// What is shown of a volume that was there, and is told to go now.
+    fn going(policy: &str, node: &str) -> Vec<String> {
+        let state = |deleted: bool| {
+            let mut state = Snapshot::default();
+            state.insert(Object::from_value(Kind::Node, json!({"metadata": {"name": "n1"}})).unwrap());
+            let mut meta = json!({"name": "pvc-1", "uid": "u", "labels": {(HOME): node}, "annotations": {(PROVISIONED_BY): LOCAL_PATH}});
+            if deleted {
+                meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            let spec = json!({"claimRef": {"namespace": "web", "name": "data"}, "capacity": {"storage": "1Gi"}, "storageClassName": "c",
+                "persistentVolumeReclaimPolicy": policy, "local": {"path": "/x"}});
+            state.insert(Object::from_value(Kind::PersistentVolume, json!({"metadata": meta, "spec": spec})).unwrap());
+            state
+        };
+        assert_eq!(volumes(&state(true), &state(true), &BTreeSet::new()), [], "it was going before");
+        volumes(&state(false), &state(true), &BTreeSet::new()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_goes_is_told_before_its_node_has_removed_it() {
+        assert_eq!(going("Delete", "n1"), ["- web/data  1Gi of c on n1, with all it holds"]);
+        assert_eq!(going("Retain", "n1"), ["- web/data  1Gi of c on n1, what it holds stays"]);
+        assert_eq!(going("Delete", "gone"), ["- web/data  1Gi of c on gone, what it holds stays"]);
     }
 }
