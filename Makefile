@@ -72,6 +72,7 @@ install: setup-run release ## install binaries and units into the system, and wh
 	ln -sf podbay $(DESTDIR)/usr/local/bin/podbay-oci
 	install -Dm644 -t $(DESTDIR)/etc/systemd/system systemd/*.service systemd/*.slice
 	install -Dm644 -t $(DESTDIR)/usr/local/share/doc/podbay README.md systemd/podbay.toml
+	install -Dm644 -t $(DESTDIR)/usr/local/share/doc/podbay/docs docs/*.md
 	install -d $(DESTDIR)/etc/podbay
 
 .PHONY: help setup-build setup-run setup-test release demo lint test fuzz bench test-hosts install
