@@ -25,9 +25,15 @@ pub struct Target {
 impl Target {
     /// Reads `/api/v1/…` and `/apis/GROUP/VERSION/…`.
     pub fn parse(path: &str, served: &Definitions) -> Option<Self> {
-        let segments: Vec<String> = path.split('/').filter(|segment| !segment.is_empty()).map(unescape).collect::<Option<_>>()?;
-        let words: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let (group, version, rest) = match words.as_slice() {
+        let segments: Vec<Vec<u8>> = path.split('/').filter(|segment| !segment.is_empty()).map(bytes).collect::<Option<_>>()?;
+        let words: Vec<&str> = segments.iter().map_while(|segment| std::str::from_utf8(segment).ok()).collect();
+        // What is behind that word is the other end's, which need not be text.
+        let is_whole = |it: &Self| words.len() == segments.len() || it.subresource.as_deref() == Some(PROXY);
+        Self::of(&words, served).filter(is_whole)
+    }
+
+    fn of(words: &[&str], served: &Definitions) -> Option<Self> {
+        let (group, version, rest) = match words {
             ["api", version, rest @ ..] => ("", *version, rest),
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return None,
@@ -61,21 +67,26 @@ impl Target {
     }
 }
 
-/// Undoes percent-encoding.
+/// Undoes percent-encoding, of what is text.
 pub(super) fn unescape(segment: &str) -> Option<String> {
+    String::from_utf8(bytes(segment)?).ok()
+}
+
+/// Undoes percent-encoding. Hexadecimal digits alone follow the sign (RFC 3986, 2.1).
+fn bytes(segment: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
     while let [first, tail @ ..] = rest {
         if *first == b'%' {
-            let code = std::str::from_utf8(tail.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(code, 16).ok()?);
+            let code = tail.get(..2).filter(|code| code.iter().all(u8::is_ascii_hexdigit))?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok()?);
             rest = &tail[2..];
         } else {
             bytes.push(*first);
             rest = tail;
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 /// Kubernetes' verbs.
@@ -271,6 +282,16 @@ mod tests {
             ("/api/v1/namespaces/web/status", Some((Kind::Namespace, "", Some("web"), Some("status")))),
             ("/apis/apps/v1/namespaces/web/deployments/a", Some((Kind::Deployment, "web", Some("a"), None))),
             ("/apis/podbay.dev/v1/sources/s%61", Some((Kind::Source, "", Some("sa"), None))),
+            ("/api/v1/namespaces/web/pods/a/proxy/%ff/x", Some((Kind::Pod, "web", Some("a"), Some("proxy")))),
+            ("/api/v1/nodes/n/pro%78y/a%C3/%A4", Some((Kind::Node, "", Some("n"), Some("proxy")))),
+            ("/api/v1/nodes/n/proxy/%f", None),
+            ("/api/v1/nodes/n/proxy/%+f", None),
+            ("/api/v1/nodes/%ff/proxy", None),
+            ("/api/v1/nodes/proxy/%ff", None),
+            ("/api/v1/nodes/n/%ff/proxy", None),
+            ("/api/v1/nodes/n/status/%ff", None),
+            ("/api/v1/nodes/%ff", None),
+            ("/api/v1/namespaces/web/status/%ff", None),
             ("/api/v1/pods/a", None),
             ("/api/v1/namespaces/web/nodes", None),
             ("/apis/apps/v1/namespaces/web/pods", None),

@@ -150,6 +150,10 @@ async fn what_is_asked_of_a_pod_is_its_own_business() {
         assert_eq!((&heard["authorization"], &heard["x-forwarded-uri"]), (&Value::Null, &json!(format!("{POD}/a%2Fb//c"))));
         assert_eq!((&heard["x-forwarded-host"], &heard["x-forwarded-proto"]), (&json!("localhost:8001"), &json!("https")));
     }
+    let foreign = rig::json(send(&rig, "GET", &format!("{POD}/caf%e9/%FF%00?n=%ff"), &[], "").await).await;
+    assert_eq!(foreign["uri"], "/caf%e9/%FF%00?n=%ff", "a path that is no UTF-8 is the other end's to read");
+    assert_eq!(foreign["headers"]["x-forwarded-uri"], format!("{POD}/caf%e9/%FF%00"));
+    assert_eq!(send(&rig, "GET", &format!("{POD}/%zz"), &[], "").await.status(), StatusCode::NOT_FOUND, "it is no path at all");
     let head = send(&rig, "HEAD", &format!("{POD}/x"), &[], "").await;
     assert!(head.status().is_success() && head.headers().contains_key("content-length"), "{head:?}");
     let nothing = rig::json(send(&rig, "GET", &format!("{POD}/x"), &[], "").await).await;
