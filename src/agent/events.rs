@@ -11,6 +11,7 @@ use kube::Client;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::Options;
 use super::objects::Objects;
 use crate::model::Timestamp;
 use crate::model::event::LONGEST_MESSAGE;
@@ -19,8 +20,6 @@ use crate::model::volume::PersistentVolume;
 const COMPONENT: &str = "kubelet";
 /// Different events that are remembered for counting.
 const REMEMBERED: usize = 1024;
-/// A count is written at most this often.
-const QUIET: Duration = Duration::from_secs(30);
 
 /// One thing to tell.
 #[derive(Clone, Debug)]
@@ -38,9 +37,9 @@ pub struct Recorder(mpsc::Sender<Telling>);
 
 impl Recorder {
     /// The recorder and the task that writes what it takes.
-    pub fn new(client: Client, node_name: String) -> (Self, impl Future<Output = ()> + Send) {
+    pub fn new(client: Client, options: &Options) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (sender, receiver) = mpsc::channel(256);
-        (Self(sender), write(client, node_name, receiver))
+        (Self(sender), write(client, options.node_name.clone(), options.event_interval, receiver))
     }
 
     /// Tells of a pod, and of one of its containers.
@@ -96,7 +95,7 @@ struct Known {
     written: Instant,
 }
 
-async fn write(client: Client, node_name: String, mut tellings: mpsc::Receiver<Telling>) {
+async fn write(client: Client, node_name: String, interval: Duration, mut tellings: mpsc::Receiver<Telling>) {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     while let Some(telling) = tellings.recv().await {
         let namespace = telling.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
@@ -105,7 +104,7 @@ async fn write(client: Client, node_name: String, mut tellings: mpsc::Receiver<T
         let result = match known.get_mut(&key) {
             Some(old) => {
                 old.count = old.count.saturating_add(1);
-                if old.written.elapsed() < QUIET {
+                if old.written.elapsed() < interval {
                     continue;
                 }
                 old.written = Instant::now();

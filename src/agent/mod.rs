@@ -12,7 +12,8 @@
 //!   `resize_events` (pure): what people are told of it
 //! - `storage_plan` (pure), `storage`: pods that take more of the disk than they may
 //! - `failure_text` (pure): what a runtime says of a failure, the same at each try
-//! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers
+//! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers; `lost` (pure): how long one that
+//!   the server no longer has keeps others waiting
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server, through `objects`
 //! - `identity`: joining, and renewing the certificate
 //! - `record`: the last known pods on disk, for a start without the server
@@ -45,6 +46,7 @@ pub mod image_gc;
 pub mod image_plan;
 pub mod log_plan;
 pub mod log_rotation;
+pub mod lost;
 pub mod machine;
 pub mod network_plan;
 pub mod node_api;
@@ -106,7 +108,7 @@ pub async fn run_with_clock(
     options: Options,
     shutdown: CancellationToken,
 ) {
-    let (recorder, write_events) = events::Recorder::new(client.clone(), options.node_name.clone());
+    let (recorder, write_events) = events::Recorder::new(client.clone(), &options);
     let context = Arc::new(context::Context {
         layout: config::Layout { data_dir: options.data_dir.clone() },
         machine: machine::machine(&options.data_dir),

@@ -49,6 +49,10 @@ pub struct Options {
     /// How long new pods wait at the start for the server's word and the network before the last known
     /// state is acted on.
     pub start_grace: Duration,
+    /// How long beyond its grace a pod that the server no longer has may keep others from starting.
+    pub lost_hold: Duration,
+    /// How often the count of one event is written at most.
+    pub event_interval: Duration,
 }
 
 impl Options {
@@ -77,6 +81,8 @@ impl Options {
             image_gc: Policy::default(),
             image_gc_interval: Duration::from_secs(300),
             start_grace: Duration::from_secs(10),
+            lost_hold: Duration::from_secs(60),
+            event_interval: Duration::from_secs(30),
         }
     }
 

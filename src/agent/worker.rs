@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::act::{self, Effect, Scene};
 use super::context::{Context, Waiting};
+use super::lost::Lost;
 use super::observe;
 use super::observed::{Memory, ObservedPod, ProbeView, Sizing, Subject, full_name, is_running, record_failure, uid};
 use super::plan::{self, PodPlan, Step};
@@ -73,8 +74,7 @@ struct Worker {
     /// Steps that failed and when they may be tried again.
     resting: BTreeMap<String, (u32, Timestamp)>,
     gone: bool,
-    /// When this process first heard that the server has no such pod any more.
-    gone_since: Option<Timestamp>,
+    lost: Lost,
     /// Waits that go on and were told of.
     told_waits: BTreeSet<String>,
 }
@@ -109,7 +109,7 @@ pub fn spawn(context: &Arc<Context>, desired: Desired, tasks: &mut JoinSet<()>, 
         finish,
         resting: BTreeMap::new(),
         gone: false,
-        gone_since: None,
+        lost: Lost::default(),
         told_waits: BTreeSet::new(),
     };
     let task = tasks.spawn(worker.run(stop.clone()));
@@ -187,19 +187,18 @@ impl Worker {
         if !self.gone {
             return;
         }
-        let now = self.context.clock.now();
-        let since = *self.gone_since.get_or_insert(now);
+        let (now, options) = (self.context.clock.now(), &self.context.options);
         let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
-        if !holds_others(since, grace, now) {
-            let stuck = uid(pod);
-            self.context.gate.change(|waiting| {
-                if waiting.lost.remove(stuck) {
-                    let message = "a pod that the server no longer has does not stop: others start all the same";
-                    tracing::warn!(pod = full_name(pod), "{message}");
-                    let told = format!("{message}: {}", full_name(pod));
-                    self.context.events.node(&self.context.options.node_name, true, "OldPodDoesNotStop", told);
-                }
-            });
+        if self.lost.holds_others(grace, options.lost_hold, now) {
+            return;
+        }
+        // Each complete list of the server names it again.
+        let mut held = false;
+        self.context.gate.change(|waiting| held = waiting.lost.remove(uid(pod)));
+        if held && self.lost.is_news() {
+            let message = "a pod that the server no longer has does not stop: others start all the same";
+            tracing::warn!(pod = full_name(pod), "{message}");
+            self.context.events.node(&options.node_name, true, "OldPodDoesNotStop", format!("{message}: {}", full_name(pod)));
         }
     }
 
@@ -528,13 +527,6 @@ fn event_of_wait(container: &str, waiting: &ContainerStateWaiting) -> Option<(bo
 
 const FORGOTTEN: &str = "forgotten";
 
-/// How long beyond its grace a lost pod may keep others from starting.
-const LONGEST_HOLD_SECONDS: i64 = 60;
-
-fn holds_others(since: Timestamp, grace_seconds: i64, now: Timestamp) -> bool {
-    now.duration_since(since).as_secs() <= grace_seconds.max(0).saturating_add(LONGEST_HOLD_SECONDS)
-}
-
 /// What was known of a container before this process: it stays ready until a probe says otherwise.
 fn known(seen: &ObservedPod, name: &str, id: &str) -> ProbeView {
     let all = seen.last_status.init_container_statuses.iter().chain(&seen.last_status.container_statuses).flatten();
@@ -544,19 +536,5 @@ fn known(seen: &ObservedPod, name: &str, id: &str) -> ProbeView {
     match last {
         Some(last) => ProbeView { startup: last.started.filter(|started| *started), live: None, ready: last.ready.then_some(true) },
         None => ProbeView::default(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_pod_that_does_not_stop_holds_up_others_only_for_a_while() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        for (grace, after, holds) in [(30, 0, true), (30, 90, true), (30, 91, false), (0, 60, true), (0, 61, false), (i64::MAX, 9999, true)]
-        {
-            assert_eq!(holds_others(at(1000), grace, at(1000 + after)), holds, "grace {grace}, after {after} s");
-        }
     }
 }

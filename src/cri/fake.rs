@@ -42,6 +42,8 @@ pub struct Behaviour {
     pub ignores_stop: bool,
     /// Its runtime takes no notice of the stop signal that it asks for.
     pub without_stop_signal: bool,
+    /// Stopping fails with this cause.
+    pub stop_error: Option<String>,
 }
 
 /// The one handler it has beside the usual one.
@@ -474,6 +476,9 @@ impl Runtime for FakeRuntime {
         let now = self.clock.now();
         let mut state = self.reach("stop_container", id)?;
         let Some(container) = state.containers.get_mut(id) else { return Ok(()) };
+        if let Some(cause) = &container.behaviour.stop_error {
+            return Err(CriError::failed(format!("stop container {id}"), cause));
+        }
         match container.status.state {
             ContainerState::Running => {
                 let code = if container.behaviour.ignores_stop { 137 } else { 143 };

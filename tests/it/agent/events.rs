@@ -115,3 +115,49 @@ async fn who_comes_back_says_what_it_stops_and_what_waits() {
     let all = all_events(&world).await;
     assert_eq!(all.iter().filter(|event| event.reason.as_deref() == Some("StoppingOldPods")).count(), 1, "{all:?}");
 }
+
+/// Waits for the start of a pod's container to be told: whatever was told before is written by then.
+async fn start_is_told(world: &World, name: &str) {
+    let of = |event: &Event| event.reason.as_deref() == Some("Started") && event.involved_object.name.as_deref() == Some(name);
+    until(&format!("the start of {name}"), async || all_events(world).await.into_iter().find(of)).await;
+}
+
+/// Cuts the agent off until it knows that, and lets it list its pods anew.
+async fn lists_anew(world: &World) {
+    world.cut();
+    let seen = world.asked.lock().unwrap().failed.len();
+    let renews = |path: &String| path.ends_with("/n1") || path.ends_with("/n1/status");
+    until("a renewal to fail", async || world.asked.lock().unwrap().failed[seen..].iter().any(renews).then_some(())).await;
+    let seen = world.asked.lock().unwrap().reached.len();
+    world.heal();
+    let lists = |path: &String| path.contains("/api/v1/pods?") && !path.contains("watch=");
+    until("its pods to be listed", async || world.asked.lock().unwrap().reached[seen..].iter().any(lists).then_some(())).await;
+}
+
+#[tokio::test]
+async fn who_does_not_stop_is_told_of_once_and_waited_for_no_longer() {
+    let mut world = World::new().await;
+    world.lost_hold = Duration::ZERO;
+    world.start();
+    world.runtime.behave("stuck", Behaviour { stop_error: Some("its shim hangs".into()), ..Behaviour::default() });
+    let stuck = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "stuck", "image": "img:1"}]});
+    world.create("doomed", stuck).await;
+    world.ready("doomed").await;
+    world.cut();
+    world.pods().delete("doomed", &DeleteParams::default().grace_period(0)).await.unwrap();
+    world.gone("doomed").await;
+    for name in ["fresh", "third"] {
+        lists_anew(&world).await;
+        // It is bound here after the list that names the lost pod once more, and so waits for it.
+        world.create(name, json!({})).await;
+        world.ready(name).await;
+        start_is_told(&world, name).await;
+        assert!(world.sandboxes().await.contains(&"doomed".to_owned()));
+    }
+    let all = all_events(&world).await;
+    let told: Vec<&Event> = all.iter().filter(|event| event.reason.as_deref() == Some("OldPodDoesNotStop")).collect();
+    let [told] = told[..] else { panic!("{told:?}") };
+    let message = "a pod that the server no longer has does not stop: others start all the same: default/doomed";
+    assert_eq!((told.message.as_deref(), told.type_.as_deref(), told.count), (Some(message), Some("Warning"), Some(1)));
+    assert_eq!(told.involved_object.kind.as_deref(), Some("Node"));
+}
