@@ -69,6 +69,9 @@ pub struct Memory {
     pub hooks: BTreeMap<String, Hook>,
     /// Whether the pod's containers get what they are to have; where not, `plan` is told of what they have.
     pub sizing: Sizing,
+    /// The sizes that the pod's containers began to get and do not all have yet, as `resize_events::sizes_of` says them.
+    /// `None`: none, or they are those of a process before this one.
+    pub begun: Option<String>,
     /// By container id: the resources it was given since it was made.
     pub resized: BTreeMap<String, String>,
     /// By container id.

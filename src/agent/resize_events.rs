@@ -7,9 +7,10 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus, ResourceRequirements};
 use serde::Serialize;
 
-use super::observed::Sizing;
+use super::observed::{Memory, Sizing};
+use super::resources;
 use crate::model::event::LONGEST_MESSAGE;
-use crate::model::pod::{INFEASIBLE, RESIZE_PENDING, RESIZING};
+use crate::model::pod::{self as model, INFEASIBLE, RESIZE_PENDING, RESIZING};
 
 /// One thing to tell of the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +20,9 @@ pub struct News {
     pub message: String,
 }
 
-/// What is news of the pod, which has ended neither before nor now.
-pub fn news(pod: &Pod, sizing: &Sizing, before: &PodStatus, after: &PodStatus) -> Vec<News> {
+/// What is news of the pod, which has ended neither before nor now. `memory`: with the sizing of now, and what was begun
+/// before.
+pub fn news(pod: &Pod, memory: &Memory, before: &PodStatus, after: &PodStatus) -> Vec<News> {
     let ended = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     if pod.metadata.deletion_timestamp.is_some() || ended(before) || ended(after) {
         return Vec::new();
@@ -32,7 +34,7 @@ pub fn news(pod: &Pod, sizing: &Sizing, before: &PodStatus, after: &PodStatus) -
     };
     let (was, is) = (condition(before, RESIZING), condition(after, RESIZING));
     let mut all = Vec::new();
-    match sizing {
+    match &memory.sizing {
         Sizing::Unknown => {}
         Sizing::Waits(why) => {
             let told = condition(before, RESIZE_PENDING).filter(|it| it.reason.as_deref() == Some(why.code));
@@ -42,7 +44,8 @@ pub fn news(pod: &Pod, sizing: &Sizing, before: &PodStatus, after: &PodStatus) -
             }
         }
         Sizing::Accepted | Sizing::Settled => {
-            let begins = *sizing == Sizing::Accepted && (is_new(pod, before) || (was.is_none() && is.is_some()));
+            let appears = memory.begun.is_none() && was.is_none() && is.is_some();
+            let begins = memory.sizing == Sizing::Accepted && (is_new(pod, memory, before) || appears);
             if begins {
                 all.push(tell(false, "ResizeStarted", "Pod resize started", ""));
             }
@@ -58,11 +61,21 @@ pub fn news(pod: &Pod, sizing: &Sizing, before: &PodStatus, after: &PodStatus) -
     all
 }
 
-/// Whether what the pod's containers are given is something else than before, or was not given until now.
-pub fn is_new(pod: &Pod, before: &PodStatus) -> bool {
+/// Whether what the pod's containers are given is something else than before, or was not given until now. Other changes of
+/// the pod meanwhile are none.
+pub fn is_new(pod: &Pod, memory: &Memory, before: &PodStatus) -> bool {
+    if let Some(begun) = &memory.begun {
+        return *begun != sizes_of(pod);
+    }
     // While nothing is known of the node's room the status is of a later generation than what was begun.
     let begun = condition(before, RESIZING).map_or(before.observed_generation, |it| it.observed_generation);
     begun != pod.metadata.generation || condition(before, RESIZE_PENDING).is_some()
+}
+
+/// What the containers of a pod are to have, as far as it can be changed while they run.
+pub fn sizes_of(pod: &Pod) -> String {
+    let all = pod.spec.iter().flat_map(model::all_containers);
+    all.map(|container| format!("{} {}\n", container.name, resources::told(container))).collect()
 }
 
 fn condition<'a>(status: &'a PodStatus, type_: &str) -> Option<&'a PodCondition> {
@@ -125,6 +138,34 @@ mod tests {
             .unwrap()
     }
 
+    fn of(sizing: Sizing) -> Memory {
+        Memory { sizing, ..Memory::default() }
+    }
+
+    #[test]
+    fn what_is_no_size_begins_nothing() {
+        let (given, began) = ("PodResizeInProgress", sizes_of(&pod(1)));
+        let mut other = pod(2);
+        other.spec.get_or_insert_default().containers[1].resources = serde_json::from_value(json!({"requests": {"cpu": "3"}})).unwrap();
+        for (what, pod, begun, before, after, expected) in [
+            ("another image, say", pod(2), Some(&began), status(1, &[given]), status(2, &[given]), &[][..]),
+            ("and all is given", pod(2), Some(&began), status(1, &[given]), status(2, &[]), &["ResizeCompleted"]),
+            ("its container runs a look later", pod(2), Some(&began), status(1, &[]), status(2, &[given]), &[]),
+            ("what waited is no more wanted", pod(2), Some(&began), status(1, &["PodResizePending Deferred: 1"]), status(2, &[given]), &[]),
+            ("another size", other.clone(), Some(&began), status(1, &[given]), status(2, &[given]), &["ResizeStarted"]),
+            ("the same to a process that begins", pod(1), None, status(1, &[given]), status(1, &[given]), &[]),
+            ("who knows to a process that begins", pod(2), None, status(1, &[given]), status(2, &[given]), &["ResizeStarted"]),
+        ] {
+            let memory = Memory { begun: begun.cloned(), ..of(Sizing::Accepted) };
+            let reasons: Vec<&str> = news(&pod, &memory, &before, &after).into_iter().map(|it| it.reason).collect();
+            assert_eq!(reasons, expected, "{what}");
+        }
+        // What cannot be changed while it runs is no size either.
+        let limits = json!({"limits": {"ephemeral-storage": "1Gi"}});
+        other.spec.get_or_insert_default().containers[1].resources = serde_json::from_value(limits).unwrap();
+        assert_eq!(sizes_of(&other), began);
+    }
+
     #[test]
     fn each_change_is_told_once() {
         let waits = |code: &'static str, message: &str| Sizing::Waits(Reason::new(code, message));
@@ -166,10 +207,10 @@ mod tests {
         // Of the second size nothing was known at first.
         let mut unknown = status(1, &["PodResizeInProgress Error: no"]);
         unknown.observed_generation = Some(2);
-        let begun = news(&pod(2), &Sizing::Accepted, &unknown, &status(2, &["PodResizeInProgress"]));
+        let begun = news(&pod(2), &of(Sizing::Accepted), &unknown, &status(2, &["PodResizeInProgress"]));
         assert_eq!(begun.iter().map(|it| it.reason).collect::<Vec<_>>(), ["ResizeStarted"]);
         for (sizing, before, after, expected) in cases {
-            let reasons: Vec<&str> = news(&pod(2), sizing, before, after).into_iter().map(|it| it.reason).collect();
+            let reasons: Vec<&str> = news(&pod(2), &of(sizing.clone()), before, after).into_iter().map(|it| it.reason).collect();
             assert_eq!(reasons, *expected, "{sizing:?} {before:?} {after:?}");
         }
     }
@@ -177,17 +218,20 @@ mod tests {
     #[test]
     fn nothing_is_told_of_a_pod_that_ends() {
         let (given, ended) = (status(2, &["PodResizeInProgress"]), PodStatus { phase: Some("Failed".to_owned()), ..status(2, &[]) });
-        assert_eq!(news(&pod(2), &Sizing::Settled, &given, &ended), []);
+        assert_eq!(news(&pod(2), &of(Sizing::Settled), &given, &ended), []);
         let mut deleted = pod(2);
         deleted.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-        assert_eq!(news(&deleted, &Sizing::Settled, &given, &status(2, &[])), []);
+        assert_eq!(news(&deleted, &of(Sizing::Settled), &given, &status(2, &[])), []);
     }
 
     #[test]
     fn the_kubelets_words() {
         let sizes = r#""initContainers":[{"name":"i","resources":{"requests":{"memory":"1Mi"}}}],"containers":[{"name":"a","resources":{"limits":{"cpu":"2"},"requests":{"cpu":"1"}}},{"name":"b","resources":{}}],"generation":2"#;
         let told = |sizing: &Sizing, before: &[&str], after: &[&str]| -> Vec<(bool, String)> {
-            news(&pod(2), sizing, &status(2, before), &status(2, after)).into_iter().map(|it| (it.warning, it.message)).collect()
+            news(&pod(2), &of(sizing.clone()), &status(2, before), &status(2, after))
+                .into_iter()
+                .map(|it| (it.warning, it.message))
+                .collect()
         };
         let given = "PodResizeInProgress";
         assert_eq!(told(&Sizing::Accepted, &[], &[given]), [(false, format!("Pod resize started: {{{sizes}}}"))]);
@@ -200,7 +244,7 @@ mod tests {
         let mut large = pod(2);
         let spec = large.spec.get_or_insert_default();
         spec.containers = vec![spec.containers[0].clone(); 20];
-        let failed = news(&large, &Sizing::Accepted, &status(2, &[given]), &status(2, &["PodResizeInProgress Error: no"]));
+        let failed = news(&large, &of(Sizing::Accepted), &status(2, &[given]), &status(2, &["PodResizeInProgress Error: no"]));
         assert_eq!(failed[0].message, r#"Pod resize error: {"generation":2,"error":"no"}"#);
     }
 }

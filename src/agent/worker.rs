@@ -242,6 +242,7 @@ impl Worker {
             return desired.clone();
         }
         let Some(has) = resize_plan::as_it_is(pod, seen) else {
+            self.memory.begun = None;
             room.hold(uid(pod), amounts(pod));
             return desired.clone();
         };
@@ -260,7 +261,9 @@ impl Worker {
         if seen.memory.sizing != Sizing::Accepted {
             return Desired { pod: Arc::new(has), ..desired.clone() };
         }
-        if resize_events::is_new(pod, &seen.last_status) {
+        // `seen` keeps what was begun before: that is what news are told from.
+        self.memory.begun = Some(resize_events::sizes_of(pod));
+        if resize_events::is_new(pod, &seen.memory, &seen.last_status) {
             // What failed was another size.
             for memory in [&mut self.memory, &mut seen.memory] {
                 memory.failures.retain(|subject, _| !matches!(subject, Subject::Resize(_)));
@@ -367,7 +370,7 @@ impl Worker {
         if self.gone {
             return;
         }
-        for News { warning, reason, message } in resize_events::news(pod, &seen.memory.sizing, &seen.last_status, &decided.status) {
+        for News { warning, reason, message } in resize_events::news(pod, &seen.memory, &seen.last_status, &decided.status) {
             self.context.events.pod(pod, None, warning, reason, message);
         }
     }
