@@ -20,17 +20,21 @@ impl Controller for Bounds {
     }
 
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
-        let is_scaled = || scale::read(object.kind(), object, state.definitions()).is_some();
-        if object.kind() != Kind::HorizontalPodAutoscaler && !is_scaled() {
-            return Vec::new();
-        }
-        state.list_in(Kind::HorizontalPodAutoscaler, &object.key().namespace).map(|it| it.key().clone()).collect()
+        let is_one = object.kind() == Kind::HorizontalPodAutoscaler;
+        let all = state.list_in(Kind::HorizontalPodAutoscaler, &object.key().namespace);
+        all.filter(|it| is_one || names(it, object)).map(|it| it.key().clone()).collect()
     }
 
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
         let op = state.get(key).and_then(|object| bounded(state, object, now));
         Plan { ops: op.into_iter().collect(), ..Plan::default() }
     }
+}
+
+/// Whether it may be what an autoscaler scales. Whether it has a scale is a matter of the version that the autoscaler names.
+fn names(autoscaler: &Object, object: &Object) -> bool {
+    let reference = autoscaler.get::<HorizontalPodAutoscaler>().map(|it| &it.spec.scale_target_ref);
+    reference.is_some_and(|it| it.name == object.key().name && it.kind == object.kind().name())
 }
 
 /// Brings a target within the bounds, where nobody else says its size: with two who do it would swing between them.

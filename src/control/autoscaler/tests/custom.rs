@@ -39,6 +39,14 @@ fn widget(spec: &Value, status: &Value) -> Value {
     json!({"apiVersion": "shop.example.com/v1", "kind": "Widget", "metadata": {"name": "shop", "namespace": "web", "uid": "widget"}, "spec": spec, "status": status})
 }
 
+/// The same definition with a scale in its other version alone, which is not the one that is stored.
+fn scaled_as_alpha(definition: &Value) -> Value {
+    let mut definition = definition.clone();
+    let scale = definition["spec"]["versions"][0]["subresources"].as_object_mut().unwrap().remove("scale").unwrap();
+    definition["spec"]["versions"][1]["subresources"]["scale"] = scale;
+    definition
+}
+
 fn stored(world: &World) -> Value {
     let kind = world.state.definitions().kind_of("shop.example.com/v1", "Widget").unwrap();
     world.state.find(kind, "web", "shop").unwrap().value()
@@ -127,4 +135,24 @@ fn a_preview_holds_the_bounds_of_a_custom_kind() {
         world.state = settled.state;
         assert_eq!((&stored(&world)["spec"]["pool"]["size"], settled.stuck), (&size, false), "{widget}");
     }
+}
+
+#[test]
+fn the_scale_is_that_of_the_version_an_autoscaler_names() {
+    let bounds: Arc<dyn Controller> = Arc::new(Bounds);
+    for (version, size) in [("v1", 2), ("v1alpha1", 3)] {
+        let reference = json!({"apiVersion": format!("shop.example.com/{version}"), "kind": "Widget", "name": "shop"});
+        let mut world = world(&scaled_as_alpha(&widgets(None)), &sized(2), &json!({"minReplicas": 3, "scaleTargetRef": reference}));
+        let widget = world.state.definitions().kind_of("shop.example.com/v1", "Widget").unwrap();
+        let widget = world.state.find(widget, "web", "shop").unwrap();
+        assert_eq!(bounds.keys(&world.state, widget), [key()], "a change of what it scales is looked at");
+        let settled = settle(world.state.clone(), &[Arc::clone(&bounds)], start());
+        world.state = settled.state;
+        assert_eq!((stored(&world)["spec"]["pool"]["size"].as_i64(), settled.stuck), (Some(size), false), "{version}");
+        world.step();
+        assert_eq!(stored(&world)["spec"]["pool"]["size"].as_i64(), Some(size), "as the autoscaler itself does it: {version}");
+    }
+    let world = world(&widgets(None), &sized(2), &json!({}));
+    let others = world.state.iter().filter(|it| it.kind() != Kind::HorizontalPodAutoscaler && it.kind().name() != "Widget");
+    assert!(others.into_iter().all(|it| bounds.keys(&world.state, it).is_empty()));
 }
