@@ -64,6 +64,13 @@ fn what_one_pod_writes_the_next_reads(place: &Place<'_>, volumes: &Path) {
 
 fn what_a_claim_had_goes_with_it(place: &Place<'_>, volumes: &Path) {
     let made = directory(place, volumes, "data");
+    // Nobody takes away by what its node finds it.
+    let name = made.file_name().unwrap().to_str().unwrap();
+    for (verb, taken) in [("label", "podbay.dev/node-"), ("annotate", "pv.kubernetes.io/provisioned-by-")] {
+        let answer = place.admin.kubectl(&[verb, "pv", name, taken]);
+        let said = String::from_utf8_lossy(&answer.stderr);
+        assert!(!answer.status.success() && said.contains("by this its node knows the directory"), "{verb}: {said}");
+    }
     place.admin.kubectl_ok(&["delete", "pvc", "data", "--wait=false"]);
     // A link out of it, to a directory of the test's own: what a removal that follows links would take must be nobody's.
     let outside = place.admin.hosts.dir.join("outside");

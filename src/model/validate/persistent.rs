@@ -4,12 +4,14 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpe
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::{IMMUTABLE, SPEC, metadata, names, one_of, resources, volume};
+use crate::model::local_volume::{self, HOME, PROVISIONED_BY, made_by};
 use crate::model::rule::{Errors, Path};
 use crate::model::volume::{BLOCK, FILESYSTEM, ONE_POD, PersistentVolume};
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", ONE_POD];
 const MODES: [&str; 2] = [BLOCK, FILESYSTEM];
 const ONE_SOURCE: &str = "may not specify more than 1 volume type";
+const KNOWN_BY: &str = "by this its node knows the directory that goes with the volume: it stays as it is";
 const CLAIM: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 const RESIZED: &str = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
 
@@ -171,6 +173,7 @@ pub(super) fn class(it: &StorageClass, errors: &mut Errors) {
 }
 
 pub(super) fn volume_update(new: &PersistentVolume, old: &PersistentVolume, errors: &mut Errors) {
+    same_home(new, old, errors);
     let (new, old) = (&new.spec, &old.spec);
     if (&new.host_path, &new.local, &new.others) != (&old.host_path, &old.local, &old.others) {
         errors.forbidden(&SPEC.child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
@@ -180,6 +183,22 @@ pub(super) fn volume_update(new: &PersistentVolume, old: &PersistentVolume, erro
     }
     if old.node_affinity.is_some() && new.node_affinity != old.node_affinity {
         errors.invalid(&SPEC.child("nodeAffinity"), &new.node_affinity, IMMUTABLE);
+    }
+}
+
+/// A volume that was made here is known to its node, which removes what it holds, by a label and an annotation: without one
+/// of them the directory would stay when the volume goes.
+fn same_home(new: &PersistentVolume, old: &PersistentVolume, errors: &mut Errors) {
+    if local_volume::home(old).is_none() {
+        return;
+    }
+    let metadata = Path::root("metadata");
+    if made_by(new) != made_by(old) {
+        errors.forbidden(&metadata.child("annotations").key(PROVISIONED_BY), KNOWN_BY);
+    }
+    let home = |it: &PersistentVolume| it.metadata.labels.as_ref().and_then(|labels| labels.get(HOME).cloned());
+    if home(new) != home(old) {
+        errors.forbidden(&metadata.child("labels").key(HOME), KNOWN_BY);
     }
 }
 
@@ -369,6 +388,30 @@ mod tests {
                 got.len() == usize::from(expected.is_some()) && got.iter().all(|it| it.starts_with(expected.unwrap())),
                 "{pointer}: {got:?}"
             );
+        }
+        // Where its directory is, and whose, a volume that was made here says for good.
+        let known = |labels: Value, annotations: Value| {
+            let it = with(&local(), "/metadata/labels", &labels);
+            typed(pv, &with(&it, "/metadata/annotations", &annotations))
+        };
+        let home = || json!({"podbay.dev/node": "n1", "a": "b"});
+        let (here, elsewhere) = (json!({"pv.kubernetes.io/provisioned-by": "podbay.dev/local-path"}), json!({"podbay.dev/node": "n2"}));
+        let other = json!({"pv.kubernetes.io/provisioned-by": "example.com/x"});
+        let (label, annotation) = ("metadata.labels[podbay.dev/node]", "metadata.annotations[pv.kubernetes.io/provisioned-by]");
+        for (old, new, expected) in [
+            (known(home(), here.clone()), known(json!({"podbay.dev/node": "n1"}), here.clone()), &[][..]),
+            (known(home(), here.clone()), known(elsewhere.clone(), here.clone()), &[label]),
+            (known(home(), here.clone()), known(json!(null), here.clone()), &[label]),
+            (known(home(), here.clone()), known(home(), other.clone()), &[annotation]),
+            (known(home(), here.clone()), known(json!(null), json!(null)), &[annotation, label]),
+            // What others made, or people, is theirs to say.
+            (known(home(), other.clone()), known(elsewhere.clone(), json!(null)), &[]),
+            (known(home(), json!(null)), known(elsewhere, here.clone()), &[]),
+            (known(json!(null), here), known(home(), other), &[]),
+        ] {
+            let got: Vec<String> = validate_update(&new, &old).iter().map(|error| error.to_string().replace(": Forbidden: by this", "|")).collect();
+            let got: Vec<&str> = got.iter().map(|it| it.split('|').next().unwrap()).collect();
+            assert_eq!(got, expected, "{new:?}");
         }
         // What was given stays.
         let given = with(&claim(), "/spec/volumeName", &json!("v"));
