@@ -178,10 +178,8 @@ fn a_device_is_its_containers_alone(place: &Place<'_>) {
     place.apply("disk", &volume("disk", "16Mi", &spec));
     place.apply("disk-claim", &claim("disk", "16Mi", "Block"));
     let of_claim = "persistentVolumeClaim: {claimName: disk}";
-    // containerd's own is called so, too.
-    let others: &[&str] = if place.below.kind == Kind::Containerd { &["runc"] } else { &["runc", "crun"] };
     a_device_by(place, &disk, "");
-    for handler in others {
+    for handler in place.below.kind.handlers() {
         let class = format!("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: {handler}}}\nhandler: {handler}\n");
         place.apply(handler, &class);
         a_device_by(place, &disk, handler);

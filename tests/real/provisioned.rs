@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::hosts::{Hosts, PODBAY};
 use crate::persistent::{phase, pod};
 use crate::pods::Place;
-use crate::runtimes::Kind;
+use crate::runtimes::{Ability, Kind};
 
 const MOUNTED: &str = "volumeMounts: [{name: data, mountPath: /data}]";
 const OF_CLAIM: &str = "persistentVolumeClaim: {claimName: data}";
@@ -30,6 +30,63 @@ fn volumes_are_made_for_claims() {
     what_was_not_made_here_is_not_removed(&place, &volumes);
     a_removal_outlives_the_agent(&mut place, &volumes);
     a_reset_removes_them_and_a_stop_does_not(place, &volumes);
+}
+
+#[test]
+fn a_made_volume_is_the_same_to_each_runtime() {
+    a_made_volume_is_the_same_on(Kind::Engine);
+}
+
+#[test]
+fn a_made_volume_is_the_same_on_containerd() {
+    a_made_volume_is_the_same_on(Kind::Containerd);
+}
+
+#[test]
+fn a_made_volume_is_the_same_on_an_engine_behind_its_socket() {
+    a_made_volume_is_the_same_on(Kind::Served);
+}
+
+/// Each pod reads what those before it wrote and adds a line: by each runtime that the node has, and with users of its own.
+fn a_made_volume_is_the_same_on(kind: Kind) {
+    let hosts = Hosts::new(&kind.prefix("pbx"), &["one"]);
+    let place = Place::start(&hosts, kind);
+    let volumes = hosts.dir.join("one/data/volumes");
+    place.apply("data", &claim("data"));
+    let mut lines = String::new();
+    let mut follows = |place: &Place<'_>, name: &str, spec: &str| {
+        let own = format!("spec:\n{spec}");
+        place.apply(name, &pod(name, OF_CLAIM, MOUNTED).replace("spec:\n", &own));
+        place.ready(name);
+        lines.push_str(name);
+        lines.push('\n');
+        let told = place.inside(name, &format!("echo {name} >> /data/said; cat /data/said; stat -c %u:%g /data/said"));
+        assert_eq!(told, format!("{lines}0:0\n"), "{name}");
+        place.delete(&[name]);
+    };
+    follows(&place, "plain", "");
+    let made = directory(&place, &volumes, "data");
+    for handler in kind.handlers() {
+        place.apply(handler, &format!("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: {handler}}}\nhandler: {handler}\n"));
+        follows(&place, handler, &format!("  runtimeClassName: {handler}\n"));
+    }
+    const OWN_USERS: &str = "  hostUsers: false\n";
+    if kind.can(Ability::UserNamespaces) {
+        follows(&place, "own-users", OWN_USERS);
+        for handler in kind.handlers() {
+            follows(&place, &format!("own-users-{handler}"), &format!("{OWN_USERS}  runtimeClassName: {handler}\n"));
+        }
+    } else {
+        place.apply("own-users", &pod("own-users", OF_CLAIM, MOUNTED).replace("spec:\n", &format!("spec:\n{OWN_USERS}")));
+        place.told_of("own-users", "FailedCreatePodSandBox", "make a user namespace for the pod: this node's runtime cannot");
+        place.delete(&["own-users"]);
+    }
+    follows(&place, "last", "");
+    let said = made.join("said");
+    let meta = std::fs::metadata(&said).unwrap();
+    assert_eq!((meta.uid(), std::fs::read_to_string(&said).unwrap()), (0, lines), "as if nobody had users of its own");
+    place.admin.kubectl_ok(&["delete", "pvc", "data"]);
+    gone(&place, &made);
 }
 
 /// The directory of a claim's volume.

@@ -53,6 +53,11 @@ impl Kind {
         }
     }
 
+    /// What RuntimeClasses of its pods may name; containerd's own is called so, too.
+    pub fn handlers(self) -> &'static [&'static str] {
+        if self == Self::Containerd { &["runc"] } else { &["runc", "crun"] }
+    }
+
     /// Tests of several runtimes run beside each other: each has its own names on the machine.
     pub fn prefix(self, test: &str) -> String {
         let letter = match self {
