@@ -37,3 +37,4 @@ mod start_checks;
 mod store_full;
 mod terminals;
 mod verbs;
+mod webhooks;
