@@ -133,15 +133,14 @@ pub fn stages() -> impl Iterator<Item = PathBuf> {
 }
 
 /// The same for the runtime itself: volumes are shown with the pod's ids before it sees them, and what is shared with the host lies
-/// in a directory of its own, by the number of its mount. In a user namespace of the
-/// pod's own nobody allows again what the host's mount of a volume `forbids` (mount_namespaces(7)); runc tries, unless told.
+/// in a directory of its own, by the number of its mount. What the host's mount of a volume `forbids` stays so: runc, which is
+/// told of some options, drops all others of the mount (and in a user namespace of the pod's own nobody may: mount_namespaces(7)).
 pub fn as_mounted(mut spec: Spec, shared_at: &Path, forbids: &dyn Fn(&Path) -> Vec<String>) -> Spec {
-    let own_users = spec.linux().as_ref().is_some_and(has_users);
     let numbers: Vec<usize> = shared(&spec).map(|(number, _)| number).collect();
     for (number, mount) in spec.mounts_mut().iter_mut().flatten().enumerate() {
         mount.set_uid_mappings(None).set_gid_mappings(None);
         let mut options = mount.options().clone().unwrap_or_default();
-        let source = mount.source().clone().filter(|source| own_users && source.is_absolute());
+        let source = mount.source().clone().filter(|source| source.is_absolute());
         let more = source.map_or_else(Vec::new, |source| forbids(&source));
         options.extend(more.into_iter().filter(|option| !says(mount, option)));
         mount.set_options(Some(options).filter(|options| !options.is_empty()));
@@ -301,6 +300,11 @@ mod tests {
             mounted.mounts().iter().flatten().zip(spec.mounts().iter().flatten()).filter(|(now, then)| now.options() != then.options());
         let more: Vec<_> = more.map(|(now, _)| (now.destination().clone(), now.options().iter().flatten().last().cloned())).collect();
         assert_eq!(more, [(PathBuf::from("/etc/hosts"), Some("nosuid".to_owned()))]);
+        let (around, host) = (Surroundings { users: None, ..around }, Host { users: None, ..host });
+        let plain = as_mounted(adapted(&around, &host), Path::new("/s"), &forbids);
+        let of_hosts = plain.mounts().iter().flatten().find(|mount| mount.destination().ends_with("hosts")).unwrap();
+        assert!(says(of_hosts, "nosuid"), "whoever its users are: {of_hosts:?}");
+        let (around, host) = (Surroundings { users, ..around }, Host { users: Some("/proc/4/fd/7".into()), ..host });
         for host in [Host { users: None, ..host.clone() }, Host { stages: Vec::new(), ..host.clone() }] {
             assert!(try_adapted(&around, &host).is_err(), "{host:?}");
         }

@@ -283,12 +283,13 @@ fn host_of(pod: &PodSandboxConfig, shim_pid: i32) -> Host {
     }
 }
 
-/// What the mount that a path of the host is on forbids, as options of one.
+/// What the mount that a path of the host is on forbids, or does not keep, as options of one.
 fn forbidden(path: &Path) -> Vec<String> {
     use rustix::fs::StatVfsMountFlags as Flags;
     let set = rustix::fs::statvfs(path).map_or(Flags::empty(), |found| found.f_flag);
-    let all = [(Flags::RDONLY, "ro"), (Flags::NOSUID, "nosuid"), (Flags::NODEV, "nodev"), (Flags::NOEXEC, "noexec")];
-    all.into_iter().filter(|(flag, _)| set.contains(*flag)).map(|(_, name)| name.to_owned()).collect()
+    let forbids = [(Flags::RDONLY, "ro"), (Flags::NOSUID, "nosuid"), (Flags::NODEV, "nodev"), (Flags::NOEXEC, "noexec")];
+    let all = forbids.into_iter().chain([(Flags::NOATIME, "noatime"), (Flags::NODIRATIME, "nodiratime")]);
+    all.filter(|(flag, _)| set.contains(*flag)).map(|(_, name)| name.to_owned()).collect()
 }
 
 /// What the shim holds the pod's user namespace by.
