@@ -5,6 +5,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::{IMMUTABLE, SPEC, metadata, names, one_of, resources, volume};
 use crate::model::local_volume::{self, HOME, PROVISIONED_BY, made_by};
+use crate::model::quantity::Quantity;
 use crate::model::rule::{Errors, Path};
 use crate::model::volume::{BLOCK, FILESYSTEM, ONE_POD, PersistentVolume};
 
@@ -202,9 +203,13 @@ fn same_home(new: &PersistentVolume, old: &PersistentVolume, errors: &mut Errors
     }
 }
 
-/// What it asks for stays; a volume and a class are given to it once.
+/// What it asks for stays; a volume and a class are given to it once. That one which is bound cannot grow is said by an admission
+/// plugin of Kubernetes (`plugin/pkg/admission/storage/persistentvolume/resize`): there is no class here whose volumes do.
 pub(super) fn claim_update(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim, errors: &mut Errors) {
+    let is_bound = old.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
     let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
+    let size = |spec: &PersistentVolumeClaimSpec| Some(Quantity::of(spec.resources.as_ref()?.requests.as_ref()?.get("storage")?));
+    let (wanted, has) = (size(new), size(old));
     let mut munged = new.clone();
     if old.volume_name.as_deref().is_none_or(str::is_empty) {
         munged.volume_name.clone_from(&old.volume_name);
@@ -212,15 +217,17 @@ pub(super) fn claim_update(new: &PersistentVolumeClaim, old: &PersistentVolumeCl
     if old.storage_class_name.is_none() {
         munged.storage_class_name = None;
     }
-    if munged == *old {
-        return;
+    if is_bound || wanted == has {
+        let before = old.resources.as_ref().and_then(|it| it.requests.as_ref()?.get("storage"));
+        let after = munged.resources.as_mut().and_then(|it| it.requests.as_mut()?.get_mut("storage"));
+        after.zip(before).into_iter().for_each(|(after, before)| after.clone_from(before));
     }
-    munged.resources.clone_from(&old.resources);
-    if munged == *old {
-        // Nobody here makes a volume larger.
-        errors.forbidden(&SPEC.child("resources.requests"), RESIZED);
-    } else {
+    if munged != *old {
         errors.forbidden(&SPEC, CLAIM);
+    } else if wanted < has {
+        errors.forbidden(&SPEC.child("resources.requests.storage"), "field can not be less than status.capacity");
+    } else if wanted > has {
+        errors.forbidden(&SPEC.child("resources.requests"), RESIZED);
     }
 }
 
@@ -342,7 +349,6 @@ mod tests {
         let csi = json!({"driver": "d", "volumeHandle": "h"});
         for (kind, pointer, value, expected) in [
             (pv, "/spec/csi", csi, "spec.csi: Forbidden: a persistent volume is a `local` path of a node or a `hostPath`: mount"),
-            (pv, "/spec/mountOptions", json!(["ro"]), "spec.mountOptions: Forbidden: may not specify mount options for this volume type"),
             (pv, "/spec/persistentVolumeReclaimPolicy", json!("Recycle"), "spec.persistentVolumeReclaimPolicy: Forbidden: a volume"),
             (
                 Kind::PersistentVolumeClaim,
@@ -362,7 +368,7 @@ mod tests {
     #[test]
     fn what_is_made_stays() {
         let (pv, pvc, sc) = (Kind::PersistentVolume, Kind::PersistentVolumeClaim, Kind::StorageClass);
-        let larger = json!({"requests": {"storage": "2Gi"}});
+        let sized = |size: &str| json!({"requests": {"storage": size}});
         for (kind, pointer, value, expected) in [
             (pv, "/spec/local", json!({"path": "/other"}), Some("spec.persistentvolumesource: Forbidden")),
             (pv, "/spec/volumeMode", json!("Block"), Some("spec.volumeMode: Invalid value")),
@@ -370,7 +376,9 @@ mod tests {
             (pv, "/spec/claimRef", json!({"name": "a"}), None),
             (pvc, "/spec/volumeName", json!("v"), None),
             (pvc, "/spec/storageClassName", json!("s"), None),
-            (pvc, "/spec/resources", larger, Some("spec.resources.requests: Forbidden: only dynamically provisioned pvc can be resized")),
+            (pvc, "/spec/resources", sized("1024Mi"), None),
+            (pvc, "/spec/resources", sized("2Gi"), Some("spec: Forbidden: spec is immutable after creation except")),
+            (pvc, "/spec/resources", sized("1Mi"), Some("spec: Forbidden: spec is immutable after creation except")),
             (pvc, "/spec/accessModes", json!(["ReadWriteMany"]), Some("spec: Forbidden: spec is immutable after creation except")),
             (sc, "/provisioner", json!("a/b"), Some("provisioner: Forbidden: updates to provisioner are forbidden.")),
             (sc, "/volumeBindingMode", json!("Immediate"), Some("volumeBindingMode: Invalid value")),
@@ -409,9 +417,24 @@ mod tests {
             (known(home(), json!(null)), known(elsewhere, here.clone()), &[]),
             (known(json!(null), here), known(home(), other), &[]),
         ] {
-            let got: Vec<String> = validate_update(&new, &old).iter().map(|error| error.to_string().replace(": Forbidden: by this", "|")).collect();
+            let got: Vec<String> =
+                validate_update(&new, &old).iter().map(|error| error.to_string().replace(": Forbidden: by this", "|")).collect();
             let got: Vec<&str> = got.iter().map(|it| it.split('|').next().unwrap()).collect();
             assert_eq!(got, expected, "{new:?}");
+        }
+        // Bound, its size is another matter.
+        let bound = with(&claim(), "/status", &json!({"phase": "Bound", "capacity": {"storage": "1Gi"}}));
+        for (size, expected) in [
+            ("1024Mi", None),
+            ("2Gi", Some("spec.resources.requests: Forbidden: only dynamically provisioned pvc can be resized")),
+            ("1Mi", Some("spec.resources.requests.storage: Forbidden: field can not be less than status.capacity")),
+        ] {
+            let new = typed(pvc, &with(&bound, "/spec/resources", &sized(size)));
+            let got: Vec<String> = validate_update(&new, &typed(pvc, &bound)).iter().map(ToString::to_string).collect();
+            assert!(
+                got.len() == usize::from(expected.is_some()) && got.iter().all(|it| it.starts_with(expected.unwrap())),
+                "{size}: {got:?}"
+            );
         }
         // What was given stays.
         let given = with(&claim(), "/spec/volumeName", &json!("v"));
