@@ -76,6 +76,9 @@ pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mu
         more.forbidden(&Path::root("spec.ephemeralContainers"), "cannot be set on create");
         errors.extend(more.into_vec());
     }
+    if let Typed::PersistentVolume(it) = &typed {
+        errors.extend(persistent::old_options(it));
+    }
     let created = Object::from_typed(typed);
     if !is_controller(writer) {
         errors.extend(fields::refusals(kind, &created.value()));

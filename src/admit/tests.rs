@@ -502,3 +502,16 @@ fn a_status_is_refused_where_there_is_none() {
     let config = cluster.create(Kind::ConfigMap, json!({"metadata": {"name": "c", "namespace": "web"}}));
     assert!(cluster.refusal(Write::UpdateStatus(config, Precondition::exists())).ends_with("ConfigMap has no status"));
 }
+
+#[test]
+fn a_volume_says_how_it_is_mounted_in_its_field() {
+    let mut cluster = Cluster::new();
+    let mut value = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+        "hostPath": {"path": "/srv"}, "mountOptions": ["ro"]}});
+    value["metadata"]["annotations"] = json!({"volume.beta.kubernetes.io/mount-options": "ro"});
+    let refused = cluster.refusal(Write::Create(object(Kind::PersistentVolume, value.clone())));
+    let why = "metadata.annotations.volume.beta.kubernetes.io/mount-options: Forbidden: may not specify mount options for this volume type";
+    assert!(refused.contains(why), "{refused}");
+    value["metadata"]["annotations"] = json!({});
+    assert_eq!(cluster.create(Kind::PersistentVolume, value).value()["spec"]["mountOptions"], json!(["ro"]));
+}

@@ -62,9 +62,6 @@ pub fn possible(spec: &PersistentVolumeClaimSpec, class: &StorageClass) -> Resul
     if spec.selector.is_some() {
         return Err("claim.spec.selector is not supported");
     }
-    if class.mount_options.as_ref().is_some_and(|options| !options.is_empty()) {
-        return Err("the class' mountOptions are not supported");
-    }
     if class.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
         return Err("the class' parameters are not known");
     }

@@ -8,6 +8,7 @@ use crate::persistent::{phase, pod};
 use crate::pods::Place;
 use crate::runtimes::{Ability, Kind};
 
+const OWN_USERS: &str = "  hostUsers: false\n";
 const MOUNTED: &str = "volumeMounts: [{name: data, mountPath: /data}]";
 const OF_CLAIM: &str = "persistentVolumeClaim: {claimName: data}";
 
@@ -67,10 +68,12 @@ fn a_made_volume_is_the_same_on(kind: Kind) {
     follows(&place, "plain", "");
     let made = directory(&place, &volumes, "data");
     for handler in kind.handlers() {
-        place.apply(handler, &format!("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: {handler}}}\nhandler: {handler}\n"));
+        place.apply(
+            handler,
+            &format!("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {{name: {handler}}}\nhandler: {handler}\n"),
+        );
         follows(&place, handler, &format!("  runtimeClassName: {handler}\n"));
     }
-    const OWN_USERS: &str = "  hostUsers: false\n";
     if kind.can(Ability::UserNamespaces) {
         follows(&place, "own-users", OWN_USERS);
         for handler in kind.handlers() {
@@ -87,6 +90,65 @@ fn a_made_volume_is_the_same_on(kind: Kind) {
     assert_eq!((meta.uid(), std::fs::read_to_string(&said).unwrap()), (0, lines), "as if nobody had users of its own");
     place.admin.kubectl_ok(&["delete", "pvc", "data"]);
     gone(&place, &made);
+    options_of_a_volume_are_those_of_its_mounts(&place, &volumes);
+}
+
+/// Nothing in one is run, and nothing written to the other: by whatever runtime, whoever its users are and whatever part is
+/// mounted.
+fn options_of_a_volume_are_those_of_its_mounts(place: &Place<'_>, volumes: &Path) {
+    place.apply(
+        "quiet-class",
+        "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {name: quiet}\nprovisioner: podbay.dev/local-path\n\
+         volumeBindingMode: WaitForFirstConsumer\nmountOptions: [noexec, 'nodev,noatime']\n",
+    );
+    let (sealed, kept) = (place.admin.hosts.dir.join("sealed"), place.admin.hosts.dir.join("kept"));
+    std::fs::create_dir_all(&sealed).unwrap();
+    let affinity = "nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: [{key: kubernetes.io/hostname, operator: Exists}]}]}}";
+    place.apply("sealed-pv", &by_hand("sealed", "ro", &format!("local: {{path: {}}}\n  {affinity}", sealed.display())));
+    place.apply("kept-pv", &by_hand("kept", "noexec", &format!("hostPath: {{path: {}, type: DirectoryOrCreate}}", kept.display())));
+    for name in ["quiet", "sealed", "kept"] {
+        place.apply(name, &claim(name).replace("spec:\n", &format!("spec:\n  storageClassName: {name}\n")));
+    }
+    let of = |name: &str| format!("persistentVolumeClaim: {{claimName: {name}}}");
+    // A hostPath has none, as in Kubernetes.
+    place.apply("kept-pod", &pod("kept-pod", &of("kept"), MOUNTED));
+    let mut looks = vec![("plain".to_owned(), String::new(), MOUNTED)];
+    looks.push(("part".to_owned(), String::new(), "volumeMounts: [{name: data, mountPath: /data, subPath: part}]"));
+    looks.extend(place.below.kind.handlers().iter().map(|&by| (by.to_owned(), format!("  runtimeClassName: {by}\n"), MOUNTED)));
+    if place.below.kind.can(Ability::UserNamespaces) {
+        looks.push(("own-users".to_owned(), OWN_USERS.to_owned(), MOUNTED));
+    }
+    let mut all = vec!["kept-pod".to_owned()];
+    for (name, spec, mounted) in &looks {
+        for claim in ["quiet", "sealed"].iter().filter(|claim| **claim == "quiet" || *mounted == MOUNTED) {
+            let name = format!("{claim}-{name}");
+            place.apply(&name, &pod(&name, &of(claim), mounted).replace("spec:\n", &format!("spec:\n{spec}")));
+            all.push(name);
+        }
+    }
+    for name in &all[1..] {
+        place.ready(name);
+        let table = place.inside(name, "grep ' /data ' /proc/self/mounts");
+        let (script, refused, words) = match name.starts_with("quiet") {
+            true => ("cp /bin/busybox /data/busybox && /data/busybox true", "Permission denied", &["noexec", "nodev", "noatime", "rw"][..]),
+            false => ("echo > /data/said", "Read-only file system", &["ro"][..]),
+        };
+        let said = place.inside(name, &format!("{{ {script}; }} 2>&1 || true"));
+        assert!(said.contains(refused), "{name}: {said}");
+        let options: Vec<&str> = table.split_whitespace().nth(3).unwrap_or_default().split(',').collect();
+        assert!(words.iter().all(|word| options.contains(word)), "{name}: {table}");
+    }
+    assert!(directory(place, volumes, "quiet").join("part/busybox").exists());
+    place.told_of("kept-pod", "FailedMount", "volume \"kept\" : Mount options are not supported for this volume type");
+    place.delete(&all.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// A volume of this class, for the claim of its name.
+fn by_hand(name: &str, options: &str, source: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {name}}}\nspec:\n  capacity: {{storage: 1Gi}}\n  \
+         accessModes: [ReadWriteOnce]\n  storageClassName: {name}\n  mountOptions: [{options}]\n  {source}\n"
+    )
 }
 
 /// The directory of a claim's volume.

@@ -3,6 +3,7 @@
 //! - `plan` (pure): a pod's volumes as what has to be on disk
 //! - `downward` (pure): what a pod is told of itself
 //! - `files`: the atomic writer for what the agent writes
+//! - `options` (pure): with what persistent volumes are mounted
 //! - `made`: directories of persistent volumes that are made on this node; `group`: a group that is given a volume
 //!
 //! What is a pod's own lies below `DATA_DIR/pods/<uid>`; tmpfs and subPath mounts are made in the agent's own mount
@@ -12,6 +13,7 @@ mod downward;
 pub mod files;
 mod group;
 pub mod made;
+pub mod options;
 pub mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use self::files::Owner;
+use self::options::Options;
 use self::plan::{Check, Content, Medium, Volume, VolumeError};
 use super::beneath;
 use super::config::Layout;
@@ -98,14 +101,14 @@ fn make(volume: &Volume, layout: &Layout, dir: &Path, group: Option<u32>, users:
     let name = volume.name.as_str();
     match &volume.content {
         Content::Host { path, check } => host_path(name, path, *check),
-        Content::Persistent { path, check, group: is_groups } => {
+        Content::Persistent { path, check, group: is_groups, options } => {
             host_path(name, path, *check)?;
-            has_found(name, path, dir, group.filter(|_| *is_groups))
+            has_found(name, path, dir, group.filter(|_| *is_groups), options)
         }
-        Content::Made { name: own, volume, group: is_groups } => {
+        Content::Made { name: own, volume, group: is_groups, options } => {
             let group = group.filter(|_| *is_groups);
             let path = made::make(layout, own, volume, group).map_err(io_error(name, format!("make the directory of {own}")))?;
-            has_found(name, &path, dir, group)
+            has_found(name, &path, dir, group, options)
         }
         Content::Empty { medium: Medium::Disk, .. } => empty(name, dir, group),
         Content::Empty { medium, size_bytes } => {
@@ -146,13 +149,34 @@ fn make(volume: &Volume, layout: &Layout, dir: &Path, group: Option<u32>, users:
 }
 
 /// Found once, a persistent volume stays the pod's, whatever becomes of its claim, and with no server to ask.
-fn has_found(volume: &str, path: &Path, link: &Path, group: Option<u32>) -> Result<(), MountError> {
+fn has_found(volume: &str, path: &Path, link: &Path, group: Option<u32>, options: &Options) -> Result<(), MountError> {
     if let Some(group) = group {
         group::give(path, group).map_err(io_error(volume, format!("give it to the group {group}")))?;
     }
-    match std::os::unix::fs::symlink(path, link) {
+    let note = |what: &Path, at: &Path| match std::os::unix::fs::symlink(what, at) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error(volume, "note where it is")(error)),
         _ => Ok(()),
+    };
+    // Before its place: who knows that knows all.
+    if !options.is_empty() {
+        note(Path::new(&options.to_string()), &options_note(link))?;
+    }
+    note(path, link)
+}
+
+/// Where it is noted with what a persistent volume is mounted, in a link that leads nowhere: it is there as a whole or not at
+/// all. No volume's name begins with a dot.
+fn options_note(link: &Path) -> PathBuf {
+    let name = link.file_name().unwrap_or_default().to_string_lossy();
+    link.with_file_name(format!(".{name}.options"))
+}
+
+/// With what containers mount a persistent volume that a pod has found.
+fn options_of(layout: &Layout, uid: &str, volume: &str) -> Result<Options, MountError> {
+    match fs::read_link(options_note(&layout.volume(uid, volume))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Options::default()),
+        Err(error) => Err(io_error(volume, "read its mount options")(error)),
+        Ok(words) => Options::parse([words.to_string_lossy().as_ref()]).map_err(io::Error::other).map_err(io_error(volume, "mount it")),
     }
 }
 
@@ -281,10 +305,12 @@ pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], 
             if images.contains(mount.name.as_str()) {
                 return if descends(&sub) { Ok(sub.into()) } else { Err(MountError::SubPath(sub)) };
             }
-            if sub.is_empty() {
+            let options = options_of(layout, uid, &mount.name)?;
+            if sub.is_empty() && options.is_empty() {
                 return Ok(source);
             }
-            bind_sub_path(&mount.name, &source, &sub, &layout.sub_paths(uid).join(&container.name).join(index.to_string()))
+            let target = layout.sub_paths(uid).join(&container.name).join(index.to_string());
+            bind(&mount.name, (&source, &sub), &target, &options)
         })
         .collect()
 }
@@ -326,8 +352,8 @@ pub fn devices(pod: &Pod, container: &Container, layout: &Layout) -> Result<Vec<
 }
 
 /// Binds what `sub` is inside `volume` to `target`, by descriptor: nothing a container does to the path
-/// meanwhile leads elsewhere.
-fn bind_sub_path(volume: &str, source: &Path, sub: &str, target: &Path) -> Result<PathBuf, MountError> {
+/// meanwhile leads elsewhere. An empty one is the volume itself.
+fn bind(volume: &str, (source, sub): (&Path, &str), target: &Path, options: &Options) -> Result<PathBuf, MountError> {
     let found = open_beneath(source, sub).map_err(|error| match error.raw_os_error() {
         Some(code) if code == rustix::io::Errno::XDEV.raw_os_error() || code == rustix::io::Errno::LOOP.raw_os_error() => {
             MountError::SubPath(sub.to_owned())
@@ -354,6 +380,13 @@ fn bind_sub_path(volume: &str, source: &Path, sub: &str, target: &Path) -> Resul
         rustix::mount::move_mount(tree.as_fd(), "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
     };
     mount().map_err(|errno| io_error(volume, "bind its subPath")(errno.into()))?;
+    if !options.is_empty() {
+        let limit = || -> rustix::io::Result<()> {
+            let flags = options.over(rustix::fs::fstatvfs(&found)?.f_flag);
+            rustix::mount::mount_remount(target, MountFlags::BIND | flags, c"")
+        };
+        limit().map_err(|errno| io_error(volume, format!("mount it with {options}"))(errno.into()))?;
+    }
     Ok(target.to_owned())
 }
 
@@ -371,6 +404,9 @@ fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
     let top = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let like = rustix::fs::fstat(&top)?;
     let in_memory = rustix::fs::fstatfs(&top)?.f_type as i64 == TMPFS_MAGIC;
+    if sub.is_empty() {
+        return Ok(top);
+    }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let open = |path: &Path| rustix::fs::openat2(&top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
     let mut so_far = PathBuf::new();
@@ -517,11 +553,16 @@ mod tests {
         let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"uid": "u"}, "spec": {"containers": [],
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}}))
         .unwrap();
-        let wanted =
-            [Volume { name: "v".into(), content: Content::Persistent { path: disk.clone(), check: Check::Directory, group: true } }];
+        let options = Options::parse(["noexec"]).unwrap();
+        let wanted = [Volume {
+            name: "v".into(),
+            content: Content::Persistent { path: disk.clone(), check: Check::Directory, group: true, options },
+        }];
         fs::create_dir(&disk).unwrap();
         prepare(&pod, &wanted, &layout, None).unwrap();
         assert_eq!(found(&pod, &layout), ["v".to_owned()].into());
+        assert_eq!(options_of(&layout, "u", "v").unwrap().to_string(), "noexec");
+        assert!(options_of(&layout, "u", "other").unwrap().is_empty());
         // The host starts again, without its disk.
         fs::remove_dir(&disk).unwrap();
         assert_eq!(found(&pod, &layout), BTreeSet::new());

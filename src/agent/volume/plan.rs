@@ -10,13 +10,14 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::downward;
+use super::options::Options;
 use crate::agent::env::References;
 use crate::agent::resources::{Machine, page_bytes};
 use crate::model::DEFAULT_ACCOUNT;
 use crate::model::local_volume::directory;
 use crate::model::pod::{all_containers, container_requests, each_container};
 use crate::model::quantity::Quantity;
-use crate::model::volume::{self as persistent, BLOCK, Claimed, FILESYSTEM};
+use crate::model::volume::{self as persistent, BLOCK, Claimed, FILESYSTEM, PersistentVolume};
 
 /// One volume of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +34,10 @@ pub enum Content {
     /// A path of the host.
     Host { path: PathBuf, check: Check },
     /// A path of the host that a persistent volume is. A pod keeps what it found first.
-    /// `group`: it is the pod's fsGroup's.
-    Persistent { path: PathBuf, check: Check, group: bool },
+    /// `group`: it is the pod's fsGroup's; `options`: of the mounts that containers have of it.
+    Persistent { path: PathBuf, check: Check, group: bool, options: Options },
     /// A directory that is made on this node for a PersistentVolume: its name and that one's UID.
-    Made { name: String, volume: String, group: bool },
+    Made { name: String, volume: String, group: bool, options: Options },
     /// Files that the agent writes, by relative path. All but a ConfigMap's only ever in memory.
     Files { memory: bool, files: BTreeMap<PathBuf, File> },
 }
@@ -221,6 +222,7 @@ fn found(claimed: &Claimed<'_>, pod: &Pod, ground: Ground<'_>) -> Result<Content
     if volume.path().is_empty() {
         return Err(format!("persistentvolume \"{of}\": this kind of volume is not supported"));
     }
+    let options = options(volume)?;
     // As in Kubernetes a group is given what is `local` and may be written to.
     let read_only = pod
         .spec
@@ -230,7 +232,7 @@ fn found(claimed: &Claimed<'_>, pod: &Pod, ground: Ground<'_>) -> Result<Content
     let group = volume.spec.local.is_some() && !is_block && !read_only;
     let is_made = |node: &ObjectMeta| directory(volume, node.name.as_deref().unwrap_or_default(), ground.made).is_some();
     if ground.node.is_some_and(is_made) {
-        return Ok(Content::Made { name: volume.name().to_owned(), volume: uid(&volume.metadata.uid), group });
+        return Ok(Content::Made { name: volume.name().to_owned(), volume: uid(&volume.metadata.uid), group, options });
     }
     let check = match &volume.spec.host_path {
         _ if is_block => Check::BlockDevice,
@@ -238,7 +240,19 @@ fn found(claimed: &Claimed<'_>, pod: &Pod, ground: Ground<'_>) -> Result<Content
         // As in Kubernetes a local volume is there before.
         None => Check::Directory,
     };
-    Ok(Content::Persistent { path: Path::new("/").join(volume.path()), check, group })
+    Ok(Content::Persistent { path: Path::new("/").join(volume.path()), check, group, options })
+}
+
+/// With what its directory is mounted. As in Kubernetes a device has none, and a `hostPath` must not have any.
+fn options(volume: &PersistentVolume) -> Result<Options, String> {
+    let written = volume.spec.mount_options.iter().flatten().map(String::as_str).filter(|word| !word.is_empty());
+    let written: Vec<&str> = written.filter(|_| volume.mode() != BLOCK).collect();
+    let name = volume.name();
+    if volume.spec.host_path.is_some() && !written.is_empty() {
+        let check = "MountVolume.MountOptionSupport check failed for volume";
+        return Err(format!("{check} \"{name}\" : Mount options are not supported for this volume type"));
+    }
+    Options::parse(written).map_err(|why| format!("MountVolume.SetUp failed for volume \"{name}\" : {why}"))
 }
 
 /// Where an emptyDir is. Huge pages are of a size that the pod's containers ask for; the only one, where none is named.
@@ -589,6 +603,22 @@ mod tests {
             ("made", claim("made", "pvc-1", json!({})), made("made", "/d/volumes/pvc-1")),
             ("forged", claim("forged", "pvc-1", json!({})), made("forged", "/etc")),
             ("cloud", claim("cloud", "v", json!({})), volume("cloud", json!({"csi": {}}))),
+            (
+                "quiet",
+                claim("quiet", "v", json!({})),
+                volume("quiet", json!({"local": {"path": "/x"}, "mountOptions": ["noexec", "ro,nodev"]})),
+            ),
+            ("odd", claim("odd", "v", json!({})), volume("odd", json!({"local": {"path": "/x"}, "mountOptions": ["data=journal"]}))),
+            (
+                "optional",
+                claim("optional", "v", json!({})),
+                volume("optional", json!({"hostPath": {"path": "/x"}, "mountOptions": ["ro"]})),
+            ),
+            (
+                "raw",
+                claim("raw", "v", json!({})),
+                volume("raw", json!({"local": {"path": "/dev/x"}, "volumeMode": "Block", "mountOptions": ["odd"]})),
+            ),
         ];
         let claims = claims.into_iter().map(|(name, claim, volume)| (name.to_owned(), (claim, volume))).collect();
         References { claims, ..References::default() }
@@ -609,10 +639,12 @@ mod tests {
             let kept = BTreeSet::new();
             let ground = Ground { node: Some(&node), ..bare(&references, &kept) };
             match volumes(&pod, ground).map(|mut all| all.remove(0).content) {
-                Ok(Content::Persistent { path, check, group }) => {
-                    format!("{} {check:?}{}", path.display(), if group { " of group" } else { "" })
+                Ok(Content::Persistent { path, check, group, options }) => {
+                    format!("{} {check:?}{} {options}", path.display(), if group { " of group" } else { "" }).trim().to_owned()
                 }
-                Ok(Content::Made { name, volume, group }) => format!("{name} for {volume}{}", if group { " of group" } else { "" }),
+                Ok(Content::Made { name, volume, group, options }) => {
+                    format!("{name} for {volume}{} {options}", if group { " of group" } else { "" }).trim().to_owned()
+                }
                 Ok(other) => panic!("{other:?}"),
                 Err(error) => error.to_string(),
             }
@@ -630,6 +662,17 @@ mod tests {
             (read("made"), "pvc-1 for of-pvc-1"),
             (mounted("host"), "/srv DirectoryOrCreate"),
             (device("block"), "/dev/x BlockDevice"),
+            (device("raw"), "/dev/x BlockDevice"),
+            (mounted("quiet"), "/x Directory of group noexec,ro,nodev"),
+            (
+                mounted("optional"),
+                "volume v: MountVolume.MountOptionSupport check failed for volume \"v\" : Mount options are not supported for this volume type",
+            ),
+            (
+                mounted("odd"),
+                "volume v: MountVolume.SetUp failed for volume \"v\" : mount option \"data=journal\" is none of a bind mount, which is all \
+                 that is made here",
+            ),
             (own("own"), "/mnt/x Directory of group"),
             (own("theirs"), "volume theirs: PVC ns/p-theirs was not created for pod ns/p (pod is not owner)"),
             (mounted("none"), "volume v: persistentvolumeclaim \"none\" not found"),

@@ -61,6 +61,7 @@ pub fn volume(
         capacity: Some(requests.into_iter().filter(|(resource, _)| resource == "storage").collect()),
         claim_ref: Some(reference(claim.key(), Some(claim.uid()))),
         local: Some(LocalVolumeSource { path: format!("{volumes}/{name}"), ..LocalVolumeSource::default() }),
+        mount_options: class.mount_options.clone().filter(|options| !options.is_empty()),
         node_affinity: Some(of_host(node.labels().get(HOSTNAME).map_or(selected, String::as_str))),
         persistent_volume_reclaim_policy: Some(class.reclaim_policy.clone().unwrap_or_else(|| "Delete".to_owned())),
         storage_class_name: spec.storage_class_name.clone(),

@@ -341,13 +341,17 @@ fn none_is_made_that_could_not_be_had() {
         (LATE, json!({}), json!({"accessModes": ["ReadWriteOnce", "ReadOnlyMany"]}), Some("only the access modes")),
         (LATE, json!({}), json!({"volumeMode": "Block"}), Some("only volumeMode Filesystem is supported")),
         (LATE, json!({}), json!({"selector": {"matchLabels": {"a": "b"}}}), Some("claim.spec.selector is not supported")),
-        (LATE, json!({"mountOptions": ["noatime"]}), json!({}), Some("the class' mountOptions are not supported")),
+        (LATE, json!({"mountOptions": ["noatime"]}), json!({}), None),
         (LATE, json!({"parameters": {"nodePath": "/srv"}}), json!({}), Some("the class' parameters are not known")),
     ] {
-        let mut world = World::new([home(mode, of_class), vec![placed("c", "n1", spec)]].concat());
+        let mut world = World::new([home(mode, of_class.clone()), vec![placed("c", "n1", spec)]].concat());
         world.rest();
         match why {
-            None => assert!(world.claim("c").starts_with("Bound pvc-")),
+            None => {
+                assert!(world.claim("c").starts_with("Bound pvc-"));
+                let volume = world.get(Kind::PersistentVolume, &made(&world, "c"));
+                assert_eq!(volume["spec"]["mountOptions"], of_class["mountOptions"], "as its class has them");
+            }
             Some(why) => {
                 let said = format!("c: ProvisioningFailed: failed to provision volume with StorageClass \"local\": {why}");
                 assert!(world.waits.len() == 1 && world.waits[0].starts_with(&said), "{:?}", world.waits);

@@ -5,7 +5,7 @@ use super::Rule::{Acts, Harmless, Only, Refused};
 
 /// Below a volume's `spec`.
 pub(super) const VOLUME: &[Row] = &[
-    ("accessModes capacity.* storageClassName volumeMode", Acts),
+    ("accessModes capacity.* mountOptions storageClassName volumeMode", Acts),
     ("hostPath.path hostPath.type local.path", Acts),
     ("local.fsType", Refused("no file system is made on a volume: mount the device on the node and name the directory")),
     ("claimRef.apiVersion claimRef.kind claimRef.namespace claimRef.name claimRef.uid", Acts),
@@ -20,7 +20,6 @@ pub(super) const VOLUME: &[Row] = &[
         "persistentVolumeReclaimPolicy",
         Only(&["Retain", "Delete"], "a volume whose claim is gone is kept, or said to be nobody's to delete: nothing is recycled"),
     ),
-    ("mountOptions", Refused("may not specify mount options for this volume type")),
     ("volumeAttributesClassName", Refused(NO_ATTRIBUTES)),
     ("awsElasticBlockStore azureDisk azureFile cephfs cinder csi fc flexVolume flocker gcePersistentDisk glusterfs", Refused(OTHER)),
     ("iscsi nfs photonPersistentDisk portworxVolume quobyte rbd scaleIO storageos vsphereVolume", Refused(OTHER)),
@@ -39,10 +38,10 @@ pub(super) const CLAIM: &[Row] = &[
 ];
 
 pub(super) const CLASS: &[Row] = &[
-    ("provisioner volumeBindingMode reclaimPolicy", Acts),
+    ("mountOptions provisioner volumeBindingMode reclaimPolicy", Acts),
     ("allowedTopologies[].matchLabelExpressions[].key allowedTopologies[].matchLabelExpressions[].values", Acts),
-    // For others who provision volumes; a claim of a class of `podbay.dev/local-path` with any of these is told why it gets none.
-    ("mountOptions parameters", Harmless),
+    // For others who provision volumes; a claim of a class of `podbay.dev/local-path` with any is told why it gets none.
+    ("parameters", Harmless),
     // No claim grows, and one that tries is refused.
     ("allowVolumeExpansion", Harmless),
 ];
