@@ -217,6 +217,12 @@ fn remove_tree(top: &OwnedFd, name: &str, stop: &AtomicBool, emptied: impl FnOnc
     }
 }
 
+/// What cannot be removed, by its own name: how deep it lies is not kept.
+fn named(name: &CStr, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    io::Error::new(error.kind(), format!("remove {:?} in it: {error}", name.to_string_lossy()))
+}
+
 /// One removal: few directories are open at a time and few names are in memory, however deep and wide the tree is.
 struct Sweep<'a> {
     /// The volume's own directory.
@@ -257,8 +263,8 @@ impl Sweep<'_> {
             Ok(below) => below,
             Err(Errno::NOENT) => return Ok(()),
             // A file that cannot be removed.
-            Err(Errno::NOTDIR | Errno::LOOP) => return Err(failed.into()),
-            Err(errno) => return Err(errno.into()),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(named(name, failed)),
+            Err(errno) => return Err(named(name, errno)),
         };
         if depth == DEPTH_LIMIT {
             return self.lift(parent, name);
@@ -266,7 +272,7 @@ impl Sweep<'_> {
         self.empty(&mut below, depth + 1)?;
         match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(named(name, errno)),
         }
     }
 

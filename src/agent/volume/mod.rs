@@ -253,6 +253,7 @@ fn host_path(volume: &str, path: &Path, check: Check) -> Result<(), MountError> 
             let made = fs::File::create_new(path).and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o644)));
             made.map_err(io_error(volume, format!("create {}", path.display())))
         }
+        _ if found.is_none() => wrong("is not there"),
         Check::Directory | Check::DirectoryOrCreate if !is(fs::FileType::is_dir) => wrong("is not a directory"),
         Check::File | Check::FileOrCreate if !is(fs::FileType::is_file) => wrong("is not a file"),
         Check::Socket if !is(fs::FileType::is_socket) => wrong("is not a socket"),
@@ -302,6 +303,7 @@ pub fn mount_paths(pod: &Pod, container: &Container, envs: &[(String, String)], 
                 (Some(path), _) => path.clone(),
                 _ => String::new(),
             };
+            let sub = cleaned(&sub);
             if images.contains(mount.name.as_str()) {
                 return if descends(&sub) { Ok(sub.into()) } else { Err(MountError::SubPath(sub)) };
             }
@@ -388,6 +390,12 @@ fn bind(volume: &str, (source, sub): (&Path, &str), target: &Path, options: &Opt
         limit().map_err(|errno| io_error(volume, format!("mount it with {options}"))(errno.into()))?;
     }
     Ok(target.to_owned())
+}
+
+/// `./a` is `a`, as to the kubelet, which cleans such paths.
+fn cleaned(sub: &str) -> String {
+    let parts = Path::new(sub).components().filter(|part| !matches!(part, std::path::Component::CurDir));
+    parts.collect::<PathBuf>().to_string_lossy().into_owned()
 }
 
 fn descends(sub: &str) -> bool {
@@ -610,6 +618,21 @@ mod tests {
             assert!(open_beneath(&volume, good).is_ok(), "{good}");
         }
         assert!(volume.join("real/made").is_dir(), "made inside, through the link");
+    }
+
+    #[test]
+    fn a_sub_path_is_cleaned_and_what_leads_away_is_not() {
+        for (sub, meant, is_taken) in [
+            ("./a", "a", true),
+            ("a/./b/", "a/b", true),
+            (".", "", true),
+            ("", "", true),
+            ("..", "..", false),
+            ("./../a", "../a", false),
+            ("/a", "/a", false),
+        ] {
+            assert_eq!((cleaned(sub).as_str(), descends(&cleaned(sub))), (meant, is_taken), "{sub:?}");
+        }
     }
 
     #[test]
