@@ -27,6 +27,9 @@ pub struct VolumePreview {
     /// What it holds is not removed with it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
+    /// It goes once no pod uses its claim.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_use: bool,
     /// Another node was equally good.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tied: bool,
@@ -34,17 +37,27 @@ pub struct VolumePreview {
 
 /// Every volume that was made for a claim, as far as two states differ in them. `tied`: pods that could have had another node.
 pub fn volumes(before: &Snapshot, after: &Snapshot, tied: &BTreeSet<Key>) -> Vec<VolumePreview> {
-    // One that is told to go goes, if not yet: its node may be away.
-    let has = |state: &Snapshot, volume: &Object| {
-        state.get(volume.key()).is_some_and(|other| other.uid() == volume.uid() && (!other.is_deleting() || volume.is_deleting()))
-    };
-    let of = |from: &Snapshot, to: &Snapshot, mark: &str| {
-        let made = from.list(Kind::PersistentVolume).filter(|volume| !has(to, volume));
-        made.filter_map(|volume| shown(volume.get()?, mark, after, tied)).collect::<Vec<_>>()
-    };
-    let mut all = [of(after, before, "+"), of(before, after, "-")].concat();
+    let is_in = |state: &Snapshot, volume: &Object| state.get(volume.key()).is_some_and(|other| other.uid() == volume.uid());
+    let made = after.list(Kind::PersistentVolume).filter(|volume| !is_in(before, volume)).map(|volume| (volume, "+"));
+    // One that is told to go goes, if not yet: its node may be away, a pod may have its claim.
+    let goes = |volume: &&Object| !is_in(after, volume) || (is_leaving(after, volume) && !is_leaving(before, volume));
+    let gone = before.list(Kind::PersistentVolume).filter(goes).map(|volume| (volume, "-"));
+    let mut all: Vec<_> = made.chain(gone).filter_map(|(volume, mark)| shown(volume.get()?, mark, after, tied)).collect();
     all.sort();
     all
+}
+
+/// Whether a volume is deleted, or will be with its claim.
+fn is_leaving(state: &Snapshot, volume: &Object) -> bool {
+    let Some(now) = state.get(volume.key()) else { return false };
+    let goes_with = |it: &&PersistentVolume| it.spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete");
+    now.is_deleting() || now.get().filter(goes_with).is_some_and(|it| has_leaving_claim(state, it))
+}
+
+fn has_leaving_claim(state: &Snapshot, volume: &PersistentVolume) -> bool {
+    let Some(reference) = &volume.spec.claim_ref else { return false };
+    let claim = state.get(&claim_key(reference)).filter(|claim| reference.uid.as_deref() == Some(claim.uid()));
+    claim.is_some_and(Object::is_deleting)
 }
 
 fn shown(volume: &PersistentVolume, mark: &str, state: &Snapshot, tied: &BTreeSet<Key>) -> Option<VolumePreview> {
@@ -63,6 +76,7 @@ fn shown(volume: &PersistentVolume, mark: &str, state: &Snapshot, tied: &BTreeSe
         size: printable(&size.unwrap_or_default()),
         class: printable(volume.class()),
         tied: node.is_some() && mark == "+" && state.list(Kind::Pod).any(|pod| tied.contains(pod.key()) && of_pod(pod)),
+        in_use: mark == "-" && has_leaving_claim(state, volume),
         kept: mark == "-" && home(volume).is_some() && !(policy == Some("Delete") && has_node),
         node,
     })
@@ -71,13 +85,16 @@ fn shown(volume: &PersistentVolume, mark: &str, state: &Snapshot, tied: &BTreeSe
 /// `+ web/data  1Gi of local-path on n1~`
 impl fmt::Display for VolumePreview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mark, claim, size, class, node, tied, kept } = self;
+        let Self { mark, claim, size, class, node, tied, kept, in_use } = self;
         write!(f, "{mark} {claim}  {size} of {class}")?;
         if let Some(node) = node {
             write!(f, " on {node}{}", if *tied { "~" } else { "" })?;
         }
         if mark == "-" {
             write!(f, ", {}", if *kept { "what it holds stays" } else { "with all it holds" })?;
+        }
+        if *in_use {
+            write!(f, ", once no pod uses it")?;
         }
         Ok(())
     }
@@ -106,6 +123,39 @@ mod tests {
         };
         assert_eq!(volumes(&state(true), &state(true), &BTreeSet::new()), [], "it was going before");
         volumes(&state(false), &state(true), &BTreeSet::new()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_goes_with_a_claim_is_told_while_a_pod_has_it() {
+        let state = |policy: &str, uid: &str, claim_goes: bool| {
+            let mut claim = json!({"metadata": {"namespace": "web", "name": "data", "uid": "c"}});
+            if claim_goes {
+                claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            let meta = json!({"name": "pvc-1", "uid": "u", "labels": {(HOME): "n1"}, "annotations": {(PROVISIONED_BY): LOCAL_PATH}});
+            let spec = json!({"claimRef": {"namespace": "web", "name": "data", "uid": uid}, "capacity": {"storage": "1Gi"},
+                "storageClassName": "c", "persistentVolumeReclaimPolicy": policy, "local": {"path": "/x"}});
+            let volume = json!({"metadata": meta, "spec": spec});
+            let mut state = Snapshot::default();
+            for (kind, value) in
+                [(Kind::Node, json!({"metadata": {"name": "n1"}})), (Kind::PersistentVolumeClaim, claim), (Kind::PersistentVolume, volume)]
+            {
+                state.insert(Object::from_value(kind, value).unwrap());
+            }
+            state
+        };
+        let told = |before: &Snapshot, after: &Snapshot| -> Vec<String> {
+            volumes(before, after, &BTreeSet::new()).iter().map(ToString::to_string).collect()
+        };
+        let stays = state("Delete", "c", false);
+        assert_eq!(told(&stays, &state("Delete", "c", true)), ["- web/data  1Gi of c on n1, with all it holds, once no pod uses it"]);
+        assert_eq!(told(&stays, &stays), [""; 0]);
+        assert_eq!(told(&state("Delete", "c", true), &state("Delete", "c", true)), [""; 0], "it was going before");
+        assert_eq!(told(&state("Retain", "c", false), &state("Retain", "c", true)), [""; 0], "the volume stays");
+        assert_eq!(told(&state("Delete", "b", false), &state("Delete", "b", true)), [""; 0], "another claim of the name");
+        let mut gone = Snapshot::default();
+        gone.insert(Object::from_value(Kind::Node, json!({"metadata": {"name": "n1"}})).unwrap());
+        assert_eq!(told(&state("Delete", "c", true), &gone), ["- web/data  1Gi of c on n1, with all it holds"]);
     }
 
     #[test]
