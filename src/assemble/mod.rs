@@ -7,6 +7,7 @@
 //! - `oci`: a container alone, by the command line of an OCI runtime
 //! - `up`: the daemon verbs, made of those two
 //! - `host`: `down`, `reset` and `image`, which need no daemon; `pull_bars`: what a pull shows at a terminal
+//! - `webhooks`: who is asked about what sources write
 //! - `sources`: those of the configuration, as objects
 //! - `previews`: sync and the simulator behind the server's and the CLI's previews
 //! - `daemon`: lock, log, signals, systemd, memory of its own (`resident`, shared with the shim: what of it stays)
@@ -23,6 +24,7 @@ mod server;
 mod sources;
 mod sweep;
 mod up;
+mod webhooks;
 
 #[path = "../shim/resident/sys.rs"]
 mod resident;
@@ -33,6 +35,7 @@ use crate::config::{Config, Flags};
 
 pub use oci::oci;
 pub use previews::{Host, LivePreviews};
+pub use webhooks::Asked;
 
 /// The hidden verb in which git repositories are fetched.
 pub fn git_fetch_child() -> std::process::ExitCode {

@@ -16,18 +16,24 @@ use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp};
 use crate::plan::{Controller, Plan};
 use crate::schedule::Scheduler;
 use crate::server::Previews;
-use crate::simulate::preview::{Preview, preview, printable};
+use crate::simulate::preview::{Preview, asked_preview, preview, printable, unasked};
 use crate::simulate::saved;
 use crate::store::{Snapshot, Store};
+use crate::sync::asked::Answers;
 use crate::sync::dir::Directory;
 use crate::sync::look::{Look, Memory};
 use crate::sync::select::digest;
 use crate::sync::source::{Fetch as _, Fetched, OpenSource, Tree};
+use crate::sync::webhooks::AskWebhooks;
+
+/// How often a preview is computed anew with what webhooks answered.
+const ROUNDS: usize = 100;
 
 /// The server's previews, on its store and its sources.
 pub struct LivePreviews {
     store: Arc<dyn Store>,
     places: Arc<dyn OpenSource>,
+    webhooks: Arc<dyn AskWebhooks>,
     controllers: Vec<Arc<dyn Controller>>,
     clock: Arc<dyn Clock>,
 }
@@ -36,11 +42,12 @@ impl LivePreviews {
     pub fn new(
         store: Arc<dyn Store>,
         places: Arc<dyn OpenSource>,
+        webhooks: Arc<dyn AskWebhooks>,
         mut controllers: Vec<Arc<dyn Controller>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         controllers.insert(0, Arc::new(Bounds));
-        Self { store, places, controllers, clock }
+        Self { store, places, webhooks, controllers, clock }
     }
 }
 
@@ -97,9 +104,21 @@ impl Previews for LivePreviews {
         };
         let source = asked(stored.unwrap_or_else(|| Source::new(&name, SourceSpec::default())), adopt);
         let (state, controllers, now) = (self.store.snapshot(), on_one_clock(&self.controllers, self.clock.as_ref()), self.clock.now());
-        let made = tokio::task::spawn_blocking(move || preview(&state, &source, &look, &controllers, now));
-        let preview = made.await.map_err(|error| format!("compute the preview: {error}"))?;
-        serde_json::to_value(preview).map_err(|error| error.to_string())
+        let mut answers = Answers::default();
+        for _ in 0..ROUNDS {
+            let (state, source, look, controllers) = (state.clone(), source.clone(), look.clone(), controllers.clone());
+            let made = tokio::task::spawn_blocking(move || (asked_preview(&state, &source, &look, &controllers, now, &answers), answers));
+            let (made, known) = made.await.map_err(|error| format!("compute the preview: {error}"))?;
+            match made {
+                Ok(preview) => return serde_json::to_value(preview).map_err(|error| error.to_string()),
+                Err(questions) => {
+                    let said = self.webhooks.ask(&questions, true).await;
+                    answers = known;
+                    answers.take(&questions, said);
+                }
+            }
+        }
+        Err(format!("after {ROUNDS} rounds webhooks are still to be asked"))
     }
 }
 
@@ -142,7 +161,11 @@ impl Local for Host {
             Ok(tree) => Look::of(tree, &source.spec, state.definitions(), &mut Memory::default()),
             Err(why) => Look::refused(None, why),
         };
-        let unknown = if let Look::Read(revision) = &look { saved::assume_values(&mut state, &revision.rendered) } else { Vec::new() };
+        let mut unknown = if let Look::Read(revision) = &look { saved::assume_values(&mut state, &revision.rendered) } else { Vec::new() };
+        let unasked = unasked(&state, &source, &look, SystemClock.now());
+        if !unasked.is_empty() {
+            unknown.push(format!("webhooks are not asked offline: {}", unasked.join(", ")));
+        }
         let mut preview = preview(&state, &source, &look, &default_controllers(), SystemClock.now());
         preview.unknown = unknown.iter().map(|line| printable(line)).collect();
         previewed(preview)

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::daemon::{Lock, make_private_data};
 use super::previews::LivePreviews;
 use super::sources;
+use super::webhooks::Asked;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control;
@@ -106,7 +107,8 @@ pub async fn start(
     offer(store.as_ref(), &access).await;
     let mut controllers = controllers(config, clock.as_ref());
     let places = places(&config.data_dir);
-    let previews = LivePreviews::new(Arc::clone(&store), places.clone(), controllers.clone(), Arc::clone(&clock));
+    let webhooks = Arc::new(Asked(server::hooks::CommitsAsked::new(Arc::clone(&store), Arc::clone(&clock))));
+    let previews = LivePreviews::new(Arc::clone(&store), places.clone(), webhooks.clone(), controllers.clone(), Arc::clone(&clock));
     controllers.push(Arc::new(access));
     controllers.push(Arc::new(Mint(Arc::clone(&pki))));
     let state = ServerState::new(Arc::clone(&store), Arc::clone(&clock), nodes(&pki)?)
@@ -130,7 +132,7 @@ pub async fn start(
     tasks.spawn(control::autoscaler::run(Arc::clone(&store), Arc::new(Measured(state)), Arc::clone(&clock), end.clone()));
     tasks.spawn(server::fullness::run(Arc::clone(&store), Arc::clone(&clock), end.clone()));
     tasks.spawn(sources::bring_back(Arc::clone(&store), returning, end.clone()));
-    tasks.spawn(sync::run(store, places, clock, end.clone()));
+    tasks.spawn(sync::run(store, places, webhooks, clock, end.clone()));
     tracing::info!(%url, "server is ready");
     Ok(ControlPlane { router, tasks, _lock: lock })
 }

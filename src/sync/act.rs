@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! Source object ─► open ─► fetch ─► render ─► plan ─► one transaction: status + this step's ops
-//!                            ▲                  ▲
-//!             interval, notify, request    a live object of the source changed
+//!                            ▲                 ▲ │
+//!                            │                 │ └─► questions ─► webhooks ─► plan again
+//!             interval, notify, request    a live object of the source, or a webhook, changed
 //! ```
 //!
 //! Fetching goes on beside the rest: while it lasts, what was accepted is still held in place.
@@ -29,6 +30,7 @@ use super::names::REQUESTED_AT;
 use super::plan::writer;
 use super::removal;
 use super::source::{Fetch, Fetched, OpenSource, Tree};
+use super::webhooks::AskWebhooks;
 use crate::clock::Clock;
 use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp};
 use crate::store::{Change, CommitError, Store, Transaction, Write};
@@ -45,18 +47,27 @@ const RETRY: Duration = Duration::from_secs(2);
 const FIRST_READ: Duration = Duration::from_secs(1);
 /// Plans in a row that lost to another writer.
 const CONFLICTS: usize = 20;
+/// Plans in a row that have other questions than those before: each wave has its own, and so may what others write meanwhile.
+const ROUNDS: usize = 100;
 
 /// What the workers share.
 #[derive(Clone)]
 struct Context {
     store: Arc<dyn Store>,
     places: Arc<dyn OpenSource>,
+    webhooks: Arc<dyn AskWebhooks>,
     clock: Arc<dyn Clock>,
 }
 
 /// Keeps every Source object of the store in step with its place, until `shutdown`.
-pub async fn run(store: Arc<dyn Store>, places: Arc<dyn OpenSource>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
-    let mut crew = Crew { context: Context { store, places, clock }, shutdown: shutdown.child_token(), workers: BTreeMap::new() };
+pub async fn run(
+    store: Arc<dyn Store>,
+    places: Arc<dyn OpenSource>,
+    webhooks: Arc<dyn AskWebhooks>,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) {
+    let mut crew = Crew { context: Context { store, places, webhooks, clock }, shutdown: shutdown.child_token(), workers: BTreeMap::new() };
     while !shutdown.is_cancelled() {
         crew.follow(&shutdown).await;
     }
@@ -101,8 +112,10 @@ impl Crew {
                 self.workers.values().for_each(|worker| worker.wake.notify_one());
             }
         }
-        // What could not be created for want of a namespace, or because it was going.
-        if change.key().kind == Kind::Namespace && change.before.is_some() != change.after.is_some() {
+        // What could not be created for want of a namespace, or because it was going; or what a webhook had to do with.
+        let kind = change.key().kind;
+        let is_new_home = kind == Kind::Namespace && change.before.is_some() != change.after.is_some();
+        if is_new_home || matches!(kind, Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration) {
             self.workers.values().for_each(|worker| worker.wake.notify_one());
         }
         if is_measured_only(change) {
@@ -257,6 +270,9 @@ impl Work {
         if self.opened.as_ref().is_none_or(|(spec, _)| !same_place(spec, &source.spec)) || asked {
             self.forget_look();
         }
+        if asked {
+            self.memory.answers().forget();
+        }
         self.read(source).await;
         if self.fetching.is_none() && self.due <= Instant::now() {
             self.due = Instant::now() + interval(&source.spec);
@@ -338,6 +354,7 @@ impl Work {
             Err(error) => Look::unreachable(format!("fetching failed: {error}")),
         };
         self.answers = self.will_answer.take();
+        self.memory.answers().reconsider();
         // Counted from the end, unless the place has changed meanwhile.
         if self.due > Instant::now() {
             self.due = Instant::now() + interval(&source.spec);
@@ -363,21 +380,8 @@ impl Work {
 
     /// Plans and commits once. True when something was committed that calls for another plan.
     async fn step(&mut self, look: Look, request: Option<String>) -> Result<bool, CommitError> {
-        let snapshot = self.context.store.snapshot();
-        let (mut memory, name, now) = (std::mem::take(&mut self.memory), self.name.clone(), self.context.clock.now());
-        let decided = tokio::task::spawn_blocking(move || {
-            let mut uid = || uuid::Uuid::new_v4().to_string();
-            let step = decide(&snapshot, &name, &look, request.as_deref(), &mut memory, &mut uid, now);
-            (step, memory)
-        });
-        let step = match decided.await {
-            Ok((step, memory)) => {
-                self.memory = memory;
-                step
-            }
-            Err(error) => return Err(CommitError::Io(format!("planning failed: {error}"))),
-        };
-        let Step { transaction, ops, events, again, again_at, message, warning } = step;
+        let (step, now) = self.decide(look, request).await?;
+        let Step { transaction, ops, events, again, again_at, message, warning, questions: _ } = step;
         let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
         self.retry = again_at.map(|at| Instant::now() + until(at).max(DEBOUNCE));
         if let Some(warning) = warning {
@@ -391,6 +395,28 @@ impl Work {
             tracing::info!(source = %self.name, "{message}");
         }
         Ok(again)
+    }
+
+    /// Plans, and asks the webhooks until all that the plan has to know of them is known.
+    async fn decide(&mut self, look: Look, request: Option<String>) -> Result<(Step, Timestamp), CommitError> {
+        for _ in 0..ROUNDS {
+            let snapshot = self.context.store.snapshot();
+            let (mut memory, name, now) = (std::mem::take(&mut self.memory), self.name.clone(), self.context.clock.now());
+            let (look, request) = (look.clone(), request.clone());
+            let decided = tokio::task::spawn_blocking(move || {
+                let mut uid = || uuid::Uuid::new_v4().to_string();
+                let step = decide(&snapshot, &name, &look, request.as_deref(), &mut memory, &mut uid, now);
+                (step, memory)
+            });
+            let (step, memory) = decided.await.map_err(|error| CommitError::Io(format!("planning failed: {error}")))?;
+            self.memory = memory;
+            if step.questions.is_empty() {
+                return Ok((step, now));
+            }
+            let answers = self.context.webhooks.ask(&step.questions, false).await;
+            self.memory.answers().take(&step.questions, answers);
+        }
+        Err(CommitError::Io(format!("after {ROUNDS} rounds webhooks are still to be asked")))
     }
 
     /// A step with what is told of it; where that cannot be written, the step alone.
@@ -483,9 +509,39 @@ fn interval(spec: &SourceSpec) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::memory::MemoryStore;
+    use crate::sync::fake::{FakePlaces, FakeWebhooks};
+
+    #[tokio::test]
+    async fn a_webhook_that_comes_or_goes_wakes_everybody() {
+        let clock = Arc::new(SystemClock);
+        let context = Context {
+            store: Arc::new(MemoryStore::new(clock.clone())),
+            places: Arc::<FakePlaces>::default(),
+            webhooks: Arc::<FakeWebhooks>::default(),
+            clock,
+        };
+        let wake = Arc::new(Notify::new());
+        let worker = Worker { wake: Arc::clone(&wake), task: tokio::spawn(std::future::pending()) };
+        let mut crew = Crew { context, shutdown: CancellationToken::new(), workers: BTreeMap::from([("web".to_owned(), worker)]) };
+        for (kind, wakes) in [
+            (Kind::MutatingWebhookConfiguration, true),
+            (Kind::ValidatingWebhookConfiguration, true),
+            (Kind::Namespace, true),
+            (Kind::ConfigMap, false),
+        ] {
+            let object = Object::from_value(kind, json!({"metadata": {"name": "a"}})).unwrap();
+            for change in [Change { before: None, after: Some(object.clone()) }, Change { before: Some(object), after: None }] {
+                crew.route(&change);
+                assert_eq!(wake.notified().now_or_never().is_some(), wakes, "{kind}");
+            }
+        }
+    }
 
     #[test]
     fn what_an_autoscaler_measures_says_nothing_to_git() {

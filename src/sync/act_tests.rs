@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::act;
+use super::asked::{Answer, Part};
 use super::drift::PUT_BACK;
-use super::fake::FakePlaces;
+use super::fake::{FakePlaces, FakeWebhooks};
 use super::names::{APPROVE, PRUNE, REQUESTED_AT};
 use super::source::{Fetched, Tree};
 use crate::clock::SystemClock;
@@ -20,6 +21,7 @@ use crate::store::{Snapshot, Store};
 struct Running {
     store: Arc<dyn Store>,
     places: Arc<FakePlaces>,
+    webhooks: Arc<FakeWebhooks>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -38,8 +40,10 @@ impl Running {
 
     fn on(store: Arc<dyn Store>, places: Arc<FakePlaces>) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(act::run(Arc::clone(&store), Arc::clone(&places) as _, Arc::new(SystemClock), stop.clone()));
-        Self { store, places, stop, task }
+        let webhooks = Arc::<FakeWebhooks>::default();
+        let (hooks, clock) = (Arc::clone(&webhooks) as _, Arc::new(SystemClock));
+        let task = tokio::spawn(act::run(Arc::clone(&store), Arc::clone(&places) as _, hooks, clock, stop.clone()));
+        Self { store, places, webhooks, stop, task }
     }
 
     async fn source(&self, name: &str) {
@@ -274,5 +278,39 @@ async fn what_is_put_back_is_told_but_not_in_its_own_way() {
     change("other hand").await;
     running.until("put back", |state| is(state, "1")).await;
     assert_eq!(told(&running.store.snapshot()), 1, "a namespace that is going takes no new Event");
+    running.end().await;
+}
+
+/// A no, and then none: by a look that somebody asks for, and by the webhook's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_are_asked_before_anything_is_written() {
+    let running = Running::start().await;
+    let rules = serde_json::json!([{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]);
+    let hook = serde_json::json!({"name": "it.hooks.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+        "clientConfig": {"url": "https://127.0.0.1:1"}, "rules": rules});
+    let configuration = serde_json::json!({"metadata": {"name": "it"}, "webhooks": [hook]});
+    let configuration = Object::from_value(Kind::ValidatingWebhookConfiguration, configuration).unwrap();
+    let at = configuration.key().clone();
+    running.write(Write::Create(configuration)).await;
+    running.webhooks.say(|_| Answer::Denied("not today".to_owned()));
+    running.places.place("web").put("r1", &[("a.yaml", &config("a", "1"))]);
+    running.source("web").await;
+    let refused = |state: &Snapshot| status(state, "web").is_some_and(|it| it.errors == ["a.yaml:1: ConfigMap default/a: not today"]);
+    running.until("refused", refused).await;
+    assert_eq!(value(&running.store.snapshot(), "a"), None);
+    running.webhooks.say(|_| Answer::Passed);
+    running.annotate("web", REQUESTED_AT, "now").await;
+    running.until("r1", |state| accepted(state, "web", "r1") && value(state, "a").as_deref() == Some("1")).await;
+    let asked = running.webhooks.asked();
+    assert!(asked.iter().all(|(question, dry_run)| question.part == Part::Judge && !dry_run), "{asked:?}");
+
+    running.webhooks.say(|_| Answer::Denied("not today".to_owned()));
+    running.write(hand(&running.store.snapshot(), "a")).await;
+    running
+        .until("held back", |state| status(state, "web").is_some_and(|it| it.errors == ["ConfigMap default/a: not today (a.yaml:1)"]))
+        .await;
+    assert_eq!(value(&running.store.snapshot(), "a").as_deref(), Some("hand"));
+    running.write(Write::Delete { key: at, precondition: Precondition::exists(), grace_seconds: None }).await;
+    running.until("put back", |state| accepted(state, "web", "r1") && value(state, "a").as_deref() == Some("1")).await;
     running.end().await;
 }

@@ -4,9 +4,11 @@
 
 use serde_json::Value;
 
+use super::asked::{DENIED, UNAVAILABLE};
 use super::identity::said;
 use super::op::{Action, SyncOp};
 use super::plan::{SyncPlan, manager};
+use super::status::{PROGRESSING, WAVE_FAILED};
 use crate::model::custom::Definitions;
 use crate::model::event::{Occurrence, reference};
 use crate::model::ownership::{FieldChange, ManagedFields, Operation, changes};
@@ -55,9 +57,10 @@ pub(super) fn told(state: &Snapshot, source: &Source, plan: &SyncPlan, now: Time
     if !plan.accepted {
         return Vec::new();
     }
-    // Else a wave that is still to come may change what nobody but git has said.
+    // Else a wave that is still to come, or a webhook lets pass now, may change what nobody but git has said.
     let conditions = source.status.iter().flat_map(|status| &status.conditions);
-    let applied = conditions.into_iter().any(|it| it.type_ == "Ready" && !matches!(it.reason.as_str(), "Progressing" | "WaveFailed"));
+    let is_to_come = |reason: &str| matches!(reason, PROGRESSING | WAVE_FAILED | DENIED | UNAVAILABLE);
+    let applied = conditions.into_iter().any(|it| it.type_ == "Ready" && !is_to_come(&it.reason));
     let events = plan
         .step()
         .iter()

@@ -1,4 +1,4 @@
-//! A place in memory: what a test, or a demonstration, says it holds.
+//! A place in memory: what a test, or a demonstration, says it holds. Webhooks that say what it says.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
+use super::asked::{Answer, Question, Questions};
 use super::source::{Fetch, Fetched, OpenSource, Tree};
+use super::webhooks::AskWebhooks;
 use crate::model::SourceSpec;
 
 /// One place.
@@ -70,5 +72,42 @@ impl FakePlaces {
 impl OpenSource for FakePlaces {
     fn open(&self, name: &str, _spec: &SourceSpec) -> Result<Arc<dyn Fetch>, String> {
         Ok(self.place(name))
+    }
+}
+
+/// What the webhooks say to one question.
+type Say = dyn Fn(&Question) -> Answer + Send + Sync;
+
+/// Webhooks of which somebody says what they say.
+pub struct FakeWebhooks {
+    say: Mutex<Arc<Say>>,
+    asked: Mutex<Vec<(Question, bool)>>,
+}
+
+impl Default for FakeWebhooks {
+    /// They have nothing against anything.
+    fn default() -> Self {
+        Self { say: Mutex::new(Arc::new(|_| Answer::Passed)), asked: Mutex::default() }
+    }
+}
+
+impl FakeWebhooks {
+    pub fn say(&self, say: impl Fn(&Question) -> Answer + Send + Sync + 'static) {
+        *self.say.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(say);
+    }
+
+    /// What was asked since the last look, and whether it was a dry run.
+    pub fn asked(&self) -> Vec<(Question, bool)> {
+        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl AskWebhooks for FakeWebhooks {
+    async fn ask(&self, questions: &Questions, dry_run: bool) -> Vec<Answer> {
+        let say = Arc::clone(&*self.say.lock().unwrap_or_else(PoisonError::into_inner));
+        let asked = questions.all.iter().map(|question| (question.clone(), dry_run));
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).extend(asked);
+        questions.all.iter().map(|question| say(question)).collect()
     }
 }

@@ -1,9 +1,10 @@
 //! One look at a source and the transaction it calls for. PURE.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::accepted;
+use super::asked::{Answers, Questions};
 use super::drift;
 use super::left;
 use super::names::{APPROVE, FINALIZER};
@@ -48,13 +49,15 @@ pub struct Memory {
     good: Option<Arc<Revision>>,
     /// The accepted set that could not be read back from the store.
     unusable: Option<String>,
+    /// What webhooks answered.
+    answers: Answers,
 }
 
 #[cfg(test)]
 impl Memory {
     /// Without what makes planning cheap: a plan must be the same.
     pub(super) fn forgetful(&self) -> Self {
-        Self { good: self.good.clone(), ..Self::default() }
+        Self { good: self.good.clone(), answers: self.answers.clone(), ..Self::default() }
     }
 }
 
@@ -62,6 +65,11 @@ impl Memory {
     /// What the planner remembers.
     pub fn known(&mut self) -> &mut Known {
         &mut self.known
+    }
+
+    /// What webhooks answered.
+    pub fn answers(&mut self) -> &mut Answers {
+        &mut self.answers
     }
 }
 
@@ -102,6 +110,8 @@ pub struct Step {
     pub message: String,
     /// For the log: what was accepted before cannot be held in place.
     pub warning: Option<String>,
+    /// What webhooks are to be asked before there is anything to do.
+    pub questions: Questions,
 }
 
 /// What a look at a source calls for now. Deciding again after it was committed calls for nothing.
@@ -124,6 +134,10 @@ pub fn decide(
         return Step { again: true, ..step };
     }
     let (mut status, plan) = newest(state, source, look, request, memory, now);
+    let mut used = BTreeSet::new();
+    if let Some(asks) = plan.as_ref().and_then(|plan| heard(plan, &mut step, &mut used)) {
+        return asks;
+    }
     let mut carried = plan.filter(SyncPlan::is_free);
     let mut writes = Vec::new();
     match (&carried, look) {
@@ -132,8 +146,19 @@ pub fn decide(
             writes = accepted::writes(state, name, &revision.rendered);
             writes.extend(left::once_accepted(state, name, &plan.inventory));
         }
-        _ => carried = put_back(state, source, look, memory, &mut status, &mut step.warning, now),
+        _ => {
+            let plan = put_back(state, source, look, memory, &mut step.warning, now);
+            if let Some(asks) = plan.as_ref().and_then(|plan| heard(plan, &mut step, &mut used)) {
+                return asks;
+            }
+            plan.iter().for_each(|plan| status::held_back(&mut status, plan));
+            carried = plan.filter(|plan| plan.is_free() && !plan.step().is_empty());
+            if let Some(plan) = &carried {
+                status.inventory = plan.inventory.to_entries();
+            }
+        }
     }
+    memory.answers.keep(&used);
     if let Some(request) = request {
         status.handled_request = Some(request.to_owned());
     }
@@ -142,7 +167,6 @@ pub fn decide(
         step.events = drift::told(state, source, plan, now);
         memory.known.holds(&status, &plan.inventory);
         step.ops = plan.step().len();
-        step.again_at = plan.again_at;
         step.message = format!("revision {}: {}", plan.revision, plan.sum);
     }
     if source.status.clone().unwrap_or_default() != status {
@@ -152,6 +176,16 @@ pub fn decide(
     step.transaction.writes.extend(writes);
     step.again = step.ops > 0;
     step
+}
+
+/// Notes when to plan again, and on which answers a plan rests; or gives what is to be asked before it is one.
+fn heard(plan: &SyncPlan, step: &mut Step, used: &mut BTreeSet<String>) -> Option<Step> {
+    if !plan.questions.is_empty() {
+        return Some(Step { questions: plan.questions.clone(), ..Step::default() });
+    }
+    used.extend(plan.answers.iter().cloned());
+    step.again_at = step.again_at.into_iter().chain(plan.again_at).min();
+    None
 }
 
 /// What tells that the store is too full for what a source planned; `None`: that is told already.
@@ -221,8 +255,16 @@ fn plan_of(
     memory: &mut Memory,
     now: Timestamp,
 ) -> SyncPlan {
-    let input =
-        Input { state, source, revision: &revision.id, path_exists: revision.path_exists, rendered: &revision.rendered, now, approved };
+    let input = Input {
+        state,
+        source,
+        revision: &revision.id,
+        path_exists: revision.path_exists,
+        rendered: &revision.rendered,
+        now,
+        approved,
+        answers: &memory.answers,
+    };
     plan::plan(&input, &mut memory.known)
 }
 
@@ -232,7 +274,6 @@ fn put_back(
     source: &Source,
     look: &Look,
     memory: &mut Memory,
-    status: &mut SourceStatus,
     warning: &mut Option<String>,
     now: Timestamp,
 ) -> Option<SyncPlan> {
@@ -241,12 +282,7 @@ fn put_back(
         return None;
     }
     let good = good(state, source, set, memory, warning)?;
-    let plan = plan_of(state, source, &good, None, memory, now);
-    if !plan.accepted || !plan.is_free() || plan.step().is_empty() {
-        return None;
-    }
-    status.inventory = plan.inventory.to_entries();
-    Some(plan)
+    Some(plan_of(state, source, &good, None, memory, now)).filter(|plan| plan.accepted)
 }
 
 /// The accepted revision: remembered, or read back from the store.

@@ -6,6 +6,7 @@
 //! - `plan` (pure): desired against live against inventory
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
 //! - `again` (pure): when what is gone is created again, and when not
+//! - `asked` (pure): what admission webhooks are asked about it, and answered; `webhooks`: the trait behind which they are
 //! - `drift` (pure): what others changed of what git says, and is put back
 //! - `inventory`, `budget`, `health` (pure): what a source holds, what a deletion takes with it, how
 //!   an object fares
@@ -22,6 +23,7 @@
 pub mod accepted;
 pub mod act;
 pub mod again;
+pub mod asked;
 pub mod budget;
 pub mod configured;
 pub mod desired;
@@ -46,6 +48,7 @@ pub mod source;
 pub mod status;
 mod walk;
 mod waves;
+pub mod webhooks;
 
 pub use act::run;
 
@@ -54,6 +57,9 @@ mod tests;
 
 #[cfg(test)]
 mod act_tests;
+
+#[cfg(test)]
+mod asked_tests;
 
 #[cfg(test)]
 mod drift_tests;

@@ -37,6 +37,8 @@ pub struct SyncOp {
     pub after: Option<Object>,
     /// What admission makes of it.
     pub result: Option<Object>,
+    /// Of a new object that webhooks have changed: what it says, without defaults.
+    pub told: Option<Object>,
     pub wave: i32,
     /// Where the manifest is; where it was, for a deletion.
     pub file: String,

@@ -5,12 +5,15 @@
 //!   source its own manager)
 //! - everything is admitted on a copy of the state first, so that all that would be refused is known
 //!   at once and what admission makes no change of is no op
+//! - admission webhooks have their say in between (`asked`): where an answer is missing, the plan is no more than
+//!   its questions
 //! - `now` says which ops are this step's transaction: all of them, or those of one wave
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::again::{self, Losses};
+use super::again::{self, Quarrels};
+use super::asked::{self, Answers, Panel, Questions, Said, UNAVAILABLE};
 use super::budget;
 use super::desired::DesiredSet;
 use super::identity::{self, Sum};
@@ -20,7 +23,8 @@ use super::names::{ADOPT, REQUESTED_AT};
 pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
 use super::walk;
-use super::waves::step;
+use super::waves::{is_stuck, step};
+use crate::admit;
 use crate::model::custom::{CustomResourceDefinition, Definitions};
 use crate::model::ownership::{ManagedFields, apply};
 use crate::model::{InventoryEntry, Key, Kind, Object, Source, SourceStatus, Timestamp};
@@ -36,7 +40,9 @@ pub struct Known {
     /// The inventory as the Source has it, and by key.
     held: Option<(Vec<Arc<InventoryEntry>>, Arc<Inventory>)>,
     /// What somebody else deletes again and again.
-    losses: Losses,
+    losses: Quarrels,
+    /// What webhooks make another of each time.
+    rewrites: Quarrels,
 }
 
 /// The input of a plan, and what of it was not as wanted.
@@ -78,6 +84,8 @@ pub struct Input<'a> {
     pub now: Timestamp,
     /// The plan id a person approved.
     pub approved: Option<&'a str>,
+    /// What webhooks answered so far.
+    pub answers: &'a Answers,
 }
 
 /// What a revision would do, whole.
@@ -115,12 +123,16 @@ pub struct SyncPlan {
     pub accepted: bool,
     pub set_digest: String,
     pub sum: Counts,
+    /// What webhooks are to be asked first: until then the rest is not what it will be.
+    pub questions: Questions,
+    /// The answers of webhooks that it rests on.
+    pub(super) answers: BTreeSet<String>,
 }
 
 impl SyncPlan {
     /// May this step be carried out?
     pub fn is_free(&self) -> bool {
-        self.blocked.is_empty() && (self.approvals.is_empty() || self.approved)
+        self.questions.is_empty() && self.blocked.is_empty() && (self.approvals.is_empty() || self.approved)
     }
 
     /// The ops of this step.
@@ -160,6 +172,9 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
         uids: 0,
         seen: known.seen.take(),
         losses: &mut known.losses,
+        rewrites: &mut known.rewrites,
+        stuck: BTreeMap::new(),
+        panel: Panel::of(input.state, input.answers, input.now),
         contested: BTreeSet::new(),
         open: BTreeSet::new(),
         replaced: Vec::new(),
@@ -178,7 +193,12 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     let candidates = planner.candidates();
     planner.wanted(&candidates);
     planner.unwanted(&candidates);
-    let Planner { mut plan, open, .. } = planner;
+    let Planner { mut plan, open, panel, probe, .. } = planner;
+    if !panel.open.is_empty() {
+        plan.questions = Questions { source: plan.source.clone(), state: probe, all: panel.open };
+    }
+    plan.answers = panel.used;
+    plan.again_at = plan.again_at.into_iter().chain(panel.again_at).min();
     known.seen = Some(Seen { state: input.state.clone(), desired: Arc::clone(&input.rendered.desired), held: Arc::clone(&held), open });
     plan.id = plan_id(&plan, input.state);
     plan.approved = input.approved == Some(plan.id.as_str());
@@ -216,7 +236,11 @@ struct Planner<'p> {
     /// The state as the ops so far leave it.
     probe: Snapshot,
     uids: usize,
-    losses: &'p mut Losses,
+    losses: &'p mut Quarrels,
+    rewrites: &'p mut Quarrels,
+    panel: Panel<'p>,
+    /// Waves before which there is one that is not healthy.
+    stuck: BTreeMap<i32, bool>,
     /// The last plan's input.
     seen: Option<Seen>,
     /// What another source holds.
@@ -226,6 +250,21 @@ struct Planner<'p> {
     /// Deleted, to be created anew: what they own goes with them.
     replaced: Vec<Object>,
     plan: SyncPlan,
+}
+
+/// What comes of an object that is to be written.
+struct Passed {
+    object: Object,
+    /// How many objects it changes.
+    changes: usize,
+    /// Of one that webhooks changed: what it says, without defaults.
+    told: Option<Object>,
+}
+
+/// Why an object is not written.
+enum Stop {
+    Admission(String),
+    Webhook(Reason),
 }
 
 /// What the live object of a wanted one is to the source.
@@ -366,20 +405,106 @@ impl<'p> Planner<'p> {
     /// Somebody else deleted it so often of late that it is not created yet.
     fn is_lost_again(&mut self, key: &Key, entry: &InventoryEntry) -> bool {
         let uid = if entry.created { entry.uid.as_str() } else { "" };
-        let Some((until, reason)) = self.losses.wait(key, uid, self.input.now) else { return false };
+        let Some((until, reason)) = self.losses.deleted(key, uid, self.input.now) else { return false };
+        self.wait_until(key, until, reason);
+        true
+    }
+
+    fn wait_until(&mut self, key: &Key, until: Timestamp, reason: Reason) {
         self.plan.waits.push(Wait { subject: key.clone(), reason });
         self.plan.again_at = Some(self.plan.again_at.map_or(until, |earlier| earlier.min(until)));
-        true
     }
 
     fn create(&mut self, desired: &Desired) {
         self.remember(desired, "", true);
-        match self.first(desired) {
-            Ok(after) => match self.try_writes(&[Write::Create(after.clone())]) {
-                Ok(_) => self.push(Action::Create, None, Some(after), desired),
-                Err(why) => self.block(desired, &why),
-            },
-            Err(why) => self.block(desired, &why),
+        let passed = self.first(desired).map_err(Stop::Admission).and_then(|after| self.pass(after, None, desired.wave));
+        match passed {
+            Ok(passed) => self.push(Action::Create, None, Some(passed), desired),
+            Err(Stop::Admission(why)) => self.block(desired, &why),
+            Err(Stop::Webhook(reason)) => self.hold(&place(desired), desired.object.key(), &reason),
+        }
+    }
+
+    /// An object as webhooks let it pass, admitted on the probe in the place of `live`. Where they are still to be asked,
+    /// it is as they were given it.
+    fn pass(&mut self, after: Object, live: Option<&Object>, wave: i32) -> Result<Passed, Stop> {
+        let write = |object: &Object| match live {
+            Some(live) => Write::Update(object.clone(), Precondition::seen(live)),
+            None => Write::Create(object.clone()),
+        };
+        let before = self.probe.clone();
+        let plain = self.try_writes(&[write(&after)]);
+        if matches!(plain, Ok(0)) || self.is_asked_later(wave) {
+            return plain.map(|changes| Passed { object: after, changes, told: None }).map_err(Stop::Admission);
+        }
+        let said = self.panel.change(&after, live, &before);
+        let (object, told, changes) = match self.heard(said, wave).map_err(Stop::Webhook) {
+            Ok(Said::Instead(passed)) => {
+                self.probe.clone_from(&before);
+                let told = Some(asked::told(&after, &admit::defaulted(&after), &passed));
+                let object = asked::in_place_of(&after, passed);
+                let changes = self.try_writes(&[write(&object)]);
+                (object, told, changes)
+            }
+            Ok(Said::Open) => return Ok(Passed { object: after, changes: 1, told: None }),
+            Ok(_) => (after, None, plain),
+            Err(stop) => {
+                self.probe = before;
+                return Err(stop);
+            }
+        };
+        let changes = changes.map_err(Stop::Admission)?;
+        let result = self.probe.get(object.key()).cloned();
+        if let Some(result) = result.filter(|_| changes > 0) {
+            let said = self.panel.judge(&result, live, &before);
+            if let Err(reason) = self.heard(said, wave) {
+                self.probe = before;
+                return Err(Stop::Webhook(reason));
+            }
+        }
+        Ok(Passed { object, changes, told })
+    }
+
+    /// Of a set that is accepted, only what is written now is asked about; before that everything is.
+    fn is_asked_later(&mut self, wave: i32) -> bool {
+        self.plan.accepted && !self.panel.is_empty() && self.is_later(wave)
+    }
+
+    /// Whether this wave has to wait for another, as `waves` says: those before it are planned.
+    fn is_later(&mut self, wave: i32) -> bool {
+        let waves = &self.input.rendered.waves;
+        if waves.len() < 2 || self.plan.ops.first().is_some_and(|op| op.wave < wave) {
+            return waves.len() > 1;
+        }
+        let (input, plan) = (self.input, &self.plan);
+        *self.stuck.entry(wave).or_insert_with(|| waves.range(..wave).any(|earlier| is_stuck(input, *earlier, plan)))
+    }
+
+    /// A webhook that is not there is no reason against what is written later: an earlier wave may bring it back.
+    fn heard(&mut self, said: Said, wave: i32) -> Result<Said, Reason> {
+        match said {
+            Said::No(reason) if reason.code == UNAVAILABLE && self.is_later(wave) => Ok(Said::Yes),
+            Said::No(reason) => Err(reason),
+            said => Ok(said),
+        }
+    }
+
+    /// Whether webhooks let it be deleted.
+    fn let_go(&mut self, live: &Object, wave: i32) -> Result<(), Reason> {
+        if self.is_asked_later(wave) {
+            return Ok(());
+        }
+        let said = self.panel.delete(live, &self.probe);
+        self.heard(said, wave).map(drop)
+    }
+
+    /// A webhook is against it. That refuses a new revision; of one that is accepted, the object stays as it is.
+    fn hold(&mut self, at: &str, key: &Key, reason: &Reason) {
+        let why = &reason.message;
+        if self.plan.accepted {
+            self.plan.waits.push(Wait { subject: key.clone(), reason: Reason::new(reason.code, format!("{why} ({at})")) });
+        } else {
+            self.plan.blocked.push(Reason::new(reason.code, format!("{at}: {key}: {why}")));
         }
     }
 
@@ -408,16 +533,28 @@ impl<'p> Planner<'p> {
             Ok((_, false)) => return self.unchanged(live, new),
             Err(why) => return self.block(desired, &why),
         };
-        match self.try_writes(&[Write::Update(after.clone(), Precondition::seen(live))]) {
-            Ok(0) => self.unchanged(live, new),
-            Ok(_) => self.push(Action::Update, Some(live), Some(after), desired),
-            Err(why) => self.replace(desired, live, &why),
+        let before = self.probe.clone();
+        match self.pass(after, Some(live), desired.wave) {
+            // What is so by a webhook's answer is looked at again: it may answer otherwise, or be gone.
+            Ok(passed) if passed.changes == 0 => self.unchanged(live, new || passed.told.is_some()),
+            Ok(passed) if passed.told.is_some() && self.is_rewritten_again(desired, live) => self.probe = before,
+            Ok(passed) => self.push(Action::Update, Some(live), Some(passed), desired),
+            Err(Stop::Admission(why)) => self.replace(desired, live, &why),
+            Err(Stop::Webhook(reason)) => self.hold(&place(desired), live.key(), &reason),
         }
     }
 
-    fn unchanged(&mut self, live: &Object, new: bool) {
+    /// Webhooks made something else of it so often of late that it is not written yet.
+    fn is_rewritten_again(&mut self, desired: &Desired, live: &Object) -> bool {
+        let [wanted, found] = [desired.digest, identity::of_object(live)].map(hex::encode);
+        let Some((until, reason)) = self.rewrites.rewritten(live.key(), &wanted, &found, self.input.now) else { return false };
+        self.wait_until(live.key(), until, reason);
+        true
+    }
+
+    fn unchanged(&mut self, live: &Object, stays_open: bool) {
         self.plan.sum.unchanged += 1;
-        if !new {
+        if !stays_open {
             self.open.remove(live.key());
         }
     }
@@ -433,21 +570,31 @@ impl<'p> Planner<'p> {
         std::mem::swap(&mut copy, &mut self.probe);
         let deleted = self.try_writes(std::slice::from_ref(&delete));
         let gone = self.probe.get(live.key()).is_none();
-        let created = if gone { self.try_writes(&[Write::Create(after.clone())]) } else { Ok(0) };
-        if deleted.is_err() || created.is_err() {
-            self.probe = copy;
-            return self.block(desired, why);
-        }
-        if !desired.replace {
-            self.probe = copy;
-            return self.block(desired, &format!("{why} (annotate it with podbay.dev/replace: \"true\" to have it deleted and created)"));
-        }
+        let asked = if desired.replace && deleted.is_ok() { self.let_go(live, desired.wave) } else { Ok(()) };
+        let created = match (gone, desired.replace) {
+            (false, _) => Ok(None),
+            (true, true) => self.pass(after, None, desired.wave).map(Some),
+            (true, false) => self.try_writes(&[Write::Create(after)]).map(|_| None).map_err(Stop::Admission),
+        };
+        let passed = match (deleted, asked, created) {
+            (Ok(_), Ok(()), Ok(passed)) if desired.replace => passed,
+            (_, Err(reason), _) | (_, _, Err(Stop::Webhook(reason))) => {
+                self.probe = copy;
+                return self.hold(&place(desired), live.key(), &reason);
+            }
+            (Ok(_), _, Ok(_)) => {
+                self.probe = copy;
+                return self
+                    .block(desired, &format!("{why} (annotate it with podbay.dev/replace: \"true\" to have it deleted and created)"));
+            }
+            _ => {
+                self.probe = copy;
+                return self.block(desired, why);
+            }
+        };
         // A pod on a node goes first and is created once it is gone.
-        if gone {
-            self.push(Action::Replace, Some(live), Some(after), desired)
-        } else {
-            self.push(Action::Delete, Some(live), None, desired)
-        }
+        let action = if gone { Action::Replace } else { Action::Delete };
+        self.push(action, Some(live), passed, desired);
     }
 
     /// Admits writes on the probe; how many changed something.
@@ -468,7 +615,7 @@ impl<'p> Planner<'p> {
         }
     }
 
-    fn push(&mut self, action: Action, before: Option<&Object>, after: Option<Object>, desired: &Desired) {
+    fn push(&mut self, action: Action, before: Option<&Object>, passed: Option<Passed>, desired: &Desired) {
         let deletes = matches!(action, Action::Replace | Action::Delete);
         if deletes {
             self.losses.forget(desired.object.key());
@@ -480,9 +627,10 @@ impl<'p> Planner<'p> {
             Action::Update => self.plan.sum.update += 1,
             Action::Replace | Action::Delete => self.plan.sum.replace += 1,
         }
+        let (after, told) = passed.map_or((None, None), |passed| (Some(passed.object), passed.told));
         let result = after.as_ref().and_then(|after| self.probe.get(after.key()).cloned());
         let file = desired.file.clone();
-        self.plan.ops.push(SyncOp { action, before: before.cloned(), after, result, wave: desired.wave, file, takes });
+        self.plan.ops.push(SyncOp { action, before: before.cloned(), after, result, told, wave: desired.wave, file, takes });
     }
 
     fn block(&mut self, desired: &Desired, why: &str) {
@@ -577,8 +725,13 @@ impl<'p> Planner<'p> {
 
     fn prune(&mut self, pruned: &[(&Object, &InventoryEntry)]) {
         let going: BTreeSet<Key> = pruned.iter().map(|(object, _)| object.key().clone()).collect();
-        let mut taken = BTreeSet::new();
+        let (mut taken, mut held) = (BTreeSet::new(), 0);
         for (object, entry) in pruned {
+            if let Err(reason) = self.let_go(object, i32::MAX) {
+                held += 1;
+                self.hold(&entry.file, object.key(), &reason);
+                continue;
+            }
             let takes: BTreeSet<Key> = budget::taken(self.input.state, object).difference(&going).cloned().collect();
             taken.extend(takes.iter().cloned());
             self.plan.ops.push(SyncOp {
@@ -586,12 +739,13 @@ impl<'p> Planner<'p> {
                 before: Some((*object).clone()),
                 after: None,
                 result: None,
+                told: None,
                 wave: i32::MAX,
                 file: entry.file.clone(),
                 takes,
             });
         }
-        self.plan.sum.delete = pruned.len();
+        self.plan.sum.delete = pruned.len() - held;
         self.plan.sum.taken = taken.len();
     }
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::asked::is_held_back;
 use super::plan::SyncPlan;
 use crate::model::{Source, SourceStatus, Timestamp};
+use crate::plan::Wait;
 
 /// Errors shown of one look.
 const ERRORS: usize = 200;
@@ -107,14 +109,29 @@ fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timest
     if !Arc::ptr_eq(&plan.inventory, &plan.held) {
         status.inventory = plan.inventory.to_entries();
     }
-    let failed = plan.waits.iter().filter(|wait| wait.reason.code == WAVE_FAILED);
-    status.errors = bounded(failed.map(|wait| format!("{}: {}", wait.subject, wait.reason.message)));
-    match plan.waits.iter().find(|wait| wait.reason.code == WAVE_FAILED).or(plan.waits.first()) {
-        Some(wait) if wait.reason.code == WAVE_FAILED => ("False", WAVE_FAILED, format!("{}: {}", wait.subject, wait.reason.message)),
-        Some(wait) => ("False", PROGRESSING, format!("{}: {}", wait.subject, wait.reason.message)),
+    let (failed, held) = (|wait: &&Wait| wait.reason.code == WAVE_FAILED, |wait: &&Wait| is_held_back(wait));
+    status.errors = bounded(plan.waits.iter().filter(|wait| failed(wait) || held(wait)).map(told));
+    let first = plan.waits.iter().find(failed).or_else(|| plan.waits.iter().find(held)).or(plan.waits.first());
+    match first {
+        Some(wait) if failed(&wait) || held(&wait) => ("False", wait.reason.code, told(wait)),
+        Some(wait) => ("False", PROGRESSING, told(wait)),
         None if plan.now < plan.ops.len() => ("False", PROGRESSING, "later waves are to come".to_owned()),
         None => ("True", "Synced", String::new()),
     }
+}
+
+fn told(wait: &Wait) -> String {
+    format!("{}: {}", wait.subject, wait.reason.message)
+}
+
+/// Adds what webhooks hold back of the accepted revision, while the newest is not it.
+pub(super) fn held_back(status: &mut SourceStatus, plan: &SyncPlan) {
+    let mut errors = std::mem::take(&mut status.errors);
+    let held = plan.waits.iter().filter(|wait| is_held_back(wait)).map(told);
+    // They may be told already, while nothing is known of the newest.
+    let new: Vec<String> = held.filter(|line| !errors.contains(line)).collect();
+    errors.extend(new);
+    status.errors = bounded(errors.into_iter());
 }
 
 /// The accepted revision is not wholly applied.

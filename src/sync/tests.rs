@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 
+use super::asked::{Answer, Question};
 use super::look::{self, Look, Memory, decide};
 use super::names::{ADOPT, APPROVE, FINALIZER, PRUNE, REQUESTED_AT};
 use super::source::Tree;
@@ -13,12 +14,20 @@ use crate::model::{Key, Kind, Object, PruneBudget, Source, SourceSpec, SourceSta
 use crate::store::Snapshot;
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
 
+/// What webhooks say to one question.
+pub(super) type Say = Box<dyn Fn(&Question) -> Answer>;
+
 /// A cluster, its sources and what their workers remember.
 #[derive(Default)]
 pub(super) struct World {
     pub state: Snapshot,
     pub memories: BTreeMap<String, Memory>,
     pub looks: BTreeMap<String, Look>,
+    /// What the webhooks say; without it they have nothing against anything.
+    pub say: Option<Say>,
+    /// What they were asked since the last look.
+    pub asked: Vec<Question>,
+    pub now: Timestamp,
     /// What the looks answer.
     request: Option<String>,
     uids: usize,
@@ -109,15 +118,27 @@ impl World {
             format!("uid-{number}")
         };
         let memory = self.memories.entry(name.to_owned()).or_default();
-        let mut forgetful = memory.forgetful();
         let request = self.request.as_deref();
-        let step = decide(&self.state, name, &self.looks[name], request, memory, &mut uid, NOW);
+        let mut rounds = 0;
+        let (step, mut forgetful) = loop {
+            let forgetful = memory.forgetful();
+            let step = decide(&self.state, name, &self.looks[name], request, memory, &mut uid, self.now);
+            if step.questions.is_empty() {
+                break (step, forgetful);
+            }
+            assert!(step.transaction.writes.is_empty(), "nothing is written before it was asked about");
+            rounds += 1;
+            assert!(rounds < 100, "it goes on asking: {:?}", step.questions);
+            let answers = step.questions.all.iter().map(|it| self.say.as_ref().map_or(Answer::Passed, |say| say(it)));
+            memory.answers().take(&step.questions, answers.collect());
+            self.asked.extend(step.questions.all);
+        };
         let mut number_again = self.uids + 1000;
         let mut uid_again = || {
             number_again += 1;
             format!("uid-{number_again}")
         };
-        let without = decide(&self.state, name, &self.looks[name], request, &mut forgetful, &mut uid_again, NOW);
+        let without = decide(&self.state, name, &self.looks[name], request, &mut forgetful, &mut uid_again, self.now);
         assert_eq!((&step.message, step.ops), (&without.message, without.ops), "what was remembered makes no difference");
         assert!(self.after(&step.transaction) == self.after(&without.transaction), "what was remembered makes no difference");
         self.uids = number;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::asked::is_held_back;
 use super::health::{Health, health};
 use super::op::Action;
 use super::plan::{Input, SyncPlan};
@@ -21,7 +22,7 @@ pub(super) fn step(plan: &mut SyncPlan, input: &Input<'_>) {
                 plan.now = until;
                 break;
             }
-            let waits = unhealthy(input, *wave, &plan.finished);
+            let waits = unhealthy(input, *wave, plan);
             if !waits.is_empty() {
                 plan.now = 0;
                 plan.waits.extend(waits);
@@ -44,10 +45,20 @@ fn stays_marked(object: &Object) -> bool {
     matches!(object.kind(), Kind::Namespace | Kind::Pod) || object.meta().finalizers.as_ref().is_some_and(|all| !all.is_empty())
 }
 
-fn unhealthy(input: &Input<'_>, wave: i32, finished: &BTreeSet<Key>) -> Vec<Wait> {
+/// Whether the waves after this one have to wait for it.
+pub(super) fn is_stuck(input: &Input<'_>, wave: i32, plan: &SyncPlan) -> bool {
+    !unhealthy(input, wave, plan).is_empty()
+}
+
+fn unhealthy(input: &Input<'_>, wave: i32, plan: &SyncPlan) -> Vec<Wait> {
+    let held: BTreeSet<&Key> = plan.waits.iter().filter(|wait| is_held_back(wait)).map(|wait| &wait.subject).collect();
     let of_wave = input.rendered.desired.iter().filter(|(_, desired)| desired.wave == wave);
     of_wave
         .filter_map(|(key, _)| match input.state.get(key).map(health) {
+            _ if held.contains(key) => {
+                let message = format!("wave {wave} waits: it is not as the revision says, because of a webhook");
+                Some(Wait { subject: key.clone(), reason: Reason::new("NotApplied", message) })
+            }
             Some(Health::Healthy) => None,
             Some(Health::Progressing(reason)) => {
                 Some(Wait { subject: key.clone(), reason: Reason::new(reason.code, format!("wave {wave} waits: {}", reason.message)) })
@@ -56,7 +67,7 @@ fn unhealthy(input: &Input<'_>, wave: i32, finished: &BTreeSet<Key>) -> Vec<Wait
                 subject: key.clone(),
                 reason: Reason::new(WAVE_FAILED, format!("wave {wave} has failed and stops here: {}", reason.message)),
             }),
-            None if finished.contains(key) => None,
+            None if plan.finished.contains(key) => None,
             None => Some(Wait { subject: key.clone(), reason: Reason::new("NotCreated", format!("wave {wave} waits until it exists")) }),
         })
         .collect()

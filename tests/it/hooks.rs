@@ -46,7 +46,7 @@ pub fn yes() -> Reply {
     Reply::Review(json!({"allowed": true}))
 }
 
-fn no(message: &str) -> Reply {
+pub fn no(message: &str) -> Reply {
     Reply::Review(json!({"allowed": false, "status": {"message": message, "code": 403, "reason": "Forbidden"}}))
 }
 
@@ -518,7 +518,7 @@ async fn kubectl_knows_the_kinds() {
     rig.kubectl_ok("delete validatingwebhookconfiguration,mutatingwebhookconfiguration --all").await;
 }
 
-async fn until(rig: &Rig, what: impl Fn(&Snapshot) -> bool) {
+pub async fn until(rig: &Rig, what: impl Fn(&Snapshot) -> bool) {
     let look = async {
         loop {
             let state = rig.store.snapshot();

@@ -21,6 +21,7 @@ mod released;
 mod rig;
 mod rights;
 mod scripts;
+mod source_hooks;
 mod store_full;
 mod store_kill;
 mod strangers;

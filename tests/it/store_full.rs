@@ -10,7 +10,7 @@ use http::StatusCode;
 use podbay::clock::{Clock, SystemClock};
 use podbay::server::InProcessNode;
 use podbay::store::disk::{DiskStore, FreeSpace, Options};
-use podbay::sync::fake::FakePlaces;
+use podbay::sync::fake::{FakePlaces, FakeWebhooks};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -99,7 +99,8 @@ const SOURCE: &str = "/apis/podbay.dev/v1/sources/shop";
 async fn follow(rig: &Rig, manifest: &str) -> (Arc<FakePlaces>, DropGuard) {
     let (places, end) = (Arc::<FakePlaces>::default(), CancellationToken::new());
     places.place("shop").put("r1", &[("a.yaml", manifest)]);
-    tokio::spawn(podbay::sync::run(Arc::clone(&rig.store), places.clone(), Arc::new(SystemClock), end.clone()));
+    let webhooks = Arc::<FakeWebhooks>::default();
+    tokio::spawn(podbay::sync::run(Arc::clone(&rig.store), places.clone(), webhooks, Arc::new(SystemClock), end.clone()));
     let source = json!({"apiVersion": "podbay.dev/v1", "kind": "Source", "metadata": {"name": "shop"}, "spec": {"directory": "/srv"}});
     assert_eq!(rig.ask("POST", "/apis/podbay.dev/v1/sources", source).await.0, StatusCode::CREATED);
     (places, end.drop_guard())

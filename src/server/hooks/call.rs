@@ -19,16 +19,26 @@ use crate::tls::{TlsError, connect};
 /// Of an answer: as large as a request's body may be.
 const ANSWER_LIMIT: usize = 3 << 20;
 
+/// Why there is no answer, as Kubernetes words it.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("failed to call webhook: Post {url:?}: context deadline exceeded")]
+    Late { url: String },
+    #[error("failed to call webhook: Post {url:?}: {why}")]
+    Failed { url: String, why: String },
+}
+
 /// Sends the question and gives the body of the answer.
 ///
 /// # Errors
 /// No connection, no answer in time, or one that is none.
-pub async fn ask(roots: &Roots, place: &Place, bundle: Option<&[u8]>, question: String, patience: Duration) -> Result<Bytes, String> {
-    let failed = |why: String| format!("failed to call webhook: Post {:?}: {why}", place.url);
+pub async fn ask(roots: &Roots, place: &Place, bundle: Option<&[u8]>, question: String, patience: Duration) -> Result<Bytes, CallError> {
+    let url = place.url.clone();
+    let failed = |why: String| CallError::Failed { url: place.url.clone(), why };
     let config = roots.config(bundle).map_err(failed)?;
     match tokio::time::timeout(patience, post(place, config, question, patience)).await {
         Ok(answer) => answer.map_err(failed),
-        Err(_) => Err(failed("context deadline exceeded".to_owned())),
+        Err(_) => Err(CallError::Late { url }),
     }
 }
 

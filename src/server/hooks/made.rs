@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::plan::Operation;
-use super::{Ask, Asking, Notes, Roots, Thing, Wish, is_alone};
+use super::{Ask, Asking, Notes, Roots, Stop, Thing, Wish, is_alone};
 use crate::admit::Refused;
 use crate::clock::Clock;
 use crate::model::{Kind, Object, SYSTEM_NAMESPACE, fields, schema};
@@ -46,6 +46,7 @@ impl PodsAsked {
             writer,
             options: json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"}),
             dry_run: false,
+            batch: None,
         }
     }
 
@@ -55,7 +56,7 @@ impl PodsAsked {
         let Some(ask) = Ask::of(self.asking(identity, writer), wish(pod), Thing::Nothing) else { return Ok(write) };
         // Nobody closes it.
         let _turn = self.turns.acquire().await;
-        let refused = |fault: Fault| Refused::Forbidden { key: pod.key().clone(), message: fault.message };
+        let refused = |stop: Stop| Refused::Forbidden { key: pod.key().clone(), message: Fault::from(stop).message };
         let refit = |mut value: Value| {
             schema::fill_nulls(Kind::Pod, &mut value);
             Object::from_value(Kind::Pod, value).map_err(|error| Fault::internal(error.to_string()))

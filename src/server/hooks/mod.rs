@@ -3,14 +3,15 @@
 //! - `plan` (pure): which are asked, in which order, what, and what the answer means
 //! - `place` (pure): where one listens
 //! - `call`: the request to it; `trust`: whose certificates are taken
-//! - `made`: the same for the pods that controllers make
+//! - `made`: the same for the pods that controllers make; `committed`: for what sources write
 //!
 //! Those that change objects come one after the other, each with what the ones before it left; what comes of it is
 //! admitted once without being stored, and shown to those that judge it, all at the same time. Then it is written, if
 //! the state still is what it was. Of what the parts of this process write themselves, webhooks are asked about the pods
-//! that controllers make, and about nothing else (scheduler, sync, the server).
+//! that controllers make and what sources write, and about nothing else (scheduler, the server).
 
 mod call;
+mod committed;
 mod made;
 mod place;
 pub mod plan;
@@ -33,6 +34,8 @@ use crate::admit;
 use crate::clock::Clock;
 use crate::model::{Key, Kind, Object, convert};
 use crate::store::{CommitError, Conflict, Snapshot, Stamp, Store, Transaction, Write};
+use call::CallError;
+pub use committed::CommitsAsked;
 pub use made::PodsAsked;
 use plan::{Answer, Asker, Hook, Names, Operation, Rounds, Subject};
 pub use trust::Roots;
@@ -95,9 +98,39 @@ struct Asking<'a> {
     writer: &'a str,
     options: Value,
     dry_run: bool,
+    /// Of what is asked in one go.
+    batch: Option<&'a Batch>,
+}
+
+/// Questions that are asked in one go.
+struct Batch {
+    /// The state in which it would be written, which is not the store's: kinds, and labels of namespaces.
+    state: Snapshot,
+    /// Webhooks that let their time pass, and what is told of it: nobody waits for one again.
+    late: Mutex<BTreeMap<(String, String), String>>,
+}
+
+impl Batch {
+    fn new(state: Snapshot) -> Self {
+        Self { state, late: Mutex::default() }
+    }
+
+    fn is_late(&self, hook: &Hook) -> Option<String> {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.get(&(hook.configuration.clone(), hook.name().to_owned())).cloned()
+    }
+
+    fn note(&self, hook: &Hook, why: &str) {
+        let at = (hook.configuration.clone(), hook.name().to_owned());
+        self.late.lock().unwrap_or_else(PoisonError::into_inner).insert(at, why.to_owned());
+    }
 }
 
 impl<'a> Asking<'a> {
+    fn state(&self) -> Snapshot {
+        self.batch.map_or_else(|| self.store.snapshot(), |batch| batch.state.clone())
+    }
+
     fn of(state: &'a ServerState, call: &'a Call) -> Self {
         Self {
             store: state.store.as_ref(),
@@ -108,6 +141,7 @@ impl<'a> Asking<'a> {
             writer: &call.identity.user,
             options: options(call),
             dry_run: call.dry_run,
+            batch: None,
         }
     }
 }
@@ -141,6 +175,28 @@ impl<'a> Wish<'a> {
     }
 }
 
+/// Why something does not pass.
+enum Stop {
+    No(Fault),
+    /// A webhook that has to answer does not.
+    Silent(String),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::No(fault)
+    }
+}
+
+impl From<Stop> for Fault {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::No(fault) => fault,
+            Stop::Silent(why) => internal(why),
+        }
+    }
+}
+
 /// One request, as all webhooks are asked about it.
 struct Ask<'a> {
     by: Asking<'a>,
@@ -153,10 +209,10 @@ struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// None where nobody is asked.
     fn of(by: Asking<'a>, wish: Wish<'a>, old: Thing) -> Option<Self> {
-        let snapshot = by.store.snapshot();
+        let (snapshot, within) = (by.store.snapshot(), by.state());
         let concerned = |kind: Kind| {
             let mut hooks = plan::hooks(&snapshot, kind);
-            hooks.retain(|hook| plan::covered(hook, &wish.subject(&Value::Null, &Value::Null), &snapshot).is_some());
+            hooks.retain(|hook| plan::covered(hook, &wish.subject(&Value::Null, &Value::Null), &within).is_some());
             hooks
         };
         let (mutating, validating) = (concerned(Kind::MutatingWebhookConfiguration), concerned(Kind::ValidatingWebhookConfiguration));
@@ -165,8 +221,8 @@ impl<'a> Ask<'a> {
 
     /// What one webhook says, in which version of the kind it was asked; `None`: it need not be asked, or its answer
     /// not be waited for.
-    async fn one(&self, hook: &Hook, thing: &Thing, changes: bool) -> Result<Option<(Kind, Answer)>, Fault> {
-        let (snapshot, uid) = (self.by.store.snapshot(), uuid::Uuid::new_v4().to_string());
+    async fn one(&self, hook: &Hook, thing: &Thing, changes: bool) -> Result<Option<(Kind, Answer)>, Stop> {
+        let (snapshot, uid) = (self.by.state(), uuid::Uuid::new_v4().to_string());
         let wished = self.wish.kind;
         let (object, old) = (thing.shown(wished, &snapshot), self.old.shown(wished, &snapshot));
         let Some(kind) = plan::asks(hook, &self.wish.subject(&object, &old), &snapshot) else { return Ok(None) };
@@ -182,14 +238,14 @@ impl<'a> Ask<'a> {
             Err(why) if hook.may_fail() => Err(why),
             Err(why) => {
                 let message = format!("{} {:?} is forbidden: {why}", wished.qualified(), self.wish.name);
-                return Err(Fault::forbidden_object(wished, self.wish.name, message));
+                return Err(Fault::forbidden_object(wished, self.wish.name, message).into());
             }
         };
         match asked {
             Ok(answer) => {
                 self.by.notes.add(&answer);
                 match &answer.refusal {
-                    Some(status) => Err(denied(hook, status)),
+                    Some(status) => Err(denied(hook, status).into()),
                     None => Ok(Some((kind, answer))),
                 }
             }
@@ -197,7 +253,7 @@ impl<'a> Ask<'a> {
                 tracing::warn!(webhook = hook.name(), configuration = hook.configuration, why, "goes on without a webhook's answer");
                 Ok(None)
             }
-            Err(why) => Err(internal(format!("failed calling webhook {:?}: {why}", hook.name()))),
+            Err(why) => Err(Stop::Silent(format!("failed calling webhook {:?}: {why}", hook.name()))),
         }
     }
 
@@ -205,12 +261,19 @@ impl<'a> Ask<'a> {
         let place = place::place(&hook.webhook, &self.by.store.snapshot()).map_err(|why| format!("failed to call webhook: {why}"))?;
         let bundle = hook.webhook.client_config.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice()).filter(|bundle| !bundle.is_empty());
         let patience = Duration::from_secs(place::patience(&hook.webhook));
-        let bytes = call::ask(self.by.roots, &place, bundle, review.to_string(), patience).await?;
+        if let Some(why) = self.by.batch.and_then(|batch| batch.is_late(hook)) {
+            return Err(why);
+        }
+        let asked = call::ask(self.by.roots, &place, bundle, review.to_string(), patience).await;
+        if let (Err(late @ CallError::Late { .. }), Some(batch)) = (&asked, self.by.batch) {
+            batch.note(hook, &late.to_string());
+        }
+        let bytes = asked.map_err(|error| error.to_string())?;
         plan::answer(hook, uid, changes, &bytes)
     }
 
     /// What the webhooks that may change it make of it; `None`: nothing.
-    async fn change(&self, mut thing: Thing, refit: impl Fn(Value) -> Result<Thing, Fault>) -> Result<Option<Thing>, Fault> {
+    async fn change(&self, mut thing: Thing, refit: impl Fn(Value) -> Result<Thing, Fault>) -> Result<Option<Thing>, Stop> {
         let (mut rounds, mut is_changed) = (Rounds::default(), false);
         while let Some(at) = rounds.next(self.mutating.len()) {
             let hook = &self.mutating[at];
@@ -219,15 +282,15 @@ impl<'a> Ask<'a> {
             if let Some(patch) = answer.patch {
                 if matches!(thing, Thing::Nothing) {
                     let what = "attempted to modify the object, which is not supported for this operation";
-                    return Err(internal(format!("admission webhook {:?} {what}", hook.name())));
+                    return Err(internal(format!("admission webhook {:?} {what}", hook.name())).into());
                 }
-                let snapshot = self.by.store.snapshot();
+                let snapshot = self.by.state();
                 let before = thing.shown(kind, &snapshot);
                 let mut after = before.clone();
                 operations::carry_out(&patch, &mut after).map_err(|fault| internal(fault.message))?;
                 // A patch may put anything in the place of the whole, or of its metadata.
                 if !after.is_object() || (self.wish.sent.is_none() && !after["metadata"].is_object()) {
-                    return Err(internal(format!("admission webhook {:?} left no object", hook.name())));
+                    return Err(internal(format!("admission webhook {:?} left no object", hook.name())).into());
                 }
                 if self.wish.sent.is_none() {
                     after = convert::between(after, kind, self.wish.kind);
@@ -243,7 +306,7 @@ impl<'a> Ask<'a> {
     }
 
     /// Asks all that only judge, at the same time; the first no counts, in the order of their configurations.
-    async fn judge(&self, thing: &Thing) -> Result<(), Fault> {
+    async fn judge(&self, thing: &Thing) -> Result<(), Stop> {
         let all = join_all(self.validating.iter().map(|hook| self.one(hook, thing, false))).await;
         all.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
     }
@@ -334,7 +397,7 @@ pub async fn write(state: &ServerState, call: &Call, write: Write) -> Result<Res
 
 impl Ask<'_> {
     /// The object with its defaults, before and after webhooks changed it; `None` where none did.
-    async fn changed(&self, object: &Object, refit: impl Fn(Value) -> Result<Object, Fault>) -> Result<Option<(Object, Object)>, Fault> {
+    async fn changed(&self, object: &Object, refit: impl Fn(Value) -> Result<Object, Fault>) -> Result<Option<(Object, Object)>, Stop> {
         let key = object.key();
         let refit = |value: Value| {
             let object = refit(value)?;
@@ -351,7 +414,7 @@ impl Ask<'_> {
     }
 
     /// Shows those that judge what would be stored. The inner error: it would not.
-    async fn judged(&self, write: &Write, current: Option<&Object>) -> Result<Result<(), CommitError>, Fault> {
+    async fn judged(&self, write: &Write, current: Option<&Object>) -> Result<Result<(), CommitError>, Stop> {
         if self.validating.is_empty() {
             return Ok(Ok(()));
         }
@@ -361,9 +424,15 @@ impl Ask<'_> {
         }
     }
 
+    /// Asks everybody about a deletion.
+    async fn let_go(&self) -> Result<(), Stop> {
+        self.change(Thing::Nothing, |_| Ok(Thing::Nothing)).await?;
+        self.judge(&Thing::Nothing).await
+    }
+
     /// The object as it would be stored, but for what the store alone gives.
     fn admitted(&self, write: &Write, current: Option<&Object>) -> Result<Object, CommitError> {
-        let snapshot = self.by.store.snapshot();
+        let snapshot = self.by.state();
         let transaction = Transaction { dry_run: true, ..Transaction::new(self.by.writer) }.with(write.clone());
         let mut uid = || uuid::Uuid::new_v4().to_string();
         let mut stamp = Stamp { now: self.by.clock.now(), uid: &mut uid };
@@ -424,6 +493,6 @@ pub async fn delete(state: &ServerState, call: &Call, current: &Object, options:
     let by = Asking { options, dry_run, ..Asking::of(state, call) };
     let wish = Wish::of(Operation::Delete, call, current.key(), None);
     let Some(ask) = Ask::of(by, wish, Thing::Whole(current.clone())) else { return Ok(false) };
-    ask.change(Thing::Nothing, |_| Ok(Thing::Nothing)).await?;
-    ask.judge(&Thing::Nothing).await.map(|()| true)
+    ask.let_go().await?;
+    Ok(true)
 }

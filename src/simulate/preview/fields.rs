@@ -38,12 +38,13 @@ pub(super) fn of_op(op: &SyncOp, served: &Definitions) -> Vec<FieldPreview> {
     let nothing = || Value::Object(serde_json::Map::new());
     let kind = op.key().kind;
     let of = |object: &Option<crate::model::Object>| object.as_ref().map_or_else(nothing, said);
+    let new = if op.told.is_some() { &op.told } else { &op.after };
     let (before, after) = match op.action {
-        Action::Create => (nothing(), of(&op.after)),
+        Action::Create => (nothing(), of(new)),
         Action::Delete => return Vec::new(),
         Action::Update => (of(&op.before), of(&op.result)),
         // Against the fields that git says now, not against what admission filled in.
-        Action::Replace => (only(&of(&op.before), &of(&op.after)), of(&op.after)),
+        Action::Replace => (only(&of(&op.before), &of(new)), of(new)),
     };
     changes(served.shapes(kind), &before, &after)
         .iter()

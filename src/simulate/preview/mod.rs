@@ -29,6 +29,7 @@ use crate::model::{Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Controller, Wait};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
+use crate::sync::asked::{Answers, Questions, is_held_back};
 use crate::sync::inventory;
 use crate::sync::look::{Look, Memory, Revision, decide};
 use crate::sync::names::{APPROVE, FINALIZER};
@@ -126,9 +127,41 @@ impl Preview {
 /// Waves and pods that make room for others: a preview that is not at rest after so many rounds is not.
 const ROUNDS: usize = 200;
 
-/// Foretells what a source's revision does to this state. `source` need not be in it yet.
+/// Foretells what a source's revision does to this state, without its webhooks. `source` need not be in it yet.
 pub fn preview(state: &Snapshot, source: &Source, look: &Look, controllers: &[Arc<dyn Controller>], now: Timestamp) -> Preview {
-    preview_within(state, source, look, controllers, now, MADE)
+    let bounds = Bounds { now, made: MADE, answers: &Answers::nobody() };
+    preview_within(state, source, look, controllers, &bounds).unwrap_or_default()
+}
+
+/// The same with what its webhooks answered.
+///
+/// # Errors
+/// What they are to be asked first.
+pub fn asked_preview(
+    state: &Snapshot,
+    source: &Source,
+    look: &Look,
+    controllers: &[Arc<dyn Controller>],
+    now: Timestamp,
+    answers: &Answers,
+) -> Result<Preview, Box<Questions>> {
+    preview_within(state, source, look, controllers, &Bounds { now, made: MADE, answers })
+}
+
+/// The webhooks that would be asked about it, by name.
+pub fn unasked(state: &Snapshot, source: &Source, look: &Look, now: Timestamp) -> Vec<String> {
+    let Look::Read(revision) = look else { return Vec::new() };
+    let plan = plan_of(&with_source(state, source), source, revision, &Bounds { now, made: MADE, answers: &Answers::default() });
+    plan.questions.webhooks(state).into_iter().collect()
+}
+
+/// What a preview is computed with.
+#[derive(Clone, Copy)]
+struct Bounds<'a> {
+    now: Timestamp,
+    /// How many objects it may make beyond its own.
+    made: usize,
+    answers: &'a Answers,
 }
 
 fn preview_within(
@@ -136,24 +169,34 @@ fn preview_within(
     source: &Source,
     look: &Look,
     controllers: &[Arc<dyn Controller>],
-    now: Timestamp,
-    made: usize,
-) -> Preview {
+    bounds: &Bounds<'_>,
+) -> Result<Preview, Box<Questions>> {
     let name = source.metadata.name.clone().unwrap_or_default();
     let revision = match look {
         Look::Read(revision) => revision,
-        Look::Unread => return failed(name, String::new(), vec!["was not read yet".to_owned()]),
-        Look::Unreachable(why) => return failed(name, String::new(), vec![format!("unreachable: {why}")]),
-        Look::Invalid { revision, errors } => return failed(name, revision.clone().unwrap_or_default(), errors.clone()),
+        Look::Unread => return Ok(failed(name, String::new(), vec!["was not read yet".to_owned()])),
+        Look::Unreachable(why) => return Ok(failed(name, String::new(), vec![format!("unreachable: {why}")])),
+        Look::Invalid { revision, errors } => return Ok(failed(name, revision.clone().unwrap_or_default(), errors.clone())),
     };
     let base = with_source(state, source);
-    let plan = plan_of(&base, source, revision, now);
-    let most = base.len().saturating_add(revision.rendered.desired.len()).saturating_add(made);
+    let plan = plan_of(&base, source, revision, bounds);
+    if !plan.questions.is_empty() {
+        return Err(Box::new(plan.questions));
+    }
     let mut shown = End::at(base.clone());
     if plan.blocked.is_empty() {
-        shown = foretell(&base, &name, look, &plan, controllers, now, most);
+        shown = foretell(&base, &name, look, &plan, controllers, bounds)?;
     }
-    let mut pods = pods::pods(&base, &shown.state, &shown.tied);
+    let mut preview = told(&base, name, revision, &plan, &shown, bounds.made);
+    let is_new = state.get(&Key::cluster(Kind::Source, &preview.source)).is_none();
+    if let Some(other) = only_holder(state, revision).filter(|_| is_new && preview.is_refused()) {
+        preview.hint = format!("there is no source {}; to preview these as a change of {other}: --as {other}", preview.source);
+    }
+    Ok(preview)
+}
+
+fn told(base: &Snapshot, name: String, revision: &Revision, plan: &SyncPlan, shown: &End, made: usize) -> Preview {
+    let mut pods = pods::pods(base, &shown.state, &shown.tied);
     pods.pending.extend(pods::refused(&shown.state, &shown.waits));
     let mut refusals: Vec<String> = plan.blocked.iter().map(|reason| printable(&reason.message)).collect();
     if shown.too_many {
@@ -167,19 +210,15 @@ fn preview_within(
         counts: plan.sum,
         refusals,
         approvals: plan.approvals.iter().map(|reason| printable(&reason.message)).collect(),
-        objects: objects(&plan, shown.state.definitions()),
+        objects: objects(plan, shown.state.definitions()),
         skipped: plan.skipped.iter().map(|line| printable(line)).collect(),
         waits: shown.waits_of_others(),
         unmet: shown.unmet.iter().map(|line| printable(line)).collect(),
-        volumes: volumes(&base, &shown.state, &shown.tied),
+        volumes: volumes(base, &shown.state, &shown.tied),
         pods,
         ..Preview::default()
     };
     preview.sum = sum(&preview);
-    let is_new = state.get(&Key::cluster(Kind::Source, &preview.source)).is_none();
-    if let Some(other) = only_holder(state, revision).filter(|_| is_new && preview.is_refused()) {
-        preview.hint = format!("there is no source {}; to preview these as a change of {other}: --as {other}", preview.source);
-    }
     preview
 }
 
@@ -244,19 +283,20 @@ fn with_source(state: &Snapshot, source: &Source) -> Snapshot {
     copy
 }
 
-fn plan_of(state: &Snapshot, source: &Source, revision: &Revision, now: Timestamp) -> SyncPlan {
-    plan_with(state, source, revision, &mut plan::Known::default(), now)
+fn plan_of(state: &Snapshot, source: &Source, revision: &Revision, bounds: &Bounds<'_>) -> SyncPlan {
+    plan_with(state, source, revision, &mut plan::Known::default(), bounds)
 }
 
-fn plan_with(state: &Snapshot, source: &Source, revision: &Revision, known: &mut plan::Known, now: Timestamp) -> SyncPlan {
+fn plan_with(state: &Snapshot, source: &Source, revision: &Revision, known: &mut plan::Known, bounds: &Bounds<'_>) -> SyncPlan {
     let input = Input {
         state,
         source,
         revision: &revision.id,
         path_exists: revision.path_exists,
         rendered: &revision.rendered,
-        now,
+        now: bounds.now,
         approved: None,
+        answers: bounds.answers,
     };
     plan::plan(&input, known)
 }
@@ -293,14 +333,18 @@ fn foretell(
     look: &Look,
     plan: &SyncPlan,
     controllers: &[Arc<dyn Controller>],
-    now: Timestamp,
-    most: usize,
-) -> End {
+    bounds: &Bounds<'_>,
+) -> Result<End, Box<Questions>> {
+    let Bounds { now, made, answers } = *bounds;
+    let wanted = if let Look::Read(revision) = look { revision.rendered.desired.len() } else { 0 };
+    let most = base.len().saturating_add(wanted).saturating_add(made);
     let mut end = End::at(approved(base, name, &plan.id));
     let mut memory = Memory::default();
     let (mut moved, mut ended, mut uids) = (true, false, 0);
     for _ in 0..ROUNDS {
-        moved = step(&mut end.state, name, look, &mut memory, &mut uids, now);
+        // Those of later waves were forgotten meanwhile: a worker asks again when it gets there.
+        memory.answers().clone_from(answers);
+        moved = step(&mut end.state, name, look, &mut memory, &mut uids, now)?;
         let settled = settle_within(end.state, controllers, now, most);
         end.state = settled.state;
         end.tied.extend(settled.tied);
@@ -325,13 +369,16 @@ fn foretell(
     if let (Look::Read(revision), Some(object)) = (look, end.state.get(&Key::cluster(Kind::Source, name)))
         && let Some(source) = object.get::<Source>()
     {
-        let last = plan_with(&end.state, source, revision, memory.known(), now);
+        let last = plan_with(&end.state, source, revision, memory.known(), bounds);
+        if !last.questions.is_empty() {
+            return Err(Box::new(last.questions));
+        }
         unmet(&mut end, revision, &last);
         end.waits.extend(last.waits);
     }
     end.waits.sort();
     end.waits.dedup();
-    end
+    Ok(end)
 }
 
 /// What the revision wants and the end does not have; what waits for its wave is told as that.
@@ -342,7 +389,8 @@ fn unmet(end: &mut End, revision: &Revision, last: &SyncPlan) {
     let later: BTreeSet<&Key> = last.ops[last.now..].iter().map(plan::SyncOp::key).collect();
     for (key, desired) in revision.rendered.desired.iter() {
         let missing = end.state.get(key).is_none_or(Object::is_deleting) && !last.finished.contains(key);
-        if missing && !later.contains(key) && !last.waits.iter().any(|wait| wait.subject == *key && wait.reason.code == "BeingDeleted") {
+        let is_told = |wait: &Wait| wait.subject == *key && (wait.reason.code == "BeingDeleted" || is_held_back(wait));
+        if missing && !later.contains(key) && !last.waits.iter().any(is_told) {
             end.unmet
                 .push(format!("{key} ({}:{}) is not there in the end: it is deleted again by somebody else", desired.file, desired.line));
         }
@@ -359,7 +407,14 @@ fn approved(base: &Snapshot, name: &str, id: &str) -> Snapshot {
 }
 
 /// `uids`: the last number given, which no object gets again even when its first bearer is gone.
-fn step(state: &mut Snapshot, name: &str, look: &Look, memory: &mut Memory, uids: &mut u64, now: Timestamp) -> bool {
+fn step(
+    state: &mut Snapshot,
+    name: &str,
+    look: &Look,
+    memory: &mut Memory,
+    uids: &mut u64,
+    now: Timestamp,
+) -> Result<bool, Box<Questions>> {
     let last = state.iter().filter_map(|object| object.uid().strip_prefix("sim-")?.parse().ok()).max().unwrap_or(0);
     *uids = last.max(*uids);
     let mut uid = || {
@@ -367,17 +422,21 @@ fn step(state: &mut Snapshot, name: &str, look: &Look, memory: &mut Memory, uids
         format!("sim-{uids}")
     };
     let decided = decide(state, name, look, None, memory, &mut uid, now);
-    if decided.transaction.writes.is_empty() {
-        return false;
+    if !decided.questions.is_empty() {
+        return Err(Box::new(decided.questions));
     }
-    match state.apply(&decided.transaction, state.revision() + 1, &mut Stamp { now, uid: &mut uid }) {
+    if decided.transaction.writes.is_empty() {
+        return Ok(false);
+    }
+    let moved = match state.apply(&decided.transaction, state.revision() + 1, &mut Stamp { now, uid: &mut uid }) {
         Ok(applied) => {
             *state = applied.snapshot;
             decided.ops > 0
         }
         // What was planned on this very state is admitted on it; otherwise nothing moves any more.
         Err(_) => false,
-    }
+    };
+    Ok(moved)
 }
 
 fn objects(plan: &SyncPlan, served: &Definitions) -> Vec<ObjectPreview> {

@@ -126,7 +126,8 @@ fn what_is_too_much_to_foretell_is_refused() {
     let files = [("web.yaml", deployment("web", i32::MAX, "i:1", "100m"))];
     let source = current(&state);
     let look = super::tests::read(&source, "r1", &files);
-    let told = preview_within(&state, &source, &look, &controllers(), start(), 100);
+    let bounds = Bounds { now: start(), made: 100, answers: &Answers::nobody() };
+    let told = preview_within(&state, &source, &look, &controllers(), &bounds).expect("nobody is asked");
     assert!(told.refusals.iter().any(|line| line.contains("more than 100 objects")), "{told}");
     assert_eq!(told.exit_code(), 2);
     let whole = preview(&state, &source, &look, &controllers(), start());

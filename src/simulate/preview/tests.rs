@@ -12,6 +12,7 @@ use crate::model::{PruneBudget, SourceSpec, pod};
 use crate::simulate::saved;
 use crate::simulate::tests::{cluster, controllers, start};
 use crate::store::transaction::{Precondition, Transaction, Write};
+use crate::sync::asked::{Answer, Question};
 use crate::sync::source::Tree;
 
 pub(super) fn source() -> Source {
@@ -415,9 +416,11 @@ proptest! {
             let look = read(&source, &revision, &files);
             let Look::Read(read) = &look else { panic!("{commit:?}") };
             let base = with_source(&state, &source);
-            let plan = plan_of(&base, &source, read, start());
+            let nobody = Answers::nobody();
+            let bounds = |made| Bounds { now: start(), made, answers: &nobody };
+            let plan = plan_of(&base, &source, read, &bounds(0));
             let told = preview(&state, &source, &look, &controllers(), start());
-            let foretold = foretell(&base, "shop", &look, &plan, &controllers(), start(), usize::MAX).state;
+            let foretold = foretell(&base, "shop", &look, &plan, &controllers(), &bounds(usize::MAX)).expect("nobody is asked").state;
             let happened = happen(&state, &revision, &files, Some(&told.plan_id));
             prop_assert_eq!(everything_said(&foretold), everything_said(&happened));
             prop_assert_eq!(by_workload(&state, &foretold), by_workload(&state, &happened));
@@ -430,8 +433,49 @@ proptest! {
             wrong.extend(matched("is pending", &told.pods.pending, &waiting));
             prop_assert!(wrong.is_empty(), "{told}\n{}", wrong.join("\n"));
             // Planning again after it has happened gives nothing.
-            prop_assert!(plan_of(&happened, &current(&happened), read, start()).step().is_empty());
+            prop_assert!(plan_of(&happened, &current(&happened), read, &bounds(0)).step().is_empty());
             state = happened;
         }
     }
+}
+
+/// What webhooks answer enters the preview, and the questions come until all is known of it.
+#[test]
+fn webhooks_have_their_say_in_a_preview() {
+    let mut state = cluster(1, Vec::new());
+    let rules = serde_json::json!([{"operations": ["*"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}]);
+    let hook = serde_json::json!({"name": "it.hooks.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+        "clientConfig": {"url": "https://127.0.0.1:1"}, "rules": rules});
+    let configuration = serde_json::json!({"metadata": {"name": "it"}, "webhooks": [hook]});
+    let configuration = Object::from_value(Kind::MutatingWebhookConfiguration, configuration).unwrap();
+    commit(&mut state, &Transaction::new("admin").with(Write::Create(configuration)), "hook");
+    // One waits for the other, and each is asked about: once as new, and once as what git says of it when it is there.
+    let late =
+        deployment("late", 1, "i:1", "100m").replace("{name: late}", "{name: late, annotations: {argocd.argoproj.io/sync-wave: \"1\"}}");
+    let (source, files) = (current(&state), [("web.yaml", deployment("web", 1, "i:1", "100m") + &late)]);
+    let look = read(&source, "r1", &files);
+    assert_eq!(unasked(&state, &source, &look, start()), ["it.hooks.example.com"]);
+    let twice = |question: &Question| {
+        let mut value = crate::admit::defaulted(question.object.as_ref().expect("nothing goes")).value();
+        let is_done = value["spec"]["replicas"] == 2;
+        value["spec"]["replicas"] = 2.into();
+        if is_done { Answer::Passed } else { Answer::Changed(Object::from_value(Kind::Deployment, value).unwrap()) }
+    };
+    let (mut answers, mut asked) = (Answers::default(), Vec::new());
+    let told = loop {
+        match asked_preview(&state, &source, &look, &controllers(), start(), &answers) {
+            Ok(told) => break told,
+            Err(questions) => {
+                answers.take(&questions, questions.all.iter().map(twice).collect());
+                asked.extend(questions.all.iter().map(|it| format!("{} {}", it.operation.word(), it.key().name)));
+            }
+        }
+        assert!(asked.len() < 20, "it goes on asking: {asked:?}");
+    };
+    asked.sort();
+    assert_eq!(asked, ["CREATE late", "CREATE web", "UPDATE late", "UPDATE web"]);
+    assert_eq!(told.pods.starts.iter().map(|pod| pod.count).sum::<usize>(), 4, "{told}");
+    let paths: Vec<&str> = told.objects[0].fields.iter().map(|field| field.path.as_str()).collect();
+    assert!(paths.contains(&"spec.replicas") && !paths.iter().any(|path| path.contains("revisionHistoryLimit")), "{told}");
+    assert!(told.unmet.is_empty() && told.waits.is_empty(), "{told}");
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use podbay::agent::{self, Options};
-use podbay::assemble::LivePreviews;
+use podbay::assemble::{Asked, LivePreviews};
 use podbay::clock::{Clock, SystemClock, VirtualClock};
 use podbay::cri::fake::{FakeImages, FakeRuntime};
 use podbay::model::{Key, Kind, Object, Source, SourceSpec, Timestamp, pod};
 use podbay::network::fake::Network;
 use podbay::plan::Controller;
 use podbay::schedule::Scheduler;
+use podbay::server::hooks::CommitsAsked;
 use podbay::server::{Identity, InProcessNode, Mint, NodeConnector, local_client};
 use podbay::store::memory::MemoryStore;
 use podbay::store::{Snapshot, Store};
@@ -69,13 +70,14 @@ impl Cluster {
             Some(last) => Arc::clone(last) as _,
             None => Arc::new(InProcessNode::new("none", None)),
         };
-        let previews = Arc::new(LivePreviews::new(Arc::clone(&store), real, controllers.clone(), clock.clone()));
+        let webhooks = Arc::new(Asked(CommitsAsked::new(Arc::clone(&store), clock.clone())));
+        let previews = Arc::new(LivePreviews::new(Arc::clone(&store), real, webhooks.clone(), controllers.clone(), clock.clone()));
         let rig = Rig::over(Arc::clone(&store), clock.clone(), |_| connector, |state| state.with_previews(previews)).await;
 
         let down = CancellationToken::new();
         controllers.push(Arc::new(Mint(Arc::clone(&rig.pki))));
         tokio::spawn(driver::run(Arc::clone(&store), controllers.clone(), clock.clone(), down.clone()));
-        tokio::spawn(sync::run(store, places.clone(), clock, down.clone()));
+        tokio::spawn(sync::run(store, places.clone(), webhooks, clock, down.clone()));
         let mut runtimes = Vec::new();
         for (index, (name, way)) in nodes.iter().zip(&ways).enumerate() {
             let runtime = Arc::new(FakeRuntime::default());
@@ -174,6 +176,13 @@ impl Cluster {
             Fetched::Unreachable(why) => Look::unreachable(why),
         };
         let step = decide(state, &name, &look, None, memory, &mut || "new".to_owned(), SystemClock.now());
+        if !step.questions.is_empty() {
+            // What they say is told with the revision.
+            let (Look::Read(revision), told) = (&look, source.status.as_ref().and_then(|it| it.fetched_revision.as_ref())) else {
+                return None;
+            };
+            return (told != Some(&revision.id)).then(|| format!("webhooks are asked about source {name}"));
+        }
         (!step.transaction.writes.is_empty()).then(|| format!("sync plans {:?}", step.transaction.writes))
     }
 }

@@ -76,6 +76,7 @@ sessions! {
     unsupported_kind
     vanished_path
     waves
+    webhook
     words
 }
 
