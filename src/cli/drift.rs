@@ -11,9 +11,10 @@ use super::client::{call_within, get, path};
 use super::describe::age;
 use super::reconcile::PREVIEW;
 use super::source;
-use crate::model::Kind;
 use crate::model::ownership::ManagedFields;
+use crate::model::{Key, Kind};
 use crate::simulate::preview::{ObjectPreview, Preview};
+use crate::sync::asked::{DENIED, UNAVAILABLE};
 use crate::sync::drift::{PUT_BACK, others, sentence};
 use crate::sync::plan::manager;
 
@@ -24,6 +25,10 @@ pub(super) async fn pending(client: &Client, kind: Kind, object: &Value) -> anyh
     let sources = get(client, &path(Kind::Source, None, None)).await?;
     let held = sources["items"].as_array().into_iter().flatten().find(|source| source["metadata"]["name"] == name.as_str());
     let Some(held) = held.filter(|source| !is_at_rest(source)) else { return Ok(Vec::new()) };
+    let told = held_back(kind, object, held);
+    if !told.is_empty() {
+        return Ok(told);
+    }
     let body = json!({"source": name, "adopt": false});
     let unknown = |why: &str| vec![format!("what source {name} says of it cannot be told: {why}")];
     let preview = match call_within(PREVIEW, client, "POST", "/apis/podbay.dev/v1/previews", Some(&body)).await {
@@ -49,6 +54,18 @@ fn source_of(object: &Value) -> Option<String> {
 fn is_at_rest(source: &Value) -> bool {
     let mut conditions = source["status"]["conditions"].as_array().into_iter().flatten();
     source["spec"]["suspend"] != true && conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
+}
+
+/// What webhooks say against what its source would make of an object, as the source tells it.
+fn held_back(kind: Kind, object: &Value, held: &Value) -> Vec<String> {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let subject = format!("{}: ", Key::new(kind, text("namespace"), text("name")));
+    if ![DENIED, UNAVAILABLE].iter().any(|reason| source::ready(&held["status"])["reason"] == *reason) {
+        return Vec::new();
+    }
+    let errors = held["status"]["errors"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let source = held["metadata"]["name"].as_str().unwrap_or_default();
+    errors.filter_map(|line| line.strip_prefix(&subject)).map(|why| format!("not as source {source} says: {why}")).collect()
 }
 
 /// The fields of one object that its source would put back.
@@ -97,6 +114,17 @@ pub(super) fn put_back(events: &[Value], now: Timestamp) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_webhook_holds_back_is_told_of_its_object() {
+        let source = |reason: &str| {
+            json!({"metadata": {"name": "shop"}, "status": {"conditions": [{"type": "Ready", "reason": reason}],
+            "errors": ["Deployment web/b: no (b.yaml:1)", "Deployment web/a: no (a.yaml:1)"]}})
+        };
+        let told = held_back(Kind::Deployment, &deployment(), &source("WebhookDenied"));
+        assert_eq!(told, ["not as source shop says: no (a.yaml:1)"]);
+        assert_eq!(held_back(Kind::Deployment, &deployment(), &source("Refused")), [""; 0]);
+    }
 
     fn deployment() -> Value {
         json!({"metadata": {"namespace": "web", "name": "a", "managedFields": [

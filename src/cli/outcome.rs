@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::model::{InventoryEntry, Kind, Object, Source};
+use crate::sync::asked::DENIED;
 use crate::sync::health::{Health, health};
 use crate::sync::status::{PROGRESSING, WAVE_FAILED};
 
@@ -35,7 +36,7 @@ pub(super) fn kinds(source: &Source) -> Vec<Kind> {
 pub(super) fn progress(source: &Source, live: &[Value]) -> Progress {
     let status = source.status.clone().unwrap_or_default();
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    if let Some(ready) = ready.filter(|ready| ready.reason == WAVE_FAILED) {
+    if let Some(ready) = ready.filter(|ready| matches!(ready.reason.as_str(), WAVE_FAILED | DENIED)) {
         return Progress::Failed(ready.message.clone());
     }
     // What a revision no longer wants goes last and is held until then: it may have failed, and the revision mend that.
@@ -145,6 +146,10 @@ mod tests {
         assert_eq!(unhealthy(&mends, &[deployment(1), job("Failed")]), [&deployment(1)]);
         assert_eq!(unhealthy(&synced, &[deployment(1), job("Failed")]), [&deployment(1), &job("Failed")]);
         assert_eq!(unhealthy(&synced, &[deployment(2), job("Complete")]), Vec::<&Value>::new());
+        let silent = source(ready("False", "WebhookUnavailable", "Job web/a: nobody is there"));
+        assert_eq!(progress(&silent, &[]), Progress::Waits("Job web/a: nobody is there".to_owned()));
+        let denied = source(ready("False", "WebhookDenied", "Job web/a: no"));
+        assert_eq!(progress(&denied, &[]), Progress::Failed("Job web/a: no".to_owned()));
         let failed = source(ready("False", "WaveFailed", "Job web/a: wave 1 has failed"));
         assert_eq!(progress(&failed, &all), Progress::Failed("Job web/a: wave 1 has failed".to_owned()));
     }

@@ -8,6 +8,7 @@ use super::error::Outcome;
 use super::output;
 use crate::config::from_place;
 use crate::model::{GitSource, Kind, Source, SourceSpec};
+use crate::sync::asked::{DENIED, UNAVAILABLE};
 use crate::sync::configured::{CONFIGURED, DROPPED};
 use crate::sync::names::PRUNE;
 use crate::sync::status::{STORE_FULL, WAVE_FAILED};
@@ -77,6 +78,7 @@ pub(super) fn state(source: &Value) -> String {
             Some(why) => format!("Unreachable: {why}"),
             // The revision is accepted, and applied up to there.
             None if ready["reason"] == WAVE_FAILED => format!("Failed: {first}"),
+            None if [DENIED, UNAVAILABLE].iter().any(|reason| ready["reason"] == *reason) => format!("Held back by a webhook: {first}"),
             None => format!("Refused: {first}"),
         };
         return if errors == 1 { first } else { format!("{first} (and {} more)", errors - 1) };
@@ -199,6 +201,9 @@ mod tests {
         let failed = json!({"status": {"errors": ["Job web/a: wave 1 has failed"], "acceptedRevision": "r",
             "conditions": [{"type": "Ready", "reason": "WaveFailed"}]}});
         assert_eq!(state(&failed), "Failed: Job web/a: wave 1 has failed");
+        let held = json!({"status": {"errors": ["Job web/a: no"], "acceptedRevision": "r",
+            "conditions": [{"type": "Ready", "reason": "WebhookDenied"}]}});
+        assert_eq!(state(&held), "Held back by a webhook: Job web/a: no");
         assert_eq!(state(&json!({"spec": {"suspend": true}})), "Suspended");
         let mut dropped = json!({"metadata": {"name": "old", "annotations": {DROPPED: "true"}}, "spec": {"suspend": true}});
         assert_eq!(state(&dropped), "Suspended: no longer in podbay.toml");
