@@ -20,7 +20,8 @@
 //! One ring, one direction: components meet only in the store and none calls another. The one
 //! exception is what the server proxies: logs, exec, attach and port-forward to the node API, and HTTP to nodes, pods and
 //! what is behind Services. Webhooks of admission are asked
-//! before the store is: by the server, and about the pods of `control` by the store it is given (`server::hooks`).
+//! before the store is: by the server, about the pods of `control` by the store it is given (`server::hooks`), and about
+//! what sources write by `sync`, whose plan says what is to be asked and is made anew with the answers.
 //!
 //! # Reading order
 //!
@@ -51,13 +52,14 @@
 //!
 //! A controller cannot know that containers exist, the engine cannot know that a store exists; only
 //! the agent sees both. What the autoscaler needs to know of pods' use comes through a trait of its own
-//! (`control::autoscaler::Measures`), behind which `assemble` puts the server's figures.
+//! (`control::autoscaler::Measures`), behind which `assemble` puts the server's figures; so does what webhooks say to
+//! sync and to previews (`sync::webhooks::AskWebhooks`).
 //!
 //! # Four walks through the house
 //!
 //! - **A commit.** `sync::act` fetches a tree, `sync::render` turns it into objects or every error,
-//!   `sync::plan` compares them with what is live and what the inventory says, the store takes the
-//!   result as one transaction.
+//!   `sync::plan` compares them with what is live and what the inventory says, and with what admission
+//!   webhooks make of it, the store takes the result as one transaction.
 //! - **A preview.** `simulate::preview` makes the same plan on a copy of the state, `simulate::settle`
 //!   runs the same controllers and the same scheduler with an ideal kubelet until only time or a
 //!   process' end could change it; the plan's objects, the pods by which the two states differ and
@@ -74,7 +76,7 @@
 //!
 //! | field | writer |
 //! |---|---|
-//! | spec of objects in a source | that source (`sync`) |
+//! | spec of objects in a source | that source (`sync`), as admission webhooks let it pass |
 //! | Secrets `podbay-source.*` in `kube-system`: the accepted set | that source (`sync`) |
 //! | ConfigMaps `podbay-source.*` in `kube-system`: what a removed source had created | that source (`sync`) |
 //! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |
