@@ -26,7 +26,7 @@ pub use queue::{Next, Queue, Reconciler, work};
 
 use crate::clock::Clock;
 use crate::model::{Key, Object, Timestamp};
-use crate::plan::{Controller, Note, Op, Plan, Reason};
+use crate::plan::{Controller, Note, Op, Plan, Reason, woken};
 use crate::store::{Batch, CommitError, Snapshot, Store, TooOld, Transaction, Watch};
 
 /// Keys of one controller that are planned on one snapshot and committed together.
@@ -145,8 +145,10 @@ impl Driver {
         match batch {
             Ok(batch) => {
                 let state = self.store.snapshot();
-                for object in batch.changes.iter().flat_map(|change| change.before.iter().chain(&change.after)) {
-                    self.enqueue(&state, object);
+                for change in &batch.changes {
+                    for work in &mut self.works {
+                        work.ready.extend(woken(work.controller.as_ref(), &state, change));
+                    }
                 }
             }
             Err(error) => {

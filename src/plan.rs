@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::model::event::{Occurrence, reference};
 use crate::model::{Key, Object, Timestamp};
-use crate::store::snapshot::Snapshot;
+use crate::store::snapshot::{Change, Snapshot};
 use crate::store::transaction::{Precondition, Transaction, Write};
 
 /// One change of one object, conditional on what was seen.
@@ -172,6 +172,24 @@ impl Plan {
     }
 }
 
+/// What a changed object is to a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heeds {
+    /// No plan is another one for it.
+    Nothing,
+    /// The keys of what it was are among those of what it is, or their plans are no other ones.
+    After,
+    Both,
+}
+
+/// The keys that a controller has to look at after a change (`state` is the state afterwards).
+pub fn woken(controller: &dyn Controller, state: &Snapshot, change: &Change) -> Vec<Key> {
+    let heeds = change.both().map_or(Heeds::Both, |(before, after)| controller.heeds(state, before, after));
+    let before = change.before.iter().filter(|_| heeds == Heeds::Both);
+    let after = change.after.iter().filter(|_| heeds != Heeds::Nothing);
+    before.chain(after).flat_map(|object| controller.keys(state, object)).collect()
+}
+
 /// A reconciler that decides from the store's state alone: every controller and the scheduler.
 /// `driver` runs it against the store, `simulate` against a copy of a snapshot.
 pub trait Controller: Send + Sync {
@@ -181,6 +199,12 @@ pub trait Controller: Send + Sync {
     /// The keys to look at after this object changed (`state` is the state afterwards). `object` is
     /// what it is now, or last was.
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key>;
+
+    /// What it is to this controller that an object was changed (`state` is the state afterwards). All are asked about every
+    /// change, and most say nothing new to most of them.
+    fn heeds(&self, _state: &Snapshot, _before: &Object, _after: &Object) -> Heeds {
+        Heeds::Both
+    }
 
     /// Decides for one key. A key whose object is gone is a valid question.
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan;

@@ -13,7 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::control;
 use crate::control::autoscaler::bounds::Bounds;
 use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp};
-use crate::plan::{Controller, Plan};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::schedule::Scheduler;
 use crate::server::Previews;
 use crate::simulate::preview::{Preview, asked_preview, preview, printable, unasked};
@@ -74,6 +74,10 @@ impl Controller for OnWallTime {
 
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
         self.steady.keys(state, object)
+    }
+
+    fn heeds(&self, state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        self.steady.heeds(state, before, after)
     }
 
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {

@@ -54,6 +54,19 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
+/// What its owner counts it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    is_terminal: bool,
+    is_deleting: bool,
+    is_ready: bool,
+    ready_since: Option<Timestamp>,
+}
+
+pub fn standing(pod: &Pod) -> Standing {
+    Standing { is_terminal: is_terminal(pod), is_deleting: is_deleting(pod), is_ready: is_ready(pod), ready_since: ready_since(pod) }
+}
+
 /// Whether a pod has been ready for long enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Availability {

@@ -15,7 +15,7 @@ pub mod table;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::model::{Key, Kind, Object, Timestamp, pod};
-use crate::plan::{Controller, Plan};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// See the module. It has one key: all pending pods are one decision.
@@ -50,6 +50,17 @@ impl Controller for Scheduler {
             _ => false,
         };
         concerned.then(|| Key::every(Kind::Pod)).into_iter().collect()
+    }
+
+    fn heeds(&self, state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        match (before.get::<Pod>(), after.get::<Pod>()) {
+            // On its node, where nobody waits, or it asks what it did.
+            (Some(was), Some(is)) if pod::node_name(was).is_some() && pod::node_name(was) == pod::node_name(is) => {
+                let is_quiet = !state.has_unbound_pods() || (!pod::is_terminal(is) && pod::claims(was) == pod::claims(is));
+                if is_quiet { Heeds::Nothing } else { Heeds::Both }
+            }
+            _ => Heeds::Both,
+        }
     }
 
     fn plan(&self, state: &Snapshot, _key: &Key, now: Timestamp) -> Plan {

@@ -13,8 +13,8 @@ use super::tests::{cluster, controllers, deployment, job, key, object, replans_t
 use super::world::World;
 use crate::control::deployment::rolling::resolve;
 use crate::model::{Key, Kind, Object, Timestamp, pod};
-use crate::plan::{Op, Plan};
-use crate::store::snapshot::Snapshot;
+use crate::plan::{Op, Plan, woken};
+use crate::store::snapshot::{Change, Snapshot};
 use crate::store::transaction::{Precondition, Transaction, Write};
 
 /// SplitMix64: one seed, one run.
@@ -72,8 +72,10 @@ impl Chaos {
     }
 
     fn write(&mut self, write: Write) {
+        let before = self.world.state.clone();
         // People and nodes may be refused too: then nothing happens.
         let _ = self.world.commit(&Transaction::new("admin").with(write));
+        self.nobody_sleeps_on(&before);
     }
 
     /// Every living node renews its lease and says that it is ready.
@@ -119,12 +121,37 @@ impl Chaos {
             return;
         }
         self.world.carry_out(at, &key, plan);
+        self.nobody_sleeps_on(&fresh);
         if stale {
             self.world.push(at, key); // the newer event is still to come
         }
         self.recent.push_back(fresh);
         if self.recent.len() > 6 {
             self.recent.pop_front();
+        }
+    }
+
+    /// Who was not woken by what has changed since `before` has nothing new to do.
+    fn nobody_sleeps_on(&self, before: &Snapshot) {
+        let (state, now) = (&self.world.state, self.world.now);
+        let change = |key: &Key| Change { before: before.get(key).cloned(), after: state.get(key).cloned() };
+        let changes: Vec<Change> = state.differing(before).map(change).collect();
+        for controller in (0..self.world.controllers()).map(|at| self.world.controller(at)) {
+            let objects = changes.iter().flat_map(|change| change.before.iter().chain(&change.after));
+            let mut asleep: BTreeSet<Key> = objects.flat_map(|object| controller.keys(state, object)).collect();
+            for woken in changes.iter().flat_map(|change| woken(controller.as_ref(), state, change)) {
+                asleep.remove(&woken);
+            }
+            for key in asleep {
+                let was = controller.plan(before, &key, now);
+                // What it had to do before it still has: it is awake since then.
+                if was.is_empty() {
+                    let is = controller.plan(state, &key, now);
+                    let ops: Vec<String> = is.ops.iter().map(Op::to_string).collect();
+                    let what = format!("seed {}: {} sleeps on {key}", self.seed, controller.name());
+                    assert_eq!((ops, is.waits, is.again_at), (Vec::new(), was.waits, was.again_at), "{what}");
+                }
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::model::local_volume::{self, LOCAL_PATH};
 use crate::model::volume::PersistentVolume;
 use crate::model::{Key, Kind, Object, Timestamp, pod};
-use crate::plan::{Controller, Op, Plan};
+use crate::plan::{Controller, Heeds, Op, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// See the module. Pods that a real node has reported on keep what it reported.
@@ -26,11 +26,18 @@ impl Controller for Kubelet {
 
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
         match object.get::<Pod>() {
-            Some(pod) => pod::node_name(pod).map(|_| object.key().clone()).into_iter().collect(),
-            None if object.kind() == Kind::Node => state.pods_on(&object.key().name).map(|pod| pod.key().clone()).collect(),
+            Some(pod) => needs_it(pod).then(|| object.key().clone()).into_iter().collect(),
+            None if object.kind() == Kind::Node => {
+                let pods = state.pods_on(&object.key().name).filter(|pod| pod.get().is_some_and(needs_it));
+                pods.map(|pod| pod.key().clone()).collect()
+            }
             None if object.is_deleting() && object.has_finalizer(LOCAL_PATH) => vec![object.key().clone()],
             None => Vec::new(),
         }
+    }
+
+    fn heeds(&self, _state: &Snapshot, _before: &Object, _after: &Object) -> Heeds {
+        Heeds::After
     }
 
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
@@ -46,11 +53,12 @@ impl Controller for Kubelet {
         if !is_ready(node) {
             return plan;
         }
+        if !needs_it(pod) {
+            return plan;
+        }
         if pod::is_deleting(pod) {
-            if pod.metadata.deletion_grace_period_seconds != Some(0) {
-                plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: Some(0) });
-            }
-        } else if !is_observed(pod) {
+            plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: Some(0) });
+        } else {
             let after = Pod { status: Some(running(object, pod, node, now)), ..pod.clone() };
             plan.ops.push(Op::UpdateStatus { before: object.clone(), after: Object::new(after) });
         }
@@ -72,6 +80,12 @@ fn is_ready(node: &Node) -> bool {
 }
 
 /// Some node has said something of it.
+/// Whether something is left to do for a pod on a node that is ready.
+fn needs_it(pod: &Pod) -> bool {
+    let is_left = if pod::is_deleting(pod) { pod.metadata.deletion_grace_period_seconds != Some(0) } else { !is_observed(pod) };
+    is_left && pod::node_name(pod).is_some()
+}
+
 fn is_observed(pod: &Pod) -> bool {
     pod::phase(pod) != "Pending"
         || pod.status.as_ref().is_some_and(|status| {

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::admit::Refused;
 use crate::model::{Key, Kind, Object, Timestamp, pod};
-use crate::plan::{Controller, Note, Plan, Wait};
-use crate::store::snapshot::{Change, Snapshot};
+use crate::plan::{Controller, Note, Plan, Wait, woken};
+use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{CommitError, Stamp, Transaction};
 
 /// State, queues and what was said so far.
@@ -58,15 +58,8 @@ impl World {
 
     /// Queues the keys of every object.
     pub fn look_at_everything(&mut self) {
-        let state = self.state.clone();
-        for object in state.iter() {
-            self.enqueue(object);
-        }
-    }
-
-    fn enqueue(&mut self, object: &Object) {
         for (controller, queue) in self.controllers.iter().zip(&mut self.queues) {
-            queue.extend(controller.keys(&self.state, object));
+            queue.extend(self.state.iter().flat_map(|object| controller.keys(&self.state, object)));
         }
     }
 
@@ -167,11 +160,11 @@ impl World {
         };
         let mut stamp = Stamp { now: self.now, uid: &mut uid };
         let (changes, _) = self.state.advance(transaction, self.state.revision() + 1, &mut stamp)?;
-        for Change { before, after } in &changes {
-            let going = after.as_ref().is_none_or(Object::is_deleting);
-            self.ended |= going && before.as_ref().is_some_and(is_placed);
-            for object in before.iter().chain(after) {
-                self.enqueue(object);
+        for change in &changes {
+            let going = change.after.as_ref().is_none_or(Object::is_deleting);
+            self.ended |= going && change.before.as_ref().is_some_and(is_placed);
+            for (controller, queue) in self.controllers.iter().zip(&mut self.queues) {
+                queue.extend(woken(controller.as_ref(), &self.state, change));
             }
         }
         Ok(!changes.is_empty())

@@ -43,6 +43,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// The object before and after, where it was there and still is.
+    pub fn both(&self) -> Option<(&Object, &Object)> {
+        self.before.as_ref().zip(self.after.as_ref())
+    }
+
     pub fn key(&self) -> &Key {
         self.newest().key()
     }

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::control::claim;
 use crate::model::pod::{self, Availability};
 use crate::model::selector::Selector;
-use crate::model::{Key, Kind, Object, Timestamp};
-use crate::plan::{Controller, Plan};
+use crate::model::{Key, Kind, Object, Timestamp, Typed};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// See the module.
@@ -37,11 +37,35 @@ impl Controller for Deployments {
         }
     }
 
+    fn heeds(&self, _state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        if before.controller() != after.controller() || after.controller().is_none() {
+            Heeds::Both
+        } else if is_the_same(before, after) {
+            Heeds::Nothing
+        } else {
+            Heeds::After
+        }
+    }
+
     fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
         match state.get(key) {
             Some(object) => plan::plan(&observe(state, object, now), now),
             None => Plan::default(),
         }
+    }
+}
+
+/// Whether a pod or a set is to a Deployment what it was: it counts pods, and of a set's status it repeats the conditions.
+fn is_the_same(before: &Object, after: &Object) -> bool {
+    match (before.typed(), after.typed()) {
+        (Typed::Pod(before), Typed::Pod(after)) => pod::standing(before) == pod::standing(after),
+        (Typed::ReplicaSet(was), Typed::ReplicaSet(is)) => {
+            let (old, new) = (&was.metadata, &is.metadata);
+            let named = old.labels == new.labels && old.annotations == new.annotations && before.is_deleting() == after.is_deleting();
+            let said = was.status.iter().flat_map(|it| it.conditions.iter().flatten());
+            named && was.spec == is.spec && said.eq(is.status.iter().flat_map(|it| it.conditions.iter().flatten()))
+        }
+        _ => false,
     }
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use crate::control::claim;
 use crate::model::selector::Selector;
 use crate::model::{Key, Kind, Object, Timestamp};
-use crate::plan::{Controller, Plan};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// See the module.
@@ -40,6 +40,13 @@ impl Controller for Endpoints {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn heeds(&self, _state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        let has_address = |object: &Object| object.get::<Pod>().and_then(plan::address).is_some();
+        // One that has none is no endpoint, and the Services that select it now are those that did.
+        let selected_alike = before.labels() == after.labels() && (has_address(after) || !has_address(before));
+        if selected_alike { Heeds::After } else { Heeds::Both }
     }
 
     fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {

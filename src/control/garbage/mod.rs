@@ -5,7 +5,7 @@ pub mod plan;
 use plan::Standing;
 
 use crate::model::{Key, Kind, Object, Timestamp};
-use crate::plan::{Controller, Plan};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// See the module.
@@ -41,6 +41,17 @@ impl Controller for Garbage {
             keys.push(object.key().clone());
         }
         keys
+    }
+
+    fn heeds(&self, _state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        // Who owns it, what holds it and whether it is on its way out is all that anybody's end depends on.
+        let (old, new) = (before.meta(), after.meta());
+        let same = old.uid == new.uid && old.owner_references == new.owner_references && old.finalizers == new.finalizers;
+        match (same, before.is_deleting() == after.is_deleting()) {
+            (true, true) => Heeds::Nothing,
+            (true, false) => Heeds::After,
+            (false, _) => Heeds::Both,
+        }
     }
 
     fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {

@@ -3,7 +3,7 @@
 pub mod plan;
 
 use crate::model::{Key, Kind, Object, Timestamp};
-use crate::plan::{Controller, Plan};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// See the module.
@@ -21,6 +21,11 @@ impl Controller for Namespaces {
         }
         let home = state.find(Kind::Namespace, "", &object.key().namespace);
         home.filter(|namespace| namespace.is_deleting()).map(|namespace| namespace.key().clone()).into_iter().collect()
+    }
+
+    fn heeds(&self, _state: &Snapshot, _before: &Object, after: &Object) -> Heeds {
+        // It counts what is there.
+        if after.kind() == Kind::Namespace { Heeds::After } else { Heeds::Nothing }
     }
 
     fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {

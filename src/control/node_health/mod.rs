@@ -16,8 +16,8 @@ pub mod plan;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 
-use crate::model::{Key, Kind, Object, Timestamp};
-use crate::plan::{Controller, Plan};
+use crate::model::{Key, Kind, Object, Timestamp, pod};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// Where agents keep their Leases.
@@ -47,10 +47,17 @@ impl Controller for NodeHealth {
                     .collect()
             }
             Kind::Pod => {
-                let node = object.get().and_then(crate::model::pod::node_name).and_then(|name| state.find(Kind::Node, "", name));
+                let node = object.get().and_then(pod::node_name).and_then(|name| state.find(Kind::Node, "", name));
                 node.filter(|node| plan::is_marked(node)).map(|node| node.key().clone()).into_iter().collect()
             }
             _ => Vec::new(),
+        }
+    }
+
+    fn heeds(&self, _state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        match (before.get(), after.get()) {
+            (Some(was), Some(is)) if pod::node_name(was) != pod::node_name(is) => Heeds::Both,
+            _ => Heeds::After,
         }
     }
 

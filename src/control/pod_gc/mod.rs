@@ -5,7 +5,7 @@ pub mod plan;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::model::{Key, Kind, Object, Timestamp, pod};
-use crate::plan::{Controller, Plan};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// See the module.
@@ -30,6 +30,15 @@ impl Controller for PodGarbage {
             _ => false,
         };
         concerned.then(|| Key::every(Kind::Pod)).into_iter().collect()
+    }
+
+    fn heeds(&self, _state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        match (before.get(), after.get()) {
+            (Some(was), Some(is)) if pod::node_name(was) == pod::node_name(is) && pod::is_terminal(was) == pod::is_terminal(is) => {
+                Heeds::Nothing
+            }
+            _ => Heeds::Both,
+        }
     }
 
     fn plan(&self, state: &Snapshot, _key: &Key, now: Timestamp) -> Plan {

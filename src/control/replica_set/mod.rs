@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use crate::control::{claim, refusal};
 use crate::model::selector::Selector;
-use crate::model::{Key, Kind, Object, Timestamp};
-use crate::plan::{Controller, Plan};
+use crate::model::{Key, Kind, Object, Timestamp, Typed, pod};
+use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
 
 /// See the module.
@@ -28,6 +28,18 @@ impl Controller for ReplicaSets {
             (Kind::Pod, None) => claim::adopters(state, Kind::ReplicaSet, object, selector),
             (Kind::ServiceAccount, _) => refusal::by_account(state, Kind::ReplicaSet, object),
             _ => Vec::new(),
+        }
+    }
+
+    fn heeds(&self, _state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        match (before.typed(), after.typed()) {
+            // What it counts pods by, and how many have no node.
+            (Typed::Pod(was), Typed::Pod(is)) if after.controller().is_some() && before.controller() == after.controller() => {
+                let same = pod::standing(was) == pod::standing(is) && pod::node_name(was) == pod::node_name(is);
+                if same && before.labels() == after.labels() { Heeds::Nothing } else { Heeds::After }
+            }
+            (Typed::ReplicaSet(_), _) => Heeds::After,
+            _ => Heeds::Both,
         }
     }
 
