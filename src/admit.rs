@@ -67,20 +67,20 @@ pub enum Refused {
 /// Namespaces that are there from the start and never go.
 pub const LASTING_NAMESPACES: [&str; 3] = ["default", "kube-node-lease", "kube-system"];
 
-/// Decides what a write makes of an object.
+/// Decides what a write makes of an object. What nobody else holds of it becomes the stored one: it is not copied.
 ///
 /// `current` is the stored object, on which the preconditions already hold; `state` is the snapshot
 /// as the earlier writes of the same transaction left it.
 ///
 /// # Errors
 /// [`Refused`] with every broken rule.
-pub fn admit(write: &Write, current: Option<&Object>, state: &Snapshot, writer: &str, stamp: &mut Stamp<'_>) -> Result<Outcome, Refused> {
+pub fn admit(write: Write, current: Option<&Object>, state: &Snapshot, writer: &str, stamp: &mut Stamp<'_>) -> Result<Outcome, Refused> {
     match (write, current) {
         (Write::Create(object), _) => create::create(object, state, writer, stamp),
         (Write::Update(object, _), Some(current)) => update::update(object, current, state, writer, stamp.now),
         (Write::UpdateStatus(object, _), Some(current)) => status::update(object, current, state, writer, stamp.now),
-        (Write::UpdatePart(object, _, part), Some(current)) => pod_part::update(object, current, state, *part),
-        (Write::Delete { grace_seconds, .. }, Some(current)) => delete::delete(current, *grace_seconds, stamp.now),
+        (Write::UpdatePart(object, _, part), Some(current)) => pod_part::update(&object, current, state, part),
+        (Write::Delete { grace_seconds, .. }, Some(current)) => delete::delete(current, grace_seconds, stamp.now),
         // `Snapshot::apply` reports a missing object as a conflict before it asks here.
         (Write::Update(..) | Write::UpdateStatus(..) | Write::UpdatePart(..) | Write::Delete { .. }, None) => Ok(Outcome::Unchanged),
     }

@@ -26,12 +26,17 @@ impl Op {
 
     /// The write that carries it out, refused when the object is no longer the one seen.
     pub fn write(&self) -> Write {
+        self.clone().into_write()
+    }
+
+    /// The same, without a copy of the object.
+    pub fn into_write(self) -> Write {
         match self {
-            Op::Create(object) => Write::Create(object.clone()),
-            Op::Update { before, after } => Write::Update(after.clone(), Precondition::seen(before)),
-            Op::UpdateStatus { before, after } => Write::UpdateStatus(after.clone(), Precondition::seen(before)),
+            Op::Create(object) => Write::Create(object),
+            Op::Update { before, after } => Write::Update(after, Precondition::seen(&before)),
+            Op::UpdateStatus { before, after } => Write::UpdateStatus(after, Precondition::seen(&before)),
             Op::Delete { before, grace_seconds } => {
-                Write::Delete { key: before.key().clone(), precondition: Precondition::seen(before), grace_seconds: *grace_seconds }
+                Write::Delete { key: before.key().clone(), precondition: Precondition::seen(&before), grace_seconds }
             }
         }
     }
@@ -169,6 +174,11 @@ impl Plan {
     /// All ops as one transaction.
     pub fn transaction(&self, writer: &str) -> Transaction {
         Transaction { writes: self.ops.iter().map(Op::write).collect(), ..Transaction::new(writer) }
+    }
+
+    /// The same of the ops themselves: none is left.
+    pub fn take_transaction(&mut self, writer: &str) -> Transaction {
+        Transaction { writes: std::mem::take(&mut self.ops).into_iter().map(Op::into_write).collect(), ..Transaction::new(writer) }
     }
 }
 

@@ -16,14 +16,14 @@ const SUFFIX_LENGTH: usize = 5;
 /// What is kept of `generateName` before the suffix.
 const PREFIX_LENGTH: usize = 63 - SUFFIX_LENGTH;
 
-pub(super) fn create(object: &Object, state: &Snapshot, writer: &str, stamp: &mut Stamp<'_>) -> Result<Outcome, Refused> {
-    let mut typed = object.typed().clone();
+pub(super) fn create(object: Object, state: &Snapshot, writer: &str, stamp: &mut Stamp<'_>) -> Result<Outcome, Refused> {
     // A source records in the same transaction what it creates: it brings the UID along.
     let brought = object.meta().uid.clone().filter(|uid| writer.starts_with("source:") && !uid.is_empty());
     let uid = brought.unwrap_or_else(|| (stamp.uid)());
+    let mut typed = object.into_typed();
     generate_name(&mut typed, &uid, state);
-    home(object.kind(), &typed, state)?;
     let kind = typed.kind();
+    home(kind, &typed, state)?;
     let meta = typed.meta_mut();
     meta.uid = Some(uid);
     meta.creation_timestamp = Some(seconds(stamp.now));

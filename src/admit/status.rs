@@ -23,6 +23,14 @@ macro_rules! with_status {
             }
         }
 
+        /// Whether nothing but the status tells them apart. A kind that has one has metadata, a spec, and nothing else.
+        fn same_but_for_it(one: &Typed, other: &Typed) -> bool {
+            match (one, other) {
+                $((Typed::$kind(one), Typed::$kind(other)) => one.metadata == other.metadata && one.spec == other.spec,)+
+                _ => false,
+            }
+        }
+
         /// A new object has the status its kind starts with, whatever the writer says of it.
         pub(super) fn reset(object: &mut Typed) {
             match object {
@@ -50,8 +58,22 @@ with_status!(
     Source
 );
 
+/// What is stored with the status that is written.
+fn with_status(object: Object, current: &Object) -> Typed {
+    if same_but_for_it(object.typed(), current.typed()) {
+        return object.into_typed();
+    }
+    let mut after = current.typed().clone();
+    if let (Typed::Custom(after), Typed::Custom(from)) = (&mut after, object.typed()) {
+        // The status is in the version that is written.
+        (after.kind, after.api_version) = (from.kind, from.api_version.clone());
+    }
+    copy(&mut after, object.typed());
+    after
+}
+
 /// Takes the status of `object`, who owns it, and nothing else.
-pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
+pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
     // Of a custom kind, what was stored may know less of its kind than the writer.
     if !object.kind().info().has_status {
         let message = format!("{} has no status", current.kind());
@@ -65,14 +87,10 @@ pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer
     if same(object.typed(), current.typed()) && owners.is_none() {
         return Ok(Outcome::Unchanged);
     }
-    let mut after = current.typed().clone();
-    if let (Typed::Custom(after), Typed::Custom(from)) = (&mut after, object.typed()) {
-        // The status is in the version that is written.
-        (after.kind, after.api_version) = (from.kind, from.api_version.clone());
-    }
-    copy(&mut after, object.typed());
-    if let Some(owners) = owners {
-        after.meta_mut().managed_fields = Some(owners.clone());
+    let owners = owners.cloned();
+    let mut after = with_status(object, current);
+    if owners.is_some() {
+        after.meta_mut().managed_fields = owners;
     }
     if let Typed::Custom(it) = &mut after {
         let errors = custom::complete(it, state.definitions(), current.custom())?;

@@ -7,12 +7,12 @@ use super::{Outcome, Refused, custom, definition, invalid, is_controller, job, s
 use crate::model::{Object, Timestamp, Typed, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 
-pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
+pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
     let old = current.typed();
-    if object == current {
+    if object == *current {
         return Ok(Outcome::Unchanged);
     }
-    let mut new = object.typed().clone();
+    let mut new = object.into_typed();
     system_fields(new.meta_mut(), old.meta());
     if let Typed::Custom(it) = &mut new {
         custom::refresh(it, state.definitions());

@@ -4,10 +4,11 @@
 
 use jiff::ToSpan;
 
+use crate::admit;
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
-use crate::store::transaction::{CommitError, Stamp, Transaction};
+use crate::store::transaction::Stamp;
 
 /// Code of the event and the wait.
 pub const FAILED_CREATE: &str = "FailedCreate";
@@ -17,11 +18,11 @@ const AGAIN_SECONDS: i64 = 60;
 /// Why admission would refuse to create this, if it would.
 pub fn of(state: &Snapshot, op: &Op, now: Timestamp) -> Option<String> {
     let mut uid = || "asked".to_owned();
-    let asked = Transaction { writes: vec![op.write()], ..Transaction::new("controller:asks") };
-    match state.apply(&asked, state.revision() + 1, &mut Stamp { now, uid: &mut uid }) {
-        Err(CommitError::Refused(refused)) => Some(refused.to_string()),
-        _ => None,
-    }
+    let current = state.get(op.key());
+    // That one is there in the meantime is a conflict, and no refusal.
+    let is_there = matches!(op, Op::Create(_)) && current.is_some();
+    let answer = (!is_there).then(|| admit::admit(op.write(), current, state, "controller:asks", &mut Stamp { now, uid: &mut uid }));
+    answer.and_then(Result::err).map(|refused| refused.to_string())
 }
 
 /// Whose pods an account that has come may let in now: those of a kind in its namespace whose template names it.

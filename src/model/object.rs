@@ -273,6 +273,14 @@ impl Object {
         convert::between(self.value(), self.kind(), kind)
     }
 
+    /// The typed view by itself. Takes no copy when this is the only reference.
+    pub fn into_typed(self) -> Typed {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => inner.typed,
+            Err(shared) => shared.typed.clone(),
+        }
+    }
+
     /// A changed copy.
     pub fn edit<T: ApiType>(&self, change: impl FnOnce(&mut T)) -> Option<Self> {
         let mut copy = self.get::<T>()?.clone();
@@ -281,13 +289,20 @@ impl Object {
     }
 
     /// A copy with changed metadata. Takes no copy when this is the only reference.
-    pub fn edit_meta(self, change: impl FnOnce(&mut ObjectMeta)) -> Self {
-        let mut typed = match Arc::try_unwrap(self.0) {
-            Ok(inner) => inner.typed,
-            Err(shared) => shared.typed.clone(),
+    pub fn edit_meta(mut self, change: impl FnOnce(&mut ObjectMeta)) -> Self {
+        let Some(inner) = Arc::get_mut(&mut self.0) else {
+            let mut typed = self.into_typed();
+            change(typed.meta_mut());
+            return Self::from_typed(typed);
         };
-        change(typed.meta_mut());
-        Self::from_typed(typed)
+        change(inner.typed.meta_mut());
+        inner.json.take();
+        let (key, meta) = (&inner.key, inner.typed.meta());
+        let has_its_name = |name: &Option<String>, known: &str| name.as_deref().unwrap_or_default() == known;
+        if has_its_name(&meta.name, &key.name) && has_its_name(&meta.namespace, &key.namespace) {
+            return self;
+        }
+        Self::from_typed(self.into_typed())
     }
 }
 

@@ -74,7 +74,7 @@ impl Chaos {
     fn write(&mut self, write: Write) {
         let before = self.world.state.clone();
         // People and nodes may be refused too: then nothing happens.
-        let _ = self.world.commit(&Transaction::new("admin").with(write));
+        let _ = self.world.commit(Transaction::new("admin").with(write));
         self.nobody_sleeps_on(&before);
     }
 

@@ -98,9 +98,9 @@ fn is_observed(pod: &Pod) -> bool {
 /// A pod whose containers all run and are ready.
 pub fn running(object: &Object, pod: &Pod, node: &Node, now: Timestamp) -> PodStatus {
     let mut status = pod.status.clone().unwrap_or_default();
-    let spec = pod.spec.clone().unwrap_or_default();
+    let spec = pod.spec.as_ref();
     let host = host_address(node);
-    let address = if spec.host_network == Some(true) { host.clone() } else { placeholder(object.key()).to_string() };
+    let address = if spec.is_some_and(|spec| spec.host_network == Some(true)) { host.clone() } else { placeholder(object.key()).to_string() };
     status.phase = Some("Running".to_owned());
     status.start_time = Some(Time(now));
     status.host_ip = Some(host.clone());
@@ -119,7 +119,7 @@ pub fn running(object: &Object, pod: &Pod, node: &Node, now: Timestamp) -> PodSt
         state: Some(ContainerState { running: Some(ContainerStateRunning { started_at: Some(Time(now)) }), ..ContainerState::default() }),
         ..ContainerStatus::default()
     };
-    status.container_statuses = Some(spec.containers.iter().map(container).collect());
+    status.container_statuses = Some(spec.iter().flat_map(|spec| &spec.containers).map(container).collect());
     status
 }
 

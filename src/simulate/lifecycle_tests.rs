@@ -76,13 +76,13 @@ fn a_namespace_goes_after_everything_in_it() {
 fn a_namespace_that_is_going_takes_nothing_new() {
     let state = write(&cluster(1, vec![config("conf")]), vec![delete(namespace("web"))]);
     let mut world = World::new(state, &[], start());
-    let refused = world.commit(&Transaction::new("admin").with(Write::Create(config("late"))));
+    let refused = world.commit(Transaction::new("admin").with(Write::Create(config("late"))));
     let Err(CommitError::Refused(why)) = refused else { panic!("{refused:?}") };
     assert!(why.to_string().contains("because it is being terminated"), "{why}");
     // What is there can still be changed: a finalizer's owner has to be able to finish.
     let found = world.state.get(&key(Kind::ConfigMap, "conf")).expect("stored").clone();
     let labelled = found.edit_meta(|meta| meta.labels = Some([("a".to_owned(), "b".to_owned())].into()));
-    world.commit(&Transaction::new("admin").with(Write::Update(labelled, Precondition::exists()))).expect("a change");
+    world.commit(Transaction::new("admin").with(Write::Update(labelled, Precondition::exists()))).expect("a change");
 }
 
 #[test]
@@ -207,7 +207,7 @@ impl Hours {
     }
 
     fn write(&mut self, write: Write) {
-        self.world.commit(&Transaction::new("admin").with(write)).expect("a write");
+        self.world.commit(Transaction::new("admin").with(write)).expect("a write");
     }
 
     fn taints(&self, node: &str) -> Vec<(String, String)> {

@@ -79,7 +79,7 @@ pub fn cluster(nodes: usize, objects: Vec<Object>) -> Snapshot {
     for object in objects {
         transaction = transaction.with(Write::Create(object));
     }
-    world.commit(&transaction).expect("a cluster");
+    world.commit(transaction).expect("a cluster");
     with_node_status(world.state)
 }
 
@@ -95,7 +95,7 @@ fn with_node_status(mut state: Snapshot) -> Snapshot {
 
 pub fn write(state: &Snapshot, writes: Vec<Write>) -> Snapshot {
     let mut world = World::new(state.clone(), &[], start());
-    world.commit(&Transaction { writes, ..Transaction::new("admin") }).expect("a write");
+    world.commit(Transaction { writes, ..Transaction::new("admin") }).expect("a write");
     world.state
 }
 

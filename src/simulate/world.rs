@@ -15,11 +15,7 @@ use crate::store::transaction::{CommitError, Stamp, Transaction};
 pub struct World {
     pub state: Snapshot,
     pub now: Timestamp,
-    controllers: Vec<Arc<dyn Controller>>,
-    queues: Vec<BTreeSet<Key>>,
-    waits: BTreeMap<(usize, Key), Vec<Wait>>,
-    timers: BTreeMap<(usize, Key), Timestamp>,
-    refused: BTreeMap<(usize, Key), Refused>,
+    works: Vec<Work>,
     pub notes: Vec<Note>,
     /// Pods that could have got another node: one as good, or one on which room was made earlier or later.
     pub tied: BTreeSet<Key>,
@@ -32,6 +28,27 @@ pub struct World {
     pub passes: usize,
 }
 
+/// One controller, its keys, and what it last said of them.
+struct Work {
+    controller: Arc<dyn Controller>,
+    queue: BTreeSet<Key>,
+    waits: BTreeMap<Key, Vec<Wait>>,
+    timers: BTreeMap<Key, Timestamp>,
+    refused: BTreeMap<Key, Refused>,
+}
+
+impl Work {
+    fn new(controller: &Arc<dyn Controller>) -> Self {
+        Self {
+            controller: Arc::clone(controller),
+            queue: BTreeSet::new(),
+            waits: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+}
+
 impl World {
     /// A world in which every object has just been seen.
     pub fn new(state: Snapshot, controllers: &[Arc<dyn Controller>], now: Timestamp) -> Self {
@@ -40,11 +57,7 @@ impl World {
         let mut world = Self {
             state,
             now,
-            controllers: controllers.to_vec(),
-            queues: vec![BTreeSet::new(); controllers.len()],
-            waits: BTreeMap::new(),
-            timers: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            works: controllers.iter().map(Work::new).collect(),
             notes: Vec::new(),
             tied: BTreeSet::new(),
             movable: BTreeSet::new(),
@@ -58,54 +71,54 @@ impl World {
 
     /// Queues the keys of every object.
     pub fn look_at_everything(&mut self) {
-        for (controller, queue) in self.controllers.iter().zip(&mut self.queues) {
+        for Work { controller, queue, .. } in &mut self.works {
             queue.extend(self.state.iter().flat_map(|object| controller.keys(&self.state, object)));
         }
     }
 
     pub fn controllers(&self) -> usize {
-        self.controllers.len()
+        self.works.len()
     }
 
     pub fn controller(&self, at: usize) -> &Arc<dyn Controller> {
-        &self.controllers[at]
+        &self.works[at].controller
     }
 
     /// The controllers that have something to look at.
     pub fn busy(&self) -> Vec<usize> {
-        (0..self.queues.len()).filter(|at| !self.queues[*at].is_empty()).collect()
+        (0..self.works.len()).filter(|at| !self.works[*at].queue.is_empty()).collect()
     }
 
     /// Takes a controller's first key.
     pub fn pop(&mut self, at: usize) -> Option<Key> {
-        self.queues[at].pop_first()
+        self.works[at].queue.pop_first()
     }
 
     /// Takes a controller's key number `index`.
     pub fn pop_nth(&mut self, at: usize, index: usize) -> Option<Key> {
-        let key = self.queues[at].iter().nth(index % self.queues[at].len().max(1)).cloned()?;
-        self.queues[at].remove(&key);
-        Some(key)
+        let queue = &mut self.works[at].queue;
+        let key = queue.iter().nth(index % queue.len().max(1)).cloned()?;
+        queue.take(&key)
     }
 
     pub fn push(&mut self, at: usize, key: Key) {
-        self.queues[at].insert(key);
+        self.works[at].queue.insert(key);
     }
 
     /// Plans for one key on a state that may be an older one.
     pub fn plan(&mut self, at: usize, key: &Key, state: &Snapshot) -> Plan {
         self.passes += 1;
-        let plan = self.controllers[at].plan(state, key, self.now);
-        let place = (at, key.clone());
-        self.refused.remove(&place);
+        let work = &mut self.works[at];
+        let plan = work.controller.plan(state, key, self.now);
+        work.refused.remove(key);
         match plan.again_at {
-            Some(time) => self.timers.insert(place.clone(), time),
-            None => self.timers.remove(&place),
+            Some(time) => work.timers.insert(key.clone(), time),
+            None => work.timers.remove(key),
         };
         if plan.waits.is_empty() {
-            self.waits.remove(&place);
+            work.waits.remove(key);
         } else {
-            self.waits.insert(place, plan.waits.clone());
+            work.waits.insert(key.clone(), plan.waits.clone());
         }
         plan
     }
@@ -120,12 +133,12 @@ impl World {
     }
 
     /// Commits a plan; a conflict queues the key again.
-    pub fn carry_out(&mut self, at: usize, key: &Key, plan: Plan) -> bool {
+    pub fn carry_out(&mut self, at: usize, key: &Key, mut plan: Plan) -> bool {
         let changed = if plan.ops.is_empty() {
             Ok(false)
         } else {
-            let writer = format!("controller:{}", self.controllers[at].name());
-            self.commit(&plan.transaction(&writer))
+            let writer = format!("controller:{}", self.works[at].controller.name());
+            self.commit(plan.take_transaction(&writer))
         };
         match changed {
             Ok(changed) => {
@@ -138,7 +151,7 @@ impl World {
                 changed
             }
             Err(CommitError::Refused(refused)) => {
-                self.refused.insert((at, key.clone()), refused);
+                self.works[at].refused.insert(key.clone(), refused);
                 false
             }
             Err(_) => {
@@ -152,7 +165,7 @@ impl World {
     ///
     /// # Errors
     /// As [`Snapshot::apply`]; nothing is changed then.
-    pub fn commit(&mut self, transaction: &Transaction) -> Result<bool, CommitError> {
+    pub fn commit(&mut self, transaction: Transaction) -> Result<bool, CommitError> {
         let uids = &mut self.uids;
         let mut uid = || {
             *uids += 1;
@@ -163,7 +176,7 @@ impl World {
         for change in &changes {
             let going = change.after.as_ref().is_none_or(Object::is_deleting);
             self.ended |= going && change.before.as_ref().is_some_and(is_placed);
-            for (controller, queue) in self.controllers.iter().zip(&mut self.queues) {
+            for Work { controller, queue, .. } in &mut self.works {
                 queue.extend(woken(controller.as_ref(), &self.state, change));
             }
         }
@@ -172,7 +185,7 @@ impl World {
 
     /// What the last plans wait for, by subject.
     pub fn waits(&self) -> Vec<Wait> {
-        let mut waits: Vec<Wait> = self.waits.values().flatten().cloned().collect();
+        let mut waits: Vec<Wait> = self.works.iter().flat_map(|work| work.waits.values().flatten().cloned()).collect();
         waits.sort();
         waits.dedup();
         waits
@@ -180,21 +193,21 @@ impl World {
 
     /// What admission refused and nothing has changed since.
     pub fn refused(&self) -> Vec<(Key, Refused)> {
-        self.refused.iter().map(|((_, key), refused)| (key.clone(), refused.clone())).collect()
+        let refused = self.works.iter().flat_map(|work| &work.refused);
+        refused.map(|(key, refused)| (key.clone(), refused.clone())).collect()
     }
 
     /// The earliest time somebody wants to look again.
     pub fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.values().min().copied()
+        self.works.iter().filter_map(|work| work.timers.values().min()).min().copied()
     }
 
     /// Moves the clock and queues what is due.
     pub fn advance_to(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-        let due: Vec<(usize, Key)> = self.timers.iter().filter(|(_, at)| **at <= self.now).map(|(place, _)| place.clone()).collect();
-        for place in due {
-            self.timers.remove(&place);
-            self.push(place.0, place.1);
+        for work in &mut self.works {
+            let due = work.timers.extract_if(.., |_, at| *at <= self.now);
+            work.queue.extend(due.map(|(key, _)| key));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
+use smallvec::SmallVec;
 
 use super::place::{self, Bytes};
 use super::transaction::{Conflict, Precondition, Stamp, Transaction, Write};
@@ -17,14 +18,17 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 /// cheap to clone.
 type Index = OrdSet<Arc<[u8]>>;
 
+/// Objects by their places, or by words and their places: to follow a word to many costs one way down, not one for each.
+type Objects = OrdMap<Arc<[u8]>, Object>;
+
 /// All objects at one revision. Cloning shares everything.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     revision: u64,
     /// By place.
-    objects: OrdMap<Arc<[u8]>, Object>,
+    objects: Objects,
     /// By owner UID, for each owner reference, and by "" what could have a controller and has none.
-    owners: Index,
+    owners: Objects,
     /// Pods by node name; the name is empty where one is not bound.
     nodes: Index,
     /// By `name=value`, for each label.
@@ -145,12 +149,12 @@ impl Snapshot {
     /// Every object with an owner reference to this UID.
     pub fn owned_by(&self, uid: &str) -> impl Iterator<Item = &Object> + use<'_> {
         let has_uid = !uid.is_empty();
-        has_uid.then(|| self.indexed(&self.owners, uid, &[])).into_iter().flatten()
+        has_uid.then(|| self.followed(uid, &[])).into_iter().flatten()
     }
 
     /// Every pod or ReplicaSet of a namespace that nobody controls, by name.
     pub fn uncontrolled_in(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Object> + use<'_> {
-        self.indexed(&self.owners, "", &place::in_namespace(kind, namespace))
+        self.followed("", &place::in_namespace(kind, namespace))
     }
 
     /// Every pod bound to a node.
@@ -185,6 +189,13 @@ impl Snapshot {
         self.indexed(&self.claims, word, &[]).next().map(Object::key)
     }
 
+    /// What an owner's UID leads to, of those whose place begins so.
+    fn followed(&self, uid: &str, place: &[u8]) -> impl Iterator<Item = &Object> + use<'_> {
+        let first = place::under(uid, place);
+        let range = self.owners.range::<_, [u8]>((Bound::Included(&*first), Bound::Unbounded));
+        range.take_while(move |(entry, _)| entry.starts_with(&first)).map(|(_, object)| object)
+    }
+
     /// What a word leads to, of those whose place begins so.
     fn indexed<'a>(&'a self, index: &'a Index, word: &str, place: &[u8]) -> impl Iterator<Item = &'a Object> + use<'a> {
         let (first, start) = (place::under(word, place), place::start(word));
@@ -201,41 +212,46 @@ impl Snapshot {
     /// # Errors
     /// A precondition that does not hold, or content that admission refuses.
     pub fn apply(&self, transaction: &Transaction, revision: u64, stamp: &mut Stamp<'_>) -> Result<Applied, super::CommitError> {
-        let mut snapshot = self.clone();
-        let (changes, results) = snapshot.advance(transaction, revision, stamp)?;
+        let mut snapshot = self.clone().at_revision(revision);
+        let mut changes = Vec::new();
+        let results = snapshot.write(transaction.clone(), &mut changes, stamp)?;
+        if changes.is_empty() {
+            snapshot.revision = self.revision;
+        }
         Ok(Applied { snapshot, changes, results })
     }
 
-    /// The same in place: what nobody else holds is not copied in order to be changed.
+    /// The same in place: what nobody else holds is not copied in order to be changed, and a written object becomes the
+    /// stored one.
     ///
     /// # Errors
     /// As [`Snapshot::apply`]; nothing is changed then.
-    pub fn advance(&mut self, transaction: &Transaction, revision: u64, stamp: &mut Stamp<'_>) -> Result<Advance, super::CommitError> {
-        // A single write finds everything as it was before the transaction, and fails before it changes anything.
-        let origin = (transaction.writes.len() > 1).then(|| self.clone());
+    pub fn advance(&mut self, transaction: Transaction, revision: u64, stamp: &mut Stamp<'_>) -> Result<Advance, super::CommitError> {
         let was = std::mem::replace(&mut self.revision, revision);
-        let done = self.write(transaction, origin.as_ref(), stamp);
-        if done.as_ref().map_or(true, |(changes, _)| changes.is_empty()) {
-            self.revision = was;
-            if let Some(origin) = origin {
-                *self = origin;
-            }
+        let definitions = self.shared_definitions();
+        let mut changes = Vec::new();
+        let done = self.write(transaction, &mut changes, stamp);
+        if done.is_err() {
+            changes.drain(..).rev().for_each(|change| self.take_back(&change));
+            self.definitions = definitions;
         }
-        done
+        if changes.is_empty() {
+            self.revision = was;
+        }
+        done.map(|results| (changes, results))
     }
 
+    /// Writes one after the other, and tells what each changed.
     fn write(
         &mut self,
-        transaction: &Transaction,
-        origin: Option<&Snapshot>,
+        transaction: Transaction,
+        changes: &mut Vec<Change>,
         stamp: &mut Stamp<'_>,
-    ) -> Result<Advance, super::CommitError> {
+    ) -> Result<Vec<Option<Object>>, super::CommitError> {
         let mut results = Vec::with_capacity(transaction.writes.len());
-        let mut changes = Vec::new();
-        for write in &transaction.writes {
+        for write in transaction.writes {
             let current = self.get(write.key()).cloned();
-            let before = origin.map_or(current.as_ref(), |origin| origin.get(write.key()));
-            check(write, current.as_ref(), before)?;
+            check(&write, current.as_ref(), current.as_ref().and_then(|current| was(current, self.revision, changes)))?;
             let outcome = admit::admit(write, current.as_ref(), self, &transaction.writer, stamp)?;
             let after = match outcome {
                 Outcome::Unchanged => current,
@@ -255,7 +271,7 @@ impl Snapshot {
             };
             results.push(after);
         }
-        Ok((changes, results))
+        Ok(results)
     }
 
     /// Puts back a stored object as it is, without admission: loading and tests.
@@ -277,7 +293,7 @@ impl Snapshot {
         let place = place::of(after.key());
         self.define(after.key(), Some(&after));
         self.reindex(&place, before, Some(&after));
-        self.objects.insert(Arc::from(&*place), after);
+        put(&mut self.objects, &place, before.is_some(), after);
     }
 
     fn remove(&mut self, before: &Object) {
@@ -302,14 +318,37 @@ impl Snapshot {
         }
     }
 
-    /// Most writes change no indexed field: they cost the indexes nothing.
+    /// Most writes change no indexed field: they cost the indexes nothing, but for the objects that owners lead to.
     fn reindex(&mut self, place: &[u8], before: Option<&Object>, after: Option<&Object>) {
-        swap(&mut self.owners, place, before, after, owners);
+        self.follow(place, before, after);
         if before.map(Object::labels) != after.map(Object::labels) {
             swap(&mut self.labels, place, before, after, labels);
         }
-        swap(&mut self.nodes, place, before, after, |object| node_name(object).map(str::to_owned).into_iter().collect());
-        swap(&mut self.claims, place, before, after, claims);
+        if before.and_then(node_name) != after.and_then(node_name) {
+            swap(&mut self.nodes, place, before, after, |object| node_name(object).map(str::to_owned).into_iter().collect());
+        }
+        if before.or(after).is_some_and(|object| object.kind() == Kind::Service) {
+            swap(&mut self.claims, place, before, after, claims);
+        }
+    }
+
+    fn follow(&mut self, place: &[u8], before: Option<&Object>, after: Option<&Object>) {
+        let (old, new) = (before.map(owners).unwrap_or_default(), after.map(owners).unwrap_or_default());
+        for word in old.iter().filter(|word| !new.contains(word)) {
+            self.owners.remove(&*place::under(word, place));
+        }
+        for (word, object) in new.iter().flat_map(|word| after.map(|object| (word, object))) {
+            put(&mut self.owners, &place::under(word, place), old.contains(word), object.clone());
+        }
+    }
+}
+
+/// Puts an object at its place, or in the place of the one that `is_there`.
+fn put(map: &mut Objects, place: &[u8], is_there: bool, object: Object) {
+    if is_there && let Some(there) = map.get_mut(place) {
+        *there = object;
+    } else {
+        map.insert(Arc::from(place), object);
     }
 }
 
@@ -327,12 +366,12 @@ fn swap(index: &mut Index, place: &[u8], before: Option<&Object>, after: Option<
     }
 }
 
-fn owners(object: &Object) -> Vec<String> {
-    // The empty word is of those without a controller.
-    let named = object.meta().owner_references.iter().flatten().filter(|owner| !owner.uid.is_empty());
-    let mut owners: Vec<String> = named.map(|owner| owner.uid.clone()).collect();
+/// The UIDs of its owners; the empty word is of those without a controller.
+fn owners(object: &Object) -> SmallVec<[&str; 2]> {
+    let named = object.meta().owner_references.iter().flatten().map(|owner| owner.uid.as_str());
+    let mut owners: SmallVec<[&str; 2]> = named.filter(|uid| !uid.is_empty()).collect();
     if matches!(object.kind(), Kind::Pod | Kind::ReplicaSet) && object.controller().is_none() {
-        owners.push(String::new());
+        owners.push("");
     }
     owners
 }
@@ -352,6 +391,16 @@ fn claims(object: &Object) -> Vec<String> {
     let addresses = spec.cluster_ips.iter().flatten().filter(|address| *address != "None").cloned();
     let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port).filter(|port| *port != 0).map(|port| format!(":{port}"));
     addresses.chain(ports).collect()
+}
+
+/// What an object was before the transaction of this revision, where it was there.
+fn was<'a>(current: &'a Object, revision: u64, changes: &'a [Change]) -> Option<&'a Object> {
+    if current.revision() != revision {
+        return Some(current);
+    }
+    // Who writes an object twice does so in a row, mostly.
+    let mut of_it = changes.iter().rev().filter(|change| change.key() == current.key());
+    of_it.find_map(|change| change.before.as_ref().filter(|before| before.revision() != revision))
 }
 
 fn check(write: &Write, current: Option<&Object>, before: Option<&Object>) -> Result<(), Conflict> {

@@ -28,13 +28,14 @@ pub fn is_complete(rollout: &Rollout<'_>) -> bool {
 /// Writes the status where it differs, and says what the rollout waits for.
 /// `refused`: why the set of the newest template cannot be created.
 pub fn report(rollout: &Rollout<'_>, seen: &Observed<'_>, refused: Option<&str>, now: Timestamp, plan: &mut Plan) {
-    let before = rollout.deployment.status.clone().unwrap_or_default();
-    let mut after = counts(rollout, seen, &before);
+    let none = DeploymentStatus::default();
+    let before = rollout.deployment.status.as_ref().unwrap_or(&none);
+    let mut after = counts(rollout, seen, before);
     let mut conditions = before.conditions.clone().unwrap_or_default();
     available(rollout, &after, &mut conditions, now);
     match refused {
         Some(why) => not_created(rollout, why, &mut conditions, now, plan),
-        None => progressing(rollout, &before, &after, &mut conditions, now, plan),
+        None => progressing(rollout, before, &after, &mut conditions, now, plan),
     }
     replica_failure(rollout, &mut conditions, now);
     after.conditions = Some(conditions);

@@ -169,11 +169,12 @@ fn status(seen: &Observed<'_>, set: &ReplicaSet, active: &[(&Object, &Pod)], ref
     }
     let leaving = |object: &&&Object| object.is_deleting() && object.get::<Pod>().is_some_and(|pod| !pod::is_terminal(pod));
     let terminating = seen.claims.owned.iter().filter(leaving).count() as i32;
-    let before = set.status.clone().unwrap_or_default();
+    let none = ReplicaSetStatus::default();
+    let before = set.status.as_ref().unwrap_or(&none);
     let mut conditions = before.conditions.clone().unwrap_or_default();
     conditions.retain(|known| !is_failure(known));
     if let Some(message) = refused {
-        let (condition, new) = failure(&before, &message, now);
+        let (condition, new) = failure(before, &message, now);
         conditions.push(condition);
         refusal::tell(plan, seen.set.key(), refusal::FAILED_CREATE, &message, new, now);
     }

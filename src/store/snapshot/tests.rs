@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -99,6 +100,19 @@ impl World {
         Self { state: Snapshot::default().at_revision(7), uids: 0 }
     }
 
+    /// The state that the transaction makes of this one in its place; the same where it is refused.
+    fn advanced(&self, transaction: &Transaction) -> Snapshot {
+        let (mut state, mut uids) = (self.state.clone(), self.uids);
+        let mut uid = || {
+            uids += 1;
+            format!("uid-{uids}")
+        };
+        let mut stamp = Stamp { now: Timestamp::UNIX_EPOCH, uid: &mut uid };
+        let revision = state.revision() + 3;
+        let _ = state.advance(transaction.clone(), revision, &mut stamp);
+        state
+    }
+
     fn apply(&mut self, transaction: &Transaction) -> Result<Applied, CommitError> {
         let uids = &mut self.uids;
         let mut uid = || {
@@ -107,6 +121,10 @@ impl World {
         };
         self.state.apply(transaction, self.state.revision() + 3, &mut Stamp { now: Timestamp::UNIX_EPOCH, uid: &mut uid })
     }
+}
+
+fn content(state: &Snapshot) -> (u64, Vec<(Key, Bytes)>) {
+    (state.revision(), state.iter().map(|object| (object.key().clone(), object.json())).collect())
 }
 
 /// Each index finds what a look at every object finds.
@@ -126,6 +144,8 @@ fn check_indexes(state: &Snapshot) {
             found(state.owned_by(owner).collect()),
             keys(&|it| it.meta().owner_references.iter().flatten().any(|it| it.uid == owner))
         );
+        let stored = |object: &Object| state.get(object.key()).map(Object::revision) == Some(object.revision());
+        assert!(state.owned_by(owner).all(stored), "as they are now");
         assert_eq!(found(state.labelled("app", owner)), keys(&|it| it.labels().get("app").is_some_and(|it| it == owner)));
     }
     for node in NODES {
@@ -174,6 +194,7 @@ proptest! {
             let writes: Vec<Write> = choices.iter().map(|it| it.write(&world.state)).collect();
             let transaction = Transaction { writes, ..Transaction::new("test") };
             let before = world.state.clone();
+            let advanced = world.advanced(&transaction);
             match world.apply(&transaction) {
                 Ok(applied) => {
                     prop_assert_eq!(applied.results.len(), transaction.writes.len());
@@ -188,6 +209,8 @@ proptest! {
                 }
                 Err(_) => check_indexes(&world.state),
             }
+            prop_assert_eq!(content(&advanced), content(&world.state));
+            check_indexes(&advanced);
         }
     }
 }
