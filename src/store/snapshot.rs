@@ -1,5 +1,6 @@
 //! The state of the cluster, and the one way from a state to the next: a transaction, applied. PURE.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 /// cheap to clone.
 type Index = OrdSet<Arc<[u8]>>;
 
+type Labels = BTreeMap<String, String>;
+
 /// Objects by their places, or by words and their places: to follow a word to many costs one way down, not one for each.
 type Objects = OrdMap<Arc<[u8]>, Object>;
 
@@ -33,6 +36,8 @@ pub struct Snapshot {
     nodes: Index,
     /// By `name=value`, for each label.
     labels: Index,
+    /// Services by the first label that they select.
+    selectors: Index,
     /// Services by address and port, for each thing that one has for itself.
     claims: Index,
     /// The kinds that are served.
@@ -184,6 +189,12 @@ impl Snapshot {
         self.indexed(&self.labels, label, &place::in_namespace(kind, namespace))
     }
 
+    /// Every Service of a namespace that may select these labels: it asks for one of them.
+    pub fn selecting<'a>(&'a self, namespace: &str, labels: &'a Labels) -> impl Iterator<Item = &'a Object> + use<'a> {
+        let place = place::in_namespace(Kind::Service, namespace);
+        labels.iter().flat_map(move |label| self.indexed(&self.selectors, &word(label), &place))
+    }
+
     /// The Service that has this address (`10.96.0.7`) or node port (`:30080`).
     pub fn claimed(&self, word: &str) -> Option<&Key> {
         self.indexed(&self.claims, word, &[]).next().map(Object::key)
@@ -329,6 +340,7 @@ impl Snapshot {
         }
         if before.or(after).is_some_and(|object| object.kind() == Kind::Service) {
             swap(&mut self.claims, place, before, after, claims);
+            swap(&mut self.selectors, place, before, after, selectors);
         }
     }
 
@@ -377,7 +389,16 @@ fn owners(object: &Object) -> SmallVec<[&str; 2]> {
 }
 
 fn labels(object: &Object) -> Vec<String> {
-    object.labels().iter().map(|(name, value)| format!("{name}={value}")).collect()
+    object.labels().iter().map(word).collect()
+}
+
+fn word((name, value): (&String, &String)) -> String {
+    format!("{name}={value}")
+}
+
+fn selectors(object: &Object) -> Vec<String> {
+    let spec = object.get::<Service>().and_then(|service| service.spec.as_ref());
+    spec.and_then(|spec| spec.selector.as_ref()).and_then(Labels::first_key_value).map(word).into_iter().collect()
 }
 
 fn node_name(object: &Object) -> Option<&str> {

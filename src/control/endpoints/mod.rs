@@ -36,7 +36,7 @@ impl Controller for Endpoints {
                     let wanted = service.get::<Service>().and_then(selected);
                     wanted.is_some_and(|wanted| wanted.iter().all(|(name, value)| labels.get(name) == Some(value)))
                 };
-                state.list_in(Kind::Service, &object.key().namespace).filter(selects).map(|service| service.key().clone()).collect()
+                state.selecting(&object.key().namespace, labels).filter(selects).map(|service| service.key().clone()).collect()
             }
             _ => Vec::new(),
         }

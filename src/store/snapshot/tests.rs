@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -146,6 +146,17 @@ fn check_indexes(state: &Snapshot) {
         );
         let stored = |object: &Object| state.get(object.key()).map(Object::revision) == Some(object.revision());
         assert!(state.owned_by(owner).all(stored), "as they are now");
+        let asks = |it: &Object, owner| {
+            it.get::<Service>()
+                .is_some_and(|it| it.spec.as_ref().and_then(|it| it.selector.as_ref()?.get("app").map(String::as_str)) == Some(owner))
+        };
+        for namespace in NAMESPACES {
+            let labels = BTreeMap::from([("app".to_owned(), owner.to_owned()), ("n".to_owned(), "1".to_owned())]);
+            assert_eq!(
+                found(state.selecting(namespace, &labels).collect()),
+                keys(&|it| it.key().namespace == namespace && asks(it, owner))
+            );
+        }
         assert_eq!(found(state.labelled("app", owner)), keys(&|it| it.labels().get("app").is_some_and(|it| it == owner)));
     }
     for node in NODES {
