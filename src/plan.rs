@@ -102,6 +102,8 @@ pub struct Plan {
     pub movable: Vec<Key>,
     /// Look again at this time even if nothing changes.
     pub again_at: Option<Timestamp>,
+    /// Once it is carried out, the next plan for this key is empty and waits for the same: nobody has to make it to know.
+    pub rests: bool,
 }
 
 impl Plan {

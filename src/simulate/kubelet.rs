@@ -47,7 +47,7 @@ impl Controller for Kubelet {
             return plan;
         }
         let Some((object, pod)) = state.get(key).and_then(|object| object.get::<Pod>().map(|pod| (object, pod))) else { return plan };
-        let Some(node) = pod::node_name(pod).and_then(|name| state.get(&Key::cluster(Kind::Node, name))?.get::<Node>()) else {
+        let Some(node) = pod::node_name(pod).and_then(|name| state.find(Kind::Node, "", name)?.get::<Node>()) else {
             return plan;
         };
         if !is_ready(node) {
@@ -100,7 +100,8 @@ pub fn running(object: &Object, pod: &Pod, node: &Node, now: Timestamp) -> PodSt
     let mut status = pod.status.clone().unwrap_or_default();
     let spec = pod.spec.as_ref();
     let host = host_address(node);
-    let address = if spec.is_some_and(|spec| spec.host_network == Some(true)) { host.clone() } else { placeholder(object.key()).to_string() };
+    let address =
+        if spec.is_some_and(|spec| spec.host_network == Some(true)) { host.clone() } else { placeholder(object.key()).to_string() };
     status.phase = Some("Running".to_owned());
     status.start_time = Some(Time(now));
     status.host_ip = Some(host.clone());

@@ -129,7 +129,21 @@ impl World {
         let plan = self.plan(at, key, &state);
         // What is held twice is copied before it is changed.
         drop(state);
-        self.carry_out(at, key, plan)
+        let (rests, was_queued) = (plan.rests, self.works[at].queue.contains(key));
+        let changed = self.carry_out(at, key, plan);
+        if changed && rests && !was_queued {
+            self.works[at].queue.remove(key);
+            debug_assert!(self.does_rest(at, key), "{} does not rest after {key}", self.works[at].controller.name());
+        }
+        changed
+    }
+
+    /// Whether another look at a key changes nothing, as its last plan has said.
+    fn does_rest(&self, at: usize, key: &Key) -> bool {
+        let Work { controller, waits, timers, .. } = &self.works[at];
+        let plan = controller.plan(&self.state, key, self.now);
+        let says_the_same = plan.waits == waits.get(key).cloned().unwrap_or_default() && plan.again_at.as_ref() == timers.get(key);
+        plan.is_empty() && plan.notes.is_empty() && says_the_same
     }
 
     /// Commits a plan; a conflict queues the key again.

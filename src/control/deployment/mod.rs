@@ -83,7 +83,7 @@ fn selector(object: &Object) -> Option<Selector> {
 fn observe<'a>(state: &'a Snapshot, deployment: &'a Object, now: Timestamp) -> plan::Observed<'a> {
     let selector = selector(deployment);
     let claims = selector.as_ref().map(|selector| claim::claims(state, deployment, Kind::ReplicaSet, selector)).unwrap_or_default();
-    let sets = claims.owned.iter().map(|set| plan::Set::new(set, count(state, set, now))).collect();
+    let sets = claims.owned.iter().filter_map(|set| plan::Set::new(set, count(state, set, now))).collect();
     plan::Observed { state, deployment, selector, claims, sets }
 }
 

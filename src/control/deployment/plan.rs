@@ -1,7 +1,7 @@
 //! The steps of a rollout, as kube-controller-manager takes them: find or make the set of the
 //! newest template, scale, roll, tidy the history, report.
 
-use std::borrow::Cow;
+use std::ops::Deref;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -41,20 +41,49 @@ pub struct Pods {
     pub next_available: Option<Timestamp>,
 }
 
+/// What a set becomes: borrowed as long as nothing changes, and small, because sets are moved about.
+#[derive(Clone, Debug)]
+pub enum Draft<'a> {
+    Kept(&'a ReplicaSet),
+    Changed(Box<ReplicaSet>),
+}
+
+impl Draft<'_> {
+    fn to_mut(&mut self) -> &mut ReplicaSet {
+        if let Draft::Kept(set) = self {
+            *self = Draft::Changed(Box::new(set.clone()));
+        }
+        match self {
+            Draft::Changed(set) => set,
+            Draft::Kept(_) => unreachable!("it was changed above"),
+        }
+    }
+}
+
+impl Deref for Draft<'_> {
+    type Target = ReplicaSet;
+
+    fn deref(&self) -> &ReplicaSet {
+        match self {
+            Draft::Kept(set) => set,
+            Draft::Changed(set) => set,
+        }
+    }
+}
+
 /// One ReplicaSet, and what it becomes.
 #[derive(Clone, Debug)]
 pub struct Set<'a> {
     /// As stored; `None` for the one this plan creates.
     pub before: Option<&'a Object>,
-    /// Borrowed as long as nothing changes.
-    pub after: Cow<'a, ReplicaSet>,
+    pub after: Draft<'a>,
     pub pods: Pods,
 }
 
 impl<'a> Set<'a> {
-    pub fn new(object: &'a Object, pods: Pods) -> Self {
-        let after = object.get::<ReplicaSet>().map_or_else(Cow::default, Cow::Borrowed);
-        Self { before: Some(object), after, pods }
+    /// None of what is no ReplicaSet.
+    pub fn new(object: &'a Object, pods: Pods) -> Option<Self> {
+        Some(Self { before: Some(object), after: Draft::Kept(object.get()?), pods })
     }
 
     pub fn name(&self) -> &str {
@@ -164,8 +193,11 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
     if plan.is_empty() && !paused {
         tidy_history(&rollout, &mut plan);
     }
+    let moves = !plan.is_empty();
     if !emit_revision(&rollout, &mut plan) {
         status::report(&rollout, seen, None, now, &mut plan);
+        // Only a share of the size and what follows a pause depend on what the status said.
+        plan.rests = !moves && !paused && !is_scaling(&rollout) && !status::was_paused(deployment);
     }
     plan
 }
@@ -242,7 +274,7 @@ fn ensure_newest(seen: &Observed<'_>, rollout: &mut Rollout<'_>) -> Option<Op> {
         }
         let after = new_set(rollout, name, &hash);
         rollout.newest = Some(rollout.sets.len());
-        rollout.sets.push(Set { before: None, after: Cow::Owned(after), pods: Pods::default() });
+        rollout.sets.push(Set { before: None, after: Draft::Changed(Box::new(after)), pods: Pods::default() });
         if let Some(at) = rollout.newest {
             let replicas = if recreating(rollout) { rollout.replicas() } else { rolling::new_set_size(rollout, at) };
             rollout.sets[at].scale(replicas);
@@ -333,9 +365,9 @@ fn emit_sets(rollout: &Rollout<'_>, plan: &mut Plan) {
             plan.note(key, false, Reason::new("ScalingReplicaSet", message));
         }
         match (set.before, was, &set.after) {
-            (None, _, after) => plan.ops.push(Op::Create(Object::new(after.as_ref().clone()))),
-            (Some(before), Some(was), Cow::Owned(after)) if was != after => {
-                plan.ops.push(Op::Update { before: before.clone(), after: Object::new(after.clone()) });
+            (None, _, after) => plan.ops.push(Op::Create(Object::new((**after).clone()))),
+            (Some(before), Some(was), Draft::Changed(after)) if was != after.as_ref() => {
+                plan.ops.push(Op::Update { before: before.clone(), after: Object::new(after.as_ref().clone()) });
             }
             _ => {}
         }

@@ -25,6 +25,12 @@ pub fn is_complete(rollout: &Rollout<'_>) -> bool {
     rollout.newest.is_some() && new.active == replicas && active == replicas && new.available == replicas
 }
 
+/// Whether it says that it is paused.
+pub fn was_paused(deployment: &Deployment) -> bool {
+    let conditions = deployment.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|known| known.reason.as_deref() == Some("DeploymentPaused"))
+}
+
 /// Writes the status where it differs, and says what the rollout waits for.
 /// `refused`: why the set of the newest template cannot be created.
 pub fn report(rollout: &Rollout<'_>, seen: &Observed<'_>, refused: Option<&str>, now: Timestamp, plan: &mut Plan) {

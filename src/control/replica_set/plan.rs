@@ -190,6 +190,7 @@ fn status(seen: &Observed<'_>, set: &ReplicaSet, active: &[(&Object, &Pod)], ref
     if set.status.as_ref() != Some(&after) {
         let changed = ReplicaSet { status: Some(after), ..set.clone() };
         plan.ops.push(Op::UpdateStatus { before: seen.set.clone(), after: Object::new(changed) });
+        plan.rests = true;
     }
 }
 
