@@ -59,7 +59,8 @@ impl Controller for Kubelet {
         if pod::is_deleting(pod) {
             plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: Some(0) });
         } else {
-            let after = Pod { status: Some(running(object, pod, node, now)), ..pod.clone() };
+            let status = Some(running(object, pod, node, now));
+            let after = Pod { metadata: pod.metadata.clone(), spec: pod.spec.clone(), status };
             plan.ops.push(Op::UpdateStatus { before: object.clone(), after: Object::new(after) });
         }
         plan

@@ -55,7 +55,8 @@ pub fn report(rollout: &Rollout<'_>, seen: &Observed<'_>, refused: Option<&str>,
         plan.wait(rollout.object.key(), Reason::new("RolloutInProgress", message));
     }
     if rollout.deployment.status.as_ref() != Some(&after) {
-        let changed = Deployment { status: Some(after), ..rollout.deployment.clone() };
+        let Deployment { metadata, spec, .. } = rollout.deployment;
+        let changed = Deployment { metadata: metadata.clone(), spec: spec.clone(), status: Some(after) };
         plan.ops.push(Op::UpdateStatus { before: rollout.object.clone(), after: Object::new(changed) });
     }
 }

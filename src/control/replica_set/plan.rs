@@ -117,7 +117,7 @@ fn failure(before: &ReplicaSetStatus, message: &str, now: Timestamp) -> (Replica
     (known.cloned().unwrap_or_else(new), known.is_none())
 }
 
-fn delete(key: &Key, mut active: Vec<(&Object, &Pod)>, count: usize, related: &BTreeMap<String, usize>, plan: &mut Plan) {
+fn delete(key: &Key, mut active: Vec<(&Object, &Pod)>, count: usize, related: &BTreeMap<&str, usize>, plan: &mut Plan) {
     active.sort_by_cached_key(|(object, pod)| rank(object, pod, related));
     for (object, _) in active.into_iter().take(count) {
         plan.note(key, false, Reason::new("SuccessfulDelete", format!("Deleted pod: {}", object.key().name)));
@@ -127,7 +127,7 @@ fn delete(key: &Key, mut active: Vec<(&Object, &Pod)>, count: usize, related: &B
 
 /// Kubernetes' order of giving up pods, first to go first: unassigned, pending, not ready, lowest
 /// deletion cost, most crowded node, ready for the shortest time, most restarts, newest, name.
-fn rank(object: &Object, pod: &Pod, related: &BTreeMap<String, usize>) -> impl Ord + use<> {
+fn rank(object: &Object, pod: &Pod, related: &BTreeMap<&str, usize>) -> impl Ord + use<> {
     use std::cmp::Reverse;
     let node = pod::node_name(pod);
     let phase = match pod::phase(pod) {
@@ -188,7 +188,7 @@ fn status(seen: &Observed<'_>, set: &ReplicaSet, active: &[(&Object, &Pod)], ref
         conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
     };
     if set.status.as_ref() != Some(&after) {
-        let changed = ReplicaSet { status: Some(after), ..set.clone() };
+        let changed = ReplicaSet { metadata: set.metadata.clone(), spec: set.spec.clone(), status: Some(after) };
         plan.ops.push(Op::UpdateStatus { before: seen.set.clone(), after: Object::new(changed) });
         plan.rests = true;
     }
@@ -200,7 +200,7 @@ fn some(count: i32) -> Option<i32> {
 }
 
 /// How many active pods of the set and its siblings (the other sets of its Deployment) each node runs.
-fn related_by_node(state: &Snapshot, set: &Object) -> BTreeMap<String, usize> {
+fn related_by_node<'a>(state: &'a Snapshot, set: &'a Object) -> BTreeMap<&'a str, usize> {
     let mut sets = vec![set];
     if let Some(owner) = set.controller() {
         sets.extend(state.owned_by(&owner.uid).filter(|object| object.kind() == Kind::ReplicaSet && object.uid() != set.uid()));
@@ -208,7 +208,7 @@ fn related_by_node(state: &Snapshot, set: &Object) -> BTreeMap<String, usize> {
     let mut nodes = BTreeMap::new();
     for object in sets.into_iter().flat_map(|set| claim::owned(state, set, Kind::Pod)) {
         if let Some(node) = object.get::<Pod>().filter(|it| pod::is_active(it)).and_then(pod::node_name) {
-            *nodes.entry(node.to_owned()).or_default() += 1;
+            *nodes.entry(node).or_default() += 1;
         }
     }
     nodes
