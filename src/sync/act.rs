@@ -112,10 +112,12 @@ impl Crew {
                 self.workers.values().for_each(|worker| worker.wake.notify_one());
             }
         }
-        // What could not be created for want of a namespace, or because it was going; or what a webhook had to do with.
+        // What could not be created for want of a namespace, or because it was going; or what a webhook had to do with, which
+        // may be asked by the namespace's labels.
         let kind = change.key().kind;
-        let is_new_home = kind == Kind::Namespace && change.before.is_some() != change.after.is_some();
-        if is_new_home || matches!(kind, Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration) {
+        let labels = |object: &Option<Object>| object.as_ref().map(|it| it.labels().clone());
+        let is_another_home = kind == Kind::Namespace && labels(&change.before) != labels(&change.after);
+        if is_another_home || matches!(kind, Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration) {
             self.workers.values().for_each(|worker| worker.wake.notify_one());
         }
         if is_measured_only(change) {
@@ -399,9 +401,11 @@ impl Work {
 
     /// Plans, and asks the webhooks until all that the plan has to know of them is known.
     async fn decide(&mut self, look: Look, request: Option<String>) -> Result<(Step, Timestamp), CommitError> {
+        // One time for all rounds: who did not answer in one is not asked again in the next, however long that took.
+        let now = self.context.clock.now();
         for _ in 0..ROUNDS {
             let snapshot = self.context.store.snapshot();
-            let (mut memory, name, now) = (std::mem::take(&mut self.memory), self.name.clone(), self.context.clock.now());
+            let (mut memory, name) = (std::mem::take(&mut self.memory), self.name.clone());
             let (look, request) = (look.clone(), request.clone());
             let decided = tokio::task::spawn_blocking(move || {
                 let mut uid = || uuid::Uuid::new_v4().to_string();

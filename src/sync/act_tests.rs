@@ -304,13 +304,19 @@ async fn webhooks_are_asked_before_anything_is_written() {
     let asked = running.webhooks.asked();
     assert!(asked.iter().all(|(question, dry_run)| question.part == Part::Judge && !dry_run), "{asked:?}");
 
-    running.webhooks.say(|_| Answer::Denied("not today".to_owned()));
-    running.write(hand(&running.store.snapshot(), "a")).await;
-    running
-        .until("held back", |state| status(state, "web").is_some_and(|it| it.errors == ["ConfigMap default/a: not today (a.yaml:1)"]))
-        .await;
-    assert_eq!(value(&running.store.snapshot(), "a").as_deref(), Some("hand"));
-    running.write(Write::Delete { key: at, precondition: Precondition::exists(), grace_seconds: None }).await;
-    running.until("put back", |state| accepted(state, "web", "r1") && value(state, "a").as_deref() == Some("1")).await;
+    // The webhook's end, and other labels of the namespace, by which it may be asked.
+    let end = Write::Delete { key: at, precondition: Precondition::exists(), grace_seconds: None };
+    let home = running.store.snapshot().get(&Key::cluster(Kind::Namespace, "default")).unwrap().clone();
+    let label = home.edit_meta(|meta| drop(meta.labels.get_or_insert_default().insert("hooks".to_owned(), "no".to_owned())));
+    for way_out in [Write::Update(label, Precondition::exists()), end] {
+        running.webhooks.say(|_| Answer::Denied("not today".to_owned()));
+        running.write(hand(&running.store.snapshot(), "a")).await;
+        let held = ["ConfigMap default/a: not today (a.yaml:1)"];
+        running.until("held back", |state| status(state, "web").is_some_and(|it| it.errors == held)).await;
+        assert_eq!(value(&running.store.snapshot(), "a").as_deref(), Some("hand"));
+        running.webhooks.say(|_| Answer::Passed);
+        running.write(way_out).await;
+        running.until("put back", |state| accepted(state, "web", "r1") && value(state, "a").as_deref() == Some("1")).await;
+    }
     running.end().await;
 }

@@ -8,7 +8,7 @@
 //!
 //! - what is not answered yet is a [`Question`] for the shell: a plan with open questions is planned again with the
 //!   answers, and never carried out
-//! - a question is what would be written and what is there, without status and what the cluster writes to metadata, under the
+//! - a question is what would be written and what is there, without a status that is written apart and what the cluster writes to metadata, under the
 //!   webhooks in force and the labels of the namespace: the same question has the same answer
 //! - whom no rule of a webhook covers is not asked about; where there are no webhooks all this is a look at two empty lists
 
@@ -253,13 +253,16 @@ impl<'a> Panel<'a> {
         };
         sum.add(&self.edition).add(part).add(operation.word());
         for object in [object, old] {
-            match object {
-                Some(object) => {
-                    let key = object.key();
-                    sum.add(key.kind.api_version()).add(key.to_string()).add(object.uid()).add(identity::of_object(object))
-                }
-                None => sum.add(""),
+            let Some(object) = object else {
+                sum.add("");
+                continue;
             };
+            let key = object.key();
+            sum.add(key.kind.api_version()).add(key.to_string()).add(object.uid()).add(identity::of_object(object));
+            // Where there is no such subresource, a field of this name is written along: it has to be the newest.
+            if !key.kind.info().has_status {
+                sum.add(object.value()["status"].to_string());
+            }
         }
         let namespace = object.or(old).map(|object| object.key().namespace.as_str()).unwrap_or_default();
         let namespace = probe.get(&Key::cluster(Kind::Namespace, namespace));

@@ -390,6 +390,47 @@ fn a_webhook_that_never_says_the_same_does_not_keep_the_source_writing() {
     world.look_at("web", super::tests::tree("r2", &[("a.yaml", &config("a", "y"))]));
     rest(&mut world, &mut uids);
     assert_ne!(after, key(&world, "a"));
+    // So it is while a newer one is refused: the two do not count against each other.
+    world.write(
+        "admin",
+        Write::Create(Object::from_value(Kind::ConfigMap, json!({"metadata": {"namespace": "default", "name": "b"}})).unwrap()),
+    );
+    world.look_at("web", super::tests::tree("r3", &[("a.yaml", &(config("a", "z") + &config("b", "1")))]));
+    rest(&mut world, &mut uids);
+    let status = world.get_source("web").status.unwrap();
+    assert!(status.errors[0].contains("ConfigMap default/b exists and Podbay did not create it"), "{:?}", status.errors);
+}
+
+/// A kind without that subresource: the field is as any other, and what a webhook once saw of it is no answer for what it
+/// has become.
+#[test]
+fn a_status_that_is_written_along_is_not_put_back_by_an_old_answer() {
+    let mut world = world(CHANGES, |it| {
+        changed(it, |value| {
+            if value["spec"]["image"] == "shop" {
+                value["spec"]["image"] = "mirror/shop".into();
+            }
+        })
+    });
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let schema = json!({"type": "object", "properties": {"spec": open, "status": open}});
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
+    world.write("admin", Write::Create(Object::from_value(Kind::CustomResourceDefinition, definition).unwrap()));
+    let file = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: a, namespace: default}\nspec: {image: shop}\n";
+    let status = world.put("web", "r1", &[("a.yaml", file)]);
+    assert_eq!(ready(&status).0, "Synced", "{status:?}");
+    let kind = world.state.definitions().kind_of("example.com/v1", "Widget").expect("it is served");
+    for phase in ["Pending", "Running"] {
+        let live = world.state.find(kind, "default", "a").expect("it is there").clone();
+        let mut value = live.value();
+        value["status"] = json!({"phase": phase});
+        world.write("operator", Write::Update(Object::from_value(kind, value).unwrap(), Precondition::seen(&live)));
+        world.again("web");
+        let now = world.state.find(kind, "default", "a").expect("it is there").value();
+        assert_eq!((now["status"]["phase"].as_str(), now["spec"]["image"].as_str()), (Some(phase), Some("mirror/shop")));
+    }
 }
 
 /// What a webhook does with the ConfigMaps of one name.

@@ -537,7 +537,8 @@ impl<'p> Planner<'p> {
         match self.pass(after, Some(live), desired.wave) {
             // What is so by a webhook's answer is looked at again: it may answer otherwise, or be gone.
             Ok(passed) if passed.changes == 0 => self.unchanged(live, new || passed.told.is_some()),
-            Ok(passed) if passed.told.is_some() && self.is_rewritten_again(desired, live) => self.probe = before,
+            // Only what is carried out counts: two plans would count against each other.
+            Ok(passed) if passed.told.is_some() && self.plan.accepted && self.is_rewritten_again(desired, live) => self.probe = before,
             Ok(passed) => self.push(Action::Update, Some(live), Some(passed), desired),
             Err(Stop::Admission(why)) => self.replace(desired, live, &why),
             Err(Stop::Webhook(reason)) => self.hold(&place(desired), live.key(), &reason),
