@@ -80,13 +80,13 @@ fn is_ready(node: &Node) -> bool {
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Some node has said something of it.
 /// Whether something is left to do for a pod on a node that is ready.
 fn needs_it(pod: &Pod) -> bool {
     let is_left = if pod::is_deleting(pod) { pod.metadata.deletion_grace_period_seconds != Some(0) } else { !is_observed(pod) };
     is_left && pod::node_name(pod).is_some()
 }
 
+/// Some node has said something of it.
 fn is_observed(pod: &Pod) -> bool {
     pod::phase(pod) != "Pending"
         || pod.status.as_ref().is_some_and(|status| {
