@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Namespace, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use super::{Outcome, Refused, custom, definition, invalid, is_controller, job, service, status};
-use crate::model::{Object, Timestamp, Typed, defaults, fields, validate};
+use crate::model::{Object, Timestamp, Typed, copy_stamps, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 
 pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
@@ -69,12 +69,8 @@ fn system_fields(new: &mut ObjectMeta, old: &ObjectMeta) {
     if new.uid.as_deref().is_none_or(str::is_empty) {
         new.uid.clone_from(&old.uid);
     }
-    new.creation_timestamp.clone_from(&old.creation_timestamp);
-    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
-    new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
-    new.generation = old.generation;
+    copy_stamps(new, old);
     new.generate_name.clone_from(&old.generate_name);
-    new.resource_version.clone_from(&old.resource_version);
     new.self_link.clone_from(&old.self_link);
     let unsaid = new.managed_fields.is_none();
     if unsaid || same_ownership(new.managed_fields.as_deref(), old.managed_fields.as_deref()) {

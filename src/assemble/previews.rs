@@ -24,10 +24,7 @@ use crate::sync::dir::Directory;
 use crate::sync::look::{Look, Memory};
 use crate::sync::select::digest;
 use crate::sync::source::{Fetch as _, Fetched, OpenSource, Tree};
-use crate::sync::webhooks::AskWebhooks;
-
-/// How often a preview is computed anew with what webhooks answered.
-const ROUNDS: usize = 100;
+use crate::sync::webhooks::{AskWebhooks, ROUNDS, StillOpen};
 
 /// The server's previews, on its store and its sources.
 pub struct LivePreviews {
@@ -122,7 +119,7 @@ impl Previews for LivePreviews {
                 }
             }
         }
-        Err(format!("after {ROUNDS} rounds webhooks are still to be asked"))
+        Err(StillOpen.to_string())
     }
 }
 

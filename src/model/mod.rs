@@ -46,7 +46,7 @@ pub mod webhook;
 
 pub use key::Key;
 pub use kind::{ADMISSION, Kind, KindInfo, RBAC, STORAGE};
-pub use object::{ApiType, DecodeError, Object, Typed};
+pub use object::{ApiType, DecodeError, Object, Typed, copy_stamps};
 pub use rule::{ErrorReason, Errors, FieldError, Path};
 pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus};
 

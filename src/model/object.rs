@@ -25,6 +25,15 @@ use super::custom::{Custom, CustomResourceDefinition};
 use super::volume::PersistentVolume;
 use super::{Key, Kind, Source, convert};
 
+/// What the cluster writes to metadata at each write, as `from` has it.
+pub fn copy_stamps(meta: &mut ObjectMeta, from: &ObjectMeta) {
+    meta.creation_timestamp.clone_from(&from.creation_timestamp);
+    meta.deletion_timestamp.clone_from(&from.deletion_timestamp);
+    meta.deletion_grace_period_seconds = from.deletion_grace_period_seconds;
+    meta.generation = from.generation;
+    meta.resource_version.clone_from(&from.resource_version);
+}
+
 /// A Kubernetes type that Podbay stores. Implemented by the one table below.
 pub trait ApiType: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
     const KIND: Kind;

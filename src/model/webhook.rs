@@ -7,10 +7,13 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, ValidatingWeb
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::Typed;
+use super::{Kind, Typed};
 
 /// The version of `AdmissionReview` in which they are asked.
 pub const REVIEW_VERSION: &str = "v1";
+
+/// The kinds of their configurations: those that change objects first, as they are asked.
+pub const CONFIGURATIONS: [Kind; 2] = [Kind::MutatingWebhookConfiguration, Kind::ValidatingWebhookConfiguration];
 
 /// A webhook of either kind.
 pub type Webhook = MutatingWebhook;

@@ -21,7 +21,7 @@ use super::{ServerState, authorise, body, certificates, hooks, scale};
 use crate::admit::pod_security;
 use crate::model::custom::{Definitions, prune};
 use crate::model::ownership::{self, ManagedFields};
-use crate::model::{Kind, Object, convert, schema, validate};
+use crate::model::{Kind, Object, convert, copy_stamps, schema, validate};
 use crate::store::{CommitError, Committed, Conflict, PodPart, Precondition, Transaction, Write};
 
 /// What a write is about to store, and what to tell the caller besides.
@@ -520,12 +520,8 @@ async fn store(state: &ServerState, call: &Call, write: Write, volatile: bool) -
 fn last(written: Object, before: &Object) -> Object {
     let old = before.meta();
     written.edit_meta(|meta| {
+        copy_stamps(meta, old);
         meta.uid.clone_from(&old.uid);
-        meta.creation_timestamp.clone_from(&old.creation_timestamp);
-        meta.deletion_timestamp.clone_from(&old.deletion_timestamp);
-        meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
-        meta.generation = old.generation;
-        meta.resource_version.clone_from(&old.resource_version);
     })
 }
 

@@ -30,8 +30,9 @@ use super::names::REQUESTED_AT;
 use super::plan::writer;
 use super::removal;
 use super::source::{Fetch, Fetched, OpenSource, Tree};
-use super::webhooks::AskWebhooks;
+use super::webhooks::{AskWebhooks, ROUNDS, StillOpen};
 use crate::clock::Clock;
+use crate::model::webhook::CONFIGURATIONS;
 use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp};
 use crate::store::{Change, CommitError, Store, Transaction, Write};
 
@@ -47,8 +48,6 @@ const RETRY: Duration = Duration::from_secs(2);
 const FIRST_READ: Duration = Duration::from_secs(1);
 /// Plans in a row that lost to another writer.
 const CONFLICTS: usize = 20;
-/// Plans in a row that have other questions than those before: each wave has its own, and so may what others write meanwhile.
-const ROUNDS: usize = 100;
 
 /// What the workers share.
 #[derive(Clone)]
@@ -117,7 +116,7 @@ impl Crew {
         let kind = change.key().kind;
         let labels = |object: &Option<Object>| object.as_ref().map(|it| it.labels().clone());
         let is_another_home = kind == Kind::Namespace && labels(&change.before) != labels(&change.after);
-        if is_another_home || matches!(kind, Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration) {
+        if is_another_home || CONFIGURATIONS.contains(&kind) {
             self.workers.values().for_each(|worker| worker.wake.notify_one());
         }
         if is_measured_only(change) {
@@ -420,7 +419,7 @@ impl Work {
             let answers = self.context.webhooks.ask(&step.questions, false).await;
             self.memory.answers().take(&step.questions, answers);
         }
-        Err(CommitError::Io(format!("after {ROUNDS} rounds webhooks are still to be asked")))
+        Err(CommitError::Io(StillOpen.to_string()))
     }
 
     /// A step with what is told of it; where that cannot be written, the step alone.

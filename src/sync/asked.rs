@@ -19,7 +19,8 @@ use jiff::ToSpan;
 use serde_json::Value;
 
 use super::identity::{self, Sum};
-use crate::model::{Key, Kind, Object, Timestamp};
+use crate::model::webhook::CONFIGURATIONS;
+use crate::model::{Key, Kind, Object, Timestamp, copy_stamps};
 use crate::plan::{Reason, Wait};
 pub use crate::server::hooks::plan::Operation;
 use crate::server::hooks::plan::{Hook, Subject, covered, hooks};
@@ -91,10 +92,8 @@ impl Questions {
 
     /// The webhooks whose rules cover any of it, by name. `state`: where they are in force.
     pub fn webhooks(&self, state: &Snapshot) -> BTreeSet<String> {
-        let mut all = hooks(state, Kind::MutatingWebhookConfiguration);
-        all.extend(hooks(state, Kind::ValidatingWebhookConfiguration));
-        let covers = |hook: &&Hook| self.all.iter().any(|it| is_covered(hook, it.operation, it.key(), &self.state));
-        all.iter().filter(covers).map(|hook| hook.name().to_owned()).collect()
+        let covers = |hook: &Hook| self.all.iter().any(|it| is_covered(hook, it.operation, it.key(), &self.state));
+        CONFIGURATIONS.iter().flat_map(|kind| hooks(state, *kind)).filter(covers).map(|hook| hook.name().to_owned()).collect()
     }
 }
 
@@ -174,11 +173,10 @@ pub(super) struct Panel<'a> {
 
 impl<'a> Panel<'a> {
     pub fn of(state: &Snapshot, answers: &'a Answers, now: Timestamp) -> Self {
-        let kinds = [Kind::MutatingWebhookConfiguration, Kind::ValidatingWebhookConfiguration];
-        let [changing, judging] = kinds.map(|kind| if answers.nobody { Vec::new() } else { hooks(state, kind) });
+        let [changing, judging] = CONFIGURATIONS.map(|kind| if answers.nobody { Vec::new() } else { hooks(state, kind) });
         let mut edition = Sum::default();
         if !changing.is_empty() || !judging.is_empty() {
-            for configuration in kinds.iter().flat_map(|kind| state.list(*kind)) {
+            for configuration in CONFIGURATIONS.iter().flat_map(|kind| state.list(*kind)) {
                 edition.add(configuration.uid()).add(configuration.revision().to_le_bytes());
             }
         }
@@ -297,13 +295,9 @@ fn is_covered(hook: &Hook, operation: Operation, key: &Key, state: &Snapshot) ->
 pub(super) fn in_place_of(wanted: &Object, passed: Object) -> Object {
     let meant = wanted.meta();
     passed.edit_meta(|meta| {
-        meta.managed_fields.clone_from(&meant.managed_fields);
+        copy_stamps(meta, meant);
         meta.uid.clone_from(&meant.uid);
-        meta.resource_version.clone_from(&meant.resource_version);
-        meta.generation = meant.generation;
-        meta.creation_timestamp.clone_from(&meant.creation_timestamp);
-        meta.deletion_timestamp.clone_from(&meant.deletion_timestamp);
-        meta.deletion_grace_period_seconds = meant.deletion_grace_period_seconds;
+        meta.managed_fields.clone_from(&meant.managed_fields);
     })
 }
 

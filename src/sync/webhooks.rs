@@ -4,6 +4,14 @@ use async_trait::async_trait;
 
 use super::asked::{Answer, Questions};
 
+/// Plans in a row that have other questions than those before: each wave has its own, and so may what others write meanwhile.
+pub const ROUNDS: usize = 100;
+
+/// So many plans were made, and each had something else to ask.
+#[derive(Debug, thiserror::Error)]
+#[error("after {ROUNDS} rounds webhooks are still to be asked")]
+pub struct StillOpen;
+
 /// Asks webhooks.
 #[async_trait]
 pub trait AskWebhooks: Send + Sync {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::fields::{Element, default_of};
 use crate::model::Kind;
 use crate::model::custom::{ListType, Schema};
+use crate::model::webhook::CONFIGURATIONS;
 
 /// Where the shapes of a kind's values stand: in this table, or in its schema.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +136,7 @@ pub(super) fn list(kind: Kind, path: &[&str]) -> Shape<'static> {
         "addresses" if kind == Kind::EndpointSlice => Shape::Set,
         "secrets" if kind == Kind::ServiceAccount => keyed(&["name"]),
         "podIPs" => keyed(&["ip"]),
-        "webhooks" | "matchConditions" if is_webhooks(kind) => keyed(&["name"]),
+        "webhooks" | "matchConditions" if CONFIGURATIONS.contains(&kind) => keyed(&["name"]),
         _ if has_pod_spec(kind) => pod_list(parent, name),
         "imagePullSecrets" if kind == Kind::ServiceAccount => Shape::Whole,
         _ => Shape::Whole,
@@ -144,10 +145,6 @@ pub(super) fn list(kind: Kind, path: &[&str]) -> Shape<'static> {
 
 fn has_pod_spec(kind: Kind) -> bool {
     matches!(kind, Kind::Pod | Kind::ReplicaSet | Kind::Deployment | Kind::Job)
-}
-
-fn is_webhooks(kind: Kind) -> bool {
-    matches!(kind, Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration)
 }
 
 const fn keyed(keys: &'static [&'static str]) -> Shape<'static> {

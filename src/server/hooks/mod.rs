@@ -32,6 +32,7 @@ use super::request::{APPLY, Call, Verb};
 use super::{Identity, ServerState, body, operations, write};
 use crate::admit;
 use crate::clock::Clock;
+use crate::model::webhook::CONFIGURATIONS;
 use crate::model::{Key, Kind, Object, convert};
 use crate::store::{CommitError, Conflict, Snapshot, Stamp, Store, Transaction, Write};
 use call::CallError;
@@ -148,8 +149,8 @@ impl<'a> Asking<'a> {
 
 /// Whether there are no webhooks: all that requests pay then is a look at two empty lists.
 fn is_alone(store: &dyn Store) -> bool {
-    let (snapshot, kinds) = (store.snapshot(), [Kind::MutatingWebhookConfiguration, Kind::ValidatingWebhookConfiguration]);
-    kinds.iter().all(|kind| snapshot.list(*kind).next().is_none())
+    let snapshot = store.snapshot();
+    CONFIGURATIONS.iter().all(|kind| snapshot.list(*kind).next().is_none())
 }
 
 /// What is wanted.

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::settle::{MADE, settle_within};
 use crate::admit::{LASTING_NAMESPACES, Refused};
 use crate::model::custom::Definitions;
+use crate::model::webhook::CONFIGURATIONS;
 use crate::model::{Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Controller, Wait};
 use crate::store::snapshot::Snapshot;
@@ -151,6 +152,9 @@ pub fn asked_preview(
 /// The webhooks that would be asked about it, by name.
 pub fn unasked(state: &Snapshot, source: &Source, look: &Look, now: Timestamp) -> Vec<String> {
     let Look::Read(revision) = look else { return Vec::new() };
+    if CONFIGURATIONS.iter().all(|kind| state.list(*kind).next().is_none()) {
+        return Vec::new();
+    }
     let plan = plan_of(&with_source(state, source), source, revision, &Bounds { now, made: MADE, answers: &Answers::default() });
     plan.questions.webhooks(state).into_iter().collect()
 }
