@@ -26,6 +26,10 @@ impl Controller for Garbage {
         if current.is_none_or(Object::is_deleting) && !object.uid().is_empty() {
             keys.extend(state.owned_by(object.uid()).map(|dependent| dependent.key().clone()));
         }
+        // What is on its way out is looked at for its finalizers, also when it has just lost them.
+        let is_held = |object: &Object| [plan::ORPHAN, plan::FOREGROUND].iter().any(|finalizer| object.has_finalizer(finalizer));
+        let is_asked = |current: &Object| !current.is_deleting() || is_held(current) || is_held(object);
+        let current = current.filter(|current| is_asked(current));
         let mut concerned = current.is_some_and(Object::is_deleting);
         for owner in object.meta().owner_references.iter().flatten() {
             match plan::standing(state, object, owner) {
