@@ -15,6 +15,9 @@ use crate::model::{Key, Kind, Object, Timestamp, pod};
 use crate::plan::{Controller, Heeds, Op, Plan};
 use crate::store::snapshot::Snapshot;
 
+/// What is true of a pod that runs (Pod lifecycle, "Pod conditions").
+const CONDITIONS: [&str; 5] = ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
+
 /// See the module. Pods that a real node has reported on keep what it reported.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Kubelet;
@@ -26,7 +29,9 @@ impl Controller for Kubelet {
 
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
         match object.get::<Pod>() {
-            Some(pod) => needs_it(pod).then(|| object.key().clone()).into_iter().collect(),
+            // Of what has just gone, the last that was seen was on its way out.
+            Some(pod) if needs_it(pod) && !(object.is_deleting() && state.get(object.key()).is_none()) => vec![object.key().clone()],
+            Some(_) => Vec::new(),
             None if object.kind() == Kind::Node => {
                 let pods = state.pods_on(&object.key().name).filter(|pod| pod.get().is_some_and(needs_it));
                 pods.map(|pod| pod.key().clone()).collect()
@@ -109,7 +114,9 @@ pub fn running(object: &Object, pod: &Pod, node: &Node, now: Timestamp) -> PodSt
     status.host_ips = Some(vec![HostIP { ip: host }]);
     status.pod_ip = Some(address.clone());
     status.pod_ips = Some(vec![PodIP { ip: address }]);
-    for type_ in ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"] {
+    // At once: one after the other it would grow, and more often than to what it needs.
+    status.conditions.get_or_insert_default().reserve_exact(CONDITIONS.len());
+    for type_ in CONDITIONS {
         let condition = PodCondition { type_: type_.to_owned(), status: "True".to_owned(), ..PodCondition::default() };
         pod::set_condition(&mut status, condition, now);
     }
