@@ -46,17 +46,27 @@ pub struct Pods {
 pub enum Draft<'a> {
     Kept(&'a ReplicaSet),
     Changed(Box<ReplicaSet>),
+    /// As an op has it.
+    Planned(Object),
 }
 
 impl Draft<'_> {
     fn to_mut(&mut self) -> &mut ReplicaSet {
-        if let Draft::Kept(set) = self {
-            *self = Draft::Changed(Box::new(set.clone()));
+        if !matches!(self, Draft::Changed(_)) {
+            *self = Draft::Changed(Box::new(ReplicaSet::clone(self)));
         }
         match self {
             Draft::Changed(set) => set,
-            Draft::Kept(_) => unreachable!("it was changed above"),
+            Draft::Kept(_) | Draft::Planned(_) => unreachable!("it was changed above"),
         }
+    }
+
+    /// The changed set as an object, which it shares from now on.
+    fn planned(&mut self) -> Option<Object> {
+        let Draft::Changed(set) = self else { return None };
+        let object = Object::new(std::mem::take(set.as_mut()));
+        *self = Draft::Planned(object.clone());
+        Some(object)
     }
 }
 
@@ -67,6 +77,7 @@ impl Deref for Draft<'_> {
         match self {
             Draft::Kept(set) => set,
             Draft::Changed(set) => set,
+            Draft::Planned(object) => object.get().unwrap_or_else(|| unreachable!("`planned` makes it of a set")),
         }
     }
 }
@@ -186,7 +197,7 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
         rolling::proportional(&mut rollout);
     }
     annotate_scale(&mut rollout);
-    emit_sets(&rollout, &mut plan);
+    emit_sets(&mut rollout, &mut plan);
     if let Some(why) = plan.ops.iter().filter(|op| matches!(op, Op::Create(_))).find_map(|op| refusal::of(seen.state, op, now)) {
         return without_set(rollout, seen, &why, now);
     }
@@ -354,9 +365,9 @@ fn annotate_scale(rollout: &mut Rollout<'_>) {
     }
 }
 
-fn emit_sets(rollout: &Rollout<'_>, plan: &mut Plan) {
+fn emit_sets(rollout: &mut Rollout<'_>, plan: &mut Plan) {
     let key = rollout.object.key();
-    for set in &rollout.sets {
+    for set in &mut rollout.sets {
         let was = set.before.and_then(Object::get::<ReplicaSet>);
         let (from, to) = (was.and_then(|was| was.spec.replicas).unwrap_or(0), set.replicas());
         if from != to {
@@ -364,12 +375,13 @@ fn emit_sets(rollout: &Rollout<'_>, plan: &mut Plan) {
             let message = format!("Scaled {direction} replica set {} from {from} to {to}", set.name());
             plan.note(key, false, Reason::new("ScalingReplicaSet", message));
         }
-        match (set.before, was, &set.after) {
-            (None, _, after) => plan.ops.push(Op::Create(Object::new((**after).clone()))),
-            (Some(before), Some(was), Draft::Changed(after)) if was != after.as_ref() => {
-                plan.ops.push(Op::Update { before: before.clone(), after: Object::new(after.as_ref().clone()) });
-            }
-            _ => {}
+        if was.is_some_and(|was| *was == *set.after) {
+            continue;
+        }
+        match (set.before, set.after.planned()) {
+            (None, Some(after)) => plan.ops.push(Op::Create(after)),
+            (Some(before), Some(after)) => plan.ops.push(Op::Update { before: before.clone(), after }),
+            (_, None) => {}
         }
     }
 }
