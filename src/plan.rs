@@ -197,9 +197,16 @@ pub enum Heeds {
 /// The keys that a controller has to look at after a change (`state` is the state afterwards).
 pub fn woken(controller: &dyn Controller, state: &Snapshot, change: &Change) -> Vec<Key> {
     let heeds = change.both().map_or(Heeds::Both, |(before, after)| controller.heeds(state, before, after));
-    let before = change.before.iter().filter(|_| heeds == Heeds::Both);
-    let after = change.after.iter().filter(|_| heeds != Heeds::Nothing);
-    before.chain(after).flat_map(|object| controller.keys(state, object)).collect()
+    let keys = |object: &Option<Object>| object.as_ref().map(|object| controller.keys(state, object)).unwrap_or_default();
+    match heeds {
+        Heeds::Nothing => Vec::new(),
+        Heeds::After => keys(&change.after),
+        Heeds::Both => {
+            let mut all = keys(&change.before);
+            all.extend(keys(&change.after));
+            all
+        }
+    }
 }
 
 /// A reconciler that decides from the store's state alone: every controller and the scheduler.
