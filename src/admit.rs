@@ -118,7 +118,7 @@ fn is_controller(writer: &str) -> bool {
 }
 
 fn invalid(object: &Object, mut errors: Vec<FieldError>) -> Refused {
-    errors.sort();
+    errors.sort_unstable();
     errors.dedup();
     Refused::Invalid { key: object.key().clone(), errors }
 }

@@ -129,7 +129,7 @@ pub fn plan(
         .filter_map(|image| Some((known.get(&image.id)?, image)))
         .filter(|(known, _)| old_enough(known))
         .collect();
-    removable.sort_by_key(|(known, image)| (known.last_used, known.first_seen, &image.id));
+    removable.sort_unstable_by_key(|(known, image)| (known.last_used, known.first_seen, &image.id));
     Plan {
         missing: space.missing(policy.low_percent),
         removable: removable.into_iter().map(|(_, image)| (image.id.clone(), image.size_bytes)).collect(),

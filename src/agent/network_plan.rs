@@ -17,10 +17,10 @@ pub fn wanted(node_name: &str, nodes: &[Node], services: &[Service], slices: &[E
     let setting = |name: &str| cluster.and_then(|map| map.data.as_ref()?.get(name)?.parse::<Range>().ok());
     let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(node_name));
     let mut routes: Vec<Route> = nodes.iter().filter(|node| node.metadata.name.as_deref() != Some(node_name)).filter_map(route).collect();
-    routes.sort();
+    routes.sort_unstable();
     let endpoints = Endpoints::of(slices);
     let mut ports: Vec<ServicePort> = services.iter().flat_map(|service| service_ports(service, &endpoints)).collect();
-    ports.sort();
+    ports.sort_unstable();
     Wanted {
         pod_range: own.and_then(pod_range),
         cluster_range: Some(setting("podRange").unwrap_or(DEFAULT_PODS)),

@@ -161,7 +161,7 @@ fn capacity(options: &Options, facts: &Facts) -> BTreeMap<String, ApiQuantity> {
 /// The largest that have a name.
 fn images(present: &[Image]) -> Vec<ContainerImage> {
     let mut all: Vec<&Image> = present.iter().filter(|image| !(image.digests.is_empty() && image.tags.is_empty())).collect();
-    all.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
+    all.sort_unstable_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
     let told = |image: &Image| ContainerImage {
         names: Some(image.digests.iter().chain(&image.tags).take(MOST_NAMES).cloned().collect()),
         size_bytes: i64::try_from(image.size_bytes).ok(),

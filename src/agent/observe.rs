@@ -20,7 +20,7 @@ pub async fn observe(context: &Context, pod: &Pod, volumes_ready: bool) -> Resul
     let ids: BTreeSet<&str> = sandboxes.iter().map(|sandbox| sandbox.id.as_str()).collect();
     let mut containers = context.runtime.list_containers().await?;
     containers.retain(|container| ids.contains(container.sandbox_id.as_str()));
-    containers.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    containers.sort_unstable_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
     for container in &mut containers {
         explain_end(pod, container);
     }

@@ -67,7 +67,7 @@ pub fn forget(dir: &Path, uid: &str) -> Result<(), RecordError> {
 pub fn load(dir: &Path) -> Vec<Pod> {
     let mut paths: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    paths.sort();
+    paths.sort_unstable();
     let read = |path: &PathBuf| {
         let pod = fs::read(path).map_err(|cause| cause.to_string());
         match pod.and_then(|bytes| serde_json::from_slice::<Pod>(&bytes).map_err(|cause| cause.to_string())) {

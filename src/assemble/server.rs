@@ -156,7 +156,7 @@ fn open_pki(config: &Config, clock: &dyn Clock) -> anyhow::Result<Arc<Pki>> {
         names.push(config.server.listen.ip().to_string());
     }
     names.extend(service_names(config.server.service_range));
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     Ok(Pki::open(&config.data_dir.join("pki"), &names, clock.now())?)
 }

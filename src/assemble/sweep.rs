@@ -15,7 +15,7 @@ pub fn unmount_below(dir: &Path) -> anyhow::Result<()> {
     let Ok(top) = dir.canonicalize() else { return Ok(()) };
     let mut targets = mounts(&top)?;
     targets.retain(|target| *target != top);
-    targets.sort();
+    targets.sort_unstable();
     for target in targets.iter().rev() {
         match unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}

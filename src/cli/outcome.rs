@@ -26,7 +26,7 @@ pub(super) enum Progress {
 pub(super) fn kinds(source: &Source) -> Vec<Kind> {
     let held = source.status.iter().flat_map(|status| &status.inventory);
     let mut kinds: Vec<Kind> = held.filter_map(|entry| Kind::known(&entry.api_version, &entry.kind)).collect();
-    kinds.sort();
+    kinds.sort_unstable();
     kinds.dedup();
     kinds.retain(|kind| GROWING.contains(kind));
     kinds

@@ -168,7 +168,7 @@ mod tests {
             })
             .filter(|it| node.is_none_or(|node| it.suits_node(node, &labels)) && !taken.iter().any(|name| name == it.name()))
             .collect();
-        fit.sort_by_key(|it| (it.spec.access_modes.iter().flatten().count(), it.size(), it.name().to_owned()));
+        fit.sort_unstable_by_key(|it| (it.spec.access_modes.iter().flatten().count(), it.size(), it.name().to_owned()));
         fit.first().map(|it| it.name())
     }
 

@@ -246,7 +246,7 @@ fn postrouting(wanted: &Wanted, bridge: &str) -> Vec<String> {
 
 fn sorted(services: &[ServicePort]) -> Vec<&ServicePort> {
     let mut services: Vec<&ServicePort> = services.iter().collect();
-    services.sort();
+    services.sort_unstable();
     services
 }
 

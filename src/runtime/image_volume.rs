@@ -84,7 +84,7 @@ fn remove(home: &Path) {
     for volume in std::fs::read_dir(home).into_iter().flatten().flatten() {
         let mut places: Vec<PathBuf> = std::fs::read_dir(volume.path()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         // What is stacked goes before what it is made of.
-        places.sort();
+        places.sort_unstable();
         for place in places {
             // Not mounted (any more) is fine.
             rustix::mount::unmount(&place, UnmountFlags::DETACH).ok();

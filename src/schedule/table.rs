@@ -137,7 +137,7 @@ impl Table {
             let row = table.row(object, node, pods);
             table.rows.push(row);
         }
-        table.rows.sort_by(|a, b| a.name.cmp(&b.name));
+        table.rows.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         table
     }
 

@@ -45,7 +45,7 @@ pub async fn paths(State(state): State<Arc<ServerState>>) -> Response {
         paths.extend(versions.iter().map(|version| format!("{root}/{version}")));
         paths.push(root);
     }
-    paths.sort();
+    paths.sort_unstable();
     paths.dedup();
     json_response(StatusCode::OK, json!({ "paths": paths }).to_string())
 }

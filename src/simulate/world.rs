@@ -200,7 +200,7 @@ impl World {
     /// What the last plans wait for, by subject.
     pub fn waits(&self) -> Vec<Wait> {
         let mut waits: Vec<Wait> = self.works.iter().flat_map(|work| work.waits.values().flatten().cloned()).collect();
-        waits.sort();
+        waits.sort_unstable();
         waits.dedup();
         waits
     }

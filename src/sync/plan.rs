@@ -761,7 +761,7 @@ fn plan_id(plan: &SyncPlan, state: &Snapshot) -> String {
     let mut sum = Sum::default();
     sum.add("podbay plan 1").add(&plan.source).add(&plan.revision);
     let mut ops: Vec<&SyncOp> = plan.ops.iter().collect();
-    ops.sort_by(|left, right| (left.key(), left.action).cmp(&(right.key(), right.action)));
+    ops.sort_unstable_by(|left, right| (left.key(), left.action).cmp(&(right.key(), right.action)));
     for op in ops {
         sum.add(op.action.mark()).add(op.key().to_string());
         match &op.before {

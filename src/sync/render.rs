@@ -147,7 +147,7 @@ pub fn render(tree: &Tree, options: &Options, served: &Definitions, cache: &mut 
     }
     let good = cache.files.iter().map(|(path, (_, file))| (path, file));
     refuse_twins(good.chain(&bad), &mut problems);
-    problems.sort();
+    problems.sort_unstable();
     problems.dedup();
     Err(problems)
 }
@@ -195,7 +195,7 @@ fn too_many(file: &str, at: Position) -> Problem {
 /// The same object twice in a tree: both files are named.
 fn refuse_twins<'a>(files: impl Iterator<Item = (&'a String, &'a File)>, problems: &mut Vec<Problem>) {
     let mut all: Vec<_> = files.flat_map(|(path, file)| file.named.iter().map(move |(key, line, at)| (key, path, line, at))).collect();
-    all.sort();
+    all.sort_unstable();
     let mut first: Option<(&Key, &String, &u32)> = None;
     for (key, path, line, at) in all {
         match first.filter(|(other, ..)| *other == key) {

@@ -68,7 +68,7 @@ mod tests {
             }).collect();
             let expected: Vec<&Key> = {
                 let mut keys: Vec<&Key> = plain.0.keys().chain(plain.1.keys()).filter(|key| plain.0.get(key) != plain.1.get(key)).collect();
-                keys.sort();
+                keys.sort_unstable();
                 keys.dedup();
                 keys
             };

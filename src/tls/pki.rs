@@ -152,7 +152,7 @@ pub fn host_names(own_bridge: &str) -> Vec<String> {
         let ipv4 = address.as_ref().and_then(|address| address.as_sockaddr_in()).map(|address| address.ip().to_string());
         names.extend(ipv4);
     }
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     names
 }

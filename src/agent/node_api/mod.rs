@@ -143,7 +143,8 @@ async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, R
     let starts: BTreeMap<String, Timestamp> =
         api.runtime.list_containers().await?.into_iter().map(|it| (it.id, it.started_at.unwrap_or(it.created_at))).collect();
     let mut sandboxes = api.runtime.list_pod_sandboxes().await?;
-    sandboxes.sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name, &a.id).cmp(&(&b.metadata.namespace, &b.metadata.name, &b.id)));
+    sandboxes
+        .sort_unstable_by(|a, b| (&a.metadata.namespace, &a.metadata.name, &a.id).cmp(&(&b.metadata.namespace, &b.metadata.name, &b.id)));
     let time = Timestamp::now().to_string();
     let figures = |usage: &Usage| {
         json!({"cpu": {"time": time, "usageCoreNanoSeconds": usage.cpu_nanos},

@@ -186,7 +186,7 @@ mod tests {
     fn names(dir: &Path) -> Vec<String> {
         let all = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = all.filter(|name| !name.starts_with("..")).collect();
-        names.sort();
+        names.sort_unstable();
         names
     }
 

@@ -76,7 +76,7 @@ mod tests {
         let verbs = |role: &Object| {
             let rules = role.get::<ClusterRole>().unwrap().rules.clone().unwrap_or_default();
             let mut verbs: Vec<String> = rules.into_iter().flat_map(|rule| rule.verbs).collect();
-            verbs.sort();
+            verbs.sort_unstable();
             verbs.join(" ")
         };
         assert_eq!((verbs(&roles[0]), verbs(&roles[1])), ("get list".to_owned(), "get list".to_owned()), "what they said before is gone");

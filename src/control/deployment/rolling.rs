@@ -137,7 +137,7 @@ fn share(rollout: &mut Rollout<'_>, mut active: Vec<usize>) {
     let to_add = allowed.saturating_sub(total(rollout));
     let reported = rollout.deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
     // Largest first; growing favours the newer of equals, shrinking the older.
-    active.sort_by_key(|at| {
+    active.sort_unstable_by_key(|at| {
         let age = *at as i64;
         (-rollout.sets[*at].replicas(), if to_add > 0 { -age } else { age })
     });

@@ -20,7 +20,7 @@ pub fn plan<'a>(events: impl Iterator<Item = &'a Object>, seconds: i64, count: u
     let surplus = if all.len() > count { all.len() - (count - count / 20) } else { 0 };
     let going = old.max(surplus);
     if going > 0 {
-        all.sort_by(|a, b| (a.0, a.1.key()).cmp(&(b.0, b.1.key())));
+        all.sort_unstable_by(|a, b| (a.0, a.1.key()).cmp(&(b.0, b.1.key())));
         plan.ops.extend(all.drain(..going).map(|(_, object)| Op::Delete { before: object.clone(), grace_seconds: None }));
     }
     if let Some(next) = all.iter().map(|(seen, _)| *seen).min()

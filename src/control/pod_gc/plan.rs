@@ -34,7 +34,7 @@ pub fn plan(seen: &Observed, now: Timestamp) -> Plan {
     }
     if seen.finished.len() > seen.keep {
         let mut finished: Vec<&Object> = seen.finished.iter().collect();
-        finished.sort_by_key(|object| (object.meta().creation_timestamp.as_ref().map(|time| time.0), object.key().clone()));
+        finished.sort_unstable_by_key(|object| (object.meta().creation_timestamp.as_ref().map(|time| time.0), object.key().clone()));
         for object in finished.into_iter().take(seen.finished.len() - seen.keep) {
             plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: None });
         }

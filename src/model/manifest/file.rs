@@ -125,7 +125,7 @@ pub fn read(file: &str, bytes: &[u8], options: &Options) -> Manifests {
     let (documents, problems) = parse_file(file, bytes);
     let mut reader = Reader { file, options, found: Manifests { problems, ..Manifests::default() } };
     documents.into_iter().for_each(|document| reader.take(document));
-    reader.found.problems.sort();
+    reader.found.problems.sort_unstable();
     reader.found
 }
 

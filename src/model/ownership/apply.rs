@@ -199,7 +199,7 @@ fn conflicts(owners: &ManagedFields, applier: &Applier<'_>, changes: &Changes<'_
             path,
         }));
     }
-    found.sort();
+    found.sort_unstable();
     found.dedup();
     found
 }

@@ -110,7 +110,7 @@ fn append_directory(
     links: &mut BTreeMap<(u64, u64), PathBuf>,
 ) -> io::Result<()> {
     let mut entries = fs::read_dir(root.join(below))?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
-    entries.sort();
+    entries.sort_unstable();
     for name in entries {
         let path = below.join(name);
         let full = root.join(&path);

@@ -424,6 +424,6 @@ fn names(directory: &Path) -> Result<Vec<String>, ImageError> {
     for entry in fs::read_dir(directory).map_err(fail())? {
         names.push(entry.map_err(fail())?.file_name().to_string_lossy().into_owned());
     }
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }

@@ -289,7 +289,7 @@ impl ImageStore {
             Err(error) => return Err(fail()(error)),
         };
         let mut paths = entries.map(|entry| Ok(entry.map_err(fail())?.path())).collect::<Result<Vec<_>, ImageError>>()?;
-        paths.sort();
+        paths.sort_unstable();
         let mut outcomes = Vec::new();
         for path in paths {
             let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -77,7 +77,7 @@ impl Hook {
 /// The webhooks of all configurations of one kind, in the order in which they are asked.
 pub fn hooks(state: &Snapshot, kind: Kind) -> Vec<Hook> {
     let mut found: Vec<_> = state.list(kind).collect();
-    found.sort_by_key(|object| object.key().name.clone());
+    found.sort_unstable_by_key(|object| object.key().name.clone());
     let of = |object: &Object| webhook::webhooks(object.typed());
     found.iter().flat_map(|it| of(it).into_iter().map(|webhook| Hook { configuration: it.key().name.clone(), webhook })).collect()
 }

@@ -124,7 +124,7 @@ mod tests {
 
     fn text(headers: &HeaderMap) -> Vec<String> {
         let mut lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?"))).collect();
-        lines.sort();
+        lines.sort_unstable();
         lines
     }
 

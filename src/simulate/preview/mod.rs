@@ -380,7 +380,7 @@ fn foretell(
         unmet(&mut end, revision, &last);
         end.waits.extend(last.waits);
     }
-    end.waits.sort();
+    end.waits.sort_unstable();
     end.waits.dedup();
     Ok(end)
 }

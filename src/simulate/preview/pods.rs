@@ -155,7 +155,7 @@ pub(super) fn folded(pods: &[PodPreview]) -> Vec<PodPreview> {
         _ => vec![PodPreview { count: pods.iter().map(|pod| pod.count).sum(), ..whole }],
     });
     let mut told: Vec<PodPreview> = told.collect();
-    told.sort();
+    told.sort_unstable();
     told
 }
 

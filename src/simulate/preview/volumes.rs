@@ -43,7 +43,7 @@ pub fn volumes(before: &Snapshot, after: &Snapshot, tied: &BTreeSet<Key>) -> Vec
     let goes = |volume: &&Object| !is_in(after, volume) || (is_leaving(after, volume) && !is_leaving(before, volume));
     let gone = before.list(Kind::PersistentVolume).filter(goes).map(|volume| (volume, "-"));
     let mut all: Vec<_> = made.chain(gone).filter_map(|(volume, mark)| shown(volume.get()?, mark, after, tied)).collect();
-    all.sort();
+    all.sort_unstable();
     all
 }
 
