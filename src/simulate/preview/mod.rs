@@ -387,7 +387,12 @@ fn foretell(
 
 /// What the revision wants and the end does not have; what waits for its wave is told as that.
 fn unmet(end: &mut End, revision: &Revision, last: &SyncPlan) {
-    if !last.is_free() || end.too_many {
+    if end.too_many {
+        return;
+    }
+    // Nothing stood in the way at first: what does now comes of the revision itself.
+    end.unmet.extend(last.blocked.iter().map(|reason| reason.message.clone()));
+    if !last.is_free() {
         return;
     }
     let later: BTreeSet<&Key> = last.ops[last.now..].iter().map(plan::SyncOp::key).collect();

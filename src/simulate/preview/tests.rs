@@ -363,6 +363,21 @@ struct Commit {
     namespace: bool,
     waves: bool,
 }
+/// The first wave makes the namespace, and with it comes an account that the second then finds to be somebody else's.
+#[test]
+fn what_stands_in_the_way_of_a_later_wave_is_foretold() {
+    let in_wave = |kind: &str, name: &str, wave: i32| {
+        format!("apiVersion: v1\nkind: {kind}\nmetadata: {{{name}, annotations: {{argocd.argoproj.io/sync-wave: \"{wave}\"}}}}\n---\n")
+    };
+    let files = [("a.yaml", in_wave("Namespace", "name: shop", 0) + &in_wave("ServiceAccount", "name: default, namespace: shop", 1))];
+    let state = cluster(1, Vec::new());
+    let told = foresee(&state, "r1", &files);
+    assert_eq!(told.exit_code(), 1, "{told}");
+    assert_eq!(told.unmet.len(), 1, "{told}");
+    assert!(told.unmet[0].starts_with("a.yaml:5: ServiceAccount shop/default exists and Podbay did not create it"), "{told}");
+    let source = current(&happen(&state, "r1", &files, None));
+    assert_eq!(source.status.unwrap().errors, told.unmet);
+}
 
 fn a_commit() -> impl Strategy<Value = Commit> {
     let deployments = prop::collection::btree_map(0..4_u8, (0..4_i32, 0..3_u8, 0..3_u8), 0..4);
