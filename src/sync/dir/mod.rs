@@ -12,7 +12,7 @@ mod wake;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,7 +35,7 @@ pub struct Directory {
     /// Between two looks that must be equal.
     pause: Duration,
     known: Mutex<Known>,
-    wake: Wake,
+    wake: Arc<Wake>,
 }
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ struct Known {
 impl Directory {
     pub fn new(root: impl Into<PathBuf>, path: &str) -> Self {
         let root = root.into();
-        let wake = Wake::new(&root);
+        let wake = Arc::new(Wake::new(&root));
         let path = path.trim_matches('/').to_owned();
         let pause = Duration::from_millis(60);
         Self { root, path, limits: Limits::default(), is_work_tree: false, pause, known: Mutex::default(), wake }
@@ -103,6 +103,10 @@ impl Directory {
 #[async_trait]
 impl Fetch for Directory {
     async fn fetch(&self) -> Fetched {
+        let wake = Arc::clone(&self.wake);
+        if let Err(error) = tokio::task::spawn_blocking(move || wake.keep()).await {
+            return Fetched::Unreachable(error.to_string());
+        }
         let mut last: Option<Result<Tree, TreeError>> = None;
         for _ in 0..LOOKS {
             let seen = match self.look().await {

@@ -196,3 +196,84 @@ async fn a_change_wakes() {
     tokio::time::timeout(Duration::from_secs(30), source.changed()).await.unwrap();
     assert_eq!(names(&tree(source.fetch().await)), ["a.yaml"]);
 }
+
+/// Each edit has to wake by itself: one of them may find that it was woken already.
+async fn every_edit_wakes(source: &Directory, root: &Path) {
+    for edit in ["1", "2", "3", "4"] {
+        fs::write(root.join("edited.yaml"), edit).unwrap();
+        woken(source, |tree| tree.files.get("edited.yaml").map(Vec::as_slice) == Some(edit.as_bytes())).await;
+    }
+}
+
+/// Waits to be woken, looks, and so on until the look finds what is looked for.
+async fn woken(source: &Directory, is_it: impl Fn(&Tree) -> bool) {
+    loop {
+        tokio::time::timeout(Duration::from_secs(30), source.changed()).await.expect("nobody wakes");
+        if let Fetched::Tree(tree) = source.fetch().await
+            && is_it(&tree)
+        {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_comes_in_the_place_of_a_directory_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("sw");
+    let put = |at: &Path, name: &str| {
+        fs::create_dir_all(at).unwrap();
+        fs::write(at.join(name), "1").unwrap();
+    };
+    let has = |name: &'static str| move |tree: &Tree| tree.files.contains_key(name);
+    put(&root, "first.yaml");
+    let source = Directory::new(&root, "");
+    tree(source.fetch().await);
+    every_edit_wakes(&source, &root).await;
+    // By a name that changes.
+    put(&dir.path().join("new"), "second.yaml");
+    fs::rename(&root, dir.path().join("old")).unwrap();
+    fs::rename(dir.path().join("new"), &root).unwrap();
+    woken(&source, has("second.yaml")).await;
+    every_edit_wakes(&source, &root).await;
+    // Deleted and made anew, be it with the same inode.
+    fs::remove_dir_all(&root).unwrap();
+    put(&root, "third.yaml");
+    woken(&source, has("third.yaml")).await;
+    every_edit_wakes(&source, &root).await;
+    // Gone, with a look meanwhile.
+    fs::remove_dir_all(&root).unwrap();
+    assert!(matches!(source.fetch().await, Fetched::Unreachable(_)));
+    put(&root, "fourth.yaml");
+    woken(&source, has("fourth.yaml")).await;
+    every_edit_wakes(&source, &root).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_comes_later_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("not/there/yet");
+    let source = Directory::new(&root, "");
+    assert!(matches!(source.fetch().await, Fetched::Unreachable(_)));
+    fs::create_dir_all(&root).unwrap();
+    woken(&source, |_| true).await;
+    every_edit_wakes(&source, &root).await;
+}
+
+#[tokio::test]
+async fn where_a_link_leads_is_watched_and_the_link() {
+    let dir = tempfile::tempdir().unwrap();
+    for release in ["1", "2"] {
+        fs::create_dir(dir.path().join(release)).unwrap();
+        fs::write(dir.path().join(release).join("a.yaml"), release).unwrap();
+    }
+    let root = dir.path().join("current");
+    symlink("1", &root).unwrap();
+    let source = Directory::new(&root, "");
+    tree(source.fetch().await);
+    every_edit_wakes(&source, &root).await;
+    symlink("2", dir.path().join("next")).unwrap();
+    fs::rename(dir.path().join("next"), &root).unwrap();
+    woken(&source, |tree| tree.files["a.yaml"] == b"2").await;
+    every_edit_wakes(&source, &root).await;
+}
