@@ -268,7 +268,7 @@ impl Applying<'_> {
         if self.args.output == PreviewFormat::Text {
             let revision = source::short(source["status"]["acceptedRevision"].as_str().unwrap_or("nothing"));
             let sum = source["status"]["lastPlan"].as_str().unwrap_or("no change");
-            let left = match source["status"]["skipped"].as_array().map_or(0, Vec::len) {
+            let left = match source::counted(&source["status"]["skipped"]) {
                 0 => String::new(),
                 count => format!("; {count} left out or left alone: podbay explain {}", self.name),
             };
@@ -327,7 +327,7 @@ fn ready(source: &Value) -> &str {
 }
 
 /// The newest revision is not the accepted one.
-fn is_refused(source: &Value) -> bool {
+pub(super) fn is_refused(source: &Value) -> bool {
     matches!(ready(source), "Invalid" | "Refused" | "NeedsApproval")
 }
 
@@ -352,6 +352,7 @@ impl End {
             End::Refused(source, errors) => {
                 errors.iter().for_each(|error| complain(error.clone()));
                 complain(format!("{name}: {}", source::state(source)));
+                source::all_errors(source).into_iter().for_each(complain);
             }
             End::Failed(_, why) => complain(format!("{name}: failed: {why}")),
             End::TimedOut(_, why) => complain(format!("{name}: accepted, but still waits: {}", why.join("\n  "))),

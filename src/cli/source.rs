@@ -6,12 +6,13 @@ use super::args::{ClientArgs, CredentialArgs, SourceName, SourceVerb};
 use super::client::{call, connect, get, items, path};
 use super::error::Outcome;
 use super::output;
+use super::reconcile::is_refused;
 use crate::config::from_place;
 use crate::model::{GitSource, Kind, Source, SourceSpec};
 use crate::sync::asked::{DENIED, UNAVAILABLE};
 use crate::sync::configured::{CONFIGURED, DROPPED};
 use crate::sync::names::PRUNE;
-use crate::sync::status::{STORE_FULL, WAVE_FAILED};
+use crate::sync::status::{self, STORE_FULL, WAVE_FAILED};
 
 pub async fn run(verb: &SourceVerb) -> Outcome {
     match verb {
@@ -60,7 +61,7 @@ pub(super) fn short(revision: &str) -> &str {
 /// One sentence: what a person would want to know first.
 pub(super) fn state(source: &Value) -> String {
     let status = &source["status"];
-    let errors = status["errors"].as_array().map_or(0, Vec::len);
+    let errors = counted(&status["errors"]);
     if source["spec"]["suspend"] == true {
         return if is_dropped(source) { "Suspended: no longer in podbay.toml" } else { "Suspended" }.to_owned();
     }
@@ -86,10 +87,23 @@ pub(super) fn state(source: &Value) -> String {
     if status["acceptedRevision"].is_null() {
         return "Not fetched yet".to_owned();
     }
-    match status["skipped"].as_array().map_or(0, Vec::len) {
+    match counted(&status["skipped"]) {
         0 => "Accepted".to_owned(),
         count => format!("Accepted, {count} left out or left alone"),
     }
+}
+
+/// How many messages there are in a list of a status, those that it only counts among them.
+pub(super) fn counted(messages: &Value) -> usize {
+    let lines = messages.as_array().map_or(&[][..], Vec::as_slice);
+    status::counted(lines.len(), lines.last().and_then(Value::as_str).unwrap_or_default())
+}
+
+/// Where all the reasons of a refusal are, if the status has only some.
+pub(super) fn all_errors(source: &Value) -> Option<String> {
+    let name = source["metadata"]["name"].as_str().unwrap_or_default();
+    let has_more = is_refused(source) && counted(&source["status"]["errors"]) > status::ERRORS;
+    has_more.then(|| format!("hint: all of them: podbay reconcile --dry-run {name}"))
 }
 
 /// It is suspended because the daemon's configuration names it no more, not because a person said so.
@@ -197,6 +211,15 @@ mod tests {
         assert_eq!(state(&json!({"status": {"errors": ["unreachable: /srv: gone"]}})), "Unreachable: /srv: gone");
         let full = json!({"status": {"pendingPlan": "ab12", "conditions": [{"type": "Fetched", "reason": "Fetched"},
             {"type": "Ready", "reason": "StoreFull", "message": "8 MiB free"}]}});
+        let many = |lines: Vec<String>| {
+            json!({"metadata": {"name": "shop"},
+            "status": {"errors": lines, "conditions": [{"type": "Ready", "reason": "Invalid"}]}})
+        };
+        let shown = vec!["a.yaml:1:1: no".to_owned(); 200];
+        assert_eq!(all_errors(&many(shown.clone())), None);
+        let more = many([shown, vec!["and 5800 more".to_owned()]].concat());
+        assert_eq!(state(&more), "Refused: a.yaml:1:1: no (and 5999 more)");
+        assert_eq!(all_errors(&more).as_deref(), Some("hint: all of them: podbay reconcile --dry-run shop"));
         assert_eq!(state(&full), "Store full: 8 MiB free");
         let failed = json!({"status": {"errors": ["Job web/a: wave 1 has failed"], "acceptedRevision": "r",
             "conditions": [{"type": "Ready", "reason": "WaveFailed"}]}});

@@ -55,7 +55,8 @@ fn left_out(source: &Value) -> Vec<Vec<String>> {
     let all: Vec<&str> = source["status"]["skipped"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut rows: Vec<Vec<String>> = all.iter().take(LEFT_OUT).map(|reason| vec![name.to_owned(), (*reason).to_owned()]).collect();
     if all.len() > LEFT_OUT {
-        rows.push(vec![name.to_owned(), format!("and {} more: podbay explain {name}", all.len() - LEFT_OUT)]);
+        let more = source::counted(&source["status"]["skipped"]) - LEFT_OUT;
+        rows.push(vec![name.to_owned(), format!("and {more} more: podbay explain {name}")]);
     }
     rows
 }

@@ -9,8 +9,8 @@ use super::plan::SyncPlan;
 use crate::model::{Source, SourceStatus, Timestamp};
 use crate::plan::Wait;
 
-/// Errors shown of one look.
-const ERRORS: usize = 200;
+/// Errors shown of one look: an object of the store has its bounds, a tree has none on what may be wrong with it.
+pub const ERRORS: usize = 200;
 
 /// What came of a look.
 pub enum Outcome<'a> {
@@ -154,11 +154,20 @@ fn refused(status: &mut SourceStatus, plan: &SyncPlan) -> Ready {
 fn bounded(messages: impl Iterator<Item = String>) -> Vec<String> {
     let mut all: Vec<String> = messages.collect();
     if all.len() > ERRORS {
-        let more = all.len() - ERRORS;
+        let more = counted(all.len(), all.last().map_or("", String::as_str)) - ERRORS;
         all.truncate(ERRORS);
         all.push(format!("and {more} more"));
     }
     all
+}
+
+/// How many messages a status has, of so many lines with this one as the last: it may only count the others.
+pub fn counted(lines: usize, last: &str) -> usize {
+    let more: Option<usize> = last.strip_prefix("and ").and_then(|rest| rest.strip_suffix(" more")?.parse().ok());
+    match more {
+        Some(more) if lines > ERRORS => more.saturating_add(lines - 1),
+        _ => lines,
+    }
 }
 
 /// Sets a condition; its time moves only when its status does.
@@ -176,5 +185,24 @@ fn condition(all: &mut Vec<Condition>, kind: &str, (state, reason, message): Rea
     match old {
         Some(index) => all[index] = new,
         None => all.push(new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_is_counted() {
+        let some = |count: usize| (0..count).map(|index| format!("a.yaml:{index}: no"));
+        for count in [0, 1, ERRORS - 1, ERRORS, ERRORS + 1, 30 * ERRORS] {
+            let told = bounded(some(count));
+            assert!(told.len() <= ERRORS + 1);
+            assert_eq!(counted(told.len(), told.last().map_or("", String::as_str)), count);
+            // With more of them later, as those that webhooks hold back.
+            let again = bounded(told.into_iter().chain(some(0)));
+            assert_eq!(counted(again.len(), again.last().map_or("", String::as_str)), count, "again");
+        }
+        assert_eq!(counted(2, "and 7 more"), 2, "somebody's words");
     }
 }
