@@ -195,6 +195,7 @@ struct Work {
     due: Instant,
     /// When to plan again, because what was planned could not be written or is to be done later.
     retry: Option<Instant>,
+    told: Told,
 }
 
 impl Work {
@@ -213,6 +214,7 @@ impl Work {
             memory: Memory::default(),
             due: Instant::now(),
             retry: None,
+            told: Told::default(),
         }
     }
 
@@ -291,13 +293,17 @@ impl Work {
         loop {
             match self.step(self.look.clone(), answers.clone()).await {
                 Ok(true) => lost = 0,
-                Ok(false) => return,
+                Ok(false) => return self.told = Told::default(),
                 Err(CommitError::Conflict(conflict)) if lost < CONFLICTS => {
                     tracing::debug!(source = %self.name, %conflict, "planned from an older state, planning again");
                     lost += 1;
                 }
                 Err(error) => {
-                    tracing::warn!(source = %self.name, %error, "cannot write what was planned, trying again");
+                    if self.told.is_news(&error) {
+                        tracing::warn!(source = %self.name, %error, "cannot write what was planned, trying again");
+                    } else {
+                        tracing::debug!(source = %self.name, %error, "still cannot write what was planned");
+                    }
                     if let CommitError::Full(why) = &error {
                         self.tell_full(why).await;
                     }
@@ -493,6 +499,22 @@ struct Nowhere(String);
 impl Fetch for Nowhere {
     async fn fetch(&self) -> Fetched {
         Fetched::Unreachable(self.0.clone())
+    }
+}
+
+/// What the log has of commits that fail: it may lie on the very disk that is full.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<String>);
+
+impl Told {
+    /// Whether something else is wrong than was told last.
+    pub(super) fn is_news(&mut self, error: &CommitError) -> bool {
+        let what = match error {
+            // How much is free is another each time.
+            CommitError::Full(_) => String::new(),
+            other => other.to_string(),
+        };
+        self.0.replace(what.clone()) != Some(what)
     }
 }
 

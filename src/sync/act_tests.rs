@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::act;
+use super::act::{self, Told};
 use super::asked::{Answer, Part};
 use super::drift::PUT_BACK;
 use super::fake::{FakePlaces, FakeWebhooks};
@@ -16,7 +16,7 @@ use crate::model::{Key, Kind, Object, Source, SourceSpec, SourceStatus};
 use crate::store::disk::{DiskStore, Options};
 use crate::store::memory::MemoryStore;
 use crate::store::transaction::{Precondition, Transaction, Write};
-use crate::store::{Snapshot, Store};
+use crate::store::{CommitError, Snapshot, Store};
 
 struct Running {
     store: Arc<dyn Store>,
@@ -319,4 +319,22 @@ async fn webhooks_are_asked_before_anything_is_written() {
         running.until("put back", |state| accepted(state, "web", "r1") && value(state, "a").as_deref() == Some("1")).await;
     }
     running.end().await;
+}
+
+#[test]
+fn what_goes_on_being_wrong_is_told_once() {
+    let full = |free: &str| CommitError::Full(free.to_owned());
+    let io = |why: &str| CommitError::Io(why.to_owned());
+    let mut told = Told::default();
+    let rows = [
+        (full("8 MiB are free"), true),
+        (full("7 MiB are free"), false),
+        (io("no space left on device"), true),
+        (io("no space left on device"), false),
+        (io("input/output error"), true),
+        (full("8 MiB are free"), true),
+    ];
+    for (error, is_news) in rows {
+        assert_eq!(told.is_news(&error), is_news, "{error}");
+    }
 }
