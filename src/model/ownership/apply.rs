@@ -4,13 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::fields::FieldSet;
+use super::fields::{Element, FieldSet};
 use super::last_applied;
 use super::managed::{ManagedFields, Operation, Owner};
 use super::merge::{changed, compare, merge, remove};
 use super::shape::Shapes;
 use super::versions::{self, Changes};
-use crate::model::Kind;
+use crate::model::{DEFAULT_ACCOUNT, Kind};
 
 /// Another manager owns a field that would change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -135,7 +135,7 @@ fn apply_over(
     };
     let spoken = |owner: &Owner| versions::spoken(shapes, owner, live);
     let before = owners.applied(applier.manager, applier.subresource).map(spoken);
-    let gone = before.unwrap_or_default().difference(&said);
+    let gone = with_alias(kind, live, before.unwrap_or_default().difference(&said));
     let result = if gone.is_empty() {
         merged
     } else {
@@ -154,6 +154,30 @@ fn apply_over(
         fields: said,
     });
     Ok((result, owners))
+}
+
+/// Who gives up a pod's account under the one of its two names (`PodSpec`'s `serviceAccountName`, and `serviceAccount`, "a
+/// deprecated alias" of it) gives it up under the other as well, which defaults fill in and nobody says: from there it
+/// would come back, as in Kubernetes it does. `default` may, as it is what a pod without an account has.
+fn with_alias(kind: Kind, live: Option<&Value>, mut gone: FieldSet) -> FieldSet {
+    let path: &[&str] = match kind.stored() {
+        Kind::Pod => &["spec"],
+        Kind::Deployment | Kind::ReplicaSet | Kind::Job => &["spec", "template", "spec"],
+        _ => return gone,
+    };
+    let spec = live.and_then(|live| path.iter().try_fold(live, |value, name| value.get(*name)));
+    if spec.is_some_and(|spec| spec["serviceAccountName"] == DEFAULT_ACCOUNT) {
+        return gone;
+    }
+    let [name, alias] = ["serviceAccountName", "serviceAccount"].map(|name| Element::Field(name.to_owned()));
+    let below = path.iter().try_fold(&mut gone, |set, name| set.children.get_mut(&Element::Field((*name).to_owned())));
+    if let Some(fields) = below.map(|set| &mut set.children)
+        && (fields.contains_key(&name) || fields.contains_key(&alias))
+    {
+        fields.insert(name, FieldSet::leaf());
+        fields.insert(alias, FieldSet::leaf());
+    }
+    gone
 }
 
 /// What can be written through a subresource, as it is kept.

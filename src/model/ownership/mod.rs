@@ -11,7 +11,7 @@
 //! - `strategic`: strategic merge patches, over the same table
 //!
 //! Invariants: applying twice changes nothing the second time; a manager that says less gives up
-//! exactly what it no longer says; nobody's set shrinks but by a conflict that was forced.
+//! exactly what it no longer says, under each of its names; nobody's set shrinks but by a conflict that was forced.
 
 mod apply;
 mod changes;

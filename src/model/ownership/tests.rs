@@ -75,6 +75,47 @@ fn what_a_manager_no_longer_says_goes() {
     assert_eq!(owners.owners.len(), 1);
 }
 
+/// A pod's account has two names, and what one of them says the other has by default.
+#[test]
+fn an_account_that_is_no_longer_said_goes_under_both_its_names() {
+    let spec = |account: &Value| json!({"spec": {"template": {"spec": account}}});
+    let none = json!({"dnsPolicy": "Default"});
+    let said = |name: &str, account: &str| json!({"dnsPolicy": "Default", name: account});
+    let [name, alias] = ["serviceAccountName", "serviceAccount"];
+    let both = json!({"dnsPolicy": "Default", name: "sa", alias: "sa"});
+    // What is said first, what another manager says, what is said then; what is left.
+    let rows = [
+        (said(name, "sa"), None, none.clone(), none.clone()),
+        (said(alias, "sa"), None, none.clone(), none.clone()),
+        (both.clone(), None, none.clone(), none.clone()),
+        (both.clone(), None, said(name, "sa"), said(name, "sa")),
+        (said(name, "sa"), None, said(alias, "sa"), said(alias, "sa")),
+        (said(name, "sa"), None, said(name, "sa"), both.clone()),
+        (said(name, "sa"), Some(said(name, "sa")), none.clone(), said(name, "sa")),
+        (said(name, "sa"), Some(said(alias, "sa")), none.clone(), said(alias, "sa")),
+        (none.clone(), None, none.clone(), both.clone()),
+        // As a pod without an account has.
+        (said(name, "default"), None, none.clone(), said(alias, "default")),
+    ];
+    for (first, other, then, left) in rows {
+        for kind in [Kind::Deployment, Kind::ReplicaSet, Kind::Job] {
+            let (_, mut owners) = apply(kind, None, &ManagedFields::default(), &spec(&first), "git", false).unwrap();
+            let account = first.get(name).or(first.get(alias)).unwrap_or(&both[name]).clone();
+            let live = spec(&json!({"dnsPolicy": "Default", name: account, alias: account}));
+            if let Some(other) = &other {
+                owners = apply(kind, Some(&live), &owners, &spec(other), "other", false).unwrap().1;
+            }
+            let (after, owners) = apply(kind, Some(&live), &owners, &spec(&then), "git", false).unwrap();
+            assert_eq!(after["spec"]["template"]["spec"], left, "{kind:?}: {first} {other:?} {then}");
+            let again = apply(kind, Some(&after), &owners, &spec(&then), "git", false).unwrap();
+            assert_eq!(again, (after, owners), "{kind:?}: {first} {other:?} {then}");
+        }
+    }
+    let (live, owners) = (json!({"spec": both}), ManagedFields::default());
+    let (_, owners) = apply(Kind::Pod, None, &owners, &json!({"spec": said(name, "sa")}), "git", false).unwrap();
+    assert_eq!(apply(Kind::Pod, Some(&live), &owners, &json!({"spec": none}), "git", false).unwrap().0["spec"], none);
+}
+
 #[test]
 fn a_conflict_is_refused_or_taken() {
     let none = ManagedFields::default();

@@ -205,6 +205,24 @@ fn a_key_renamed_in_string_data_is_seen_to_go() {
     assert!(!text.contains("hunter") && !text.contains("aHVu"), "{text}");
 }
 
+/// It has two names, of which git says one.
+#[test]
+fn an_account_that_git_no_longer_names_is_seen_to_go() {
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: sa}\n---\n";
+    let with = deployment("web", 1, "nginx:1", "100m")
+        .replace("    spec:\n      containers", "    spec:\n      serviceAccountName: sa\n      containers");
+    let base = happen(&cluster(1, Vec::new()), "r1", &[("a.yaml", account.to_owned() + &with + &config("c", "1"))], None);
+    let files = [("a.yaml", deployment("web", 1, "nginx:1", "100m") + &config("c", "1"))];
+    let told = foresee(&base, "r2", &files);
+    let text = told.to_string();
+    assert!(text.contains("- spec.template.spec.serviceAccountName: sa"), "{text}");
+    assert!(told.pods.pending.is_empty() && told.unmet.is_empty(), "{text}");
+    let after = happen(&base, "r2", &files, Some(&told.plan_id));
+    let accounts: Vec<_> = after.list(Kind::Pod).map(|pod| pod.value()["spec"]["serviceAccountName"].clone()).collect();
+    assert_eq!(accounts, ["default"], "{text}");
+    assert_eq!(foresee(&after, "r2", &files).exit_code(), 0);
+}
+
 #[test]
 fn what_does_not_fit_stays_pending() {
     let preview = foresee(&cluster(1, Vec::new()), "r1", &[("web.yaml", deployment("web", 3, "nginx:1", "2"))]);
