@@ -10,6 +10,7 @@
 //! - `drift` (pure): what others changed of what git says, and is put back
 //! - `inventory`, `budget`, `health` (pure): what a source holds, what a deletion takes with it, how
 //!   an object fares
+//! - `needed` (pure): what may not go, as something wanted lives by it
 //! - `accepted` (pure): the accepted set in the store, for a process that never read it
 //! - `look`, `status`, `removal` (pure): the transaction a look calls for, what it writes to the
 //!   Source's status, the end of a Source
@@ -38,6 +39,7 @@ pub mod left;
 pub mod link;
 pub mod look;
 pub mod names;
+mod needed;
 pub mod op;
 pub mod open;
 pub mod plan;
@@ -66,6 +68,9 @@ mod drift_tests;
 
 #[cfg(test)]
 mod left_tests;
+
+#[cfg(test)]
+mod needed_tests;
 
 #[cfg(test)]
 mod render_tests;

@@ -20,12 +20,13 @@ use super::identity::{self, Sum};
 use super::inventory::{self, Inventory};
 use super::left;
 use super::names::{ADOPT, REQUESTED_AT};
+use super::needed;
 pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
 use super::walk;
 use super::waves::{is_stuck, step};
 use crate::admit;
-use crate::model::custom::{CustomResourceDefinition, Definitions};
+use crate::model::custom::Definitions;
 use crate::model::ownership::{ManagedFields, apply};
 use crate::model::{InventoryEntry, Key, Kind, Object, Source, SourceStatus, Timestamp};
 use crate::plan::{Reason, Wait};
@@ -660,7 +661,7 @@ impl<'p> Planner<'p> {
                 Some(_) if !entry.created => kept.push((key.clone(), "it was adopted, not created")),
                 Some(live) if entry.keep || !may_prune(live) => kept.push((key.clone(), "its annotation forbids pruning")),
                 Some(live) => {
-                    self.keep_kind(live);
+                    self.plan.blocked.extend(needed::goes_wrongly(state, &rendered.desired, live));
                     pruned.push((live, entry));
                     continue;
                 }
@@ -693,17 +694,6 @@ impl<'p> Planner<'p> {
         self.plan.skipped.extend(stays.map(|(key, why)| format!("{key} stays: {why}")));
         if !self.plan.accepted {
             self.plan.approvals.extend(found.into_iter().map(|(_, reason)| reason));
-        }
-    }
-
-    /// A kind does not go while objects of it are wanted.
-    fn keep_kind(&mut self, pruned: &Object) {
-        let Some(definition) = pruned.get::<CustomResourceDefinition>() else { return };
-        let defined = self.input.state.definitions().get_named(&definition.spec.group, &definition.spec.names.plural);
-        let Some(kind) = defined.map(|defined| defined.storage().kind) else { return };
-        if let Some(wanted) = self.input.rendered.desired.values().find(|wanted| wanted.object.kind() == kind) {
-            let message = format!("{}: {} needs {}, which the source no longer has", place(wanted), wanted.object.key(), pruned.key());
-            self.plan.blocked.push(Reason::new("KindGoes", message));
         }
     }
 
@@ -751,7 +741,7 @@ impl<'p> Planner<'p> {
     }
 }
 
-fn place(desired: &Desired) -> String {
+pub(super) fn place(desired: &Desired) -> String {
     format!("{}:{}", desired.file, desired.line)
 }
 

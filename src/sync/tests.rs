@@ -157,9 +157,12 @@ impl World {
 
     /// The status says that a request was carried out.
     fn handled(&mut self, name: &str, request: &str) {
+        self.edit_status(name, |status| status.handled_request = Some(request.to_owned()));
+    }
+
+    pub fn edit_status(&mut self, name: &str, change: impl FnOnce(&mut SourceStatus)) {
         let object = self.state.get(&Key::cluster(Kind::Source, name)).unwrap().clone();
-        let status = SourceStatus { handled_request: Some(request.to_owned()), ..self.get_source(name).status.unwrap_or_default() };
-        let changed = object.edit::<Source>(|source| source.status = Some(status)).unwrap();
+        let changed = object.edit::<Source>(|source| change(source.status.get_or_insert_default())).unwrap();
         self.write("admin", Write::UpdateStatus(changed, Precondition::exists()));
     }
 

@@ -363,24 +363,6 @@ fn json_and_back_is_the_same_preview() {
     assert_eq!(serde_json::from_value::<Preview>(json).unwrap(), preview);
 }
 
-#[test]
-fn a_previewed_path_needs_no_source_object() {
-    let state = cluster(1, Vec::new());
-    assert!(state.get(&Key::cluster(Kind::Source, "shop")).is_none());
-    assert_eq!(foresee(&state, "r1", &[("a.yaml", config("a", "1"))]).counts.create, 1);
-    let foreign = current(&happen(&state, "r1", &[("a.yaml", config("a", "1"))], None));
-    assert!(foreign.status.unwrap().inventory.iter().all(|entry| entry.created));
-}
-
-/// One commit: workloads by name with replicas, image and size, and the rest.
-#[derive(Clone, Debug)]
-struct Commit {
-    deployments: BTreeMap<u8, (i32, u8, u8)>,
-    configs: BTreeMap<u8, u8>,
-    jobs: BTreeMap<u8, u8>,
-    namespace: bool,
-    waves: bool,
-}
 /// The first wave makes the namespace, and with it comes an account that the second then finds to be somebody else's.
 #[test]
 fn what_stands_in_the_way_of_a_later_wave_is_foretold() {
@@ -397,15 +379,38 @@ fn what_stands_in_the_way_of_a_later_wave_is_foretold() {
     assert_eq!(source.status.unwrap().errors, told.unmet);
 }
 
+#[test]
+fn a_previewed_path_needs_no_source_object() {
+    let state = cluster(1, Vec::new());
+    assert!(state.get(&Key::cluster(Kind::Source, "shop")).is_none());
+    assert_eq!(foresee(&state, "r1", &[("a.yaml", config("a", "1"))]).counts.create, 1);
+    let foreign = current(&happen(&state, "r1", &[("a.yaml", config("a", "1"))], None));
+    assert!(foreign.status.unwrap().inventory.iter().all(|entry| entry.created));
+}
+
+/// One commit: workloads by name with replicas, image and size, and the rest.
+#[derive(Clone, Debug)]
+struct Commit {
+    deployments: BTreeMap<u8, (i32, u8, u8)>,
+    configs: BTreeMap<u8, u8>,
+    jobs: BTreeMap<u8, u8>,
+    namespace: bool,
+    /// Whether there is something in the namespace, be it there or not.
+    inside: bool,
+    waves: bool,
+}
+
 fn a_commit() -> impl Strategy<Value = Commit> {
     let deployments = prop::collection::btree_map(0..4_u8, (0..4_i32, 0..3_u8, 0..3_u8), 0..4);
     let configs = prop::collection::btree_map(0..5_u8, 0..3_u8, 0..5);
     let jobs = prop::collection::btree_map(0..2_u8, 0..2_u8, 0..2);
-    (deployments, configs, jobs, any::<bool>(), any::<bool>()).prop_map(|(deployments, configs, jobs, namespace, waves)| Commit {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (deployments, configs, jobs, flags).prop_map(|(deployments, configs, jobs, (namespace, inside, waves))| Commit {
         deployments,
         configs,
         jobs,
         namespace,
+        inside,
         waves,
     })
 }
@@ -427,8 +432,11 @@ impl Commit {
         }
         let mut files = vec![("a.yaml", text)];
         if self.namespace {
+            files.push(("shop.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n".to_owned()));
+        }
+        if self.inside {
             let inside = deployment("in", 2, "i:1", "100m").replace("{name: in}", "{name: in, namespace: shop}");
-            files.push(("shop.yaml", format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop}}\n---\n{inside}")));
+            files.push(("inside.yaml", inside));
         }
         files
     }
@@ -455,6 +463,9 @@ proptest! {
             let told = preview(&state, &source, &look, &controllers(), start());
             let foretold = foretell(&base, "shop", &look, &plan, &controllers(), &bounds(usize::MAX)).expect("nobody is asked").state;
             let happened = happen(&state, &revision, &files, Some(&told.plan_id));
+            // What lives in a namespace that the commit does not have is refused, whether the namespace is there or not.
+            prop_assert_eq!(told.is_refused(), commit.inside && !commit.namespace, "{}", told);
+            prop_assert!(told.unmet.is_empty(), "{}", told);
             prop_assert_eq!(everything_said(&foretold), everything_said(&happened));
             prop_assert_eq!(by_workload(&state, &foretold), by_workload(&state, &happened));
             let numbers = |pods: &[PodPreview]| pods.iter().map(|pod| pod.count).sum::<usize>();

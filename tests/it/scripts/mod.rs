@@ -60,6 +60,7 @@ sessions! {
     job
     local_path
     namespace
+    namespace_needed
     new_image
     offline
     old_image

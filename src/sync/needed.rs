@@ -1,0 +1,51 @@
+//! What may not go while something that is wanted lives by it: a Namespace, the definition of a kind. PURE.
+//!
+//! The revision would be accepted and then hang: what it wants goes with what it drops, and cannot be made again.
+
+use super::desired::DesiredSet;
+use super::plan::place;
+use super::render::Desired;
+use crate::model::custom::CustomResourceDefinition;
+use crate::model::{Key, Kind, Object};
+use crate::plan::Reason;
+use crate::store::snapshot::Snapshot;
+
+/// Why an object that the revision no longer has may not go.
+pub(super) fn goes_wrongly(state: &Snapshot, wanted: &DesiredSet, pruned: &Object) -> Option<Reason> {
+    let (code, lives_by) = needs(state, pruned)?;
+    let mut all = wanted.values().filter(|wanted| lives_by.is_of(wanted.object.key()));
+    let first: &Desired = all.next()?;
+    let others = match all.count() {
+        0 => String::new(),
+        1 => " (and so does 1 more object)".to_owned(),
+        count => format!(" (and so do {count} more objects)"),
+    };
+    let message = format!("{}: {} needs {}, which the source no longer has{others}", place(first), first.object.key(), pruned.key());
+    Some(Reason::new(code, message))
+}
+
+/// What cannot be without an object.
+enum LivesBy {
+    /// Everything in it.
+    Namespace(String),
+    /// Every object of it.
+    Kind(Kind),
+}
+
+impl LivesBy {
+    fn is_of(&self, key: &Key) -> bool {
+        match self {
+            Self::Namespace(name) => key.namespace == *name,
+            Self::Kind(kind) => key.kind == *kind,
+        }
+    }
+}
+
+fn needs(state: &Snapshot, object: &Object) -> Option<(&'static str, LivesBy)> {
+    if object.kind() == Kind::Namespace {
+        return Some(("NamespaceGoes", LivesBy::Namespace(object.key().name.clone())));
+    }
+    let spec = &object.get::<CustomResourceDefinition>()?.spec;
+    let defined = state.definitions().get_named(&spec.group, &spec.names.plural)?;
+    Some(("KindGoes", LivesBy::Kind(defined.storage().kind)))
+}
