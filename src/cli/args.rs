@@ -283,6 +283,9 @@ pub enum SourceVerb {
         /// Path of the manifests below the place
         #[arg(long)]
         path: Option<String>,
+        /// What becomes of kinds that are not served: `skip` leaves them out [default: refuse]
+        #[arg(long, value_name = "refuse|skip", value_parser = ["refuse", "skip"])]
+        unsupported: Option<String>,
         #[command(flatten)]
         credentials: CredentialArgs,
     },

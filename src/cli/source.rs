@@ -17,7 +17,7 @@ use crate::sync::status::{self, STORE_FULL, WAVE_FAILED};
 pub async fn run(verb: &SourceVerb) -> Outcome {
     match verb {
         SourceVerb::List(client) => list(client).await,
-        SourceVerb::Add { client, name, place, reference, path, credentials } => {
+        SourceVerb::Add { client, name, place, reference, path, unsupported, credentials } => {
             let mut spec = from_place(place);
             if let Some(git) = &mut spec.git {
                 // What git calls the default: the absence of one here.
@@ -25,6 +25,7 @@ pub async fn run(verb: &SourceVerb) -> Outcome {
                 *git = GitSource { url: git.url.clone(), reference, ..credentials.files() };
             }
             spec.path.clone_from(path);
+            spec.unsupported.clone_from(unsupported);
             add(client, name, spec).await
         }
         SourceVerb::Suspend(source) => suspend(source, true).await,
