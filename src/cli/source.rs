@@ -184,7 +184,8 @@ async fn remove(source: &SourceName, prune: bool) -> Outcome {
         call(&client, "PATCH", &at, Some(&json!({"metadata": {"annotations": {PRUNE: "true"}}}))).await?;
     }
     call(&client, "DELETE", &at, None).await?;
-    let what = if prune { "removed; what it created is being deleted" } else { "removed; its objects stay" };
+    let what =
+        if prune { "removed; what it created is being deleted, unless others have something in it" } else { "removed; its objects stay" };
     output::print(&format!("source/{} {what}\n", output::clean(&source.name)));
     if configured {
         anstream::eprintln!("hint: it is in podbay.toml or --source of the daemon: take it out there too, or the next start adds it again");
@@ -210,8 +211,6 @@ mod tests {
         assert_eq!(state(&approve), "Waits for approval: podbay reconcile --approve ab12");
         assert_eq!(state(&json!({"status": {"errors": ["a.yaml:1:1: no", "b"]}})), "Refused: a.yaml:1:1: no (and 1 more)");
         assert_eq!(state(&json!({"status": {"errors": ["unreachable: /srv: gone"]}})), "Unreachable: /srv: gone");
-        let full = json!({"status": {"pendingPlan": "ab12", "conditions": [{"type": "Fetched", "reason": "Fetched"},
-            {"type": "Ready", "reason": "StoreFull", "message": "8 MiB free"}]}});
         let many = |lines: Vec<String>| {
             json!({"metadata": {"name": "shop"},
             "status": {"errors": lines, "conditions": [{"type": "Ready", "reason": "Invalid"}]}})
@@ -221,6 +220,8 @@ mod tests {
         let more = many([shown, vec!["and 5800 more".to_owned()]].concat());
         assert_eq!(state(&more), "Refused: a.yaml:1:1: no (and 5999 more)");
         assert_eq!(all_errors(&more).as_deref(), Some("hint: all of them: podbay reconcile --dry-run shop"));
+        let full = json!({"status": {"pendingPlan": "ab12", "conditions": [{"type": "Fetched", "reason": "Fetched"},
+            {"type": "Ready", "reason": "StoreFull", "message": "8 MiB free"}]}});
         assert_eq!(state(&full), "Store full: 8 MiB free");
         let failed = json!({"status": {"errors": ["Job web/a: wave 1 has failed"], "acceptedRevision": "r",
             "conditions": [{"type": "Ready", "reason": "WaveFailed"}]}});

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::drift;
 use super::look::{self, Look, Memory, Step, decide};
 use super::names::REQUESTED_AT;
 use super::plan::writer;
@@ -439,14 +440,19 @@ impl Work {
             Err(CommitError::Full(_)) => self.context.store.commit(step).await.map(drop),
             Err(CommitError::Refused(_)) => {
                 self.context.store.commit(step).await?;
-                for event in events {
-                    if let Err(error) = self.context.store.commit(Transaction::new(writer(&self.name)).with(event)).await {
-                        tracing::debug!(source = %self.name, %error, "an event is not written");
-                    }
-                }
+                self.tell(events).await;
                 Ok(())
             }
             other => other.map(drop),
+        }
+    }
+
+    /// News, each by itself: nothing depends on it.
+    async fn tell(&self, events: Vec<Write>) {
+        for event in events {
+            if let Err(error) = self.context.store.commit(Transaction::new(writer(&self.name)).with(event)).await {
+                tracing::debug!(source = %self.name, %error, "an event is not written");
+            }
         }
     }
 
@@ -470,8 +476,10 @@ impl Work {
             let Some(removal) = removal::plan(&snapshot, &self.name) else { return };
             match self.commit_noted(removal.transaction, removal.noted).await {
                 Ok(_) => {
-                    removal.left.iter().for_each(|reason| tracing::warn!(source = %self.name, %reason, "removed"));
-                    return tracing::info!(source = %self.name, "removed");
+                    let (left, now) = (&removal.left, self.context.clock.now());
+                    left.iter().for_each(|it| tracing::warn!(source = %self.name, subject = %it.subject, reason = %it.reason, "left"));
+                    tracing::info!(source = %self.name, "removed");
+                    return self.tell(left.iter().map(|it| drift::event(&snapshot, it, now)).collect()).await;
                 }
                 Err(CommitError::Conflict(_)) => {}
                 Err(error) => {
@@ -492,16 +500,6 @@ async fn ended(fetching: Option<&mut AbortOnDropHandle<Fetched>>) -> Result<Fetc
     }
 }
 
-/// A spec that cannot be opened.
-struct Nowhere(String);
-
-#[async_trait::async_trait]
-impl Fetch for Nowhere {
-    async fn fetch(&self) -> Fetched {
-        Fetched::Unreachable(self.0.clone())
-    }
-}
-
 /// What the log has of commits that fail: it may lie on the very disk that is full.
 #[derive(Debug, Default)]
 pub(super) struct Told(Option<String>);
@@ -515,6 +513,16 @@ impl Told {
             other => other.to_string(),
         };
         self.0.replace(what.clone()) != Some(what)
+    }
+}
+
+/// A spec that cannot be opened.
+struct Nowhere(String);
+
+#[async_trait::async_trait]
+impl Fetch for Nowhere {
+    async fn fetch(&self) -> Fetched {
+        Fetched::Unreachable(self.0.clone())
     }
 }
 

@@ -189,6 +189,33 @@ async fn suspended_is_left_alone_and_removed_is_pruned_on_demand() {
     running.end().await;
 }
 
+/// The Source is gone by then: it is what stays that tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_removed_source_leaves_to_others_says_why() {
+    let running = Running::start().await;
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n";
+    running.places.place("web").put("r1", &[("a.yaml", &(namespace.to_owned() + &config("a", "1")))]);
+    running.source("web").await;
+    running.until("r1", |state| accepted(state, "web", "r1")).await;
+    let theirs = serde_json::json!({"metadata": {"name": "theirs", "namespace": "shop"}});
+    running.write(Write::Create(Object::from_value(Kind::ConfigMap, theirs).unwrap())).await;
+    running.annotate("web", PRUNE, "true").await;
+    let key = Key::cluster(Kind::Source, "web");
+    running.write(Write::Delete { key: key.clone(), precondition: Precondition::exists(), grace_seconds: None }).await;
+    let told = |state: &Snapshot| {
+        let mut events = state.list(Kind::Event).map(Object::value).filter(|event| event["reason"] == "InUse");
+        events.any(|event| {
+            let about = (&event["type"], &event["involvedObject"]["kind"], &event["involvedObject"]["name"]);
+            about == (&"Warning".into(), &"Namespace".into(), &"shop".into())
+        })
+    };
+    running.until("it tells", told).await;
+    let state = running.store.snapshot();
+    assert!(state.get(&key).is_none() && value(&state, "a").is_none());
+    assert!(state.find(Kind::Namespace, "", "shop").is_some_and(|live| !live.is_deleting()));
+    running.end().await;
+}
+
 fn hand(state: &Snapshot, name: &str) -> Write {
     let object = state.get(&Key::new(Kind::ConfigMap, "default", name)).unwrap();
     let edited = object.edit::<k8s_openapi::api::core::v1::ConfigMap>(|it| {

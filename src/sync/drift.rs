@@ -12,7 +12,8 @@ use super::status::{PROGRESSING, WAVE_FAILED};
 use crate::model::custom::Definitions;
 use crate::model::event::{Occurrence, reference};
 use crate::model::ownership::{FieldChange, ManagedFields, Operation, changes};
-use crate::model::{Key, Kind, Object, Source, Timestamp};
+use crate::model::{Kind, Object, Source, Timestamp};
+use crate::plan::{Note, Reason};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Write};
 
@@ -61,17 +62,17 @@ pub(super) fn told(state: &Snapshot, source: &Source, plan: &SyncPlan, now: Time
     let conditions = source.status.iter().flat_map(|status| &status.conditions);
     let is_to_come = |reason: &str| matches!(reason, PROGRESSING | WAVE_FAILED | DENIED | UNAVAILABLE);
     let applied = conditions.into_iter().any(|it| it.type_ == "Ready" && !is_to_come(&it.reason));
-    let events = plan
-        .step()
-        .iter()
-        .filter(|op| op.action == Action::Update)
-        .filter_map(|op| Some(event(state, op.key(), &message(op, &plan.source, applied, state.definitions())?, now)));
+    let events = plan.step().iter().filter(|op| op.action == Action::Update).filter_map(|op| {
+        let reason = Reason::new(PUT_BACK, message(op, &plan.source, applied, state.definitions())?);
+        Some(event(state, &Note { subject: op.key().clone(), warning: false, reason }, now))
+    });
     events.take(TOLD).collect()
 }
 
-fn event(state: &Snapshot, key: &Key, message: &str, now: Timestamp) -> Write {
-    let about = reference(key, state.get(key).map(Object::uid));
-    let occurrence = Occurrence::new(about, false, PUT_BACK, message, "sync");
+/// The write that tells something as an Event.
+pub(super) fn event(state: &Snapshot, note: &Note, now: Timestamp) -> Write {
+    let about = reference(&note.subject, state.get(&note.subject).map(Object::uid));
+    let occurrence = Occurrence::new(about, note.warning, note.reason.code, &note.reason.message, "sync");
     let known = state.get(&occurrence.key());
     let event = occurrence.happened(known.and_then(Object::get), now);
     match known {

@@ -12,7 +12,7 @@ use super::names::{FINALIZER, PRUNE};
 use super::plan::writer;
 use super::render::may_prune;
 use crate::model::{Key, Kind, Object, Source};
-use crate::plan::Reason;
+use crate::plan::{Note, Reason};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Transaction, Write};
 
@@ -21,8 +21,8 @@ pub struct Removal {
     pub transaction: Transaction,
     /// To be written with it where there is room: what it leaves, for a source of its name.
     pub noted: Vec<Write>,
-    /// What it created and leaves behind, and why.
-    pub left: Vec<Reason>,
+    /// What it created and leaves behind, though it was to go, and why: nobody can ask the Source any more.
+    pub left: Vec<Note>,
 }
 
 /// `None` where there is nothing to let go.
@@ -41,7 +41,7 @@ pub fn plan(state: &Snapshot, name: &str) -> Option<Removal> {
             let live = state.get(key).filter(|live| Inventory::is_of(entry, live));
             going.extend(live.filter(|live| entry.created && !entry.keep && may_prune(live) && !live.is_deleting()));
         }
-        left = hold_back(state, &mut going);
+        left = hold_back(state, name, &mut going);
         // What refers to others first: the order of writing, backwards.
         for live in going.iter().rev() {
             let (key, precondition) = (live.key().clone(), Precondition::seen(live));
@@ -55,7 +55,7 @@ pub fn plan(state: &Snapshot, name: &str) -> Option<Removal> {
 }
 
 /// Takes out what would take others' objects along.
-fn hold_back(state: &Snapshot, going: &mut Vec<&Object>) -> Vec<Reason> {
+fn hold_back(state: &Snapshot, source: &str, going: &mut Vec<&Object>) -> Vec<Note> {
     let takes_more = |object: &Object| matches!(object.kind(), Kind::Namespace | Kind::CustomResourceDefinition);
     let mut known: BTreeSet<Key> = going.iter().map(|object| object.key().clone()).collect();
     for object in going.iter().filter(|object| !takes_more(object)) {
@@ -65,7 +65,8 @@ fn hold_back(state: &Snapshot, going: &mut Vec<&Object>) -> Vec<Reason> {
     going.retain(|object| {
         let other = takes_more(object).then(|| taken(state, object)).into_iter().flatten().find(|key| !known.contains(key));
         if let Some(other) = &other {
-            left.push(Reason::new("InUse", format!("{} stays: {other} would go with it", object.key())));
+            let message = format!("stays, though source {source} was removed with what it created: {other} would go with it");
+            left.push(Note { subject: object.key().clone(), warning: true, reason: Reason::new("InUse", message) });
         }
         other.is_none()
     });
