@@ -153,6 +153,27 @@ fn check_mount(mount: &Value, linux: &Value) -> Result<(), ConfigError> {
     }
 }
 
+/// Takes from a process' capabilities what nobody can give it: names that are not known here, of the ambient set what
+/// cannot be inherited, of the effective one what is not permitted (capabilities(7)). The specification wants a warning of
+/// each and no failure (`config.md`, "Linux Process"). Returns them.
+pub fn keep_grantable(process: Option<&mut Value>) -> Vec<String> {
+    let Some(Value::Object(sets)) = process.and_then(|process| process.get_mut("capabilities")) else { return Vec::new() };
+    let mut not_given = Vec::new();
+    let mut keep = |name: &str, most: u64| {
+        let Some(Value::Array(list)) = sets.get_mut(name) else { return 0 };
+        let bits = |one: &Value| one.as_str().and_then(capability::bit).map_or(0, |bit| 1 << bit) & most;
+        let lost = list.iter().filter(|one| bits(one) == 0);
+        not_given.extend(lost.map(|one| format!("{name}: {}", one.as_str().unwrap_or_default())));
+        list.retain(|one| bits(one) != 0);
+        list.iter().fold(0, |set, one| set | bits(one))
+    };
+    let (bounding, permitted) = (keep("bounding", capability::ALL), keep("permitted", capability::ALL));
+    let inheritable = keep("inheritable", bounding);
+    keep("effective", permitted);
+    keep("ambient", permitted & inheritable);
+    not_given
+}
+
 /// Where things of one container are on this host.
 #[derive(Debug, Clone, Default)]
 pub struct Ground {
@@ -443,6 +464,29 @@ mod tests {
             "linux": {"resources": {"cpu": {"burst": null, "realtimeRuntime": 0}, "rdma": {}, "memory": {"disableOOMKiller": false}},
             "timeOffsets": null, "intelRdt": {}, "namespaces": [{"type": "pid"}]}, "com.example/new": 1});
         assert_eq!(check(&empty), Ok(()));
+    }
+
+    #[test]
+    fn capabilities_that_nobody_can_have_are_left_out_and_named() {
+        let mut process = json!({"capabilities": {
+            "bounding": ["CAP_KILL", "CAP_FROM_THE_FUTURE", 7], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL", "CAP_BPF"],
+            "inheritable": ["CAP_KILL", "CAP_CHOWN"], "ambient": ["CAP_KILL", "CAP_CHOWN"]}});
+        let lost = keep_grantable(Some(&mut process));
+        let names = ["bounding: CAP_FROM_THE_FUTURE", "bounding: ", "inheritable: CAP_CHOWN", "effective: CAP_BPF", "ambient: CAP_CHOWN"];
+        assert_eq!(lost, names);
+        let kill = json!(["CAP_KILL"]);
+        let left =
+            json!({"bounding": kill, "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": kill, "inheritable": kill, "ambient": kill});
+        assert_eq!(process, json!({"capabilities": left}));
+        assert_eq!(keep_grantable(Some(&mut process)), [""; 0]);
+        let mut without = json!({"capabilities": {"ambient": ["CAP_KILL"]}});
+        assert_eq!(
+            (keep_grantable(Some(&mut without)), without["capabilities"]["ambient"].clone()),
+            (vec!["ambient: CAP_KILL".into()], json!([]))
+        );
+        for mut other in [json!({}), json!(null), json!({"capabilities": null}), json!({"capabilities": {"ambient": 7}})] {
+            assert_eq!(keep_grantable(Some(&mut other)), [""; 0], "{other}");
+        }
     }
 
     #[test]

@@ -139,6 +139,12 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, value: Value) -> Result<T,
     serde_json::from_value(value).map_err(|cause| OciError::file("read", path)(cause.into()))
 }
 
+fn warn_of_capabilities(process: Option<&mut Value>) {
+    for lost in config::keep_grantable(process) {
+        eprintln!("warning: capability that cannot be given: {lost}");
+    }
+}
+
 fn request(attempt: &str, cause: impl std::fmt::Display) -> OciError {
     OciError::Request(format!("{attempt}: {cause}"))
 }
@@ -157,8 +163,9 @@ impl Runtime {
         let home = Home::of(&self.root, &wanted.id)?;
         let bundle = std::path::absolute(&wanted.bundle).map_err(OciError::file("find", &wanted.bundle))?;
         let path = bundle.join("config.json");
-        let raw = read_json(&path)?;
+        let mut raw = read_json(&path)?;
         config::check(&raw)?;
+        warn_of_capabilities(raw.get_mut("process"));
         let spec: Spec = parse(&path, raw.clone())?;
         let mut record = Record {
             version: super::super::record::VERSION,
@@ -371,9 +378,10 @@ impl Runtime {
         let spec = found.spec()?;
         let given: oci::Process = match &wanted.process {
             Some(path) => {
-                let raw = serde_json::json!({"process": read_json(path)?});
+                let mut raw = serde_json::json!({"process": read_json(path)?});
                 config::check(&raw)?;
-                parse(path, raw["process"].clone())?
+                warn_of_capabilities(raw.get_mut("process"));
+                parse(path, raw["process"].take())?
             }
             None => {
                 let mut own = spec.process().clone().unwrap_or_default();

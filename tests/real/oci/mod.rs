@@ -250,6 +250,33 @@ fn the_process_is_as_the_bundle_says() {
     });
 }
 
+/// `runc spec` and `crun spec` write ambient capabilities and none to inherit; config.md: "Runtimes SHOULD NOT fail".
+#[test]
+fn capabilities_that_cannot_be_given_are_passed_over() {
+    both(|oci| {
+        let bundle = oci.bundle("unknown", "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status; sleep 1000", |config| {
+            let sets = &mut config["process"]["capabilities"];
+            sets["ambient"] = json!(["CAP_CHOWN", "CAP_KILL"]);
+            sets["bounding"].as_array_mut().unwrap().push(json!("CAP_FROM_THE_FUTURE"));
+        });
+        let said = oci.dir.path().join("said");
+        oci.ok(&["run", "--detach", "--bundle", &bundle, "unknown"]);
+        wait_for("the sets are said", || std::fs::read_to_string(&said).unwrap().contains("CapAmb"));
+        let text = std::fs::read_to_string(&said).unwrap();
+        let sets: Vec<_> = text.lines().filter(|line| line.starts_with("Cap")).map(|line| line.rsplit('\t').next().unwrap()).collect();
+        let (none, some) = ("0000000000000000", "00000000000000e1");
+        assert_eq!(sets, [none, some, some, some, none], "{text}");
+        assert!(text.contains("CAP_FROM_THE_FUTURE"), "{text}");
+        let file = oci.dir.path().join("process.json");
+        let set = json!(["CAP_KILL", "CAP_FROM_THE_FUTURE"]);
+        let process = json!({"user": {"uid": 0, "gid": 0}, "args": ["/bin/grep", "CapPrm", "/proc/self/status"], "cwd": "/",
+            "env": ["PATH=/bin"], "capabilities": {"bounding": set, "effective": set, "permitted": set, "ambient": set}});
+        std::fs::write(&file, process.to_string()).unwrap();
+        let said = oci.ok(&["exec", "--process", file.to_str().unwrap(), "unknown"]);
+        assert!(said.contains("CapPrm:\t0000000000000020"), "{said}");
+    });
+}
+
 #[test]
 fn hooks_run_in_their_order_with_the_state() {
     both(|oci| {
