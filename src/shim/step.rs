@@ -117,8 +117,7 @@ impl Builder<'_> {
             Step::MapIds(step) => self.map_ids(&step.path),
             Step::Remount(remount) => self.remount(remount),
             Step::Pivot(_) => self.pivot(),
-            Step::Seal(_) => sys::mount_setattr(self.root()?.as_fd(), false, u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), 0)
-                .attempt(|| "make the root read-only"),
+            Step::Seal(seal) => self.seal(&seal.directory),
         }
     }
 
@@ -383,6 +382,13 @@ impl Builder<'_> {
         sys::mount_setattr(tree.as_fd(), true, attributes, 0).attempt(what)?;
         self.parent = None;
         mount_on(&tree, &target).attempt(what)
+    }
+
+    fn seal(&self, directory: &str) -> Result<(), Failed> {
+        // What cannot be made here may be made or found by the process when it enters it; if not, that is told then.
+        self.make_target(directory, FileType::Directory, true).ok();
+        let attributes = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        sys::mount_setattr(self.root()?.as_fd(), false, attributes, 0).attempt(|| "make the root read-only")
     }
 
     fn pivot(&mut self) -> Result<(), Failed> {

@@ -569,7 +569,10 @@ message! {
     Pivot {}
 
     /// Makes the root's own mount read-only.
-    Seal {}
+    Seal {
+        /// Made before that as far as it is missing, wherever links lead in the root: where the process is to begin.
+        directory: String,
+    }
 
     /// A directory that is there as the root file system, with what is mounted below it.
     Root {

@@ -126,7 +126,7 @@ fn shim() -> Vec<Vec<u8>> {
         wire::Mask { path: text("/m") }.into(),
         wire::ReadOnly { path: text("/r") }.into(),
         wire::Pivot {}.into(),
-        wire::Seal {}.into(),
+        wire::Seal { directory: "/app".into() }.into(),
     ];
     let launch = wire::Launch { record: text("/exit"), cgroup: cgroup.clone(), steps, process: process.clone(), ..wire::Launch::default() };
     let requests: Vec<wire::Request> = vec![

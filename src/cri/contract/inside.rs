@@ -205,6 +205,12 @@ async fn a_read_only_root_stays_as_it_is(subject: &Subject) {
     config.security.readonly_rootfs = true;
     let (_, lines) = run(subject, &subject.pod("fixed"), &config).await;
     assert_eq!(lines, ["refused"]);
+    // Images are built that name a working directory and lack it.
+    let mut config = script(subject, "made", "pwd; touch file || echo refused");
+    config.security.readonly_rootfs = true;
+    config.working_dir = "/srv/not/there".into();
+    let (_, lines) = run(subject, &subject.pod("made"), &config).await;
+    assert_eq!(lines, ["/srv/not/there", "refused"]);
 }
 
 async fn a_pod_has_a_name_and_resolves(subject: &Subject) {

@@ -200,7 +200,8 @@ fn steps(spec: &Spec, place: &Place) -> Vec<Step> {
         all.then.push(ReadOnly { path: path.clone() }.into());
     }
     if root.and_then(|root| root.readonly()).unwrap_or(false) {
-        all.then.push(Seal {}.into());
+        let directory = spec.process().as_ref().map(|process| text(process.cwd())).unwrap_or_default();
+        all.then.push(Seal { directory }.into());
     }
     all.then.push(Pivot {}.into());
     let private = [MakePrivate { let_in: place.let_in }.into()];
@@ -539,9 +540,12 @@ mod tests {
 
     #[test]
     fn a_read_only_root_is_sealed_after_the_mounts_and_before_the_root_changes() {
-        let launch = launch(|config| config.security.readonly_rootfs = true);
+        let launch = launch(|config| {
+            config.security.readonly_rootfs = true;
+            config.working_dir = "/srv/app".into();
+        });
         let count = launch.steps.len();
-        assert!(matches!(launch.steps[count - 2..], [Step::Seal(_), Step::Pivot(_)]));
+        assert!(matches!(&launch.steps[count - 2..], [Step::Seal(seal), Step::Pivot(_)] if seal.directory == "/srv/app"));
     }
 
     #[test]

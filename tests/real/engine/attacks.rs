@@ -106,11 +106,13 @@ async fn a_missing_working_directory_is_made_in_the_container() {
     symlink("/tmp", image.join("link")).unwrap();
     house.images.insert("linked".into(), image);
     let subject = house.open().await;
-    for (cwd, expected) in [("/a/b/c", "/a/b/c\n"), ("/link/x/y", "/tmp/x/y\n"), ("/tmp/", "/tmp\n"), ("tmp/z", "/tmp/z\n")] {
+    let cases = [("/a/b/c", "/a/b/c\n"), ("/link/x/y", "/tmp/x/y\n"), ("/tmp/", "/tmp\n"), ("tmp/z", "/tmp/z\n")];
+    for ((cwd, expected), readonly_rootfs) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
         let mut config = script(&subject, "busybox pwd -P");
         config.image = "linked".into();
         config.working_dir = cwd.into();
-        let name = format!("makecwd{}", cwd.replace('/', "-").trim_end_matches('-'));
+        config.security.readonly_rootfs = readonly_rootfs;
+        let name = format!("makecwd{readonly_rootfs}{}", cwd.replace('/', "-").trim_end_matches('-'));
         let (code, text) = run(&subject, &subject.pod(&name), config).await;
         assert_eq!((code, text.as_str()), (0, expected), "{cwd}");
     }
