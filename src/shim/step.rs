@@ -347,9 +347,10 @@ impl Builder<'_> {
         Ok(at)
     }
 
+    /// What is behind a link in the root is hidden as runc hides it; one that leads on by a descriptor or a process is refused.
     fn mask(&mut self, path: &str) -> Result<(), Failed> {
         let what = || format!("mask {path}");
-        let target = match self.lookup(path, false)? {
+        let target = match self.lookup(path, true)? {
             Err(Errno::NOENT) => return Ok(()),
             found => found.attempt(what)?,
         };
@@ -373,7 +374,7 @@ impl Builder<'_> {
 
     fn read_only(&mut self, path: &str) -> Result<(), Failed> {
         let what = || format!("make {path} read-only");
-        let target = match self.lookup(path, false)? {
+        let target = match self.lookup(path, true)? {
             Err(Errno::NOENT) => return Ok(()),
             found => found.attempt(what)?,
         };
@@ -472,11 +473,12 @@ mod tests {
     fn what_is_to_be_hidden_and_cannot_be_looked_at_is_an_error() {
         let dir = std::env::temp_dir().join(format!("podbay-step-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink("loop", dir.join("loop")).unwrap();
         std::os::unix::fs::symlink("elsewhere", dir.join("link")).unwrap();
         let root = rustix::fs::open(&dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let mut builder = Builder { root: Some(root), ..Builder::default() };
-        let results = ["/link", "/none"].map(|path| (builder.mask(path).is_ok(), builder.read_only(path).is_ok()));
+        let results = ["/loop", "/link", "/none"].map(|path| (builder.mask(path).is_ok(), builder.read_only(path).is_ok()));
         std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(results, [(false, false), (true, true)]);
+        assert_eq!(results, [(false, false), (true, true), (true, true)]);
     }
 }

@@ -170,6 +170,7 @@ async fn masks_are_put_where_they_belong_and_nowhere_else() {
     std::fs::write(image.join("secret"), "INSIDE").unwrap();
     symlink(format!("{}{}", "../".repeat(12), victim.display()), image.join("out")).unwrap();
     symlink("/secret", image.join("to-secret")).unwrap();
+    symlink("/etc", image.join("to-etc")).unwrap();
     symlink("/proc/1/root/secret", image.join("magic")).unwrap();
     house.images.insert("links".into(), image);
     let subject = house.open().await;
@@ -178,16 +179,19 @@ async fn masks_are_put_where_they_belong_and_nowhere_else() {
     config.security.masked_paths = words(&["/secret", "/to-secret", "/out", "/magic", "/not/there"]);
     config.security.readonly_paths = words(&["/out", "/etc"]);
     let sandbox = subject.runtime.run_pod_sandbox(&subject.pod("masks")).await.unwrap();
-    // A mask through a link may be refused; what is hidden stays hidden, what is outside stays as it is.
-    if let Ok(id) = subject.start(&sandbox, &config).await {
-        let ended = subject.until_exited(&id).await;
-        assert_eq!(log_text(&ended.log_path), "end\n");
+    // A mask through a process is refused; what is hidden stays hidden, what is outside stays as it is.
+    let refused = subject.start(&sandbox, &config).await.unwrap_err();
+    assert!(refused.to_string().contains("mask /magic"), "{refused}");
+    let cases: [(&str, &[&str], &[&str]); 2] =
+        [("plain", &["/secret", "/not/there"], &["/etc"]), ("linked", &["/to-secret", "/out"], &["/out", "/to-etc"])];
+    for (name, masked, readonly) in cases {
+        (config.metadata.name, config.log_path) = (name.into(), format!("{name}/0.log").into());
+        config.command = words(&["sh", "-c", "cat /secret; echo x > /etc/passwd; cat /proc/version > /dev/null && echo end"]);
+        (config.security.masked_paths, config.security.readonly_paths) = (words(masked), words(readonly));
+        let id = subject.start(&sandbox, &config).await.unwrap();
+        let text = log_text(&subject.until_exited(&id).await.log_path);
+        assert!(text.contains("Read-only file system") && text.ends_with("end\n") && !text.contains("INSIDE"), "{name}: {text}");
     }
-    (config.metadata.name, config.log_path) = ("plain".into(), "plain/0.log".into());
-    config.security.masked_paths = words(&["/secret", "/not/there"]);
-    config.security.readonly_paths = words(&["/etc"]);
-    let id = subject.start(&sandbox, &config).await.unwrap();
-    assert_eq!(log_text(&subject.until_exited(&id).await.log_path), "end\n");
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
     house.close(subject).await;
 }

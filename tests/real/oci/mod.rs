@@ -250,6 +250,25 @@ fn the_process_is_as_the_bundle_says() {
     });
 }
 
+#[test]
+fn what_a_sealed_root_lacks_is_made_and_what_links_lead_to_is_hidden() {
+    both(|oci| {
+        let bundle = oci.bundle("sealed", "pwd; cat /secret; touch /etc/new || echo kept; touch file || echo sealed", |config| {
+            config["process"]["cwd"] = json!("/srv/not/there");
+            config["root"]["readonly"] = json!(true);
+            config["linux"]["maskedPaths"] = json!(["/to-secret", "/dangling"]);
+            config["linux"]["readonlyPaths"] = json!(["/to-etc"]);
+        });
+        for (content, name) in [("/secret", "to-secret"), ("/etc", "to-etc"), ("/nowhere", "dangling")] {
+            symlink(content, oci.rootfs("sealed").join(name)).unwrap();
+        }
+        std::fs::write(oci.rootfs("sealed").join("secret"), "INSIDE").unwrap();
+        let said: String = oci.ok(&["run", "--bundle", &bundle, "sealed"]);
+        let lines: Vec<_> = said.lines().filter(|line| !line.contains("Read-only file system")).collect();
+        assert_eq!(lines, ["/srv/not/there", "kept", "sealed"], "{said}");
+    });
+}
+
 /// `runc spec` and `crun spec` write ambient capabilities and none to inherit; config.md: "Runtimes SHOULD NOT fail".
 #[test]
 fn capabilities_that_cannot_be_given_are_passed_over() {
