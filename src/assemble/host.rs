@@ -13,7 +13,7 @@ use crate::cli::args::{HostArgs, ImageVerb, ResetArgs};
 use crate::cli::error::{FAILED, Outcome};
 use crate::cli::output;
 use crate::config::Config;
-use crate::cri::Images as _;
+use crate::cri::{Image, Images as _};
 use crate::network::NodeNetwork as _;
 
 /// What Podbay keeps in its data directory: `reset` removes these and nothing else.
@@ -122,12 +122,7 @@ pub async fn image(verb: &ImageVerb) -> Outcome {
     match verb {
         ImageVerb::List(host) => {
             let images = open_images(host)?.list().await?;
-            let rows = images.iter().map(|image| {
-                let name = image.tags.first().or_else(|| image.digests.first()).cloned().unwrap_or_else(|| "<none>".to_owned());
-                let id = image.id.trim_start_matches("sha256:");
-                vec![name, id.get(..12).unwrap_or(id).to_owned(), format!("{:.1} MiB", image.size_bytes as f64 / f64::from(1 << 20))]
-            });
-            output::print(&output::table(&["NAME", "ID", "SIZE"], rows));
+            output::print(&output::table(&["NAME", "ID", "SIZE"], images.iter().flat_map(image_rows)));
         }
         ImageVerb::Pull { host, reference, quiet } => {
             let id = pull_bars::pull(&open_images(host)?, reference, *quiet).await?;
@@ -155,6 +150,20 @@ pub async fn image(verb: &ImageVerb) -> Outcome {
     Ok(0)
 }
 
+/// A row for each of its names: for each tag, and for each digest of a repository of which it has no tag.
+fn image_rows(image: &Image) -> Vec<Vec<String>> {
+    let is_tagged = |repository: &str| image.tags.iter().any(|tag| tag.rsplit_once(':').is_some_and(|(of, _)| of == repository));
+    let alone = image.digests.iter().filter(|digest| !digest.split_once('@').is_some_and(|(of, _)| is_tagged(of)));
+    let mut names: Vec<String> = image.tags.iter().chain(alone).cloned().collect();
+    if names.is_empty() {
+        names.push("<none>".to_owned());
+    }
+    let id = image.id.trim_start_matches("sha256:");
+    let id = id.get(..12).unwrap_or(id);
+    let size = format!("{:.1} MiB", image.size_bytes as f64 / f64::from(1 << 20));
+    names.into_iter().map(|name| vec![name, id.to_owned(), size.clone()]).collect()
+}
+
 fn open_images(host: &HostArgs) -> anyhow::Result<crate::runtime::image::ImageStore> {
     crate::tls::install_provider();
     node::open_images(&host_config(host, None)?)
@@ -163,6 +172,25 @@ fn open_images(host: &HostArgs) -> anyhow::Result<crate::runtime::image::ImageSt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_listed_by_each_of_its_names() {
+        let listed = |tags: &[&str], digests: &[&str]| {
+            let [tags, digests] = [tags, digests].map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+            let image =
+                Image { id: "sha256:0123456789abcdef".into(), tags, digests, size_bytes: 3 << 19, user: String::new(), pinned: false };
+            let rows = image_rows(&image);
+            assert!(rows.iter().all(|row| row[1..] == ["0123456789ab", "1.5 MiB"]), "{rows:?}");
+            rows.into_iter().map(|row| row[0].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(&["a.test/bb:v1", "a.test/bb:v2"], &["a.test/bb@sha256:1"]), ["a.test/bb:v1", "a.test/bb:v2"]);
+        assert_eq!(
+            listed(&["a.test:5000/bb:v1"], &["a.test:5000/bb@sha256:1", "b.test/bb@sha256:1"]),
+            ["a.test:5000/bb:v1", "b.test/bb@sha256:1"]
+        );
+        assert_eq!(listed(&[], &["a.test/bb@sha256:1", "a.test/bb@sha256:2"]), ["a.test/bb@sha256:1", "a.test/bb@sha256:2"]);
+        assert_eq!(listed(&[], &[]), ["<none>"]);
+    }
 
     #[test]
     fn only_what_is_ours_is_removed() {
