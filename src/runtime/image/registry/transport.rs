@@ -115,8 +115,23 @@ fn silent(uri: &Uri, limit: Duration) -> ImageError {
     ImageError::Unreachable(format!("{} says nothing for {} s", host(uri), limit.as_secs()))
 }
 
-fn unreachable(uri: &Uri, cause: &dyn std::error::Error) -> ImageError {
+fn unreachable(uri: &Uri, cause: &(dyn std::error::Error + 'static)) -> ImageError {
+    if speaks_no_tls(cause) {
+        let advice = "`plain-http = true` under its [[images.registry]] allows that";
+        return ImageError::Registry(format!("{} speaks plain HTTP and not HTTPS: {advice}", host(uri)));
+    }
     ImageError::Unreachable(format!("{}: {}", host(uri), chain(cause)))
+}
+
+/// Whether something was said in return for a TLS handshake that is none of TLS, which is HTTP's complaint in a registry's place.
+fn speaks_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) = error.downcast_ref() {
+        return true;
+    }
+    // An error in one of I/O is not among its sources.
+    let within =
+        error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).map(|inner| inner as &(dyn std::error::Error + 'static));
+    within.or_else(|| error.source()).is_some_and(speaks_no_tls)
 }
 
 fn host(uri: &Uri) -> &str {
@@ -296,6 +311,26 @@ fn proxy_of(proxies: &Matcher, target: &Uri) -> Result<Option<Intercept>, String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_registry_that_speaks_plain_http_is_called_so() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await.unwrap();
+        });
+        let transport = Transport::new(&Arc::new(Options::default())).await.unwrap();
+        let answer = transport.send(Request::get(format!("https://{address}/v2/").parse().unwrap())).await;
+        let text = answer.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains(&format!("{address} speaks plain HTTP")) && text.contains("plain-http = true"), "{text}");
+        server.await.unwrap();
+        // Nobody listens any more.
+        let answer = transport.send(Request::get(format!("https://{address}/v2/").parse().unwrap())).await;
+        assert!(answer.err().is_some_and(|error| error.to_string().contains("does not answer")));
+    }
 
     #[test]
     fn only_https_goes_through_a_proxy_and_only_through_one_by_http() {
