@@ -99,13 +99,42 @@ async fn commands_run_over_spdy() {
     }
 }
 
-/// What goes into a tunnel's WebSocket comes out of the other side, and back.
-async fn tunnel(runtime: Arc<dyn Runtime>, wanted: Wanted) -> DuplexStream {
+/// The way to a server of what is wanted, by a WebSocket.
+async fn knock(runtime: &Arc<dyn Runtime>, wanted: &Wanted, protocols: &str) -> http::Request<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut request = format!("ws://{}/", listener.local_addr().unwrap()).into_client_request().unwrap();
+    let (runtime, wanted) = (Arc::clone(runtime), wanted.clone());
     let router = Router::new().route("/", any(move |request| serve(Arc::clone(&runtime), wanted.clone(), request)));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    request.headers_mut().insert("sec-websocket-protocol", "SPDY/3.1+portforward.k8s.io".parse().unwrap());
+    if !protocols.is_empty() {
+        request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+    }
+    request
+}
+
+#[tokio::test]
+async fn who_offers_only_what_is_not_known_is_refused() {
+    use tokio_tungstenite::tungstenite::Error;
+    let (runtime, sandbox, container) = runtime().await;
+    let forward = Wanted::Forward { sandbox, ports: vec![80] };
+    let known = "v4.channel.k8s.io";
+    for wanted in [Wanted::Remote(exec(&container, "echo hello")), forward] {
+        for protocols in ["v4.base64.channel.k8s.io", "nonsense, channel.k8s.io"] {
+            let refused = tokio_tungstenite::connect_async(knock(&runtime, &wanted, protocols).await).await.err();
+            let Some(Error::Http(answer)) = refused else { panic!("{protocols}: {refused:?}") };
+            let text = String::from_utf8(answer.body().clone().unwrap_or_default()).unwrap();
+            assert!(answer.status() == StatusCode::FORBIDDEN && text.contains(known), "{protocols}: {answer:?}");
+        }
+        let (_, answer) = tokio_tungstenite::connect_async(knock(&runtime, &wanted, &format!("nonsense, {known}")).await).await.unwrap();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], known);
+        let (_, answer) = tokio_tungstenite::connect_async(knock(&runtime, &wanted, "").await).await.unwrap();
+        assert!(!answer.headers().contains_key("sec-websocket-protocol"));
+    }
+}
+
+/// What goes into a tunnel's WebSocket comes out of the other side, and back.
+async fn tunnel(runtime: Arc<dyn Runtime>, wanted: Wanted) -> DuplexStream {
+    let request = knock(&runtime, &wanted, "SPDY/3.1+portforward.k8s.io").await;
     let (socket, answer) = tokio_tungstenite::connect_async(request).await.unwrap();
     assert_eq!(answer.headers()["sec-websocket-protocol"], "SPDY/3.1+portforward.k8s.io");
     let (near, far) = tokio::io::duplex(64 << 10);

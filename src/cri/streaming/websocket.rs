@@ -13,8 +13,8 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use http::StatusCode;
 use http::request::Parts;
+use http::{StatusCode, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::{Feed, Inlet, Lane, Outlet, PIECE_BYTES, Shared, Tasks, Word, inlet, room};
 use super::session::{Ends, Report};
-use super::{Remote, Wanted, forward, refuse, remote};
+use super::{Remote, Wanted, forward, listed, refuse, remote};
 use crate::cri::Runtime;
 
 const STDIN: u8 = 0;
@@ -47,13 +47,22 @@ pub async fn upgrade(runtime: Arc<dyn Runtime>, wanted: Wanted, mut parts: Parts
         Err(refusal) => return refusal.into_response(),
     };
     // What came with the request stays until its session has ended.
+    let known = match wanted {
+        Wanted::Remote(_) => REMOTE,
+        Wanted::Forward { .. } => [TUNNEL, PORTS],
+    };
+    let upgrade = upgrade.protocols(known);
+    let offered = listed(&parts.headers, header::SEC_WEBSOCKET_PROTOCOL.as_str());
+    // Who offers none is one of the old ones, and is spoken to as they were (Kubernetes' `wsstream` knows the empty name).
+    if upgrade.selected_protocol().is_none() && !offered.is_empty() {
+        return refuse(StatusCode::FORBIDDEN, &format!("unable to upgrade: client supports {offered:?}, server accepts {known:?}"));
+    }
     match wanted {
-        Wanted::Remote(remote) => upgrade.protocols(REMOTE).on_upgrade(move |socket| async move {
+        Wanted::Remote(remote) => upgrade.on_upgrade(move |socket| async move {
             serve_remote(socket, &*runtime, remote).await;
             drop(parts);
         }),
         Wanted::Forward { sandbox, ports } => {
-            let upgrade = upgrade.protocols([TUNNEL, PORTS]);
             let tunnelled = upgrade.selected_protocol().is_some_and(|protocol| protocol.as_bytes() == TUNNEL.as_bytes());
             if tunnelled {
                 return upgrade.on_upgrade(move |socket| async move {
