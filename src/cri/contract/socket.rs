@@ -73,6 +73,7 @@ pub async fn our_socket_suite(endpoint: &str, subject: &Subject) {
     assert_eq!(must(caller.images.list_images(wire::ListImagesRequest { filter: Some(missing) }).await).images, []);
     caller.lists_are_streamed().await;
     caller.metrics_are_complete().await;
+    caller.the_cpus_that_are_used_are_told().await;
     caller.events_are_told_in_full().await;
     let info = must(caller.images.image_fs_info(wire::ImageFsInfoRequest {}).await);
     // containerd 1.6 counts them some time after.
@@ -378,6 +379,31 @@ impl Caller<'_> {
         self.until_there_are(b"1\n", command(&LEFT, 30)).await;
         caller.abort();
         self.until_there_are(b"0\n", command(&LEFT, 30)).await;
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
+    }
+
+    /// It takes two looks. containerd 1.6 does not tell it.
+    async fn the_cpus_that_are_used_are_told(&mut self) {
+        let pod = self.pod("cpus").await;
+        let container_id = self.container(&pod, "main", true).await;
+        let (pod_request, request) = (
+            wire::PodSandboxStatsRequest { pod_sandbox_id: pod.1.clone() },
+            wire::ContainerStatsRequest { container_id: container_id.clone() },
+        );
+        let start = std::time::Instant::now();
+        let mut looks = 0;
+        loop {
+            let of_pod = must(self.runtime.pod_sandbox_stats(pod_request.clone()).await).stats.and_then(|stats| stats.linux);
+            let own = must(self.runtime.container_stats(request.clone()).await).stats.and_then(|stats| stats.cpu);
+            let told = [of_pod.and_then(|linux| linux.cpu), own].map(|cpu| cpu.is_some_and(|cpu| cpu.usage_nano_cores.is_some()));
+            looks += 1;
+            if told == [true; 2] {
+                break;
+            }
+            assert!(start.elapsed() < super::PATIENCE, "never told: {told:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert!(looks > 1, "nothing is known at the first");
         must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: pod.1 }).await);
     }
 

@@ -4,6 +4,7 @@
 //! - `filter`: what lists keep (pure)
 //! - `events`: the stream of container events, from what is there before and after (its `kinds` is pure)
 //! - `metrics`: figures by name, for Prometheus (pure)
+//! - `rates`: how much of the CPU is used, from two looks (pure)
 //! - `socket`: the socket and who may use it
 //! - `stream`: where callers come for exec, attach and port-forward; `tokens`: what each may have there (pure)
 //!
@@ -13,12 +14,13 @@ mod events;
 mod filter;
 mod images;
 mod metrics;
+mod rates;
 mod runtime;
 mod socket;
 mod stream;
 mod tokens;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +45,7 @@ pub(super) struct Core {
     pub runtime: Arc<dyn Runtime>,
     pub images: Arc<dyn Images>,
     pub streams: Arc<stream::Streams>,
+    pub rates: Arc<Mutex<rates::Rates>>,
     /// Ends what would go on for good.
     pub end: CancellationToken,
 }
@@ -76,7 +79,7 @@ pub async fn serve(
     end: CancellationToken,
 ) -> Result<(), CriError> {
     let at = streams.local_addr().map_err(|cause| CriError::failed("listen for streams", cause))?;
-    let core = Core { runtime, images, streams: Arc::new(stream::Streams::new(at)), end: end.clone() };
+    let core = Core { runtime, images, streams: Arc::new(stream::Streams::new(at)), rates: Arc::default(), end: end.clone() };
     tokio::spawn(stream::listen(streams, Arc::clone(&core.streams), Arc::clone(&core.runtime), end.clone()));
     let incoming = futures::stream::unfold(listener, |listener| async move {
         let stream = accept(&listener).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures::Stream;
@@ -12,7 +13,7 @@ use crate::cri::wire::error::to_status;
 use crate::cri::wire::runtime_service_server::RuntimeService;
 use crate::cri::wire::sandbox::namespaces_from_wire;
 use crate::cri::wire::{self, container, sandbox, status};
-use crate::cri::{ContainerStatus, CriError, Namespaces, PodSandbox, PodSandboxConfig, Resources};
+use crate::cri::{ContainerStats, ContainerStatus, CriError, Namespaces, PodSandbox, PodSandboxConfig, Resources};
 use crate::model::Timestamp;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -114,10 +115,24 @@ impl Core {
         Ok(all.iter().filter(|one| filter::container(&filter, one)).map(status::container_item).collect())
     }
 
+    fn container_figures(&self, stats: &ContainerStats, container: &ContainerStatus, now: Timestamp) -> wire::ContainerStats {
+        let mut figures = status::container_stats(stats, container, now);
+        self.rate(&container.id, figures.cpu.as_mut());
+        figures
+    }
+
+    /// Says what is used at the moment, as far as an earlier look tells.
+    fn rate(&self, id: &str, cpu: Option<&mut wire::CpuUsage>) {
+        let Some(cpu) = cpu else { return };
+        let used = cpu.usage_core_nano_seconds.as_ref().map_or(0, |used| used.value);
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        cpu.usage_nano_cores = rates.look(id, cpu.timestamp, used).map(|value| wire::UInt64Value { value });
+    }
+
     async fn all_container_stats(&self, keep: impl Fn(&ContainerStatus) -> bool) -> Result<Vec<wire::ContainerStats>, CriError> {
         let (stats, containers, now) = (self.runtime.container_stats().await?, self.runtime.list_containers().await?, Timestamp::now());
-        let of = |stats: &crate::cri::ContainerStats| containers.iter().find(|one| one.id == stats.id).filter(|one| keep(one));
-        Ok(stats.iter().filter_map(|stats| Some(status::container_stats(stats, of(stats)?, now))).collect())
+        let of = |stats: &ContainerStats| containers.iter().find(|one| one.id == stats.id).filter(|one| keep(one));
+        Ok(stats.iter().filter_map(|stats| Some(self.container_figures(stats, of(stats)?, now))).collect())
     }
 
     async fn all_sandbox_stats(&self, keep: impl Fn(&PodSandbox) -> bool) -> Result<Vec<wire::PodSandboxStats>, CriError> {
@@ -128,11 +143,13 @@ impl Core {
         let containers: BTreeMap<&str, &ContainerStatus> = containers.iter().map(|one| (one.id.as_str(), one)).collect();
         let in_sandbox = |id: &str| {
             let own = own.iter().filter(|stats| stats.sandbox_id == id);
-            own.filter_map(|stats| Some(status::container_stats(stats, containers.get(stats.id.as_str())?, now))).collect()
+            own.filter_map(|stats| Some(self.container_figures(stats, containers.get(stats.id.as_str())?, now))).collect()
         };
         let pod = |stats: &crate::cri::PodSandboxStats| {
             let sandbox = sandboxes.iter().find(|one| one.id == stats.id).filter(|one| keep(one))?;
-            Some(status::sandbox_stats(stats, sandbox, in_sandbox(&sandbox.id), now))
+            let mut figures = status::sandbox_stats(stats, sandbox, in_sandbox(&sandbox.id), now);
+            self.rate(&sandbox.id, figures.linux.as_mut().and_then(|linux| linux.cpu.as_mut()));
+            Some(figures)
         };
         Ok(stats.iter().filter_map(pod).collect())
     }
@@ -140,7 +157,7 @@ impl Core {
     async fn one_container_stats(&self, id: &str) -> Result<wire::ContainerStats, CriError> {
         let container = self.container(id).await?;
         let running = self.all_container_stats(|one| one.id == container.id).await?.pop();
-        let none = crate::cri::ContainerStats::default();
+        let none = ContainerStats::default();
         Ok(running.unwrap_or_else(|| status::container_stats(&none, &container, Timestamp::now())))
     }
 
@@ -546,7 +563,13 @@ mod tests {
         (config.resources.cpu_shares, config.resources.oom_score_adj) = (512, 100);
         let id = runtime.create_container(&sandbox, &config).await.unwrap();
         let streams = std::sync::Arc::new(crate::cri::server::stream::Streams::new("127.0.0.1:1".parse().unwrap()));
-        let core = Core { runtime: runtime.clone(), images: std::sync::Arc::<FakeImages>::default(), streams, end: Default::default() };
+        let core = Core {
+            runtime: runtime.clone(),
+            images: std::sync::Arc::<FakeImages>::default(),
+            streams,
+            rates: Default::default(),
+            end: Default::default(),
+        };
         let ask = async |linux: wire::LinuxContainerResources, annotated: bool| {
             let annotations = annotated.then(|| ("a".to_owned(), "b".to_owned())).into_iter().collect();
             let request = wire::UpdateContainerResourcesRequest { container_id: id.clone(), linux: Some(linux), annotations };
