@@ -75,7 +75,7 @@ pub trait Runtime: Send + Sync {
         self.list_containers().await
     }
 
-    /// Runs a command to its end; output bounded to 16 MiB a stream; killed at the timeout
+    /// Runs a command to its end; output bounded to some 16 MiB; killed at the timeout
     /// ([`CriError::Timeout`]). Zero: no limit.
     async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError>;
     /// Starts a command with streams for a person.

@@ -20,8 +20,9 @@ use super::wire::{Exec, Kill, Process, Response};
 use super::{RuntimeError, signal};
 use crate::cri::{CriError, ExecOutput, ExecRequest, ExecSession};
 
-/// Of each stream of `exec_sync`.
-const OUTPUT_LIMIT_BYTES: usize = 16 << 20;
+/// Of both streams of `exec_sync` together: the kubelet takes messages up to 16 MiB (`maxMsgSize` in its
+/// `cri/remote/utils.go`), and whoever is sent a longer one hears not even the exit code.
+const OUTPUT_LIMIT_BYTES: usize = (16 << 20) - (64 << 10);
 /// After a command's end its output may still be held open by what it left behind.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
@@ -121,6 +122,7 @@ impl Inner {
                     _ = &mut both => ended.await,
                 }
             };
+            fit(&mut stdout, &mut stderr);
             let exit_code = code.ok_or_else(|| CriError::failed(attempt(), "the shim has died"))?;
             Ok(ExecOutput { stdout, stderr, exit_code })
         };
@@ -234,6 +236,13 @@ impl Drop for KillIfLeft {
     }
 }
 
+/// Leaves of both together what may be kept: of each half at least, and what the other has no use for.
+fn fit(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
+    let half = OUTPUT_LIMIT_BYTES / 2;
+    stderr.truncate(half.max(OUTPUT_LIMIT_BYTES.saturating_sub(stdout.len())));
+    stdout.truncate(OUTPUT_LIMIT_BYTES - stderr.len());
+}
+
 /// Reads to the end, keeps as much as may be kept.
 async fn collect(mut from: Receiver, into: &mut Vec<u8>) {
     let mut chunk = vec![0; 16 << 10];
@@ -281,4 +290,27 @@ pub(super) async fn attend(
     };
     // Whoever asked may have left; a dead shim has killed the command.
     exit.send(Ok(code.unwrap_or(137))).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_streams_fit_into_one_message() {
+        let whole = OUTPUT_LIMIT_BYTES;
+        for (out, err, expected) in [
+            (5, 7, (5, 7)),
+            (whole, 0, (whole, 0)),
+            (whole, 100, (whole - 100, 100)),
+            (100, whole, (100, whole - 100)),
+            (whole, whole, (whole / 2, whole / 2)),
+        ] {
+            let (mut stdout, mut stderr) = (vec![0; out], vec![0; err]);
+            fit(&mut stdout, &mut stderr);
+            assert_eq!((stdout.len(), stderr.len()), expected);
+            let message = crate::cri::wire::ExecSyncResponse { stdout, stderr, exit_code: -1 };
+            assert!(prost::Message::encoded_len(&message) < 16 << 20);
+        }
+    }
 }
