@@ -134,9 +134,14 @@ impl Tree {
     /// Makes a cgroup with these limits, or sets them on the one that is there. Returns which could not be had
     /// because the host lacks the controller.
     pub fn create(&self, path: &str, limits: &Resources) -> Result<Vec<&'static str>, CgroupError> {
+        self.create_with(path, limits, Vec::new())
+    }
+
+    /// The same with limits that CRI has no words for; a caller's own words come after them.
+    pub fn create_with(&self, path: &str, limits: &Resources, mut more: Vec<Limit>) -> Result<Vec<&'static str>, CgroupError> {
         let full = self.full(path);
         let create = |cause: String| CgroupError::Create { path: full.clone(), cause };
-        let more = limits::files(limits).map_err(|error| create(error.to_string()))?;
+        more.extend(limits::files(limits).map_err(|error| create(error.to_string()))?);
         let needed = limits::controllers(&more);
         let controllers: Vec<String> = if self.unified {
             let present = std::fs::read_to_string(self.mounts[0].1.join("cgroup.controllers")).unwrap_or_default();
@@ -357,7 +362,7 @@ impl Tree {
             let full = self.full(path);
             let fail = |cause: String| CgroupError::Limit { path: full.clone(), limit: limit.controller(), cause };
             let file = if self.unified {
-                self.directory("", path).map(|directory| directory.join(&limit.file)).filter(|file| file.exists())
+                self.directory("", path).and_then(|directory| rare::choose(&directory, &limit.file, limit))
             } else {
                 let rare = self.rare.iter().find(|rare| rare.controller == limit.controller() && !limit.verbatim);
                 match rare.map(|rare| rare.make(&full).map(|()| rare.file(&full, limit))) {
@@ -367,8 +372,11 @@ impl Tree {
                 }
             };
             match file {
-                Some(file) => {
-                    std::fs::write(&file, &limit.value).map_err(|error| fail(format!("{}: {error}", limit.file)))?;
+                Some((file, value)) => {
+                    // The kernel reads one device a write.
+                    let mut lines = value.split('\n').filter(|line| !line.is_empty() || value.is_empty());
+                    let name = file.file_name().unwrap_or_default().display();
+                    lines.try_for_each(|line| std::fs::write(&file, line)).map_err(|error| fail(format!("{name}: {error}")))?;
                     self.bring_in(path, &full, limit).map_err(|error| fail(error.to_string()))?;
                 }
                 // None of what is not there, and what older kernels do not tell apart.

@@ -15,6 +15,58 @@ pub struct Limit {
     pub value: String,
     /// The caller's own word: for v2 alone.
     pub verbatim: bool,
+    /// What other kernels and v1 have instead, and how it is said there: the first that is there is taken.
+    pub instead: Vec<(String, String)>,
+}
+
+/// A limit of a block device, `MAJOR:MINOR`, on what goes over it in a second; 0: none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    pub device: String,
+    pub of: Rate,
+    pub most: u64,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    ReadBytes,
+    WriteBytes,
+    Reads,
+    Writes,
+}
+
+impl Rate {
+    /// In v2's `io.max`, and v1's file (cgroup-v1/blkio-controller.rst).
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ReadBytes => ("rbps", "blkio.throttle.read_bps_device"),
+            Self::WriteBytes => ("wbps", "blkio.throttle.write_bps_device"),
+            Self::Reads => ("riops", "blkio.throttle.read_iops_device"),
+            Self::Writes => ("wiops", "blkio.throttle.write_iops_device"),
+        }
+    }
+}
+
+/// What block devices do for a cgroup: weights from 10 to 1000 as OCI has them (config-linux.md, "Block IO"), of all and of
+/// some devices, and throttles. v2's scale goes up to 10,000; BFQ's scheduler keeps the old one on both.
+pub fn block_io(weight: Option<u16>, of_devices: &[(String, u16)], throttles: &[Throttle]) -> Vec<Limit> {
+    let weighed = |device: Option<&String>, weight: u16| {
+        let wide = 1 + u64::from(weight.saturating_sub(10)) * 9999 / 990;
+        let say = |weight: String| device.map_or_else(|| weight.clone(), |device| format!("{device} {weight}"));
+        let end = if device.is_some() { "_device" } else { "" };
+        let narrow = ["io.bfq.weight".to_owned(), format!("blkio.weight{end}"), format!("blkio.bfq.weight{end}")];
+        let instead = narrow.map(|file| (file, say(weight.to_string()))).to_vec();
+        Limit { file: "io.weight".to_owned(), value: say(wide.to_string()), verbatim: false, instead }
+    };
+    let throttled = |throttle: &Throttle| {
+        let Throttle { device, of, most } = throttle;
+        let (key, file) = of.names();
+        let value = if *most == 0 { format!("{device} {key}=max") } else { format!("{device} {key}={most}") };
+        Limit { file: "io.max".to_owned(), value, verbatim: false, instead: vec![(file.to_owned(), format!("{device} {most}"))] }
+    };
+    let of_devices = of_devices.iter().map(|(device, weight)| weighed(Some(device), *weight));
+    weight.map(|weight| weighed(None, weight)).into_iter().chain(of_devices).chain(throttles.iter().map(throttled)).collect()
 }
 
 impl Limit {
@@ -31,7 +83,7 @@ impl Limit {
 /// What a caller names is no file of a controller: nothing else in a cgroup is a limit, and some of it moves processes.
 pub fn files(wanted: &Resources) -> Result<Vec<Limit>, CriError> {
     let mut all = Vec::new();
-    let mut put = |file: &str, value: String, verbatim| all.push(Limit { file: file.to_owned(), value, verbatim });
+    let mut put = |file: &str, value: String, verbatim| all.push(Limit { file: file.to_owned(), value, verbatim, instead: Vec::new() });
     for (file, value) in [("cpuset.cpus", &wanted.cpuset_cpus), ("cpuset.mems", &wanted.cpuset_mems)] {
         if value.is_empty() {
             continue;
@@ -118,6 +170,28 @@ mod tests {
             ("memory.high", "1000"),
         ];
         assert_eq!(got.unwrap(), pairs(&want));
+    }
+
+    #[test]
+    fn block_devices_have_weights_and_throttles_in_the_words_of_each_kernel() {
+        let throttle = |of, most| Throttle { device: "8:0".into(), of, most };
+        let throttles = [throttle(Rate::ReadBytes, 1 << 20), throttle(Rate::Writes, 0)];
+        let said = |limits: Vec<Limit>| -> Vec<String> {
+            let one = |limit: &Limit| {
+                let own = [(limit.file.clone(), limit.value.clone())];
+                own.iter().chain(&limit.instead).map(|(file, value)| format!("{file}={value}")).collect::<Vec<_>>().join(" or ")
+            };
+            limits.iter().map(one).collect()
+        };
+        let expected = [
+            "io.weight=1 or io.bfq.weight=10 or blkio.weight=10 or blkio.bfq.weight=10",
+            "io.weight=8:0 10000 or io.bfq.weight=8:0 1000 or blkio.weight_device=8:0 1000 or blkio.bfq.weight_device=8:0 1000",
+            "io.max=8:0 rbps=1048576 or blkio.throttle.read_bps_device=8:0 1048576",
+            "io.max=8:0 wiops=max or blkio.throttle.write_iops_device=8:0 0",
+        ];
+        assert_eq!(said(block_io(Some(10), &[("8:0".into(), 1000)], &throttles)), expected);
+        assert_eq!(block_io(None, &[], &[]), []);
+        assert_eq!(controllers(&block_io(Some(500), &[], &[])), BTreeSet::from(["io"]));
     }
 
     #[test]

@@ -1,18 +1,21 @@
-//! Hierarchies of cgroup v1 and hybrid hosts in which there is a cgroup only for who asks for its limits: `cpuset`, and
-//! `hugetlb`, which a hybrid host may have in its one of v2 (cgroup-v1/cpusets.rst, cgroup-v1/hugetlb.rst, cgroup-v2.rst).
+//! Hierarchies of cgroup v1 and hybrid hosts in which there is a cgroup only for who asks for its limits: `cpuset`, `blkio`
+//! and `hugetlb`, which a hybrid host may have in its one of v2 (cgroup-v1/cpusets.rst, cgroup-v1/blkio-controller.rst,
+//! cgroup-v1/hugetlb.rst, cgroup-v2.rst).
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::limits::Limit;
 
-const CONTROLLERS: [&str; 2] = ["cpuset", "hugetlb"];
+/// In v2 and in v1.
+const CONTROLLERS: [(&str, &str); 3] = [("cpuset", "cpuset"), ("hugetlb", "hugetlb"), ("io", "blkio")];
 /// Empty in a new cgroup, which nothing can enter like that.
 const SETS: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
 /// Where one of these controllers is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hierarchy {
+    /// As v2 names it.
     pub controller: &'static str,
     mount: PathBuf,
     /// v2's.
@@ -21,7 +24,7 @@ pub(super) struct Hierarchy {
 
 /// Those of this host, from its mountinfo (proc(5)). `offers`: what a mount of v2 says it has.
 pub(super) fn detect(info: &str, offers: &dyn Fn(&Path) -> String) -> Vec<Hierarchy> {
-    let find = |controller: &'static str| {
+    let find = |(controller, old): (&'static str, &'static str)| {
         let of = |line: &str| {
             let (mount, source) = line.split_once(" - ")?;
             let mount = PathBuf::from(mount.split(' ').nth(4)?);
@@ -32,7 +35,8 @@ pub(super) fn detect(info: &str, offers: &dyn Fn(&Path) -> String) -> Vec<Hierar
                 _ => return None,
             };
             let named = if unified { offers(&mount).replace(' ', ",") } else { words.nth(1)?.to_owned() };
-            named.trim().split(',').any(|name| name == controller).then_some(Hierarchy { controller, mount, unified })
+            let wanted = if unified { controller } else { old };
+            named.trim().split(',').any(|name| name == wanted).then_some(Hierarchy { controller, mount, unified })
         };
         info.lines().find_map(of)
     };
@@ -60,10 +64,10 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// Where a limit is written; `None`: this kernel has no such file.
-    pub fn file(&self, full: &str, limit: &Limit) -> Option<PathBuf> {
+    /// Where a limit is written, and what; `None`: this kernel has no such file.
+    pub fn file(&self, full: &str, limit: &Limit) -> Option<(PathBuf, String)> {
         let name = if self.unified { limit.file.clone() } else { in_v1(&limit.file) };
-        Some(self.mount.join(full).join(name)).filter(|file| file.exists())
+        choose(&self.mount.join(full), &name, limit)
     }
 
     /// A line for each that is in it.
@@ -84,6 +88,13 @@ impl Hierarchy {
         let file = if self.unified { "cgroup.procs" } else { "tasks" };
         Some(self.mount.join(full).join(file)).filter(|file| file.exists())
     }
+}
+
+/// The first file that is there of a limit's own, called `name` here, and those instead of it.
+pub(super) fn choose(directory: &Path, name: &str, limit: &Limit) -> Option<(PathBuf, String)> {
+    let own = [(name, &limit.value)].into_iter();
+    let all = own.chain(limit.instead.iter().map(|(name, value)| (name.as_str(), value)));
+    all.map(|(name, value)| (directory.join(name), value.clone())).find(|(file, _)| file.exists())
 }
 
 /// v2's name of a limit in v1's words.
@@ -114,11 +125,26 @@ mod tests {
     fn hierarchies_are_found_where_they_are() {
         let line = |at: &str, kind: &str, options: &str| format!("34 31 0:31 / /sys/fs/cgroup/{at} rw - {kind} cgroup rw,{options}\n");
         let offers = |mount: &Path| if mount.ends_with("unified") { "hugetlb misc\n".to_owned() } else { String::new() };
-        let hybrid = line("cpuset", "cgroup", "cpuset,noprefix") + &line("unified", "cgroup2", "nsdelegate");
+        let hybrid =
+            line("cpuset", "cgroup", "cpuset,noprefix") + &line("unified", "cgroup2", "nsdelegate") + &line("blkio", "cgroup", "blkio");
         let at = |controller, mount: &str, unified| Hierarchy { controller, mount: Path::new("/sys/fs/cgroup").join(mount), unified };
-        assert_eq!(detect(&hybrid, &offers), [at("cpuset", "cpuset", false), at("hugetlb", "unified", true)]);
+        assert_eq!(detect(&hybrid, &offers), [at("cpuset", "cpuset", false), at("hugetlb", "unified", true), at("io", "blkio", false)]);
+        let of_io = |mount: &Path| if mount.ends_with("unified") { "io\n".to_owned() } else { String::new() };
+        assert_eq!(detect(&line("unified", "cgroup2", "nsdelegate"), &of_io), [at("io", "unified", true)]);
         assert_eq!(detect(&line("both", "cgroup", "hugetlb,cpuset"), &offers), [at("cpuset", "both", false), at("hugetlb", "both", false)]);
         assert_eq!(detect("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,cpuset\n", &offers), []);
+    }
+
+    #[test]
+    fn the_first_file_that_is_there_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let [limit] = super::super::limits::block_io(Some(500), &[], &[]).try_into().unwrap();
+        let chosen = |name: &str| choose(dir.path(), name, &limit).map(|(file, value)| (file.file_name().unwrap().to_owned(), value));
+        assert_eq!(chosen("io.weight"), None);
+        for (file, expected) in [("blkio.bfq.weight", "500"), ("io.bfq.weight", "500"), ("io.weight", "4950")] {
+            std::fs::write(dir.path().join(file), "").unwrap();
+            assert_eq!(chosen("io.weight"), Some((file.into(), expected.to_owned())));
+        }
     }
 
     #[test]

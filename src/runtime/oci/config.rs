@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::super::capability;
 use super::super::launch::plan::{self, Place};
+use super::super::limits::{self, Limit, Rate, Throttle};
 use super::super::wire::{Hook, IdMap, Lone, Node, Process, Sets, Step, User, VERSION};
 use crate::cri::{Resources, UNLIMITED};
 
@@ -23,7 +24,7 @@ pub enum ConfigError {
 }
 
 /// Fields that are refused where they say something: `[]` leads into a list.
-const REFUSED: [&str; 28] = [
+const REFUSED: [&str; 23] = [
     "process.scheduler",
     "process.ioPriority",
     "process.execCPUAffinity",
@@ -41,13 +42,8 @@ const REFUSED: [&str; 28] = [
     "linux.resources.cpu.realtimePeriod",
     "linux.resources.cpu.idle",
     "linux.resources.cpu.burst",
-    "linux.resources.blockIO.weight",
     "linux.resources.blockIO.leafWeight",
-    "linux.resources.blockIO.weightDevice",
-    "linux.resources.blockIO.throttleReadBpsDevice",
-    "linux.resources.blockIO.throttleWriteBpsDevice",
-    "linux.resources.blockIO.throttleReadIOPSDevice",
-    "linux.resources.blockIO.throttleWriteIOPSDevice",
+    "linux.resources.blockIO.weightDevice[].leafWeight",
     "linux.resources.network",
     "linux.resources.rdma",
     "linux.seccomp.listenerPath",
@@ -225,6 +221,31 @@ pub fn limits(resources: Option<&oci::LinuxResources>) -> Resources {
         unified: resources.unified().clone().unwrap_or_default().into_iter().collect(),
         oom_score_adj: 0,
     }
+}
+
+/// What block devices are to do for the container.
+///
+/// # Errors
+/// A weight that is none.
+pub fn block_io(resources: Option<&oci::LinuxResources>) -> Result<Vec<Limit>, ConfigError> {
+    let Some(io) = resources.and_then(|resources| resources.block_io().as_ref()) else { return Ok(Vec::new()) };
+    let device = |major: i64, minor: i64| format!("{major}:{minor}");
+    let of_devices = io.weight_device().iter().flatten();
+    let of_devices = of_devices.filter_map(|one| Some((device(one.major(), one.minor()), one.weight().filter(|weight| *weight > 0)?)));
+    let of_devices: Vec<(String, u16)> = of_devices.collect();
+    let weight = io.weight().filter(|weight| *weight > 0);
+    if let Some(odd) = weight.iter().chain(of_devices.iter().map(|(_, weight)| weight)).find(|weight| !(10..=1000).contains(*weight)) {
+        return Err(ConfigError::Invalid(format!("linux.resources.blockIO: the weight {odd} is not from 10 to 1000")));
+    }
+    let throttles = [
+        (Rate::ReadBytes, io.throttle_read_bps_device()),
+        (Rate::WriteBytes, io.throttle_write_bps_device()),
+        (Rate::Reads, io.throttle_read_iops_device()),
+        (Rate::Writes, io.throttle_write_iops_device()),
+    ];
+    let of = |of: Rate, one: &oci::LinuxThrottleDevice| Throttle { device: device(one.major(), one.minor()), of, most: one.rate() };
+    let throttles = throttles.into_iter().flat_map(|(rate, all)| all.iter().flatten().map(move |one| of(rate, one)));
+    Ok(limits::block_io(weight, &of_devices, &throttles.collect::<Vec<_>>()))
 }
 
 /// The same for a change, in which -1 takes a limit away.
@@ -445,7 +466,11 @@ mod tests {
         for (config, expected) in [
             (json!({"process": {"scheduler": {"policy": "SCHED_FIFO"}}}), "process.scheduler"),
             (json!({"linux": {"resources": {"cpu": {"burst": 5}}}}), "linux.resources.cpu.burst"),
-            (json!({"linux": {"resources": {"blockIO": {"weight": 10}}}}), "blockIO.weight"),
+            (json!({"linux": {"resources": {"blockIO": {"leafWeight": 10}}}}), "blockIO.leafWeight"),
+            (
+                json!({"linux": {"resources": {"blockIO": {"weightDevice": [{"weight": 10}, {"leafWeight": 10}]}}}}),
+                "weightDevice[].leafWeight",
+            ),
             (json!({"linux": {"namespaces": [{"type": "time"}]}}), "namespaces: time"),
             (json!({"mounts": [{"destination": "/a"}, {"destination": "/b", "uidMappings": [{"size": 1}]}]}), "uidMappings of \"/b\""),
             (
@@ -536,6 +561,30 @@ mod tests {
         }
         for name in ["kernel.core_pattern", "kernel/core_pattern", "vm.swappiness", "kernel.semx", "net", "../net.a"] {
             assert!(make(&["network", "ipc", "uts"], json!({"sysctl": {name: "1"}})).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn block_devices_are_weighed_and_throttled() {
+        let of = |io: serde_json::Value| {
+            let resources = serde_json::from_value(json!({"blockIO": io})).unwrap();
+            block_io(Some(&resources)).map(|all| all.into_iter().map(|limit| format!("{} {}", limit.file, limit.value)).collect::<Vec<_>>())
+        };
+        let device = |field: &str, value: u64| json!([{"major": 8, "minor": 16, field: value}]);
+        let io = json!({"weight": 1000, "weightDevice": device("weight", 10), "throttleReadBpsDevice": device("rate", 1),
+            "throttleWriteBpsDevice": device("rate", 2), "throttleReadIOPSDevice": device("rate", 3), "throttleWriteIOPSDevice": device("rate", 4)});
+        let expected = [
+            "io.weight 10000",
+            "io.weight 8:16 1",
+            "io.max 8:16 rbps=1",
+            "io.max 8:16 wbps=2",
+            "io.max 8:16 riops=3",
+            "io.max 8:16 wiops=4",
+        ];
+        assert_eq!(of(io), Ok(expected.map(str::to_owned).to_vec()));
+        assert_eq!((of(json!({})), of(json!({"weight": 0}))), (Ok(Vec::new()), Ok(Vec::new())));
+        for odd in [json!({"weight": 9}), json!({"weightDevice": device("weight", 1001)})] {
+            assert!(of(odd.clone()).is_err_and(|error| error.to_string().contains("from 10 to 1000")), "{odd}");
         }
     }
 

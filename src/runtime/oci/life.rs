@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::super::cgroup::{CgroupError, Tree};
 use super::super::launch::plan::Place;
+use super::super::limits::Limit;
 use super::super::record::RecordError;
 use super::super::shim::{Program, ShimError};
 use super::super::wire::{Go, Lone, Response, VERSION};
@@ -208,7 +209,7 @@ impl Runtime {
         // What a dead one has left there would keep its rules for devices, and limits that are not said anew.
         tree.remove(&record.cgroup.1)?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        limit(&tree, &record.cgroup.1, &config::limits(resources))?;
+        limit(&tree, &record.cgroup.1, &config::limits(resources), config::block_io(resources)?)?;
         confine(&tree, &record.cgroup.1, resources)?;
         let mut spec = spec.clone();
         if let Some(root) = spec.root_mut() {
@@ -440,7 +441,7 @@ impl Runtime {
         let found = self.find(id)?;
         config::check(&serde_json::json!({"linux": {"resources": resources}}))?;
         let resources: oci::LinuxResources = parse(Path::new("the resources"), resources)?;
-        limit(&found.tree, found.cgroup(), &config::changes(&resources)?)
+        limit(&found.tree, found.cgroup(), &config::changes(&resources)?, config::block_io(Some(&resources))?)
     }
 
     /// What a container uses, as `runc events --stats` says it.
@@ -461,8 +462,8 @@ fn missing(cause: std::io::Error) -> std::io::Result<()> {
     if cause.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(cause) }
 }
 
-fn limit(tree: &Tree, cgroup: &str, limits: &Resources) -> Result<(), OciError> {
-    let without = tree.create(cgroup, limits)?;
+fn limit(tree: &Tree, cgroup: &str, limits: &Resources, more: Vec<Limit>) -> Result<(), OciError> {
+    let without = tree.create_with(cgroup, limits, more)?;
     tree.make_freezer(cgroup)?;
     match without.first() {
         Some(controller) => Err(request("limit the container", format!("this host has no cgroup controller {controller}"))),

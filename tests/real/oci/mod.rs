@@ -679,6 +679,51 @@ fn another_ones_cgroup_and_half_of_a_container_are_left_well() {
     assert_eq!(oci.ids(), "");
 }
 
+/// A disk of this host, `MAJOR` and `MINOR`.
+fn disk() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/partitions").unwrap();
+    let line = text.lines().nth(2).expect("this host has a disk");
+    let numbers: Vec<u64> = line.split_whitespace().take(2).map(|number| number.parse().unwrap()).collect();
+    (numbers[0], numbers[1])
+}
+
+#[test]
+fn block_devices_are_weighed_and_throttled() {
+    both(|oci| {
+        let (major, minor) = disk();
+        let of = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
+        let bundle = oci.bundle("io", "sleep 1000", |config| {
+            let io = json!({"weight": 500, "throttleReadBpsDevice": of(1 << 30), "throttleWriteIOPSDevice": of(100_000)});
+            config["linux"]["resources"]["blockIO"] = io;
+        });
+        let pid_file = oci.dir.path().join("pid");
+        oci.ok(&["run", "--detach", "--bundle", &bundle, "--pid-file", pid_file.to_str().unwrap(), "io"]);
+        let read = |files: &[&str]| {
+            let places = ["blkio", "unified", ""].map(|mount| Path::new("/sys/fs/cgroup").join(mount).join(oci.name()).join("io"));
+            let all = places.iter().flat_map(|place| files.iter().map(|file| place.join(file)));
+            all.filter_map(|file| std::fs::read_to_string(file).ok()).collect::<String>()
+        };
+        let reads = || read(&["blkio.throttle.read_bps_device", "io.max"]);
+        let has = |text: &str, wanted: &[String]| wanted.iter().any(|wanted| text.contains(wanted));
+        let bytes = |rate: u64| [format!("{major}:{minor} {rate}\n"), format!("{major}:{minor} rbps={rate} ")];
+        assert!(has(&reads(), &bytes(1 << 30)), "{}", reads());
+        let writes = read(&["blkio.throttle.write_iops_device", "io.max"]);
+        assert!(has(&writes, &[format!("{major}:{minor} 100000\n"), "wiops=100000".into()]), "{writes}");
+        let weight = read(&["blkio.weight", "blkio.bfq.weight", "io.bfq.weight", "io.weight"]);
+        assert!(has(&weight, &["500".into(), "4950".into()]), "{weight}");
+        let pid = std::fs::read_to_string(pid_file).unwrap();
+        assert!(read(&["cgroup.procs"]).lines().any(|line| line == pid), "{pid} is in it");
+        if !oci.program.ends_with("runc") {
+            let update = oci.dir.path().join("update");
+            std::fs::write(&update, json!({"blockIO": {"throttleReadBpsDevice": of(1 << 29)}}).to_string()).unwrap();
+            oci.ok(&["update", "--resources", update.to_str().unwrap(), "io"]);
+            assert!(has(&reads(), &bytes(1 << 29)), "{}", reads());
+        }
+        oci.ok(&["delete", "--force", "io"]);
+        assert_eq!(read(&["cgroup.procs"]), "", "and is taken away");
+    });
+}
+
 #[test]
 fn no_program_of_the_host_is_behind_a_container_on_its_way() {
     let oci = podbay();
