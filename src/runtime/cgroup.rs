@@ -565,6 +565,12 @@ impl Tree {
         }
     }
 
+    /// Directories that are not there yet for a path that begins with `/`, in each hierarchy.
+    pub fn missing(&self, path: &str) -> Vec<PathBuf> {
+        let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+        ends.flat_map(|end| self.all_directories(&path[..end])).filter(|directory| !directory.exists()).collect()
+    }
+
     /// Whether our root is there in any hierarchy.
     pub fn exists(&self) -> bool {
         self.all_directories("").iter().any(|directory| directory.exists())

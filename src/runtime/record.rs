@@ -39,13 +39,18 @@ pub struct SandboxRecord {
     /// Its name to the network; empty in the records of versions in which the network was the pod's.
     #[serde(default)]
     pub network_key: String,
+    /// Directories that were made of the caller's own path to its cgroup, each before those below it: they go with the last
+    /// sandbox in them.
+    #[serde(default)]
+    pub made_cgroups: Vec<PathBuf>,
 }
 
 impl SandboxRecord {
     /// Of a sandbox about to be made.
     pub fn new(id: String, config: PodSandboxConfig, created_at: Timestamp, boot_id: String) -> Self {
         let network_key = id.clone();
-        Self { version: VERSION, id, config, created_at, boot_id, phase: Phase::Creating, shim_pid: 0, address: None, network_key }
+        let (phase, made_cgroups) = (Phase::Creating, Vec::new());
+        Self { version: VERSION, id, config, created_at, boot_id, phase, shim_pid: 0, address: None, network_key, made_cgroups }
     }
 
     /// By what the network knows it: its id, as a pod may have several at a time. Those of before have their pod's UID.

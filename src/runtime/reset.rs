@@ -1,5 +1,6 @@
 //! Takes every trace of the engine off the host: on half-made state, without an engine, as often as one likes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::UnmountFlags;
@@ -53,6 +54,10 @@ pub async fn reset(options: &Options, network: &dyn PodNetwork) -> Result<(), Ru
     for path in std::iter::once("").chain(cgroups_elsewhere(&sandboxes)) {
         cgroups.remove(path)?;
     }
+    let records = sandboxes.iter().filter_map(|(_, record)| record.as_ref());
+    let made: BTreeSet<&PathBuf> = records.flat_map(|record| &record.made_cgroups).collect();
+    // What lies below others first; somebody else may be in it.
+    made.into_iter().rev().for_each(|directory| drop(std::fs::remove_dir(directory)));
     for dir in [options.run_dir.join("sandboxes"), options.root_dir.join("sandboxes"), options.trash_dir()] {
         match std::fs::remove_dir_all(&dir) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(RuntimeError::file("remove", &dir)(cause)),

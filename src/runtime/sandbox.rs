@@ -1,7 +1,7 @@
 //! Sandboxes: a pod's cgroup, files, shim and network, made and taken away.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -110,6 +110,7 @@ impl Inner {
         let _reserved = this.reserve(Name::Sandbox(config.metadata.clone()))?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let mut record = SandboxRecord::new(id, config.clone(), Timestamp::now(), self.boot_id.clone());
+        record.made_cgroups = self.cgroups_to_make(&config.cgroup_parent);
         match self.build(&mut record).await {
             Ok(()) => Ok(record.id),
             Err(error) => {
@@ -176,6 +177,19 @@ impl Inner {
         }
         self.create_cgroups(record)?;
         Ok(self.program.spawn(&self.init(record, &run))?)
+    }
+
+    /// What is to be made of a path of the caller's, and what was made of it for others who still use it.
+    fn cgroups_to_make(&self, parent: &str) -> Vec<PathBuf> {
+        if !parent.starts_with('/') {
+            return Vec::new();
+        }
+        let own = self.cgroups.all_directories(parent);
+        let table = self.table();
+        let others = table.sandboxes.values().filter(|one| one.ready).flat_map(|one| &one.record.made_cgroups);
+        let above = others.filter(|made| own.iter().any(|directory| directory.starts_with(made)));
+        let all: BTreeSet<PathBuf> = above.cloned().chain(self.cgroups.missing(parent)).collect();
+        all.into_iter().collect()
     }
 
     fn create_cgroups(&self, record: &SandboxRecord) -> Result<(), RuntimeError> {
@@ -420,6 +434,10 @@ impl Inner {
                 self.cgroups.remove(&path)?;
             }
             self.cgroups.remove_if_empty(&record.config.cgroup_parent);
+            for made in record.made_cgroups.iter().rev() {
+                // Somebody may be in it.
+                std::fs::remove_dir(made).ok();
+            }
         }
         let dir = self.options.sandbox_dir(&record.id);
         if !all {

@@ -97,3 +97,41 @@ async fn processors_and_huge_pages_are_limited_for_who_asks() {
     assert!(refused.contains("cpuset"), "{refused}");
     house.close(subject).await;
 }
+
+/// Where there is a cgroup of this name.
+fn places(name: &str) -> Vec<String> {
+    let mut found: Vec<String> = sh(&format!("find /sys/fs/cgroup -type d -name {name}")).lines().map(str::to_owned).collect();
+    found.sort_unstable();
+    found
+}
+
+#[tokio::test]
+async fn cgroups_that_were_made_for_a_caller_go_with_the_last_pod_in_them() {
+    let house = House::new("callers");
+    let subject = house.open().await;
+    let name = |name: &str| format!("{}-{name}", house.options.cgroup_root);
+    let (made, given) = (name("made"), name("given"));
+    let run = |pod: &str, parent: &str| {
+        let config = PodSandboxConfig { cgroup_parent: format!("/{parent}/below/{pod}"), ..subject.pod(pod) };
+        let runtime = subject.runtime.clone();
+        async move { runtime.run_pod_sandbox(&config).await.unwrap() }
+    };
+    let (first, second) = (run("first", &made).await, run("second", &made).await);
+    subject.runtime.remove_pod_sandbox(&first).await.unwrap();
+    assert!(!places(&made).is_empty(), "the second one is in it");
+    // What the caller has made himself is his.
+    let mount = places(&made).remove(0);
+    let mount = mount.strip_suffix(&made).unwrap();
+    std::fs::create_dir(Path::new(mount).join(&given)).unwrap();
+    let third = run("third", &given).await;
+    subject.runtime.remove_pod_sandbox(&third).await.unwrap();
+    let left = places(&given);
+    sh(&format!("find /sys/fs/cgroup -depth -type d -path '*/{given}*' -exec rmdir {{}} +"));
+    assert_eq!(left, [format!("{mount}{given}")]);
+    subject.runtime.stop_pod_sandbox(&second).await.unwrap();
+    subject.runtime.remove_pod_sandbox(&second).await.unwrap();
+    assert_eq!(places(&made), [""; 0]);
+    run("fourth", &made).await;
+    house.close(subject).await;
+    assert_eq!(places(&made), [""; 0], "and with a reset");
+}
