@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use crate::cli::oci::{CreateArgs, ExecArgs, OciArgs, OciVerb, ProcessArgs};
+use crate::cli::oci::{CreateArgs, ExecArgs, OciArgs, OciVerb, ProcessArgs, UpdateArgs};
 use crate::cli::output::print;
 use crate::model::Timestamp;
 use crate::runtime;
@@ -62,7 +62,7 @@ fn carry_out(args: &OciArgs) -> anyhow::Result<i32> {
         OciVerb::Ps { id, format } => ps(&runtime.processes(id)?, format),
         OciVerb::Pause { id } => runtime.freeze(id, true)?,
         OciVerb::Resume { id } => runtime.freeze(id, false)?,
-        OciVerb::Update { id, resources } => runtime.update(id, read_resources(resources)?)?,
+        OciVerb::Update(args) => runtime.update(&args.id, changed(args)?)?,
         OciVerb::Events { id, stats: true } => print(&format!("{}\n", runtime.stats(id)?)),
         OciVerb::Events { .. } => bail!("events are told only once: say --stats"),
         OciVerb::Features => say(&features()),
@@ -98,6 +98,43 @@ fn are_open(more: u32) -> anyhow::Result<()> {
         Some(fd) => bail!("--preserve-fds {more}: descriptor {fd} is not open"),
         None => Ok(()),
     }
+}
+
+/// What `update` is to set, as OCI resources: runc's flags, or a file.
+fn changed(args: &UpdateArgs) -> anyhow::Result<Value> {
+    if let Some(path) = &args.resources {
+        return read_resources(path);
+    }
+    let size = |text: &Option<String>| text.as_deref().map(size).transpose();
+    let mut wanted = json!({
+        "memory": {"limit": size(&args.memory)?, "swap": size(&args.memory_swap)?},
+        "cpu": {
+            "period": args.cpu_period, "quota": args.cpu_quota, "shares": args.cpu_share,
+            "cpus": args.cpuset_cpus, "mems": args.cpuset_mems,
+        },
+        "blockIO": {"weight": args.blkio_weight},
+    });
+    if let Some(limit) = args.pids_limit {
+        wanted["pids"] = json!({"limit": limit});
+    }
+    let is_said = |kind: &Value| kind.as_object().is_some_and(|fields| fields.values().any(|value| !value.is_null()));
+    if wanted.as_object().is_some_and(|all| all.values().any(is_said)) { Ok(wanted) } else { read_resources("-".as_ref()) }
+}
+
+/// `64m` in bytes, as docker and runc read it (go-units, `RAMInBytes`); -1 is any amount.
+fn size(text: &str) -> anyhow::Result<i64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let lower = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
+    let shift = match lower.chars().last() {
+        Some('k') => 10,
+        Some('m') => 20,
+        Some('g') => 30,
+        Some('t') => 40,
+        _ => 0,
+    };
+    let number = if shift > 0 { &lower[..lower.len() - 1] } else { lower };
+    let bytes = number.trim_end().parse::<i64>().ok().filter(|number| *number >= -1).and_then(|number| number.checked_mul(1 << shift));
+    bytes.with_context(|| format!("{text:?} is no size like 64m or -1"))
 }
 
 fn read_resources(path: &std::path::Path) -> anyhow::Result<Value> {
@@ -146,4 +183,32 @@ fn features() -> Value {
             "intelRdt": {"enabled": false}, "mountExtensions": {"idmap": {"enabled": true}},
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_is_said_by_flags() {
+        let args = UpdateArgs { memory: Some("64M".into()), pids_limit: Some(-1), cpu_quota: Some(5), ..UpdateArgs::default() };
+        let wanted = changed(&args).unwrap();
+        assert_eq!(
+            (&wanted["memory"]["limit"], &wanted["pids"]["limit"], &wanted["cpu"]["quota"]),
+            (&json!(64 << 20), &json!(-1), &json!(5))
+        );
+        assert_eq!((&wanted["memory"]["swap"], &wanted["cpu"]["cpus"]), (&Value::Null, &Value::Null));
+        let weight = changed(&UpdateArgs { blkio_weight: Some(10), ..UpdateArgs::default() }).unwrap();
+        assert_eq!((&weight["blockIO"]["weight"], &weight["pids"]), (&json!(10), &Value::Null));
+        assert!(changed(&UpdateArgs { memory: Some("much".into()), ..UpdateArgs::default() }).is_err());
+    }
+
+    #[test]
+    fn sizes_are_read_as_runc_reads_them() {
+        let of = |text: &str| size(text).ok();
+        assert_eq!([of("7"), of("2k"), of("3MiB"), of("1gb"), of("5b"), of("-1")].map(Option::unwrap), [7, 2048, 3 << 20, 1 << 30, 5, -1]);
+        for odd in ["", "m", "-2", "1x", "9999999999g", "1 000"] {
+            assert_eq!(of(odd), None, "{odd:?}");
+        }
+    }
 }

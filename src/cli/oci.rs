@@ -113,13 +113,7 @@ pub enum OciVerb {
         id: String,
     },
     /// Set other limits
-    Update {
-        /// The container's id
-        id: String,
-        /// File with OCI resources; `-`: standard input
-        #[arg(short, long, value_name = "FILE", default_value = "-")]
-        resources: PathBuf,
-    },
+    Update(UpdateArgs),
     /// Print what a container uses
     Events {
         /// The container's id
@@ -147,6 +141,43 @@ pub struct CreateArgs {
     /// Accepted: no keyring is made
     #[arg(long)]
     pub no_new_keyring: bool,
+}
+
+/// What is not said stays.
+#[derive(Debug, Clone, Default, Args)]
+pub struct UpdateArgs {
+    /// The container's id
+    pub id: String,
+    /// File with OCI resources, in place of what follows; `-`: standard input, as where nothing follows
+    #[arg(short, long, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// Memory: bytes, or with k, m or g; -1: any
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// Memory and swap together
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Microseconds in which the quota is given anew
+    #[arg(long, value_name = "N")]
+    pub cpu_period: Option<u64>,
+    /// Microseconds of CPU time in a period; -1: any
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Weight against others
+    #[arg(long, value_name = "N")]
+    pub cpu_share: Option<u64>,
+    /// CPUs: `0-2,5`
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Processes; -1: any number
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Weight at block devices, from 10 to 1000
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -725,6 +725,26 @@ fn block_devices_are_weighed_and_throttled() {
 }
 
 #[test]
+fn limits_are_changed_by_flags() {
+    both(|oci| {
+        let bundle = oci.bundle("flags", "sleep 1000", |_| {});
+        oci.ok(&["run", "--detach", "--bundle", &bundle, "flags"]);
+        let words = ["update", "--memory", "64m", "--cpu-quota", "50000", "--cpu-period", "100000", "--pids-limit", "77", "flags"];
+        oci.ok(&words);
+        let read = |v1: &str, v2: &str| {
+            let name = oci.name();
+            let [v1, v2] = [v1, v2]
+                .map(|file| std::fs::read_to_string(format!("/sys/fs/cgroup/{}", file.replace("CGROUP", &format!("{name}/flags")))));
+            v1.or(v2).unwrap()
+        };
+        assert_eq!(read("memory/CGROUP/memory.limit_in_bytes", "CGROUP/memory.max"), "67108864\n");
+        assert_eq!(read("pids/CGROUP/pids.max", "CGROUP/pids.max"), "77\n");
+        assert!(read("cpu/CGROUP/cpu.cfs_quota_us", "CGROUP/cpu.max").starts_with("50000"));
+        assert!(!oci.call(&["update", "--memory", "much", "flags"]).status.success());
+    });
+}
+
+#[test]
 fn no_program_of_the_host_is_behind_a_container_on_its_way() {
     let oci = podbay();
     let bundle = oci.bundle("exe", "true", |_| {});
