@@ -17,7 +17,7 @@ use super::apparmor::{self, Confinement};
 use super::cgroup::Tree;
 use super::container::Container;
 use super::log_maker::LogMaker;
-use super::oci::handler::OWN;
+use super::oci::handler::{self, OWN};
 use super::record::{self, ContainerRecord, Phase};
 use super::sandbox::Sandbox;
 use super::shim::{self, Program};
@@ -138,6 +138,9 @@ impl Engine {
         });
         for entry in std::fs::read_dir(inner.options.trash_dir()).into_iter().flatten().flatten() {
             inner.delete_later(entry.path());
+        }
+        for lack in handler::lacks(&inner.options.handlers) {
+            tracing::warn!("{lack}");
         }
         inner.clone().find_again().await?;
         {
@@ -341,6 +344,8 @@ impl Runtime for Engine {
         let mut all = vec![condition("RuntimeReady", true, "", String::new()), condition("NetworkReady", true, "", String::new())];
         let problems = self.inner.cgroups.problems();
         all.extend(problems.into_iter().map(|text| condition("CgroupsComplete", false, "ControllerMissing", text)));
+        let lacks = handler::lacks(&self.inner.options.handlers);
+        all.extend(lacks.into_iter().map(|text| condition("HandlersComplete", false, "ProgramMissing", text)));
         if let Ok((users, apparmor)) = blocking(&self.inner, |inner| Ok((inner.users().clone(), apparmor::lack()))).await {
             let users = users.err().map(|cause| ("NotAvailable", format!("pods with `hostUsers: false` are refused: {cause}")));
             let lacks = [("UserNamespaces", users), ("AppArmor", apparmor)];

@@ -1,5 +1,6 @@
 //! Drives another OCI runtime for the containers of a sandbox that asks for one.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -36,6 +37,16 @@ pub struct Handler {
     /// The container's bundle, and what is said about it.
     bundle: PathBuf,
     id: String,
+}
+
+/// Handlers whose program is not there or cannot be executed, as sentences.
+pub fn lacks(handlers: &BTreeMap<String, PathBuf>) -> Vec<String> {
+    // One without a path is looked for when it is wanted.
+    let is_program = |path: &Path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    let missing = handlers.iter().filter(|(_, program)| program.is_absolute() && !is_program(program));
+    missing
+        .map(|(name, program)| format!("runtime handler {name}: {} is no program here: its pods do not start", program.display()))
+        .collect()
 }
 
 impl Inner {
@@ -303,4 +314,19 @@ fn pod_init(shim_pid: i32) -> Option<i32> {
     let children = std::fs::read_to_string(format!("/proc/{shim_pid}/task/{shim_pid}/children")).unwrap_or_default();
     let is_init = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "podbay-init");
     children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_init)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_without_its_program_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("text"), "").unwrap();
+        let program = |name: &str| (name.to_owned(), dir.path().join(name));
+        let all = [("sh".to_owned(), "/bin/sh".into()), ("found".to_owned(), "crun".into()), program("none"), program("text")];
+        let told = lacks(&all.into());
+        assert!(matches!(told.as_slice(), [none, text] if none.contains("handler none:") && text.contains("handler text:")), "{told:?}");
+    }
 }
