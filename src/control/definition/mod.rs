@@ -3,7 +3,7 @@
 
 pub mod plan;
 
-use crate::model::custom::CustomResourceDefinition;
+use crate::model::custom::{CustomResourceDefinition, Names};
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::{Controller, Plan};
 use crate::store::snapshot::Snapshot;
@@ -27,11 +27,11 @@ impl Controller for CustomResourceDefinitions {
                 std::iter::once(object.key().clone()).chain(others).collect()
             }
             (Kind::Custom(kind), _) => {
-                let name = format!("{}.{}", kind.names().plural, kind.names().group);
-                let definition = state.find(Kind::CustomResourceDefinition, "", &name).filter(|it| it.is_deleting());
-                definition.map(|it| it.key().clone()).into_iter().collect()
+                let definition =
+                    state.find(Kind::CustomResourceDefinition, "", &definition_name(kind.names())).filter(|it| it.is_deleting());
+                definition.map(|it| it.key().clone()).into_iter().chain(of_owners(state, object)).collect()
             }
-            _ => Vec::new(),
+            _ => of_owners(state, object).collect(),
         }
     }
 
@@ -41,8 +41,25 @@ impl Controller for CustomResourceDefinitions {
             object.get::<CustomResourceDefinition>().and_then(|it| state.definitions().get_named(&it.spec.group, &it.spec.names.plural));
         let kind = defined.map(|defined| defined.storage().kind);
         let content = kind.into_iter().flat_map(|kind| state.list(kind)).cloned().collect();
-        plan::plan(&plan::Observed { state, object, content }, now)
+        let forsaken =
+            kind.filter(|_| object.is_deleting()).map(|kind| state.iter().filter(|it| plan::is_forsaken(state, it, kind)).count());
+        plan::plan(&plan::Observed { state, object, content, forsaken: forsaken.unwrap_or(0) }, now)
     }
+}
+
+/// The definitions on their way out whose kinds an object has owners of.
+fn of_owners(state: &Snapshot, object: &Object) -> impl Iterator<Item = Key> {
+    let owners = object.meta().owner_references.iter().flatten().filter(|_| !state.definitions().is_empty());
+    let kinds = owners.filter_map(|owner| state.definitions().of_any_version(&owner.api_version, &owner.kind));
+    let definitions = kinds.filter_map(|kind| {
+        let Kind::Custom(kind) = kind else { return None };
+        state.find(Kind::CustomResourceDefinition, "", &definition_name(kind.names()))
+    });
+    definitions.filter(|it| it.is_deleting()).map(|it| it.key().clone())
+}
+
+fn definition_name(names: &Names) -> String {
+    format!("{}.{}", names.plural, names.group)
 }
 
 #[cfg(test)]

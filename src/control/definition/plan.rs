@@ -1,8 +1,11 @@
 //! What a definition's status should say, and what still has to go with it.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
 use crate::admit::{Ending, end_definition, settle_definition};
+use crate::control::garbage::plan::{Standing, standing};
 use crate::model::custom::CustomResourceDefinition;
-use crate::model::{Object, Timestamp};
+use crate::model::{Kind, Object, Timestamp};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
 
@@ -11,6 +14,15 @@ pub struct Observed<'a> {
     pub state: &'a Snapshot,
     pub object: &'a Object,
     pub content: Vec<Object>,
+    /// Objects that are still to go after owners of its kind. Once the kind is gone nobody could tell that their owners are.
+    pub forsaken: usize,
+}
+
+/// Whether an object waits to be judged because an owner of this kind is gone.
+pub fn is_forsaken(state: &Snapshot, object: &Object, kind: Kind) -> bool {
+    let of_kind = |owner: &OwnerReference| state.definitions().of_any_version(&owner.api_version, &owner.kind) == Some(kind);
+    let mut owners = object.meta().owner_references.iter().flatten();
+    !object.is_deleting() && owners.any(|owner| of_kind(owner) && matches!(standing(state, object, owner), Standing::Gone))
 }
 
 pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
@@ -32,6 +44,9 @@ pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {
     }
     if !seen.content.is_empty() {
         let left = format!("{} objects of its kind have to go first", seen.content.len());
+        plan.wait(seen.object.key(), Reason::new("InstanceDeletionInProgress", left));
+    } else if seen.forsaken > 0 {
+        let left = format!("{} objects have to go after their owners of its kind", seen.forsaken);
         plan.wait(seen.object.key(), Reason::new("InstanceDeletionInProgress", left));
     } else if seen.object.has_finalizer(CustomResourceDefinition::FINALIZER) {
         let after = seen.object.without_finalizer(CustomResourceDefinition::FINALIZER);

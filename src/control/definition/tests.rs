@@ -69,6 +69,26 @@ fn a_definition_takes_its_objects_along() {
 }
 
 #[test]
+fn a_definition_stays_until_those_are_judged_whose_owners_were_of_its_kind() {
+    let mut state = Snapshot::default();
+    let widgets = definition("widgets", "Widget");
+    commit(&mut state, Write::Create(widgets.clone()));
+    let owner = json!({"apiVersion": "plans.example.com/v1", "kind": "Widget", "name": "a", "uid": "of-a-gone-one"});
+    let owned = json!({"metadata": {"name": "owned", "namespace": "default", "ownerReferences": [owner]}});
+    let owned = Object::from_value(Kind::ConfigMap, owned).unwrap();
+    commit(&mut state, Write::Create(owned.clone()));
+    delete(&mut state, widgets.key());
+    assert_eq!(settle(&mut state), [""; 0], "without its kind it could not be told that the owner is gone");
+    let now = "2026-11-26T10:00:00Z".parse().unwrap();
+    let waits = CustomResourceDefinitions.plan(&state, widgets.key(), now).waits;
+    assert_eq!(waits[0].reason.message, "1 objects have to go after their owners of its kind");
+    let stored = state.get(owned.key()).unwrap().clone();
+    delete(&mut state, owned.key());
+    assert_eq!(CustomResourceDefinitions.keys(&state, &stored), [widgets.key().clone()]);
+    assert_eq!(settle(&mut state), ["~ CustomResourceDefinition widgets.plans.example.com"]);
+}
+
+#[test]
 fn a_name_goes_to_the_one_that_waits_for_it() {
     let mut state = Snapshot::default();
     let (first, second) = (definition("widgets", "Widget"), definition("others", "Widget"));
