@@ -4,6 +4,7 @@ pub mod plan;
 
 use plan::Standing;
 
+use crate::model::custom::CustomResourceDefinition;
 use crate::model::{Key, Kind, Object, Timestamp};
 use crate::plan::{Controller, Heeds, Plan};
 use crate::store::snapshot::Snapshot;
@@ -22,6 +23,10 @@ impl Controller for Garbage {
             return Vec::new();
         }
         let mut keys = Vec::new();
+        // Where its kind is there, or has another name, those who have owners of it can be judged.
+        if let Some(definition) = object.get::<CustomResourceDefinition>() {
+            keys.extend(state.iter().filter(|it| plan::has_owner_of(it, definition)).map(|it| it.key().clone()));
+        }
         let current = state.get(object.key()).filter(|current| current.uid() == object.uid());
         if current.is_none_or(Object::is_deleting) && !object.uid().is_empty() {
             keys.extend(state.owned_by(object.uid()).map(|dependent| dependent.key().clone()));
@@ -52,6 +57,7 @@ impl Controller for Garbage {
         let (old, new) = (before.meta(), after.meta());
         let same = old.uid == new.uid && old.owner_references == new.owner_references && old.finalizers == new.finalizers;
         match (same, before.is_deleting() == after.is_deleting()) {
+            (true, true) if after.kind() == Kind::CustomResourceDefinition => Heeds::After,
             (true, true) => Heeds::Nothing,
             (true, false) => Heeds::After,
             (false, _) => Heeds::Both,

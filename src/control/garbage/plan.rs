@@ -1,8 +1,11 @@
 //! Who still has an owner.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::model::Object;
+use crate::model::custom::CustomResourceDefinition;
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
 
@@ -32,6 +35,13 @@ pub fn standing<'s>(state: &'s Snapshot, object: &Object, owner: &OwnerReference
     }
 }
 
+/// Whether an object says that it has an owner of the kind that is defined.
+pub fn has_owner_of(object: &Object, definition: &CustomResourceDefinition) -> bool {
+    let (group, kind) = (&definition.spec.group, &definition.names().kind);
+    let is_of = |owner: &OwnerReference| owner.kind == *kind && owner.api_version.split_once('/').is_some_and(|(it, _)| it == group);
+    object.meta().owner_references.iter().flatten().any(is_of)
+}
+
 pub fn plan(state: &Snapshot, object: &Object) -> Plan {
     let mut plan = Plan::default();
     if object.is_deleting() {
@@ -58,23 +68,47 @@ fn without_owners(object: &Object, gone: &[&str]) -> Op {
 
 fn finish_deletion(state: &Snapshot, object: &Object, plan: &mut Plan) {
     if object.has_finalizer(ORPHAN) {
-        let freed = state.owned_by(object.uid()).map(|dependent| without_owners(dependent, &[object.uid()]));
+        // One that owns itself goes, whatever it says.
+        let others = state.owned_by(object.uid()).filter(|dependent| dependent.key() != object.key());
+        let freed = others.map(|dependent| without_owners(dependent, &[object.uid()]));
         plan.ops.extend(freed);
         plan.ops.push(without_finalizer(object, ORPHAN));
         return;
     }
     if object.has_finalizer(FOREGROUND) {
-        let blocks = |dependent: &&Object| {
-            let owners = dependent.meta().owner_references.iter().flatten();
-            owners.into_iter().any(|owner| owner.uid == object.uid() && owner.block_owner_deletion == Some(true))
-        };
-        let blocking = state.owned_by(object.uid()).filter(blocks).count();
+        let blocking = blocking(state, object).filter(|dependent| !waits_for(state, dependent, object)).count();
         if blocking == 0 {
             plan.ops.push(without_finalizer(object, FOREGROUND));
         } else {
             plan.wait(object.key(), Reason::new("ForegroundDeletion", format!("{blocking} dependents have to go first")));
         }
     }
+}
+
+/// The dependents without which an object that is deleted in the foreground does not go.
+fn blocking<'s>(state: &'s Snapshot, object: &Object) -> impl Iterator<Item = &'s Object> {
+    let uid = object.uid().to_owned();
+    state.owned_by(object.uid()).filter(move |dependent| {
+        // Who has its UID but names another, or is in another namespace, is not its dependent: that one's owner is gone.
+        let is_its =
+            |owner: &OwnerReference| matches!(standing(state, dependent, owner), Standing::Waiting(found) if found.uid() == uid.as_str());
+        let mut owners = dependent.meta().owner_references.iter().flatten();
+        owners.any(|owner| owner.block_owner_deletion == Some(true) && is_its(owner))
+    })
+}
+
+/// Whether a dependent in its turn goes only after `object`: those who own each other in a circle would wait for ever.
+fn waits_for(state: &Snapshot, dependent: &Object, object: &Object) -> bool {
+    let (mut known, mut next) = (BTreeSet::new(), vec![dependent]);
+    while let Some(it) = next.pop() {
+        if it.uid() == object.uid() {
+            return true;
+        }
+        if it.is_deleting() && it.has_finalizer(FOREGROUND) && known.insert(it.uid()) {
+            next.extend(blocking(state, it));
+        }
+    }
+    false
 }
 
 fn judge(state: &Snapshot, object: &Object, plan: &mut Plan) {
