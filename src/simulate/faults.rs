@@ -1,5 +1,10 @@
 //! Random clusters under random faults, by seed: stale views, lost writes, crashing pods, dying
 //! nodes, people who change things. In the end everything comes to rest where it should.
+//!
+//! Wide storms have guests among the workloads: volumes (`storage`) and custom kinds (`custom`).
+
+mod custom;
+mod storage;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,7 +14,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::json;
 
 use super::kubelet;
-use super::tests::{cluster, controllers, deployment, job, key, object, replans_to_nothing, start};
+use super::tests::{cluster, controllers, deployment, job, key, object, replan_to_nothing, replans_to_nothing, start};
 use super::world::World;
 use crate::control::deployment::rolling::resolve;
 use crate::model::{Key, Kind, Object, Timestamp, pod};
@@ -43,12 +48,14 @@ struct Chaos {
     recent: VecDeque<Snapshot>,
     dead: BTreeSet<String>,
     seed: u64,
+    /// There are volumes and custom kinds too.
+    is_wide: bool,
 }
 
 const DEPLOYMENTS: usize = 2;
 
 impl Chaos {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, is_wide: bool) -> Self {
         let mut dice = Dice(seed);
         let mut objects = Vec::new();
         for index in 0..DEPLOYMENTS {
@@ -66,8 +73,14 @@ impl Chaos {
         objects.push(object(Kind::Service, service));
         let nodes = 3 + dice.below(3);
         let world = World::new(cluster(nodes, objects), &controllers(), start());
-        let mut chaos = Self { world, dice, recent: VecDeque::new(), dead: BTreeSet::new(), seed };
+        let mut chaos = Self { world, dice, recent: VecDeque::new(), dead: BTreeSet::new(), seed, is_wide };
         chaos.renew();
+        if is_wide {
+            // A namespace has its account before it can have pods.
+            assert!(super::settle::rest(&mut chaos.world), "seed {seed}: comes to rest");
+            chaos.has_storage();
+            chaos.has_custom_kinds();
+        }
         chaos
     }
 
@@ -76,6 +89,28 @@ impl Chaos {
         // People and nodes may be refused too: then nothing happens.
         let _ = self.world.commit(Transaction::new("admin").with(write));
         self.nobody_sleeps_on(&before);
+    }
+
+    /// It is made where it is not there, and where it is sometimes deleted.
+    fn comes_or_goes(&mut self, object: Object) {
+        let goes = self.dice.percent(50);
+        match self.world.state.get(object.key()) {
+            Some(_) if !goes => {}
+            Some(_) => self.is_asked_to_go(object.key()),
+            None => self.write(Write::Create(object)),
+        }
+    }
+
+    fn is_asked_to_go(&mut self, key: &Key) {
+        self.write(Write::Delete { key: key.clone(), precondition: Precondition::exists(), grace_seconds: None });
+    }
+
+    fn is_edited(&mut self, key: &Key, change: impl FnOnce(Object) -> Object) {
+        let Some(found) = self.world.state.get(key).cloned() else { return };
+        let after = change(found.clone());
+        if after != found {
+            self.write(Write::Update(after, Precondition::exists()));
+        }
     }
 
     /// Every living node renews its lease and says that it is ready.
@@ -158,7 +193,7 @@ impl Chaos {
     fn check(&self, at: usize, view: &Snapshot, plan: &Plan) {
         match self.world.controller(at).name() {
             "scheduler" => {
-                for op in &plan.ops {
+                for op in plan.ops.iter().filter(|op| op.key().kind == Kind::Pod) {
                     let Op::Update { after, .. } = op else { continue };
                     let name = after.get::<Pod>().and_then(pod::node_name).expect("bound");
                     let node = view.get(&Key::cluster(Kind::Node, name)).and_then(|it| it.get::<Node>()).expect("a node");
@@ -256,7 +291,10 @@ impl Chaos {
     fn storm(&mut self, steps: usize) {
         for _ in 0..steps {
             match self.dice.below(100) {
+                51..55 if self.is_wide => self.custom_kinds_change(),
+                55..60 if self.is_wide => self.storage_changes(),
                 0..60 => self.control(),
+                60..62 if self.is_wide => self.directories_go(),
                 60..85 => {
                     let kind = self.dice.below(8);
                     self.node_acts(kind);
@@ -269,6 +307,24 @@ impl Chaos {
                 }
             }
         }
+    }
+
+    /// All have done what they could, on the state as it is: nobody who was not woken would do more.
+    fn rests(&mut self) {
+        assert!(super::settle::rest(&mut self.world), "seed {}: the controllers do not come to rest", self.seed);
+        // What it does also depends on whether other nodes are silent: that it looks at by its timer.
+        replan_to_nothing(controllers().iter().filter(|it| it.name() != "node-health"), &self.world.state, self.world.now);
+    }
+
+    /// The guests leave.
+    fn guests_go(&mut self) {
+        self.rests();
+        self.nobody_holds_guests();
+        self.rests();
+        self.definitions_come();
+        self.rests();
+        self.custom_kinds_end();
+        self.storage_ends();
     }
 
     /// The faults end: nodes heal, pods become ready, jobs succeed, time passes.
@@ -289,6 +345,7 @@ impl Chaos {
             for pod in self.world.state.list(Kind::Pod).cloned().collect::<Vec<_>>() {
                 self.pod_steps(&pod, 2);
             }
+            self.directories_go();
             let waits = self.world.next_timer().filter(|at| *at > self.world.now);
             if self.world.state.revision() == before && self.world.busy().is_empty() {
                 match waits {
@@ -380,8 +437,25 @@ fn rollout_bounds(seed: u64, view: &Snapshot, plan: &Plan) {
 }
 
 fn run(seed: u64) {
-    let mut chaos = Chaos::new(seed);
+    let mut chaos = Chaos::new(seed, false);
     chaos.storm(250);
+    ends_in_order(chaos);
+}
+
+fn run_wide(seed: u64) {
+    let mut chaos = Chaos::new(seed, true);
+    chaos.storm(400);
+    chaos.guests_go();
+    let chaos = ends_in_order(chaos);
+    assert_eq!(chaos.guests_left(), Vec::<String>::new(), "seed {seed}: guests are left");
+    for kind in storage::KINDS {
+        let left: Vec<String> = chaos.world.state.list(kind).map(|it| it.value().to_string()).collect();
+        assert_eq!(left, Vec::<String>::new(), "seed {seed}: storage is left");
+    }
+}
+
+fn ends_in_order(mut chaos: Chaos) -> Chaos {
+    let seed = chaos.seed;
     chaos.calm();
     let (state, now) = (&chaos.world.state, chaos.world.now);
     for index in 0..DEPLOYMENTS {
@@ -406,6 +480,7 @@ fn run(seed: u64) {
     assert_eq!(listed, ready, "seed {seed}: endpoints");
     let _: Timestamp = now;
     replans_to_nothing(state, now);
+    chaos
 }
 
 /// Four tests, so that they run side by side.
@@ -427,4 +502,14 @@ fn every_storm_ends_in_order_3() {
 #[test]
 fn every_storm_ends_in_order_4() {
     (900..1200).for_each(run);
+}
+
+#[test]
+fn every_wide_storm_ends_in_order() {
+    (0..100).for_each(run_wide);
+}
+
+#[test]
+fn every_wide_storm_ends_in_order_2() {
+    (100..200).for_each(run_wide);
 }

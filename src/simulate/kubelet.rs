@@ -73,7 +73,7 @@ impl Controller for Kubelet {
 }
 
 /// A volume that nobody has any more goes, once its node has removed its directory.
-fn removed(state: &Snapshot, object: &Object) -> Option<Op> {
+pub fn removed(state: &Snapshot, object: &Object) -> Option<Op> {
     let volume = object.get::<PersistentVolume>()?;
     let node = state.find(Kind::Node, "", local_volume::home(volume)?)?.get::<Node>()?;
     let goes = local_volume::is_to_be_removed(volume) && is_ready(node);

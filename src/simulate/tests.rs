@@ -118,7 +118,11 @@ fn run(state: Snapshot) -> Settled {
 
 /// Every controller, asked about every object, has nothing to do.
 pub fn replans_to_nothing(state: &Snapshot, now: Timestamp) {
-    for controller in controllers() {
+    replan_to_nothing(controllers().iter(), state, now);
+}
+
+pub fn replan_to_nothing<'c>(controllers: impl Iterator<Item = &'c Arc<dyn Controller>>, state: &Snapshot, now: Timestamp) {
+    for controller in controllers {
         let keys: std::collections::BTreeSet<Key> = state.iter().flat_map(|object| controller.keys(state, object)).collect();
         for key in keys {
             let plan = controller.plan(state, &key, now);
