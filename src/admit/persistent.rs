@@ -1,9 +1,10 @@
 //! What a new persistent volume or claim is given: Kubernetes' admission plugins StorageObjectInUseProtection and
-//! DefaultStorageClass, and the phase it begins with. PURE.
+//! DefaultStorageClass, and the phase it begins with; and that a claim does not grow. PURE.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::model::quantity::Quantity;
 use crate::model::volume::{CLAIM_PROTECTION, PersistentVolume, VOLUME_PROTECTION, default_class};
 use crate::model::{Errors, FieldError, Kind, Path};
 use crate::store::snapshot::Snapshot;
@@ -34,6 +35,17 @@ pub(super) fn claim(it: &mut PersistentVolumeClaim, state: &Snapshot) {
     if let Some(spec) = it.spec.as_mut().filter(|spec| spec.storage_class_name.is_none()) {
         spec.storage_class_name = default_class(state.list(Kind::StorageClass)).map(str::to_owned);
     }
+}
+
+/// Why a claim that asks for more than it did may not: the words of Kubernetes' admission plugin PersistentVolumeClaimResize
+/// (`plugin/pkg/admission/storage/persistentvolume/resize`), here for every class, as there is none whose volumes grow.
+pub(super) fn grows(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim) -> Option<&'static str> {
+    let size = |claim: &PersistentVolumeClaim| {
+        let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        Some(Quantity::of(requests.get("storage")?))
+    };
+    (size(new) > size(old))
+        .then_some("only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize")
 }
 
 fn protect(meta: &mut ObjectMeta, finalizer: &str) {

@@ -515,3 +515,30 @@ fn a_volume_says_how_it_is_mounted_in_its_field() {
     value["metadata"]["annotations"] = json!({});
     assert_eq!(cluster.create(Kind::PersistentVolume, value).value()["spec"]["mountOptions"], json!(["ro"]));
 }
+
+#[test]
+fn a_bound_claim_does_not_grow() {
+    let mut cluster = Cluster::new();
+    let claim = cluster.create(
+        Kind::PersistentVolumeClaim,
+        json!({"metadata": {"name": "c", "namespace": "web"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "x",
+            "volumeName": "v", "resources": {"requests": {"storage": "1Gi"}}}}),
+    );
+    let with = |pointer: &str, value: Value| {
+        let mut whole = claim.value();
+        *whole.pointer_mut(pointer).expect("it is there") = value;
+        object(Kind::PersistentVolumeClaim, whole)
+    };
+    cluster.update_status(with("/status", json!({"phase": "Bound", "capacity": {"storage": "1Gi"}})));
+    let refused = |cluster: &mut Cluster, size: &str| {
+        let larger = with("/spec/resources/requests/storage", json!(size));
+        cluster.apply(Write::Update(larger, Precondition::exists())).expect_err("refused").to_string()
+    };
+    assert_eq!(
+        refused(&mut cluster, "2Gi"),
+        "PersistentVolumeClaim web/c is forbidden: only dynamically provisioned pvc can be resized and the storageclass that provisions \
+         the pvc must support resize"
+    );
+    assert!(refused(&mut cluster, "1Mi").contains("is invalid: spec.resources.requests.storage"));
+    cluster.update(with("/spec/resources/requests/storage", json!("1024Mi")));
+}

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Namespace, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
-use super::{Outcome, Refused, custom, definition, invalid, is_controller, job, service, status};
+use super::{Outcome, Refused, custom, definition, invalid, is_controller, job, persistent, service, status};
 use crate::model::{Object, Timestamp, Typed, copy_stamps, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 
@@ -53,9 +53,17 @@ pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer:
     {
         errors = service::allocate(it, state);
     }
+    let grows = match (&new, old) {
+        (Typed::PersistentVolumeClaim(it), Typed::PersistentVolumeClaim(old)) => persistent::grows(it, old),
+        _ => None,
+    };
     let after = Object::from_typed(new);
     if !is_controller(writer) {
         errors.extend(fields::refusals(after.kind(), &after.value()));
+    }
+    // As in Kubernetes, what is wrong with the fields is said first.
+    if let Some(message) = grows.filter(|_| errors.is_empty()) {
+        return Err(Refused::Forbidden { key: after.key().clone(), message: message.to_owned() });
     }
     match (errors.is_empty(), is_gone(after.typed())) {
         (false, _) => Err(invalid(&after, errors)),

@@ -14,7 +14,6 @@ const MODES: [&str; 2] = [BLOCK, FILESYSTEM];
 const ONE_SOURCE: &str = "may not specify more than 1 volume type";
 const KNOWN_BY: &str = "by this its node knows the directory that goes with the volume: it stays as it is";
 const CLAIM: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-const RESIZED: &str = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
 
 pub(super) fn persistent_volume(it: &PersistentVolume, errors: &mut Errors) {
     let spec = &it.spec;
@@ -203,8 +202,8 @@ fn same_home(new: &PersistentVolume, old: &PersistentVolume, errors: &mut Errors
     }
 }
 
-/// What it asks for stays; a volume and a class are given to it once. That one which is bound cannot grow is said by an admission
-/// plugin of Kubernetes (`plugin/pkg/admission/storage/persistentvolume/resize`): there is no class here whose volumes do.
+/// What it asks for stays; a volume and a class are given to it once. That one which is bound cannot grow is no rule of its
+/// fields: `admit` says it.
 pub(super) fn claim_update(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim, errors: &mut Errors) {
     let is_bound = old.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
     let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
@@ -226,8 +225,6 @@ pub(super) fn claim_update(new: &PersistentVolumeClaim, old: &PersistentVolumeCl
         errors.forbidden(&SPEC, CLAIM);
     } else if wanted < has {
         errors.forbidden(&SPEC.child("resources.requests.storage"), "field can not be less than status.capacity");
-    } else if wanted > has {
-        errors.forbidden(&SPEC.child("resources.requests"), RESIZED);
     }
 }
 
@@ -426,7 +423,7 @@ mod tests {
         let bound = with(&claim(), "/status", &json!({"phase": "Bound", "capacity": {"storage": "1Gi"}}));
         for (size, expected) in [
             ("1024Mi", None),
-            ("2Gi", Some("spec.resources.requests: Forbidden: only dynamically provisioned pvc can be resized")),
+            ("2Gi", None),
             ("1Mi", Some("spec.resources.requests.storage: Forbidden: field can not be less than status.capacity")),
         ] {
             let new = typed(pvc, &with(&bound, "/spec/resources", &sized(size)));
