@@ -66,6 +66,7 @@ fn source_lines(object: &Value) -> Vec<String> {
     lines.extend(status["errors"].as_array().into_iter().flatten().filter_map(|error| error.as_str().map(str::to_owned)));
     lines.extend(source::all_errors(object));
     lines.extend(status["skipped"].as_array().into_iter().flatten().filter_map(|it| it.as_str().map(|it| format!("left out: {it}"))));
+    lines.extend(status["warnings"].as_array().into_iter().flatten().filter_map(|it| it.as_str().map(|it| format!("warning: {it}"))));
     lines.extend(conditions(object));
     if let Some(plan) = status["lastPlan"].as_str() {
         lines.push(format!("last plan: {plan}"));

@@ -117,7 +117,15 @@ fn encoded(files: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&str, String> {
     files.iter().map(|(path, bytes)| (path.as_str(), base64::engine::general_purpose::STANDARD.encode(bytes))).collect()
 }
 
+/// On stderr, as kubectl says the warnings that the API sends it.
+fn warn(warnings: &Value) {
+    for warning in warnings.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        anstream::eprintln!("Warning: {}", output::clean(warning));
+    }
+}
+
 fn show(previews: &[Previewed], format: PreviewFormat) -> u8 {
+    previews.iter().for_each(|preview| warn(&preview.json["warnings"]));
     match (format, previews) {
         (PreviewFormat::Text, _) => previews.iter().for_each(|preview| output::print(&output::clean(&preview.text))),
         (PreviewFormat::Json, [one]) => output::print(&output::json(&one.json)),
@@ -334,6 +342,7 @@ pub(super) fn is_refused(source: &Value) -> bool {
 impl End {
     /// Prints it and returns the exit code.
     fn show(&self, name: &str, format: PreviewFormat) -> u8 {
+        warn(&self.source()["status"]["warnings"]);
         match format {
             PreviewFormat::Text => self.tell(name),
             PreviewFormat::Json => output::print(&output::json(&self.json(name))),
@@ -341,6 +350,14 @@ impl End {
         match self {
             End::Accepted(_) | End::Healthy(_) => 0,
             End::Refused(..) | End::Failed(..) | End::TimedOut(..) => FAILED,
+        }
+    }
+
+    fn source(&self) -> &Value {
+        match self {
+            End::Accepted(source) | End::Healthy(source) => source,
+            End::Refused(source, _) | End::TimedOut(source, _) => source,
+            End::Failed(source, _) => source,
         }
     }
 
@@ -370,7 +387,7 @@ impl End {
         let status = &source["status"];
         json!({"source": name, "outcome": outcome, "messages": messages, "fetchedRevision": status["fetchedRevision"],
             "acceptedRevision": status["acceptedRevision"], "pendingPlan": status["pendingPlan"], "sum": status["lastPlan"],
-            "leftOut": status["skipped"]})
+            "leftOut": status["skipped"], "warnings": status["warnings"]})
     }
 }
 

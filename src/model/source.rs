@@ -129,6 +129,9 @@ pub struct SourceStatus {
     /// `unsupported: skip` left these out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
+    /// What admission webhooks warn of in what the accepted revision writes, or the newest would.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The newest value of the annotation `podbay.dev/reconcile-requested-at` that was answered.
@@ -223,6 +226,7 @@ mod tests {
             last_plan: text(),
             errors: vec!["a".to_owned()],
             skipped: vec!["a".to_owned()],
+            warnings: vec!["a".to_owned()],
             conditions: vec![],
             handled_request: text(),
             approved_plan: text(),

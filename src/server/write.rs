@@ -536,7 +536,7 @@ pub fn answer(state: &ServerState, call: &Call, code: StatusCode, committed: &Co
 /// Of all warnings of an answer: clients refuse a longer head. Kubernetes' bounds.
 const WARNINGS_BYTES: usize = 4096;
 /// Of one, where they are too long together.
-const WARNING_CHARS: usize = 256;
+pub const WARNING_CHARS: usize = 256;
 
 /// The same answer with `Warning` headers (RFC 9110, 5.5, as Kubernetes fills them): each once, and not more than a client
 /// reads.

@@ -110,10 +110,23 @@ pub enum Answer {
     Silent { why: String, at: Timestamp },
 }
 
+/// An answer, and what those who gave it warn of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard {
+    pub answer: Answer,
+    pub warnings: Vec<String>,
+}
+
+impl From<Answer> for Heard {
+    fn from(answer: Answer) -> Self {
+        Self { answer, warnings: Vec::new() }
+    }
+}
+
 /// The answers so far. All of them can be lost: then it is asked again.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    known: BTreeMap<String, Answer>,
+    known: BTreeMap<String, Heard>,
     /// Nobody can be asked: all webhooks are as if they were not there.
     nobody: bool,
 }
@@ -125,7 +138,7 @@ impl Answers {
     }
 
     /// Takes the answers to these questions, in their order.
-    pub fn take(&mut self, questions: &Questions, answers: Vec<Answer>) {
+    pub fn take(&mut self, questions: &Questions, answers: Vec<Heard>) {
         self.known.extend(questions.all.iter().map(|question| question.id.clone()).zip(answers));
     }
 
@@ -136,7 +149,7 @@ impl Answers {
 
     /// Whoever said no, or nothing, is asked again.
     pub fn reconsider(&mut self) {
-        self.known.retain(|_, answer| matches!(answer, Answer::Passed | Answer::Changed(_)));
+        self.known.retain(|_, heard| matches!(heard.answer, Answer::Passed | Answer::Changed(_)));
     }
 
     /// Everybody is asked again.
@@ -167,6 +180,8 @@ pub(super) struct Panel<'a> {
     pub open: Vec<Question>,
     /// The answers that were needed.
     pub used: BTreeSet<String>,
+    /// What those who answered warn of, each with its object.
+    pub warnings: BTreeSet<String>,
     /// When those that do not answer are asked again.
     pub again_at: Option<Timestamp>,
 }
@@ -181,7 +196,8 @@ impl<'a> Panel<'a> {
             }
         }
         let edition = edition.finish();
-        Self { answers, now, changing, judging, edition, open: Vec::new(), used: BTreeSet::new(), again_at: None }
+        let (open, used, warnings) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Self { answers, now, changing, judging, edition, open, used, warnings, again_at: None }
     }
 
     /// There are no webhooks.
@@ -226,7 +242,9 @@ impl<'a> Panel<'a> {
         }
         let id = self.id(part, operation, object, old, probe);
         self.used.insert(id.clone());
-        match self.answers.known.get(&id) {
+        let heard = self.answers.known.get(&id);
+        self.warnings.extend(heard.iter().flat_map(|heard| &heard.warnings).map(|warning| format!("{key}: {warning}")));
+        match heard.map(|heard| &heard.answer) {
             Some(Answer::Passed) => return Said::Yes,
             Some(Answer::Changed(object)) => return Said::Instead(object.clone()),
             Some(Answer::Denied(why)) => return Said::No(Reason::new(DENIED, why.clone())),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::asked::{Answer, Operation, Part, Question};
+use super::asked::{Answer, Heard, Operation, Part, Question};
 use super::look::decide;
 use super::tests::{NOW, World, config, deployment, many};
 use crate::model::{Key, Kind, Object, SourceStatus, Timestamp};
@@ -356,7 +356,7 @@ fn rest(world: &mut World, uids: &mut usize) -> usize {
             if step.questions.is_empty() {
                 break step;
             }
-            let answers = step.questions.all.iter().map(|it| world.say.as_ref().map_or(Answer::Passed, |say| say(it)));
+            let answers = step.questions.all.iter().map(|it| world.say.as_ref().map_or(Answer::Passed, |say| say(it)).into());
             memory.answers().take(&step.questions, answers.collect());
         };
         if step.transaction.writes.is_empty() {
@@ -507,4 +507,43 @@ proptest! {
             }
         }
     }
+}
+
+/// Warns of every ConfigMap that says `old`.
+fn warns(question: &Question) -> Heard {
+    let is_old = question.object.as_ref().is_some_and(|object| object.value()["data"]["key"] == "old");
+    Heard { answer: Answer::Passed, warnings: is_old.then(|| "say something new".to_owned()).into_iter().collect() }
+}
+
+#[test]
+fn what_webhooks_warn_of_stays_to_be_read_until_the_next_revision() {
+    let mut world = world(JUDGES, |_| Answer::Passed);
+    world.hear = Some(warns);
+    let warning = |name: &str| format!("ConfigMap default/{name}: say something new");
+    let status = world.put("web", "r1", &[("a.yaml", &(config("a", "old") + &config("b", "1")))]);
+    assert_eq!((status.warnings.as_slice(), ready(&status).0.as_str()), (&[warning("a")][..], "Synced"));
+    // Nothing is left to be asked about.
+    world.memories.clear();
+    assert_eq!(world.put("web", "r1", &[("a.yaml", &(config("a", "old") + &config("b", "1")))]).warnings, [warning("a")]);
+    let status = world.put("web", "r2", &[("a.yaml", &(config("a", "new") + &config("b", "old")))]);
+    assert_eq!(status.warnings, [warning("b")]);
+    // Of one that is refused too.
+    world.hear = Some(|it| Heard { answer: denied(), ..warns(it) });
+    let status = world.put("web", "r3", &[("a.yaml", &(config("a", "old") + &config("b", "old")))]);
+    assert_eq!((status.errors.len(), status.warnings.as_slice()), (1, &[warning("a")][..]));
+    world.hear = None;
+    world.memories.get_mut("web").unwrap().answers().reconsider();
+    world.put("web", "r4", &[("a.yaml", &(config("a", "old") + &config("b", "old")))]);
+    assert_eq!(world.get_source("web").status.unwrap().warnings, [""; 0]);
+}
+
+#[test]
+fn no_more_warnings_are_kept_than_a_person_reads() {
+    let mut world = world(JUDGES, |_| Answer::Passed);
+    world.hear = Some(warns);
+    let files: String = (0..205).map(|at| config(&format!("c{at}"), "old")).collect();
+    assert_eq!(world.put("web", "r1", &[("a.yaml", &files)]).warnings.len(), 200);
+    let before = world.state.revision();
+    world.again("web");
+    assert_eq!(world.state.revision(), before, "it is at rest");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::asked::{Answer, Question, Questions};
+use super::asked::{Answer, Heard, Question, Questions};
 use super::source::{Fetch, Fetched, OpenSource, Tree};
 use super::webhooks::AskWebhooks;
 use crate::model::SourceSpec;
@@ -104,10 +104,10 @@ impl FakeWebhooks {
 
 #[async_trait]
 impl AskWebhooks for FakeWebhooks {
-    async fn ask(&self, questions: &Questions, dry_run: bool) -> Vec<Answer> {
+    async fn ask(&self, questions: &Questions, dry_run: bool) -> Vec<Heard> {
         let say = Arc::clone(&*self.say.lock().unwrap_or_else(PoisonError::into_inner));
         let asked = questions.all.iter().map(|question| (question.clone(), dry_run));
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).extend(asked);
-        questions.all.iter().map(|question| say(question)).collect()
+        questions.all.iter().map(|question| say(question).into()).collect()
     }
 }

@@ -128,6 +128,8 @@ pub struct SyncPlan {
     pub questions: Questions,
     /// The answers of webhooks that it rests on.
     pub(super) answers: BTreeSet<String>,
+    /// What webhooks warn of.
+    pub warnings: BTreeSet<String>,
 }
 
 impl SyncPlan {
@@ -199,6 +201,7 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
         plan.questions = Questions { source: plan.source.clone(), state: probe, all: panel.open };
     }
     plan.answers = panel.used;
+    plan.warnings = panel.warnings;
     plan.again_at = plan.again_at.into_iter().chain(panel.again_at).min();
     known.seen = Some(Seen { state: input.state.clone(), desired: Arc::clone(&input.rendered.desired), held: Arc::clone(&held), open });
     plan.id = plan_id(&plan, input.state);

@@ -1,5 +1,6 @@
 //! What a look at a source writes to its status. PURE.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -9,7 +10,7 @@ use super::plan::SyncPlan;
 use crate::model::{Source, SourceStatus, Timestamp};
 use crate::plan::Wait;
 
-/// Errors shown of one look: an object of the store has its bounds, a tree has none on what may be wrong with it.
+/// Errors, and warnings, shown of one look: an object of the store has its bounds, a tree has none on what may be wrong with it.
 pub const ERRORS: usize = 200;
 
 /// What came of a look.
@@ -105,6 +106,10 @@ fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timest
     status.accepted_set = Some(plan.set_digest.clone());
     status.pending_plan = None;
     status.skipped = bounded(plan.skipped.iter().cloned());
+    if !plan.accepted {
+        status.warnings.clear();
+    }
+    warned(status, &plan.warnings);
     status.contested = Vec::new();
     if !Arc::ptr_eq(&plan.inventory, &plan.held) {
         status.inventory = plan.inventory.to_entries();
@@ -122,6 +127,13 @@ fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timest
 
 fn told(wait: &Wait) -> String {
     format!("{}: {}", wait.subject, wait.reason.message)
+}
+
+/// Adds what webhooks warn of, as far as there is room: the same again is no news.
+fn warned(status: &mut SourceStatus, warnings: &BTreeSet<String>) {
+    let mut all: BTreeSet<String> = status.warnings.drain(..).collect();
+    all.extend(warnings.iter().cloned());
+    status.warnings = all.into_iter().take(ERRORS).collect();
 }
 
 /// Adds what webhooks hold back of the accepted revision, while the newest is not it.
@@ -142,6 +154,8 @@ fn is_on_its_way(status: &SourceStatus) -> bool {
 
 fn refused(status: &mut SourceStatus, plan: &SyncPlan) -> Ready {
     status.fetched_revision = Some(plan.revision.clone());
+    status.warnings.clear();
+    warned(status, &plan.warnings);
     status.errors = bounded(plan.refusals().map(|reason| reason.message.clone()));
     status.skipped = bounded(plan.skipped.iter().cloned());
     status.contested = plan.contested.clone();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 
-use super::asked::{Answer, Question};
+use super::asked::{Answer, Heard, Question};
 use super::look::{self, Look, Memory, decide};
 use super::names::{ADOPT, APPROVE, FINALIZER, PRUNE, REQUESTED_AT};
 use super::source::Tree;
@@ -25,6 +25,8 @@ pub(super) struct World {
     pub looks: BTreeMap<String, Look>,
     /// What the webhooks say; without it they have nothing against anything.
     pub say: Option<Say>,
+    /// The same where they warn of something as well.
+    pub hear: Option<fn(&Question) -> Heard>,
     /// What they were asked since the last look.
     pub asked: Vec<Question>,
     pub now: Timestamp,
@@ -129,7 +131,8 @@ impl World {
             assert!(step.transaction.writes.is_empty(), "nothing is written before it was asked about");
             rounds += 1;
             assert!(rounds < 100, "it goes on asking: {:?}", step.questions);
-            let answers = step.questions.all.iter().map(|it| self.say.as_ref().map_or(Answer::Passed, |say| say(it)));
+            let said = |it| self.say.as_ref().map_or(Answer::Passed, |say| say(it)).into();
+            let answers = step.questions.all.iter().map(|it| self.hear.map_or_else(|| said(it), |hear| hear(it)));
             memory.answers().take(&step.questions, answers.collect());
             self.asked.extend(step.questions.all);
         };

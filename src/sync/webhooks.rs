@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::asked::{Answer, Questions};
+use super::asked::{Heard, Questions};
 
 /// Plans in a row that have other questions than those before: each wave has its own, and so may what others write meanwhile.
 pub const ROUNDS: usize = 100;
@@ -16,5 +16,5 @@ pub struct StillOpen;
 #[async_trait]
 pub trait AskWebhooks: Send + Sync {
     /// An answer to each question, in their order. `dry_run`: nothing will come of it.
-    async fn ask(&self, questions: &Questions, dry_run: bool) -> Vec<Answer>;
+    async fn ask(&self, questions: &Questions, dry_run: bool) -> Vec<Heard>;
 }

@@ -157,6 +157,27 @@ async fn a_commit_passes_the_webhooks_or_is_refused_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_webhooks_warn_of_is_told() {
+    let shop = Shop::open().await;
+    let judge = Judge::start(|_, request| {
+        let is_old = request["object"]["data"]["key"] == "old";
+        let warnings = if is_old { json!(["say something new", "x".repeat(300)]) } else { json!([]) };
+        Reply::Review(json!({"allowed": true, "warnings": warnings}))
+    })
+    .await;
+    configure(&shop.rig, VALIDATING, "judge", json!([judge.hook("judge", &json!({}))])).await;
+    let files = config("a", "old") + &config("b", "1");
+    let told = ["ConfigMap default/a: say something new".to_owned(), format!("ConfigMap default/a: {}", "x".repeat(256))];
+    assert_eq!(shop.preview(&files).await["warnings"], json!(told));
+    shop.commit("r1", &files).await;
+    shop.accepted("r1").await;
+    assert_eq!(status(&shop.rig.store.snapshot()).expect("it has one").warnings, told);
+    shop.commit("r2", &config("a", "new")).await;
+    shop.accepted("r2").await;
+    assert_eq!(status(&shop.rig.store.snapshot()).expect("it has one").warnings, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_approved_is_what_was_foretold() {
     let shop = Shop::open().await;
     let judge = policy().await;

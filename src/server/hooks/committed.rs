@@ -14,9 +14,10 @@ use crate::model::custom::prune;
 use crate::model::{Object, schema};
 use crate::server::fault::Fault;
 use crate::server::identity::AUTHENTICATED;
+use crate::server::write::WARNING_CHARS;
 use crate::server::{Identity, body};
 use crate::store::{Snapshot, Store};
-use crate::sync::asked::{Answer, Part, Question, Questions};
+use crate::sync::asked::{Answer, Heard, Part, Question, Questions};
 use crate::sync::plan::{manager, writer};
 
 /// Questions of one plan that are asked at the same time: each is a connection for every webhook.
@@ -35,7 +36,7 @@ impl CommitsAsked {
     }
 
     /// An answer to each question, in their order.
-    pub async fn ask(&self, questions: &Questions, dry_run: bool) -> Vec<Answer> {
+    pub async fn ask(&self, questions: &Questions, dry_run: bool) -> Vec<Heard> {
         let asker = Source {
             identity: account(&questions.source),
             writer: writer(&questions.source),
@@ -47,17 +48,27 @@ impl CommitsAsked {
         let heard: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
         // All at one time: that of the first must not be over when the last is known.
         let at = self.clock.now();
-        let answer = |heard| match heard {
-            Ok(None) => Answer::Passed,
-            Ok(Some(changed)) => Answer::Changed(changed),
-            Err(Stop::No(fault)) => Answer::Denied(fault.message),
-            Err(Stop::Silent(why)) => Answer::Silent { why, at },
+        let answer = |(said, warnings): (Result<Option<Object>, Stop>, Vec<String>)| {
+            let answer = match said {
+                Ok(None) => Answer::Passed,
+                Ok(Some(changed)) => Answer::Changed(changed),
+                Err(Stop::No(fault)) => Answer::Denied(fault.message),
+                Err(Stop::Silent(why)) => Answer::Silent { why, at },
+            };
+            Heard { answer, warnings }
         };
         heard.into_iter().map(answer).collect()
     }
 
+    /// What webhooks make of it, and what they warn of: of each warning as much as clients of the API are sent of many.
+    async fn heard(&self, source: &Source, question: &Question) -> (Result<Option<Object>, Stop>, Vec<String>) {
+        let notes = Notes::default();
+        let said = self.said(source, question, notes.clone()).await;
+        (said, notes.take().warnings.iter().map(|warning| warning.chars().take(WARNING_CHARS).collect()).collect())
+    }
+
     /// What webhooks make of it; `None`: it may be as it is.
-    async fn heard(&self, source: &Source, question: &Question) -> Result<Option<Object>, Stop> {
+    async fn said(&self, source: &Source, question: &Question, notes: Notes) -> Result<Option<Object>, Stop> {
         let key = question.key();
         let wish =
             Wish { operation: question.operation, kind: key.kind, namespace: &key.namespace, name: &key.name, subresource: "", sent: None };
@@ -65,7 +76,7 @@ impl CommitsAsked {
             store: self.store.as_ref(),
             clock: self.clock.as_ref(),
             roots: &self.roots,
-            notes: Notes::default(),
+            notes,
             identity: &source.identity,
             writer: &source.writer,
             options: source.options(question),

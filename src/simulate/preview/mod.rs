@@ -74,6 +74,9 @@ pub struct Preview {
     /// What is left out or left alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
+    /// What admission webhooks warn of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What a snapshot file does not say.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
@@ -216,6 +219,7 @@ fn told(base: &Snapshot, name: String, revision: &Revision, plan: &SyncPlan, sho
         approvals: plan.approvals.iter().map(|reason| printable(&reason.message)).collect(),
         objects: objects(plan, shown.state.definitions()),
         skipped: plan.skipped.iter().map(|line| printable(line)).collect(),
+        warnings: plan.warnings.iter().map(|line| printable(line)).collect(),
         waits: shown.waits_of_others(),
         unmet: shown.unmet.iter().map(|line| printable(line)).collect(),
         volumes: volumes(base, &shown.state, &shown.tied),

@@ -510,7 +510,7 @@ fn webhooks_have_their_say_in_a_preview() {
         match asked_preview(&state, &source, &look, &controllers(), start(), &answers) {
             Ok(told) => break told,
             Err(questions) => {
-                answers.take(&questions, questions.all.iter().map(twice).collect());
+                answers.take(&questions, questions.all.iter().map(|it| twice(it).into()).collect());
                 asked.extend(questions.all.iter().map(|it| format!("{} {}", it.operation.word(), it.key().name)));
             }
         }
