@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::asked::{Answer, Heard, Operation, Part, Question};
-use super::look::decide;
+use super::look::{Look, decide};
 use super::tests::{NOW, World, config, deployment, many};
 use crate::model::{Key, Kind, Object, SourceStatus, Timestamp};
 use crate::store::transaction::{Precondition, Write};
@@ -546,4 +546,27 @@ fn no_more_warnings_are_kept_than_a_person_reads() {
     let before = world.state.revision();
     world.again("web");
     assert_eq!(world.state.revision(), before, "it is at rest");
+}
+
+/// What was held back before a restart, and is no more.
+#[test]
+fn what_is_held_back_no_more_is_told_no_more_though_nothing_was_read_yet() {
+    let mut world = world(JUDGES, |it| if it.operation == Operation::Update { denied() } else { Answer::Passed });
+    world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
+    let live = world.state.get(&Key::new(Kind::ConfigMap, "default", "a")).unwrap().clone();
+    let mut value = live.value();
+    value["data"]["key"] = "hand".into();
+    let by_hand = Object::from_value(Kind::ConfigMap, value).unwrap();
+    world.write("admin", Write::Update(by_hand, Precondition::seen(&live)));
+    let held = world.again("web");
+    assert_eq!((held.errors.len(), ready(&held).0.as_str()), (1, "WebhookDenied"));
+    // The next process has read nothing, and the webhook thinks better of it.
+    world.memories.clear();
+    world.looks.insert("web".to_owned(), Look::Unread);
+    let still = world.again("web");
+    assert_eq!((&still.errors, ready(&still)), (&held.errors, ready(&held)));
+    world.memories.clear();
+    world.say = None;
+    let free = world.again("web");
+    assert_eq!((free.errors.len(), ready(&free).0.as_str(), key(&world, "a").as_str()), (0, "Synced", "1"));
 }

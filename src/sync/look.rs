@@ -151,7 +151,8 @@ pub fn decide(
             if let Some(asks) = plan.as_ref().and_then(|plan| heard(plan, &mut step, &mut used)) {
                 return asks;
             }
-            plan.iter().for_each(|plan| status::held_back(&mut status, plan));
+            let is_unread = matches!(look, Look::Unread);
+            plan.iter().for_each(|plan| status::held_back(&mut status, plan, source, is_unread, now));
             carried = plan.filter(|plan| plan.is_free() && !plan.step().is_empty());
             if let Some(plan) = &carried {
                 status.inventory = plan.inventory.to_entries();

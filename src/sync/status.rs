@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::asked::is_held_back;
+use super::asked::{DENIED, UNAVAILABLE, is_held_back};
 use super::plan::SyncPlan;
 use crate::model::{Source, SourceStatus, Timestamp};
 use crate::plan::Wait;
@@ -114,6 +114,11 @@ fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timest
     if !Arc::ptr_eq(&plan.inventory, &plan.held) {
         status.inventory = plan.inventory.to_entries();
     }
+    standing(status, plan)
+}
+
+/// How far an accepted revision is.
+fn standing(status: &mut SourceStatus, plan: &SyncPlan) -> Ready {
     let (failed, held) = (|wait: &&Wait| wait.reason.code == WAVE_FAILED, |wait: &&Wait| is_held_back(wait));
     status.errors = bounded(plan.waits.iter().filter(|wait| failed(wait) || held(wait)).map(told));
     let first = plan.waits.iter().find(failed).or_else(|| plan.waits.iter().find(held)).or(plan.waits.first());
@@ -136,8 +141,14 @@ fn warned(status: &mut SourceStatus, warnings: &BTreeSet<String>) {
     status.warnings = all.into_iter().take(ERRORS).collect();
 }
 
-/// Adds what webhooks hold back of the accepted revision, while the newest is not it.
-pub(super) fn held_back(status: &mut SourceStatus, plan: &SyncPlan) {
+/// Adds what webhooks hold back of the accepted revision, while the newest is not it, or is not read yet.
+pub(super) fn held_back(status: &mut SourceStatus, plan: &SyncPlan, source: &Source, is_unread: bool, now: Timestamp) {
+    let was_held = |condition: &Condition| condition.type_ == "Ready" && [DENIED, UNAVAILABLE].contains(&condition.reason.as_str());
+    if is_unread && status.conditions.iter().any(was_held) {
+        // All that was told is of this revision, and may be so no more.
+        let ready = standing(status, plan);
+        return condition(&mut status.conditions, "Ready", ready, source.metadata.generation, now);
+    }
     let mut errors = std::mem::take(&mut status.errors);
     let held = plan.waits.iter().filter(|wait| is_held_back(wait)).map(told);
     // They may be told already, while nothing is known of the newest.
