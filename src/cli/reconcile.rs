@@ -24,7 +24,7 @@ use crate::sync::select::is_manifest;
 use crate::sync::status::STORE_FULL;
 
 /// How often the server is asked how far it is.
-const POLL: Duration = Duration::from_millis(100);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 /// For a preview: of the largest trees on a slow host it takes minutes.
 pub(super) const PREVIEW: Duration = Duration::from_secs(600);
 

@@ -1,18 +1,22 @@
 //! `podbay source`: list, add, suspend, resume, remove.
 
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use kube::Client;
 use serde_json::{Value, json};
 
 use super::args::{ClientArgs, CredentialArgs, SourceName, SourceVerb};
 use super::client::{call, connect, get, items, path};
 use super::error::Outcome;
 use super::output;
-use super::reconcile::is_refused;
+use super::reconcile::{POLL, is_refused};
 use crate::config::from_place;
 use crate::model::{GitSource, Kind, Source, SourceSpec};
 use crate::sync::asked::{DENIED, UNAVAILABLE};
 use crate::sync::configured::{CONFIGURED, DROPPED};
-use crate::sync::names::PRUNE;
-use crate::sync::status::{self, STORE_FULL, WAVE_FAILED};
+use crate::sync::names::{PRUNE, REQUESTED_AT};
+use crate::sync::status::{self, STAYS, STORE_FULL, WAVE_FAILED};
 
 pub async fn run(verb: &SourceVerb) -> Outcome {
     match verb {
@@ -79,6 +83,7 @@ pub(super) fn state(source: &Value) -> String {
         let first = match first.strip_prefix("unreachable: ") {
             Some(why) => format!("Unreachable: {why}"),
             // The revision is accepted, and applied up to there.
+            None if is_held(source) => format!("Not removed, held back by a webhook: {first}"),
             None if ready["reason"] == WAVE_FAILED => format!("Failed: {first}"),
             None if [DENIED, UNAVAILABLE].iter().any(|reason| ready["reason"] == *reason) => format!("Held back by a webhook: {first}"),
             None => format!("Refused: {first}"),
@@ -176,21 +181,64 @@ fn undone(source: &Value, suspended: bool) -> Option<&'static str> {
     })
 }
 
+/// How long it may take until webhooks have said what they have against it: the longest that one has (Kubernetes'
+/// `timeoutSeconds`) and its answer to be written.
+const ANSWERED: Duration = Duration::from_secs(35);
+
 async fn remove(source: &SourceName, prune: bool) -> Outcome {
     let client = connect(&source.client).await?;
     let at = path(Kind::Source, None, Some(&source.name));
-    let configured = get(&client, &at).await?["metadata"]["labels"][CONFIGURED] == "true";
-    if prune {
-        call(&client, "PATCH", &at, Some(&json!({"metadata": {"annotations": {PRUNE: "true"}}}))).await?;
+    let metadata = get(&client, &at).await?["metadata"].take();
+    let request = jiff::Timestamp::now().to_string();
+    // Who asks again without it no longer wants to have anything deleted.
+    if prune || !metadata["deletionTimestamp"].is_null() {
+        let annotations = json!({PRUNE: prune.then_some("true"), REQUESTED_AT: request});
+        call(&client, "PATCH", &at, Some(&json!({"metadata": {"annotations": annotations}}))).await?;
     }
     call(&client, "DELETE", &at, None).await?;
+    if prune && let Some(errors) = against(&client, &at, &request).await? {
+        bail!(
+            "source {0} is not removed, and nothing of it is deleted:\n{1}\n`podbay source remove {0}` lets it go without",
+            source.name,
+            errors.join("\n")
+        );
+    }
     let what =
         if prune { "removed; what it created is being deleted, unless others have something in it" } else { "removed; its objects stay" };
     output::print(&format!("source/{} {what}\n", output::clean(&source.name)));
-    if configured {
+    if metadata["labels"][CONFIGURED] == "true" {
         anstream::eprintln!("hint: it is in podbay.toml or --source of the daemon: take it out there too, or the next start adds it again");
     }
     Ok(0)
+}
+
+/// What webhooks have against it that a source goes with what it created. `None`: it is gone, or nothing was said.
+async fn against(client: &Client, at: &str, request: &str) -> anyhow::Result<Option<Vec<String>>> {
+    let deadline = Instant::now() + ANSWERED;
+    while Instant::now() < deadline {
+        let source = match get(client, at).await {
+            Ok(source) => source,
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if is_held(&source) && source["status"]["handledRequest"] == request {
+            let errors = source["status"]["errors"].as_array().into_iter().flatten();
+            return Ok(Some(errors.filter_map(|error| error.as_str().map(str::to_owned)).collect()));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(None)
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 404)
+}
+
+/// Webhooks hold it back from going.
+fn is_held(source: &Value) -> bool {
+    let ready = ready(&source["status"]);
+    let says_so = ready["message"].as_str().is_some_and(|message| message.starts_with(STAYS));
+    says_so && [DENIED, UNAVAILABLE].iter().any(|reason| ready["reason"] == *reason)
 }
 
 #[cfg(test)]
@@ -229,6 +277,9 @@ mod tests {
         let held = json!({"status": {"errors": ["Job web/a: no"], "acceptedRevision": "r",
             "conditions": [{"type": "Ready", "reason": "WebhookDenied"}]}});
         assert_eq!(state(&held), "Held back by a webhook: Job web/a: no");
+        let stays = json!({"status": {"errors": ["Job web/a: no"], "acceptedRevision": "r",
+            "conditions": [{"type": "Ready", "reason": "WebhookDenied", "message": format!("{STAYS}: Job web/a: no")}]}});
+        assert_eq!(state(&stays), "Not removed, held back by a webhook: Job web/a: no");
         assert_eq!(state(&json!({"spec": {"suspend": true}})), "Suspended");
         let mut dropped = json!({"metadata": {"name": "old", "annotations": {DROPPED: "true"}}, "spec": {"suspend": true}});
         assert_eq!(state(&dropped), "Suspended: no longer in podbay.toml");

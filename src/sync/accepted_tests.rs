@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::accepted::{self, LABEL, TYPE, Unusable};
+use super::asked::Answers;
 use super::look::{self, Look};
 use super::names::PRUNE;
 use super::removal;
@@ -251,7 +252,7 @@ fn a_refused_revision_leaves_the_stored_set_alone_and_a_removed_source_takes_it_
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(crate::model::Timestamp::UNIX_EPOCH));
         marked.metadata.annotations.get_or_insert_default().insert(PRUNE.to_owned(), prune.to_owned());
         world.state.insert(Object::new(marked));
-        let transaction = removal::plan(&world.state, "web").unwrap().transaction;
+        let transaction = removal::plan(&world.state, "web", &Answers::default(), NOW).unwrap().transaction;
         world.commit(&transaction);
         assert!(world.parts().is_empty());
     }

@@ -224,8 +224,7 @@ impl Work {
             let Some(source) = self.source() else { return };
             self.retry = None;
             if source.metadata.deletion_timestamp.is_some() {
-                self.forget_look();
-                self.remove().await;
+                self.remove(&source).await;
             } else if source.spec.suspend == Some(true) {
                 self.forget_look();
             } else {
@@ -241,7 +240,7 @@ impl Work {
 
     /// Sleeps until there is a reason to look again.
     async fn wait(&mut self, source: &Source) {
-        let idle = source.spec.suspend == Some(true);
+        let idle = source.spec.suspend == Some(true) && source.metadata.deletion_timestamp.is_none();
         let opened = self.opened.as_ref().filter(|_| !idle).map(|(_, fetch)| Arc::clone(fetch));
         let changed = async move {
             match opened {
@@ -470,13 +469,45 @@ impl Work {
     }
 
     /// The Source object is being deleted: prune if it says so, then let it go.
-    async fn remove(&mut self) {
-        for _ in 0..CONFLICTS {
+    async fn remove(&mut self, source: &Source) {
+        let due = self.due;
+        self.forget_look();
+        self.due = due;
+        let request = source.metadata.annotations.as_ref().and_then(|all| all.get(REQUESTED_AT));
+        if request != source.status.as_ref().and_then(|status| status.handled_request.as_ref()) {
+            self.memory.answers().forget();
+        } else if due <= Instant::now() {
+            // Whoever said no may have thought better of it.
+            self.memory.answers().reconsider();
+            self.due = Instant::now() + interval(&source.spec);
+        }
+        let now = self.context.clock.now();
+        for _ in 0..ROUNDS {
             let snapshot = self.context.store.snapshot();
-            let Some(removal) = removal::plan(&snapshot, &self.name) else { return };
-            match self.commit_noted(removal.transaction, removal.noted).await {
-                Ok(_) => {
-                    let (left, now) = (&removal.left, self.context.clock.now());
+            let Some(removal) = removal::plan(&snapshot, &self.name, self.memory.answers(), now) else { return };
+            if !removal.questions.is_empty() {
+                let answers = self.context.webhooks.ask(&removal.questions, false).await;
+                self.memory.answers().take(&removal.questions, answers);
+                continue;
+            }
+            let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            self.retry = removal.again_at.map(|at| Instant::now() + until(at).max(DEBOUNCE));
+            if !removal.held.is_empty() && removal.transaction.writes.is_empty() {
+                return;
+            }
+            let committed = self.commit_noted(removal.transaction, removal.noted).await;
+            if committed.is_ok() {
+                removal.warnings.iter().for_each(|warning| tracing::warn!(source = %self.name, "a webhook warns: {warning}"));
+            }
+            match committed {
+                Ok(()) if !removal.held.is_empty() => {
+                    let held = &removal.held;
+                    return held
+                        .iter()
+                        .for_each(|it| tracing::warn!(source = %self.name, subject = %it.subject, reason = %it.reason, "not removed"));
+                }
+                Ok(()) => {
+                    let left = &removal.left;
                     left.iter().for_each(|it| tracing::warn!(source = %self.name, subject = %it.subject, reason = %it.reason, "left"));
                     tracing::info!(source = %self.name, "removed");
                     return self.tell(left.iter().map(|it| drift::event(&snapshot, it, now)).collect()).await;

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::asked::{Answer, Heard, Operation, Part, Question};
 use super::look::{Look, decide};
+use super::names::PRUNE;
+use super::removal::{self, Removal};
+use super::status::STAYS;
 use super::tests::{NOW, World, config, deployment, many};
 use crate::model::{Key, Kind, Object, SourceStatus, Timestamp};
 use crate::store::transaction::{Precondition, Write};
@@ -507,6 +511,69 @@ proptest! {
             }
         }
     }
+}
+
+/// The source is to go with what it created, and webhooks are asked until there is something to do.
+fn remove(world: &mut World) -> Removal {
+    let mut marked = world.get_source("web");
+    marked.metadata.deletion_timestamp = Some(Time(NOW));
+    marked.metadata.annotations.get_or_insert_default().insert(PRUNE.to_owned(), "true".to_owned());
+    world.state.insert(Object::new(marked));
+    let mut rounds = 0;
+    loop {
+        let answers = world.memories.entry("web".to_owned()).or_default().answers();
+        let removal = removal::plan(&world.state, "web", answers, NOW).expect("it is there");
+        if removal.questions.is_empty() {
+            return removal;
+        }
+        let said = removal.questions.all.iter().map(|it| world.say.as_ref().map_or(Answer::Passed, |say| say(it)).into()).collect();
+        answers.take(&removal.questions, said);
+        world.asked.extend(removal.questions.all);
+        rounds += 1;
+        assert!(rounds < 3, "asks for ever");
+    }
+}
+
+#[test]
+fn who_may_not_be_deleted_keeps_a_removed_source() {
+    for kind in [CHANGES, JUDGES] {
+        let mut world =
+            world(kind, |it| if it.key().name == "dear" && it.operation == Operation::Delete { denied() } else { Answer::Passed });
+        world.put("web", "r1", &[("a.yaml", &(config("a", "1") + &config("dear", "1")))]);
+        world.asked.clear();
+        let held = remove(&mut world);
+        assert_eq!(words(&mut world), ["DELETE Judge dear", "DELETE Judge a"], "as a commit that prunes");
+        assert_eq!(held.held.iter().map(|wait| wait.subject.name.as_str()).collect::<Vec<_>>(), ["dear"]);
+        world.commit(&held.transaction);
+        let status = world.get_source("web").status.unwrap();
+        let no = "ConfigMap default/dear: admission webhook \"it.hooks.example.com\" denied the request: no";
+        assert_eq!(
+            (status.errors.as_slice(), ready(&status)),
+            (&[no.to_owned()][..], ("WebhookDenied".to_owned(), format!("{STAYS}: {no}")))
+        );
+        assert!(world.has(Kind::ConfigMap, "default", "a") && world.has(Kind::ConfigMap, "default", "dear"), "nothing of it goes");
+        // Said once, and asked once.
+        assert!(remove(&mut world).transaction.writes.is_empty());
+        assert_eq!(words(&mut world), [""; 0]);
+        world.say = None;
+        world.memories.get_mut("web").unwrap().answers().reconsider();
+        let gone = remove(&mut world);
+        assert_eq!(words(&mut world), ["DELETE Judge dear"], "who said yes is not asked again");
+        world.commit(&gone.transaction);
+        assert_eq!(world.state.list_in(Kind::ConfigMap, "default").count(), 0);
+        assert!(world.state.get(&Key::cluster(Kind::Source, "web")).is_none());
+    }
+}
+
+#[test]
+fn a_removed_source_waits_for_a_webhook_that_does_not_answer() {
+    let mut world = world(JUDGES, |it| if it.operation == Operation::Delete { silent(NOW) } else { Answer::Passed });
+    world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
+    let held = remove(&mut world);
+    assert_eq!(held.again_at, Some("1970-01-01T00:00:15Z".parse().unwrap()));
+    world.commit(&held.transaction);
+    assert_eq!(ready(&world.get_source("web").status.unwrap()).0, "WebhookUnavailable");
+    assert!(world.has(Kind::ConfigMap, "default", "a"));
 }
 
 /// Warns of every ConfigMap that says `old`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
 use serde_json::json;
 
+use super::asked::Answers;
 use super::inventory::{self, Inventory};
 use super::left::{self, LABEL};
 use super::names::PRUNE;
@@ -26,7 +27,7 @@ fn remove(world: &mut World, name: &str, prune: bool) {
         marked.metadata.annotations.get_or_insert_default().insert(PRUNE.to_owned(), "true".to_owned());
     }
     world.state.insert(Object::new(marked));
-    let removal::Removal { mut transaction, noted, .. } = removal::plan(&world.state, name).unwrap();
+    let removal::Removal { mut transaction, noted, .. } = removal::plan(&world.state, name, &Answers::default(), NOW).unwrap();
     transaction.writes.extend(noted);
     world.commit(&transaction);
     assert!(world.state.get(&Key::cluster(Kind::Source, name)).is_none(), "it is gone");

@@ -157,6 +157,29 @@ pub(super) fn held_back(status: &mut SourceStatus, plan: &SyncPlan, source: &Sou
     status.errors = bounded(errors.into_iter());
 }
 
+/// Begins the message of the condition `Ready` of a source that is to go and does not.
+pub const STAYS: &str = "it is not removed, and nothing of it is deleted";
+
+/// The status of a source that is to go with what it created, of which webhooks hold this back. `None`: they hold nothing back.
+/// `request`: what this answers.
+pub(super) fn stays(
+    source: &Source,
+    held: &[Wait],
+    warnings: &BTreeSet<String>,
+    request: Option<&str>,
+    now: Timestamp,
+) -> Option<SourceStatus> {
+    let first = held.first()?;
+    let mut status = source.status.clone().unwrap_or_default();
+    status.errors = bounded(held.iter().map(told));
+    status.warnings.clear();
+    warned(&mut status, warnings);
+    status.handled_request = request.map(str::to_owned).or(status.handled_request);
+    let message = format!("{STAYS}: {}", told(first));
+    condition(&mut status.conditions, "Ready", ("False", first.reason.code, message), source.metadata.generation, now);
+    Some(status)
+}
+
 /// The accepted revision is not wholly applied.
 fn is_on_its_way(status: &SourceStatus) -> bool {
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 
-use super::asked::{Answer, Heard, Question};
+use super::asked::{Answer, Answers, Heard, Question};
 use super::look::{self, Look, Memory, decide};
 use super::names::{ADOPT, APPROVE, FINALIZER, PRUNE, REQUESTED_AT};
 use super::source::Tree;
@@ -635,7 +635,7 @@ fn a_source_object_that_goes_leaves_or_prunes() {
         let mut marked = world.get_source("web");
         marked.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
         world.state.insert(Object::new(marked));
-        let transaction = removal::plan(&world.state, "web").unwrap().transaction;
+        let transaction = removal::plan(&world.state, "web", &Answers::default(), NOW).unwrap().transaction;
         world.commit(&transaction);
         assert_eq!((world.has(Kind::ConfigMap, "default", "a"), world.has(Kind::ConfigMap, "default", "b")), (left, left));
     }
@@ -656,7 +656,7 @@ fn a_removed_source_prunes_neither_what_it_adopted_nor_what_says_no() {
     marked.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
     marked.metadata.annotations.get_or_insert_default().insert(PRUNE.to_owned(), "true".to_owned());
     world.state.insert(Object::new(marked));
-    let transaction = removal::plan(&world.state, "web").unwrap().transaction;
+    let transaction = removal::plan(&world.state, "web", &Answers::default(), NOW).unwrap().transaction;
     world.commit(&transaction);
     for (name, there) in [("theirs", true), ("argo", true), ("flux", true), ("ours", false)] {
         assert_eq!(world.has(Kind::ConfigMap, "default", name), there, "{name}");
@@ -679,7 +679,7 @@ fn a_removed_source_takes_nothing_of_others_along() {
         marked.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
         marked.metadata.annotations.get_or_insert_default().insert(PRUNE.to_owned(), "true".to_owned());
         world.state.insert(Object::new(marked));
-        let removal = removal::plan(&world.state, "web").unwrap();
+        let removal = removal::plan(&world.state, "web", &Answers::default(), NOW).unwrap();
         let deleted =
             |key: &Key| removal.transaction.writes.iter().any(|write| matches!(write, Write::Delete { key: of, .. } if of == key));
         assert!(deleted(&Key::new(Kind::ConfigMap, "shop", "a")));

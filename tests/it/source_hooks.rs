@@ -178,6 +178,31 @@ async fn what_webhooks_warn_of_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_removed_source_created_is_asked_about() {
+    let shop = Shop::open().await;
+    let judge = policy().await;
+    configure(&shop.rig, VALIDATING, "judge", json!([judge.hook("judge", &json!({}))])).await;
+    shop.commit("r1", &(config("a", "1") + &config("dear", "2"))).await;
+    shop.accepted("r1").await;
+    judge.asked();
+    shop.annotate("podbay.dev/prune", "true").await;
+    let (code, answer) = shop.rig.ask("DELETE", SHOP, Value::Null).await;
+    assert_eq!(code, StatusCode::OK, "{answer}");
+    let why = "ConfigMap default/dear: admission webhook \"judge.hooks.example.com\" denied the request: it is dear to me";
+    assert_eq!(shop.until(|it| !it.errors.is_empty()).await.errors, [why]);
+    assert_eq!(["a", "dear"].map(|name| shop.value(name)), ["1", "2"].map(|it| Some(it.to_owned())));
+    let deleted = |request: &Value| request["operation"] == "DELETE" && request["kind"]["kind"] == "ConfigMap";
+    let asked = judge.asked().into_iter().map(|(_, request)| request).find(deleted).expect("asked");
+    assert_eq!((&asked["userInfo"]["username"], &asked["dryRun"]), (&json!("podbay:source:shop"), &json!(false)));
+
+    // Without the webhook nobody is against it.
+    let (code, _) = shop.rig.ask("DELETE", &format!("{VALIDATING}/judge"), Value::Null).await;
+    assert_eq!(code, StatusCode::OK);
+    until(&shop.rig, |state| state.get(&Key::cluster(Kind::Source, "shop")).is_none()).await;
+    assert_eq!(["a", "dear"].map(|name| shop.value(name)), [None, None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_approved_is_what_was_foretold() {
     let shop = Shop::open().await;
     let judge = policy().await;
