@@ -46,6 +46,7 @@ fn run(verb: Verb) -> cli::error::Outcome {
             Verb::Source(verb) => cli::source::run(&verb).await,
             Verb::Node(verb) => cli::node::run(&verb).await,
             Verb::Token(verb) => cli::token::run(&verb).await,
+            Verb::Kubeconfig(args) => cli::kubeconfig::run(&args),
             Verb::Snapshot(args) => cli::snapshot::run(&args).await,
             Verb::Completions { .. }
             | Verb::InternalGitFetch

@@ -47,6 +47,8 @@ pub enum Verb {
     /// List, pull, import or remove images on this host
     #[command(subcommand)]
     Image(ImageVerb),
+    /// Print the administrator's kubeconfig of the server on this host
+    Kubeconfig(KubeconfigArgs),
     /// Save the cluster's objects (without Secret values) for offline previews
     Snapshot(SnapshotArgs),
     /// Stop this host's pods and daemon; the data stays
@@ -438,6 +440,15 @@ pub enum ImageVerb {
         host: HostArgs,
         reference: String,
     },
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct KubeconfigArgs {
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// Where the server is reached by who gets the file, as https://10.0.0.1:6443 [default: as on this host]
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]

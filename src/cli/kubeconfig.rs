@@ -1,16 +1,56 @@
-//! Which kubeconfig a client uses, and reading it. What a file holds never gets into an error: it may be a key.
+//! Which kubeconfig a client uses, and reading it; `podbay kubeconfig` prints the administrator's. What a file holds never gets into an error: it may be a key.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
+use http::Uri;
 use kube::config::Kubeconfig;
+use serde_json::Value;
 
-use super::args::ClientArgs;
-use crate::config::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR};
+use super::args::{ClientArgs, HostArgs, KubeconfigArgs};
+use super::error::Outcome;
+use super::output;
+use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_RUN_DIR, Flags};
 
 /// The kubeconfig the daemon leaves in its data directory, and links in the default run directory.
 pub const ADMIN: &str = "admin.kubeconfig";
+
+/// Prints the administrator's kubeconfig, as `kubectl config view --raw` would.
+///
+/// # Errors
+/// There is none, it cannot be read, or `--server` is no address.
+pub fn run(args: &KubeconfigArgs) -> Outcome {
+    let file = of_host(&args.host)?;
+    let text = std::fs::read_to_string(&file).with_context(|| format!("read kubeconfig {}", file.display()))?;
+    let mut config: Value = serde_json::from_str(&text).map_err(|_| anyhow!("{} is not as the server writes it", file.display()))?;
+    if let Some(url) = &args.server {
+        config["clusters"][0]["cluster"]["server"] = address(url)?.into();
+    }
+    output::print(&serde_yaml::to_string(&config)?);
+    Ok(0)
+}
+
+/// Where others reach the server: by TLS only, and the name in its certificate is said beside the address.
+fn address(url: &str) -> anyhow::Result<String> {
+    let is_good = |uri: &Uri| uri.scheme_str() == Some("https") && uri.authority().is_some_and(|it| !it.as_str().contains('@'));
+    match url.parse::<Uri>() {
+        Ok(uri) if is_good(&uri) => Ok(url.trim_end_matches('/').to_owned()),
+        _ => bail!("--server {url:?}: not of the form https://HOST:PORT"),
+    }
+}
+
+/// The file of the daemon whose directories or configuration are named, else of the one the client verbs find.
+fn of_host(host: &HostArgs) -> anyhow::Result<PathBuf> {
+    if let (None, None, None) = (&host.config, &host.data_dir, &host.run_dir)
+        && let Ok(file) = of_daemon(&ClientArgs::default())
+    {
+        return Ok(file);
+    }
+    let flags = Flags { config: host.config.clone(), data_dir: host.data_dir.clone(), run_dir: host.run_dir.clone(), ..Flags::default() };
+    let data_dir = Config::load(&flags)?.data_dir;
+    of_daemon(&ClientArgs { data_dir: Some(data_dir), ..ClientArgs::default() })
+}
 
 /// The kubeconfig that the flags, the environment or the daemon on this host name, and what to call it.
 ///

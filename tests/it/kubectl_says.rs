@@ -162,3 +162,34 @@ async fn the_whole_cluster_can_be_dumped() {
     let refused = says(&rig, "get --raw /apis/apps/v1/daemonsets --as jane").await;
     assert!(refused.contains("cannot list resource \"daemonsets\" in API group \"apps\" at the cluster scope"), "{refused}");
 }
+
+/// What `podbay kubeconfig` says of the rig's directory, and whether it failed.
+async fn printed(rig: &Rig, more: &[&str]) -> (bool, String) {
+    let mut podbay = std::process::Command::new(env!("CARGO_BIN_EXE_podbay"));
+    podbay.arg("kubeconfig").args(more).env_remove("KUBECONFIG").env_remove("PODBAY_RUN_DIR").env("PODBAY_DATA_DIR", rig.directory.path());
+    let output = tokio::task::spawn_blocking(move || podbay.output().unwrap()).await.unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_printed_kubeconfig_is_good_from_elsewhere() {
+    let rig = Rig::start().await;
+    let as_kubectl = rig.kubectl_ok("config view --raw").await.replace("preferences: {}\n", "");
+    assert_eq!(printed(&rig, &[]).await, (true, as_kubectl.clone()));
+    let config = rig.directory.path().join("podbay.toml");
+    std::fs::write(&config, format!("data-dir = {:?}\n", rig.directory.path())).unwrap();
+    assert_eq!(printed(&rig, &["--config", config.to_str().unwrap()]).await, (true, as_kubectl));
+    // The certificate says nothing of this name: the one it has is in the file.
+    let url = rig.url.replace("127.0.0.1", "localhost");
+    let (_, text) = printed(&rig, &["--server", &format!("{url}/")]).await;
+    std::fs::write(rig.directory.path().join("far"), &text).unwrap();
+    assert_eq!(rig.kubectl_ok("--kubeconfig far config view -o jsonpath={.clusters[*].cluster.server}").await, url);
+    assert!(rig.kubectl_ok("--kubeconfig far auth whoami").await.contains("podbay-admin"));
+    for wrong in ["http://10.0.0.1:6443", "10.0.0.1:6443", "https://", "https://a@b", "https://a b"] {
+        let (done, said) = printed(&rig, &["--server", wrong]).await;
+        assert!(!done && said.contains("not of the form https://HOST:PORT"), "{wrong}: {said}");
+    }
+    std::fs::remove_file(rig.kubeconfig()).unwrap();
+    let (done, said) = printed(&rig, &[]).await;
+    assert!(!done && said.contains("no daemon on this host"), "{said}");
+}
