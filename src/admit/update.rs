@@ -84,6 +84,8 @@ fn system_fields(new: &mut ObjectMeta, old: &ObjectMeta) {
     if unsaid || same_ownership(new.managed_fields.as_deref(), old.managed_fields.as_deref()) {
         new.managed_fields.clone_from(&old.managed_fields);
     }
+    // Said to be nobody's any more.
+    new.managed_fields.take_if(|entries| entries.is_empty());
     // Empty maps and lists are none.
     same_nothing(&mut new.labels, old.labels.as_ref(), std::collections::BTreeMap::is_empty);
     same_nothing(&mut new.annotations, old.annotations.as_ref(), std::collections::BTreeMap::is_empty);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, MicroTime, ObjectMeta, Time};
 use serde_json::{Value, json};
 
 use super::authorise::LEASE_NAMESPACE;
@@ -408,15 +408,23 @@ fn own(state: &ServerState, call: &Call, current: Option<&Object>, object: Objec
         let before = current.and_then(|current| current.meta().managed_fields.clone());
         return object.edit_meta(|meta| meta.managed_fields = before);
     }
+    let subresource = call.target.subresource.as_deref().unwrap_or_default();
+    let is_reset = current.is_some() && applied.is_none() && subresource.is_empty() && is_reset(object.meta());
     let managed = applied.unwrap_or_else(|| {
-        let base = object.meta().managed_fields.as_ref().map(|_| object.meta()).or_else(|| current.map(Object::meta));
-        let base = base.map(ManagedFields::of).unwrap_or_default();
+        let said = ManagedFields::of(object.meta());
+        let stored = || current.map(|current| ManagedFields::of(current.meta())).unwrap_or_default();
+        let base = if said.owners.is_empty() && !is_reset { stored() } else { said };
         let before = current.map(|current| current.value_in(kind));
-        let subresource = call.target.subresource.as_deref().unwrap_or_default();
         let served = state.store.snapshot();
         ownership::update(served.definitions().shapes(kind), before.as_ref(), &object.value_in(kind), &base, &call.manager, subresource)
     });
-    owned(state, object, &managed)
+    owned(state, object, &managed, is_reset)
+}
+
+/// Whether a write asks for what is written down of owners to be forgotten: with one empty entry (Kubernetes: Server-Side
+/// Apply, Clearing managedFields). What it changes besides is its own. No entry at all is no wish.
+fn is_reset(meta: &ObjectMeta) -> bool {
+    matches!(meta.managed_fields.as_deref(), Some([only]) if *only == ManagedFieldsEntry::default())
 }
 
 /// What webhooks changed belongs to whoever asked for the write. Who applies owns what was applied, whatever became of it:
@@ -432,11 +440,13 @@ pub fn own_changes(state: &ServerState, call: &Call, before: &Object, after: Obj
     let (shapes, base) = (served.definitions().shapes(kind), ManagedFields::of(before.meta()));
     let (was, is) = (before.value_in(kind), after.value_in(kind));
     let managed = ownership::update(shapes, Some(&was), &is, &base, &call.manager, subresource);
-    owned(state, after, &managed)
+    // A reset that left nothing stays one.
+    owned(state, after, &managed, owners.is_some_and(|owners| owners.is_empty()))
 }
 
-fn owned(state: &ServerState, object: Object, managed: &ManagedFields) -> Object {
-    let mut entries = managed.to_entries();
+/// With these owners. A `reset` that leaves none says so: no word of them would keep the stored ones.
+fn owned(state: &ServerState, object: Object, managed: &ManagedFields, reset: bool) -> Object {
+    let mut entries = managed.to_entries().or_else(|| reset.then(Vec::new));
     for entry in entries.iter_mut().flatten() {
         entry.time.get_or_insert_with(|| Time(seconds(state)));
     }

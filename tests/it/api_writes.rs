@@ -76,6 +76,47 @@ async fn a_plain_write_of_the_status_is_owned_too() {
     assert_eq!((code, entries(&answer)), (StatusCode::OK, vec!["unknown Update -".to_owned()]), "a node leaves ownership alone");
 }
 
+/// Kubernetes: Server-Side Apply, Clearing managedFields.
+#[tokio::test]
+async fn who_owns_what_can_be_forgotten() {
+    let rig = Rig::start().await;
+    let path = format!("{MAPS}/m");
+    let merge = "application/merge-patch+json";
+    let reset = json!({"metadata": {"managedFields": [{}]}});
+    let patches = [
+        (merge, reset.clone()),
+        ("application/strategic-merge-patch+json", reset.clone()),
+        ("application/json-patch+json", json!([{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}])),
+    ];
+    let patch = async |kind: &str, path: &str, body: &Value| {
+        let (code, answer) = rig.ask_as(&Identity::admin(), "PATCH", &format!("{path}?fieldManager=me"), kind, body.clone()).await;
+        assert_eq!(code, StatusCode::OK, "{answer}");
+        answer
+    };
+    for (index, (kind, body)) in patches.iter().enumerate() {
+        apply(&rig, &path, "fieldManager=git&force=true", json!({"data": {"a": index.to_string()}})).await;
+        assert_eq!(entries(&patch(merge, &path, &json!({"metadata": {"managedFields": []}})).await), ["git Apply -"], "none is no wish");
+        let forgotten = patch(kind, &path, body).await;
+        assert_eq!(forgotten["metadata"].get("managedFields"), None, "{kind}: {forgotten}");
+        assert_eq!((&rig.get(&path).await["metadata"], &forgotten["data"]["a"]), (&forgotten["metadata"], &json!(index.to_string())));
+    }
+    // What else is written becomes the writer's; without a wish nobody loses a thing.
+    apply(&rig, &path, "fieldManager=git", json!({"data": {"a": "2"}})).await;
+    let more = |entries: Value, value: &str| json!({"metadata": {"managedFields": entries}, "data": {"b": value}});
+    assert_eq!(entries(&patch(merge, &path, &more(json!([]), "1")).await), ["git Apply -", "me Update -"]);
+    assert_eq!(entries(&patch(merge, &path, &more(json!([{}]), "2")).await), ["me Update -"]);
+    let mut whole = rig.get(&path).await;
+    whole["metadata"]["managedFields"] = json!([{}]);
+    let (code, put) = rig.ask("PUT", &path, whole).await;
+    assert_eq!((code, entries(&put)), (StatusCode::OK, vec![]));
+    // Who writes the status says nothing of the rest.
+    rig.ask("POST", &format!("{DEPLOYMENTS}?fieldManager=made"), deployment("web")).await;
+    let mut status = reset;
+    status["status"] = json!({"replicas": 2});
+    let written = patch(merge, &format!("{DEPLOYMENTS}/web/status"), &status).await;
+    assert_eq!(entries(&written), ["made Update -", "me Update status"]);
+}
+
 #[tokio::test]
 async fn conflicts_name_their_managers_as_kubernetes_does() {
     let rig = Rig::start().await;
