@@ -266,6 +266,7 @@ pub fn finish(state: &ServerState, call: &Call, current: Option<&Object>, value:
     let object = refit(state, call, current, value)?;
     let object = restamp(state, current, own(state, call, current, object, besides.owners));
     if call.target.subresource.is_none() {
+        warnings.extend(validate::warnings(object.typed(), current.map(Object::typed)));
         warnings.extend(pod_security::warnings(&object, current, &served));
     }
     Ok(Draft { object, warnings })

@@ -371,3 +371,25 @@ async fn a_pod_is_given_other_resources_through_resize_only() {
         assert_eq!((code, causes(&answer, "field").contains(&field.to_owned())), (StatusCode::UNPROCESSABLE_ENTITY, true), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn what_is_valid_and_hardly_meant_is_told() {
+    let rig = Rig::start().await;
+    let mut web = deployment("web");
+    web["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "64m"}});
+    let ask = async |method: &str, path: &str, body: &Value| {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json").body(body.to_string());
+        let response = rig.send(&Identity::admin(), request.unwrap()).await;
+        assert!(response.status().is_success(), "{method} {path}: {response:?}");
+        response.headers().get_all("warning").iter().map(|it| it.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let memory =
+        "spec.template.spec.containers[0].resources.limits[memory]: fractional byte value \\\"64m\\\" is invalid, must be an integer";
+    let memory = format!("299 - \"{memory}\"");
+    assert_eq!(ask("POST", DEPLOYMENTS, &web).await, std::slice::from_ref(&memory));
+    let path = format!("{DEPLOYMENTS}/web");
+    assert_eq!(ask("PUT", &path, &web).await, [""; 0], "it stays as it is");
+    web["spec"]["replicas"] = json!(7);
+    assert_eq!(ask("PUT", &path, &web).await, [memory]);
+    assert_eq!(ask("PUT", &format!("{path}/status"), &web).await, [""; 0]);
+}

@@ -20,11 +20,13 @@ mod simple;
 mod source;
 mod update;
 mod volume;
+mod warn;
 mod webhook;
 mod workload;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 pub use update::{ephemeral_containers, resize};
+pub use warn::warnings;
 
 use super::rule::{Errors, FieldError, Path};
 use super::{Typed, pod_security, webhook as both};
