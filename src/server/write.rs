@@ -290,6 +290,8 @@ pub fn refit(state: &ServerState, call: &Call, current: Option<&Object>, mut val
             value["status"]["certificate"] = current.value()["status"]["certificate"].clone();
         }
     } else if kind.info().has_status
+        // A kubelet registers its node with what it found.
+        && kind != Kind::Node
         && let Some(object) = value.as_object_mut()
     {
         object.remove("status");

@@ -372,6 +372,30 @@ async fn a_pod_is_given_other_resources_through_resize_only() {
     }
 }
 
+/// Kubernetes' `registry/core/node/strategy.go`, `PrepareForCreate`.
+#[tokio::test]
+async fn a_node_is_registered_with_its_status() {
+    let rig = Rig::start().await;
+    let ready = json!({"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""});
+    let status = json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.7"}], "conditions": [ready], "capacity": {"cpu": "2"}});
+    for (who, name) in [(Identity::admin(), "n1"), (Identity::node("n2"), "n2")] {
+        let body = json!({"metadata": {"name": name}, "status": status});
+        let (code, made) = rig.ask_as(&who, "POST", "/api/v1/nodes", "application/json", body).await;
+        assert_eq!(code, StatusCode::CREATED, "{made}");
+        for field in ["addresses", "conditions", "capacity"] {
+            assert_eq!(rig.get(&format!("/api/v1/nodes/{name}")).await["status"][field], status[field], "{made}");
+        }
+    }
+    let (_, made) = rig
+        .ask(
+            "POST",
+            PODS,
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "i"}]}, "status": {"phase": "Running"}}),
+        )
+        .await;
+    assert_eq!(made["status"]["phase"], "Pending", "of nothing else it is taken: {made}");
+}
+
 #[tokio::test]
 async fn what_is_valid_and_hardly_meant_is_told() {
     let rig = Rig::start().await;
