@@ -342,6 +342,7 @@ pub fn fields(kind: Kind) -> &'static [&'static str] {
         Kind::Secret => &["metadata.name", "metadata.namespace", "type"],
         Kind::Node => &["metadata.name", "spec.unschedulable"],
         Kind::Namespace => &["metadata.name", "status.phase"],
+        Kind::Service => &["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"],
         Kind::Source | Kind::CustomResourceDefinition => &["metadata.name"],
         Kind::CertificateSigningRequest => &["metadata.name", "spec.signerName"],
         Kind::ReplicaSet => &["metadata.name", "metadata.namespace", "status.replicas"],
@@ -523,6 +524,11 @@ mod tests {
         assert_eq!(FieldSelector::parse(Kind::Pod, &escaped.to_string(), &[]).expect("its print"), escaped);
         let node = Object::from_value(Kind::Node, json!({"metadata": {"name": "n"}, "spec": {"unschedulable": true}})).expect("a node");
         assert!(FieldSelector::parse(Kind::Node, "spec.unschedulable=true", &[]).expect("valid").matches(&node));
+        let service = json!({"metadata": {"name": "s"}, "spec": {"type": "ClusterIP", "clusterIP": "None"}});
+        let service = Object::from_value(Kind::Service, service).expect("a Service");
+        for (text, matches) in [("spec.type=ClusterIP", true), ("spec.type!=ClusterIP", false), ("spec.clusterIP=None", true)] {
+            assert_eq!(FieldSelector::parse(Kind::Service, text, &[]).expect(text).matches(&service), matches, "{text}");
+        }
         let kind = Kind::CertificateSigningRequest;
         let asked = json!({"metadata": {"name": "r"}, "spec": {"request": "", "signerName": "example.com/a"}});
         let asked = Object::from_value(kind, asked).expect("a request");
