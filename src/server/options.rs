@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::request::{Query, Verb};
-use crate::model::{Errors, Path};
+use crate::model::{Errors, Path, Timestamp};
 
 const MATCH: Path<'_> = Path::root("resourceVersionMatch");
 
@@ -111,6 +111,32 @@ impl WatchOptions {
             timeout: timeout.filter(|&seconds| seconds > 0),
         })
     }
+}
+
+/// Whether what is asked of a container's log makes sense (Kubernetes' `ValidatePodLogOptions`). Its two streams are one log
+/// here, as without the feature `PodLogsQuerySplitStreams`.
+///
+/// # Errors
+/// 400 for text that is no number or time, 422 for what no log has.
+pub fn check_log(query: &Query, pod: &str) -> Result<(), Fault> {
+    let mut errors = Errors::default();
+    let (tail, bytes) = (query.number::<i64>("tailLines")?, query.number::<i64>("limitBytes")?);
+    let (seconds, since) = (query.number::<i64>("sinceSeconds")?, query.number::<Timestamp>("sinceTime")?);
+    if let Some(tail) = tail.filter(|tail| *tail < 0) {
+        errors.invalid(&Path::root("tailLines"), &tail, "must be greater than or equal to 0");
+    }
+    for (name, number) in [("limitBytes", bytes), ("sinceSeconds", seconds.filter(|_| since.is_none()))] {
+        if let Some(number) = number.filter(|number| *number < 1) {
+            errors.invalid(&Path::root(name), &number, "must be greater than 0");
+        }
+    }
+    if seconds.is_some() && since.is_some() {
+        errors.forbidden(&Path::root(""), "at most one of `sinceTime` or `sinceSeconds` may be specified");
+    }
+    if let Some(stream) = query.get("stream").filter(|stream| *stream != "All") {
+        errors.unsupported(&Path::root("stream"), stream, &["All"]);
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Fault::invalid_value("PodLogOptions", "", pod, &errors.into_vec())) }
 }
 
 /// `fieldValidation`: what becomes of fields no schema has.
@@ -236,6 +262,27 @@ mod tests {
         assert_eq!(fault.details["causes"][0]["reason"], "FieldValueForbidden");
         for text in ["resourceVersionMatch=NotOlderThan", "sendInitialEvents=true", "sendInitialEvents=true&resourceVersionMatch=Exact"] {
             assert_eq!(WatchOptions::read(&query(text)).unwrap_err().code, 422, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_a_log_only_what_it_has_is_asked() {
+        let told = |text: &str| check_log(&query(text), "p").map_err(|fault| (fault.code, fault.message));
+        for fine in ["", "tailLines=0&limitBytes=1&sinceSeconds=1&stream=All&follow=true", "sinceTime=2026-11-27T10:00:00Z"] {
+            assert_eq!(told(fine), Ok(()), "{fine}");
+        }
+        for (text, why) in [
+            ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+            ("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
+            ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
+            ("sinceSeconds=5&sinceTime=2026-11-27T10:00:00Z", ": Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"),
+            ("stream=Stderr", "stream: Unsupported value: \"Stderr\": supported values: \"All\""),
+        ] {
+            assert_eq!(told(text), Err((422, format!("PodLogOptions \"p\" is invalid: {why}"))), "{text}");
+        }
+        for (name, text) in [("tailLines", "x"), ("sinceTime", "yesterday")] {
+            let why = format!("invalid value {text:?} for the parameter {name}");
+            assert_eq!(told(&format!("{name}={text}")), Err((400, why)));
         }
     }
 

@@ -585,6 +585,8 @@ async fn logs_and_exec_are_passed_on_to_the_node() {
     drop(status);
     let (status, answer) = rig.ask("GET", &format!("{PODS}/p/exec?command=ls"), Value::Null).await;
     assert_eq!((status, answer["message"].as_str()), (StatusCode::BAD_REQUEST, Some("Upgrade request required")));
+    let (status, answer) = rig.ask("GET", &format!("{PODS}/p/log?tailLines=-1"), Value::Null).await;
+    assert_eq!((status, answer["details"]["causes"][0]["field"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some("tailLines")));
     rig.ask("POST", PODS, pod("unbound", None)).await;
     assert_eq!(rig.ask("GET", &format!("{PODS}/unbound/log"), Value::Null).await.0, StatusCode::BAD_REQUEST);
 }

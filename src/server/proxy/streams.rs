@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::fault::Fault;
 use super::super::hooks::plan::Operation;
+use super::super::options::check_log;
 use super::super::read::find;
 use super::super::request::{Call, Query, Target};
 use super::super::{ServerState, hooks};
@@ -71,6 +72,9 @@ pub async fn ask_hooks(state: &ServerState, call: &Call, stream: Stream) -> Resu
 
 /// Passes a request on to the node of its pod and the answer back.
 pub async fn forward(state: &ServerState, call: &Call, stream: Stream, mut request: Request<Body>) -> Result<Response, Fault> {
+    if stream == Stream::Logs {
+        check_log(&call.query, call.target.name.as_deref().unwrap_or_default())?;
+    }
     let pod = find(state, call)?;
     let pod = pod.get::<Pod>().ok_or_else(Fault::no_such_path)?;
     let node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
