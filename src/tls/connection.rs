@@ -111,7 +111,7 @@ pub async fn serve_stranger<S>(
         extend(request.extensions_mut());
         let running = Running::start(&counted);
         // A client that waits to be told whether to send is told by the answer.
-        let sends = request.version() < http::Version::HTTP_2 && !request.headers().contains_key(http::header::EXPECT);
+        let sends = !request.headers().contains_key(http::header::EXPECT);
         let request = request.map(|body| if sends { Body::new(Unread::new(body)) } else { Body::new(body) });
         let answer = router.clone().oneshot(request);
         async move { answer.await.map(|response| response.map(|body| Counted { body, _running: running })) }

@@ -3,6 +3,10 @@
 //! Over HTTP/1 a body is read to its end before the next request is: a server that closes instead takes the answer from
 //! clients that are still sending, which see a broken connection where they were told what is wrong. So what a handler
 //! leaves is read and forgotten, as far as Go's `net/http`, and so kube-apiserver, does it.
+//!
+//! Over HTTP/2 the other requests of the connection need no such care, and a stream is reset behind its answer with
+//! `NO_ERROR` (RFC 9113, 8.1), which there are clients that take for a failure all the same (curl 7.88: error 92). So a
+//! body is read as far there, too.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -70,7 +74,7 @@ async fn forget<B: Rest>(mut rest: B) {
 mod tests {
     use axum::Router;
     use axum::routing::any;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
     use tokio_util::sync::CancellationToken;
 
     use crate::tls::connection::{Patience, serve_stream};
@@ -91,6 +95,64 @@ mod tests {
         let mut second = String::new();
         from.read_to_string(&mut second).await.ok();
         second.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// Kinds of frames (RFC 9113, 6).
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    /// Kind and flags of the next frame.
+    async fn next(from: &mut (impl AsyncReadExt + Unpin)) -> (u8, u8) {
+        let mut head = [0; 9];
+        from.read_exact(&mut head).await.expect("a frame");
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        from.read_exact(&mut payload).await.expect("what is in it");
+        (head[3], head[4])
+    }
+
+    /// A request over HTTP/2 whose body is sent once it is answered: whether its stream is reset.
+    async fn is_reset(body: usize) -> bool {
+        let (client, server) = tokio::io::duplex(4 << 20);
+        let router = Router::new().route("/", any(|| async { (http::StatusCode::BAD_REQUEST, "no") }));
+        tokio::spawn(serve_stream(server, router, Patience::KNOWN, CancellationToken::new(), |_| {}));
+        let (mut from, mut to) = tokio::io::split(client);
+        // POST, http, / and the authority x (RFC 7541, A); its headers end, the stream does not.
+        let head = frame(HEADERS, 4, 1, b"\x83\x86\x84\x01\x01x");
+        to.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, b"")[..], &head].concat())
+            .await
+            .expect("the head is sent");
+        loop {
+            if let (DATA | HEADERS, flags) = next(&mut from).await
+                && flags & 1 == 1
+            {
+                break;
+            }
+        }
+        let pieces = vec![b'x'; body];
+        for piece in pieces.chunks(16 << 10) {
+            to.write_all(&frame(DATA, 0, 1, piece)).await.expect("a piece is sent");
+        }
+        to.write_all(&[frame(DATA, 1, 1, b""), frame(PING, 0, 0, &[0; 8])].concat()).await.expect("the end is sent");
+        loop {
+            match next(&mut from).await {
+                (RST_STREAM, _) => return true,
+                (PING, 1) => return false,
+                _ => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_answer_came_early_is_not_reset() {
+        assert!(!is_reset(200 << 10).await);
     }
 
     #[tokio::test]
