@@ -3,6 +3,7 @@
 //! asks much keeps neither the nodes from telling what runs nor the others from asking.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use super::{Identity, ServerState, proxy};
 
 /// Seats of nodes, administrators, others, strangers; each sums up to what two cores can have under way.
 const SEATS: [u32; 4] = [200, 100, 100, 50];
+/// What `/metrics` calls them.
+const NAMES: [&str; 4] = ["node", "administrator", "user", "anonymous"];
 /// Strangers have no names by which one could be told from another: there is no half for each.
 const STRANGERS: usize = 3;
 /// Requests of one user that may wait; more are refused at once.
@@ -42,8 +45,11 @@ pub struct Flow {
 
 struct Class {
     seats: Arc<Semaphore>,
+    /// Requests that were refused: too many waited, or it waited too long.
+    refused: [AtomicUsize; 2],
     /// What one user may have of them.
     share: u32,
+    patience: Duration,
     /// Those who have a seat or wait for one.
     users: Mutex<HashMap<String, Arc<User>>>,
 }
@@ -95,7 +101,13 @@ impl Default for Flow {
 
 impl Class {
     fn new(seats: u32, share: u32) -> Self {
-        Self { seats: Arc::new(Semaphore::new(seats as usize)), share, users: Mutex::default() }
+        Self {
+            seats: Arc::new(Semaphore::new(seats as usize)),
+            refused: Default::default(),
+            share,
+            patience: PATIENCE,
+            users: Mutex::default(),
+        }
     }
 
     fn presence(&self, name: &str) -> Presence<'_> {
@@ -112,6 +124,7 @@ impl Class {
         let user = Arc::clone(&presence.user);
         if user.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
             user.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.refused[0].fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let _waiting = Waiting(&user.waiting);
@@ -120,7 +133,45 @@ impl Class {
             let of_class = Arc::clone(&self.seats).acquire_many_owned(width).await.ok()?;
             Some(Seat { _of_user: of_user, _of_class: of_class, _presence: presence })
         };
-        tokio::time::timeout(PATIENCE, wait).await.ok().flatten()
+        let seat = tokio::time::timeout(self.patience, wait).await.ok().flatten();
+        if seat.is_none() {
+            self.refused[1].fetch_add(1, Ordering::Relaxed);
+        }
+        seat
+    }
+
+    fn waiting(&self) -> usize {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.values().map(|user| user.waiting.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Flow {
+    /// In Prometheus' text format, by the names of Kubernetes' priority and fairness: a class is a priority level.
+    pub fn text(&self) -> String {
+        let (mut refused, mut waiting, mut seats, mut taken) = (String::new(), String::new(), String::new(), String::new());
+        for ((class, name), all) in self.classes.iter().zip(NAMES).zip(SEATS) {
+            let label = format!("priority_level=\"{name}\"");
+            // Writing to a String cannot fail.
+            for (reason, count) in ["queue-full", "time-out"].iter().zip(&class.refused) {
+                let count = count.load(Ordering::Relaxed);
+                let _ = writeln!(refused, "apiserver_flowcontrol_rejected_requests_total{{{label},reason=\"{reason}\"}} {count}");
+            }
+            let free = class.seats.available_permits();
+            let _ = writeln!(waiting, "apiserver_flowcontrol_current_inqueue_requests{{{label}}} {}", class.waiting());
+            let _ = writeln!(seats, "apiserver_flowcontrol_nominal_limit_seats{{{label}}} {all}");
+            let _ = writeln!(taken, "apiserver_flowcontrol_current_executing_seats{{{label}}} {}", (all as usize).saturating_sub(free));
+        }
+        format!(
+            "# HELP apiserver_flowcontrol_rejected_requests_total Requests answered with 429.\n\
+             # TYPE apiserver_flowcontrol_rejected_requests_total counter\n{refused}\
+             # HELP apiserver_flowcontrol_current_inqueue_requests Requests that wait for seats.\n\
+             # TYPE apiserver_flowcontrol_current_inqueue_requests gauge\n{waiting}\
+             # HELP apiserver_flowcontrol_nominal_limit_seats Seats there are.\n\
+             # TYPE apiserver_flowcontrol_nominal_limit_seats gauge\n{seats}\
+             # HELP apiserver_flowcontrol_current_executing_seats Seats that are taken.\n\
+             # TYPE apiserver_flowcontrol_current_executing_seats gauge\n{taken}"
+        )
     }
 }
 
@@ -176,7 +227,10 @@ pub async fn flow(State(state): State<Arc<ServerState>>, request: Request<Body>,
     let (index, user) = class(caller(request.extensions()));
     let (class, user) = (&state.flow.classes[index], user.to_owned());
     match class.seat(&user, width).await {
-        Some(_seat) => next.run(request).await,
+        Some(_seat) => {
+            let _counted = state.tally.begin(request.method());
+            next.run(request).await
+        }
         None => busy(),
     }
 }
@@ -224,6 +278,32 @@ mod tests {
         }
         assert!(class.seat("noisy", 1).now_or_never().is_some_and(|seat| seat.is_none()));
         assert!(class.seat("quiet", 1).now_or_never().flatten().is_some());
+        assert_eq!((class.waiting(), class.refused[0].load(Ordering::Relaxed)), (QUEUE, 1));
+    }
+
+    #[tokio::test]
+    async fn who_waited_and_who_was_refused_is_told() {
+        let mut flow = Flow::default();
+        flow.classes[2].patience = Duration::ZERO;
+        let _all = flow.classes[2].seat("jane", u32::MAX).await.expect("a seat");
+        assert!(flow.classes[2].seat("jane", 1).await.is_none(), "its patience ends");
+        let held = flow.classes[1].seat("admin", u32::MAX).await.expect("a seat");
+        let mut waits = Box::pin(flow.classes[1].seat("admin", 1));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let text = flow.text();
+        for line in [
+            "apiserver_flowcontrol_rejected_requests_total{priority_level=\"user\",reason=\"queue-full\"} 0",
+            "apiserver_flowcontrol_rejected_requests_total{priority_level=\"user\",reason=\"time-out\"} 1",
+            "apiserver_flowcontrol_rejected_requests_total{priority_level=\"administrator\",reason=\"time-out\"} 0",
+            "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"administrator\"} 1",
+            "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"user\"} 0",
+            "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"administrator\"} 100",
+            "apiserver_flowcontrol_current_executing_seats{priority_level=\"administrator\"} 50",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
+        }
+        drop((waits, held));
+        assert!(flow.text().contains("executing_seats{priority_level=\"administrator\"} 0\n"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what the server holds, in Prometheus' text format. For admins, as in Kubernetes.
+//! `GET /metrics`: what the server holds and what is asked of it, in Prometheus' text format. For admins, as in Kubernetes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +15,8 @@ use crate::store::Store;
 pub const PATH: &str = "/metrics";
 
 pub async fn metrics(State(state): State<Arc<ServerState>>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(state.store.as_ref())).into_response()
+    let all = [text(state.store.as_ref()), state.tally.text(), state.flow.text()].concat();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], all).into_response()
 }
 
 fn text(store: &dyn Store) -> String {

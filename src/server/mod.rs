@@ -7,8 +7,8 @@
 //! - `discovery`, `openapi`, `openapi_v2`: what clients ask before anything else
 //! - `absent`: kinds of which there is none
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
-//! - `gate`, `flow`, `audit`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
-//!   written down of it
+//! - `gate`, `flow`, `audit`, `tally`: what every request passes: who asks, whether there is a seat for it, whether it may, what is
+//!   written down of it, how it is counted
 //! - `proxy`: logs, exec, attach and port-forward, passed on to the node; HTTP to pods, Services (`behind`: who that is) and nodes
 //! - `usage`: what nodes and pods use (`metrics.k8s.io`)
 //! - `certificates`: signing what is asked for
@@ -64,6 +64,7 @@ mod select;
 mod spot;
 mod storage_columns;
 pub mod strict;
+mod tally;
 pub mod tokens;
 pub mod usage;
 mod watch;
@@ -115,6 +116,7 @@ pub struct ServerState {
     /// Where requests are written down, if they are.
     pub audit: Option<audit::Audit>,
     flow: flow::Flow,
+    tally: tally::Tally,
     /// When this server began to look: what it knows of heartbeats is not older.
     started: crate::model::Timestamp,
     pages: read::Pages,
@@ -134,6 +136,7 @@ impl ServerState {
             pki: None,
             audit: None,
             flow: flow::Flow::default(),
+            tally: tally::Tally::default(),
             started,
             pages: read::Pages::default(),
             looks: usage::Looks::default(),
@@ -207,6 +210,7 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), flow::flow))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), gate::gate))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), audit::audit))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), tally::tally))
         .with_state(state)
 }
 

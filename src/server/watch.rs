@@ -17,6 +17,7 @@ use super::read::candidates;
 use super::render::{Renderer, json_response, line};
 use super::request::Call;
 use super::select::Selection;
+use super::tally::Counted;
 use super::{ServerState, nodes};
 use crate::clock::Clock;
 use crate::model::{Key, Kind, Object};
@@ -71,6 +72,7 @@ pub fn watch(state: &ServerState, call: &Call, peer: Option<&Peer>) -> Result<Re
         headed: false,
         ready: VecDeque::new(),
         over: false,
+        _counted: state.tally.watch(),
         certificate: call.identity.node_name().zip(peer).map(|(node, peer)| (nodes::record_key(node), peer.serial.clone())),
     };
     if starts_anew {
@@ -136,6 +138,7 @@ struct Stream {
     over: bool,
     /// The record of the node that watches, and its certificate's serial.
     certificate: Option<(Key, String)>,
+    _counted: Counted,
 }
 
 impl Stream {
