@@ -86,7 +86,11 @@ impl Fault {
     }
 
     pub fn not_acceptable(accept: &str) -> Self {
-        Self::new(406, "NotAcceptable", format!("only application/json is served, and the request accepts only {accept}"))
+        Self::new(
+            406,
+            "NotAcceptable",
+            format!("application/json is served, of objects application/yaml too, and the request accepts only {accept}"),
+        )
     }
 
     pub fn conflict(kind: Kind, name: &str, why: impl std::fmt::Display) -> Self {

@@ -3,7 +3,7 @@
 //! - `request`, `options`, `select`, `body`, `protobuf` (what is asked), `identity`, `impersonate`, `spot`, `authorise` (by whom, and whether)
 //! - `read`, `watch`, `write`, `patch`, `operations`, `delete`, `scale`, `strict`: the verbs, one handler for every kind
 //! - `hooks`: webhooks that are asked before something is written
-//! - `render`, `columns`, `pod_columns`, `autoscaler_columns`, `custom`, `age`, `fault`: how objects and errors look on the wire
+//! - `render`, `yaml`, `columns`, `pod_columns`, `autoscaler_columns`, `custom`, `age`, `fault`: how objects and errors look on the wire
 //! - `discovery`, `openapi`, `openapi_v2`: what clients ask before anything else
 //! - `absent`: kinds of which there is none
 //! - `access`: what the caller may do, and who it is; `accounts`: tokens of service accounts
@@ -69,6 +69,7 @@ pub mod tokens;
 pub mod usage;
 mod watch;
 mod write;
+mod yaml;
 
 use std::sync::Arc;
 
@@ -77,7 +78,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, delete as delete_at, get as get_at, post};
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, header};
 
 use crate::clock::Clock;
 use crate::model::Kind;
@@ -92,7 +93,7 @@ pub use identity::Identity;
 pub use local::local_client;
 use proxy::streams::{self, Stream};
 pub use proxy::{InProcessNode, NodeConnector, PodConnector, TlsNodes, Wire};
-use request::{Call, Target, Verb};
+use request::{Call, Form, Target, Verb};
 
 /// Computes what a commit would do. `assemble` puts sync and the simulator behind it.
 #[async_trait]
@@ -217,13 +218,38 @@ pub fn router(state: Arc<ServerState>) -> Router {
 /// The one handler of every kind.
 async fn objects(State(state): State<Arc<ServerState>>, request: Request<axum::body::Body>) -> Response {
     let warning = deprecation(&state, request.uri().path());
+    let in_yaml = Form::is_wanted_in_yaml(request.headers()) && is_ours(&state, request.uri().path());
     let (notes, caller) = (hooks::Notes::default(), request.extensions().get::<audit::Caller>().cloned());
     let response = dispatch(&state, request, &notes).await.unwrap_or_else(Fault::into_response);
+    let response = if in_yaml { as_yaml(response).await } else { response };
     let told = notes.take();
     if let Some(caller) = caller {
         caller.annotate(told.annotations);
     }
     write::warned(response, &warning.into_iter().chain(told.warnings).collect::<Vec<_>>())
+}
+
+/// The same answer in YAML, if it is in JSON.
+async fn as_yaml(response: Response) -> Response {
+    if response.headers().get(header::CONTENT_TYPE).is_none_or(|it| it != "application/json") {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    // The server's own, and whole already.
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => {
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(request::YAML));
+            Response::from_parts(head, yaml::text(&value).into())
+        }
+        Err(_) => Response::from_parts(head, bytes.into()),
+    }
+}
+
+/// Whether the answer is the server's own, not what a node or a pod says.
+fn is_ours(state: &ServerState, path: &str) -> bool {
+    let target = Target::parse(path, state.store.snapshot().definitions());
+    target.is_none_or(|target| Stream::of(&target).is_none() && !proxy::relay::is_for(&target))
 }
 
 /// What is told to whoever uses a version that will go.

@@ -199,12 +199,18 @@ impl Form {
     /// # Errors
     /// 406 when there is none.
     pub fn negotiate(headers: &HeaderMap) -> Result<Self, Fault> {
-        let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-        if accept.iter().all(|value| value.trim().is_empty()) {
+        let accept = accepted(headers);
+        if accept.is_empty() {
             return Ok(Form::Object);
         }
-        let accept = accept.join(",");
         accept.split(',').find_map(Self::of).ok_or_else(|| Fault::not_acceptable(&accept))
+    }
+
+    /// Whether the first form of `Accept` that is served is wanted in YAML.
+    pub fn is_wanted_in_yaml(headers: &HeaderMap) -> bool {
+        let accept = accepted(headers);
+        let first = accept.split(',').find(|range| Self::of(range).is_some());
+        first.and_then(|range| range.split(';').next()).is_some_and(|media| media.trim() == YAML)
     }
 
     fn of(range: &str) -> Option<Self> {
@@ -212,7 +218,7 @@ impl Form {
         let media = parts.next()?;
         let params: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
         let param = |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
-        if !matches!(media, "application/json" | "*/*" | "application/*" | "text/plain" | "text/*") {
+        if !matches!(media, "application/json" | YAML | "*/*" | "application/*" | "text/plain" | "text/*") {
             return None;
         }
         match (param("as"), param("g"), param("v")) {
@@ -224,6 +230,15 @@ impl Form {
         }
     }
 }
+
+/// `Accept`, whole; empty where it says nothing.
+fn accepted(headers: &HeaderMap) -> String {
+    let all = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    all.filter(|value| !value.trim().is_empty()).collect::<Vec<_>>().join(",")
+}
+
+/// The other form in which objects are shown.
+pub const YAML: &str = "application/yaml";
 
 /// The content type of server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
@@ -262,6 +277,10 @@ impl Call {
         // Logs, exec and the like negotiate their own formats.
         let streams = matches!(target.subresource.as_deref(), Some("log" | "exec" | "attach" | "portforward"));
         let form = if streams { Form::Object } else { Form::negotiate(headers)? };
+        if verb == Verb::Watch && Form::is_wanted_in_yaml(headers) {
+            // Kubernetes' serializer of it has no frames for streams.
+            return Err(Fault::not_acceptable(YAML));
+        }
         let WriteOptions { dry_run, field_validation } = options;
         Ok(Self { identity, target, verb, query, form, content_type, manager, field_validation, dry_run, notes: Notes::default() })
     }

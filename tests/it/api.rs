@@ -665,3 +665,33 @@ async fn documents_of_openapi_are_kept_by_their_tag() {
     let spec = pod["properties"]["spec"].to_string();
     assert!(spec.contains("#/definitions/io.k8s.api.core.v1.PodSpec") && !document.to_string().contains("#/components/"), "{spec}");
 }
+
+#[tokio::test]
+async fn objects_are_shown_in_yaml_to_who_wants_it() {
+    let rig = rig_with_node().await;
+    let ask = async |method: &str, path: &str, accept: &str, body: &str| {
+        let request = Request::builder().method(method).uri(path).header("accept", accept).header("content-type", "application/yaml");
+        let response = rig.send(&Identity::admin(), request.body(body.to_owned()).unwrap()).await;
+        let media = response.headers().get("content-type").map(|it| it.to_str().unwrap().to_owned()).unwrap_or_default();
+        let (status, bytes) = (response.status(), response.into_body().collect().await.unwrap().to_bytes());
+        (status, media, String::from_utf8(bytes.to_vec()).unwrap())
+    };
+    const YAML: &str = "application/yaml";
+    let made = ask("POST", MAPS, YAML, "metadata: {name: m}\ndata: {word: 'yes', number: '012', text: \"a: b\\n\"}\n").await;
+    assert_eq!((made.0, made.1.as_str()), (StatusCode::CREATED, YAML));
+    for word in ["word: \"yes\"", "number: \"012\"", "text: |\n    a: b\n"] {
+        assert!(made.2.contains(word), "who reads YAML 1.1 reads no text in {word}: {}", made.2);
+    }
+    let (path, json) = (format!("{MAPS}/m"), rig.get(&format!("{MAPS}/m")).await);
+    let (_, _, shown) = ask("GET", &path, "application/yaml;q=0.9, application/json", "").await;
+    assert_eq!(serde_yaml::from_str::<Value>(&shown).unwrap(), json);
+    assert_eq!(ask("PUT", &path, "application/json", &shown).await.0, StatusCode::OK);
+    let (_, media, list) = ask("GET", MAPS, "application/yaml;as=Table;v=v1;g=meta.k8s.io", "").await;
+    assert!(media == YAML && list.contains("kind: Table\n"), "{media}: {list}");
+    let (status, media, fault) = ask("GET", &format!("{MAPS}/none"), YAML, "").await;
+    assert!(status == StatusCode::NOT_FOUND && media == YAML && fault.contains("reason: NotFound\n"), "{status} {media}: {fault}");
+    assert_eq!(ask("GET", &path, "application/json, application/yaml", "").await.1, "application/json");
+    // What others say is passed on as they say it, and events have no YAML.
+    assert_ne!(ask("GET", &format!("{PODS}/p/log"), YAML, "").await.1, YAML);
+    assert_eq!(ask("GET", &format!("{MAPS}?watch=1"), YAML, "").await.0, StatusCode::NOT_ACCEPTABLE);
+}
