@@ -22,7 +22,7 @@ pub struct Rig {
     pub pki: Arc<Pki>,
     /// `https://127.0.0.1:PORT`
     pub url: String,
-    pub directory: tempfile::TempDir,
+    pub directory: Arc<tempfile::TempDir>,
     shutdown: CancellationToken,
 }
 
@@ -44,7 +44,8 @@ impl Rig {
     pub async fn with_bounds(bounds: serve::Bounds) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
-        Self::whole(store, clock, |_| Arc::new(InProcessNode::new("none", None)), |state| state, bounds).await
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        Self::whole(directory, store, clock, |_| Arc::new(InProcessNode::new("none", None)), |state| state, bounds).await
     }
 
     pub async fn with_nodes(clock: Arc<dyn Clock>, nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>) -> Self {
@@ -59,17 +60,23 @@ impl Rig {
         nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>,
         extend: impl FnOnce(ServerState) -> ServerState,
     ) -> Self {
-        Self::whole(store, clock, nodes, extend, serve::Bounds::default()).await
+        Self::whole(Arc::new(tempfile::tempdir().unwrap()), store, clock, nodes, extend, serve::Bounds::default()).await
+    }
+
+    /// A server with the certificates that are in this directory, if one was there before.
+    pub async fn at(directory: Arc<tempfile::TempDir>, store: Arc<dyn Store>) -> Self {
+        let nodes = |_: &Pki| Arc::new(InProcessNode::new("none", None)) as Arc<dyn NodeConnector>;
+        Self::whole(directory, store, Arc::new(SystemClock), nodes, |state| state, serve::Bounds::default()).await
     }
 
     async fn whole(
+        directory: Arc<tempfile::TempDir>,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         nodes: impl FnOnce(&Pki) -> Arc<dyn NodeConnector>,
         extend: impl FnOnce(ServerState) -> ServerState,
         bounds: serve::Bounds,
     ) -> Self {
-        let directory = tempfile::tempdir().unwrap();
         let settings =
             ClusterSettings { service_range: "10.96.0.0/16".parse().unwrap(), pod_range: "10.80.0.0/16".parse().unwrap(), node_prefix: 24 };
         bootstrap(store.as_ref(), &settings).await.unwrap();
