@@ -1,4 +1,5 @@
-"""The official Python client against a cluster with real pods: list, watch, patch, apply, exec, logs, port-forward.
+"""The official Python client against a cluster with real pods: list, watch, patch, apply, exec, logs, port-forward, custom
+kinds, rights, watches that break off.
 
 Run by tests/real/verbs.rs with $KUBECONFIG and the name of an image that holds busybox."""
 
@@ -160,6 +161,109 @@ def streams():
     eventually("it is gone", lambda: not core.list_namespaced_pod(NAMESPACE, field_selector="metadata.name=talks").items)
 
 
-for part in (config_maps, server_side_apply, workloads, streams):
+def custom_kinds():
+    """A kind is defined, its objects are made, looked at, scaled, told of, and go with it."""
+    api, own = client.ApiextensionsV1Api(), client.CustomObjectsApi()
+    things = ("example.org", "v1", NAMESPACE, "things")
+    spec = {"type": "object", "properties": {"size": {"type": "integer", "maximum": 9}, "color": {"type": "string", "default": "red"}}}
+    status = {"type": "object", "properties": {"replicas": {"type": "integer"}}}
+    schema = {"type": "object", "properties": {"spec": spec, "status": status}}
+    scale = {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.replicas"}
+    version = {
+        "name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema},
+        "subresources": {"status": {}, "scale": scale}, "selectableFields": [{"jsonPath": ".spec.color"}],
+    }  # fmt: skip
+    names = {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "things.example.org"},
+        "spec": {"group": "example.org", "scope": "Namespaced", "names": names, "versions": [version]},
+    }  # fmt: skip
+    api.create_custom_resource_definition(definition)
+
+    def established():
+        conditions = api.read_custom_resource_definition("things.example.org").status.conditions or []
+        return any(it.type == "Established" and it.status == "True" for it in conditions)
+
+    eventually("it is established", established)
+
+    def thing(name, **fields):
+        return {"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": name}, "spec": fields}
+
+    made = own.create_namespaced_custom_object(*things, thing("a", size=1))
+    assert made["spec"] == {"size": 1, "color": "red"}, made
+    error = refused(422, "Invalid", own.create_namespaced_custom_object, *things, thing("b", size=10))
+    assert "spec.size" in error.body, error.body
+    own.create_namespaced_custom_object(*things, thing("b", size=2, color="blue"))
+    blue = own.list_namespaced_custom_object(*things, field_selector="spec.color=blue")
+    assert [item["metadata"]["name"] for item in blue["items"]] == ["b"], blue
+    scaled = own.patch_namespaced_custom_object_scale(*things, "a", {"spec": {"replicas": 3}})
+    assert scaled["kind"] == "Scale" and scaled["spec"]["replicas"] == 3, scaled
+    told = own.patch_namespaced_custom_object_status(*things, "a", {"spec": {"size": 9}, "status": {"replicas": 2}})
+    assert told["spec"]["size"] == 3 and told["status"] == {"replicas": 2}, told
+    api.delete_custom_resource_definition("things.example.org")
+    eventually("the kind is gone", lambda: not [it for it in api.list_custom_resource_definition().items if it.spec.group == "example.org"])
+    refused(404, "NotFound", own.list_namespaced_custom_object, *things)
+
+
+def rights():
+    """An account sees what its role lets it, and asks what that is."""
+    access = client.RbacAuthorizationV1Api()
+    core.create_namespaced_service_account(NAMESPACE, {"metadata": {"name": "py"}})
+    rule = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}
+    access.create_namespaced_role(NAMESPACE, {"metadata": {"name": "py"}, "rules": [rule]})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "py"}
+    subject = {"kind": "ServiceAccount", "name": "py", "namespace": NAMESPACE}
+    access.create_namespaced_role_binding(NAMESPACE, {"metadata": {"name": "py"}, "roleRef": role, "subjects": [subject]})
+    request = {"spec": {"audiences": [], "expirationSeconds": 600}}
+    token = core.create_namespaced_service_account_token("py", NAMESPACE, request).status.token
+
+    configuration = client.Configuration.get_default_copy()
+    configuration.cert_file = configuration.key_file = None
+    configuration.api_key = {"authorization": f"Bearer {token}"}
+    as_account = client.ApiClient(configuration)
+    theirs = client.CoreV1Api(as_account)
+    assert isinstance(theirs.list_namespaced_config_map(NAMESPACE).items, list)
+    error = refused(403, "Forbidden", theirs.list_namespaced_secret, NAMESPACE)
+    assert "system:serviceaccount:default:py" in error.body, error.body
+    ask = client.AuthorizationV1Api(as_account)
+    for resource, verb, allowed in (("configmaps", "list", True), ("configmaps", "delete", False), ("pods", "get", False)):
+        attributes = {"namespace": NAMESPACE, "verb": verb, "resource": resource}
+        review = ask.create_self_subject_access_review({"spec": {"resourceAttributes": attributes}})
+        assert review.status.allowed is allowed, (resource, verb, review.status)
+    core.delete_namespaced_service_account("py", NAMESPACE)
+    refused(401, "Unauthorized", theirs.list_namespaced_config_map, NAMESPACE)
+    access.delete_namespaced_role_binding("py", NAMESPACE)
+    access.delete_namespaced_role("py", NAMESPACE)
+
+
+def recovery():
+    """A watch that broke off goes on where it was; who asks for what is not there yet is told to wait."""
+
+    def changes(since, count):
+        """The next so many changes of `w` since a version."""
+        seen = []
+        events = watch.Watch().stream(
+            core.list_namespaced_config_map, NAMESPACE, field_selector="metadata.name=w", resource_version=since, timeout_seconds=30
+        )
+        for event in events:
+            seen.append((event["type"], (event["object"].data or {}).get("n"), event["object"].metadata.resource_version))
+            if len(seen) == count:
+                break
+        return seen
+
+    before = core.list_namespaced_config_map(NAMESPACE).metadata.resource_version
+    core.create_namespaced_config_map(NAMESPACE, {"metadata": {"name": "w"}, "data": {"n": "0"}})
+    core.patch_namespaced_config_map("w", NAMESPACE, {"data": {"n": "1"}})
+    first = changes(before, 1)
+    assert [it[:2] for it in first] == [("ADDED", "0")], first
+    core.patch_namespaced_config_map("w", NAMESPACE, {"data": {"n": "2"}})
+    core.delete_namespaced_config_map("w", NAMESPACE)
+    rest = changes(first[0][2], 3)
+    assert [it[:2] for it in rest] == [("MODIFIED", "1"), ("MODIFIED", "2"), ("DELETED", "2")], rest
+    error = refused(504, "Timeout", core.list_namespaced_config_map, NAMESPACE, resource_version="9999999999")
+    assert "Too large resource version" in error.body
+
+
+for part in (config_maps, server_side_apply, workloads, streams, custom_kinds, rights, recovery):
     part()
     print(part.__name__, "works")
