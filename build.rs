@@ -88,6 +88,8 @@ fn kubernetes(generator: &mut SchemaGenerator) -> Vec<(&'static str, String)> {
         core::Node,
         node::RuntimeClass,
         storage::StorageClass,
+        storage::CSIDriver,
+        storage::CSINode,
         core::PersistentVolume,
         core::PersistentVolumeClaim,
         core::ServiceAccount,

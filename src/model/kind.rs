@@ -51,6 +51,8 @@ kinds!(
     Node,
     RuntimeClass,
     StorageClass,
+    CSIDriver,
+    CSINode,
     PersistentVolume,
     ServiceAccount,
     Secret,
@@ -124,7 +126,7 @@ pub struct KindInfo {
 
 /// The group of webhooks.
 pub const ADMISSION: &str = "admissionregistration.k8s.io";
-/// The group of storage classes.
+/// The group of storage classes and of what drivers and kubelets say of volumes.
 pub const STORAGE: &str = "storage.k8s.io";
 /// The group of roles and their bindings.
 pub const RBAC: &str = "rbac.authorization.k8s.io";
@@ -147,6 +149,8 @@ const TABLE: &[KindInfo] = &[
     row(Kind::Node, "", "v1", "Node", "nodes", "node", &["no"], false, true, false, &[]),
     row(Kind::RuntimeClass, "node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass", &[], false, false, false, &[]),
     row(Kind::StorageClass, STORAGE, "v1", "StorageClass", "storageclasses", "storageclass", &["sc"], false, false, false, &[]),
+    row(Kind::CSIDriver, STORAGE, "v1", "CSIDriver", "csidrivers", "csidriver", &[], false, false, true, &[]),
+    row(Kind::CSINode, STORAGE, "v1", "CSINode", "csinodes", "csinode", &[], false, false, false, &[]),
     row(Kind::PersistentVolume, "", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume", &["pv"], false, true, false, &[]),
     row(Kind::ServiceAccount, "", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"], true, false, false, &[]),
     row(Kind::Secret, "", "v1", "Secret", "secrets", "secret", &[], true, false, false, &[]),

@@ -15,7 +15,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
     node::v1::RuntimeClass,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
-    storage::v1::StorageClass,
+    storage::v1::{CSIDriver, CSINode, StorageClass},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::{Serialize, de::DeserializeOwned};
@@ -116,6 +116,8 @@ kinds!(
     Node,
     RuntimeClass,
     StorageClass,
+    CSIDriver,
+    CSINode,
     PersistentVolume,
     ServiceAccount,
     Secret,

@@ -1,7 +1,7 @@
 //! Who may do what. PURE.
 //!
 //! An admin may do everything. A node may read what the pods bound to it refer to and write its own Node and Lease, those
-//! pods' status, and events about itself and them; of the volumes that are its directories it says when they are removed. Whatever else anybody does, a role that is bound to them allows it.
+//! pods' status, and events about itself and them; it says what drivers of volumes it has; of the volumes that are its directories it says when they are removed. Whatever else anybody does, a role that is bound to them allows it.
 
 mod content;
 mod escalation;
@@ -106,13 +106,11 @@ fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
     let reads = !attempt.verb.writes();
     let is_own = attempt.name.is_none_or(|name| name == node);
     match (attempt.kind, attempt.subresource) {
-        (Kind::Service | Kind::EndpointSlice | Kind::Node | Kind::RuntimeClass | Kind::Namespace, None) if reads => true,
+        (Kind::Service | Kind::EndpointSlice | Kind::Node | Kind::RuntimeClass | Kind::CSIDriver | Kind::Namespace, None) if reads => true,
         (Kind::Node, None) => matches!(attempt.verb, Verb::Create | Verb::Update | Verb::Patch) && is_own,
         (Kind::Node, Some("status")) => matches!(attempt.verb, Verb::Get | Verb::Update | Verb::Patch) && attempt.name == Some(node),
-        (Kind::Lease, None) => {
-            let verb = matches!(attempt.verb, Verb::Get | Verb::Create | Verb::Update | Verb::Patch);
-            verb && is_own && attempt.namespace == LEASE_NAMESPACE
-        }
+        (Kind::Lease, None) => is_its(attempt, node) && attempt.namespace == LEASE_NAMESPACE,
+        (Kind::CSINode, None) => is_its(attempt, node),
         (Kind::CertificateSigningRequest, None) => matches!(attempt.verb, Verb::Create | Verb::Get | Verb::List | Verb::Watch),
         (Kind::Event, None) => matches!(attempt.verb, Verb::Create | Verb::Update | Verb::Patch),
         (Kind::Pod, sub) => node_may_pods(node, attempt, sub, state),
@@ -126,6 +124,15 @@ fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
         (Kind::ServiceAccount, Some("token")) if attempt.verb == Verb::Create => {
             attempt.name.is_some_and(|name| may_read(node, attempt.kind, attempt.namespace, name, state))
         }
+        _ => false,
+    }
+}
+
+/// Whether this is about what a node keeps of itself under its own name. Which name a new one has, [`content`] sees.
+fn is_its(attempt: &Attempt<'_>, node: &str) -> bool {
+    match attempt.verb {
+        Verb::Create => attempt.name.is_none_or(|name| name == node),
+        Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => attempt.name == Some(node),
         _ => false,
     }
 }

@@ -20,6 +20,8 @@ pub fn columns(kind: Kind) -> &'static str {
         Kind::Node => "Name, Status, Roles, Age, Version, Internal-IP*, External-IP*, OS-Image*, Kernel-Version*, Container-Runtime*",
         Kind::RuntimeClass => "Name, Handler, Age",
         Kind::StorageClass => "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age",
+        Kind::CSIDriver => "Name, AttachRequired, PodInfoOnMount, StorageCapacity, TokenRequests, RequiresRepublish, Modes, Age",
+        Kind::CSINode => "Name, Drivers, Age",
         Kind::PersistentVolume => {
             "Name, Capacity, Access Modes, Reclaim Policy, Status, Claim, StorageClass, VolumeAttributesClass, Reason, Age, VolumeMode*"
         }
@@ -61,6 +63,8 @@ pub fn cells(object: &Object, now: Timestamp) -> Vec<Value> {
         Typed::Node(it) => node(it, name, age),
         Typed::RuntimeClass(it) => vec![name, it.handler.clone().into(), age],
         Typed::StorageClass(it) => storage_columns::class(it, &object.key().name, age),
+        Typed::CSIDriver(it) => storage_columns::driver(&it.spec, name, age),
+        Typed::CSINode(it) => vec![name, it.spec.drivers.len().into(), age],
         Typed::PersistentVolume(it) => storage_columns::persistent_volume(it, name, age),
         Typed::PersistentVolumeClaim(it) => storage_columns::claim(it, name, age),
         Typed::ServiceAccount(it) => service_account(it, name, age),

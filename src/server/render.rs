@@ -227,6 +227,8 @@ fn skeleton(kind: Kind, metadata: Value) -> Value {
             object["involvedObject"] = json!({});
         }
         Kind::StorageClass => object["provisioner"] = json!(""),
+        Kind::CSIDriver => object["spec"] = json!({}),
+        Kind::CSINode => object["spec"] = json!({"drivers": null}),
         Kind::CertificateSigningRequest => object["spec"] = json!({"request": null, "signerName": ""}),
         Kind::ClusterRoleBinding | Kind::RoleBinding => object["roleRef"] = json!({"apiGroup": "", "kind": "", "name": ""}),
         _ => {}

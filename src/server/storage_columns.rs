@@ -1,7 +1,7 @@
 //! kubectl's columns of persistent volumes, claims on them, and their classes. PURE.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriverSpec, StorageClass};
 use serde_json::Value;
 
 use crate::model::volume::{self, DEFAULT_CLASS, ONE_POD, PersistentVolume};
@@ -66,6 +66,23 @@ pub(super) fn class(it: &StorageClass, name: &str, age: Value) -> Vec<Value> {
         text(&it.reclaim_policy).into(),
         text(&it.volume_binding_mode).into(),
         it.allow_volume_expansion.unwrap_or(false).to_string().into(),
+        age,
+    ]
+}
+
+/// `pkg/printers/internalversion/printers.go`, `printCSIDriver`.
+pub(super) fn driver(it: &CSIDriverSpec, name: Value, age: Value) -> Vec<Value> {
+    let audiences: Vec<&str> = it.token_requests.iter().flatten().map(|request| request.audience.as_str()).collect();
+    let audiences = if audiences.is_empty() { UNSET.to_owned() } else { audiences.join(",") };
+    let modes = it.volume_lifecycle_modes.as_ref().filter(|modes| !modes.is_empty());
+    vec![
+        name,
+        it.attach_required.unwrap_or(true).into(),
+        it.pod_info_on_mount.unwrap_or(false).into(),
+        it.storage_capacity.unwrap_or(false).into(),
+        audiences.into(),
+        it.requires_republish.unwrap_or(false).into(),
+        modes.map_or_else(|| "<none>".to_owned(), |modes| modes.join(",")).into(),
         age,
     ]
 }

@@ -33,6 +33,9 @@ pub fn apply(object: &mut Typed) {
         Typed::CustomResourceDefinition(it) => it.spec.set_defaults(),
         Typed::Node(it) => node(it),
         Typed::StorageClass(it) => persistent::class(it),
+        Typed::CSIDriver(it) => persistent::driver(&mut it.spec),
+        // Behind a gate of Kubernetes that is closed (alpha in 1.37): it is dropped there too.
+        Typed::CSINode(it) => it.status = None,
         Typed::PersistentVolume(it) => persistent::volume(it),
         Typed::PersistentVolumeClaim(it) => it.spec.iter_mut().for_each(persistent::claim),
         Typed::Secret(it) => secret(it),

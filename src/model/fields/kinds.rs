@@ -34,6 +34,11 @@ pub(super) fn table(kind: Kind) -> Node {
         Kind::Node => root.add("spec", NODE),
         Kind::RuntimeClass => root.add("", RUNTIME_CLASS),
         Kind::StorageClass => root.add("", persistent::CLASS),
+        Kind::CSIDriver => root.add("", persistent::OF_KUBELETS),
+        Kind::CSINode => {
+            root.add("", persistent::OF_KUBELETS);
+            root.add("", STATUS);
+        }
         Kind::PersistentVolume => root.add("spec", persistent::VOLUME),
         Kind::PersistentVolumeClaim => claim(&mut root, "spec"),
         Kind::ServiceAccount => root.add("", SERVICE_ACCOUNT),

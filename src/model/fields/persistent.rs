@@ -45,3 +45,6 @@ pub(super) const CLASS: &[Row] = &[
     // No claim grows, and one that tries is refused.
     ("allowVolumeExpansion", Harmless),
 ];
+
+/// What drivers and kubelets tell each other: our agents drive no such volumes.
+pub(super) const OF_KUBELETS: &[Row] = &[("spec", Harmless)];

@@ -16,7 +16,7 @@ const KUBERNETES: &[(&str, &[&str])] = &[
     ("discovery.k8s.io", &[]),
     ("extensions", &["DaemonSet", "Ingress", "NetworkPolicy", "PodSecurityPolicy"]),
     ("podbay.dev", &[]),
-    ("storage.k8s.io", &["CSIDriver", "CSINode", "CSIStorageCapacity", "VolumeAttachment", "VolumeAttributesClass"]),
+    ("storage.k8s.io", &["CSIStorageCapacity", "VolumeAttachment", "VolumeAttributesClass"]),
     ("policy", &["PodDisruptionBudget", "PodSecurityPolicy"]),
 ];
 
@@ -49,7 +49,7 @@ mod tests {
             ("batch/v1", "CronJob", true),
             ("v1", "ResourceQuota", true),
             ("v1", "PersistentVolumeClam", false),
-            ("storage.k8s.io/v1", "CSIDriver", true),
+            ("storage.k8s.io/v1", "CSIStorageCapacity", true),
             ("networking.k8s.io/v1", "Ingress", true),
             ("cert-manager.io/v1", "Certificate", true),
             ("serving.knative.dev/v1", "Service", true),

@@ -5,6 +5,7 @@
 mod autoscaler;
 mod certificate;
 mod container;
+mod csi;
 mod definition;
 mod metadata;
 pub mod names;
@@ -46,6 +47,8 @@ pub fn validate(object: &Typed) -> Vec<FieldError> {
         Typed::Node(it) => simple::node(it, &mut errors),
         Typed::RuntimeClass(it) => simple::runtime_class(it, &mut errors),
         Typed::StorageClass(it) => persistent::class(it, &mut errors),
+        Typed::CSIDriver(it) => csi::driver(&it.spec, &mut errors),
+        Typed::CSINode(it) => csi::node(&it.spec, &mut errors),
         Typed::PersistentVolume(it) => persistent::persistent_volume(it, &mut errors),
         Typed::PersistentVolumeClaim(it) => persistent::claim(it, &mut errors),
         Typed::Secret(it) => simple::secret(it, &mut errors),

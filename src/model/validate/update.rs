@@ -6,7 +6,7 @@ use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Node, Pod, PodSpec, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::{IMMUTABLE, SPEC, persistent, role};
+use super::{IMMUTABLE, SPEC, csi, persistent, role};
 use crate::model::rule::{Errors, Path};
 use crate::model::{Typed, pod};
 
@@ -38,6 +38,8 @@ pub(super) fn update(new: &Typed, old: &Typed, errors: &mut Errors) {
         (Typed::PersistentVolume(new), Typed::PersistentVolume(old)) => persistent::volume_update(new, old, errors),
         (Typed::PersistentVolumeClaim(new), Typed::PersistentVolumeClaim(old)) => persistent::claim_update(new, old, errors),
         (Typed::StorageClass(new), Typed::StorageClass(old)) => persistent::class_update(new, old, errors),
+        (Typed::CSIDriver(new), Typed::CSIDriver(old)) => csi::driver_update(&new.spec, &old.spec, errors),
+        (Typed::CSINode(new), Typed::CSINode(old)) => csi::node_update(&new.spec, &old.spec, errors),
         (Typed::EndpointSlice(new), Typed::EndpointSlice(old)) if new.address_type != old.address_type => {
             errors.invalid(&Path::root("addressType"), &new.address_type, IMMUTABLE);
         }

@@ -56,7 +56,7 @@ pub fn content(
     let Some(node) = identity.node_name() else { return Ok(()) };
     let key = wanted.key();
     match (key.kind, subresource) {
-        (Kind::Node | Kind::Lease, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),
+        (Kind::Node | Kind::Lease | Kind::CSINode, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),
         (Kind::Node, None) => node_content(node, current, wanted),
         (Kind::PersistentVolume, None) => volume_content(node, current, wanted),
         (Kind::Event, None) => [current, Some(wanted)].into_iter().flatten().try_for_each(|event| event_content(node, event, state)),

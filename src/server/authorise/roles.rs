@@ -159,8 +159,10 @@ const NODE: &[Rule] = &[
     ("patch update", "", "pods/status"),
     ("create", "", "pods/eviction serviceaccounts/token"),
     ("get", "", "serviceaccounts"),
-    ("create get patch update", "coordination.k8s.io", "leases"),
+    ("create delete get patch update", "coordination.k8s.io", "leases"),
     (READ, "node.k8s.io", "runtimeclasses"),
+    ("create delete get patch update", "storage.k8s.io", "csinodes"),
+    (READ, "storage.k8s.io", "csidrivers"),
     ("create get list watch", CERTIFICATES, "certificatesigningrequests"),
     (READ, "discovery.k8s.io", "endpointslices"),
 ];

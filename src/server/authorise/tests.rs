@@ -129,6 +129,15 @@ const NODE_MAY: &[&str] = &[
     "get leases kube-node-lease/n1",
     "update leases kube-node-lease/n1",
     "patch leases kube-node-lease/n1",
+    "delete leases kube-node-lease/n1",
+    "create csinodes",
+    "get csinodes n1",
+    "update csinodes n1",
+    "patch csinodes n1",
+    "delete csinodes n1",
+    "list csidrivers",
+    "watch csidrivers",
+    "get csidrivers x",
     "create events web/",
     "patch events web/x",
 ];
@@ -203,7 +212,15 @@ const NODE_MAY_NOT: &[&str] = &[
     "patch leases kube-node-lease/n2",
     "create leases web/",
     "patch leases kube-system/n1",
-    "delete leases kube-node-lease/n1",
+    "delete leases kube-node-lease/n2",
+    "get csinodes n2",
+    "update csinodes n2",
+    "delete csinodes n2",
+    "list csinodes",
+    "watch csinodes",
+    "deletecollection csinodes",
+    "create csidrivers",
+    "delete csidrivers x",
     "list leases",
     "list events",
     "delete events web/x",
@@ -278,6 +295,9 @@ fn a_node_says_of_itself_only_what_a_node_may() {
     assert!(update(json!({"spec": {"unschedulable": true}})).is_err());
     assert!(update(json!({"metadata": {"finalizers": ["a/b"]}})).is_err());
     assert!(content(&identity, Some("status"), None, &node(json!({"metadata": {"name": "n2"}})), &Snapshot::default()).is_err());
+    let csi = |name: &str| Object::from_value(Kind::CSINode, json!({"metadata": {"name": name}, "spec": {"drivers": []}})).unwrap();
+    assert_eq!(content(&identity, None, None, &csi("n1"), &Snapshot::default()), Ok(()));
+    assert!(content(&identity, None, None, &csi("n2"), &Snapshot::default()).is_err());
 }
 
 #[test]

@@ -37,8 +37,9 @@ use crate::clock::Clock;
 pub use self::space::{FreeSpace, HostSpace};
 
 /// The format this program writes. Raise it with any change an older program would misread, a kind that it does not
-/// know among them. 1: the first; 2: RuntimeClass and the kinds of rights; 3: webhooks; 4: persistent volumes.
-pub const FORMAT: u32 = 4;
+/// know among them. 1: the first; 2: RuntimeClass and the kinds of rights; 3: webhooks; 4: persistent volumes;
+/// 5: what kubelets and drivers say of volumes.
+pub const FORMAT: u32 = 5;
 /// Revisions reserved at a time: a write of its own once in so many, heartbeats included.
 const BLOCK: u64 = 1_000_000;
 
