@@ -6,7 +6,7 @@ use super::{
     LASTING_NAMESPACES, Outcome, Refused, api_access, custom, definition, invalid, is_controller, job, persistent, pod_security,
     runtime_class, seconds, service, status,
 };
-use crate::model::{Errors, Key, Kind, Object, Path, Typed, defaults, fields, pod, validate};
+use crate::model::{Errors, Key, Kind, MIRROR, Object, Path, Typed, defaults, fields, pod, validate};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
 
@@ -43,8 +43,10 @@ pub(super) fn create(object: Object, state: &Snapshot, writer: &str, stamp: &mut
     match &mut typed {
         Typed::Namespace(it) => namespace(it),
         Typed::Pod(it) => {
-            let account = api_access::account(it, state);
-            self::pod(it, state);
+            // A kubelet's own pod has neither an account nor what comes with one (`plugin/pkg/admission/serviceaccount`).
+            let mirrors = it.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR));
+            let account = if mirrors { no_account(it) } else { api_access::account(it, state) };
+            self::pod(it, !mirrors, state);
             let merged = account.and_then(|()| runtime_class::merge(it, state));
             if let Err(message) = merged.and_then(|()| pod_security::admit(it, state)) {
                 let key = Object::from_typed(typed).key().clone();
@@ -128,6 +130,12 @@ fn home(kind: Kind, typed: &Typed, state: &Snapshot) -> Result<(), Refused> {
 }
 
 /// A namespace is emptied before it goes.
+/// Who may show a pod of its own kubelet's making must not come by an account through it: its node gets the account's tokens.
+fn no_account(it: &Pod) -> Result<(), String> {
+    let account = it.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or_default();
+    if account.is_empty() { Ok(()) } else { Err("a mirror pod may not reference service accounts".to_owned()) }
+}
+
 fn namespace(it: &mut Namespace) {
     it.status.get_or_insert_default().phase = Some("Active".to_owned());
     let finalizers = it.spec.get_or_insert_default().finalizers.get_or_insert_default();
@@ -136,9 +144,11 @@ fn namespace(it: &mut Namespace) {
     }
 }
 
-fn pod(it: &mut Pod, state: &Snapshot) {
-    pull_secrets(it, state);
-    api_access::add(it, state);
+fn pod(it: &mut Pod, has_account: bool, state: &Snapshot) {
+    if has_account {
+        pull_secrets(it, state);
+        api_access::add(it, state);
+    }
     let class = it.spec.as_ref().map(|spec| pod::qos_class(spec).name().to_owned());
     let status = it.status.get_or_insert_default();
     status.phase = Some("Pending".to_owned());

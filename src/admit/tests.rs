@@ -378,6 +378,26 @@ fn a_pod_gets_the_pull_secrets_of_its_account() {
     assert_eq!(refused, "Pod web/five is forbidden: error looking up service account web/nobody: serviceaccount \"nobody\" not found");
 }
 
+/// Its node would get the account's tokens.
+#[test]
+fn nobody_shows_a_kubelets_own_pod_with_an_account() {
+    let mut cluster = Cluster::new();
+    cluster.create(Kind::ServiceAccount, json!({"metadata": {"name": "default", "namespace": "web"}}));
+    let mirror = |change: Value| {
+        let mut value = pod("shown");
+        value["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "hash"});
+        value["spec"]["serviceAccountName"] = Value::Null;
+        json_patch::merge(&mut value, &change);
+        Write::Create(object(Kind::Pod, value))
+    };
+    for name in ["serviceAccountName", "serviceAccount"] {
+        let refused = cluster.refusal(mirror(json!({"spec": {name: "default"}})));
+        assert_eq!(refused, "Pod web/shown is forbidden: a mirror pod may not reference service accounts");
+    }
+    let shown = cluster.apply(mirror(json!({}))).expect("admitted").expect("there").value();
+    assert!(shown["spec"]["serviceAccountName"].is_null(), "{shown}");
+}
+
 #[test]
 fn services_get_addresses_of_their_own() {
     let mut cluster = Cluster::new();

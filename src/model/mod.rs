@@ -68,6 +68,8 @@ pub const ROOT_CA: &str = "kube-root-ca.crt";
 pub const ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
 pub const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 pub const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+/// The annotation of a pod that stands for one that a kubelet runs by itself (core/v1's `MirrorPodAnnotationKey`).
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Where a container finds its account's token.
 pub const API_ACCESS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 

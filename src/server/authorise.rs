@@ -165,7 +165,9 @@ fn node_may_pods(node: &str, attempt: &Attempt<'_>, sub: Option<&str>, state: &S
     };
     match (attempt.verb, sub) {
         (Verb::List | Verb::Watch, None) => attempt.selected_node == Some(node),
-        (Verb::Get | Verb::Delete, None) => bound_here(),
+        // Only mirrors of what it runs by itself: [`content`] sees that.
+        (Verb::Create, None) => true,
+        (Verb::Get | Verb::Delete, None) | (Verb::Create, Some("eviction")) => bound_here(),
         (Verb::Get | Verb::Update | Verb::Patch, Some("status")) => bound_here(),
         _ => false,
     }
@@ -192,7 +194,7 @@ fn claims_of<'s>(node: &str, state: &'s Snapshot) -> impl Iterator<Item = (&'s s
 /// Whether a pod names this object in its namespace.
 fn refers(spec: &PodSpec, kind: Kind, name: &str) -> bool {
     match kind {
-        Kind::ServiceAccount => spec.service_account_name.as_deref().unwrap_or("default") == name,
+        Kind::ServiceAccount => spec.service_account_name.as_deref() == Some(name),
         Kind::Secret => secrets(spec).contains(name),
         Kind::ConfigMap => config_maps(spec).contains(name),
         _ => false,

@@ -105,7 +105,7 @@ fn find(bound: &BoundObjectReference, account: &Object, state: &Snapshot) -> Res
         );
         return Err(Fault::conflict(kind, name, why));
     }
-    let own = found.get::<Pod>().and_then(|pod| pod.spec.as_ref()).map(|spec| spec.service_account_name.as_deref().unwrap_or("default"));
+    let own = found.get::<Pod>().and_then(|pod| pod.spec.as_ref()).map(|spec| spec.service_account_name.as_deref().unwrap_or_default());
     if own.is_some_and(|own| own != account.key().name) {
         let why =
             format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", account.key().name);

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, VolumeProjection};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use super::{escalation, node_of, signers};
+use super::{config_maps, escalation, node_of, secrets, signers};
 use crate::model::local_volume::{LOCAL_PATH, is_home};
-use crate::model::{Key, Kind, Object};
+use crate::model::volume;
+use crate::model::{Key, Kind, MIRROR, Object};
 use crate::server::identity::Identity;
 use crate::store::snapshot::Snapshot;
 
@@ -56,7 +58,9 @@ pub fn content(
     let Some(node) = identity.node_name() else { return Ok(()) };
     let key = wanted.key();
     match (key.kind, subresource) {
-        (Kind::Node | Kind::Lease | Kind::CSINode, _) if key.name != node => Err(format!("{key} is forbidden: node \"{node}\" may write its own only")),
+        (Kind::Node | Kind::Lease | Kind::CSINode, _) if key.name != node => {
+            Err(format!("{key} is forbidden: node \"{node}\" may write its own only"))
+        }
         (Kind::Node, None) => node_content(node, current, wanted),
         (Kind::PersistentVolume, None) => volume_content(node, current, wanted),
         (Kind::Event, None) => [current, Some(wanted)].into_iter().flatten().try_for_each(|event| event_content(node, event, state)),
@@ -65,6 +69,7 @@ pub fn content(
             Err(format!("{key} is forbidden: it is not on node \"{node}\""))
         }
         (Kind::Pod, Some("status")) => pod_content(node, current, wanted, state),
+        (Kind::Pod, None) => mirror_content(node, wanted, state),
         _ => Ok(()),
     }
 }
@@ -142,6 +147,38 @@ fn event_content(node: &str, object: &Object, state: &Snapshot) -> Result<(), St
         _ => false,
     };
     if is_own { Ok(()) } else { no("write events about itself, its pods and its volumes") }
+}
+
+/// A pod that a node makes stands for one that it runs by itself (a static pod): it is on that node, goes with it, and
+/// refers to nothing that the node might read for it (`plugin/pkg/admission/noderestriction`, `admitPodCreate`).
+fn mirror_content(node: &str, wanted: &Object, state: &Snapshot) -> Result<(), String> {
+    let no = |what: &str| Err(format!("{} is forbidden: node \"{node}\" {what}", wanted.key()));
+    let Some(pod) = wanted.get::<Pod>() else { return Ok(()) };
+    if wanted.annotation(MIRROR).is_none() {
+        return no(&format!("can only create mirror pods: this one has no annotation {MIRROR}"));
+    }
+    if node_of(wanted) != Some(node) {
+        return no("can only create pods with spec.nodeName set to itself");
+    }
+    let uid = state.get(&Key::cluster(Kind::Node, node)).map(Object::uid);
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let is_itself = |owner: &OwnerReference| {
+        let named = (owner.api_version.as_str(), owner.kind.as_str(), owner.name.as_str()) == ("v1", "Node", node);
+        named && owner.controller == Some(true) && owner.block_owner_deletion != Some(true) && Some(owner.uid.as_str()) == uid
+    };
+    if !matches!(owners, [owner] if is_itself(owner)) {
+        return no("can only create pods with a single controller reference, which is to itself");
+    }
+    let spec = pod.spec.clone().unwrap_or_default();
+    let claims = volume::claims(pod).next().is_some();
+    // By either of its names: the one is copied to the other when the pod is defaulted.
+    let account = [&spec.service_account_name, &spec.service_account].into_iter().flatten().any(|name| !name.is_empty());
+    let tokens = |source: &VolumeProjection| source.service_account_token.is_some() || source.cluster_trust_bundle.is_some();
+    let mut projected = spec.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
+    if account || claims || projected.any(tokens) || !secrets(&spec).is_empty() || !config_maps(&spec).is_empty() {
+        return no("can not create pods that refer to accounts, secrets, configmaps, claims or bundles");
+    }
+    Ok(())
 }
 
 /// Where a Service sends its clients is not a node's to choose: a pod is in the node's range, or at

@@ -138,6 +138,8 @@ const NODE_MAY: &[&str] = &[
     "list csidrivers",
     "watch csidrivers",
     "get csidrivers x",
+    "create pods web/",
+    "create pods/eviction web/mine",
     "create events web/",
     "patch events web/x",
 ];
@@ -190,7 +192,6 @@ const NODE_MAY_NOT: &[&str] = &[
     "delete pods web/other",
     "update pods/status web/other",
     "patch pods/status web/other",
-    "create pods web/",
     "update pods web/mine",
     "patch pods web/mine",
     "create pods/binding web/mine",
@@ -198,7 +199,7 @@ const NODE_MAY_NOT: &[&str] = &[
     "get pods/exec web/mine",
     "get pods/log web/mine",
     "get pods/portforward web/mine",
-    "create pods/eviction web/mine",
+    "create pods/eviction web/other",
     "deletecollection pods web/",
     "update nodes n2",
     "patch nodes n2",
@@ -336,6 +337,40 @@ fn a_node_says_of_a_volume_only_that_its_directory_is_removed() {
     assert!(!write(&volume("n1", false), removed), "nobody deletes it");
     assert!(!write(&volume("n2", true), removed), "it is another's");
     assert!(content(&Identity::node("n1"), None, None, &here, &Snapshot::default()).is_err(), "nor is it made");
+}
+
+#[test]
+fn a_node_makes_pods_only_as_mirrors_of_its_own() {
+    let mut state = state();
+    state.insert(Object::from_value(Kind::Node, json!({"metadata": {"name": "n1", "uid": "u1"}})).unwrap());
+    let owner = || json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u1", "controller": true});
+    let create = |change: fn(&mut serde_json::Value)| {
+        let mut pod = json!({"metadata": {"name": "p-n1", "namespace": "kube-system",
+            "annotations": {"kubernetes.io/config.mirror": "hash"}, "ownerReferences": [owner()]},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {}}]}});
+        change(&mut pod);
+        let pod = Object::from_value(Kind::Pod, pod).unwrap();
+        content(&Identity::node("n1"), None, None, &pod, &state)
+    };
+    assert_eq!(create(|_| ()), Ok(()));
+    let wrong: [fn(&mut serde_json::Value); 13] = [
+        |it| it["metadata"]["annotations"] = json!({}),
+        |it| it["spec"]["nodeName"] = json!("n2"),
+        |it| it["spec"]["nodeName"] = json!(null),
+        |it| it["metadata"]["ownerReferences"] = json!([]),
+        |it| it["metadata"]["ownerReferences"][0]["uid"] = json!("u2"),
+        |it| it["metadata"]["ownerReferences"][0]["name"] = json!("n2"),
+        |it| it["metadata"]["ownerReferences"][0]["controller"] = json!(null),
+        |it| it["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] = json!(true),
+        |it| it["spec"]["serviceAccountName"] = json!("default"),
+        |it| it["spec"]["serviceAccount"] = json!("default"),
+        |it| it["spec"]["volumes"][0] = json!({"name": "v", "secret": {"secretName": "s"}}),
+        |it| it["spec"]["volumes"][0] = json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}}),
+        |it| it["spec"]["volumes"][0] = json!({"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}),
+    ];
+    for (row, change) in wrong.into_iter().enumerate() {
+        assert!(create(change).is_err(), "row {row}");
+    }
 }
 
 fn event(value: serde_json::Value) -> Object {
