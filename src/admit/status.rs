@@ -1,7 +1,11 @@
 //! The status field of any kind: copied, compared, written on its own. PURE.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::{Outcome, Refused, custom, definition};
-use crate::model::{Object, Timestamp, Typed, validate};
+use crate::model::{Kind, Object, Timestamp, Typed, validate};
 use crate::store::snapshot::Snapshot;
 
 macro_rules! with_status {
@@ -72,7 +76,23 @@ fn with_status(object: Object, current: &Object) -> Typed {
     after
 }
 
-/// Takes the status of `object`, who owns it, and nothing else.
+type Texts = Option<BTreeMap<String, String>>;
+
+/// The labels and annotations that come along with a Node's status, where they change: of a Node only the spec is kept
+/// (`pkg/registry/core/node/strategy.go`). What controllers write of it is its status alone.
+fn along(object: &Object, current: &Object, writer: &str) -> Option<(Texts, Texts)> {
+    if object.kind() != Kind::Node || super::is_controller(writer) {
+        return None;
+    }
+    let texts = |meta: &ObjectMeta| {
+        let some = |texts: &Texts| texts.clone().filter(|texts| !texts.is_empty());
+        (some(&meta.labels), some(&meta.annotations))
+    };
+    let said = texts(object.meta());
+    (said != texts(current.meta())).then_some(said)
+}
+
+/// Takes the status of `object`, who owns it, what comes along with a Node's, and nothing else.
 pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
     // Of a custom kind, what was stored may know less of its kind than the writer.
     if !object.kind().info().has_status {
@@ -84,11 +104,16 @@ pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer:
     let owners = owners.filter(|owners| {
         !super::is_controller(writer) && !super::update::same_ownership(Some(owners), current.meta().managed_fields.as_deref())
     });
-    if same(object.typed(), current.typed()) && owners.is_none() {
+    let along = along(&object, current, writer);
+    if same(object.typed(), current.typed()) && owners.is_none() && along.is_none() {
         return Ok(Outcome::Unchanged);
     }
     let owners = owners.cloned();
     let mut after = with_status(object, current);
+    if let Some((labels, annotations)) = along {
+        let meta = after.meta_mut();
+        (meta.labels, meta.annotations) = (labels, annotations);
+    }
     if owners.is_some() {
         after.meta_mut().managed_fields = owners;
     }

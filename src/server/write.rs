@@ -290,7 +290,7 @@ pub fn refit(state: &ServerState, call: &Call, current: Option<&Object>, mut val
             value["status"]["certificate"] = current.value()["status"]["certificate"].clone();
         }
     } else if kind.info().has_status
-        // A kubelet registers its node with what it found.
+        // A kubelet registers with its status (`pkg/registry/core/node/strategy.go`).
         && kind != Kind::Node
         && let Some(object) = value.as_object_mut()
     {
@@ -336,7 +336,11 @@ fn keep_other_part(call: &Call, current: &Object, value: &mut Value, subresource
         let written = value.pointer_mut(path).map(Value::take).unwrap_or_default();
         let revision = value["metadata"]["resourceVersion"].take();
         let managed = value["metadata"]["managedFields"].take();
+        // A kubelet says its labels and annotations along with its status (`component-helpers/node/util`, `PatchNodeStatus`).
+        let along: &[&str] = if current.kind() == Kind::Node { &["labels", "annotations"] } else { &[] };
+        let along: Vec<_> = along.iter().map(|field| (*field, value["metadata"][*field].take())).collect();
         *value = stored;
+        along.into_iter().for_each(|(field, said)| value["metadata"][field] = said);
         *path.split('/').skip(1).fold(&mut *value, |at, step| &mut at[step]) = written;
         value["metadata"]["resourceVersion"] = revision;
         if !managed.is_null() {

@@ -1,5 +1,7 @@
 //! One row a right, by name.
 
+use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::*;
@@ -296,6 +298,25 @@ fn a_node_says_of_itself_only_what_a_node_may() {
     assert!(update(json!({"spec": {"unschedulable": true}})).is_err());
     assert!(update(json!({"metadata": {"finalizers": ["a/b"]}})).is_err());
     assert!(content(&identity, Some("status"), None, &node(json!({"metadata": {"name": "n2"}})), &Snapshot::default()).is_err());
+    let labelled = |labels| {
+        content(
+            &identity,
+            Some("status"),
+            Some(&current),
+            &node(json!({"metadata": {"labels": labels}, "spec": {"podCIDR": "10.80.0.0/24"}})),
+            &Snapshot::default(),
+        )
+    };
+    assert_eq!(labelled(json!({"disk": "slow", "kubernetes.io/os": "linux"})), Ok(()));
+    assert!(labelled(json!({"disk": "fast"})).is_err());
+    let marked = current.edit(|node: &mut Node| {
+        let time_added = "2026-05-01T10:00:00.7Z".parse().ok().map(Time);
+        let taint = Taint { key: "node.kubernetes.io/not-ready".into(), effect: "NoExecute".into(), time_added, ..Taint::default() };
+        node.spec.get_or_insert_default().taints = Some(vec![taint]);
+    });
+    let marked = marked.expect("a node");
+    let again = Object::from_value(Kind::Node, marked.value()).unwrap();
+    assert_eq!(content(&identity, Some("status"), Some(&marked), &again, &Snapshot::default()), Ok(()));
     let csi = |name: &str| Object::from_value(Kind::CSINode, json!({"metadata": {"name": name}, "spec": {"drivers": []}})).unwrap();
     assert_eq!(content(&identity, None, None, &csi("n1"), &Snapshot::default()), Ok(()));
     assert!(content(&identity, None, None, &csi("n2"), &Snapshot::default()).is_err());
