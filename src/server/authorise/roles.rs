@@ -28,13 +28,17 @@ struct Row {
     urls: &'static str,
     /// The groups it is bound to.
     groups: &'static str,
+    /// The users.
+    users: &'static str,
 }
 
 const fn row(name: &'static str, rules: &'static [Rule]) -> Row {
-    Row { name, into: "", gathers: "", rules, urls: "", groups: "" }
+    Row { name, into: "", gathers: "", rules, urls: "", groups: "", users: "" }
 }
 
 const CERTIFICATES: &str = "certificates.k8s.io";
+/// As whom this server connects to nodes: the common name of its certificate (`tls::SERVER_CLIENT`).
+const SERVER: &str = "podbay-server";
 const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 const BOTH: &str = "create delete deletecollection get list patch update watch";
@@ -82,14 +86,31 @@ const ROWS: &[Row] = &[
         "system:auth-delegator",
         &[("create", "authentication.k8s.io", "tokenreviews"), ("create", "authorization.k8s.io", "subjectaccessreviews")],
     ),
-    row(
-        "system:kubelet-api-admin",
-        &[
-            (READ, "", "nodes"),
-            ("proxy", "", "nodes"),
-            ("*", "", "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats"),
-        ],
-    ),
+    // A kubelet asks back whether the server that connects to it may.
+    Row {
+        users: SERVER,
+        ..row(
+            "system:kubelet-api-admin",
+            &[
+                (READ, "", "nodes"),
+                ("proxy", "", "nodes"),
+                ("*", "", "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats"),
+            ],
+        )
+    },
+    // Beside a kubelet; a node of Podbay's needs none.
+    Row {
+        users: "system:kube-proxy",
+        ..row(
+            "system:node-proxier",
+            &[
+                ("list watch", "", "services"),
+                (READ, "", "nodes"),
+                ("create patch update", "", "events"),
+                ("list watch", "discovery.k8s.io", "endpointslices"),
+            ],
+        )
+    },
     Row {
         groups: "system:bootstrappers",
         ..row("system:node-bootstrapper", &[("create get list watch", CERTIFICATES, "certificatesigningrequests")])
@@ -211,8 +232,11 @@ fn role(row: &Row) -> ClusterRole {
 }
 
 fn binding(row: &Row) -> Option<ClusterRoleBinding> {
-    let subject = |name| Subject { kind: "Group".to_owned(), name, api_group: Some(RBAC.to_owned()), namespace: None };
-    let subjects: Vec<Subject> = words(row.groups).into_iter().filter(|name| !name.is_empty()).map(subject).collect();
+    let subject = |(kind, name): (&str, String)| Subject { kind: kind.to_owned(), name, api_group: Some(RBAC.to_owned()), namespace: None };
+    let named = [("Group", row.groups), ("User", row.users)]
+        .into_iter()
+        .flat_map(|(kind, names)| words(names).into_iter().map(move |it| (kind, it)));
+    let subjects: Vec<Subject> = named.filter(|(_, name)| !name.is_empty()).map(subject).collect();
     let role_ref = RoleRef { api_group: Some(RBAC.to_owned()), kind: "ClusterRole".to_owned(), name: row.name.to_owned() };
     (!subjects.is_empty()).then(|| ClusterRoleBinding { metadata: meta(row.name), role_ref, subjects: Some(subjects) })
 }
