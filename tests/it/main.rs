@@ -14,6 +14,7 @@ mod hooks;
 mod hostile;
 mod join;
 mod kubectl_says;
+mod kubelet;
 mod manifest;
 mod proxied;
 mod reflected;

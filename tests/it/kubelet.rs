@@ -1,0 +1,373 @@
+//! A real kubelet's part, played by its requests: those that `pkg/kubelet` of Kubernetes 1.30 to 1.34 makes when it starts and
+//! in its loops, over TLS, with no path that kube-apiserver has not. (No kubelet can be had from the registries at hand.)
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use base64::Engine as _;
+use http::{Request, StatusCode};
+use podbay::tls::{SERVER_CLIENT, connect};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde_json::{Value, json};
+
+use crate::rig::Rig;
+
+const NODE: &str = "kub";
+const USER: &str = "system:node:kub";
+const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+const CSINODES: &str = "/apis/storage.k8s.io/v1/csinodes";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+/// Who asks, over connections that end with their answers.
+struct Kubelet {
+    address: String,
+    config: Arc<ClientConfig>,
+    token: Option<String>,
+}
+
+impl Kubelet {
+    fn roots(rig: &Rig) -> rustls::RootCertStore {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rig.pki.authority().der().clone()).unwrap();
+        roots
+    }
+
+    fn with_token(rig: &Rig, token: &str) -> Self {
+        let config = ClientConfig::builder().with_root_certificates(Self::roots(rig)).with_no_client_auth();
+        Self { address: rig.url.trim_start_matches("https://").to_owned(), config: Arc::new(config), token: Some(token.to_owned()) }
+    }
+
+    fn with_certificate(rig: &Rig, certificate: &str, key: &str) -> Self {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = ClientConfig::builder().with_root_certificates(Self::roots(rig)).with_client_auth_cert(chain, key).unwrap();
+        Self { address: rig.url.trim_start_matches("https://").to_owned(), config: Arc::new(config), token: None }
+    }
+
+    async fn send(&self, method: &str, path: &str, content_type: &str, body: Vec<u8>) -> (u16, Vec<u8>) {
+        let mut request = Request::builder().method(method).uri(path).header("host", &self.address);
+        request = request.header("accept", "application/vnd.kubernetes.protobuf, */*").header("content-type", content_type);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        // By the address of the URL, as Go's client: a kubelet knows no other name of the server.
+        let host = self.address.rsplit_once(':').unwrap().0;
+        let answer = connect::ask(&self.address, host, Arc::clone(&self.config), request.body(Body::from(body)).unwrap()).await.unwrap();
+        (answer.status().as_u16(), answer.body().to_vec())
+    }
+
+    async fn say(&self, method: &str, path: &str, content_type: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let (code, answer) = self.send(method, path, content_type, body).await;
+        (code, serde_json::from_slice(&answer).unwrap_or_else(|_| String::from_utf8_lossy(&answer).into_owned().into()))
+    }
+
+    /// The answer, which has this code.
+    async fn ask(&self, code: u16, method: &str, path: &str, body: Value) -> Value {
+        let kind = if method == "PATCH" { STRATEGIC } else { "application/json" };
+        let (got, answer) = self.say(method, path, kind, &body).await;
+        assert_eq!(got, code, "{method} {path}: {answer}");
+        answer
+    }
+
+    /// A reflector's first two requests: a page of the list, then a watch from there. The objects' names.
+    async fn follow(&self, path: &str, selector: &str) -> Vec<String> {
+        let selected = if selector.is_empty() { String::new() } else { format!("fieldSelector={}&", selector.replace('=', "%3D")) };
+        let list = self.ask(200, "GET", &format!("{path}?{selected}limit=500&resourceVersion=0"), Value::Null).await;
+        let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+        let watch = format!("{path}?allowWatchBookmarks=true&{selected}resourceVersion={from}&timeoutSeconds=1&watch=true");
+        let (code, answer) = self.send("GET", &watch, "application/json", Vec::new()).await;
+        assert_eq!(code, 200, "{watch}: {}", String::from_utf8_lossy(&answer));
+        list["items"].as_array().unwrap().iter().map(|it| it["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// A message's field of bytes in protobuf, below 128 of them.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    assert!(bytes.len() < 128);
+    [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+}
+
+/// A body as a kubelet's client encodes it.
+fn protobuf(version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+    let what = [field(1, version.as_bytes()), field(2, kind.as_bytes())].concat();
+    // Longer than a byte can say.
+    let length = [0x12, (message.len() & 0x7f) as u8 | 0x80, (message.len() >> 7) as u8];
+    [b"k8s\0".as_slice(), &field(1, &what), &length, message].concat()
+}
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// A request for a certificate, and its key.
+fn request(signer: &str, usage: &str, hosts: &[&str]) -> (Value, String) {
+    let mut params = rcgen::CertificateParams::new(hosts.iter().map(|&host| host.to_owned()).collect::<Vec<_>>()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(rcgen::DnType::CommonName, USER);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = base64::engine::general_purpose::STANDARD.encode(params.serialize_request(&key).unwrap().pem().unwrap());
+    let spec = json!({"request": pem, "signerName": signer, "usages": ["digital signature", usage]});
+    let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+        "metadata": {"generateName": "csr-"}, "spec": spec});
+    (request, key.serialize_pem())
+}
+
+fn certificate(request: &Value) -> String {
+    let text = request["status"]["certificate"].as_str().unwrap_or_else(|| panic!("it has no certificate: {request}"));
+    String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).unwrap()).unwrap()
+}
+
+/// `--bootstrap-kubeconfig`: from a token to a certificate (`pkg/kubelet/certificate/bootstrap`).
+async fn bootstrapped(rig: &Rig) -> Kubelet {
+    let secret = json!({"metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system"}, "type": "bootstrap.kubernetes.io/token",
+        "stringData": {"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+            "auth-extra-groups": "system:bootstrappers:kubeadm:default-node-token"}});
+    let (code, answer) = rig.ask("POST", "/api/v1/namespaces/kube-system/secrets", secret).await;
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
+    let stranger = Kubelet::with_token(rig, "abcdef.0123456789abcdef");
+    stranger.ask(200, "GET", "/healthz", Value::Null).await;
+    let (mut wanted, key) = request("kubernetes.io/kube-apiserver-client-kubelet", "client auth", &[]);
+    wanted["metadata"] = json!({"name": "node-csr-1"});
+    stranger.ask(201, "POST", CSRS, wanted.clone()).await;
+    assert_eq!(stranger.follow(CSRS, "metadata.name=node-csr-1").await, ["node-csr-1"]);
+    // After a restart it finds its own again.
+    stranger.ask(409, "POST", CSRS, wanted).await;
+    let issued = stranger.ask(200, "GET", &format!("{CSRS}/node-csr-1"), Value::Null).await;
+    stranger.ask(403, "GET", &format!("/api/v1/nodes/{NODE}"), Value::Null).await;
+    Kubelet::with_certificate(rig, &certificate(&issued), &key)
+}
+
+/// What it registers with (`pkg/kubelet/kubelet_node_status.go`, `initialNode`).
+fn node(port: u16) -> Value {
+    let conditions = json!([{"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "CSINode is not yet initialized",
+        "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let labels = json!({"beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
+        "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"});
+    json!({"kind": "Node", "apiVersion": "v1",
+        "metadata": {"name": NODE, "labels": labels, "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
+        "spec": {"taints": [{"key": "example.org/new", "effect": "NoSchedule"}], "providerID": "x://1"},
+        "status": {"capacity": {"cpu": "2", "memory": "4Gi", "pods": "110"}, "allocatable": {"cpu": "2", "memory": "4Gi", "pods": "110"},
+            "conditions": conditions, "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": NODE}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+            "nodeInfo": {"machineID": "m", "systemUUID": "s", "bootID": "b", "kernelVersion": "6", "osImage": "o", "architecture": "amd64",
+                "containerRuntimeVersion": "containerd://2", "kubeletVersion": "v1.34.0", "kubeProxyVersion": "", "operatingSystem": "linux"}}})
+}
+
+/// A kubelet on a server, both running; of the node the UID.
+async fn registered() -> (Rig, Kubelet, String) {
+    let rig = Rig::start().await;
+    let kubelet = bootstrapped(&rig).await;
+    kubelet.ask(404, "GET", &format!("/api/v1/nodes/{NODE}?resourceVersion=0"), Value::Null).await;
+    let made = kubelet.ask(201, "POST", "/api/v1/nodes", node(10250)).await;
+    let uid = made["metadata"]["uid"].as_str().unwrap().to_owned();
+    (rig, kubelet, uid)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_registers_and_becomes_ready() {
+    let (rig, kubelet, uid) = registered().await;
+    let path = format!("/api/v1/nodes/{NODE}");
+    let stored = rig.get(&path).await;
+    assert_eq!(stored["status"]["nodeInfo"]["kubeletVersion"], "v1.34.0", "it is registered with its status: {stored}");
+    assert_eq!(
+        (&stored["spec"]["providerID"], &stored["status"]["daemonEndpoints"]),
+        (&json!("x://1"), &node(10250)["status"]["daemonEndpoints"])
+    );
+    kubelet.ask(409, "POST", "/api/v1/nodes", node(10250)).await;
+    assert_eq!(kubelet.follow("/api/v1/nodes", &format!("metadata.name={NODE}")).await, [NODE]);
+    for kind in ["/api/v1/services", "/apis/node.k8s.io/v1/runtimeclasses", "/apis/storage.k8s.io/v1/csidrivers"] {
+        kubelet.follow(kind, "").await;
+    }
+    // Its patches are of both parts and name lists' orders (`component-helpers/node/util/status.go`).
+    let ready = json!({"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": "2026-01-01T00:00:10Z"});
+    let patch = json!({"metadata": {"annotations": {"csi.volume.kubernetes.io/nodeid": "{}"}, "labels": {"kubernetes.io/os": "linux", "node.kubernetes.io/instance-type": "a"}},
+        "status": {"$setElementOrder/conditions": [{"type": "Ready"}], "conditions": [ready],
+            "addresses": [{"address": "192.0.2.9", "type": "InternalIP"}, {"$patch": "replace"}],
+            "images": [{"names": ["example.org/a:1"], "sizeBytes": 5}]}});
+    kubelet.ask(200, "PATCH", &format!("{path}/status"), patch).await;
+    let stored = rig.get(&path).await;
+    let status = &stored["status"];
+    assert_eq!((&status["conditions"][0]["status"], &status["conditions"][1]), (&json!("True"), &Value::Null), "{status}");
+    assert_eq!(status["addresses"], json!([{"address": "192.0.2.9", "type": "InternalIP"}]));
+    let meta = &stored["metadata"];
+    assert_eq!(meta["annotations"]["csi.volume.kubernetes.io/nodeid"], "{}");
+    assert_eq!(
+        (&meta["labels"]["node.kubernetes.io/instance-type"], &meta["labels"]["kubernetes.io/arch"]),
+        (&json!("a"), &json!("amd64"))
+    );
+    let steer = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+    kubelet.ask(403, "PATCH", &format!("{path}/status"), steer).await;
+    // Its lease (`component-helpers/apimachinery/lease`).
+    kubelet.ask(404, "GET", &format!("{LEASES}/{NODE}"), Value::Null).await;
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": NODE, "uid": uid});
+    let lease = json!({"metadata": {"name": NODE, "namespace": "kube-node-lease", "ownerReferences": [owner]},
+        "spec": {"holderIdentity": NODE, "leaseDurationSeconds": 40, "renewTime": "2026-01-01T00:00:00.000000Z"}});
+    let mut lease = kubelet.ask(201, "POST", LEASES, lease).await;
+    lease["spec"]["renewTime"] = json!("2026-01-01T00:00:10.000000Z");
+    kubelet.ask(200, "PUT", &format!("{LEASES}/{NODE}"), lease).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_says_which_drivers_of_volumes_it_has() {
+    let (rig, kubelet, uid) = registered().await;
+    let own = format!("{CSINODES}/{NODE}");
+    kubelet.ask(404, "GET", &own, Value::Null).await;
+    // As its client encodes it: protobuf (`pkg/volume/csi/nodeinfomanager`, `CreateCSINode`).
+    let owner = [field(1, b"Node"), field(3, NODE.as_bytes()), field(4, uid.as_bytes()), field(5, b"v1")].concat();
+    let message = [field(1, &[field(1, NODE.as_bytes()), field(13, &owner)].concat()), field(2, b"")].concat();
+    let (code, answer) = kubelet.send("POST", CSINODES, PROTOBUF, protobuf("storage.k8s.io/v1", "CSINode", &message)).await;
+    assert_eq!(code, 201, "{}", String::from_utf8_lossy(&answer));
+    let mut stored = kubelet.ask(200, "GET", &own, Value::Null).await;
+    assert_eq!((&stored["metadata"]["ownerReferences"][0]["uid"], &stored["spec"]["drivers"]), (&json!(uid), &json!([])));
+    stored["metadata"]["annotations"] = json!({"storage.alpha.kubernetes.io/migrated-plugins": "kubernetes.io/nfs"});
+    stored["spec"]["drivers"] =
+        json!([{"name": "csi.example.org", "nodeID": "kub-1", "topologyKeys": ["example.org/zone"], "allocatable": {"count": 8}}]);
+    let mut stored = kubelet.ask(200, "PUT", &own, stored).await;
+    let listed = rig.kubectl_ok("get csinodes").await;
+    let cells: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(cells[..2], [NODE, "1"]);
+    stored["spec"]["drivers"][0]["nodeID"] = json!("kub-2");
+    kubelet.ask(422, "PUT", &own, stored).await;
+    // Another node's is none of its business.
+    let other = json!({"metadata": {"name": "other"}, "spec": {"drivers": []}});
+    kubelet.ask(403, "POST", CSINODES, other.clone()).await;
+    assert_eq!(rig.ask("POST", CSINODES, other).await.0, StatusCode::CREATED);
+    for (method, path) in [("GET", format!("{CSINODES}/other")), ("DELETE", format!("{CSINODES}/other")), ("GET", CSINODES.to_owned())] {
+        kubelet.ask(403, method, &path, Value::Null).await;
+    }
+    // Drivers themselves an admin describes; a kubelet reads of them.
+    let driver = json!({"metadata": {"name": "csi.example.org"}, "spec": {"attachRequired": false}});
+    kubelet.ask(403, "POST", "/apis/storage.k8s.io/v1/csidrivers", driver.clone()).await;
+    assert_eq!(rig.ask("POST", "/apis/storage.k8s.io/v1/csidrivers", driver).await.0, StatusCode::CREATED);
+    let read = kubelet.ask(200, "GET", "/apis/storage.k8s.io/v1/csidrivers/csi.example.org", Value::Null).await;
+    let spec = &read["spec"];
+    assert_eq!(
+        (&spec["attachRequired"], &spec["fsGroupPolicy"], &read["metadata"]["generation"]),
+        (&json!(false), &json!("ReadWriteOnceWithFSType"), &json!(1))
+    );
+    let listed = rig.kubectl_ok("get csidrivers").await;
+    let cells: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(cells[..7], ["csi.example.org", "false", "false", "false", "<unset>", "false", "Persistent"]);
+    kubelet.ask(200, "DELETE", &own, Value::Null).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_runs_the_pods_that_are_bound_to_it() {
+    let (rig, kubelet, _) = registered().await;
+    let post = async |path: &str, body: Value| {
+        let (code, answer) = rig.ask("POST", path, body).await;
+        assert_eq!(code, StatusCode::CREATED, "{answer}");
+        answer
+    };
+    let (_, patched) = rig
+        .ask("PATCH", &format!("/api/v1/nodes/{NODE}"), json!({"spec": {"podCIDR": "10.80.0.0/24", "podCIDRs": ["10.80.0.0/24"]}}))
+        .await;
+    assert_eq!(patched["spec"]["podCIDR"], "10.80.0.0/24", "{patched}");
+    let home = "/api/v1/namespaces/default";
+    post(&format!("{home}/serviceaccounts"), json!({"metadata": {"name": "runner"}})).await;
+    for name in ["mine", "theirs"] {
+        post(&format!("{home}/secrets"), json!({"metadata": {"name": name}})).await;
+        post(&format!("{home}/configmaps"), json!({"metadata": {"name": name}})).await;
+    }
+    post(
+        "/api/v1/persistentvolumes",
+        json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/v"}}}),
+    )
+    .await;
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "v", "storageClassName": "",
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    post(&format!("{home}/persistentvolumeclaims"), claim).await;
+    let volumes = json!([{"name": "s", "secret": {"secretName": "mine"}}, {"name": "m", "configMap": {"name": "mine"}},
+        {"name": "c", "persistentVolumeClaim": {"claimName": "c"}}]);
+    let spec = json!({"nodeName": NODE, "serviceAccountName": "runner", "containers": [{"name": "main", "image": "example.org/a:1"}], "volumes": volumes});
+    let pod = post(&format!("{home}/pods"), json!({"metadata": {"name": "p"}, "spec": spec})).await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+
+    assert_eq!(kubelet.follow("/api/v1/pods", &format!("spec.nodeName={NODE}")).await, ["p"]);
+    kubelet.ask(403, "GET", "/api/v1/pods?limit=500&resourceVersion=0", Value::Null).await;
+    for kind in ["secrets", "configmaps"] {
+        kubelet.ask(200, "GET", &format!("{home}/{kind}/mine"), Value::Null).await;
+        assert_eq!(kubelet.follow(&format!("{home}/{kind}"), "metadata.name=mine").await, ["mine"]);
+        kubelet.ask(403, "GET", &format!("{home}/{kind}?fieldSelector=metadata.name%3Dtheirs"), Value::Null).await;
+    }
+    kubelet.ask(200, "GET", &format!("{home}/persistentvolumeclaims/c"), Value::Null).await;
+    kubelet.ask(200, "GET", "/api/v1/persistentvolumes/v", Value::Null).await;
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid});
+    let token = json!({"spec": {"audiences": [], "expirationSeconds": 3607, "boundObjectRef": bound}});
+    let token = kubelet.ask(201, "POST", &format!("{home}/serviceaccounts/runner/token"), token).await;
+    assert!(token["status"]["token"].as_str().is_some_and(|token| token.split('.').count() == 3));
+    // Its status (`pkg/util/pod`, `PatchPodStatus`): of the pod it means and no later one.
+    let running = json!({"name": "main", "image": "example.org/a:1", "imageID": "i", "containerID": "containerd://1", "ready": true, "restartCount": 0,
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}});
+    let status = |uid: &str| {
+        json!({"metadata": {"uid": uid}, "status": {"$setElementOrder/conditions": [{"type": "Ready"}, {"type": "PodScheduled"}],
+            "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [running], "phase": "Running", "hostIP": "127.0.0.1",
+            "podIP": "10.80.0.5", "podIPs": [{"ip": "10.80.0.5"}], "startTime": "2026-01-01T00:00:00Z"}})
+    };
+    kubelet.ask(409, "PATCH", &format!("{home}/pods/p/status"), status("00000000-0000-0000-0000-000000000000")).await;
+    kubelet.ask(200, "PATCH", &format!("{home}/pods/p/status"), status(&uid)).await;
+    assert!(rig.kubectl_ok("get pod p -o wide").await.contains("Running"));
+    // Events of client-go's recorder: made, then counted up.
+    let event = json!({"metadata": {"name": "p.1", "namespace": "default"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p", "uid": uid, "apiVersion": "v1"},
+        "reason": "Started", "message": "Started container main", "source": {"component": "kubelet", "host": NODE}, "type": "Normal", "count": 1,
+        "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z", "reportingComponent": "kubelet", "reportingInstance": NODE});
+    kubelet.ask(201, "POST", &format!("{home}/events"), event).await;
+    let again = json!({"count": 2, "lastTimestamp": "2026-01-01T00:00:10Z"});
+    assert_eq!(kubelet.ask(200, "PATCH", &format!("{home}/events/p.1"), again).await["count"], 2);
+    // It ends: marked by who deletes it, gone when the kubelet says so of this very pod.
+    rig.ask("DELETE", &format!("{home}/pods/p"), Value::Null).await;
+    assert!(kubelet.ask(200, "GET", &format!("{home}/pods/p"), Value::Null).await["metadata"]["deletionTimestamp"].is_string());
+    let other = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": "another"}});
+    kubelet.ask(409, "DELETE", &format!("{home}/pods/p"), other).await;
+    let options = [&[8, 0][..], &field(2, &field(1, uid.as_bytes()))].concat();
+    let (code, answer) = kubelet.send("DELETE", &format!("{home}/pods/p"), PROTOBUF, protobuf("v1", "DeleteOptions", &options)).await;
+    assert_eq!(code, 200, "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(rig.ask("GET", &format!("{home}/pods/p"), Value::Null).await.0, StatusCode::NOT_FOUND);
+    // Of what is gone nobody knows whose it was, as in Kubernetes since 1.32.
+    kubelet.ask(403, "GET", &format!("{home}/pods/p"), Value::Null).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_shows_its_own_pods_and_asks_who_may_come_in() {
+    let (rig, kubelet, uid) = registered().await;
+    let pods = "/api/v1/namespaces/kube-system/pods";
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": NODE, "uid": uid, "controller": true});
+    let annotations = json!({"kubernetes.io/config.mirror": "h", "kubernetes.io/config.source": "file", "kubernetes.io/config.hash": "h"});
+    let mut mirror = json!({"metadata": {"name": "static-kub", "namespace": "kube-system", "annotations": annotations, "ownerReferences": [owner]},
+        "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "example.org/a:1"}], "tolerations": [{"operator": "Exists", "effect": "NoExecute"}]}});
+    let made = kubelet.ask(201, "POST", pods, mirror.clone()).await;
+    assert!(made["spec"]["serviceAccountName"].is_null() && made["spec"]["volumes"].is_null(), "it has no account: {made}");
+    // An account's token is not to be had by it.
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "static-kub", "uid": made["metadata"]["uid"]});
+    let token = json!({"spec": {"audiences": [], "boundObjectRef": bound}});
+    kubelet.ask(403, "POST", "/api/v1/namespaces/kube-system/serviceaccounts/default/token", token).await;
+    kubelet.ask(200, "DELETE", &format!("{pods}/static-kub"), json!({"gracePeriodSeconds": 0})).await;
+    mirror["metadata"]["annotations"] = json!({});
+    kubelet.ask(403, "POST", pods, mirror).await;
+    // Whoever connects to it is looked up here (`pkg/kubelet/server/auth.go`): the server may, and nobody else.
+    for (user, allowed) in [(SERVER_CLIENT, true), ("jane", false), (USER, false)] {
+        for (verb, subresource) in [("get", "proxy"), ("create", "proxy"), ("get", "log"), ("get", "stats"), ("get", "metrics")] {
+            let attributes = json!({"verb": verb, "version": "v1", "resource": "nodes", "subresource": subresource, "name": NODE});
+            let review = json!({"spec": {"user": user, "groups": ["system:authenticated"], "resourceAttributes": attributes}});
+            let review = kubelet.ask(201, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review).await;
+            assert_eq!(review["status"]["allowed"], allowed, "{user} {verb} {subresource}");
+        }
+    }
+    let review = json!({"spec": {"token": "nobody's"}});
+    let review = kubelet.ask(201, "POST", "/apis/authentication.k8s.io/v1/tokenreviews", review).await;
+    assert_ne!(review["status"]["authenticated"], true);
+    // A certificate to serve with is a person's to give, one to ask with renews itself.
+    let (wanted, _) = request("kubernetes.io/kubelet-serving", "server auth", &["kub.example.org", "192.0.2.9"]);
+    let serving = kubelet.ask(201, "POST", CSRS, wanted).await;
+    let name = serving["metadata"]["name"].as_str().unwrap().to_owned();
+    assert!(name.starts_with("csr-") && serving["status"]["certificate"].is_null());
+    rig.kubectl_ok(&format!("certificate approve {name}")).await;
+    assert_eq!(kubelet.follow(CSRS, &format!("metadata.name={name}")).await, [name.as_str()]);
+    certificate(&kubelet.ask(200, "GET", &format!("{CSRS}/{name}"), Value::Null).await);
+    let (wanted, key) = request("kubernetes.io/kube-apiserver-client-kubelet", "client auth", &[]);
+    let name = kubelet.ask(201, "POST", CSRS, wanted).await["metadata"]["name"].as_str().unwrap().to_owned();
+    let renewed = certificate(&kubelet.ask(200, "GET", &format!("{CSRS}/{name}"), Value::Null).await);
+    Kubelet::with_certificate(&rig, &renewed, &key).ask(200, "GET", &format!("/api/v1/nodes/{NODE}"), Value::Null).await;
+}
