@@ -45,6 +45,7 @@ pub struct ServerFile {
     pub node_prefix: Option<u8>,
     pub node_grace_seconds: Option<u32>,
     pub eviction_seconds: Option<u32>,
+    pub insecure_node_certificates: bool,
     pub audit_log: Option<PathBuf>,
     pub audit_policy: Option<PathBuf>,
 }
@@ -129,6 +130,8 @@ pub struct Server {
     pub node_grace_seconds: u32,
     /// Pods of a NotReady node are replaced after this.
     pub eviction_seconds: u32,
+    /// Whether logs, exec and the like trust whatever answers at a node's address.
+    pub insecure_node_certificates: bool,
     /// Where requests are written down; `None`: nowhere.
     pub audit_log: Option<PathBuf>,
     /// A file that says which; `None`: the server's own choice.
@@ -305,6 +308,7 @@ fn server(file: &ServerFile, flags: &Flags, errors: &mut Vec<String>) -> Server 
         node_prefix: file.node_prefix.unwrap_or(24),
         node_grace_seconds: file.node_grace_seconds.unwrap_or(40),
         eviction_seconds: file.eviction_seconds.unwrap_or(300),
+        insecure_node_certificates: file.insecure_node_certificates,
         audit_log: file.audit_log.clone(),
         audit_policy: file.audit_policy.clone(),
     };

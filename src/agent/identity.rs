@@ -146,7 +146,7 @@ pub async fn join(join: &Join, clock: &dyn Clock) -> Result<NodeIdentity, Identi
     let config = Arc::new(config);
     // First the clocks: nothing secret is sent to a server whose certificate cannot be judged.
     let greeting = ask(&address, &config, Request::get("/healthz"), Body::empty()).await.map_err(|error| match error {
-        TlsError::Connect { ref source, .. } if is_untrusted(source) => {
+        TlsError::Connect { ref source, .. } if connect::is_untrusted(source) => {
             IdentityError::WrongServer { url: join.server.clone(), fingerprint: fingerprint.to_owned() }
         }
         error => error.into(),
@@ -174,11 +174,6 @@ pub async fn join(join: &Join, clock: &dyn Clock) -> Result<NodeIdentity, Identi
     let path = file(&join.directory);
     save(&path, &stored)?;
     NodeIdentity::of(path, stored)
-}
-
-fn is_untrusted(error: &std::io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// The key of a join that broke off, or a new one that is on disk.

@@ -25,7 +25,7 @@ pub async fn up(config: &Config) -> Outcome {
     let here = node::open(config).await?;
     let mut way = None;
     let connector = |pki: &Pki| -> anyhow::Result<Arc<dyn NodeConnector>> {
-        let elsewhere = Arc::new(TlsNodes::new(pki.node_client_config()?));
+        let elsewhere = Arc::new(nodes(config, pki)?);
         let here = Arc::new(InProcessNode::new(&config.node.name, Some(elsewhere)));
         way = Some(Arc::clone(&here));
         Ok(here)
@@ -48,11 +48,17 @@ pub async fn up(config: &Config) -> Outcome {
     Ok(0)
 }
 
+/// How the server reaches the nodes of other hosts.
+fn nodes(config: &Config, pki: &Pki) -> anyhow::Result<TlsNodes> {
+    let any = config.server.insecure_node_certificates;
+    Ok(TlsNodes::new(if any { pki.any_node_client_config()? } else { pki.node_client_config()? }))
+}
+
 /// The control plane alone.
 pub async fn server(config: &Config) -> Outcome {
     daemon::start_log();
     let end = daemon::end_on_signals()?;
-    let connector = |pki: &Pki| -> anyhow::Result<Arc<dyn NodeConnector>> { Ok(Arc::new(TlsNodes::new(pki.node_client_config()?))) };
+    let connector = |pki: &Pki| -> anyhow::Result<Arc<dyn NodeConnector>> { Ok(Arc::new(nodes(config, pki)?)) };
     let mut plane = server::start(config, connector, &end).await?;
     daemon::tell_ready(end.clone());
     daemon::give_memory_back(end.clone());

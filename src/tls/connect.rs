@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::node::NodeCertificate;
 use super::{LiveKey, TlsError};
 
 /// For the connection and the handshake.
@@ -52,12 +53,32 @@ pub fn probe(stream: &TcpStream) {
 /// A CA that rustls does not take.
 pub fn client_config(authority: &CertificateDer<'static>, key: Arc<LiveKey>) -> Result<Arc<ClientConfig>, TlsError> {
     super::install_provider();
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).map_err(|source| TlsError::Use { subject: "the CA's certificate".to_owned(), source })?;
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_client_cert_resolver(key);
+    let mut config = ClientConfig::builder().with_root_certificates(roots(authority)?).with_client_cert_resolver(key);
     // A session would go on with the certificate it began with.
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// The same for node APIs, whose certificates say which node it is; `any`: no matter what they say.
+///
+/// # Errors
+/// A CA that rustls does not take.
+pub fn node_client_config(authority: &CertificateDer<'static>, key: Arc<LiveKey>, any: bool) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::clone(&*client_config(authority, key)?);
+    config.dangerous().set_certificate_verifier(NodeCertificate::new(if any { None } else { Some(roots(authority)?) }));
+    Ok(Arc::new(config))
+}
+
+fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone()).map_err(|source| TlsError::Use { subject: "the CA's certificate".to_owned(), source })?;
+    Ok(roots)
+}
+
+/// Whether a connection failed for the other side's certificate.
+pub fn is_untrusted(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Host and port of `https://HOST:PORT`.

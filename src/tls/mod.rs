@@ -4,6 +4,7 @@
 //! - `authority`: the cluster's own CA and what it signs
 //! - `files`: private keys on disk, whole or not at all
 //! - `live`: a key that can be replaced while connections use it
+//! - `node`: whether who answers at a node's address is that node
 //! - `peer`: who a client certificate says it is
 //! - `pin`: trusting a CA by its fingerprint alone, for joining
 //! - `request`: what somebody asks a certificate for
@@ -21,6 +22,7 @@ pub mod connection;
 pub mod files;
 pub mod kubeconfig;
 pub mod live;
+mod node;
 pub mod peer;
 pub mod pin;
 pub mod pki;
@@ -43,11 +45,13 @@ pub const SERVER_NAME: &str = "server.podbay";
 /// The common name of the server's client certificate: node APIs let nobody else in.
 pub const SERVER_CLIENT: &str = "podbay-server";
 
-/// The name a node's certificate is valid for. Not the node's own name: a node that is called like
+/// The name by which a node's API is dialled, and for which an agent's certificate is valid. Not the node's own name: a node that is called like
 /// the server's host must not be able to pass for the server.
 pub fn node_host(node: &str) -> String {
-    format!("{node}.node.podbay")
+    format!("{node}{NODE_DOMAIN}")
 }
+
+const NODE_DOMAIN: &str = ".node.podbay";
 
 /// Makes ring the process' one crypto provider. Safe to call again.
 pub fn install_provider() {
@@ -74,6 +78,12 @@ pub enum TlsError {
     Connect { address: String, source: std::io::Error },
     #[error("connect to {0}: no answer in time")]
     Slow(String),
+    #[error(
+        "connect to {address}: {source}: what answers there does not prove to be node {node}. A kubelet has a certificate of this \
+         cluster with `serverTLSBootstrap: true` in its configuration, once its request is approved (`kubectl get csr`, `kubectl \
+         certificate approve NAME`); `insecure-node-certificates = true` in [server] takes any"
+    )]
+    NotTheNode { node: String, address: String, source: std::io::Error },
     #[error("ask {address}: {source}")]
     Http { address: String, source: hyper::Error },
     #[error("{0:?} is not a server's address like https://10.0.0.1:6443")]

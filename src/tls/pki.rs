@@ -71,12 +71,21 @@ impl Pki {
         serve::server_config(self.authority.der(), Arc::clone(&self.server))
     }
 
-    /// For connecting to node APIs.
+    /// For connecting to node APIs that prove which node they are.
     ///
     /// # Errors
     /// A CA that rustls does not take.
     pub fn node_client_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        connect::client_config(self.authority.der(), Arc::clone(&self.node_client))
+        connect::node_client_config(self.authority.der(), Arc::clone(&self.node_client), false)
+    }
+
+    /// The same for any that answer: whoever sits at a node's address hears what is meant for it, as with kube-apiserver
+    /// without `--kubelet-certificate-authority`.
+    ///
+    /// # Errors
+    /// A CA that rustls does not take.
+    pub fn any_node_client_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        connect::node_client_config(self.authority.der(), Arc::clone(&self.node_client), true)
     }
 
     /// Writes the admin's kubeconfig, atomically and with mode 0600.

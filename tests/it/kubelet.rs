@@ -1,15 +1,23 @@
 //! A real kubelet's part, played by its requests: those that `pkg/kubelet` of Kubernetes 1.30 to 1.34 makes when it starts and
 //! in its loops, over TLS, with no path that kube-apiserver has not. (No kubelet can be had from the registries at hand.)
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
+use axum::routing::{any, get};
 use base64::Engine as _;
 use http::{Request, StatusCode};
-use podbay::tls::{SERVER_CLIENT, connect};
+use podbay::clock::{Clock as _, SystemClock};
+use podbay::server::TlsNodes;
+use podbay::tls::authority::Pair;
+use podbay::tls::{LiveKey, Order, Pki, SERVER_CLIENT, connect, serve};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
 
 use crate::rig::Rig;
 
@@ -370,4 +378,112 @@ async fn a_kubelet_shows_its_own_pods_and_asks_who_may_come_in() {
     let name = kubelet.ask(201, "POST", CSRS, wanted).await["metadata"]["name"].as_str().unwrap().to_owned();
     let renewed = certificate(&kubelet.ask(200, "GET", &format!("{CSRS}/{name}"), Value::Null).await);
     Kubelet::with_certificate(&rig, &renewed, &key).ask(200, "GET", &format!("/api/v1/nodes/{NODE}"), Value::Null).await;
+}
+
+/// A node's API: a log, and commands that say back what they hear.
+fn node_api() -> Router {
+    let exec = any(|mut request: Request<Body>| async move {
+        let asked = request.headers().get("x-stream-protocol-version").cloned();
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut stream = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+            let mut word = [0; 5];
+            while stream.read_exact(&mut word).await.is_ok() {
+                stream.write_all(&word).await.unwrap();
+            }
+        });
+        let answer = http::Response::builder().status(101).header("connection", "upgrade").header("upgrade", "SPDY/3.1");
+        answer.header("x-stream-protocol-version", asked.unwrap()).body(Body::empty()).unwrap()
+    });
+    Router::new().route("/containerLogs/default/p/main", get(|| async { "a line\n" })).route("/exec/default/p/main", exec)
+}
+
+/// The node API behind this certificate, and where it is; it ends with the token.
+async fn listening(rig: &Rig, pair: &Pair) -> (SocketAddr, tokio_util::sync::DropGuard) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, end) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let key = LiveKey::new(pair, "").unwrap();
+    let config = serve::closed_config(rig.pki.authority().der(), key, SERVER_CLIENT).unwrap();
+    tokio::spawn(serve::serve(listener, config, node_api(), serve::Bounds::default(), end.clone()));
+    (address, end.drop_guard())
+}
+
+async fn reaching(nodes: fn(&Pki) -> TlsNodes) -> Rig {
+    let rig = Rig::with_nodes(Arc::new(SystemClock), |pki| Arc::new(nodes(pki))).await;
+    let (code, _) = rig.ask("POST", "/api/v1/nodes", node(1)).await;
+    assert_eq!(code, StatusCode::CREATED);
+    let spec = json!({"nodeName": NODE, "containers": [{"name": "main", "image": "example.org/a:1"}]});
+    let (code, _) = rig.ask("POST", "/api/v1/namespaces/default/pods", json!({"metadata": {"name": "p"}, "spec": spec})).await;
+    assert_eq!(code, StatusCode::CREATED);
+    rig
+}
+
+/// kubectl's log of the pod, the node's API being where it says.
+async fn logs(rig: &Rig, at: SocketAddr) -> String {
+    let port = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": at.port()}}}});
+    rig.ask("PATCH", &format!("/api/v1/nodes/{NODE}/status"), port).await;
+    let output = rig.kubectl("logs p").await;
+    String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+}
+
+fn signed(rig: &Rig, user: &str, group: &str, names: &[&str]) -> Pair {
+    let order = Order {
+        common_name: user.to_owned(),
+        organisation: Some(group.to_owned()),
+        names: names.iter().map(|&name| name.to_owned()).collect(),
+        life: std::time::Duration::from_secs(3600),
+    };
+    rig.pki.authority().issue(&order, SystemClock.now()).unwrap().0
+}
+
+/// As a kubelet makes one for itself where it is not told to ask for one.
+fn self_signed() -> Pair {
+    let made = rcgen::generate_simple_self_signed(vec!["kub".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    Pair { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_is_reached_by_the_certificate_that_names_it() {
+    let rig = reaching(|pki| TlsNodes::new(pki.node_client_config().unwrap())).await;
+    let (at, _end) = listening(&rig, &signed(&rig, USER, "system:nodes", &["kub.example.org", "192.0.2.9"])).await;
+    assert_eq!(logs(&rig, at).await, "a line\n");
+    // A command, by the protocol of older clients, which goes through as it is.
+    let authority = rig.pki.authority().der();
+    let admin = signed(&rig, "admin", "system:masters", &[]);
+    let config = connect::client_config(authority, LiveKey::new(&admin, "").unwrap()).unwrap();
+    let mut stream = connect::open(rig.url.trim_start_matches("https://"), "localhost", config).await.unwrap();
+    let head = "POST /api/v1/namespaces/default/pods/p/exec?command=cat&stdin=true&stdout=true HTTP/1.1\r\nhost: s\r\nconnection: upgrade\r\n\
+        upgrade: SPDY/3.1\r\nx-stream-protocol-version: v4.channel.k8s.io\r\ncontent-length: 0\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("v4.channel.k8s.io"), "{answer}");
+    stream.write_all(b"hello").await.unwrap();
+    let mut word = [0; 5];
+    stream.read_exact(&mut word).await.unwrap();
+    assert_eq!(&word, b"hello");
+    // Nobody else passes for it: neither another node, whatever addresses its certificate has, nor who is no node.
+    for (user, group) in [("system:node:other", "system:nodes"), (USER, "dev"), ("kub", "system:nodes")] {
+        let (at, _end) = listening(&rig, &signed(&rig, user, group, &["kub", "127.0.0.1", "kub.node.podbay"])).await;
+        let said = logs(&rig, at).await;
+        assert!(said.contains("does not prove to be node kub"), "{user} {group}: {said}");
+    }
+    let (at, _end) = listening(&rig, &self_signed()).await;
+    let said = logs(&rig, at).await;
+    assert!(
+        said.contains("does not prove to be node kub")
+            && said.contains("serverTLSBootstrap")
+            && said.contains("kubectl certificate approve"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_certificate_of_a_node_does_where_the_administrator_says_so() {
+    let rig = reaching(|pki| TlsNodes::new(pki.any_node_client_config().unwrap())).await;
+    let (at, _end) = listening(&rig, &self_signed()).await;
+    assert_eq!(logs(&rig, at).await, "a line\n");
 }

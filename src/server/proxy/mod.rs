@@ -74,7 +74,7 @@ pub struct TlsNodes {
 }
 
 impl TlsNodes {
-    /// `config` shows the server's client certificate: [`crate::tls::Pki::node_client_config`].
+    /// `config` shows the server's client certificate and looks at the node's: [`crate::tls::Pki::node_client_config`].
     pub fn new(config: Arc<ClientConfig>) -> Self {
         Self { config }
     }
@@ -100,7 +100,13 @@ impl NodeConnector for TlsNodes {
         let port = api_port(node);
         let address = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
         // The certificate must be this node's, so a false address leads nowhere.
-        Ok(Box::new(connect::open(&address, &node_host(&name), Arc::clone(&self.config)).await?))
+        match connect::open(&address, &node_host(&name), Arc::clone(&self.config)).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(TlsError::Connect { address, source }) if connect::is_untrusted(&source) => {
+                Err(TlsError::NotTheNode { node: name, address, source })
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
