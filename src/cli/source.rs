@@ -190,10 +190,8 @@ async fn remove(source: &SourceName, prune: bool) -> Outcome {
     let at = path(Kind::Source, None, Some(&source.name));
     let metadata = get(&client, &at).await?["metadata"].take();
     let request = jiff::Timestamp::now().to_string();
-    // Who asks again without it no longer wants to have anything deleted.
-    if prune || !metadata["deletionTimestamp"].is_null() {
-        let annotations = json!({PRUNE: prune.then_some("true"), REQUESTED_AT: request});
-        call(&client, "PATCH", &at, Some(&json!({"metadata": {"annotations": annotations}}))).await?;
+    if let Some(patch) = said_first(&metadata, prune, &request) {
+        call(&client, "PATCH", &at, Some(&patch)).await?;
     }
     call(&client, "DELETE", &at, None).await?;
     if prune && let Some(errors) = against(&client, &at, &request).await? {
@@ -210,6 +208,14 @@ async fn remove(source: &SourceName, prune: bool) -> Outcome {
         anstream::eprintln!("hint: it is in podbay.toml or --source of the daemon: take it out there too, or the next start adds it again");
     }
     Ok(0)
+}
+
+/// What a Source has to hear before it is deleted; `None`: nothing, it does not say that its objects go.
+fn said_first(metadata: &Value, prune: bool, request: &str) -> Option<Value> {
+    // Who asks without it does not want to have anything deleted, whatever was asked before and did not come to its end.
+    let is_marked = !metadata["annotations"][PRUNE].is_null();
+    let is_told = prune || is_marked || !metadata["deletionTimestamp"].is_null();
+    is_told.then(|| json!({"metadata": {"annotations": {PRUNE: prune.then_some("true"), REQUESTED_AT: request}}}))
 }
 
 /// What webhooks have against it that a source goes with what it created. `None`: it is gone, or nothing was said.
@@ -251,6 +257,21 @@ mod tests {
         assert!(undone(&of("true"), true).unwrap().contains("the next start resumes it"));
         assert!(undone(&of("true"), false).unwrap().contains("the next start suspends it"));
         assert_eq!(undone(&json!({"metadata": {"name": "mine"}}), true), None);
+    }
+
+    #[test]
+    fn without_prune_no_earlier_word_deletes_its_objects() {
+        let (fresh, deleting) = (json!({"name": "shop"}), json!({"deletionTimestamp": "2026-11-26T10:00:00Z"}));
+        let marked = json!({"annotations": {PRUNE: "true"}});
+        assert_eq!(said_first(&fresh, false, "now"), None);
+        for metadata in [&fresh, &deleting, &marked] {
+            let patch = said_first(metadata, true, "now").unwrap();
+            assert_eq!(patch["metadata"]["annotations"], json!({PRUNE: "true", REQUESTED_AT: "now"}));
+        }
+        for metadata in [&deleting, &marked] {
+            let patch = said_first(metadata, false, "now").unwrap();
+            assert_eq!(patch["metadata"]["annotations"], json!({PRUNE: null, REQUESTED_AT: "now"}));
+        }
     }
 
     #[test]
