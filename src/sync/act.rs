@@ -474,12 +474,16 @@ impl Work {
         self.forget_look();
         self.due = due;
         let request = source.metadata.annotations.as_ref().and_then(|all| all.get(REQUESTED_AT));
+        let is_due = due <= Instant::now();
+        if is_due {
+            // Whatever comes of it: a time that has passed would wake at once, again and again.
+            self.due = Instant::now() + interval(&source.spec);
+        }
         if request != source.status.as_ref().and_then(|status| status.handled_request.as_ref()) {
             self.memory.answers().forget();
-        } else if due <= Instant::now() {
+        } else if is_due {
             // Whoever said no may have thought better of it.
             self.memory.answers().reconsider();
-            self.due = Instant::now() + interval(&source.spec);
         }
         let now = self.context.clock.now();
         for _ in 0..ROUNDS {
@@ -497,6 +501,7 @@ impl Work {
             }
             let committed = self.commit_noted(removal.transaction, removal.noted).await;
             if committed.is_ok() {
+                self.told = Told::default();
                 removal.warnings.iter().for_each(|warning| tracing::warn!(source = %self.name, "a webhook warns: {warning}"));
             }
             match committed {
@@ -514,7 +519,11 @@ impl Work {
                 }
                 Err(CommitError::Conflict(_)) => {}
                 Err(error) => {
-                    tracing::warn!(source = %self.name, %error, "cannot remove the source, trying again");
+                    if self.told.is_news(&error) {
+                        tracing::warn!(source = %self.name, %error, "cannot remove the source, trying again");
+                    } else {
+                        tracing::debug!(source = %self.name, %error, "still cannot remove the source");
+                    }
                     break;
                 }
             }
@@ -578,18 +587,37 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::model::SourceStatus;
     use crate::store::memory::MemoryStore;
     use crate::sync::fake::{FakePlaces, FakeWebhooks};
 
-    #[tokio::test]
-    async fn a_webhook_that_comes_or_goes_wakes_everybody() {
+    fn context() -> Context {
         let clock = Arc::new(SystemClock);
-        let context = Context {
+        Context {
             store: Arc::new(MemoryStore::new(clock.clone())),
             places: Arc::<FakePlaces>::default(),
             webhooks: Arc::<FakeWebhooks>::default(),
             clock,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_does_not_come_to_its_end_is_looked_at_after_an_interval() {
+        for handled in [None, Some("now".to_owned())] {
+            let mut work = Work::new("web".to_owned(), context(), Arc::new(Notify::new()));
+            let spec = SourceSpec { interval_seconds: Some(1000), ..SourceSpec::default() };
+            let mut source = Source::new("web", spec);
+            source.metadata.annotations = Some(BTreeMap::from([(REQUESTED_AT.to_owned(), "now".to_owned())]));
+            source.status = Some(SourceStatus { handled_request: handled.clone(), ..SourceStatus::default() });
+            let before = work.due;
+            work.remove(&source).await;
+            assert!(work.due >= before + Duration::from_secs(800), "{handled:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_webhook_that_comes_or_goes_wakes_everybody() {
+        let context = context();
         let wake = Arc::new(Notify::new());
         let worker = Worker { wake: Arc::clone(&wake), task: tokio::spawn(std::future::pending()) };
         let mut crew = Crew { context, shutdown: CancellationToken::new(), workers: BTreeMap::from([("web".to_owned(), worker)]) };
