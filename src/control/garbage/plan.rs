@@ -15,7 +15,7 @@ pub const ORPHAN: &str = "orphan";
 /// What an owner is to its dependent.
 #[derive(Clone, Copy, Debug)]
 pub enum Standing<'s> {
-    /// There, or of a kind that is not served here and cannot be judged.
+    /// There, or of a kind that is not served here, or in no namespace that could be told: it cannot be judged.
     Solid,
     /// There until it is finished.
     Deleting(&'s Object),
@@ -26,6 +26,11 @@ pub enum Standing<'s> {
 
 pub fn standing<'s>(state: &'s Snapshot, object: &Object, owner: &OwnerReference) -> Standing<'s> {
     let Some(kind) = state.definitions().of_any_version(&owner.api_version, &owner.kind) else { return Standing::Solid };
+    // One without a namespace cannot say in which its owner is. Kubernetes does not collect it either (its documentation, "Owners and
+    // Dependents", on cluster-scoped dependents, since 1.20).
+    if kind.info().namespaced && object.key().namespace.is_empty() {
+        return Standing::Solid;
+    }
     let namespace = if kind.info().namespaced { object.key().namespace.as_str() } else { "" };
     match state.find(kind, namespace, &owner.name).filter(|found| found.uid() == owner.uid) {
         None => Standing::Gone,
@@ -137,4 +142,26 @@ fn judge(state: &Snapshot, object: &Object, plan: &mut Plan) {
         return;
     }
     plan.ops.push(Op::Delete { before: object.clone(), grace_seconds: None });
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::Kind;
+
+    #[test]
+    fn who_has_no_namespace_is_not_judged_by_an_owner_in_one() {
+        let state = Snapshot::default();
+        let owned = |kind: Kind, metadata: &serde_json::Value| Object::from_value(kind, json!({"metadata": metadata})).unwrap();
+        let owners = |kind: &str| json!([{"apiVersion": "v1", "kind": kind, "name": "gone", "uid": "1"}]);
+        for (object, goes) in [
+            (owned(Kind::ClusterRole, &json!({"name": "a", "ownerReferences": owners("ConfigMap")})), false),
+            (owned(Kind::ClusterRole, &json!({"name": "a", "ownerReferences": owners("Namespace")})), true),
+            (owned(Kind::ConfigMap, &json!({"name": "a", "namespace": "web", "ownerReferences": owners("ConfigMap")})), true),
+        ] {
+            assert_eq!(!plan(&state, &object).ops.is_empty(), goes, "{:?}", object.meta().owner_references);
+        }
+    }
 }
