@@ -193,13 +193,22 @@ async fn remove(source: &SourceName, prune: bool) -> Outcome {
     if let Some(patch) = said_first(&metadata, prune, &request) {
         call(&client, "PATCH", &at, Some(&patch)).await?;
     }
-    call(&client, "DELETE", &at, None).await?;
-    if prune && let Some(errors) = against(&client, &at, &request).await? {
-        bail!(
-            "source {0} is not removed, and nothing of it is deleted:\n{1}\n`podbay source remove {0}` lets it go without",
-            source.name,
-            errors.join("\n")
-        );
+    // One that is being deleted may be gone as soon as it has heard that.
+    if metadata["deletionTimestamp"].is_null() {
+        call(&client, "DELETE", &at, None).await?;
+    }
+    if prune {
+        match followed(&client, &at, &request).await? {
+            Removal::Gone => {}
+            Removal::Held(errors) => bail!(
+                "source {0} is not removed, and nothing of it is deleted:\n{1}\n`podbay source remove {0}` lets it go without",
+                source.name,
+                errors.join("\n")
+            ),
+            Removal::Unknown => {
+                bail!("source {0} is to be removed with what it created, and is still there: see `podbay explain source {0}`", source.name)
+            }
+        }
     }
     let what =
         if prune { "removed; what it created is being deleted, unless others have something in it" } else { "removed; its objects stay" };
@@ -218,22 +227,31 @@ fn said_first(metadata: &Value, prune: bool, request: &str) -> Option<Value> {
     is_told.then(|| json!({"metadata": {"annotations": {PRUNE: prune.then_some("true"), REQUESTED_AT: request}}}))
 }
 
-/// What webhooks have against it that a source goes with what it created. `None`: it is gone, or nothing was said.
-async fn against(client: &Client, at: &str, request: &str) -> anyhow::Result<Option<Vec<String>>> {
+/// How far a source is that is to go with what it created.
+enum Removal {
+    Gone,
+    /// What webhooks have against it.
+    Held(Vec<String>),
+    /// It is there, and nothing was said yet.
+    Unknown,
+}
+
+/// Waits for the end of a removal, or for what webhooks have against it.
+async fn followed(client: &Client, at: &str, request: &str) -> anyhow::Result<Removal> {
     let deadline = Instant::now() + ANSWERED;
     while Instant::now() < deadline {
         let source = match get(client, at).await {
             Ok(source) => source,
-            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) if is_gone(&error) => return Ok(Removal::Gone),
             Err(error) => return Err(error),
         };
         if is_held(&source) && source["status"]["handledRequest"] == request {
             let errors = source["status"]["errors"].as_array().into_iter().flatten();
-            return Ok(Some(errors.filter_map(|error| error.as_str().map(str::to_owned)).collect()));
+            return Ok(Removal::Held(errors.filter_map(|error| error.as_str().map(str::to_owned)).collect()));
         }
         tokio::time::sleep(POLL).await;
     }
-    Ok(None)
+    Ok(Removal::Unknown)
 }
 
 fn is_gone(error: &anyhow::Error) -> bool {
