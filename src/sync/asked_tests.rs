@@ -605,6 +605,18 @@ fn what_webhooks_warn_of_stays_to_be_read_until_the_next_revision() {
 }
 
 #[test]
+fn what_webhooks_warn_of_a_refused_revision_goes_with_it() {
+    let mut world = world(JUDGES, |_| Answer::Passed);
+    world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
+    world.hear = Some(|it| Heard { answer: denied(), ..warns(it) });
+    let status = world.put("web", "r2", &[("a.yaml", &config("a", "old"))]);
+    assert_eq!((status.errors.len(), status.warnings.len()), (1, 1));
+    // Nothing is left to be asked about.
+    let status = world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
+    assert_eq!((status.errors.len(), status.warnings.len()), (0, 0));
+}
+
+#[test]
 fn no_more_warnings_are_kept_than_a_person_reads() {
     let mut world = world(JUDGES, |_| Answer::Passed);
     world.hear = Some(warns);

@@ -101,12 +101,14 @@ fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timest
     if !plan.approvals.is_empty() {
         status.approved_plan = Some(plan.id.clone());
     }
+    // Those there are may be of a revision that was refused in between.
+    let is_another = status.fetched_revision.as_deref() != Some(&plan.revision);
     status.fetched_revision = Some(plan.revision.clone());
     status.accepted_revision = Some(plan.revision.clone());
     status.accepted_set = Some(plan.set_digest.clone());
     status.pending_plan = None;
     status.skipped = bounded(plan.skipped.iter().cloned());
-    if !plan.accepted {
+    if !plan.accepted || is_another {
         status.warnings.clear();
     }
     warned(status, &plan.warnings);
