@@ -40,9 +40,10 @@ impl Controller for CustomResourceDefinitions {
         let defined =
             object.get::<CustomResourceDefinition>().and_then(|it| state.definitions().get_named(&it.spec.group, &it.spec.names.plural));
         let kind = defined.map(|defined| defined.storage().kind);
-        let content = kind.into_iter().flat_map(|kind| state.list(kind)).cloned().collect();
-        let forsaken =
-            kind.filter(|_| object.is_deleting()).map(|kind| state.iter().filter(|it| plan::is_forsaken(state, it, kind)).count());
+        let content: Vec<Object> = kind.into_iter().flat_map(|kind| state.list(kind)).cloned().collect();
+        // That is a look at the whole store, and each object that goes asks anew.
+        let ending = kind.filter(|_| object.is_deleting() && content.is_empty());
+        let forsaken = ending.map(|kind| state.iter().filter(|it| plan::is_forsaken(state, it, kind)).count());
         plan::plan(&plan::Observed { state, object, content, forsaken: forsaken.unwrap_or(0) }, now)
     }
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::admit::{Ending, end_definition, settle_definition};
-use crate::control::garbage::plan::{Standing, standing};
+use crate::control::garbage::plan::{Standing, is_collected, standing};
 use crate::model::custom::CustomResourceDefinition;
 use crate::model::{Kind, Object, Timestamp};
 use crate::plan::{Op, Plan, Reason};
@@ -15,6 +15,7 @@ pub struct Observed<'a> {
     pub object: &'a Object,
     pub content: Vec<Object>,
     /// Objects that are still to go after owners of its kind. Once the kind is gone nobody could tell that their owners are.
+    /// Looked for only where all of `content` is gone.
     pub forsaken: usize,
 }
 
@@ -22,7 +23,8 @@ pub struct Observed<'a> {
 pub fn is_forsaken(state: &Snapshot, object: &Object, kind: Kind) -> bool {
     let of_kind = |owner: &OwnerReference| state.definitions().of_any_version(&owner.api_version, &owner.kind) == Some(kind);
     let mut owners = object.meta().owner_references.iter().flatten();
-    !object.is_deleting() && owners.any(|owner| of_kind(owner) && matches!(standing(state, object, owner), Standing::Gone))
+    let is_judged = is_collected(object.kind()) && !object.is_deleting();
+    is_judged && owners.any(|owner| of_kind(owner) && matches!(standing(state, object, owner), Standing::Gone))
 }
 
 pub fn plan(seen: &Observed<'_>, now: Timestamp) -> Plan {

@@ -89,6 +89,18 @@ fn a_definition_stays_until_those_are_judged_whose_owners_were_of_its_kind() {
 }
 
 #[test]
+fn a_definition_waits_for_none_that_nobody_judges() {
+    let mut state = Snapshot::default();
+    let widgets = definition("widgets", "Widget");
+    commit(&mut state, Write::Create(widgets.clone()));
+    let owner = json!({"apiVersion": "plans.example.com/v1", "kind": "Widget", "name": "a", "uid": "of-a-gone-one"});
+    let lease = json!({"metadata": {"name": "leader", "namespace": "default", "ownerReferences": [owner]}, "spec": {}});
+    commit(&mut state, Write::Create(Object::from_value(Kind::Lease, lease).unwrap()));
+    delete(&mut state, widgets.key());
+    assert_eq!(settle(&mut state), ["~ CustomResourceDefinition widgets.plans.example.com"]);
+}
+
+#[test]
 fn a_name_goes_to_the_one_that_waits_for_it() {
     let mut state = Snapshot::default();
     let (first, second) = (definition("widgets", "Widget"), definition("others", "Widget"));

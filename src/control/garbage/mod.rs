@@ -19,7 +19,7 @@ impl Controller for Garbage {
     }
 
     fn keys(&self, state: &Snapshot, object: &Object) -> Vec<Key> {
-        if matches!(object.kind(), Kind::Event | Kind::Lease) {
+        if !plan::is_collected(object.kind()) {
             return Vec::new();
         }
         let mut keys = Vec::new();

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::model::Object;
 use crate::model::custom::CustomResourceDefinition;
+use crate::model::{Kind, Object};
 use crate::plan::{Op, Plan, Reason};
 use crate::store::snapshot::Snapshot;
 
@@ -38,6 +38,11 @@ pub fn standing<'s>(state: &'s Snapshot, object: &Object, owner: &OwnerReference
         Some(found) if found.has_finalizer(FOREGROUND) => Standing::Waiting(found),
         Some(found) => Standing::Deleting(found),
     }
+}
+
+/// Whether objects of this kind are judged when they change: not those that come and change all the time.
+pub fn is_collected(kind: Kind) -> bool {
+    !matches!(kind, Kind::Event | Kind::Lease)
 }
 
 /// Whether an object says that it has an owner of the kind that is defined.
@@ -149,7 +154,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::Kind;
 
     #[test]
     fn who_has_no_namespace_is_not_judged_by_an_owner_in_one() {
