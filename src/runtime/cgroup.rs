@@ -565,10 +565,16 @@ impl Tree {
         }
     }
 
-    /// Directories that are not there yet for a path that begins with `/`, in each hierarchy.
+    /// Directories that are not there yet for a path that begins with `/`, in each hierarchy in which we make cgroups: whatever
+    /// comes in others later is somebody else's.
     pub fn missing(&self, path: &str) -> Vec<PathBuf> {
         let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
-        ends.flat_map(|end| self.all_directories(&path[..end])).filter(|directory| !directory.exists()).collect()
+        let ours = |path: &str| {
+            let full = self.full(path);
+            let rare: Vec<PathBuf> = self.rare.iter().map(|rare| rare.directory(&full)).collect();
+            self.directories(path).into_iter().chain(rare)
+        };
+        ends.flat_map(|end| ours(&path[..end])).filter(|directory| !directory.exists()).collect()
     }
 
     /// Whether our root is there in any hierarchy.
@@ -721,6 +727,19 @@ mod tests {
         assert_eq!(tree.entrance("pod1/c").tasks, [at("pids/podbay/pod1/c/tasks"), at("devices/podbay/pod1/c/in/tasks")]);
         assert_eq!(tree.entrance("pod1/shim").tasks, [at("pids/podbay/pod1/shim/tasks"), at("devices/podbay/pod1/shim/tasks")]);
         assert_eq!(tree.entrance("pod1/old").tasks, [at("pids/podbay/pod1/old/tasks")], "of an earlier version");
+    }
+
+    #[test]
+    fn nothing_is_missing_where_we_make_no_cgroups() {
+        let mount = tempfile::tempdir().unwrap();
+        let at = |path: &str| mount.path().join(path);
+        let info = format!("41 31 0:38 / {} rw,relatime - cgroup cgroup rw,cpuset\n", at("cpuset").display());
+        let rare = rare::detect(&info, &|_: &Path| String::new());
+        let (mounts, others) = (vec![("pids".to_owned(), at("pids"))], vec![at("systemd"), at("cpuset")]);
+        let tree = Tree { root: "podbay".into(), unified: false, mounts, others, rare, device_program: Arc::default() };
+        std::fs::create_dir_all(at("pids/kubepods")).unwrap();
+        let missing = ["cpuset/kubepods", "pids/kubepods/pod1", "cpuset/kubepods/pod1"].map(at);
+        assert_eq!(tree.missing("/kubepods/pod1"), missing);
     }
 
     #[test]

@@ -64,6 +64,11 @@ impl Hierarchy {
         Ok(())
     }
 
+    /// Where a cgroup is, or would be.
+    pub fn directory(&self, full: &str) -> PathBuf {
+        self.mount.join(full)
+    }
+
     /// Where a limit is written, and what; `None`: this kernel has no such file.
     pub fn file(&self, full: &str, limit: &Limit) -> Option<(PathBuf, String)> {
         let name = if self.unified { limit.file.clone() } else { in_v1(&limit.file) };

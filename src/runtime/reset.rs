@@ -54,7 +54,9 @@ pub async fn reset(options: &Options, network: &dyn PodNetwork) -> Result<(), Ru
     for path in std::iter::once("").chain(cgroups_elsewhere(&sandboxes)) {
         cgroups.remove(path)?;
     }
-    let records = sandboxes.iter().filter_map(|(_, record)| record.as_ref());
+    // After a boot all that is there was made by others since.
+    let boot_id = record::boot_id();
+    let records = sandboxes.iter().filter_map(|(_, record)| record.as_ref()).filter(|record| record.boot_id == boot_id);
     let made: BTreeSet<&PathBuf> = records.flat_map(|record| &record.made_cgroups).collect();
     // What lies below others first; somebody else may be in it.
     made.into_iter().rev().for_each(|directory| drop(std::fs::remove_dir(directory)));

@@ -434,7 +434,9 @@ impl Inner {
                 self.cgroups.remove(&path)?;
             }
             self.cgroups.remove_if_empty(&record.config.cgroup_parent);
-            for made in record.made_cgroups.iter().rev() {
+            // After a boot all that is there was made by others since.
+            let is_of_now = record.boot_id == self.boot_id;
+            for made in record.made_cgroups.iter().rev().filter(|_| is_of_now) {
                 // Somebody may be in it.
                 std::fs::remove_dir(made).ok();
             }
