@@ -1,4 +1,6 @@
-//! Which kubeconfig a client uses, and reading it; `podbay kubeconfig` prints the administrator's. What a file holds never gets into an error: it may be a key.
+//! Which kubeconfig a client uses, and reading it; `podbay kubeconfig` prints the administrator's.
+//!
+//! What a file holds never gets into an error: it may be a key.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
