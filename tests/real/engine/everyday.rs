@@ -54,7 +54,7 @@ async fn privileged_containers_have_the_devices_in_directories_too() {
     let subject = house.open().await;
     let node = Node::new();
     let path = node.0.join("deep/node");
-    let text = format!("echo x > {} && echo opened; ls /dev/pts | busybox grep -c '^[0-9]'; ls /dev/console", path.display());
+    let text = format!("exec 2>&1; echo x > {} && echo opened; ls /dev/pts | busybox grep -c '^[0-9]'; ls /dev/console", path.display());
     let mut config = script(&subject, &text);
     config.security.privileged = true;
     let (_, text) = run(&subject, &subject.pod("devdirs"), config).await;

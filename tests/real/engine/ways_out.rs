@@ -186,7 +186,7 @@ async fn masks_are_put_where_they_belong_and_nowhere_else() {
         [("plain", &["/secret", "/not/there"], &["/etc"]), ("linked", &["/to-secret", "/out"], &["/out", "/to-etc"])];
     for (name, masked, readonly) in cases {
         (config.metadata.name, config.log_path) = (name.into(), format!("{name}/0.log").into());
-        config.command = words(&["sh", "-c", "cat /secret; echo x > /etc/passwd; cat /proc/version > /dev/null && echo end"]);
+        config.command = words(&["sh", "-c", "exec 2>&1; cat /secret; echo x > /etc/passwd; cat /proc/version > /dev/null && echo end"]);
         (config.security.masked_paths, config.security.readonly_paths) = (words(masked), words(readonly));
         let id = subject.start(&sandbox, &config).await.unwrap();
         let text = log_text(&subject.until_exited(&id).await.log_path);
@@ -273,7 +273,7 @@ async fn a_mount_destination_that_is_swapped_meanwhile_stays_in_the_container() 
 async fn a_cgroup_file_system_is_no_way_out() {
     let house = House::new("agent");
     let subject = house.open().await;
-    let text = "try() { for f in $(busybox find $1 -name release_agent); do echo /x > $f && echo AGENT $f; done; }; \
+    let text = "exec 2>&1; try() { for f in $(busybox find $1 -name release_agent); do echo /x > $f && echo AGENT $f; done; }; \
         hosts() { for o in memory cpu cpuacct pids devices; do busybox mkdir -p /tmp/$o && mount -t cgroup -o $o x /tmp/$o && try /tmp/$o; done; \
         busybox mkdir -p /tmp/two && mount -t cgroup2 x /tmp/two && try /tmp/two; }; \
         if [ \"$1\" = again ]; then hosts; exit; fi; \
