@@ -23,7 +23,8 @@ pub struct Rates(BTreeMap<String, Look>);
 impl Rates {
     /// At `at` (nanoseconds) he has used so many: billionths of a CPU since the look before; none at the first.
     pub fn look(&mut self, id: &str, at: i64, used: u64) -> Option<u64> {
-        self.0.retain(|_, look| (0..MOST_NANOS).contains(&at.saturating_sub(look.at)));
+        // Of two who ask at once, the later may come in first: only a clock that was set back makes more of it.
+        self.0.retain(|_, look| (-LEAST_NANOS..MOST_NANOS).contains(&at.saturating_sub(look.at)));
         let Some(last) = self.0.get_mut(id) else {
             self.0.insert(id.to_owned(), Look { at, used, rate: None });
             return None;
@@ -52,6 +53,8 @@ mod tests {
         assert_eq!(look("b", 102, 0), None, "another");
         assert_eq!(look("a", 120, 6000), Some(500_000_000));
         assert_eq!(look("a", 121, 9000), Some(500_000_000), "too soon: what was known");
+        assert_eq!(look("a", 119, 6000), Some(500_000_000), "who asked a moment earlier comes in later");
+        assert_eq!(look("b", 120, 900), Some(500_000_000), "and what is known of others stays");
         assert_eq!(look("a", 140, 6000), Some(0));
         assert_eq!(look("a", 150, 10), Some(0), "it began anew");
         assert_eq!(look("a", 160, 3010), Some(3_000_000_000), "on three CPUs");
