@@ -151,12 +151,21 @@ pub(super) fn held_back(status: &mut SourceStatus, plan: &SyncPlan, source: &Sou
         let ready = standing(status, plan);
         return condition(&mut status.conditions, "Ready", ready, source.metadata.generation, now);
     }
-    let mut errors = std::mem::take(&mut status.errors);
+    if is_unread && has_count(&status.errors) {
+        // Those that are held back may be among those counted.
+        return;
+    }
     let held = plan.waits.iter().filter(|wait| is_held_back(wait)).map(told);
     // They may be told already, while nothing is known of the newest.
-    let new: Vec<String> = held.filter(|line| !errors.contains(line)).collect();
-    errors.extend(new);
-    status.errors = bounded(errors.into_iter());
+    let new: Vec<String> = held.filter(|line| !status.errors.contains(line)).collect();
+    status.errors = extended(std::mem::take(&mut status.errors), new);
+}
+
+/// Messages and more of them: the line that counts what is not shown stays the last.
+fn extended(mut messages: Vec<String>, more: Vec<String>) -> Vec<String> {
+    let at = messages.len() - usize::from(has_count(&messages));
+    messages.splice(at..at, more);
+    bounded(messages.into_iter())
 }
 
 /// Begins the message of the condition `Ready` of a source that is to go and does not.
@@ -220,6 +229,11 @@ pub fn counted(lines: usize, last: &str) -> usize {
     }
 }
 
+/// Whether the last of a status' messages counts others.
+fn has_count(messages: &[String]) -> bool {
+    messages.last().is_some_and(|last| counted(messages.len(), last) != messages.len())
+}
+
 /// Sets a condition; its time moves only when its status does.
 fn condition(all: &mut Vec<Condition>, kind: &str, (state, reason, message): Ready, generation: Option<i64>, now: Timestamp) {
     let old = all.iter().position(|condition| condition.type_ == kind);
@@ -250,8 +264,11 @@ mod tests {
             assert!(told.len() <= ERRORS + 1);
             assert_eq!(counted(told.len(), told.last().map_or("", String::as_str)), count);
             // With more of them later, as those that webhooks hold back.
-            let again = bounded(told.into_iter().chain(some(0)));
-            assert_eq!(counted(again.len(), again.last().map_or("", String::as_str)), count, "again");
+            for more in [0, 1, ERRORS] {
+                let all = extended(told.clone(), (0..more).map(|index| format!("ConfigMap web/{index}: no")).collect());
+                assert!(all.len() <= ERRORS + 1);
+                assert_eq!(counted(all.len(), all.last().map_or("", String::as_str)), count + more, "{count} and {more}");
+            }
         }
         assert_eq!(counted(2, "and 7 more"), 2, "somebody's words");
     }
