@@ -239,7 +239,13 @@ pub fn requests(spec: &PodSpec) -> Resources {
         }
     }
     for container in &spec.containers {
-        add(&mut running, &container_requests(container.resources.as_ref()));
+        let wanted = container_requests(container.resources.as_ref());
+        // Most pods have one container: what it asks is not copied.
+        if running.is_empty() {
+            running = wanted;
+        } else {
+            add(&mut running, &wanted);
+        }
     }
     raise(&mut running, &peak);
     for (name, amount) in container_requests(spec.resources.as_ref()) {

@@ -71,8 +71,11 @@ impl World {
 
     /// Queues the keys of every object.
     pub fn look_at_everything(&mut self) {
-        for Work { controller, queue, .. } in &mut self.works {
-            queue.extend(self.state.iter().flat_map(|object| controller.keys(&self.state, object)));
+        // Object by object: one that has just been read is at hand for all.
+        for object in self.state.iter() {
+            for Work { controller, queue, .. } in &mut self.works {
+                queue.extend(controller.keys(&self.state, object));
+            }
         }
     }
 
