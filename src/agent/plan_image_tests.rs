@@ -60,3 +60,12 @@ fn an_image_that_is_mounted_is_waited_for_too() {
     now.memory.pulled.insert(("volume/data".into(), 0));
     check(&volume("Always"), &now, 5, &[main, other]);
 }
+
+#[test]
+fn who_was_made_has_its_image() {
+    let pod = pod(json!({"containers": [{"name": "main", "image": "img:1", "imagePullPolicy": "Never"}]}));
+    // Nobody asks for the image of one that runs, and until its start has ended it counts as made only.
+    let seen = with(ObservedPod { images: Default::default(), ..seen(true) }, [c("main", 0, "img:1").0]);
+    let got = plan(&pod, false, &seen, at(2));
+    assert_eq!(state(&got.status, "main"), "waiting ContainerCreating");
+}

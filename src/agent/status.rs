@@ -255,8 +255,10 @@ impl View<'_> {
 
     /// The failure that keeps the container from being made.
     fn failing(&self, container: &Container) -> Option<State> {
+        // One that is made has its image: nobody has asked for it again.
+        let is_made = self.seen.latest(&container.name).is_some_and(|found| !has_ended(found));
         for Needed { owner, image, policy } in pull_plan::needed(self.spec, container) {
-            if policy == "Never" && !self.seen.images.contains(image) && self.seen.ready_sandbox().is_some() {
+            if policy == "Never" && !is_made && !self.seen.images.contains(image) && self.seen.ready_sandbox().is_some() {
                 let message = format!("Container image \"{image}\" is not present with pull policy of Never");
                 return Some(waiting("ErrImageNeverPull", &message));
             }
