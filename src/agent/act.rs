@@ -15,7 +15,7 @@ use super::plan::{Grace, Step};
 use super::probe::{self, Target};
 use super::status_writer::still_there;
 use super::volume::plan::Names;
-use super::{beneath, failure_text, ids, pull, record, resources, security, volume};
+use super::{beneath, failure_text, ids, machine, pull, record, resources, security, volume};
 use crate::cri::{ContainerConfig, CriError, IdRange, Resources, Seccomp};
 use crate::model::volume::claims;
 use crate::model::{Timestamp, pod as model};
@@ -260,7 +260,8 @@ async fn container_config(
     let references = context.references.fetch(namespace, &Names::of_environment(container)).await.map_err(|error| error.to_string())?;
     let image = container.image.as_deref().unwrap_or_default();
     let image = context.images.image_status(image).await.map_err(|error| error.to_string())?;
-    let mut security = security::context(spec, container, image.as_ref(), &context.layout.seccomp())?;
+    let host = security::Host { seccomp_dir: &context.layout.seccomp(), has_apparmor: machine::has_apparmor() };
+    let mut security = security::context(spec, container, image.as_ref(), host)?;
     security.processes_of = target_of(context, spec, name, sandbox).await?;
     let services = context.cluster.read(|view| view.services.clone());
     let host_ips = context.host_ips();

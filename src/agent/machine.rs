@@ -26,6 +26,11 @@ pub fn machine(data_dir: &Path) -> Machine {
     }
 }
 
+/// Whether this host's kernel confines by AppArmor profiles.
+pub fn has_apparmor() -> bool {
+    line("/sys/module/apparmor/parameters/enabled") == "Y"
+}
+
 /// Everything about this host that the Node says.
 pub async fn facts(context: &Context) -> Facts {
     let (options, runtime) = (&context.options, &context.runtime);

@@ -6,11 +6,20 @@ use k8s_openapi::api::core::v1::{AppArmorProfile, Container, PodSpec, SeccompPro
 
 use crate::cri::{AppArmor, Image, Seccomp, SecurityContext};
 
-/// Merges both levels; the container's wins. `seccomp_dir` is where Localhost profiles live.
+/// What this host has for containers.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    /// Where Localhost profiles live.
+    pub seccomp_dir: &'a Path,
+    /// Its kernel confines by AppArmor profiles.
+    pub has_apparmor: bool,
+}
+
+/// Merges both levels; the container's wins.
 ///
 /// # Errors
-/// `runAsNonRoot` that cannot be kept: the message is the kubelet's.
-pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, seccomp_dir: &Path) -> Result<SecurityContext, String> {
+/// `runAsNonRoot` or an AppArmor profile that cannot be kept: the messages are the kubelet's.
+pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, host: Host<'_>) -> Result<SecurityContext, String> {
     let empty = k8s_openapi::api::core::v1::PodSecurityContext::default();
     let pod = spec.security_context.as_ref().unwrap_or(&empty);
     let none = k8s_openapi::api::core::v1::SecurityContext::default();
@@ -21,6 +30,11 @@ pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, sec
     let run_as_non_root = own.run_as_non_root.or(pod.run_as_non_root) == Some(true);
     if run_as_non_root {
         not_root(run_as_user, image)?;
+    }
+    let confined_by = own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref());
+    // Who names none takes what there is.
+    if confined_by.is_some_and(|profile| profile.type_ != "Unconfined") && !host.has_apparmor {
+        return Err("Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
     }
     let groups = pod.supplemental_groups.iter().flatten().copied().chain(pod.fs_group);
     let capabilities = own.capabilities.clone().unwrap_or_default();
@@ -42,8 +56,8 @@ pub fn context(spec: &PodSpec, container: &Container, image: Option<&Image>, sec
         strict_groups: pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         no_new_privs: own.allow_privilege_escalation == Some(false),
-        seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile, seccomp_dir) },
-        apparmor: apparmor(own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref())),
+        seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile, host.seccomp_dir) },
+        apparmor: apparmor(confined_by),
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
         run_as_non_root,
     })
@@ -86,6 +100,10 @@ mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::{Capabilities, PodSecurityContext, SecurityContext as Own};
 
+    fn host() -> Host<'static> {
+        Host { seccomp_dir: Path::new("/s"), has_apparmor: false }
+    }
+
     fn image(user: &str) -> Image {
         Image { id: "i".into(), tags: vec![], digests: vec![], size_bytes: 1, user: user.into(), pinned: false }
     }
@@ -107,7 +125,7 @@ mod tests {
         };
         let spec = PodSpec { security_context: Some(pod), ..PodSpec::default() };
         let c = Container { name: "a".into(), security_context: Some(own), ..Container::default() };
-        let got = context(&spec, &c, None, Path::new("/s")).unwrap();
+        let got = context(&spec, &c, None, host()).unwrap();
         assert_eq!((got.run_as_user, got.run_as_group), (Some(7), Some(1001)));
         assert_eq!(got.supplemental_groups, [3000, 2000]);
         assert!(got.no_new_privs && !got.privileged);
@@ -120,10 +138,10 @@ mod tests {
         let with = |own: Own| Container { name: "a".into(), security_context: Some(own), ..Container::default() };
         let spec = PodSpec::default();
         let privileged = with(Own { privileged: Some(true), ..Own::default() });
-        assert_eq!(context(&spec, &privileged, None, Path::new("/s")).unwrap().seccomp, Seccomp::Unconfined);
+        assert_eq!(context(&spec, &privileged, None, host()).unwrap().seccomp, Seccomp::Unconfined);
         let profile = SeccompProfile { type_: "Localhost".into(), localhost_profile: Some("p/a.json".into()) };
         let local = with(Own { seccomp_profile: Some(profile), ..Own::default() });
-        assert_eq!(context(&spec, &local, None, Path::new("/s")).unwrap().seccomp, Seccomp::Localhost("/s/p/a.json".into()));
+        assert_eq!(context(&spec, &local, None, host()).unwrap().seccomp, Seccomp::Localhost("/s/p/a.json".into()));
     }
 
     #[test]
@@ -139,11 +157,33 @@ mod tests {
         for (user, image_user, want) in table {
             let own = Own { run_as_non_root: Some(true), run_as_user: user, ..Own::default() };
             let c = Container { name: "a".into(), security_context: Some(own), ..Container::default() };
-            let got = context(&PodSpec::default(), &c, Some(&image(image_user)), Path::new("/s"));
+            let got = context(&PodSpec::default(), &c, Some(&image(image_user)), host());
             match want {
                 Some(text) => assert!(got.as_ref().is_err_and(|e| e.contains(text)), "{user:?} {image_user:?}: {got:?}"),
                 None => assert!(got.is_ok(), "{user:?} {image_user:?}: {got:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_profile_that_is_asked_for_is_not_left_out() {
+        let named = |kind: &str| {
+            let profile = AppArmorProfile { type_: kind.into(), localhost_profile: (kind == "Localhost").then(|| "own".into()) };
+            Some(profile).filter(|_| !kind.is_empty())
+        };
+        for (of_pod, own, refused) in [
+            ("", "", false),
+            ("", "RuntimeDefault", true),
+            ("RuntimeDefault", "", true),
+            ("RuntimeDefault", "Unconfined", false),
+            ("Unconfined", "Localhost", true),
+        ] {
+            let pod = PodSecurityContext { app_armor_profile: named(of_pod), ..PodSecurityContext::default() };
+            let spec = PodSpec { security_context: Some(pod), ..PodSpec::default() };
+            let own = Own { app_armor_profile: named(own), ..Own::default() };
+            let c = Container { name: "a".into(), security_context: Some(own), ..Container::default() };
+            assert_eq!(context(&spec, &c, None, host()).is_err(), refused, "{spec:?} {c:?}");
+            assert!(context(&spec, &c, None, Host { has_apparmor: true, ..host() }).is_ok());
         }
     }
 }
