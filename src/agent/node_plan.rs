@@ -55,6 +55,20 @@ pub struct Pressure {
     pub pids: bool,
 }
 
+/// Whether no pod runs without it (CRI, `RuntimeCondition`).
+fn is_needed(condition: &RuntimeCondition) -> bool {
+    matches!(condition.kind.as_str(), "RuntimeReady" | "NetworkReady")
+}
+
+fn broken(facts: &Facts) -> impl Iterator<Item = &RuntimeCondition> {
+    facts.runtime.iter().filter(|condition| !condition.ok && is_needed(condition))
+}
+
+/// Whether the runtime says nothing that keeps pods from it.
+pub fn takes_pods(facts: &Facts) -> bool {
+    broken(facts).next().is_none()
+}
+
 /// Labels every node has, over those configured.
 pub fn labels(options: &Options, facts: &Facts) -> BTreeMap<String, String> {
     let mut labels = options.labels.clone();
@@ -209,10 +223,7 @@ fn conditions(facts: &Facts) -> Vec<NodeCondition> {
         let message = if short { format!("the node is short of {what}") } else { format!("the node has enough {what}") };
         make(type_, short, if short { bad } else { good }, message)
     };
-    let broken: Vec<String> = facts
-        .runtime
-        .iter()
-        .filter(|condition| !condition.ok && matches!(condition.kind.as_str(), "RuntimeReady" | "NetworkReady"))
+    let broken: Vec<String> = broken(facts)
         .map(|condition| format!("{} is not so: {} {}", condition.kind, condition.reason, condition.message).trim_end().to_owned())
         .collect();
     let ready = match broken.is_empty() {
@@ -226,7 +237,7 @@ fn conditions(facts: &Facts) -> Vec<NodeCondition> {
     let warnings = facts
         .runtime
         .iter()
-        .filter(|condition| !condition.ok && !matches!(condition.kind.as_str(), "RuntimeReady" | "NetworkReady"))
+        .filter(|condition| !condition.ok && !is_needed(condition))
         .map(|condition| make(&format!("{WARNING}{}", condition.kind), true, &condition.reason, condition.message.clone()));
     let mut all = vec![
         pressure("MemoryPressure", facts.pressure.memory, ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"), "memory"),

@@ -30,7 +30,7 @@ impl Reconnected {
     }
 }
 
-/// Measures are taken anew after this many renewals of the lease.
+/// Measures are taken anew after this many renewals of the lease, and at each while the runtime takes no pods.
 const LOOK_EVERY: u32 = 3;
 
 /// Registers and renews for ever.
@@ -39,7 +39,7 @@ pub async fn run(context: Arc<Context>, changed: Arc<Notify>, reconnected: Arc<R
     let mut round = 0;
     let mut away = false;
     loop {
-        if round % LOOK_EVERY == 0 {
+        if round % LOOK_EVERY == 0 || !node_plan::takes_pods(&keeper.facts) {
             keeper.facts = machine::facts(&keeper.context).await;
         }
         let interval = keeper.context.options.lease_interval;
