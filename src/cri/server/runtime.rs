@@ -95,9 +95,8 @@ impl Core {
             }
             wanted => wanted,
         };
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != of_pod) {
-            let text = format!("namespaces of a container ({wanted:?}) other than its pod's ({of_pod:?})");
-            return Err(CriError::Unsupported(text));
+        if wanted.is_some_and(|wanted| wanted != of_pod) {
+            return Err(CriError::Unsupported("namespaces of a container other than its pod's".to_owned()));
         }
         if !target.is_empty() {
             *target = self.container(target).await?.id;

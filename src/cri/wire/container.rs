@@ -21,6 +21,10 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
     let metadata = metadata.ok_or_else(|| CriError::Invalid("the container has no metadata with a name".into()))?;
     let image = config.image.map(image_from_wire).filter(|(image, _)| !image.is_empty());
     let (image, user_image) = image.ok_or_else(|| CriError::Invalid(format!("container {} has no image", metadata.name)))?;
+    let is_below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(&config.log_path).components().all(is_below) {
+        return Err(CriError::Invalid(format!("log_path {:?} is not below the pod's log_directory", config.log_path)));
+    }
     let mut annotations = config.annotations;
     if !user_image.is_empty() && user_image != image {
         annotations.insert(USER_IMAGE.to_owned(), user_image);
@@ -433,6 +437,14 @@ mod tests {
         assert!(!from_wire(silent.clone()).unwrap().security.unmasked_proc);
         silent.linux = None;
         assert!(!from_wire(silent).unwrap().security.unmasked_proc);
+    }
+
+    #[test]
+    fn a_log_is_below_its_pods_directory() {
+        for (path, is_below) in [("", true), ("web/3.log", true), ("./3.log", true), ("../3.log", false), ("/var/log/3.log", false)] {
+            let wanted = wire::ContainerConfig { log_path: path.into(), ..to_wire(&config(), wire::NamespaceOption::default()) };
+            assert_eq!(from_wire(wanted).is_ok(), is_below, "{path}");
+        }
     }
 
     #[test]

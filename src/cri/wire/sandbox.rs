@@ -1,7 +1,7 @@
 //! A sandbox's configuration, from the wire and onto it. PURE.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super as wire;
 use super::NamespaceMode;
@@ -16,6 +16,9 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
     let security = linux.security_context.unwrap_or_default();
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
         return Err(CriError::Invalid("a sandbox with run_as_group needs run_as_user".into()));
+    }
+    if !config.log_directory.is_empty() && !Path::new(&config.log_directory).is_absolute() {
+        return Err(CriError::Invalid(format!("log_directory {:?} is not an absolute path", config.log_directory)));
     }
     refuse_selinux(security.selinux_options.as_ref())?;
     // A sandbox has no process to confine: its containers say for themselves.
@@ -368,6 +371,8 @@ mod tests {
         let mut nameless = to_wire(&config());
         nameless.metadata.as_mut().unwrap().name.clear();
         assert!(matches!(from_wire(nameless), Err(CriError::Invalid(_))));
+        let astray = wire::PodSandboxConfig { log_directory: "logs".into(), ..to_wire(&config()) };
+        assert!(matches!(from_wire(astray), Err(CriError::Invalid(_))));
         for (network, pid) in [(NamespaceMode::Target.into(), 0), (NamespaceMode::Container.into(), 0), (0, NamespaceMode::Target.into())] {
             let options = wire::NamespaceOption { network, pid, ..wire::NamespaceOption::default() };
             assert!(matches!(refuse_namespaces(&options), Err(CriError::Unsupported(_))), "{options:?}");
