@@ -83,7 +83,9 @@ const CLASSES: [(&str, &[(&str, &str)]); 23] = [
         "bombs of indexes and documents, answers without an end",
         &[
             ("tests/real/hostile_registry.rs", "endless_documents_are_read_to_their_bound_only"),
+            ("tests/real/hostile_registry.rs", "indexes_that_lead_to_indexes_are_followed_to_a_bound_only"),
             ("tests/real/hostile_registry.rs", "wrong_documents_are_not_believed"),
+            ("src/runtime/image/manifest.rs", "lists_have_an_end"),
         ],
     ),
     (

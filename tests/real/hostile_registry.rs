@@ -211,6 +211,37 @@ async fn endless_documents_are_read_to_their_bound_only() {
 }
 
 #[tokio::test]
+async fn indexes_that_lead_to_indexes_are_followed_to_a_bound_only() {
+    let parts = Arc::new(parts_of(1000));
+    for (depth, works) in [(2, true), (20, false)] {
+        let mut documents = vec![parts.manifest.clone()];
+        for _ in 0..depth {
+            let below = documents.last().expect("there is one");
+            let entry = json!({"digest": Digest::of(below.as_bytes()).to_string(), "size": below.len()});
+            documents.push(json!({"schemaVersion": 2, "manifests": [entry]}).to_string());
+        }
+        let (parts, served) = (parts.clone(), documents.clone());
+        let fake = Fake::start(move |ask| {
+            let Some((_, wanted)) = ask.path.split_once("/manifests/") else { return honest(&parts, ask) };
+            let found = served.iter().find(|document| Digest::of(document.as_bytes()).to_string() == wanted);
+            found.or(served.last()).expect("there is one").clone().into_response()
+        })
+        .await;
+        let host = Host::new(options(&[&fake.address]));
+        let pulled = host.store.pull(&fake.name(), None).await;
+        let asked = fake.asked.lock().expect("lock").iter().filter(|ask| ask.path.contains("/manifests/")).count();
+        match pulled {
+            Ok(_) => assert!(works && asked == depth + 1, "{depth}: {asked}"),
+            Err(error) => {
+                assert!(!works && is_final(&error) && error.to_string().contains("its indexes lead to indexes only"), "{error}");
+                assert!(asked < 10, "{asked} were asked for");
+                host.left(&[]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_endless_complaint_is_not_read_to_its_end() {
     let taken = Arc::new(AtomicU64::new(0));
     let count = taken.clone();
