@@ -53,6 +53,8 @@ pub struct Options {
     pub lost_hold: Duration,
     /// How often the count of one event is written at most.
     pub event_interval: Duration,
+    /// How often a long pull says how far it is.
+    pub pull_progress_interval: Duration,
 }
 
 impl Options {
@@ -83,6 +85,7 @@ impl Options {
             start_grace: Duration::from_secs(10),
             lost_hold: Duration::from_secs(60),
             event_interval: Duration::from_secs(30),
+            pull_progress_interval: Duration::from_secs(30),
         }
     }
 

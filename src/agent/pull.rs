@@ -12,9 +12,6 @@ use super::pull_plan;
 use super::volume::plan::Names;
 use crate::cri::CriError;
 
-/// How often a long pull says how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(30);
-
 /// Pulls an image for a container of the pod, or for a volume.
 pub(super) async fn pull(context: &Context, scene: &Scene, owner: &str, image: &str, attempt: u32) -> Vec<Effect> {
     let subject = Subject::Image(owner.to_owned());
@@ -38,7 +35,7 @@ pub(super) async fn pull(context: &Context, scene: &Scene, owner: &str, image: &
         let pull = attempts(context, image, &found);
         tokio::pin!(pull);
         loop {
-            match tokio::time::timeout(TELL_EVERY, &mut pull).await {
+            match tokio::time::timeout(context.options.pull_progress_interval, &mut pull).await {
                 Ok(outcome) => break outcome,
                 Err(_) => {
                     if let Some(progress) = context.images.pull_progress(image).await {

@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use super::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, CriError, Duplex, ExecOutput, ExecRequest, ExecSession, Features,
-    FilesystemUsage, Image, Images, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, RegistryAuth, Resources, Runtime,
-    RuntimeCondition, RuntimeEvent, SandboxState, Usage,
+    FilesystemUsage, Image, Images, Namespaces, PodSandbox, PodSandboxConfig, PodSandboxStats, PullProgress, RegistryAuth, Resources,
+    Runtime, RuntimeCondition, RuntimeEvent, SandboxState, Usage,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -653,6 +653,7 @@ struct ImageState {
     demanded: BTreeMap<String, String>,
     pinned: BTreeSet<String>,
     pulls: Vec<String>,
+    held: BTreeMap<String, Arc<Notify>>,
 }
 
 impl FakeImages {
@@ -699,6 +700,11 @@ impl FakeImages {
         };
     }
 
+    /// Pulls of this reference are not done before [`Notify::notify_one`].
+    pub fn hold_pulls(&self, reference: &str) -> Arc<Notify> {
+        Arc::clone(self.lock().held.entry(reference.to_owned()).or_default())
+    }
+
     /// Only this user may pull this reference.
     pub fn demand(&self, reference: &str, username: &str) {
         self.lock().demanded.insert(reference.to_owned(), username.to_owned());
@@ -726,7 +732,15 @@ impl Images for FakeImages {
         Ok(state.present.get(reference).or_else(by_id).cloned())
     }
 
+    async fn pull_progress(&self, reference: &str) -> Option<PullProgress> {
+        self.lock().held.contains_key(reference).then_some(PullProgress { done_bytes: 28 << 20, total_bytes: 58 << 20 })
+    }
+
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<String, CriError> {
+        let held = self.lock().held.get(reference).cloned();
+        if let Some(held) = held {
+            held.notified().await;
+        }
         let error = {
             let mut state = self.lock();
             state.pulls.push(reference.to_owned());

@@ -129,6 +129,7 @@ impl World {
         options.lost_hold = self.lost_hold;
         // What is told twice is seen to be.
         options.event_interval = Duration::ZERO;
+        options.pull_progress_interval = Duration::from_millis(20);
         options.image_gc = self.image_gc;
         options.parallel_pulls = 1;
         options.image_gc_interval = Duration::from_millis(200);

@@ -73,6 +73,17 @@ async fn pods_of_one_image_share_its_pull() {
 }
 
 #[tokio::test]
+async fn a_long_pull_says_how_far_it_is() {
+    let world = World::started().await;
+    let held = world.images.hold_pulls("registry.test/large:1");
+    world.create("slow", json!({"containers": [{"name": "main", "image": "registry.test/large:1"}]})).await;
+    event(&world, "Pulling", "Pulling image \"registry.test/large:1\": 28 of 58 MiB").await;
+    held.notify_one();
+    world.ready("slow").await;
+    event(&world, "Pulled", "Successfully pulled image \"registry.test/large:1\"").await;
+}
+
+#[tokio::test]
 async fn a_pod_pulls_with_the_secrets_of_its_account() {
     let world = World::started().await;
     world.images.demand("registry.test/app:1", "right");
