@@ -56,8 +56,7 @@ fn git(it: &GitSource, path: &Path<'_>, errors: &mut Errors) {
         None if is_ssh || it.url.starts_with('/') => {}
         _ => errors.invalid(&at, &it.url, "must be an absolute path, or a file://, https://, ssh:// or user@host:path URL"),
     }
-    if it.url.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains(':') && host.contains('@')))
-    {
+    if has_password(&it.url) {
         errors.invalid(&at, "<redacted>", "must not contain a password: use `tokenFile` or `sshKeyFile`");
     }
     if is_ssh && it.known_hosts_file.is_none() {
@@ -77,4 +76,10 @@ fn git(it: &GitSource, path: &Path<'_>, errors: &mut Errors) {
             errors.invalid(&path.child(field), file, "must be an absolute path");
         }
     }
+}
+
+/// `user:password@` before the host, which may have a port.
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    authority.and_then(|authority| authority.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'))
 }

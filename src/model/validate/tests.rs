@@ -662,6 +662,28 @@ fn rules_of_the_other_kinds() {
 }
 
 #[test]
+fn a_git_url_may_name_a_user_and_a_port() {
+    for (url, is_good) in [
+        ("ssh://git@host:2222/a", true),
+        ("ssh://git@[::1]:2222/a", true),
+        ("ssh://host:2222/a@b:c", true),
+        ("git@host:a", true),
+        ("https://me@host:8443/a", true),
+        ("https://host:8443/a", true),
+        ("https://me:geheim@host:8443/a", false),
+        ("https://:geheim@host/a", false),
+        ("ssh://git:geheim@[::1]/a", false),
+        ("https://me:ge@heim@host?a", false),
+    ] {
+        let git = json!({"url": url, "knownHostsFile": "/k"});
+        let source = json!({"metadata": {"name": "s"}, "spec": {"git": git}});
+        let said = errors(Kind::Source, source).join("; ");
+        assert_eq!(said.is_empty(), is_good, "{url}: {said}");
+        assert!(!said.contains("heim"), "{said}");
+    }
+}
+
+#[test]
 fn updates_keep_what_is_immutable() {
     let config = json!({"metadata": {"name": "c", "namespace": "web"}, "data": {"a": "b"}, "immutable": true});
     let secret = json!({"metadata": {"name": "c", "namespace": "web"}, "type": "a/b"});
