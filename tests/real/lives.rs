@@ -313,12 +313,16 @@ fn ends_are_followed_by_what_the_policy_says(place: &Place<'_>) {
         let pod = place.admin.wait(&format!("{name} has {phase}"), || place.get(&name).filter(|pod| pod["status"]["phase"] == phase));
         let status = &pod["status"]["containerStatuses"][0];
         assert_eq!((&status["restartCount"], &status["state"]["terminated"]["exitCode"]), (&0.into(), &code.into()), "{status}");
+        let none = place.admin.run(&["logs", "--previous", &name]);
+        let said = String::from_utf8_lossy(&none.stderr);
+        assert!(said.contains(&format!("previous terminated container \"main\" in pod \"{name}\" not found")), "{said}");
         place.delete(&[&name]);
     }
     let again = [("OnFailure", 6, "Error"), ("Always", 0, "Completed")];
     let names = again.map(|(policy, code, _)| ends(policy, code));
     for (name, (_, code, reason)) in names.iter().zip(again) {
         let pod = place.restarted(name, 2);
+        place.admin.ok(&["logs", "--previous", name]);
         let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
         assert_eq!((&last["exitCode"], text(last, "/reason"), text(&pod, "/status/phase")), (&code.into(), reason, "Running"), "{pod}");
     }

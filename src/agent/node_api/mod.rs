@@ -23,10 +23,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::config::Layout;
-use super::observed::{has_ended, is_running};
+use super::observed::{LABEL_POD_UID, has_ended, is_running};
 use super::record;
 use crate::cri::{ContainerState, ContainerStatus, CriError, PodSandbox, Runtime, SandboxState, Usage};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, pod::restartable};
 
 /// What the handlers work with.
 pub struct NodeApi {
@@ -107,6 +107,13 @@ impl NodeApi {
             Some(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("container {name} of pod {namespace}/{pod} is not running"))),
             None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("container {name} of pod {namespace}/{pod} has not started"))),
         }
+    }
+
+    /// Whether a container that has ended is started again; of a pod that is not known: it is.
+    fn is_started_again(&self, ended: &ContainerStatus) -> bool {
+        let of_it = ended.labels.get(LABEL_POD_UID);
+        let pod = record::load(&self.layout.records()).into_iter().find(|pod| pod.metadata.uid.as_ref() == of_it);
+        pod.and_then(|pod| pod.spec).is_none_or(|spec| restartable(&spec, &ended.metadata.name, ended.exit_code))
     }
 
     async fn ready_sandbox(&self, namespace: &str, pod: &str) -> Result<String, Refusal> {
@@ -229,11 +236,9 @@ async fn container_logs(
     let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
     let newest = all.next();
     let container = if flag(&query.previous) {
-        let older = all.next();
         // Waiting for its restart, the newest one is the previous one.
-        older
-            .or(newest.filter(has_ended))
-            .ok_or_else(|| bad(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")))?
+        let waits = newest.filter(|newest| has_ended(newest) && api.is_started_again(newest));
+        waits.or_else(|| all.next()).ok_or_else(|| bad(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")))?
     } else {
         // What it waits for is in its status, which the server has.
         let waits = || Refusal::new(StatusCode::NOT_FOUND, format!("container \"{name}\" in pod \"{pod}\" is waiting to start"));
