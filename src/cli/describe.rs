@@ -7,7 +7,7 @@ use super::args::NamedArgs;
 use super::client::{self, connect, named_target, path};
 use super::error::Outcome;
 use super::{get, output};
-use crate::model::Kind;
+use crate::model::{Kind, LAST_APPLIED};
 
 pub async fn run(args: &NamedArgs) -> Outcome {
     let (kind, name) = client::with_custom_kinds(&args.client, || named_target(&args.what)).await?;
@@ -64,8 +64,11 @@ fn without_meta(object: &Value) -> Value {
     rest
 }
 
-/// Replaces a Secret's values by their sizes.
+/// Replaces a Secret's values by their sizes, and leaves out the copy of them that `kubectl apply` keeps.
 fn hide(object: &mut Value) {
+    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
     if let Some(data) = object["data"].as_object_mut() {
         for value in data.values_mut() {
             let bytes = value.as_str().map_or(0, |text| text.trim_end_matches('=').len() * 3 / 4);
@@ -175,10 +178,11 @@ mod tests {
 
     #[test]
     fn secrets_are_sizes() {
-        let secret = json!({"metadata": {"name": "s"}, "data": {"password": "aHVudGVyMg=="}});
+        let annotations = json!({LAST_APPLIED: "{\"stringData\":{\"password\":\"hunter2\"}}", "note": "mine"});
+        let secret = json!({"metadata": {"name": "s", "annotations": annotations}, "data": {"password": "aHVudGVyMg=="}});
         let text = described(Kind::Secret, &secret);
-        assert!(!text.contains("aHVudGVyMg"), "{text}");
-        assert!(text.contains("7 bytes"), "{text}");
+        assert!(!text.contains("aHVudGVyMg") && !text.contains("hunter2"), "{text}");
+        assert!(text.contains("7 bytes") && text.contains("mine"), "{text}");
     }
 
     #[test]
