@@ -84,6 +84,8 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
         // Left in place when somebody keeps files of their own in it.
         let _ = std::fs::remove_dir(dir);
     }
+    let left = if args.keep_data { "; the data stays" } else { " and what Podbay kept here" };
+    output::print(&format!("removed the pods of this host{left}\n"));
     Ok(0)
 }
 

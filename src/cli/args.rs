@@ -140,7 +140,7 @@ pub struct ReconcileArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Approve the plan with this id: it is computed again and must be the same. Of one that waits, its first 12 digits do
-    #[arg(long, value_name = "PLAN_ID")]
+    #[arg(long, value_name = "PLAN_ID", conflicts_with = "dry_run")]
     pub approve: Option<String>,
     /// Take over live objects that Podbay did not create, this once
     #[arg(long)]

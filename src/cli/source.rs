@@ -213,7 +213,7 @@ async fn remove(source: &SourceName, prune: bool) -> Outcome {
     let what =
         if prune { "removed; what it created is being deleted, unless others have something in it" } else { "removed; its objects stay" };
     output::print(&format!("source/{} {what}\n", output::clean(&source.name)));
-    if metadata["labels"][CONFIGURED] == "true" {
+    if metadata["labels"][CONFIGURED] == "true" && metadata["annotations"][DROPPED] != "true" {
         anstream::eprintln!("hint: it is in podbay.toml or --source of the daemon: take it out there too, or the next start adds it again");
     }
     Ok(0)
