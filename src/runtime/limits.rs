@@ -49,15 +49,16 @@ impl Rate {
 }
 
 /// What block devices do for a cgroup: weights from 10 to 1000 as OCI has them (config-linux.md, "Block IO"), of all and of
-/// some devices, and throttles. v2's scale goes up to 10,000; BFQ's scheduler keeps the old one on both.
+/// some devices, and throttles. v2's scale goes up to 10,000; BFQ's scheduler keeps the old one on both. Where BFQ is there
+/// its file is the one that is heeded, as runc and crun have it: `io.weight` takes `io.cost.qos`, which hardly anybody sets.
 pub fn block_io(weight: Option<u16>, of_devices: &[(String, u16)], throttles: &[Throttle]) -> Vec<Limit> {
     let weighed = |device: Option<&String>, weight: u16| {
         let wide = 1 + u64::from(weight.saturating_sub(10)) * 9999 / 990;
         let say = |weight: String| device.map_or_else(|| weight.clone(), |device| format!("{device} {weight}"));
         let end = if device.is_some() { "_device" } else { "" };
-        let narrow = ["io.bfq.weight".to_owned(), format!("blkio.weight{end}"), format!("blkio.bfq.weight{end}")];
-        let instead = narrow.map(|file| (file, say(weight.to_string()))).to_vec();
-        Limit { file: "io.weight".to_owned(), value: say(wide.to_string()), verbatim: false, instead }
+        let v1 = [format!("blkio.weight{end}"), format!("blkio.bfq.weight{end}")].map(|file| (file, say(weight.to_string())));
+        let instead = std::iter::once(("io.weight".to_owned(), say(wide.to_string()))).chain(v1).collect();
+        Limit { file: "io.bfq.weight".to_owned(), value: say(weight.to_string()), verbatim: false, instead }
     };
     let throttled = |throttle: &Throttle| {
         let Throttle { device, of, most } = throttle;
@@ -184,8 +185,8 @@ mod tests {
             limits.iter().map(one).collect()
         };
         let expected = [
-            "io.weight=1 or io.bfq.weight=10 or blkio.weight=10 or blkio.bfq.weight=10",
-            "io.weight=8:0 10000 or io.bfq.weight=8:0 1000 or blkio.weight_device=8:0 1000 or blkio.bfq.weight_device=8:0 1000",
+            "io.bfq.weight=10 or io.weight=1 or blkio.weight=10 or blkio.bfq.weight=10",
+            "io.bfq.weight=8:0 1000 or io.weight=8:0 10000 or blkio.weight_device=8:0 1000 or blkio.bfq.weight_device=8:0 1000",
             "io.max=8:0 rbps=1048576 or blkio.throttle.read_bps_device=8:0 1048576",
             "io.max=8:0 wiops=max or blkio.throttle.write_iops_device=8:0 0",
         ];

@@ -574,8 +574,8 @@ mod tests {
         let io = json!({"weight": 1000, "weightDevice": device("weight", 10), "throttleReadBpsDevice": device("rate", 1),
             "throttleWriteBpsDevice": device("rate", 2), "throttleReadIOPSDevice": device("rate", 3), "throttleWriteIOPSDevice": device("rate", 4)});
         let expected = [
-            "io.weight 10000",
-            "io.weight 8:16 1",
+            "io.bfq.weight 1000",
+            "io.bfq.weight 8:16 10",
             "io.max 8:16 rbps=1",
             "io.max 8:16 wbps=2",
             "io.max 8:16 riops=3",
