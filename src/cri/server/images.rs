@@ -112,7 +112,12 @@ impl ImageService for Core {
     async fn pull_image(&self, request: Request<wire::PullImageRequest>) -> Answer<wire::PullImageResponse> {
         let request = request.into_inner();
         let pull = async {
+            let handler = request.image.as_ref().map(|spec| spec.runtime_handler.clone()).unwrap_or_default();
             let name = named(request.image)?;
+            // All that are known have the same images.
+            if !self.runtime.handlers().await.contains(&handler) {
+                return Err(CriError::Invalid(format!("no runtime for {handler:?} is configured")));
+            }
             let server = request.auth.as_ref().map(|auth| auth.server_address.clone()).unwrap_or_default();
             let mut auth = auth(request.auth)?;
             if auth.is_some() && !is_for(&server, &name) {
@@ -139,6 +144,25 @@ impl ImageService for Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_image_for_an_unknown_handler_is_refused() {
+        use crate::cri::fake::{FakeImages, FakeRuntime, HANDLER};
+        let streams = std::sync::Arc::new(crate::cri::server::stream::Streams::new("127.0.0.1:1".parse().unwrap()));
+        let core = Core {
+            runtime: std::sync::Arc::<FakeRuntime>::default(),
+            images: std::sync::Arc::<FakeImages>::default(),
+            streams,
+            rates: Default::default(),
+            end: Default::default(),
+        };
+        for (handler, expected) in [("", None), (HANDLER, None), ("nosuch", Some(tonic::Code::InvalidArgument))] {
+            let image = wire::ImageSpec { image: "busybox".into(), runtime_handler: handler.into(), ..Default::default() };
+            let request = wire::PullImageRequest { image: Some(image), ..Default::default() };
+            let pulled = core.pull_image(Request::new(request)).await;
+            assert_eq!(pulled.err().map(|status| status.code()), expected, "{handler:?}");
+        }
+    }
 
     #[test]
     fn credentials_go_to_their_own_registry_alone() {
