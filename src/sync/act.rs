@@ -277,6 +277,7 @@ impl Work {
             self.memory.answers().forget();
         }
         self.read(source).await;
+        self.hasten(&source.spec);
         if self.fetching.is_none() && self.due <= Instant::now() {
             self.due = Instant::now() + interval(&source.spec);
             self.will_answer = request.clone();
@@ -352,6 +353,11 @@ impl Work {
     }
 
     /// Reads what the fetch has brought, if it has ended.
+    /// An interval that has become shorter counts at once.
+    fn hasten(&mut self, spec: &SourceSpec) {
+        self.due = self.due.min(Instant::now() + usual_interval(spec).mul_f64(1.0 + JITTER));
+    }
+
     async fn read(&mut self, source: &Source) {
         let Some(fetched) = self.brought.take() else { return };
         self.look = match fetched {
@@ -573,11 +579,18 @@ fn same_place(one: &SourceSpec, other: &SourceSpec) -> bool {
     place(one) == place(other)
 }
 
-/// The source's interval, more or less a tenth.
-fn interval(spec: &SourceSpec) -> Duration {
+/// The share of an interval by which it is shorter or longer.
+const JITTER: f64 = 0.1;
+
+fn usual_interval(spec: &SourceSpec) -> Duration {
     let usual = if spec.git.is_some() { GIT_INTERVAL } else { DIRECTORY_INTERVAL };
     let seconds = spec.interval_seconds.filter(|seconds| *seconds > 0).unwrap_or(usual);
-    Duration::from_secs_f64(f64::from(seconds) * (0.9 + 0.2 * rand::random::<f64>()))
+    Duration::from_secs(u64::from(seconds.unsigned_abs()))
+}
+
+/// The source's interval, more or less a tenth.
+fn interval(spec: &SourceSpec) -> Duration {
+    usual_interval(spec).mul_f64(1.0 - JITTER + 2.0 * JITTER * rand::random::<f64>())
 }
 
 #[cfg(test)]
@@ -613,6 +626,18 @@ mod tests {
             work.remove(&source).await;
             assert!(work.due >= before + Duration::from_secs(800), "{handled:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_shorter_interval_counts_at_once_and_a_longer_one_when_this_one_is_over() {
+        let mut work = Work::new("web".to_owned(), context(), Arc::new(Notify::new()));
+        let every = |seconds: i32| SourceSpec { interval_seconds: Some(seconds), ..SourceSpec::default() };
+        let in_five_minutes = Instant::now() + Duration::from_secs(300);
+        work.due = in_five_minutes;
+        work.hasten(&every(600));
+        assert_eq!(work.due, in_five_minutes);
+        work.hasten(&every(60));
+        assert!(work.due <= Instant::now() + Duration::from_secs(66));
     }
 
     #[tokio::test]
