@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::uri::Authority;
 use http::{Request, Response, StatusCode, header};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
@@ -22,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::model::Timestamp;
 use crate::tls::authority::Pair;
+use crate::tls::connect::{self, Way};
 use crate::tls::pin::Pinned;
-use crate::tls::{LiveKey, Peer, SERVER_CLIENT, SERVER_NAME, TlsError, connect, files, serve};
+use crate::tls::{LiveKey, Peer, SERVER_CLIENT, SERVER_NAME, TlsError, files, serve};
 
 /// Clocks further apart than this make certificates and leases meaningless.
 pub const MAX_SKEW: i64 = 60;
@@ -84,10 +84,9 @@ struct Stored {
 pub struct NodeIdentity {
     path: PathBuf,
     stored: Mutex<Stored>,
-    address: Authority,
+    way: Way,
     live: Arc<LiveKey>,
     authority: CertificateDer<'static>,
-    client: Arc<ClientConfig>,
 }
 
 impl fmt::Debug for NodeIdentity {
@@ -139,13 +138,13 @@ pub async fn join(join: &Join, clock: &dyn Clock) -> Result<NodeIdentity, Identi
         return Err(IdentityError::Token);
     };
     let address = connect::authority_of(&join.server)?;
-    let key = pending_key(&join.directory)?;
+    let key = pending_key(&join.directory.join("node.key"))?;
     let pinned = Pinned::new(fingerprint);
     crate::tls::install_provider();
     let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::clone(&pinned) as _).with_no_client_auth();
-    let config = Arc::new(config);
+    let way = Way::over(Arc::new(config), address, SERVER_NAME);
     // First the clocks: nothing secret is sent to a server whose certificate cannot be judged.
-    let greeting = ask(&address, &config, Request::get("/healthz"), Body::empty()).await.map_err(|error| match error {
+    let greeting = way.ask(Request::get("/healthz"), Body::empty()).await.map_err(|error| match error {
         TlsError::Connect { ref source, .. } if connect::is_untrusted(source) => {
             IdentityError::WrongServer { url: join.server.clone(), fingerprint: fingerprint.to_owned() }
         }
@@ -160,7 +159,7 @@ pub async fn join(join: &Join, clock: &dyn Clock) -> Result<NodeIdentity, Identi
     }
     let body = json!({"token": format!("{id}.{secret}"), "node": join.node, "csr": request_for(&key)?, "rejoin": join.rejoin});
     let request = Request::post("/podbay/v1/join").header(header::CONTENT_TYPE, "application/json");
-    let answer = ask(&address, &config, request, Body::from(body.to_string())).await?;
+    let answer = way.ask(request, Body::from(body.to_string())).await?;
     let refused = |message| IdentityError::Refused { url: join.server.clone(), node: join.node.clone(), message };
     let certificate = certificate_of(&answer).map_err(refused)?;
     let stored = Stored {
@@ -171,38 +170,27 @@ pub async fn join(join: &Join, clock: &dyn Clock) -> Result<NodeIdentity, Identi
         certificate,
         key: key.serialize_pem(),
     };
-    let path = file(&join.directory);
-    save(&path, &stored)?;
-    NodeIdentity::of(path, stored)
+    // Kept once it is seen to be of use: what is on disk counts at the next start.
+    let identity = NodeIdentity::of(file(&join.directory), stored)?;
+    save(&identity.path, &identity.stored())?;
+    Ok(identity)
 }
 
-/// The key of a join that broke off, or a new one that is on disk.
-fn pending_key(directory: &Path) -> Result<KeyPair, IdentityError> {
-    let path = directory.join("node.key");
-    if let Some(text) = files::read(&path)?
+/// The key of a request that broke off, or a new one that is on disk.
+pub(super) fn pending_key(path: &Path) -> Result<KeyPair, IdentityError> {
+    if let Some(text) = files::read(path)?
         && let Ok(key) = KeyPair::from_pem(&text)
     {
         return Ok(key);
     }
     let key = KeyPair::generate()?;
-    files::write_private(&path, key.serialize_pem().as_bytes())?;
+    files::write_private(path, key.serialize_pem().as_bytes())?;
     Ok(key)
 }
 
 /// A signing request. It says nothing but the key: the server decides what the certificate says.
 fn request_for(key: &KeyPair) -> Result<String, IdentityError> {
     Ok(CertificateParams::default().serialize_request(key)?.pem()?)
-}
-
-async fn ask(
-    address: &Authority,
-    config: &Arc<ClientConfig>,
-    request: http::request::Builder,
-    body: Body,
-) -> Result<Response<Bytes>, TlsError> {
-    let request = request.header(header::HOST, address.as_str()).header(header::USER_AGENT, "podbay-agent").body(body);
-    let request = request.map_err(|_| TlsError::Address(address.to_string()))?;
-    connect::ask(address.as_str(), SERVER_NAME, Arc::clone(config), request).await
 }
 
 /// Compares the server's `Date` with this host's clock.
@@ -262,8 +250,8 @@ impl NodeIdentity {
         let address = connect::authority_of(&stored.server)?;
         let authority = CertificateDer::from_pem_slice(stored.authority.as_bytes()).map_err(|_| IdentityError::Content(path.clone()))?;
         let live = LiveKey::new(&pair(&stored), &stored.authority)?;
-        let client = connect::client_config(&authority, Arc::clone(&live))?;
-        Ok(Self { path, stored: Mutex::new(stored), address, live, authority, client })
+        let way = Way::new(address, SERVER_NAME, std::slice::from_ref(&authority), Arc::clone(&live), None)?;
+        Ok(Self { path, stored: Mutex::new(stored), way, live, authority })
     }
 
     /// The same, of a server at this address.
@@ -301,7 +289,7 @@ impl NodeIdentity {
 
     /// A client that acts as this node. It goes on working across renewals.
     pub fn client(&self) -> kube::Client {
-        connect::kube_client(self.address.clone(), SERVER_NAME, Arc::clone(&self.client))
+        self.way.client()
     }
 
     /// For serving the node API: only the server's client certificate gets in.
@@ -309,7 +297,7 @@ impl NodeIdentity {
     /// # Errors
     /// A CA that rustls does not take.
     pub fn server_config(&self) -> Result<Arc<rustls::ServerConfig>, IdentityError> {
-        Ok(serve::closed_config(&self.authority, Arc::clone(&self.live), SERVER_CLIENT)?)
+        Ok(serve::closed_config(std::slice::from_ref(&self.authority), Arc::clone(&self.live), vec![SERVER_CLIENT.to_owned()])?)
     }
 
     /// Gets a new certificate for a new key, with the current one.
@@ -321,9 +309,11 @@ impl NodeIdentity {
         let key = KeyPair::generate()?;
         let body = json!({"csr": request_for(&key)?}).to_string();
         let request = Request::post("/podbay/v1/renew").header(header::CONTENT_TYPE, "application/json");
-        let answer = ask(&self.address, &self.client, request, Body::from(body)).await?;
+        let answer = self.way.ask(request, Body::from(body)).await?;
         stored.certificate = certificate_of(&answer).map_err(|message| IdentityError::NotRenewed { node: stored.node.clone(), message })?;
         stored.key = key.serialize_pem();
+        // Before it is kept: what is on disk counts at the next start.
+        LiveKey::new(&pair(&stored), &stored.authority)?;
         save(&self.path, &stored)?;
         self.live.replace(&pair(&stored), &stored.authority)?;
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = stored;

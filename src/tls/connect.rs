@@ -1,14 +1,16 @@
 //! Clients over TLS: a kube client whose certificate can be renewed under it, and single requests.
 
+use std::borrow::Cow;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::rt::ReadBufCursor;
 use hyper_util::client::legacy::Client as Pool;
@@ -21,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::node::NodeCertificate;
-use super::{LiveKey, TlsError};
+use super::{LiveKey, TlsError, files};
 
 /// For the connection and the handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,8 +54,12 @@ pub fn probe(stream: &TcpStream) {
 /// # Errors
 /// A CA that rustls does not take.
 pub fn client_config(authority: &CertificateDer<'static>, key: Arc<LiveKey>) -> Result<Arc<ClientConfig>, TlsError> {
+    config_of(std::slice::from_ref(authority), key)
+}
+
+fn config_of(authorities: &[CertificateDer<'static>], key: Arc<LiveKey>) -> Result<Arc<ClientConfig>, TlsError> {
     super::install_provider();
-    let mut config = ClientConfig::builder().with_root_certificates(roots(authority)?).with_client_cert_resolver(key);
+    let mut config = ClientConfig::builder().with_root_certificates(roots(authorities)?).with_client_cert_resolver(key);
     // A session would go on with the certificate it began with.
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
@@ -65,13 +71,19 @@ pub fn client_config(authority: &CertificateDer<'static>, key: Arc<LiveKey>) -> 
 /// A CA that rustls does not take.
 pub fn node_client_config(authority: &CertificateDer<'static>, key: Arc<LiveKey>, any: bool) -> Result<Arc<ClientConfig>, TlsError> {
     let mut config = ClientConfig::clone(&*client_config(authority, key)?);
-    config.dangerous().set_certificate_verifier(NodeCertificate::new(if any { None } else { Some(roots(authority)?) }));
+    config.dangerous().set_certificate_verifier(NodeCertificate::new(if any {
+        None
+    } else {
+        Some(roots(std::slice::from_ref(authority))?)
+    }));
     Ok(Arc::new(config))
 }
 
-fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, TlsError> {
+pub(super) fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).map_err(|source| TlsError::Use { subject: "the CA's certificate".to_owned(), source })?;
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(|source| TlsError::Use { subject: "the CA's certificate".to_owned(), source })?;
+    }
     Ok(roots)
 }
 
@@ -134,31 +146,132 @@ pub async fn ask(address: &str, name: &str, config: Arc<ClientConfig>, request: 
     answer.map_err(|_| TlsError::Slow(address.to_owned()))?.map_err(failed)
 }
 
-/// A kube client for a server whose certificate names `name`, at any address.
-pub fn kube_client(authority: Authority, name: &'static str, config: Arc<ClientConfig>) -> kube::Client {
-    let connector = Connector { address: authority.to_string(), name, config };
-    let pool: Pool<Connector, kube::client::Body> =
-        Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(60)).build(connector);
-    let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
-        let pool = pool.clone();
-        let authority = authority.clone();
-        async move {
-            let mut parts = std::mem::take(request.uri_mut()).into_parts();
-            parts.scheme = Some(Scheme::HTTPS);
-            parts.authority = Some(authority);
-            *request.uri_mut() = Uri::from_parts(parts)?;
-            let answer = tokio::time::timeout(ANSWER, pool.request(request)).await;
-            Ok::<_, tower::BoxError>(answer.map_err(|_| "the server does not answer")??)
+/// A server, and as whom it is asked.
+#[derive(Clone)]
+pub struct Way {
+    address: Authority,
+    /// What the server's certificate names.
+    name: Arc<str>,
+    config: Arc<ClientConfig>,
+    key: Arc<LiveKey>,
+    bearer: Option<Bearer>,
+}
+
+/// A token that goes with each request.
+#[derive(Clone)]
+pub enum Bearer {
+    Token(String),
+    /// Read for each, as others write it anew.
+    File(PathBuf),
+}
+
+impl Bearer {
+    fn header(&self) -> Result<HeaderValue, TlsError> {
+        let text = match self {
+            Self::Token(token) => Cow::Borrowed(token.as_str()),
+            Self::File(path) => files::read(path)?.unwrap_or_default().into(),
+        };
+        let mut header = HeaderValue::try_from(format!("Bearer {}", text.trim())).map_err(|_| TlsError::Token)?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+}
+
+impl Way {
+    /// To a server whose certificate names `name` and is of one of these CAs.
+    ///
+    /// # Errors
+    /// A CA that rustls does not take.
+    pub fn new(
+        address: Authority,
+        name: &str,
+        authorities: &[CertificateDer<'static>],
+        key: Arc<LiveKey>,
+        bearer: Option<Bearer>,
+    ) -> Result<Self, TlsError> {
+        let config = config_of(authorities, Arc::clone(&key))?;
+        Ok(Self { key, bearer, ..Self::over(config, address, name) })
+    }
+
+    /// To a server that this configuration judges, as nobody but for what the configuration shows.
+    pub fn over(config: Arc<ClientConfig>, address: Authority, name: &str) -> Self {
+        Self { address, name: name.into(), config, key: LiveKey::empty(), bearer: None }
+    }
+
+    /// Where the server is.
+    pub fn address(&self) -> &Authority {
+        &self.address
+    }
+
+    fn authorise(&self, headers: &mut http::HeaderMap) -> Result<(), TlsError> {
+        if let Some(bearer) = &self.bearer {
+            headers.insert(header::AUTHORIZATION, bearer.header()?);
         }
-    });
-    kube::Client::new(service, "default")
+        Ok(())
+    }
+
+    /// One request on a connection of its own.
+    ///
+    /// # Errors
+    /// No connection, or an answer that breaks off.
+    pub async fn ask(&self, request: http::request::Builder, body: Body) -> Result<Response<Bytes>, TlsError> {
+        let request = request.header(header::HOST, self.address.as_str()).header(header::USER_AGENT, "podbay-agent").body(body);
+        let mut request = request.map_err(|_| TlsError::Address(self.address.to_string()))?;
+        self.authorise(request.headers_mut())?;
+        ask(self.address.as_str(), &self.name, Arc::clone(&self.config), request).await
+    }
+
+    /// A kube client. It goes on working across renewals of the certificate.
+    pub fn client(&self) -> kube::Client {
+        let pools = Arc::new(Pools { held: Mutex::new((self.key.replaced(), self.pool())), way: self.clone() });
+        let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
+            let pools = Arc::clone(&pools);
+            async move {
+                let mut parts = std::mem::take(request.uri_mut()).into_parts();
+                parts.scheme = Some(Scheme::HTTPS);
+                parts.authority = Some(pools.way.address.clone());
+                *request.uri_mut() = Uri::from_parts(parts)?;
+                pools.way.authorise(request.headers_mut())?;
+                let answer = tokio::time::timeout(ANSWER, pools.current().request(request)).await;
+                Ok::<_, tower::BoxError>(answer.map_err(|_| "the server does not answer")??)
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    fn pool(&self) -> Connections {
+        let Self { address, name, config, .. } = self.clone();
+        let connector = Connector { address: address.to_string(), name, config };
+        Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(60)).build(connector)
+    }
+}
+
+type Connections = Pool<Connector, kube::client::Body>;
+
+/// The connections of one client. A server knows who is at a connection's end by the certificate that it began with, so
+/// none is used again once there is another.
+struct Pools {
+    way: Way,
+    /// How often the certificate was replaced before these were made.
+    held: Mutex<(usize, Connections)>,
+}
+
+impl Pools {
+    fn current(&self) -> Connections {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = self.way.key.replaced();
+        if held.0 != replaced {
+            *held = (replaced, self.way.pool());
+        }
+        held.1.clone()
+    }
 }
 
 /// Opens connections to one server, whatever the URI says.
 #[derive(Clone)]
 struct Connector {
     address: String,
-    name: &'static str,
+    name: Arc<str>,
     config: Arc<ClientConfig>,
 }
 
@@ -174,7 +287,7 @@ impl tower::Service<Uri> for Connector {
     fn call(&mut self, _uri: Uri) -> Self::Future {
         let Self { address, name, config } = self.clone();
         Box::pin(async move {
-            let stream = open(&address, name, config).await?;
+            let stream = open(&address, &name, config).await?;
             // Answers are read as they come: who takes nothing is gone.
             keep_alive(stream.get_ref().0);
             Ok(Open(TokioIo::new(stream)))

@@ -45,3 +45,14 @@ pub fn read(path: &Path) -> Result<Option<String>, TlsError> {
         Err(error) => Err(failed("read", path)(error)),
     }
 }
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// Anything else the file system says.
+pub fn remove(path: &Path) -> Result<(), TlsError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

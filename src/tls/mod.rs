@@ -13,7 +13,7 @@
 //! - `serve`: a router over TLS, with bounds; `connection`: one connection, with deadlines; `unread`: what was answered early
 //! - `places`, `register`: whose connections are closed when there are too many
 //! - `connect`: clients, for the agent and for the node API
-//! - `kubeconfig`: what kubectl needs
+//! - `kubeconfig`: what kubectl needs, and reading it
 
 pub mod anyone;
 pub mod authority;
@@ -88,4 +88,10 @@ pub enum TlsError {
     Http { address: String, source: hyper::Error },
     #[error("{0:?} is not a server's address like https://10.0.0.1:6443")]
     Address(String),
+    #[error("{path} is no kubeconfig{place}")]
+    NotAKubeconfig { path: std::path::PathBuf, place: String },
+    #[error("kubeconfig {path}: {message}")]
+    Kubeconfig { path: std::path::PathBuf, message: String },
+    #[error("a bearer token is text in one line")]
+    Token,
 }

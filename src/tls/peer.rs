@@ -13,6 +13,7 @@ pub struct Remote(pub std::net::IpAddr);
 /// The verified client certificate of a connection, as a request extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Empty where there is none, and where there are several: some readers take the first and some the last of them.
     pub common_name: String,
     pub organisations: Vec<String>,
     /// Hexadecimal.
@@ -28,7 +29,8 @@ impl Peer {
         let wrong = |cause: String| TlsError::NotACertificate { subject: "the peer's certificate".to_owned(), cause };
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| wrong(error.to_string()))?;
         let subject = certificate.subject();
-        let name = subject.iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned();
+        let mut names = subject.iter_common_name();
+        let name = names.next().filter(|_| names.next().is_none()).and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned();
         let organisations = subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect();
         let time = |seconds: i64| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
         let validity = certificate.validity();
@@ -51,7 +53,36 @@ impl Peer {
 
     /// Two thirds of its life are over.
     pub fn is_due(&self, now: Timestamp) -> bool {
+        self.seconds_left(now) <= 0
+    }
+
+    /// Until two thirds of its life are over; none or less: they are.
+    pub fn seconds_left(&self, now: Timestamp) -> i64 {
         let life = self.not_after.as_second() - self.not_before.as_second();
-        now.as_second() >= self.not_before.as_second() + life * 2 / 3
+        self.not_before.as_second() + life * 2 / 3 - now.as_second()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::DnType;
+
+    #[test]
+    fn who_has_two_names_has_none() {
+        let named = |types: &[DnType]| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            for (at, name) in types.iter().enumerate() {
+                params.distinguished_name.push(name.clone(), format!("name-{at}"));
+            }
+            let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            Peer::read(made.der()).unwrap().common_name
+        };
+        let another = DnType::CustomDnType(vec![2, 5, 4, 3]);
+        assert_eq!(named(&[DnType::CommonName]), "name-0");
+        assert_eq!(named(std::slice::from_ref(&another)), "name-0");
+        assert_eq!(named(&[DnType::CommonName, another]), "");
+        assert_eq!(named(&[]), "");
     }
 }

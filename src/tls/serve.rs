@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::Router;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Patience, Trust, serve_stranger, serve_stream};
 use super::places::Bound;
 use super::register::{Place, Register};
-use super::{LiveKey, Peer, Remote, TlsError, connect::probe};
+use super::{
+    LiveKey, Peer, Remote, TlsError,
+    connect::{probe, roots},
+};
 
 /// What may be held open, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -39,17 +42,21 @@ impl Default for Bounds {
     }
 }
 
-fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).map_err(|source| TlsError::Use { subject: "the CA's certificate".to_owned(), source })?;
-    Ok(Arc::new(roots))
-}
-
-fn verifier(authority: &CertificateDer<'static>, needed: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn verifier(authorities: &[CertificateDer<'static>], needed: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     super::install_provider();
-    let builder = WebPkiClientVerifier::builder(roots(authority)?);
+    let builder = WebPkiClientVerifier::builder(Arc::new(roots(authorities)?));
     let builder = if needed { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(|error| TlsError::Use { subject: "the CA's certificate".to_owned(), source: Error::General(error.to_string()) })
+}
+
+/// Whether a client with this certificate (PEM, with what is between it and the CA) proves itself to who trusts these.
+///
+/// # Errors
+/// A CA that rustls does not take.
+pub fn is_client_of(authorities: &[CertificateDer<'static>], certificate: &str) -> Result<bool, TlsError> {
+    let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(certificate.as_bytes()).filter_map(Result::ok).collect();
+    let Some((leaf, between)) = chain.split_first() else { return Ok(false) };
+    Ok(verifier(authorities, true)?.verify_client_cert(leaf, between, UnixTime::now()).is_ok())
 }
 
 /// The API server's side: a client certificate is optional, and verified where it is sent.
@@ -57,27 +64,32 @@ fn verifier(authority: &CertificateDer<'static>, needed: bool) -> Result<Arc<dyn
 /// # Errors
 /// A CA that rustls does not take.
 pub fn server_config(authority: &CertificateDer<'static>, key: Arc<LiveKey>) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier(authority, false)?).with_cert_resolver(key);
+    let mut config =
+        ServerConfig::builder().with_client_cert_verifier(verifier(std::slice::from_ref(authority), false)?).with_cert_resolver(key);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-/// A node API's side: only the client certificate with this common name gets in.
+/// A node API's side: only client certificates with one of these common names get in.
 ///
 /// # Errors
 /// A CA that rustls does not take.
-pub fn closed_config(authority: &CertificateDer<'static>, key: Arc<LiveKey>, client: &'static str) -> Result<Arc<ServerConfig>, TlsError> {
-    let inner = verifier(authority, true)?;
-    let mut config = ServerConfig::builder().with_client_cert_verifier(Arc::new(Only { inner, client })).with_cert_resolver(key);
+pub fn closed_config(
+    authorities: &[CertificateDer<'static>],
+    key: Arc<LiveKey>,
+    clients: Vec<String>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let inner = verifier(authorities, true)?;
+    let mut config = ServerConfig::builder().with_client_cert_verifier(Arc::new(Only { inner, clients })).with_cert_resolver(key);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-/// One client of the CA's many.
+/// Some clients of the CA's many.
 #[derive(Debug)]
 struct Only {
     inner: Arc<dyn ClientCertVerifier>,
-    client: &'static str,
+    clients: Vec<String>,
 }
 
 impl ClientCertVerifier for Only {
@@ -93,7 +105,7 @@ impl ClientCertVerifier for Only {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(leaf, chain, now)?;
         match Peer::read(leaf) {
-            Ok(peer) if peer.common_name == self.client => Ok(verified),
+            Ok(peer) if self.clients.contains(&peer.common_name) => Ok(verified),
             _ => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
     }

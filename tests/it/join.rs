@@ -11,7 +11,7 @@ use podbay::agent::identity::{self, IdentityError, Join, NodeIdentity};
 use podbay::clock::{Clock, SystemClock, VirtualClock};
 use podbay::model::{NODE_REMOVED, Timestamp};
 use podbay::server::Identity;
-use podbay::tls::serve;
+use podbay::tls::{Order, serve};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,16 @@ fn join(rig: &Rig, token: &str, node: &str) -> Join {
 
 pub async fn joined(rig: &Rig, node: &str) -> NodeIdentity {
     identity::join(&join(rig, &token(rig).await, node), &SystemClock).await.unwrap()
+}
+
+/// A server with the rig's certificates that answers everything with this certificate.
+async fn answering(rig: &Rig, certificate: &str, end: &CancellationToken) -> String {
+    let answer = json!({"certificate": certificate});
+    let router = axum::Router::new().fallback(move || std::future::ready(axum::Json(answer.clone())));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(serve::serve(listener, rig.pki.server_config().unwrap(), router, serve::Bounds::default(), end.clone()));
+    url
 }
 
 /// The same on another host, with a key of its own.
@@ -132,6 +142,29 @@ async fn a_token_of_another_server_is_refused_before_it_is_sent() {
     let error = refusal(&join(&rig, &token(&other).await, "n1"), &SystemClock).await;
     assert!(error.contains("is not the server that the token was made on"), "{error}");
     assert!(matches!(identity::join(&join(&rig, "nonsense", "n1"), &SystemClock).await, Err(IdentityError::Token)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_key_is_not_kept() {
+    let rig = Rig::start().await;
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    let order = Order { common_name: "system:node:n1".to_owned(), organisation: None, names: Vec::new(), life: Duration::from_secs(3600) };
+    let (other, _) = rig.pki.authority().issue(&order, SystemClock.now()).unwrap();
+    let server = answering(&rig, &other.certificate, &end).await;
+    let directory = |node: &str| rig.directory.path().join(format!("agent-{node}"));
+
+    let faulty = Join { server: server.clone(), ..join(&rig, &token(&rig).await, "n2") };
+    let error = refusal(&faulty, &SystemClock).await;
+    assert!(error.contains("a certificate with its key"), "{error}");
+    assert!(NodeIdentity::load(&directory("n2")).unwrap().is_none());
+
+    joined(&rig, "n1").await;
+    let node = identity::stored(&directory("n1"), "n1", &server, &SystemClock).unwrap().unwrap();
+    let before = std::fs::read_to_string(directory("n1").join("node.json")).unwrap();
+    assert!(node.renew().await.unwrap_err().to_string().contains("a certificate with its key"));
+    assert_eq!(std::fs::read_to_string(directory("n1").join("node.json")).unwrap(), before);
+    NodeIdentity::load(&directory("n1")).unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,6 +325,8 @@ async fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
     node.renew().await.unwrap();
     let error = Api::<Service>::all(first.client()).list(&ListParams::default()).await.unwrap_err();
     assert_eq!(code(&error), 401, "the one before the last is not");
+    // No connection of the client's goes on with that one.
+    services.list(&ListParams::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -403,7 +403,7 @@ async fn listening(rig: &Rig, pair: &Pair) -> (SocketAddr, tokio_util::sync::Dro
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, end) = (listener.local_addr().unwrap(), CancellationToken::new());
     let key = LiveKey::new(pair, "").unwrap();
-    let config = serve::closed_config(rig.pki.authority().der(), key, SERVER_CLIENT).unwrap();
+    let config = serve::closed_config(std::slice::from_ref(rig.pki.authority().der()), key, vec![SERVER_CLIENT.to_owned()]).unwrap();
     tokio::spawn(serve::serve(listener, config, node_api(), serve::Bounds::default(), end.clone()));
     (address, end.drop_guard())
 }
