@@ -27,6 +27,8 @@ use crate::tls::{LiveKey, Peer, SERVER_CLIENT, SERVER_NAME, TlsError, files, ser
 
 /// Clocks further apart than this make certificates and leases meaningless.
 pub const MAX_SKEW: i64 = 60;
+/// Where a server listens that is named without a port.
+const PORT: u16 = 6443;
 /// Between looks whether the certificate is due.
 const LOOK: Duration = Duration::from_secs(600);
 
@@ -137,7 +139,7 @@ pub async fn join(join: &Join, clock: &dyn Clock) -> Result<NodeIdentity, Identi
     let (Some(id), Some(secret), Some(fingerprint), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(IdentityError::Token);
     };
-    let address = connect::authority_of(&join.server)?;
+    let address = connect::authority_of(&join.server, PORT)?;
     let key = pending_key(&join.directory.join("node.key"))?;
     let pinned = Pinned::new(fingerprint);
     crate::tls::install_provider();
@@ -247,7 +249,7 @@ impl NodeIdentity {
     }
 
     fn of(path: PathBuf, stored: Stored) -> Result<Self, IdentityError> {
-        let address = connect::authority_of(&stored.server)?;
+        let address = connect::authority_of(&stored.server, PORT)?;
         let authority = CertificateDer::from_pem_slice(stored.authority.as_bytes()).map_err(|_| IdentityError::Content(path.clone()))?;
         let live = LiveKey::new(&pair(&stored), &stored.authority)?;
         let way = Way::new(address, SERVER_NAME, std::slice::from_ref(&authority), Arc::clone(&live), None)?;

@@ -1,6 +1,4 @@
-//! Which kubeconfig a client uses, and reading it; `podbay kubeconfig` prints the administrator's.
-//!
-//! What a file holds never gets into an error: it may be a key.
+//! Which kubeconfig a client uses; `podbay kubeconfig` prints the administrator's.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,6 +12,7 @@ use super::args::{ClientArgs, HostArgs, KubeconfigArgs};
 use super::error::Outcome;
 use super::output;
 use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_RUN_DIR, Flags};
+use crate::tls::kubeconfig::read;
 
 /// The kubeconfig the daemon leaves in its data directory, and links in the default run directory.
 pub const ADMIN: &str = "admin.kubeconfig";
@@ -92,40 +91,6 @@ fn merged(files: &[PathBuf]) -> anyhow::Result<Kubeconfig> {
     whole.ok_or_else(|| anyhow!("no file that KUBECONFIG names is there: {}", std::env::join_paths(files).unwrap_or_default().display()))
 }
 
-fn read(file: &Path) -> anyhow::Result<Kubeconfig> {
-    // Read here: the library's error hides whether the file is missing or forbidden.
-    let text = std::fs::read_to_string(file).with_context(|| format!("read kubeconfig {}", file.display()))?;
-    // By the reader of manifests: the library's own would be another in the program. Its error quotes what it read.
-    let parsed: Result<Kubeconfig, serde_yaml::Error> = serde_yaml::from_str(&text);
-    match parsed {
-        Ok(config) => Ok(of_file(config, file)),
-        Err(error) => {
-            let place = error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column()));
-            bail!("{} is no kubeconfig{place}", file.display())
-        }
-    }
-}
-
-/// As the file means it: paths are from where it lies, and no context is none.
-fn of_file(mut config: Kubeconfig, file: &Path) -> Kubeconfig {
-    let directory = file.parent().unwrap_or_else(|| Path::new(""));
-    let place = |path: &mut Option<String>| {
-        if let Some(path) = path.as_mut().filter(|path| !path.is_empty()) {
-            *path = directory.join(&*path).display().to_string();
-        }
-    };
-    for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
-        place(&mut cluster.certificate_authority);
-    }
-    for user in config.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
-        for path in [&mut user.client_certificate, &mut user.client_key, &mut user.token_file] {
-            place(path);
-        }
-    }
-    config.current_context = config.current_context.filter(|name| !name.is_empty());
-    config
-}
-
 fn of_daemon(args: &ClientArgs) -> anyhow::Result<PathBuf> {
     let places = match &args.data_dir {
         Some(dir) => vec![dir.join(ADMIN)],
@@ -180,14 +145,5 @@ mod tests {
         let why = |files: &[PathBuf]| merged(files).unwrap_err().to_string();
         assert!(why(&[gone.clone(), gone.clone()]).starts_with("no file that KUBECONFIG names is there: "));
         assert!(why(std::slice::from_ref(&gone)).starts_with("read kubeconfig "), "one alone is what is meant");
-    }
-
-    #[test]
-    fn what_is_no_kubeconfig_is_not_quoted() {
-        let dir = tempfile::tempdir().unwrap();
-        for text in ["hunter2", "users: hunter2", "users: [{name: a, user: {exec: hunter2}}]", "a: [hunter2\n"] {
-            let error = format!("{:#}", read(&file(dir.path(), "config", text)).unwrap_err());
-            assert!(error.contains("config is no kubeconfig") && !error.contains("hunter2"), "{error}");
-        }
     }
 }

@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::node::NodeCertificate;
-use super::{LiveKey, TlsError, files};
+use super::{LiveKey, TlsError};
 
 /// For the connection and the handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,19 +93,20 @@ pub fn is_untrusted(error: &std::io::Error) -> bool {
     matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
-/// Host and port of `https://HOST:PORT`.
+/// Host and port of `https://HOST:PORT`; `port`: where it names none.
 ///
 /// # Errors
-/// Text that is no such address.
-pub fn authority_of(url: &str) -> Result<Authority, TlsError> {
-    let wrong = || TlsError::Address(url.to_owned());
+/// Text that is no such address. What stands before an `@` is not repeated: it may be a password.
+pub fn authority_of(url: &str, port: u16) -> Result<Authority, TlsError> {
+    let wrong = || TlsError::Address(url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}")));
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let https = uri.scheme().is_none_or(|scheme| *scheme == Scheme::HTTPS);
-    let authority = uri.authority().filter(|_| https && matches!(uri.path(), "" | "/")).ok_or_else(wrong)?;
+    let is_plain = https && matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let authority = uri.authority().filter(|authority| is_plain && !authority.as_str().contains('@')).ok_or_else(wrong)?;
     if authority.port_u16().is_some() {
         return Ok(authority.clone());
     }
-    format!("{authority}:6443").parse().map_err(|_| wrong())
+    format!("{}:{port}", authority.host()).parse().map_err(|_| wrong())
 }
 
 /// Opens a TLS connection to `address` (`HOST:PORT`) and expects a certificate for `name`. Its other side may read nothing
@@ -169,7 +170,7 @@ impl Bearer {
     fn header(&self) -> Result<HeaderValue, TlsError> {
         let text = match self {
             Self::Token(token) => Cow::Borrowed(token.as_str()),
-            Self::File(path) => files::read(path)?.unwrap_or_default().into(),
+            Self::File(path) => std::fs::read_to_string(path).map_err(TlsError::TokenFile)?.into(),
         };
         let mut header = HeaderValue::try_from(format!("Bearer {}", text.trim())).map_err(|_| TlsError::Token)?;
         header.set_sensitive(true);
@@ -319,5 +320,28 @@ impl hyper::rt::Write for Open {
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_host_and_a_port() {
+        let good = [("https://a", "a:7"), ("https://[::1]/", "[::1]:7"), ("a:1", "a:1"), ("https://10.0.0.1:6443", "10.0.0.1:6443")];
+        for (url, expected) in good {
+            assert_eq!(authority_of(url, 7).unwrap().as_str(), expected, "{url}");
+        }
+        for url in ["http://a", "https://a/b", "https://a/?b", "https://u:hunter2@a", "https://hunter2@a:1/", "https://hunter2:@b c"] {
+            let error = authority_of(url, 7).unwrap_err().to_string();
+            assert!(error.contains("is not a server's address") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_a_token_is_not_told() {
+        let error = Bearer::File("hunter2".into()).header().unwrap_err().to_string();
+        assert!(error.contains("the file of tokenFile") && !error.contains("hunter2"), "{error}");
     }
 }

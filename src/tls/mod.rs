@@ -92,6 +92,9 @@ pub enum TlsError {
     NotAKubeconfig { path: std::path::PathBuf, place: String },
     #[error("kubeconfig {path}: {message}")]
     Kubeconfig { path: std::path::PathBuf, message: String },
+    // Without the path: it may be a token, in the wrong field.
+    #[error("read the file of tokenFile: {0}")]
+    TokenFile(std::io::Error),
     #[error("a bearer token is text in one line")]
     Token,
 }
