@@ -69,6 +69,10 @@ pub struct NodeFile {
     pub cluster_dns: Vec<String>,
     pub resolv_conf: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
+    pub kubeconfig: Option<PathBuf>,
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    pub api_client_ca: Option<PathBuf>,
+    pub api_client: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -101,6 +105,8 @@ pub struct Flags {
     pub listen: Option<String>,
     pub node_name: Option<String>,
     pub runtime_endpoint: Option<String>,
+    pub kubeconfig: Option<PathBuf>,
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// `PATH`, `URL`, or `NAME=PATH|URL`.
     pub sources: Vec<String>,
 }
@@ -166,6 +172,14 @@ pub struct Node {
     /// this host, systemd-resolved's own.
     pub resolv_conf: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
+    /// How a node of a kube-apiserver reaches that; `None`: the server is Podbay's.
+    pub kubeconfig: Option<PathBuf>,
+    /// With what it gets that file.
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Whose certificates a kube-apiserver shows to the node API; `None`: its own CA's.
+    pub api_client_ca: Option<PathBuf>,
+    /// The common names of these.
+    pub api_client: Vec<String>,
 }
 
 /// Everything that is wrong, a line each.
@@ -364,6 +378,20 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
         errors.push(format!("node.runtime-endpoint: {endpoint:?} must be a socket like `unix:///run/containerd/containerd.sock`"));
     }
     handlers(&file.runtime_handlers, runtime_endpoint.is_some(), errors);
+    let kubeconfig = flags.kubeconfig.clone().or(file.kubeconfig).map(absolute);
+    let bootstrap_kubeconfig = flags.bootstrap_kubeconfig.clone().or(file.bootstrap_kubeconfig).map(absolute);
+    if bootstrap_kubeconfig.is_some() && kubeconfig.is_none() {
+        errors.push("node.bootstrap-kubeconfig: say node.kubeconfig too, the file that is made with it".to_owned());
+    }
+    if kubeconfig.is_none() && (file.api_client.is_some() || file.api_client_ca.is_some()) {
+        errors.push(
+            "node.api-client, node.api-client-ca: say node.kubeconfig too: of Podbay's nodes its server is the only client".to_owned(),
+        );
+    }
+    let api_client = file.api_client.unwrap_or_else(|| vec!["kube-apiserver-kubelet-client".to_owned()]);
+    if api_client.is_empty() || api_client.iter().any(String::is_empty) {
+        errors.push("node.api-client: a name is needed, and no empty one: who has it gets into every pod of this node".to_owned());
+    }
     Node {
         name,
         address,
@@ -381,6 +409,10 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
         cluster_dns,
         resolv_conf: file.resolv_conf,
         labels: file.labels,
+        kubeconfig,
+        bootstrap_kubeconfig,
+        api_client_ca: file.api_client_ca.map(absolute),
+        api_client,
     }
 }
 
@@ -519,15 +551,31 @@ mod tests {
             bridge = "much-too-long-for-linux"
             cgroup-root = "/podbay"
             runtime-endpoint = "tcp://10.0.0.1:1"
+            bootstrap-kubeconfig = "/b"
+            api-client = []
             [[source]]
             name = "web"
             "#,
         )
         .unwrap_err()
         .to_string();
-        for part in ["server.listen", "overlaps", "node.name", "node.bridge", "node.cgroup-root", "node.runtime-endpoint", "exactly one of"]
-        {
+        let parts = ["server.listen", "overlaps", "node.name", "node.bridge", "node.cgroup-root", "node.runtime-endpoint"];
+        for part in parts.into_iter().chain(["node.bootstrap-kubeconfig", "node.api-client", "exactly one of"]) {
             assert!(error.contains(part), "{part} is missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn who_gets_into_the_pods_of_a_node_has_a_name() {
+        let clients = |text: &str| build(&format!("[node]\nkubeconfig = '/k'\n{text}")).map(|config| config.node.api_client);
+        assert_eq!(clients("").unwrap(), ["kube-apiserver-kubelet-client"]);
+        assert_eq!(clients("api-client = ['a', 'b']").unwrap(), ["a", "b"]);
+        for bad in ["api-client = []", "api-client = ['a', '']"] {
+            assert!(clients(bad).unwrap_err().to_string().contains("node.api-client"), "{bad}");
+        }
+        for alone in ["api-client = ['a']", "api-client-ca = '/ca'"] {
+            let error = build(&format!("[node]\n{alone}")).unwrap_err().to_string();
+            assert!(error.contains("say node.kubeconfig too"), "{alone}: {error}");
         }
     }
 
@@ -610,6 +658,8 @@ mod example {
         assert_eq!(images(&full), images(&defaults));
         assert_eq!(full.images.registries["docker.io"].mirrors, ["mirror.example.org:5000/hub"]);
         assert_eq!(full.node.runtime_endpoint, None);
+        assert_eq!(full.node.api_client, defaults.node.api_client);
+        assert_eq!(full.node.kubeconfig.as_deref(), Some(Path::new("/var/lib/podbay/agent/kubeconfig")));
         assert_eq!(full.sources["apps"].git.as_ref().unwrap().reference.as_deref(), Some("main"));
     }
 }

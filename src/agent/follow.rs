@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use super::context::{Context, View};
 use super::network_plan;
 use super::objects::Objects;
+use super::options::Server;
 use super::registration::Reconnected;
 use crate::model::NODE_REMOVED;
 use crate::network::NetworkError;
@@ -139,12 +140,15 @@ pub async fn network(context: Arc<Context>, reconnected: Arc<Reconnected>, node_
             }
         ),
         follow.kind(Objects::<EndpointSlice>::all(client()), all(), |_| {}, |view, list| view.slices = list),
-        follow.kind(
-            Objects::<ConfigMap>::namespaced(client(), "kube-system"),
-            settings,
-            |_| {},
-            |view, list| view.settings = list.into_iter().next()
-        ),
+        async {
+            match context.options.server {
+                Server::Podbay => {
+                    let maps = Objects::<ConfigMap>::namespaced(client(), "kube-system");
+                    follow.kind(maps, settings, |_| {}, |view, list| view.settings = list.into_iter().next()).await;
+                }
+                Server::Kubernetes(_) => ready.add_permits(1),
+            }
+        },
         sync(&context, &changed, &ready, &node_changed),
     );
 }
@@ -220,8 +224,13 @@ async fn sync(context: &Context, changed: &Notify, ready: &tokio::sync::Semaphor
     let (mut failed, mut apart) = (false, String::new());
     loop {
         let name = &context.options.node_name;
-        let wanted =
-            context.cluster.read(|view| network_plan::wanted(name, &view.nodes, &view.services, &view.slices, view.settings.as_ref()));
+        let wanted = context.cluster.read(|view| {
+            let ranges = match context.options.server {
+                Server::Podbay => network_plan::ranges(view.settings.as_ref()),
+                Server::Kubernetes(ranges) => ranges,
+            };
+            network_plan::wanted(name, &view.nodes, &view.services, &view.slices, ranges)
+        });
         let outcome = context.network.sync(&wanted).await;
         let routes = match &outcome {
             Err(NetworkError::Routes(cause)) => cause.clone(),

@@ -15,7 +15,7 @@
 //! - `worker`: a pod's loop over `observe`, `plan` and `act`; `pods`: the table of workers; `lost` (pure): how long one that
 //!   the server no longer has keeps others waiting
 //! - `follow`, `registration`, `status_writer`, `events`, `references`: the talk with the server, through `objects`
-//! - `identity`: joining, and renewing the certificate
+//! - `identity`: joining, and renewing the certificate; `certificates`: the same of a server that is not Podbay's
 //! - `record`: the last known pods on disk, for a start without the server
 //! - `removal`: the end of volumes that were made on this node
 //! - `volume`, `probe`, `machine`: this host; `beneath`: files where a container may have put links
@@ -32,6 +32,7 @@ pub mod act;
 pub mod auth;
 pub mod backoff;
 pub mod beneath;
+pub mod certificates;
 pub mod config;
 pub mod context;
 pub mod dns;
@@ -82,7 +83,7 @@ use kube::Client;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-pub use options::Options;
+pub use options::{Options, Ranges, Server};
 
 use crate::clock::{Clock, SystemClock};
 use crate::cri::{Images, Runtime};
@@ -138,7 +139,12 @@ pub async fn run_with_clock(
             image_gc::run(context.clone()),
             log_rotation::run(context.clone()),
             storage::run(context.clone()),
-            removal::run(context.clone(), reconnected.clone()),
+            async {
+                // Nobody else's server gives volumes out that are made here.
+                if context.options.server == Server::Podbay {
+                    removal::run(context.clone(), reconnected.clone()).await;
+                }
+            },
             write_events,
         )
     };

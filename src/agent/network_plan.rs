@@ -6,15 +6,21 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::options::Ranges;
 use crate::network::{Range, Route, ServicePort, Wanted};
 
 const DEFAULT_SERVICES: Range = Range { base: Ipv4Addr::new(10, 96, 0, 0), prefix: 16 };
 const DEFAULT_PODS: Range = Range { base: Ipv4Addr::new(10, 80, 0, 0), prefix: 16 };
 const DEFAULT_AFFINITY: u32 = 10_800;
 
-/// What must be there. `cluster` is the ConfigMap `kube-system/podbay-cluster`, if it exists.
-pub fn wanted(node_name: &str, nodes: &[Node], services: &[Service], slices: &[EndpointSlice], cluster: Option<&ConfigMap>) -> Wanted {
-    let setting = |name: &str| cluster.and_then(|map| map.data.as_ref()?.get(name)?.parse::<Range>().ok());
+/// The cluster's ranges. `settings` is the ConfigMap `kube-system/podbay-cluster`, if it exists.
+pub fn ranges(settings: Option<&ConfigMap>) -> Ranges {
+    let setting = |name: &str| settings.and_then(|map| map.data.as_ref()?.get(name)?.parse::<Range>().ok());
+    Ranges { pods: setting("podRange").unwrap_or(DEFAULT_PODS), services: setting("serviceRange").unwrap_or(DEFAULT_SERVICES) }
+}
+
+/// What must be there.
+pub fn wanted(node_name: &str, nodes: &[Node], services: &[Service], slices: &[EndpointSlice], ranges: Ranges) -> Wanted {
     let own = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(node_name));
     let mut routes: Vec<Route> = nodes.iter().filter(|node| node.metadata.name.as_deref() != Some(node_name)).filter_map(route).collect();
     routes.sort_unstable();
@@ -23,9 +29,9 @@ pub fn wanted(node_name: &str, nodes: &[Node], services: &[Service], slices: &[E
     ports.sort_unstable();
     Wanted {
         pod_range: own.and_then(pod_range),
-        cluster_range: Some(setting("podRange").unwrap_or(DEFAULT_PODS)),
+        cluster_range: Some(ranges.pods),
         routes,
-        service_range: Some(setting("serviceRange").unwrap_or(DEFAULT_SERVICES)),
+        service_range: Some(ranges.services),
         services: ports,
         published: Vec::new(),
     }
@@ -150,18 +156,18 @@ mod tests {
             node("n2", Some("10.80.2.0/24"), "192.0.2.2", "True"),
             node("n4", None, "192.0.2.4", "True"),
         ];
-        let got = wanted("n1", &nodes, &[], &[], None);
+        let got = wanted("n1", &nodes, &[], &[], ranges(None));
         assert_eq!(got.pod_range, Some("10.80.1.0/24".parse().unwrap()));
         let routes: Vec<String> = got.routes.iter().map(|route| format!("{} via {}", route.range, route.via)).collect();
         assert_eq!(routes, ["10.80.2.0/24 via 192.0.2.2", "10.80.3.0/24 via 192.0.2.3"]);
         assert_eq!(got.service_range, Some(DEFAULT_SERVICES));
-        assert_eq!(wanted("n9", &nodes, &[], &[], None).pod_range, None);
+        assert_eq!(wanted("n9", &nodes, &[], &[], ranges(None)).pod_range, None);
     }
 
     #[test]
     fn cluster_settings_replace_the_defaults() {
         let cluster: ConfigMap = of(json!({"metadata": {}, "data": {"serviceRange": "10.1.0.0/16", "podRange": "nonsense"}}));
-        let got = wanted("n1", &[], &[], &[], Some(&cluster));
+        let got = wanted("n1", &[], &[], &[], ranges(Some(&cluster)));
         assert_eq!(got.service_range, Some("10.1.0.0/16".parse().unwrap()));
         assert_eq!(got.cluster_range, Some(DEFAULT_PODS));
     }
@@ -190,7 +196,7 @@ mod tests {
             ),
             slice("b", "web", json!([{"name": "http", "port": 8080}]), json!([{"addresses": ["10.80.2.7"]}])),
         ];
-        let got = wanted("n1", &[], &services, &slices, None).services;
+        let got = wanted("n1", &[], &services, &slices, ranges(None)).services;
         assert_eq!(got.len(), 3);
         let find = |name: &str, port: u16| got.iter().find(|it| it.name == name && it.port == port).unwrap();
         let (a, b) = (Ipv4Addr::new(10, 80, 2, 7), Ipv4Addr::new(10, 80, 2, 9));
@@ -209,7 +215,7 @@ mod tests {
         let ready = json!({"addresses": ["10.80.2.9"]});
         let endpoints = |list: Value| {
             let slices = [slice("a", "web", json!([{"port": 80}]), list)];
-            wanted("n1", &[], &services, &slices, None).services.remove(0).endpoints
+            wanted("n1", &[], &services, &slices, ranges(None)).services.remove(0).endpoints
         };
         assert_eq!(endpoints(json!([leaving, ready])), [(Ipv4Addr::new(10, 80, 2, 9), 80)]);
         assert_eq!(endpoints(json!([leaving])), [(Ipv4Addr::new(10, 80, 2, 8), 80)]);
@@ -221,8 +227,8 @@ mod tests {
             service("b", json!({"clusterIP": "10.96.0.2", "ports": [{"port": 2}]})),
             service("a", json!({"clusterIP": "10.96.0.1", "ports": [{"port": 1}]})),
         ];
-        let one = wanted("n1", &[], &services, &[], None);
+        let one = wanted("n1", &[], &services, &[], ranges(None));
         services.reverse();
-        assert_eq!(one, wanted("n1", &[], &services, &[], None));
+        assert_eq!(one, wanted("n1", &[], &services, &[], ranges(None)));
     }
 }

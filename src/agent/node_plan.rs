@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 
-use super::Options;
 use super::config::Layout;
 use super::resources::{Machine, page_bytes, pages_resource};
+use super::{Options, Server};
 use crate::cri::{Features, Image, RuntimeCondition};
 use crate::model::Timestamp;
 use crate::model::local_volume::VOLUMES;
@@ -78,8 +78,11 @@ pub fn labels(options: &Options, facts: &Facts) -> BTreeMap<String, String> {
     labels
 }
 
-/// What every node tells of itself beside: where volumes are made on it.
+/// What every node tells Podbay's server of itself beside: where volumes are made on it.
 pub fn annotations(options: &Options) -> BTreeMap<String, String> {
+    if options.server != Server::Podbay {
+        return BTreeMap::new();
+    }
     let volumes = Layout { data_dir: options.data_dir.clone() }.made_volumes();
     BTreeMap::from([(VOLUMES.to_owned(), volumes.display().to_string())])
 }
@@ -90,7 +93,7 @@ pub fn fresh(options: &Options, facts: &Facts, now: Timestamp) -> Node {
         metadata: ObjectMeta {
             name: Some(options.node_name.clone()),
             labels: Some(labels(options, facts)),
-            annotations: Some(annotations(options)),
+            annotations: Some(annotations(options)).filter(|all| !all.is_empty()),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec { taints: Some(options.taints.clone()).filter(|taints| !taints.is_empty()), ..NodeSpec::default() }),

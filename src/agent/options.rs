@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 
 use super::image_plan::Policy;
+use crate::network::Range;
 
 /// Everything host-global is here, so that several agents fit on one machine.
 #[derive(Clone, Debug)]
@@ -55,6 +56,24 @@ pub struct Options {
     pub event_interval: Duration,
     /// How often a long pull says how far it is.
     pub pull_progress_interval: Duration,
+    /// Whose server this is a node of.
+    pub server: Server,
+}
+
+/// What a server is beside Kubernetes' API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// Podbay's: it says the cluster's ranges, and gives out volumes that agents make.
+    Podbay,
+    /// Somebody else's, which does neither: the ranges are told here.
+    Kubernetes(Ranges),
+}
+
+/// The addresses of a cluster's pods and Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranges {
+    pub pods: Range,
+    pub services: Range,
 }
 
 impl Options {
@@ -86,6 +105,7 @@ impl Options {
             lost_hold: Duration::from_secs(60),
             event_interval: Duration::from_secs(30),
             pull_progress_interval: Duration::from_secs(30),
+            server: Server::Podbay,
         }
     }
 

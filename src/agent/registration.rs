@@ -126,8 +126,14 @@ impl Keeper {
             current.status = Some(status);
             match api.replace_status(&options.node_name, &current).await {
                 Ok(_) => return Ok(()),
-                Err(kube::Error::Api(refusal)) if refusal.code == 409 => {
-                    current = api.get(&options.node_name).await.map_err(|cause| format!("get the Node: {cause}"))?;
+                // kube-apiserver looks at who may write what first, and then whether it is of this revision: a taint that came
+                // meanwhile looks like one that the node takes away.
+                Err(kube::Error::Api(refusal)) if matches!(refusal.code, 403 | 409) => {
+                    let newest = api.get(&options.node_name).await.map_err(|cause| format!("get the Node: {cause}"))?;
+                    if refusal.code == 403 && newest.metadata.resource_version == current.metadata.resource_version {
+                        return Err(format!("write the Node's status: {}", refusal.message));
+                    }
+                    current = newest;
                 }
                 Err(cause) => return Err(format!("write the Node's status: {cause}")),
             }

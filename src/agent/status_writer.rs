@@ -75,8 +75,12 @@ pub async fn write(context: &Context, pod: &Pod, status: &PodStatus, written: &S
                 *written.lock().unwrap_or_else(PoisonError::into_inner) = Some((status.clone(), version));
                 return Ok(Vec::new());
             }
-            Err(kube::Error::Api(refusal)) if refusal.code == 404 || refusal.code == 409 => {
+            // Forbidden, to kube-apiserver, is also what takes away a label that came meanwhile.
+            Err(kube::Error::Api(refusal)) if matches!(refusal.code, 403 | 404 | 409) => {
                 match still_there(&api, pod).await.map_err(failed)? {
+                    Some(current) if refusal.code == 403 && current.metadata.resource_version == next.metadata.resource_version => {
+                        return Err(failed(refusal.message));
+                    }
                     Some(current) => next = current,
                     None => return Ok(vec![Effect::Gone]),
                 }

@@ -5,7 +5,7 @@
 //! - `foreign`: another container runtime in the engine's place
 //! - `serve`: the engine alone, on a CRI socket
 //! - `oci`: a container alone, by the command line of an OCI runtime
-//! - `up`: the daemon verbs, made of those two
+//! - `up`: the daemon verbs, made of those two; `elsewhere`: a node of a server that is not Podbay's
 //! - `host`: `down`, `reset` and `image`, which need no daemon; `pull_bars`: what a pull shows at a terminal
 //! - `webhooks`: who is asked about what sources write
 //! - `sources`: those of the configuration, as objects
@@ -13,6 +13,7 @@
 //! - `daemon`: lock, log, signals, systemd, memory of its own (`resident`, shared with the shim: what of it stays)
 
 mod daemon;
+mod elsewhere;
 mod foreign;
 mod host;
 mod node;
@@ -28,6 +29,8 @@ mod webhooks;
 
 #[path = "../shim/resident/sys.rs"]
 mod resident;
+
+use anyhow::bail;
 
 use crate::cli::args::{AgentArgs, DaemonArgs, HostArgs, RuntimeVerb, Verb};
 use crate::cli::error::Outcome;
@@ -67,6 +70,7 @@ pub fn run(verb: Verb) -> Outcome {
     })
 }
 
+/// Of the verbs that have a server of their own.
 fn daemon_config(args: &DaemonArgs) -> anyhow::Result<Config> {
     let flags = Flags {
         listen: args.listen.clone(),
@@ -75,12 +79,27 @@ fn daemon_config(args: &DaemonArgs) -> anyhow::Result<Config> {
         runtime_endpoint: args.runtime_endpoint.clone(),
         ..flags(&args.host)
     };
-    Ok(Config::load(&flags)?)
+    let config = Config::load(&flags)?;
+    if config.node.kubeconfig.is_some() {
+        bail!("node.kubeconfig: this host is a node of another server, whose verb is `podbay agent`");
+    }
+    Ok(config)
 }
 
 fn agent_config(args: &AgentArgs) -> anyhow::Result<Config> {
-    let (node_name, runtime_endpoint) = (args.node_name.clone(), args.runtime_endpoint.clone());
-    Ok(Config::load(&Flags { node_name, runtime_endpoint, ..flags(&args.host) })?)
+    let flags = Flags {
+        node_name: args.node_name.clone(),
+        runtime_endpoint: args.runtime_endpoint.clone(),
+        kubeconfig: args.kubeconfig.clone(),
+        bootstrap_kubeconfig: args.bootstrap_kubeconfig.clone(),
+        ..flags(&args.host)
+    };
+    let config = Config::load(&flags)?;
+    match (&config.node.kubeconfig, &args.server) {
+        (Some(_), Some(_)) => bail!("--server is for Podbay's server and node.kubeconfig for a kube-apiserver: say one of them"),
+        (None, None) => bail!("say --server URL, or --kubeconfig FILE for a node of a kube-apiserver"),
+        _ => Ok(config),
+    }
 }
 
 fn host_config(host: &HostArgs, node_name: Option<String>) -> anyhow::Result<Config> {

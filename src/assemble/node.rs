@@ -129,6 +129,10 @@ pub async fn open(config: &Config) -> anyhow::Result<Node> {
     if let Some(path) = &config.node.resolv_conf {
         options.resolv_conf.clone_from(path);
     }
+    if config.node.kubeconfig.is_some() {
+        let ranges = agent::Ranges { pods: config.server.pod_range, services: config.server.service_range };
+        options.server = agent::Server::Kubernetes(ranges);
+    }
     options.cluster_dns = config.node.cluster_dns.iter().map(ToString::to_string).collect();
     Ok(Node { runtime, images, network, options, _lock: lock })
 }

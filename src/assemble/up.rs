@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{daemon, node, server};
+use super::{daemon, elsewhere, node, server};
 use crate::agent::identity::{self, Join};
 use crate::cli::args::AgentArgs;
 use crate::cli::error::Outcome;
@@ -80,23 +80,40 @@ pub async fn agent(config: &Config, args: &AgentArgs) -> Outcome {
     let end = daemon::end_on_signals()?;
     let here = node::open(config).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-
-    let identity = Arc::new(identity_of(config, args, clock.as_ref()).await?);
-    serve_node_api(config, &here, &identity, &end).await?;
-    tokio::spawn(Arc::clone(&identity).keep_fresh(clock, end.clone()));
-    daemon::tell_ready(end.clone());
-    daemon::give_memory_back(end.clone());
-    here.run(identity.client(), end.clone()).await;
+    let client = match &args.server {
+        Some(server) => Some(joined(config, args, server, &here, clock, &end).await?),
+        None => elsewhere::known(config, &here, clock, &end).await?,
+    };
+    if let Some(client) = client {
+        daemon::give_memory_back(end.clone());
+        here.run(client, end.clone()).await;
+    }
     daemon::tell_stopping();
     tracing::info!("stopped; the pods run on (the agent finds them again, `podbay down` stops them)");
     Ok(0)
 }
 
+/// A client of a server of Podbay's, as this node, whose certificate is kept fresh.
+async fn joined(
+    config: &Config,
+    args: &AgentArgs,
+    server: &str,
+    here: &node::Node,
+    clock: Arc<dyn Clock>,
+    end: &CancellationToken,
+) -> anyhow::Result<kube::Client> {
+    let identity = Arc::new(identity_of(config, args, server, clock.as_ref()).await?);
+    serve_node_api(config, here, identity.server_config()?, end).await?;
+    tokio::spawn(Arc::clone(&identity).keep_fresh(clock, end.clone()));
+    daemon::tell_ready(end.clone());
+    Ok(identity.client())
+}
+
 /// The certificate this node has, else one by joining. The token's file may be gone once it has one.
-async fn identity_of(config: &Config, args: &AgentArgs, clock: &dyn Clock) -> anyhow::Result<identity::NodeIdentity> {
+async fn identity_of(config: &Config, args: &AgentArgs, server: &str, clock: &dyn Clock) -> anyhow::Result<identity::NodeIdentity> {
     let directory = config.data_dir.join("agent");
     if !args.rejoin
-        && let Some(identity) = identity::stored(&directory, &config.node.name, &args.server, clock)?
+        && let Some(identity) = identity::stored(&directory, &config.node.name, server, clock)?
     {
         return Ok(identity);
     }
@@ -105,18 +122,19 @@ async fn identity_of(config: &Config, args: &AgentArgs, clock: &dyn Clock) -> an
         bail!("{why}: say --token-file FILE (`podbay token create` on the server makes a token)");
     };
     let token = std::fs::read_to_string(path).with_context(|| format!("{why}: read the join token {}", path.display()))?;
-    let join = Join { server: args.server.clone(), token, node: config.node.name.clone(), directory, rejoin: args.rejoin };
+    let join = Join { server: server.to_owned(), token, node: config.node.name.clone(), directory, rejoin: args.rejoin };
     Ok(identity::join(&join, clock).await?)
 }
 
-async fn serve_node_api(
+/// Serves the node API with these certificates.
+pub(super) async fn serve_node_api(
     config: &Config,
     here: &node::Node,
-    identity: &identity::NodeIdentity,
+    tls: Arc<rustls::ServerConfig>,
     end: &CancellationToken,
 ) -> anyhow::Result<()> {
     let address = SocketAddr::from(([0, 0, 0, 0], config.node.api_port));
     let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address} for the node API"))?;
-    tokio::spawn(tls::serve::serve(listener, identity.server_config()?, here.api(), tls::serve::Bounds::default(), end.clone()));
+    tokio::spawn(tls::serve::serve(listener, tls, here.api(), tls::serve::Bounds::default(), end.clone()));
     Ok(())
 }

@@ -115,10 +115,16 @@ pub struct AgentArgs {
     pub host: HostArgs,
     /// URL of the server, as https://10.0.0.1:6443
     #[arg(long, value_name = "URL")]
-    pub server: String,
+    pub server: Option<String>,
     /// File with a join token (`podbay token create`); needed once
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "server")]
     pub token_file: Option<PathBuf>,
+    /// Be a node of a kube-apiserver, with this kubeconfig of the node's
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "token_file", "rejoin"])]
+    pub kubeconfig: Option<PathBuf>,
+    /// Make that kubeconfig with this one, where it is not there or has expired
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "token_file", "rejoin"])]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
@@ -126,7 +132,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "unix:///SOCKET")]
     pub runtime_endpoint: Option<String>,
     /// Join again in the place of a silent node of the same name
-    #[arg(long)]
+    #[arg(long, requires = "server")]
     pub rejoin: bool,
 }
 

@@ -9,6 +9,7 @@ mod autoscale;
 mod certificates;
 mod custom_resources;
 mod described;
+mod elsewhere;
 mod every_request;
 mod hooks;
 mod hostile;

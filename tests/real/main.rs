@@ -9,6 +9,7 @@ mod attacks;
 mod autoscale;
 mod cluster;
 mod cri;
+mod elsewhere;
 mod engine;
 mod foretold;
 mod fuzz;
