@@ -10,12 +10,15 @@ use super::tests::{cluster, controllers, deployment, edit, job, key, object, sta
 use super::world::World;
 use crate::control::node_health::plan::{NOT_READY, OUT_OF_SERVICE, UNREACHABLE};
 use crate::control::{self, Options};
-use crate::model::{Key, Kind, Object, Timestamp, pod};
+use crate::model::custom::Definitions;
+use crate::model::{Key, Kind, Object, Source, SourceSpec, Timestamp, pod};
 use crate::plan::Controller;
 use crate::schedule::Scheduler;
 use crate::simulate::kubelet::Kubelet;
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{CommitError, Precondition, Transaction, Write};
+use crate::sync::look::{Look, Memory, decide};
+use crate::sync::source::Tree;
 
 fn at(seconds: i64) -> Timestamp {
     start().checked_add(seconds.seconds()).expect("a time")
@@ -413,4 +416,107 @@ fn a_node_that_says_it_is_not_ready_gets_nothing_new_and_keeps_what_it_has() {
     assert!(rest(&mut hours.world));
     assert_eq!(hours.taints("n0"), [(NOT_READY.to_owned(), "NoSchedule".to_owned())]);
     assert_eq!(hours.pods("n0").len(), 2);
+}
+
+/// A source that has a Node, and its worker.
+struct Fleet {
+    memory: Memory,
+    look: Look,
+}
+
+impl Fleet {
+    fn new(hours: &mut Hours) -> Self {
+        let spec = SourceSpec { directory: Some("/srv".to_owned()), adopt: Some(true), ..SourceSpec::default() };
+        hours.write(Write::Create(Object::new(Source::new("fleet", spec))));
+        Self { memory: Memory::default(), look: Look::Unread }
+    }
+
+    /// What git says of `n0` from now on.
+    fn says(&mut self, revision: &str, spec: &str) {
+        let text = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n0, labels: {{of: git}}}}\nspec: {spec}\n");
+        let tree = Tree {
+            revision: revision.to_owned(),
+            files: [("n0.yaml".to_owned(), text.into_bytes())].into(),
+            path_exists: true,
+            ..Tree::default()
+        };
+        self.look = Look::of(tree, &SourceSpec::default(), &Definitions::default(), &mut self.memory);
+    }
+
+    /// The worker and the controllers until neither has anything to do; how many objects the worker wrote.
+    fn go(&mut self, hours: &mut Hours) -> usize {
+        let mut ops = 0;
+        for round in 0..20 {
+            let revision = hours.world.state.revision();
+            let mut uid = || format!("fleet-{revision}-{round}");
+            let step = decide(&hours.world.state, "fleet", &self.look, None, &mut self.memory, &mut uid, hours.world.now);
+            if step.transaction.writes.is_empty() {
+                return ops;
+            }
+            ops += step.ops;
+            hours.world.commit(step.transaction).expect("a step");
+            assert!(rest(&mut hours.world), "no rest");
+        }
+        panic!("they write in turns: {ops} times");
+    }
+
+    fn pass(&mut self, hours: &mut Hours, from: i64, to: i64, alive: &[&str]) -> usize {
+        (from..=to).fold(0, |ops, second| {
+            hours.pass(second, second, alive);
+            ops + self.go(hours)
+        })
+    }
+}
+
+#[test]
+fn a_node_whose_taints_git_says_is_given_up_as_any_other() {
+    let mut hours = Hours::new(3, vec![deployment("web", 6, "web:1", json!({}))]);
+    hours.pass(0, 0, &["n0", "n1", "n2"]);
+    let mut fleet = Fleet::new(&mut hours);
+    fleet.says("r1", "{taints: [{key: dedicated, value: db, effect: PreferNoSchedule}]}");
+    assert!(fleet.go(&mut hours) > 0);
+    let taint = |key: &str, effect: &str| (key.to_owned(), effect.to_owned());
+    let own = taint("dedicated", "PreferNoSchedule");
+    let lost = [own.clone(), taint(UNREACHABLE, "NoSchedule"), taint(UNREACHABLE, "NoExecute")];
+    assert_eq!(hours.taints("n0"), std::slice::from_ref(&own));
+    assert_eq!(fleet.pass(&mut hours, 1, 10, &["n0", "n1", "n2"]), 0);
+    // Last heard of at second 10.
+    assert_eq!(fleet.pass(&mut hours, 11, 349, &["n1", "n2"]), 0, "nothing is put back");
+    assert_eq!(hours.taints("n0"), lost);
+    assert_eq!(hours.pods("n0").len(), 2);
+    assert_eq!(fleet.pass(&mut hours, 350, 351, &["n1", "n2"]), 0);
+    assert_eq!(hours.pods("n0"), Vec::<String>::new(), "as long after the taint as without git");
+    // What git says is put back, beside what the cluster says.
+    let found = hours.world.state.get(&Key::cluster(Kind::Node, "n0")).expect("a node").clone();
+    let since = |hours: &Hours| {
+        let node = hours.world.state.get(&Key::cluster(Kind::Node, "n0")).and_then(|it| it.get::<Node>()).expect("a node").clone();
+        let mut taints = node.spec.into_iter().flat_map(|spec| spec.taints.unwrap_or_default());
+        taints.find(|taint| taint.key == UNREACHABLE && taint.effect == "NoExecute").and_then(|taint| taint.time_added)
+    };
+    let before = since(&hours);
+    let without = found.edit(|node: &mut Node| {
+        let taints = node.spec.as_mut().and_then(|spec| spec.taints.as_mut()).expect("taints");
+        taints.retain(|taint| taint.key != "dedicated");
+    });
+    hours.write(Write::Update(without.expect("a node"), Precondition::exists()));
+    assert_eq!(fleet.go(&mut hours), 1);
+    assert_eq!(hours.taints("n0"), lost);
+    // What git no longer says goes, and nothing else of the list.
+    fleet.says("r2", "{}");
+    fleet.go(&mut hours);
+    assert_eq!(hours.taints("n0"), lost[1..]);
+    assert_eq!(since(&hours), before);
+    // Back again, with what an export of the lost node has.
+    fleet.says("r3", "{taints: [{key: node.kubernetes.io/unreachable, effect: NoSchedule}, {key: dedicated, effect: NoSchedule}]}");
+    fleet.go(&mut hours);
+    fleet.pass(&mut hours, 352, 360, &["n0", "n1", "n2"]);
+    assert_eq!((hours.ready("n0").as_str(), hours.taints("n0")), ("True", vec![taint("dedicated", "NoSchedule")]));
+    assert_eq!(fleet.pass(&mut hours, 361, 370, &["n0", "n1", "n2"]), 0);
+    let source = hours.world.state.get(&Key::cluster(Kind::Source, "fleet")).and_then(|it| it.get::<Source>()).expect("the source").clone();
+    let skipped = source.status.unwrap_or_default().skipped;
+    assert_eq!(skipped, ["Node n0: its taints node.kubernetes.io/* and node.cloudprovider.kubernetes.io/* are the cluster's to say"]);
+    // Git says nothing more of its taints.
+    fleet.says("r4", "{}");
+    fleet.go(&mut hours);
+    assert_eq!(hours.taints("n0"), []);
 }

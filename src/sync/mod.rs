@@ -3,6 +3,7 @@
 //! - `source`: the trait `fetch() -> Tree | Refused | Unreachable`; `dir` and `git` implement it, `open` picks
 //! - `select` (pure): which files of a tree are manifests, and how many there may be; `link` (pure): where a link leads
 //! - `render` (pure): a tree's files to objects, or every error of the tree
+//! - `unsaid` (pure): what a manifest says and the cluster itself writes
 //! - `plan` (pure): desired against live against inventory
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
 //! - `again` (pure): when what is gone is created again, and when not
@@ -48,6 +49,7 @@ pub mod render;
 pub mod select;
 pub mod source;
 pub mod status;
+pub mod unsaid;
 mod walk;
 mod waves;
 pub mod webhooks;

@@ -23,6 +23,7 @@ use super::names::{ADOPT, REQUESTED_AT};
 use super::needed;
 pub use super::op::{Action, Counts, SyncOp};
 use super::render::{Desired, Rendered, may_prune};
+use super::unsaid;
 use super::walk;
 use super::waves::{is_stuck, step};
 use crate::admit;
@@ -522,7 +523,8 @@ impl<'p> Planner<'p> {
         let kind = desired.object.kind();
         let before = live.map(Object::value);
         let shapes = self.probe.definitions().shapes(kind);
-        let (value, owners) = apply(shapes, before.as_ref(), managed, &desired.applied, &self.manager, true)
+        let said = unsaid::beside(&desired.object, &desired.applied, before.as_ref(), managed, &self.manager);
+        let (value, owners) = apply(shapes, before.as_ref(), managed, &said, &self.manager, true)
             .map_err(|conflicts| conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         let changed = before.as_ref() != Some(&value) || owners != *managed;
         let entries = owners.to_entries();

@@ -3,19 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::desired::DesiredSet;
 use super::identity::{self, Digest, Sum};
 use super::source::Tree;
+use super::unsaid;
 use crate::admit;
-use crate::control::token_secret::plan::{FILLED_IN, is_token};
 use crate::model::custom::{CustomResourceDefinition, Definition, Definitions};
 use crate::model::manifest::{self, Manifest, Position, Problem, Skipped, Unsupported};
 use crate::model::ownership::string_data_is_data;
-use crate::model::{ACCOUNT_UID, ErrorReason, FieldError, Key, Kind, Object, SourceSpec, validate};
+use crate::model::{ErrorReason, FieldError, Key, Kind, Object, SourceSpec, validate};
 
 const WAVE: &str = "argocd.argoproj.io/sync-wave";
 /// Objects of one source: as many as one transaction is made for.
@@ -215,7 +214,7 @@ fn read_file(path: &str, content: &[u8], options: &Options, served: &Arc<Definit
     let mut file = File { skipped: found.skipped, notes: found.notes, ..File::default() };
     let mut problems = found.problems;
     for manifest in &found.objects {
-        file.notes.extend(left_unsaid(&manifest.object));
+        file.notes.extend(unsaid::told(&manifest.object));
         file.named.push((manifest.key().clone(), manifest.line, manifest.position("metadata.name")));
         match desire(manifest, served) {
             Ok(desired) => file.desired.push(Arc::new(desired)),
@@ -313,14 +312,6 @@ pub fn may_prune(object: &Object) -> bool {
     !argo.split(',').any(|option| option.trim() == "Prune=false") && flux != "disabled"
 }
 
-/// Left out of what a manifest says.
-fn left_unsaid(object: &Object) -> Option<String> {
-    let says = |secret: &Secret| secret.data.iter().flatten().any(|(name, _)| FILLED_IN.contains(&name.as_str()));
-    let said = object.get::<Secret>().is_some_and(says) || object.annotation(ACCOUNT_UID).is_some();
-    let what = "its token, certificate, namespace and the uid of its account are the cluster's to say";
-    (is_token(object) && said).then(|| format!("{}: {what}", object.key()))
-}
-
 /// What a manifest says in the canonical form of its type: decoded scalars, but no field that the
 /// type would add.
 pub fn applied(object: &Object, written: &Value) -> Value {
@@ -328,12 +319,7 @@ pub fn applied(object: &Object, written: &Value) -> Value {
     if object.kind() == Kind::Secret {
         value = string_data_is_data(value);
     }
-    if is_token(object) {
-        let data = value.get_mut("data").and_then(Value::as_object_mut);
-        data.into_iter().for_each(|data| data.retain(|name, _| !FILLED_IN.contains(&name.as_str())));
-        let notes = value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
-        notes.into_iter().for_each(|notes| drop(notes.remove(ACCOUNT_UID)));
-    }
+    unsaid::take_out(object, &mut value);
     let Some(map) = value.as_object_mut() else { return value };
     map.remove("status");
     let kept = ["name", "namespace", "labels", "annotations", "finalizers"];
