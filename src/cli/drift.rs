@@ -14,6 +14,7 @@ use super::source;
 use crate::model::ownership::ManagedFields;
 use crate::model::{Key, Kind};
 use crate::simulate::preview::{ObjectPreview, Preview};
+use crate::sync::again::CHANGED_AGAIN;
 use crate::sync::asked::{DENIED, UNAVAILABLE};
 use crate::sync::drift::{PUT_BACK, others, sentence};
 use crate::sync::plan::manager;
@@ -56,11 +57,12 @@ fn is_at_rest(source: &Value) -> bool {
     source["spec"]["suspend"] != true && conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
 }
 
-/// What webhooks say against what its source would make of an object, as the source tells it.
+/// Why its source leaves an object otherwise than it says, as the source tells it: webhooks, or somebody who changes it
+/// again and again.
 fn held_back(kind: Kind, object: &Value, held: &Value) -> Vec<String> {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let subject = format!("{}: ", Key::new(kind, text("namespace"), text("name")));
-    if ![DENIED, UNAVAILABLE].iter().any(|reason| source::ready(&held["status"])["reason"] == *reason) {
+    if ![DENIED, UNAVAILABLE, CHANGED_AGAIN].iter().any(|reason| source::ready(&held["status"])["reason"] == *reason) {
         return Vec::new();
     }
     let errors = held["status"]["errors"].as_array().into_iter().flatten().filter_map(Value::as_str);

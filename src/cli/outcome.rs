@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::model::{InventoryEntry, Kind, Object, Source};
+use crate::sync::again::CHANGED_AGAIN;
 use crate::sync::asked::DENIED;
 use crate::sync::health::{Health, health};
 use crate::sync::status::{PROGRESSING, WAVE_FAILED};
@@ -36,7 +37,7 @@ pub(super) fn kinds(source: &Source) -> Vec<Kind> {
 pub(super) fn progress(source: &Source, live: &[Value]) -> Progress {
     let status = source.status.clone().unwrap_or_default();
     let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    if let Some(ready) = ready.filter(|ready| matches!(ready.reason.as_str(), WAVE_FAILED | DENIED)) {
+    if let Some(ready) = ready.filter(|ready| matches!(ready.reason.as_str(), WAVE_FAILED | DENIED | CHANGED_AGAIN)) {
         return Progress::Failed(ready.message.clone());
     }
     // What a revision no longer wants goes last and is held until then: it may have failed, and the revision mend that.
@@ -146,6 +147,8 @@ mod tests {
         assert_eq!(unhealthy(&mends, &[deployment(1), job("Failed")]), [&deployment(1)]);
         assert_eq!(unhealthy(&synced, &[deployment(1), job("Failed")]), [&deployment(1), &job("Failed")]);
         assert_eq!(unhealthy(&synced, &[deployment(2), job("Complete")]), Vec::<&Value>::new());
+        let again = source(ready("False", "ChangedAgain", "Job web/a: somebody else"));
+        assert_eq!(progress(&again, &all), Progress::Failed("Job web/a: somebody else".to_owned()));
         let silent = source(ready("False", "WebhookUnavailable", "Job web/a: nobody is there"));
         assert_eq!(progress(&silent, &[]), Progress::Waits("Job web/a: nobody is there".to_owned()));
         let denied = source(ready("False", "WebhookDenied", "Job web/a: no"));

@@ -13,6 +13,7 @@ use super::output;
 use super::reconcile::{POLL, is_refused};
 use crate::config::from_place;
 use crate::model::{GitSource, Kind, Source, SourceSpec};
+use crate::sync::again::CHANGED_AGAIN;
 use crate::sync::asked::{DENIED, UNAVAILABLE};
 use crate::sync::configured::{CONFIGURED, DROPPED};
 use crate::sync::names::{PRUNE, REQUESTED_AT};
@@ -86,6 +87,7 @@ pub(super) fn state(source: &Value) -> String {
             None if is_held(source) => format!("Not removed, held back by a webhook: {first}"),
             None if ready["reason"] == WAVE_FAILED => format!("Failed: {first}"),
             None if [DENIED, UNAVAILABLE].iter().any(|reason| ready["reason"] == *reason) => format!("Held back by a webhook: {first}"),
+            None if ready["reason"] == CHANGED_AGAIN => format!("Changed again and again: {first}"),
             None => format!("Refused: {first}"),
         };
         return if errors == 1 { first } else { format!("{first} (and {} more)", errors - 1) };

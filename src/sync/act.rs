@@ -394,7 +394,7 @@ impl Work {
     /// Plans and commits once. True when something was committed that calls for another plan.
     async fn step(&mut self, look: Look, request: Option<String>) -> Result<bool, CommitError> {
         let (step, now) = self.decide(look, request).await?;
-        let Step { transaction, ops, events, again, again_at, message, warning, questions: _ } = step;
+        let Step { transaction, ops, put_back, events, again, again_at, message, warning, questions: _ } = step;
         let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
         self.retry = again_at.map(|at| Instant::now() + until(at).max(DEBOUNCE));
         if let Some(warning) = warning {
@@ -404,6 +404,7 @@ impl Work {
             return Ok(false);
         }
         self.commit(transaction, events).await?;
+        self.memory.carried(&put_back, now);
         if ops > 0 {
             tracing::info!(source = %self.name, "{message}");
         }

@@ -280,6 +280,25 @@ async fn while_a_fetch_hangs_hands_are_put_back() {
     running.end().await;
 }
 
+/// Somebody who writes the same as soon as it is put back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quarrel_is_no_loop() {
+    let running = Running::start().await;
+    running.places.place("web").put("r1", &[("a.yaml", &config("a", "1"))]);
+    running.source("web").await;
+    running.until("r1", |state| accepted(state, "web", "r1")).await;
+    for _ in 0..3 {
+        running.write(hand(&running.store.snapshot(), "a")).await;
+        running.until("put back", |state| value(state, "a").as_deref() == Some("1")).await;
+    }
+    running.write(hand(&running.store.snapshot(), "a")).await;
+    let told =
+        |state: &Snapshot| status(state, "web").is_some_and(|status| status.errors.iter().any(|line| line.contains("4 times in a row")));
+    running.until("told", told).await;
+    running.until("put back all the same", |state| value(state, "a").as_deref() == Some("1") && !told(state)).await;
+    running.end().await;
+}
+
 /// An Event can be refused where what it tells of is not: it is told, but never in the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_put_back_is_told_but_not_in_its_own_way() {

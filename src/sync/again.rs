@@ -3,21 +3,25 @@
 //! - a Job that has finished and was removed by its `ttlSecondsAfterFinished` runs once for what its
 //!   manifest says
 //! - an object that somebody else keeps deleting is created again at once, then later and later
-//! - so is one written that a webhook makes another of each time
+//! - so is one put back that somebody else, or a webhook, makes another of each time
 
 use std::collections::BTreeMap;
 
 use jiff::ToSpan;
 
-use super::identity;
+use super::identity::{self, Digest};
 use super::render::Desired;
 use crate::model::{InventoryEntry, Key, Timestamp, Typed};
-use crate::plan::Reason;
+use crate::plan::{Reason, Wait};
 
 /// Between two turns about one object, before they count as one quarrel.
 const QUARREL_SECONDS: i64 = 600;
-/// How often an object is written at once of which webhooks make another: a commit, and some hands that were in it.
-const REWRITES: u32 = 3;
+/// How often an object is put back at once: a commit, and some hands that were in it.
+const PUT_BACK: u32 = 3;
+/// How often one that was deleted is created at once.
+const CREATED: u32 = 1;
+/// Reason of the wait for an object that somebody else changes again and again.
+pub const CHANGED_AGAIN: &str = "ChangedAgain";
 /// The longest wait before it is written again.
 const LONGEST_SECONDS: i64 = 300;
 
@@ -36,68 +40,96 @@ pub fn has_finished(entry: &InventoryEntry, desired: &Desired) -> bool {
     entry.finished && !entry.digest.is_empty() && entry.digest == digest(desired)
 }
 
+/// Whether somebody else changes an object again and again.
+pub fn is_changed(wait: &Wait) -> bool {
+    wait.reason.code == CHANGED_AGAIN
+}
+
 /// What a source wrote and did not find so, by key. All of it can be lost.
 #[derive(Clone, Debug, Default)]
 pub struct Quarrels(BTreeMap<Key, Quarrel>);
 
 #[derive(Clone, Debug)]
 struct Quarrel {
-    /// What was wanted and what was there, the last time.
-    wanted: String,
-    found: String,
+    /// What was wanted the last time.
+    wanted: Digest,
+    /// The UID of what was gone the last time.
+    gone: String,
     times: u32,
+    /// Turns without delay.
+    free: u32,
     at: Timestamp,
 }
 
 impl Quarrel {
-    /// So often at once, then after 1, 2, 4 … seconds.
-    fn delay(&self, free: u32) -> i64 {
-        match self.times.checked_sub(free + 1) {
-            None => 0,
-            Some(more) => (1_i64 << more.min(16)).min(LONGEST_SECONDS),
-        }
+    /// When the next turn may be: so often at once, then after 1, 2, 4 … seconds.
+    fn next(&self) -> Timestamp {
+        let delay = self.times.checked_sub(self.free).map_or(0, |more| (1_i64 << more.min(16)).min(LONGEST_SECONDS));
+        self.at.checked_add(delay.seconds()).unwrap_or(self.at)
+    }
+
+    fn is_near(&self, now: Timestamp) -> bool {
+        self.next().checked_add(QUARREL_SECONDS.seconds()).is_ok_and(|end| now <= end)
     }
 }
 
+/// A turn that is not yet: when it is, and the how manieth in a row.
+pub type Turn = (Timestamp, u32);
+
 impl Quarrels {
-    /// Counts that the object of this UID is gone, once; until when its successor must wait, and why.
+    /// The object of this UID is gone: counts that it is created again, once; or when it will be, and why.
     pub fn deleted(&mut self, key: &Key, uid: &str, now: Timestamp) -> Option<(Timestamp, Reason)> {
-        let (until, times) = self.turn((key, "", uid), 1, now)?;
+        let wanted = Digest::default();
+        if uid.is_empty() || self.0.get(key).is_some_and(|last| last.gone == uid) {
+            return None;
+        }
+        let Some((until, times)) = self.waits(key, &wanted, now) else {
+            self.count(key, Quarrel { wanted, gone: uid.to_owned(), times: 1, free: CREATED, at: now });
+            return None;
+        };
         let message = format!("somebody else has deleted it {times} times in a row; it is created again at {}", seconds(until));
         Some((until, Reason::new("DeletedAgain", message)))
     }
 
-    /// Counts that webhooks make once more of what is wanted something else than what is there; until when it is left as
-    /// it is, and why.
-    pub fn rewritten(&mut self, key: &Key, wanted: &str, found: &str, now: Timestamp) -> Option<(Timestamp, Reason)> {
-        let (until, times) = self.turn((key, wanted, found), REWRITES, now)?;
-        let message = format!(
-            "a webhook has made something else of it {times} times in a row, each time another; it is written again at {}",
-            seconds(until)
-        );
-        Some((until, Reason::new("RewrittenAgain", message)))
+    /// The turn for which an object that is not as wanted has to wait.
+    pub fn waits(&self, key: &Key, wanted: &Digest, now: Timestamp) -> Option<Turn> {
+        let last = self.0.get(key).filter(|last| last.wanted == *wanted)?;
+        Some((last.next(), last.times.saturating_add(1))).filter(|(until, _)| *until > now)
     }
 
-    /// `free`: turns without delay.
-    fn turn(&mut self, (key, wanted, found): (&Key, &str, &str), free: u32, now: Timestamp) -> Option<(Timestamp, u32)> {
-        if found.is_empty() {
-            return None;
-        }
-        let new = || Quarrel { wanted: wanted.to_owned(), found: String::new(), times: 0, at: now };
-        let last = self.0.entry(key.clone()).or_insert_with(new);
-        if last.found != found || last.wanted != wanted {
-            let is_near = last.at.checked_add((QUARREL_SECONDS + last.delay(free)).seconds()).is_ok_and(|end| now <= end);
-            let times = if is_near && last.wanted == wanted { last.times.saturating_add(1) } else { 1 };
-            *last = Quarrel { found: found.to_owned(), times, ..new() };
-        }
-        let until = last.at.checked_add(last.delay(free).seconds()).ok().filter(|until| *until > now)?;
-        Some((until, last.times))
+    /// Counts that an object was put back.
+    pub fn put_back(&mut self, key: &Key, wanted: Digest, now: Timestamp) {
+        self.count(key, Quarrel { wanted, gone: String::new(), times: 1, free: PUT_BACK, at: now });
+    }
+
+    fn count(&mut self, key: &Key, next: Quarrel) {
+        let before = self.0.get(key).filter(|last| last.wanted == next.wanted && last.is_near(next.at)).map_or(0, |last| last.times);
+        self.0.insert(key.clone(), Quarrel { times: before.saturating_add(1), ..next });
     }
 
     /// The source itself deletes it, or wants it no more.
     pub fn forget(&mut self, key: &Key) {
         self.0.remove(key);
     }
+
+    /// Of those that have stayed quiet nothing is kept.
+    pub fn forget_old(&mut self, now: Timestamp) {
+        self.0.retain(|_, last| last.is_near(now));
+    }
+}
+
+/// Why an object is left as webhooks made it.
+pub fn rewritten((until, times): Turn) -> Reason {
+    let message = format!(
+        "a webhook has made something else of it {times} times in a row, each time another; it is written again at {}",
+        seconds(until)
+    );
+    Reason::new("RewrittenAgain", message)
+}
+
+/// Why an object is left as somebody else made it. `who`: `"kubectl" has changed spec.replicas`.
+pub fn changed((until, times): Turn, who: &str) -> Reason {
+    Reason::new(CHANGED_AGAIN, format!("{who} {times} times in a row; it is put back at {}", seconds(until)))
 }
 
 fn seconds(until: Timestamp) -> Timestamp {
@@ -129,5 +161,25 @@ mod tests {
         assert!(losses.deleted(&key, "again", later).is_some_and(|(_, reason)| reason.message.contains("2 times")));
         losses.forget(&key);
         assert_eq!(losses.deleted(&key, "new", later), None);
+    }
+
+    #[test]
+    fn what_is_put_back_again_and_again_is_so_later_and_later() {
+        let (mut changes, key) = (Quarrels::default(), Key::new(Kind::Pod, "web", "a"));
+        let (mut now, mut delays) = (Timestamp::UNIX_EPOCH, Vec::new());
+        for _ in 0..14 {
+            let wait = changes.waits(&key, &[1; 32], now);
+            assert_eq!(changes.waits(&key, &[1; 32], now), wait, "asked again, it counts nothing");
+            assert_eq!(changes.waits(&key, &[2; 32], now), None, "what is wanted anew is another matter");
+            let until = wait.map_or(now, |(until, _)| until);
+            delays.push(until.duration_since(now).as_secs());
+            now = until;
+            changes.put_back(&key, [1; 32], now);
+        }
+        assert_eq!(delays, [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        changes.forget_old(now.checked_add(900.seconds()).unwrap());
+        assert_eq!(changes.waits(&key, &[1; 32], now).map(|(_, times)| times), Some(15));
+        changes.forget_old(now.checked_add(901.seconds()).unwrap());
+        assert!(changes.0.is_empty());
     }
 }

@@ -367,6 +367,7 @@ fn rest(world: &mut World, uids: &mut usize) -> usize {
             return writes;
         }
         world.commit(&step.transaction);
+        world.memories.get_mut("web").unwrap().carried(&step.put_back, world.now);
     }
     panic!("it never comes to rest");
 }

@@ -21,6 +21,8 @@ use crate::store::transaction::{Precondition, Write};
 pub const PUT_BACK: &str = "PutBack";
 /// Objects told of in one step: an Event each, and a step may put back thousands.
 const TOLD: usize = 100;
+/// Fields that are named of one object.
+const NAMED: usize = 3;
 /// Characters of a value that are told.
 const SHOWN: usize = 80;
 
@@ -51,6 +53,24 @@ pub fn others(managed: &ManagedFields, manager: &str, path: &str) -> Vec<String>
 /// `spec.replicas: 3 -> 1, changed by "kubectl"`; nobody is known of what was removed.
 pub fn sentence(change: &str, by: &[String]) -> String {
     if by.is_empty() { change.to_owned() } else { format!("{change}, changed by {}", by.join(" and ")) }
+}
+
+/// Who has changed what of an object that is to be as `result`: `"kubectl" has changed spec.replicas`.
+pub(super) fn who(before: &Object, result: &Object, source: &str, served: &Definitions) -> String {
+    let shapes = served.shapes(before.kind());
+    let managed = ManagedFields::of(before.meta()).spoken(shapes, &before.value());
+    let paths: Vec<String> = changes(shapes, &said(before), &said(result)).into_iter().map(|change| change.path).collect();
+    let mut by: Vec<String> = paths.iter().flat_map(|path| others(&managed, &manager(source), path)).collect();
+    by.sort_unstable();
+    by.dedup();
+    let (first, more) = paths.split_at(paths.len().min(NAMED));
+    let what = match (first, more.len()) {
+        ([], _) => "it".to_owned(),
+        (first, 0) => first.join(", "),
+        (first, more) => format!("{} and {more} more", first.join(", ")),
+    };
+    let who = if by.is_empty() { "somebody else".to_owned() } else { by.join(" and ") };
+    format!("{who} {} changed {what}", if by.len() > 1 { "have" } else { "has" })
 }
 
 /// The writes that tell of what this step puts back.

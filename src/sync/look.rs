@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::accepted;
 use super::asked::{Answers, Questions};
 use super::drift;
+use super::identity::Digest;
 use super::left;
 use super::names::{APPROVE, FINALIZER};
 use super::plan::{self, Action, Input, Known, SyncPlan};
@@ -67,6 +68,11 @@ impl Memory {
         &mut self.known
     }
 
+    /// A step was carried out.
+    pub fn carried(&mut self, put_back: &[(Key, Digest)], now: Timestamp) {
+        self.known.carried(put_back, now);
+    }
+
     /// What webhooks answered.
     pub fn answers(&mut self) -> &mut Answers {
         &mut self.answers
@@ -100,6 +106,8 @@ pub struct Step {
     /// Without writes: nothing to do.
     pub transaction: Transaction,
     pub ops: usize,
+    /// Objects of an accepted revision that it writes again, each with what is wanted of it.
+    pub put_back: Vec<(Key, Digest)>,
     /// What is told of it: news, of which nothing depends on being written.
     pub events: Vec<Write>,
     /// Plan again right after it.
@@ -168,6 +176,7 @@ pub fn decide(
         step.events = drift::told(state, source, plan, now);
         memory.known.holds(&status, &plan.inventory);
         step.ops = plan.step().len();
+        step.put_back.clone_from(&plan.put_back);
         step.message = format!("revision {}: {}", plan.revision, plan.sum);
     }
     if source.status.clone().unwrap_or_default() != status {

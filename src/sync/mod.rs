@@ -6,7 +6,7 @@
 //! - `unsaid` (pure): what a manifest says and the cluster itself writes
 //! - `plan` (pure): desired against live against inventory
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
-//! - `again` (pure): when what is gone is created again, and when not
+//! - `again` (pure): when what is gone is created again, and what others change is put back, and when not
 //! - `asked` (pure): what admission webhooks are asked about it, and answered; `webhooks`: the trait behind which they are
 //! - `drift` (pure): what others changed of what git says, and is put back
 //! - `inventory`, `budget`, `health` (pure): what a source holds, what a deletion takes with it, how
@@ -73,6 +73,9 @@ mod left_tests;
 
 #[cfg(test)]
 mod needed_tests;
+
+#[cfg(test)]
+mod quarrel_tests;
 
 #[cfg(test)]
 mod render_tests;

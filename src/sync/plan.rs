@@ -16,7 +16,8 @@ use super::again::{self, Quarrels};
 use super::asked::{self, Answers, Panel, Questions, Said, UNAVAILABLE};
 use super::budget;
 use super::desired::DesiredSet;
-use super::identity::{self, Sum};
+use super::drift;
+use super::identity::{self, Digest, Sum};
 use super::inventory::{self, Inventory};
 use super::left;
 use super::names::{ADOPT, REQUESTED_AT};
@@ -43,8 +44,8 @@ pub struct Known {
     held: Option<(Vec<Arc<InventoryEntry>>, Arc<Inventory>)>,
     /// What somebody else deletes again and again.
     losses: Quarrels,
-    /// What webhooks make another of each time.
-    rewrites: Quarrels,
+    /// What somebody else, or a webhook, makes another of each time.
+    changes: Quarrels,
 }
 
 /// The input of a plan, and what of it was not as wanted.
@@ -61,6 +62,13 @@ impl Known {
     /// What is about to be written of an inventory: read back, it need not be taken apart again.
     pub(super) fn holds(&mut self, status: &SourceStatus, inventory: &Arc<Inventory>) {
         self.held = Some((status.inventory.clone(), Arc::clone(inventory)));
+    }
+
+    /// A step was carried out that put these back.
+    pub(super) fn carried(&mut self, put_back: &[(Key, Digest)], now: Timestamp) {
+        self.losses.forget_old(now);
+        self.changes.forget_old(now);
+        put_back.iter().for_each(|(key, wanted)| self.changes.put_back(key, *wanted, now));
     }
 
     fn held(&mut self, source: &Source, served: &Definitions) -> Arc<Inventory> {
@@ -113,6 +121,8 @@ pub struct SyncPlan {
     pub again_at: Option<Timestamp>,
     /// Gone for good, as their manifests say: see [`again::has_finished`].
     pub finished: BTreeSet<Key>,
+    /// Changed by others and written again in this step, with what is wanted.
+    pub(super) put_back: Vec<(Key, Digest)>,
     /// Left out or left alone, each with its reason.
     pub skipped: Vec<String>,
     /// The inventory once this step is done. Objects of later waves have no UID yet.
@@ -176,7 +186,7 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
         uids: 0,
         seen: known.seen.take(),
         losses: &mut known.losses,
-        rewrites: &mut known.rewrites,
+        changes: &known.changes,
         stuck: BTreeMap::new(),
         panel: Panel::of(input.state, input.answers, input.now),
         contested: BTreeSet::new(),
@@ -242,7 +252,7 @@ struct Planner<'p> {
     probe: Snapshot,
     uids: usize,
     losses: &'p mut Quarrels,
-    rewrites: &'p mut Quarrels,
+    changes: &'p Quarrels,
     panel: Panel<'p>,
     /// Waves before which there is one that is not healthy.
     stuck: BTreeMap<i32, bool>,
@@ -543,19 +553,31 @@ impl<'p> Planner<'p> {
         match self.pass(after, Some(live), desired.wave) {
             // What is so by a webhook's answer is looked at again: it may answer otherwise, or be gone.
             Ok(passed) if passed.changes == 0 => self.unchanged(live, new || passed.told.is_some()),
-            // Only what is carried out counts: two plans would count against each other.
-            Ok(passed) if passed.told.is_some() && self.plan.accepted && self.is_rewritten_again(desired, live) => self.probe = before,
+            Ok(passed) if self.is_changed_again(desired, live, &passed) => self.probe = before,
             Ok(passed) => self.push(Action::Update, Some(live), Some(passed), desired),
             Err(Stop::Admission(why)) => self.replace(desired, live, &why),
             Err(Stop::Webhook(reason)) => self.hold(&place(desired), live.key(), &reason),
         }
     }
 
-    /// Webhooks made something else of it so often of late that it is not written yet.
-    fn is_rewritten_again(&mut self, desired: &Desired, live: &Object) -> bool {
-        let [wanted, found] = [desired.digest, identity::of_object(live)].map(hex::encode);
-        let Some((until, reason)) = self.rewrites.rewritten(live.key(), &wanted, &found, self.input.now) else { return false };
-        self.wait_until(live.key(), until, reason);
+    /// Somebody made something else of it so often of late that it is not written yet.
+    fn is_changed_again(&mut self, desired: &Desired, live: &Object, passed: &Passed) -> bool {
+        let key = live.key();
+        if !self.plan.accepted || self.is_later(desired.wave) {
+            return false;
+        }
+        let Some(turn) = self.changes.waits(key, &desired.digest, self.input.now) else {
+            // It counts once it is carried out.
+            self.plan.put_back.push((key.clone(), desired.digest));
+            return false;
+        };
+        let reason = match self.probe.get(key) {
+            Some(result) if passed.told.is_none() => {
+                again::changed(turn, &drift::who(live, result, &self.plan.source, self.probe.definitions()))
+            }
+            _ => again::rewritten(turn),
+        };
+        self.wait_until(key, turn.0, reason);
         true
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::again::is_changed;
 use super::asked::{DENIED, UNAVAILABLE, is_held_back};
 use super::plan::SyncPlan;
 use crate::model::{Source, SourceStatus, Timestamp};
@@ -122,10 +123,14 @@ fn accepted(status: &mut SourceStatus, plan: &SyncPlan, asked: bool, now: Timest
 /// How far an accepted revision is.
 fn standing(status: &mut SourceStatus, plan: &SyncPlan) -> Ready {
     let (failed, held) = (|wait: &&Wait| wait.reason.code == WAVE_FAILED, |wait: &&Wait| is_held_back(wait));
-    status.errors = bounded(plan.waits.iter().filter(|wait| failed(wait) || held(wait)).map(told));
-    let first = plan.waits.iter().find(failed).or_else(|| plan.waits.iter().find(held)).or(plan.waits.first());
+    let (waits, again) = (&plan.waits, |wait: &&Wait| is_changed(wait));
+    let first = waits.iter().find(failed).or_else(|| waits.iter().find(held));
+    let first = first.or_else(|| waits.iter().find(|wait| !again(wait))).or(waits.first());
+    // That somebody keeps changing it is told once nothing else is to come.
+    let is_told = |wait: &&Wait| failed(wait) || held(wait) || (again(wait) && first.is_some_and(is_changed));
+    status.errors = bounded(waits.iter().filter(is_told).map(told));
     match first {
-        Some(wait) if failed(&wait) || held(&wait) => ("False", wait.reason.code, told(wait)),
+        Some(wait) if is_told(&wait) => ("False", wait.reason.code, told(wait)),
         Some(wait) => ("False", PROGRESSING, told(wait)),
         None if plan.now < plan.ops.len() => ("False", PROGRESSING, "later waves are to come".to_owned()),
         None => ("True", "Synced", String::new()),
@@ -155,7 +160,7 @@ pub(super) fn held_back(status: &mut SourceStatus, plan: &SyncPlan, source: &Sou
         // Those that are held back may be among those counted.
         return;
     }
-    let held = plan.waits.iter().filter(|wait| is_held_back(wait)).map(told);
+    let held = plan.waits.iter().filter(|wait| is_held_back(wait) || (!is_unread && is_changed(wait))).map(told);
     // They may be told already, while nothing is known of the newest.
     let new: Vec<String> = held.filter(|line| !status.errors.contains(line)).collect();
     status.errors = extended(std::mem::take(&mut status.errors), new);

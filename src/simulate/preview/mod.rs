@@ -30,6 +30,7 @@ use crate::model::{Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Controller, Wait};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::Stamp;
+use crate::sync::again::is_changed;
 use crate::sync::asked::{Answers, Questions, is_held_back};
 use crate::sync::inventory;
 use crate::sync::look::{Look, Memory, Revision, decide};
@@ -399,6 +400,7 @@ fn unmet(end: &mut End, revision: &Revision, last: &SyncPlan) {
     if !last.is_free() {
         return;
     }
+    let changed: BTreeSet<&Key> = last.waits.iter().filter(|wait| is_changed(wait)).map(|wait| &wait.subject).collect();
     let later: BTreeSet<&Key> = last.ops[last.now..].iter().map(plan::SyncOp::key).collect();
     for (key, desired) in revision.rendered.desired.iter() {
         let missing = end.state.get(key).is_none_or(Object::is_deleting) && !last.finished.contains(key);
@@ -406,6 +408,9 @@ fn unmet(end: &mut End, revision: &Revision, last: &SyncPlan) {
         if missing && !later.contains(key) && !last.waits.iter().any(is_told) {
             end.unmet
                 .push(format!("{key} ({}:{}) is not there in the end: it is deleted again by somebody else", desired.file, desired.line));
+        } else if changed.contains(key) {
+            end.unmet
+                .push(format!("{key} ({}:{}) is not as it says in the end: somebody else changes it again", desired.file, desired.line));
         }
     }
 }
@@ -444,6 +449,7 @@ fn step(
     let moved = match state.apply(&decided.transaction, state.revision() + 1, &mut Stamp { now, uid: &mut uid }) {
         Ok(applied) => {
             *state = applied.snapshot;
+            memory.carried(&decided.put_back, now);
             decided.ops > 0
         }
         // What was planned on this very state is admitted on it; otherwise nothing moves any more.

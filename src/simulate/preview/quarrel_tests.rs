@@ -1,11 +1,12 @@
 //! What a source wants and somebody else takes away: told before, and no loop afterwards.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use serde_json::json;
 
 use super::tests::{commit, current, deployment, foresee, happen, job};
 use super::*;
+use crate::plan::{Op, Plan};
 use crate::simulate::tests::{cluster, controllers, object, start, write};
 use crate::store::transaction::{Precondition, Transaction, Write};
 
@@ -77,6 +78,37 @@ fn what_a_controller_deletes_again_is_foretold_and_no_loop() {
     let source = current(&happen(&state, "r1", &files, None));
     let ready = source.status.unwrap().conditions.into_iter().find(|it| it.type_ == "Ready").unwrap();
     assert!(ready.status == "False" && ready.message.contains("it is created again at 2026-01-01T00:00:01Z"), "{ready:?}");
+}
+
+/// Writes what it wants into ConfigMaps, whatever they say.
+struct Operator;
+
+impl Controller for Operator {
+    fn name(&self) -> &'static str {
+        "operator"
+    }
+
+    fn keys(&self, _state: &Snapshot, object: &Object) -> Vec<Key> {
+        Some(object.key().clone()).filter(|key| key.kind == Kind::ConfigMap && key.namespace == "web").into_iter().collect()
+    }
+
+    fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {
+        let Some(before) = state.get(key) else { return Plan::default() };
+        let after = before.edit(|it: &mut ConfigMap| it.data = Some([("conf".to_owned(), "theirs".to_owned())].into())).unwrap();
+        let op = Op::Update { before: before.clone(), after: after.clone() };
+        Plan { ops: Some(op).filter(|_| after != *before).into_iter().collect(), ..Plan::default() }
+    }
+}
+
+#[test]
+fn what_a_controller_changes_again_is_foretold_and_no_loop() {
+    let (state, source) = (cluster(1, Vec::new()), super::tests::source());
+    let look = super::tests::read(&source, "r1", &[("c.yaml", super::tests::config("c", "1"))]);
+    let foretold = preview(&state, &source, &look, &[Arc::new(Operator) as Arc<dyn Controller>], start());
+    let told = "somebody else has changed data.conf 4 times in a row; it is put back at 2026-01-01T00:00:01Z";
+    assert_eq!(foretold.waits, [format!("ConfigMap web/c: {told}")], "{foretold}");
+    assert_eq!(foretold.unmet, ["ConfigMap web/c (c.yaml:1) is not as it says in the end: somebody else changes it again"]);
+    assert_eq!(foretold.exit_code(), 1);
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub(super) fn happen(state: &Snapshot, revision: &str, files: &[(&str, String)],
         let step = decide(&state, "shop", &look, None, &mut memory, &mut uid, start());
         let done = step.transaction.writes.is_empty();
         commit(&mut state, &step.transaction, &format!("other-{revision}-{round}"));
+        memory.carried(&step.put_back, start());
         let settled = crate::simulate::settle::settle(state, &controllers(), start());
         assert!(!settled.stuck);
         state = settled.state;
