@@ -76,7 +76,7 @@
 //!
 //! | field | writer |
 //! |---|---|
-//! | spec of objects in a source | that source (`sync`), as admission webhooks let it pass |
+//! | spec of objects in a source | that source (`sync`), as admission webhooks let it pass; but for what is another's below (`sync::unsaid`) |
 //! | Secrets `podbay-source.*` in `kube-system`: the accepted set | that source (`sync`) |
 //! | ConfigMaps `podbay-source.*` in `kube-system`: what a removed source had created | that source (`sync`) |
 //! | Pod (creation), ReplicaSet, EndpointSlice, workload status | `control` |

@@ -680,11 +680,12 @@ impl<'p> Planner<'p> {
                 self.plan.waits.push(Wait { subject: live.key().clone(), reason: Reason::new("BeingDeleted", "is being deleted") });
                 continue;
             }
-            if live.is_some() && rendered.leaves_out(key) {
+            if live.is_some() && rendered.leaves_out(key) && !unsaid::is_own(key) {
                 self.plan.skipped.push(format!("{key} stays: a document of its kind and name is left out"));
                 continue;
             }
             match live {
+                Some(_) if unsaid::is_own(key) => kept.push((key.clone(), "it is the cluster's own")),
                 Some(_) if !entry.created => kept.push((key.clone(), "it was adopted, not created")),
                 Some(live) if entry.keep || !may_prune(live) => kept.push((key.clone(), "its annotation forbids pruning")),
                 Some(live) => {

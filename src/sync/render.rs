@@ -214,6 +214,10 @@ fn read_file(path: &str, content: &[u8], options: &Options, served: &Arc<Definit
     let mut file = File { skipped: found.skipped, notes: found.notes, ..File::default() };
     let mut problems = found.problems;
     for manifest in &found.objects {
+        if unsaid::is_own(manifest.key()) {
+            file.skipped.push(own(manifest));
+            continue;
+        }
         file.notes.extend(unsaid::told(&manifest.object));
         file.named.push((manifest.key().clone(), manifest.line, manifest.position("metadata.name")));
         match desire(manifest, served) {
@@ -222,6 +226,20 @@ fn read_file(path: &str, content: &[u8], options: &Options, served: &Arc<Definit
         }
     }
     (file, problems)
+}
+
+/// The document of an object that is the cluster's own.
+fn own(manifest: &Manifest) -> Skipped {
+    let key = manifest.key();
+    Skipped {
+        file: manifest.file.clone(),
+        line: manifest.line,
+        api_version: key.kind.api_version(),
+        kind: key.kind.name().to_owned(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        reason: "it is the cluster's own".to_owned(),
+    }
 }
 
 fn desire(manifest: &Manifest, served: &Definitions) -> Result<Desired, Vec<Problem>> {

@@ -10,7 +10,7 @@ use super::render::{Cache, OBJECTS, Options, render};
 use super::source::Tree;
 use super::tests::{World, config};
 use crate::model::custom::Definitions;
-use crate::model::{Key, Kind, SourceStatus};
+use crate::model::{Key, Kind, Object, SourceStatus};
 use crate::store::transaction::{Precondition, Write};
 
 /// A source that leaves out what is not served.
@@ -317,4 +317,95 @@ fn what_the_cluster_puts_into_a_token_secret_is_not_gits() {
     assert_eq!(secret.data.unwrap_or_default().into_keys().collect::<Vec<_>>(), ["more"]);
     let notes: Vec<String> = secret.metadata.annotations.unwrap_or_default().into_keys().collect();
     assert!(notes.iter().any(|name| name == "kubernetes.io/service-account.name") && !notes.iter().any(|name| name.ends_with(".uid")));
+}
+
+/// What a cluster writes by itself is in every export, and is not git's: both would write it in turns.
+#[test]
+fn what_the_cluster_writes_is_left_unsaid() {
+    let deployment = |notes: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, annotations: {{{notes}}}}}\nspec:\n  selector: {{matchLabels: {{a: b}}}}\n  \
+             template:\n    metadata: {{labels: {{a: b}}}}\n    spec: {{containers: [{{name: c, image: i}}]}}\n---\n"
+        )
+    };
+    let set = deployment("deployment.kubernetes.io/desired-replicas: '1', deployment.kubernetes.io/max-replicas: '2'")
+        .replace("kind: Deployment", "kind: ReplicaSet");
+    let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: all}\naggregationRule: {clusterRoleSelectors: [{matchLabels: {to: all}}]}\nrules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n---\n";
+    let node = "apiVersion: v1\nkind: Node\nmetadata:\n  name: n0\n  labels: {kubernetes.io/os: windows, kubernetes.io/arch: s390x, kubernetes.io/hostname: x, disk: ssd}\n  annotations: {podbay.dev/volumes: /x}\nspec: {taints: [{key: node.kubernetes.io/not-ready, effect: NoSchedule}]}\n---\n";
+    let text = deployment("deployment.kubernetes.io/revision: '7', mine: x") + &set + role + node;
+    let mut world = World::with("web");
+    let status = world.put("web", "r1", &[("a.yaml", &text)]);
+    assert_eq!(errors(&status), "");
+    assert_eq!(
+        status.skipped,
+        [
+            "Deployment default/web: its annotations deployment.kubernetes.io/* are the cluster's to say",
+            "ReplicaSet default/web: its annotations deployment.kubernetes.io/* are the cluster's to say",
+            "ClusterRole all: its rules, which it gathers, are the cluster's to say",
+            "Node n0: its labels kubernetes.io/os, kubernetes.io/arch and kubernetes.io/hostname are the cluster's to say",
+            "Node n0: its annotation podbay.dev/volumes is the cluster's to say",
+            "Node n0: its taints node.kubernetes.io/* and node.cloudprovider.kubernetes.io/* are the cluster's to say",
+        ]
+    );
+    let of = |world: &World, kind: Kind, namespace: &str, name: &str| world.state.find(kind, namespace, name).unwrap().value();
+    assert_eq!(of(&world, Kind::Deployment, "default", "web")["metadata"]["annotations"], json!({"mine": "x"}));
+    assert!(of(&world, Kind::ReplicaSet, "default", "web")["metadata"]["annotations"].is_null());
+    assert!(of(&world, Kind::ClusterRole, "", "all")["rules"].as_array().is_none_or(Vec::is_empty));
+    let found = of(&world, Kind::Node, "", "n0");
+    assert_eq!(found["metadata"]["labels"], json!({"disk": "ssd"}));
+    assert!(found["metadata"]["annotations"].is_null() && found["spec"]["taints"].is_null(), "{found}");
+    // Whatever the cluster says then stays.
+    for (kind, namespace, name, path, said) in [
+        (Kind::Deployment, "default", "web", "/metadata/annotations", json!({"mine": "x", "deployment.kubernetes.io/revision": "2"})),
+        (Kind::ClusterRole, "", "all", "/rules", json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}])),
+        (Kind::Node, "", "n0", "/metadata/labels", json!({"disk": "ssd", "kubernetes.io/os": "linux"})),
+    ] {
+        let mut value = of(&world, kind, namespace, name);
+        let (above, field) = path.rsplit_once('/').unwrap();
+        value.pointer_mut(above).unwrap()[field] = said.clone();
+        world.write("controller:it", Write::Update(Object::from_value(kind, value).unwrap(), Precondition::exists()));
+        world.again("web");
+        assert_eq!(of(&world, kind, namespace, name).pointer(path), Some(&said));
+    }
+    // A role that gathers nothing says its rules, and a ConfigMap may be annotated as it likes.
+    let plain = role.replace("aggregationRule: {clusterRoleSelectors: [{matchLabels: {to: all}}]}\n", "").replace("name: all", "name: one");
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, annotations: {deployment.kubernetes.io/revision: '1'}}\n";
+    let status = world.put("web", "r2", &[("a.yaml", &(text + &plain + map))]);
+    assert_eq!((errors(&status).as_str(), status.skipped.len()), ("", 6));
+    assert_eq!(of(&world, Kind::ClusterRole, "", "one")["rules"][0]["verbs"], json!(["get"]));
+    assert_eq!(of(&world, Kind::ConfigMap, "default", "c")["metadata"]["annotations"], json!({"deployment.kubernetes.io/revision": "1"}));
+}
+
+/// The same with whole objects: they are neither made, nor taken over, nor put back, nor pruned.
+#[test]
+fn what_is_the_clusters_own_is_left_out() {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kube-root-ca.crt, namespace: web}\ndata: {ca.crt: other}\n---\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: kubernetes}\nspec: {ports: [{port: 443, targetPort: 8443}]}\n---\n";
+    let slice =
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: kubernetes}\naddressType: IPv4\nendpoints: []\n---\n";
+    let mut world = World::with("web");
+    let namespace = json!({"metadata": {"name": "web"}});
+    world.write("admin", Write::Create(Object::from_value(Kind::Namespace, namespace).unwrap()));
+    let own = json!({"metadata": {"name": "kube-root-ca.crt", "namespace": "web"}, "data": {"ca.crt": "ours"}});
+    world.write("controller:furnish", Write::Create(Object::from_value(Kind::ConfigMap, own).unwrap()));
+    let files = [config("a", "1"), map.to_owned(), service.to_owned(), slice.to_owned()].concat();
+    let status = world.put("web", "r1", &[("a.yaml", &files)]);
+    assert_eq!(errors(&status), "");
+    assert_eq!(
+        status.skipped,
+        [
+            "a.yaml:6: ConfigMap web/kube-root-ca.crt: it is the cluster's own",
+            "a.yaml:11: Service default/kubernetes: it is the cluster's own",
+            "a.yaml:16: EndpointSlice default/kubernetes: it is the cluster's own",
+        ]
+    );
+    assert_eq!(world.state.find(Kind::ConfigMap, "web", "kube-root-ca.crt").unwrap().value()["data"], json!({"ca.crt": "ours"}));
+    assert!(!world.has(Kind::Service, "default", "kubernetes"));
+    assert_eq!(status.inventory.len(), 1);
+    // Another Service of that name is as any other.
+    let other = service.replace("name: kubernetes", "name: kubernetes, namespace: web");
+    world.put("web", "r2", &[("a.yaml", &(files + &other))]);
+    assert!(world.has(Kind::Service, "web", "kubernetes"));
+    world.put("web", "r3", &[("a.yaml", &config("a", "1"))]);
+    assert!(world.has(Kind::ConfigMap, "web", "kube-root-ca.crt"));
 }

@@ -1,25 +1,41 @@
 //! What a manifest may say and the cluster itself writes: it is left unsaid, or the two would write it in turns. PURE.
 //!
-//! - [`take_out`]: fields
+//! - [`is_own`]: whole objects; their documents are left out
+//! - [`take_out`]: fields of others
 //! - [`beside`]: a Node's taints, one value with two writers
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::control::cluster_role::plan::gathers;
 use crate::control::token_secret::plan::{FILLED_IN, is_token};
+use crate::model::local_volume::VOLUMES;
 use crate::model::ownership::{ManagedFields, Operation};
-use crate::model::{ACCOUNT_UID, Kind, Object};
+use crate::model::{ACCOUNT_UID, Key, Kind, Object, ROOT_CA};
 
+/// Begins the annotations by which the Deployment controller counts.
+const ROLLOUT: &str = "deployment.kubernetes.io/";
+/// The labels that every node's agent writes.
+const LABELS: [&str; 3] = ["kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname"];
 /// Begin the keys of the taints by which controllers and agents say how a node is.
 const TAINTS: [&str; 2] = ["node.kubernetes.io/", "node.cloudprovider.kubernetes.io/"];
 
 const ANNOTATIONS: &str = "/metadata/annotations";
 
+/// Whether an object is the cluster's own, whatever a manifest says of it.
+pub fn is_own(key: &Key) -> bool {
+    match key.kind {
+        Kind::ConfigMap => key.name == ROOT_CA,
+        Kind::Service | Kind::EndpointSlice => key.namespace == "default" && key.name == "kubernetes",
+        _ => false,
+    }
+}
+
 /// What would be left unsaid of an object, for a person.
 pub(super) fn told(object: &Object) -> Vec<String> {
     match object.kind() {
-        Kind::Secret | Kind::Node => {
+        Kind::Secret | Kind::Deployment | Kind::ReplicaSet | Kind::ClusterRole | Kind::Node => {
             let what = take_out(object, &mut object.value());
             what.into_iter().map(|what| format!("{}: {what} the cluster's to say", object.key())).collect()
         }
@@ -37,8 +53,25 @@ pub(super) fn take_out(object: &Object, said: &mut Value) -> Vec<&'static str> {
                 out.push("its token, certificate, namespace and the uid of its account are");
             }
         }
-        Kind::Node if drop_taints(said) => {
-            out.push("its taints node.kubernetes.io/* and node.cloudprovider.kubernetes.io/* are");
+        Kind::Deployment | Kind::ReplicaSet if drop_names(said, ANNOTATIONS, |name| name.starts_with(ROLLOUT)) => {
+            out.push("its annotations deployment.kubernetes.io/* are");
+        }
+        Kind::ClusterRole if gathers(object) => {
+            let rules = said.as_object_mut().and_then(|role| role.remove("rules"));
+            if rules.is_some_and(|rules| rules.as_array().is_some_and(|rules| !rules.is_empty())) {
+                out.push("its rules, which it gathers, are");
+            }
+        }
+        Kind::Node => {
+            if drop_names(said, "/metadata/labels", |name| LABELS.contains(&name)) {
+                out.push("its labels kubernetes.io/os, kubernetes.io/arch and kubernetes.io/hostname are");
+            }
+            if drop_names(said, ANNOTATIONS, |name| name == VOLUMES) {
+                out.push("its annotation podbay.dev/volumes is");
+            }
+            if drop_taints(said) {
+                out.push("its taints node.kubernetes.io/* and node.cloudprovider.kubernetes.io/* are");
+            }
         }
         _ => {}
     }

@@ -54,6 +54,7 @@ sessions! {
     drain
     drift
     empty_source
+    exported
     failed_wave
     first_rollout
     immutable_field
