@@ -28,7 +28,8 @@
 //! 1. [`model`]: what an object is; kinds (custom ones too), defaults, validation, manifests, field ownership
 //! 2. [`plan`]: what a decision is; [`admit`]: what every write passes
 //! 3. [`store`]: snapshot, transaction, watch; memory and disk
-//! 4. [`driver`] and [`clock`]: the loop, and the only source of `now`; [`footprint`]: what a tree takes on the disk
+//! 4. [`driver`] and [`clock`]: the loop, and the only source of `now`; [`footprint`]: what a tree takes on the disk; [`inside`]:
+//!    what is in a directory, by whatever links
 //! 5. [`control`], [`schedule`]: pure planners over the store's state
 //! 6. [`sync`]: from a commit to objects; [`simulate`]: what a commit would do
 //! 7. [`server`], [`tls`]: the Kubernetes REST API over the store, and the webhooks it asks before it writes
@@ -43,7 +44,7 @@
 //! ```text
 //!  model ◄─ plan, admit, store::{snapshot,transaction} ◄─ every */plan.rs      PURE: import only pure files
 //!    ▲
-//!  store · driver · clock · footprint · tls · cri (traits) · network (traits) · sync::source (trait)
+//!  store · driver · clock · footprint · inside · tls · cri (traits) · network (traits) · sync::source (trait)
 //!    ▲
 //!  control  schedule  sync  server  agent  runtime  cli  simulate              never each other, except pure files
 //!    ▲
@@ -115,6 +116,7 @@ pub mod control;
 pub mod cri;
 pub mod driver;
 pub mod footprint;
+pub mod inside;
 pub mod model;
 pub mod network;
 pub mod plan;

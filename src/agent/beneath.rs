@@ -11,6 +11,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
+use crate::inside;
+
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// A directory by its whole path, which no container can change.
@@ -39,7 +41,7 @@ pub fn file(top: impl AsFd, path: &Path) -> io::Result<File> {
 /// What is below another directory, by whatever links, as long as they lead nowhere else.
 pub fn within(top: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    Ok(rustix::fs::openat2(top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+    Ok(inside::open(top, path, OFlags::PATH | OFlags::CLOEXEC, resolve)?)
 }
 
 /// One name: a path could lead through a link.

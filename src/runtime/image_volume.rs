@@ -23,6 +23,7 @@ use super::engine::Inner;
 use super::record::ContainerRecord;
 use super::{RuntimeError, mount, sys};
 use crate::cri::{CriError, IdRange};
+use crate::inside;
 
 const VOLUMES: &str = "volumes";
 const READ_ONLY: u64 = rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
@@ -139,7 +140,7 @@ fn below(files: &Path, path: &Path) -> io::Result<PathBuf> {
     }
     let root = open_directory(files)?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(|errno| match errno {
+    let found = inside::open(&root, path, OFlags::PATH | OFlags::CLOEXEC, resolve).map_err(|errno| match errno {
         Errno::NOENT => io::Error::other(format!("the image has no {}", path.display())),
         errno => errno.into(),
     })?;

@@ -14,13 +14,15 @@
 //! ```
 //!
 //! One thread, so that fork is safe at any moment. Not linked with the engine: they share `wire`, `socket`, `account`,
-//! `log_file`, `memory`, `resident` and `mount`.
+//! `log_file`, `memory`, `resident`, `mount` and `inside`.
 
 mod account;
 mod attach;
 mod copy;
 mod delegate;
 mod init;
+#[path = "../inside.rs"]
+mod inside;
 mod launch;
 mod log;
 mod log_file;

@@ -15,6 +15,7 @@ use rustix::mount::{
 };
 
 use crate::copy::copy_tree;
+use crate::inside;
 use crate::sys;
 use crate::users::Users;
 use crate::wire::{Attach, Failed, Filesystem, Node, OpenTree, Overlay, Remount, Step};
@@ -313,7 +314,7 @@ impl Builder<'_> {
         }
         let path = path.trim_start_matches('/');
         let path = if path.is_empty() { "." } else { path };
-        Ok(rustix::fs::openat2(self.root()?, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve))
+        Ok(inside::open(self.root()?, path, OFlags::PATH | OFlags::CLOEXEC, resolve))
     }
 
     /// Opens a place to mount on; makes it and what is missing above it.

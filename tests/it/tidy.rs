@@ -223,6 +223,7 @@ const SEAMS: &[&str] = &[
     "src/driver/queue.rs",
     "src/clock.rs",
     "src/footprint.rs",
+    "src/inside.rs",
     "src/config.rs",
     "src/cri/mod.rs",
     "src/cri/streaming/mod.rs",
@@ -231,7 +232,7 @@ const SEAMS: &[&str] = &[
 ];
 /// Seams whose values stand beside their trait.
 const VALUES: &[&str] = &["src/network/mod.rs", "src/sync/source.rs"];
-const SEAM_BOXES: &[&str] = &["store", "driver", "clock", "footprint", "cri", "network", "tls", "config"];
+const SEAM_BOXES: &[&str] = &["store", "driver", "clock", "footprint", "inside", "cri", "network", "tls", "config"];
 /// The places that know which implementation is which.
 const ROOTS: &[&str] = &["assemble", "main", "lib"];
 

@@ -35,6 +35,7 @@ use super::config::Layout;
 use super::env;
 use super::observed::uid;
 use crate::cri::{Device, IdRange};
+use crate::inside;
 use crate::model::volume as persistent;
 
 /// A tmpfs to statfs(2).
@@ -416,7 +417,7 @@ fn open_beneath(root: &Path, sub: &str) -> io::Result<OwnedFd> {
         return Ok(top);
     }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let open = |path: &Path| rustix::fs::openat2(&top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let open = |path: &Path| inside::open(&top, path, OFlags::PATH | OFlags::CLOEXEC, resolve);
     let mut so_far = PathBuf::new();
     for part in Path::new(sub) {
         let parent = if so_far.as_os_str().is_empty() { top.try_clone()? } else { open(&so_far)? };

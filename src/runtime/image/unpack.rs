@@ -14,6 +14,7 @@ use super::error::{ImageError, Refusal};
 use super::reference::Digest;
 use super::tarball::{Entry, EntryKind, TarReader};
 use super::{Limits, stream};
+use crate::inside;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -236,7 +237,7 @@ impl Unpacker {
     fn open(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, path, DIRECTORY, Mode::empty(), resolve)
+        inside::open(&self.root, path, DIRECTORY, resolve)
     }
 
     /// Takes away what is in an entry's place. Whether a directory there must hide what is below:
@@ -476,7 +477,7 @@ fn os(bytes: &[u8]) -> &std::ffi::OsStr {
 pub(super) fn open_beneath(directory: &Path, name: &str) -> Result<std::fs::File, Errno> {
     let root = rustix::fs::openat(CWD, directory, DIRECTORY, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(&root, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty(), resolve).map(std::fs::File::from)
+    inside::open(&root, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, resolve).map(std::fs::File::from)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use oci_spec::runtime::Spec;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, OFlags, ResolveFlags};
 
 use super::super::account::{self, Account};
 use super::super::container::user_of;
@@ -21,6 +21,7 @@ use super::super::wire::{self, Attach, Commands, Launch, MakePrivate, MapIds, Op
 use super::super::{RuntimeError, capability, errand, nodes};
 use super::bundle::{self, Host};
 use crate::cri::{CriError, PodSandboxConfig};
+use crate::inside;
 
 /// An account file of an image is read up to this size.
 const ACCOUNTS_LIMIT: u64 = 1 << 20;
@@ -263,7 +264,7 @@ fn account_file(layer: &Path, file: &str) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let layer: OwnedFd = File::open(layer).ok()?.into();
-    let found = match rustix::fs::openat2(&layer, file, flags, Mode::empty(), resolve) {
+    let found = match inside::open(&layer, file, flags, resolve) {
         Ok(found) => found,
         Err(rustix::io::Errno::NOENT) => return None,
         Err(_) => return Some(String::new()),
