@@ -24,9 +24,9 @@ release bench: export RUSTFLAGS = -C target-feature=+crt-static
 # No panic goes through the C libraries: without its tables they are a fifth smaller.
 release bench: export CFLAGS += -fno-asynchronous-unwind-tables -fno-unwind-tables
 
-# Small: equal functions once, equal read-only data too (tables for unwinding most of all; nothing here tells
-# constants apart by their addresses), relocations packed. Rust brings a linker that can for this host only; the
-# C library resolves packed relocations since 2.36.
+# Small: equal functions once, equal read-only data too (tables for unwinding most of all), relocations packed.
+# What tells constants apart by their addresses would break; data with pointers in it, as vtables, is left alone.
+# Rust brings a linker that can for this host only; the C library resolves packed relocations since 2.36.
 GLIBC = $(shell ldd --version | sed -n '1s/.* //p')
 RELR = $(if $(filter 2.36,$(shell printf '%s\n' 2.36 $(GLIBC) | sort -V | head -n 1)),-C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs)
 LINK = $(if $(filter x86_64-unknown-linux-gnu,$(HOST)),-C link-arg=-Wl$(comma)--icf=all -C link-arg=-Wl$(comma)--ignore-data-address-equality $(RELR))

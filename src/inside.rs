@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
-/// As often as that it is tried, before somebody must be doing it on purpose.
+/// Tries before it fails after all: only who mounts or renames all the time, on purpose, makes so many fail in a row.
 const TRIES: u32 = 128;
 
 /// Opens a path as `resolve` says: `IN_ROOT` or `BENEATH`. Where there is a `..` on the way, also in a link, the kernel
