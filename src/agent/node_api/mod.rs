@@ -3,13 +3,14 @@
 //! Who may call it is the TLS layer's work: only the server's client certificate gets here. Pods and
 //! containers are found in the runtime, so it answers while the server is away.
 //!
+//! - `figures` (pure): what the node and its pods use, in the kubelet's two forms
 //! - `logs`: reading and following log files
 //! - `stream`: exec, attach and port-forward, over SPDY and over WebSockets
 
+mod figures;
 pub mod logs;
 mod stream;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +23,11 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::figures::Figures;
 use super::config::Layout;
 use super::observed::{LABEL_POD_UID, has_ended, is_running};
 use super::record;
-use crate::cri::{ContainerState, ContainerStatus, CriError, PodSandbox, Runtime, SandboxState, Usage};
+use crate::cri::{ContainerState, ContainerStatus, CriError, PodSandbox, Runtime, SandboxState};
 use crate::model::{Timestamp, pod::restartable};
 
 /// What the handlers work with.
@@ -43,6 +45,7 @@ pub fn router(runtime: Arc<dyn Runtime>, options: &super::Options) -> Router {
         .route("/healthz", get(healthz))
         .route("/pods", get(pods))
         .route("/stats/summary", get(summary))
+        .route("/metrics/resource", get(resource))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
         .route("/exec/{namespace}/{pod}/{container}", any(stream::exec))
         .route("/attach/{namespace}/{pod}/{container}", any(stream::attach))
@@ -144,51 +147,31 @@ async fn pods(State(api): State<Arc<NodeApi>>) -> axum::Json<Value> {
     axum::Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 
+impl NodeApi {
+    async fn figures(&self) -> Result<Figures, CriError> {
+        let stats = self.runtime.container_stats().await?;
+        let containers = self.runtime.list_containers().await?.into_iter();
+        let starts = containers.map(|it| (it.id, it.started_at.unwrap_or(it.created_at))).collect();
+        let sandboxes = self.runtime.list_pod_sandboxes().await?;
+        Ok(Figures::new(Timestamp::now(), super::machine::usage(), sandboxes, &starts, stats))
+    }
+}
+
 /// CPU and memory of containers and pods, in the kubelet's form.
 async fn summary(State(api): State<Arc<NodeApi>>) -> Result<axum::Json<Value>, Refusal> {
-    let stats = api.runtime.container_stats().await?;
-    let starts: BTreeMap<String, Timestamp> =
-        api.runtime.list_containers().await?.into_iter().map(|it| (it.id, it.started_at.unwrap_or(it.created_at))).collect();
-    let mut sandboxes = api.runtime.list_pod_sandboxes().await?;
-    sandboxes
-        .sort_unstable_by(|a, b| (&a.metadata.namespace, &a.metadata.name, &a.id).cmp(&(&b.metadata.namespace, &b.metadata.name, &b.id)));
-    let time = Timestamp::now().to_string();
-    let figures = |usage: &Usage| {
-        json!({"cpu": {"time": time, "usageCoreNanoSeconds": usage.cpu_nanos},
-            "memory": {"time": time, "workingSetBytes": usage.memory_working_set_bytes}})
+    Ok(axum::Json(api.figures().await?.summary(&api.node_name)))
+}
+
+/// The same as metrics-server asks for it. An error is a figure too.
+async fn resource(State(api): State<Arc<NodeApi>>) -> Response {
+    let text = match api.figures().await {
+        Ok(figures) => figures.resource(),
+        Err(error) => {
+            tracing::warn!(%error, "no figures of this node's pods");
+            figures::failed()
+        }
     };
-    let pods: Vec<Value> = sandboxes
-        .iter()
-        .filter(|sandbox| sandbox.state == SandboxState::Ready)
-        .map(|sandbox| {
-            let own: Vec<_> = stats.iter().filter(|stats| stats.sandbox_id == sandbox.id).collect();
-            let containers: Vec<Value> = own
-                .iter()
-                .map(|stats| {
-                    let mut value = figures(&stats.usage);
-                    value["name"] = json!(stats.name);
-                    if let Some(start) = starts.get(&stats.id) {
-                        value["startTime"] = json!(start.to_string());
-                    }
-                    if let Some(layer) = &stats.writable_layer {
-                        value["rootfs"] = json!({"time": time, "usedBytes": layer.used_bytes, "inodesUsed": layer.inodes_used});
-                    }
-                    value
-                })
-                .collect();
-            let mut sum = Usage::default();
-            own.iter().for_each(|stats| sum += stats.usage);
-            let meta = &sandbox.metadata;
-            let mut pod = figures(&sum);
-            pod["podRef"] = json!({"name": meta.name, "namespace": meta.namespace, "uid": meta.uid});
-            pod["startTime"] = json!(sandbox.created_at.to_string());
-            pod["containers"] = json!(containers);
-            pod
-        })
-        .collect();
-    let mut node = figures(&super::machine::usage());
-    node["nodeName"] = json!(api.node_name);
-    Ok(axum::Json(json!({"node": node, "pods": pods})))
+    ([(http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// `GET /containerLogs/…`: the query as the API server passes it on.
@@ -357,6 +340,18 @@ mod tests {
         let told = &told["pods"][0]["containers"][0];
         assert_eq!((&told["name"], &told["startTime"]), (&json!("main"), &json!(started.to_string())), "{told}");
         assert!(told["cpu"]["time"].as_str().is_some_and(|time| time.parse::<Timestamp>().is_ok_and(|time| time >= started)), "{told}");
+    }
+
+    #[tokio::test]
+    async fn metrics_server_gets_what_it_asks_for() {
+        let runtime: Arc<dyn Runtime> = Arc::new(FakeRuntime::new(Arc::new(SystemClock)));
+        let options = super::super::Options::new("n1", "/nowhere");
+        let request = http::Request::get("/metrics/resource").body(Body::empty()).unwrap();
+        let answer = router(runtime, &options).oneshot(request).await.unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap();
+        assert_eq!((answer.status(), kind), (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8"));
+        let told = String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        assert!(told.contains("\nnode_cpu_usage_seconds_total ") && told.ends_with("\nresource_scrape_error 0\n"), "{told}");
     }
 
     #[test]
