@@ -11,6 +11,7 @@ use super::{daemon, node, up};
 use crate::agent::certificates::client::{self, KubeIdentity, Places};
 use crate::agent::certificates::plan::Wanted;
 use crate::agent::certificates::server::Serving;
+use crate::agent::node_api::callers::{Callers, guarded};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::tls::{kubeconfig, serve};
@@ -33,8 +34,9 @@ pub async fn known(
     match callers(config.node.api_client_ca.as_deref(), identity.authorities()?, own.as_deref()) {
         Ok(callers) => {
             let serving = Arc::new(serving(config, here, &identity, clock.as_ref())?);
-            let tls = serve::closed_config(&callers, serving.key(), config.node.api_client.clone())?;
-            up::serve_node_api(config, here, tls, end).await?;
+            let tls = serve::asking_config(&callers, serving.key())?;
+            let callers = Callers::new(&config.node.name, config.node.api_client.clone(), identity.way().client(), Arc::clone(&clock));
+            up::serve_node_api(config, guarded(here.api(), callers), tls, end).await?;
             tokio::spawn(serving.keep_fresh(identity.way().clone(), file, clock, end.clone()));
         }
         Err(error) => tracing::error!("no node API, so no logs and no exec of this node's pods: {error:#}"),

@@ -103,7 +103,7 @@ async fn joined(
     end: &CancellationToken,
 ) -> anyhow::Result<kube::Client> {
     let identity = Arc::new(identity_of(config, args, server, clock.as_ref()).await?);
-    serve_node_api(config, here, identity.server_config()?, end).await?;
+    serve_node_api(config, here.api(), identity.server_config()?, end).await?;
     tokio::spawn(Arc::clone(&identity).keep_fresh(clock, end.clone()));
     daemon::tell_ready(end.clone());
     Ok(identity.client())
@@ -129,12 +129,12 @@ async fn identity_of(config: &Config, args: &AgentArgs, server: &str, clock: &dy
 /// Serves the node API with these certificates.
 pub(super) async fn serve_node_api(
     config: &Config,
-    here: &node::Node,
+    api: axum::Router,
     tls: Arc<rustls::ServerConfig>,
     end: &CancellationToken,
 ) -> anyhow::Result<()> {
     let address = SocketAddr::from(([0, 0, 0, 0], config.node.api_port));
     let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address} for the node API"))?;
-    tokio::spawn(tls::serve::serve(listener, tls, here.api(), tls::serve::Bounds::default(), end.clone()));
+    tokio::spawn(tls::serve::serve(listener, tls, api, tls::serve::Bounds::default(), end.clone()));
     Ok(())
 }

@@ -85,6 +85,16 @@ pub fn closed_config(
     Ok(Arc::new(config))
 }
 
+/// The side of a node API that asks its server who may call: a client certificate is optional, and of these CAs.
+///
+/// # Errors
+/// A CA that rustls does not take.
+pub fn asking_config(authorities: &[CertificateDer<'static>], key: Arc<LiveKey>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier(authorities, false)?).with_cert_resolver(key);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// Some clients of the CA's many.
 #[derive(Debug)]
 struct Only {

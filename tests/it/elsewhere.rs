@@ -19,6 +19,7 @@ use podbay::agent::certificates::CertificateError;
 use podbay::agent::certificates::client::{self, KubeIdentity, Places};
 use podbay::agent::certificates::plan::Wanted;
 use podbay::agent::certificates::server::Serving;
+use podbay::agent::node_api::callers::{Callers, guarded};
 use podbay::agent::{self, Options, Ranges, Server};
 use podbay::clock::{Clock, SystemClock, VirtualClock};
 use podbay::cri::Runtime;
@@ -203,7 +204,9 @@ async fn work(front: &Front, identity: Arc<KubeIdentity>, serving: Arc<Serving>)
     options.server = Server::Kubernetes(ranges);
     let runtime: Arc<FakeRuntime> = Arc::default();
     let api = agent::node_api::router(Arc::clone(&runtime) as Arc<dyn Runtime>, &options);
-    let tls = serve::closed_config(&identity.authorities().unwrap(), serving.key(), vec!["podbay-server".to_owned()]).unwrap();
+    let tls = serve::asking_config(&identity.authorities().unwrap(), serving.key()).unwrap();
+    let callers = Callers::new(NODE, vec!["podbay-server".to_owned()], identity.way().client(), Arc::new(SystemClock));
+    let api = guarded(api, callers);
     tokio::spawn(serve::serve(listener, tls, api, serve::Bounds::default(), end.clone()));
     tokio::spawn(serving.keep_fresh(identity.way().clone(), front.file(), Arc::new(SystemClock), end.clone()));
     let network = Arc::new(Network::new());
@@ -233,6 +236,7 @@ fn is_given(asked: &str) -> bool {
         "namespaces/default/configmaps/kube-root-ca.crt" => method == "GET",
         "namespaces/default/serviceaccounts/default/token" => method == "POST",
         path if path.starts_with("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases") => method != "DELETE",
+        "/apis/authentication.k8s.io/v1/tokenreviews" | "/apis/authorization.k8s.io/v1/subjectaccessreviews" => method == "POST",
         path if path.starts_with(CSRS) => matches!(method, "GET" | "POST"),
         _ => false,
     }
@@ -277,11 +281,62 @@ async fn a_node_needs_nothing_but_kubernetes_api() {
     let kubeconfig::User::Certificate(pair) = stranger.1 else { panic!("no certificate: {text}") };
     let config = connect::client_config(rig.pki.authority().der(), podbay::tls::LiveKey::new(&pair, "").unwrap()).unwrap();
     let hello = http::Request::get("/healthz").header("host", NODE).body(axum::body::Body::empty()).unwrap();
-    assert!(connect::ask(&at.to_string(), NODE, config, hello).await.is_err());
+    let answer = connect::ask(&at.to_string(), NODE, config, hello).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{answer:?}");
 
     let asked = front.asked.lock().unwrap().clone();
     let more: Vec<&String> = asked.iter().filter(|asked| !is_given(asked)).collect();
     assert!(more.is_empty(), "not given to a node: {more:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_token_calls_a_node_as_far_as_the_server_says() {
+    let front = Front::start().await;
+    let rig = &front.rig;
+    let identity = Arc::new(front.known().await);
+    let (_working, at) = work(&front, identity, Arc::new(front.serving(&[NODE, "192.0.2.7"]))).await;
+    let request =
+        until("the request to serve", async || front.requests().await.into_iter().find(|it| it["status"]["certificate"].is_null())).await;
+    front.decide(request["metadata"]["name"].as_str().unwrap(), "Approved").await;
+    // As metrics-server's account has it.
+    let made = async |path: &str, object: Value| {
+        let (code, answer) = rig.ask("POST", path, object).await;
+        assert_eq!(code, StatusCode::CREATED, "{answer}");
+        answer
+    };
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    made("/api/v1/namespaces/kube-system/serviceaccounts", json!({"metadata": {"name": "metrics-server"}})).await;
+    let rules = json!([{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]);
+    made(&format!("{rbac}/clusterroles"), json!({"metadata": {"name": "metrics"}, "rules": rules})).await;
+    let subject = json!([{"kind": "ServiceAccount", "namespace": "kube-system", "name": "metrics-server"}]);
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "metrics"});
+    made(&format!("{rbac}/clusterrolebindings"), json!({"metadata": {"name": "metrics"}, "subjects": subject, "roleRef": role})).await;
+    let token = made("/api/v1/namespaces/kube-system/serviceaccounts/metrics-server/token", json!({"spec": {}})).await;
+    let token = token["status"]["token"].as_str().unwrap();
+
+    let config = connect::client_config(rig.pki.authority().der(), podbay::tls::LiveKey::empty()).unwrap();
+    let ask = async |token: Option<&str>, path: &str| {
+        let mut request = http::Request::get(path).header("host", NODE);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let answer = connect::ask(&at.to_string(), NODE, Arc::clone(&config), request).await.ok()?;
+        Some((answer.status().as_u16(), String::from_utf8(answer.body().to_vec()).unwrap()))
+    };
+    let nobody = until("an answer", async || ask(None, "/metrics/resource").await).await;
+    assert_eq!(nobody, (401, "Unauthorized\n".to_owned()));
+    assert_eq!(ask(None, "/nothing/is/here").await.unwrap().0, 401);
+    for _ in 0..3 {
+        let (code, text) = ask(Some(token), "/metrics/resource").await.unwrap();
+        assert!(code == 200 && text.ends_with("\nresource_scrape_error 0\n"), "{code} {text}");
+        let (code, text) = ask(Some(token), "/exec/default/p/main?command=sh").await.unwrap();
+        let user = "user=system:serviceaccount:kube-system:metrics-server";
+        assert_eq!((code, text), (403, format!("Forbidden ({user}, verb=create, resource=nodes, subresource(s)=[proxy])\n")));
+        assert_eq!(ask(Some("made-up"), "/metrics/resource").await.unwrap().0, 401);
+    }
+    let asked = |what: &str| front.asked.lock().unwrap().iter().filter(|asked| asked.ends_with(what)).count();
+    assert_eq!((asked("/tokenreviews"), asked("/subjectaccessreviews")), (2, 2), "each is asked once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

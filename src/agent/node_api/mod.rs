@@ -1,14 +1,17 @@
 //! The node API: the kubelet's paths for logs, exec, attach, port-forward, health and figures.
 //!
-//! Who may call it is the TLS layer's work: only the server's client certificate gets here. Pods and
-//! containers are found in the runtime, so it answers while the server is away.
+//! Who may call it is the TLS layer's work: only the server's client certificate gets here. Where the server is not Podbay's,
+//! `callers` asks it about everybody else. Pods and containers are found in the runtime, so it answers while the server is away.
 //!
+//! - `rights` (pure), `callers`: which right a request takes, and who has it
 //! - `figures` (pure): what the node and its pods use, in the kubelet's two forms
 //! - `logs`: reading and following log files
 //! - `stream`: exec, attach and port-forward, over SPDY and over WebSockets
 
+pub mod callers;
 mod figures;
 pub mod logs;
+mod rights;
 mod stream;
 
 use std::sync::Arc;
