@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use axum::body::Body;
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
@@ -155,11 +156,12 @@ pub struct Way {
     name: Arc<str>,
     config: Arc<ClientConfig>,
     key: Arc<LiveKey>,
-    bearer: Option<Bearer>,
+    /// Shared by all of its clients, as the key is.
+    bearer: Arc<ArcSwapOption<Bearer>>,
 }
 
 /// A token that goes with each request.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Bearer {
     Token(String),
     /// Read for each, as others write it anew.
@@ -191,12 +193,12 @@ impl Way {
         bearer: Option<Bearer>,
     ) -> Result<Self, TlsError> {
         let config = config_of(authorities, Arc::clone(&key))?;
-        Ok(Self { key, bearer, ..Self::over(config, address, name) })
+        Ok(Self { key, bearer: Arc::new(ArcSwapOption::from_pointee(bearer)), ..Self::over(config, address, name) })
     }
 
     /// To a server that this configuration judges, as nobody but for what the configuration shows.
     pub fn over(config: Arc<ClientConfig>, address: Authority, name: &str) -> Self {
-        Self { address, name: name.into(), config, key: LiveKey::empty(), bearer: None }
+        Self { address, name: name.into(), config, key: LiveKey::empty(), bearer: Arc::default() }
     }
 
     /// Where the server is.
@@ -204,8 +206,17 @@ impl Way {
         &self.address
     }
 
+    /// Goes on with another token, or without one. Says whether it is another.
+    pub fn carry(&self, bearer: Option<Bearer>) -> bool {
+        let changed = self.bearer.load().as_deref() != bearer.as_ref();
+        if changed {
+            self.bearer.store(bearer.map(Arc::new));
+        }
+        changed
+    }
+
     fn authorise(&self, headers: &mut http::HeaderMap) -> Result<(), TlsError> {
-        if let Some(bearer) = &self.bearer {
+        if let Some(bearer) = self.bearer.load().as_deref() {
             headers.insert(header::AUTHORIZATION, bearer.header()?);
         }
         Ok(())

@@ -42,6 +42,12 @@ impl LiveKey {
         Ok(())
     }
 
+    /// There is none any more.
+    pub fn clear(&self) {
+        self.key.store(None);
+        self.replaced.fetch_add(1, Ordering::Release);
+    }
+
     /// How often it was replaced: connections from before have another certificate.
     pub fn replaced(&self) -> usize {
         self.replaced.load(Ordering::Acquire)

@@ -390,7 +390,8 @@ async fn an_expired_certificate_is_asked_for_as_the_first_one_was() {
     assert!(error.contains("expired at 2") && error.contains("--bootstrap-kubeconfig"), "{error}");
     let second = serial(&open(front.places()).await.unwrap().unwrap());
     assert_ne!(second, first);
-    // The same in an agent that was cut off for so long.
+    // The same in an agent that was cut off for so long and whose file is not there to read again.
+    std::fs::remove_file(front.file()).unwrap();
     running.renew_if_due(&late, &CancellationToken::new()).await.unwrap();
     assert!(![first, second].contains(&serial(&running)));
 }
@@ -616,6 +617,60 @@ async fn a_token_does_as_well() {
     std::fs::write(&token, "abcdef.fedcba9876543210").unwrap();
     let answer = works(&identity).await.unwrap_err();
     assert!(matches!(&answer, kube::Error::Api(status) if status.code == 401), "read anew: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_into_the_kubeconfig_is_taken_up() {
+    let front = Front::start().await;
+    let write = |name: &str, who: &str| {
+        let order = Order { common_name: who.to_owned(), organisation: None, names: Vec::new(), life: Duration::from_secs(3600) };
+        let (pair, _) = front.rig.pki.authority().issue(&order, SystemClock.now()).unwrap();
+        std::fs::write(front.home.join(format!("{name}.crt")), &pair.certificate).unwrap();
+        std::fs::write(front.home.join(format!("{name}.key")), &pair.key).unwrap();
+    };
+    write("a", "one");
+    let of_files = json!({"client-certificate": "a.crt", "client-key": "a.key"});
+    front.configure("kubeconfig", &of_files, "ca.crt");
+    let identity = front.known().await;
+    let services: Api<Service> = Api::all(identity.way().client());
+    let end = CancellationToken::new();
+    let refused = async || services.list(&ListParams::default()).await.unwrap_err().to_string();
+    let look = async || identity.renew_if_due(&SystemClock, &end).await.unwrap();
+    assert!(refused().await.contains("\"one\""));
+
+    // The files that it names.
+    write("a", "two");
+    assert!(refused().await.contains("\"one\""), "not before it is looked at");
+    look().await;
+    assert!(refused().await.contains("\"two\""));
+    // A certificate whose key is not there yet.
+    let key = std::fs::read(front.home.join("a.key")).unwrap();
+    write("a", "three");
+    let later = std::fs::read(front.home.join("a.key")).unwrap();
+    std::fs::write(front.home.join("a.key"), key).unwrap();
+    look().await;
+    assert!(refused().await.contains("\"two\""));
+    std::fs::write(front.home.join("a.key"), later).unwrap();
+    look().await;
+    assert!(refused().await.contains("\"three\""));
+    // Another node's, and nonsense.
+    write("b", "system:node:other");
+    for user in [json!({"client-certificate": "b.crt", "client-key": "b.key"}), json!({"token": ""})] {
+        front.configure("kubeconfig", &user, "ca.crt");
+        look().await;
+        assert!(refused().await.contains("\"three\""), "{user}");
+    }
+
+    // Tokens, and back to a certificate.
+    front.configure("kubeconfig", &json!({"token": "abcdef.fedcba9876543210"}), "ca.crt");
+    look().await;
+    assert!(refused().await.contains("Unauthorized"));
+    front.configure("kubeconfig", &json!({"token": "abcdef.0123456789abcdef"}), "ca.crt");
+    look().await;
+    assert!(refused().await.contains("system:bootstrap:abcdef"));
+    front.configure("kubeconfig", &of_files, "ca.crt");
+    look().await;
+    assert!(refused().await.contains("\"three\""));
 }
 
 #[test]

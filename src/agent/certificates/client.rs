@@ -13,7 +13,7 @@ use super::{CertificateError, rest};
 use crate::clock::Clock;
 use crate::model::Timestamp;
 use crate::tls::authority::Pair;
-use crate::tls::connect::Way;
+use crate::tls::connect::{Bearer, Way};
 use crate::tls::kubeconfig::{self, Server, User};
 use crate::tls::{LiveKey, Peer, files};
 
@@ -180,12 +180,68 @@ impl KubeIdentity {
         Ok(self.server.authorities()?)
     }
 
-    /// Renews if two thirds of the certificate's life are over, and says in how many seconds it looks again. One that has
-    /// expired is asked for as the first one was.
+    /// Goes on as whom the kubeconfig says by now, in it or in the files that it names: somebody else may write it anew. Work goes on;
+    /// what is asked from then on is asked with it.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is of another node; the current certificate stays in use then.
+    fn take_up(&self, now: Timestamp) -> Result<(), CertificateError> {
+        let places = &self.places;
+        // Gone for a moment, it is being written.
+        if files::read(&places.file)?.is_none() {
+            return Ok(());
+        }
+        let (server, user) = kubeconfig::access(&places.file)?;
+        let taken = match user {
+            User::Bearer(bearer) => self.take_token(bearer),
+            User::Certificate(pair) => self.take_certificate(&pair, now)?,
+        };
+        if taken {
+            tracing::info!(file = %places.file.display(), "the kubeconfig says another certificate or token, used from now on");
+            if server != self.server {
+                tracing::warn!(now = self.server.url, next = server.url, "it has another server or CA, too, used from the next start on");
+            }
+        }
+        Ok(())
+    }
+
+    fn take_token(&self, bearer: Bearer) -> bool {
+        let taken = self.way.carry(Some(bearer));
+        if self.shown.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            self.key.clear();
+        }
+        taken
+    }
+
+    fn take_certificate(&self, pair: &Pair, now: Timestamp) -> Result<bool, CertificateError> {
+        let places = &self.places;
+        if self.shown().is_some_and(|shown| shown.certificate == pair.certificate) {
+            return Ok(false);
+        }
+        let used = |source| CertificateError::Use { file: places.file.clone(), source };
+        let peer = Peer::read_pem(&pair.certificate).map_err(used)?;
+        if let Owner::Another(other) = owner(&peer.common_name, &places.node) {
+            return Err(CertificateError::OfAnother { file: places.file.clone(), other: other.to_owned(), node: places.node.clone() });
+        }
+        if peer.not_after <= now {
+            return Ok(false);
+        }
+        // Where its key is not there yet, that fails: the next look finds both.
+        self.key.replace(pair, "").map_err(used)?;
+        self.way.carry(None);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(Shown { certificate: pair.certificate.clone(), peer });
+        Ok(true)
+    }
+
+    /// Takes up what the kubeconfig says by now, renews the certificate if it is time for that, and says in how many seconds it
+    /// looks again. One that has expired is asked for as the first one was.
     ///
     /// # Errors
     /// A server that refuses; the current certificate stays in use then.
     pub async fn renew_if_due(&self, clock: &dyn Clock, end: &CancellationToken) -> Result<i64, CertificateError> {
+        if let Err(error) = self.take_up(clock.now()) {
+            tracing::warn!(%error, "the kubeconfig is used as it was read before");
+        }
         let shown = self.shown().filter(|shown| owner(&shown.peer.common_name, &self.places.node) == Owner::Node);
         let Some(peer) = shown.map(|shown| shown.peer) else { return Ok(i64::MAX) };
         let left = peer.seconds_left(clock.now());
