@@ -322,7 +322,7 @@ impl NodeIdentity {
         Ok(())
     }
 
-    /// Renews if two thirds of the certificate's life are over. Says whether it did.
+    /// Renews if it is time for that ([`Peer::is_due`]). Says whether it did.
     ///
     /// # Errors
     /// As [`Self::renew`].

@@ -31,7 +31,7 @@ use crate::model::{Key, Kind, Object, Timestamp, pod};
 use crate::store::{Precondition, Snapshot, Transaction, Write};
 use crate::tls::{Issued, Order, Peer, Pki, node_host};
 
-/// Of a node's certificate; renewed at two thirds.
+/// Of a node's certificate; renewed between two thirds and nine tenths of it.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What is known besides of who proved to be a node by a certificate: its serial number, hexadecimal. What it asks for goes
 /// with that certificate: when another host has the name, it is nobody's.

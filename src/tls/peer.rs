@@ -1,6 +1,7 @@
 //! Who the other side's certificate says it is.
 
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::TlsError;
@@ -51,15 +52,24 @@ impl Peer {
         Self::read(&der)
     }
 
-    /// Two thirds of its life are over.
+    /// It is time to renew it.
     pub fn is_due(&self, now: Timestamp) -> bool {
         self.seconds_left(now) <= 0
     }
 
-    /// Until two thirds of its life are over; none or less: they are.
+    /// Until it is time to renew it; none or less: it is. That is between two thirds and nine tenths of its life, at the same
+    /// time always for one certificate and at another for each, so that what was issued together is not all asked for together.
     pub fn seconds_left(&self, now: Timestamp) -> i64 {
-        let life = self.not_after.as_second() - self.not_before.as_second();
-        self.not_before.as_second() + life * 2 / 3 - now.as_second()
+        let life = (self.not_after.as_second() - self.not_before.as_second()).max(0);
+        let (first, last) = (life / 3 * 2, life / 10 * 9);
+        self.not_before.as_second() + first + self.spread(last - first) - now.as_second()
+    }
+
+    /// Some seconds of so many, by who and which it is.
+    fn spread(&self, seconds: i64) -> i64 {
+        let digest = Sha256::digest(format!("{}\n{}", self.common_name, self.serial));
+        let number = digest.iter().take(4).fold(0, |number, byte| number << 8 | i64::from(*byte));
+        number % (seconds.max(0) + 1)
     }
 }
 
@@ -67,6 +77,31 @@ impl Peer {
 mod tests {
     use super::*;
     use rcgen::DnType;
+
+    #[test]
+    fn what_was_issued_together_is_not_due_together() {
+        const DAY: i64 = 24 * 3600;
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let peer = |name: &str, serial: &str, life| Peer {
+            common_name: name.to_owned(),
+            organisations: Vec::new(),
+            serial: serial.to_owned(),
+            not_before: at(0),
+            not_after: at(life),
+        };
+        let due: Vec<i64> = (0..500).map(|node| peer(&format!("system:node:n{node}"), "0f", 30 * DAY).seconds_left(at(0))).collect();
+        assert!(due.iter().all(|due| (20 * DAY..=27 * DAY).contains(due)), "{due:?}");
+        // Evenly, 3 in each hour; never a crowd.
+        let mut hours = [0; 7 * 24 + 1];
+        due.iter().for_each(|due| hours[usize::try_from((due - 20 * DAY) / 3600).unwrap()] += 1);
+        assert!(hours.iter().all(|crowd| *crowd <= 12), "{hours:?}");
+        assert!((0..7).all(|day| hours[day * 24..][..24].iter().sum::<i32>() >= 40), "{hours:?}");
+        let one = peer("n", "0f", 30 * DAY);
+        assert_eq!(one.seconds_left(at(0)), one.clone().seconds_left(at(DAY)) + DAY, "always the same");
+        assert_ne!(one.seconds_left(at(0)), peer("n", "10", 30 * DAY).seconds_left(at(0)), "and another for the next one");
+        assert!(one.is_due(at(27 * DAY)) && !one.is_due(at(20 * DAY - 1)));
+        assert!([0, 1, 5].into_iter().all(|life| peer("n", "0f", life).is_due(at(life))));
+    }
 
     #[test]
     fn who_has_two_names_has_none() {

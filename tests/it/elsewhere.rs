@@ -368,12 +368,12 @@ async fn a_certificate_is_renewed_and_no_connection_goes_on_with_the_old_one() {
     let (first, end) = (serial(&identity), CancellationToken::new());
     assert!(identity.renew_if_due(&days(19), &end).await.unwrap() > 0);
     assert_eq!(serial(&identity), first);
-    identity.renew_if_due(&days(21), &end).await.unwrap();
+    identity.renew_if_due(&days(28), &end).await.unwrap();
     let second = serial(&identity);
     assert_ne!(second, first);
     assert_eq!(serial(&front.known().await), second, "it is kept");
     // Here the one before the last is nobody's any more.
-    identity.renew_if_due(&days(21), &end).await.unwrap();
+    identity.renew_if_due(&days(28), &end).await.unwrap();
     services.list(&ListParams::default()).await.unwrap();
 }
 
@@ -579,11 +579,11 @@ async fn a_certificate_to_serve_with_is_kept_for_these_names_and_this_cluster() 
     assert!(!open(&Wanted { node: "n2".to_owned(), ..wanted.clone() }, &front.rig, &SystemClock), "another node");
     assert!(!open(&wanted, &front.rig, &days(31)), "too old");
     assert!(open(&wanted, &front.rig, &days(19)));
-    // At two thirds of its life another one is asked for, and this one goes on until then.
+    // In the last third of its life another one is asked for, and this one goes on until then.
     let before = std::fs::read_to_string(&kept).unwrap();
     assert!(serving.ask_if_due(identity.way(), &path, &days(19), &end).await.unwrap() > 0);
     assert_eq!(std::fs::read_to_string(&kept).unwrap(), before);
-    issue(&serving, &days(21)).await;
+    issue(&serving, &days(28)).await;
     assert_ne!(std::fs::read_to_string(&kept).unwrap(), before);
     std::fs::write(&kept, [0xff]).unwrap();
     let serving = front.serving(&[NODE, "192.0.2.7"]);

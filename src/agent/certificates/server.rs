@@ -71,7 +71,7 @@ impl Serving {
         self.peer.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Asks for one if there is none, or two thirds of its life are over, and says in how many seconds it looks again.
+    /// Asks for one if there is none, or it is time for another, and says in how many seconds it looks again.
     /// `file`: the kubeconfig of that way, for errors.
     ///
     /// # Errors
