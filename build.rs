@@ -8,7 +8,7 @@ use flate2::{Compression, write::ZlibEncoder};
 use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, autoscaling::v1 as autoscaling_v1, autoscaling::v2 as autoscaling,
     batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    node::v1 as node, rbac::v1 as rbac, storage::v1 as storage,
+    events::v1 as events, node::v1 as node, rbac::v1 as rbac, storage::v1 as storage,
 };
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -76,7 +76,10 @@ fn without_descriptions(value: &mut Value) {
 /// Each of Kubernetes' kinds that is served, and the name of its definition. A version besides the stored one is named with
 /// its group and version.
 fn kubernetes(generator: &mut SchemaGenerator) -> Vec<(&'static str, String)> {
-    let mut all = vec![("autoscaling/v1 HorizontalPodAutoscaler", definition::<autoscaling_v1::HorizontalPodAutoscaler>(generator))];
+    let mut all = vec![
+        ("autoscaling/v1 HorizontalPodAutoscaler", definition::<autoscaling_v1::HorizontalPodAutoscaler>(generator)),
+        ("events.k8s.io/v1 Event", definition::<events::Event>(generator)),
+    ];
     macro_rules! add {
         ($($module:ident :: $kind:ident),+ $(,)?) => {
             $(all.push((stringify!($kind), definition::<$module::$kind>(generator)));)+

@@ -98,7 +98,7 @@ fn conflict(it: &CustomResourceDefinition, state: &Snapshot) -> Option<(&'static
     let of_group = |other: &&CustomResourceDefinition| other.spec.group == it.spec.group && other.metadata.name.as_deref() != Some(own);
     let others = state.list(Kind::CustomResourceDefinition).filter_map(|object| object.get::<CustomResourceDefinition>()).filter(of_group);
     let accepted: Vec<&DefinitionNames> = others.filter_map(|other| Some(&other.status.as_ref()?.accepted_names)).collect();
-    let table: Vec<_> = Kind::all().iter().filter(|info| info.group == it.spec.group).collect();
+    let table: Vec<_> = Kind::all().iter().chain(Kind::editions()).filter(|info| info.group == it.spec.group).collect();
     let is_word = |word: &str| {
         accepted.iter().any(|all| all.plural == word || all.singular == word || all.short_names.iter().any(|short| short == word))
             || table.iter().any(|info| info.plural == word || info.singular == word || info.short.contains(&word))

@@ -1,14 +1,14 @@
 //! The kind registry: every kind Podbay serves, once.
 //!
 //! A kind's REST names, scope and short names are data here; handlers, discovery, the CLI and sync
-//! read this table and know no kind by heart. A kind that is served in a further version has a row in [`EDITIONS`] for it.
+//! read this table and know no kind by heart. A kind that is served in a further version, or group, has a row in [`EDITIONS`] for it.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::LazyLock;
 
-use super::convert::{Conversion, autoscaling_v1};
+use super::convert::{Conversion, autoscaling_v1, events_v1};
 use super::custom::CustomKind;
 
 macro_rules! kinds {
@@ -16,7 +16,7 @@ macro_rules! kinds {
         /// A kind Podbay serves. The order is the order in which a set of objects is written: what others
         /// refer to comes first (namespaces before what lives in them, configuration before workloads).
         ///
-        /// Two that differ in the version only are the same kind, as custom ones are.
+        /// Two that differ in group and version only are the same kind, as custom ones are in the version.
         #[derive(Clone, Copy, Debug)]
         pub enum Kind {
             $($kind,)+
@@ -84,16 +84,25 @@ pub struct Edition(usize);
 /// What a further version differs in.
 struct Further {
     of: Kind,
+    group: &'static str,
     version: &'static str,
     conversion: &'static Conversion,
 }
 
 /// Versions that are served besides those of the table.
-const EDITIONS: &[Further] = &[Further { of: Kind::HorizontalPodAutoscaler, version: "v1", conversion: &autoscaling_v1::CONVERSION }];
+const EDITIONS: &[Further] = &[
+    Further { of: Kind::HorizontalPodAutoscaler, group: "autoscaling", version: "v1", conversion: &autoscaling_v1::CONVERSION },
+    Further { of: Kind::Event, group: "events.k8s.io", version: "v1", conversion: &events_v1::CONVERSION },
+];
 
 /// Their rows.
 static EDITION_ROWS: LazyLock<Vec<KindInfo>> = LazyLock::new(|| {
-    let row = |(place, it): (usize, &Further)| KindInfo { kind: Kind::Edition(Edition(place)), version: it.version, ..*it.of.info() };
+    let row = |(place, it): (usize, &Further)| KindInfo {
+        kind: Kind::Edition(Edition(place)),
+        group: it.group,
+        version: it.version,
+        ..*it.of.info()
+    };
     EDITIONS.iter().enumerate().map(row).collect()
 });
 
@@ -292,6 +301,12 @@ impl Kind {
         }
     }
 
+    /// Whether both name the same group and version.
+    pub fn is_version(self, other: Self) -> bool {
+        let (one, other) = (self.info(), other.info());
+        (one.group, one.version) == (other.group, other.version)
+    }
+
     /// How values get from this version to the stored one and back; none where it is that.
     pub fn conversion(self) -> Option<&'static Conversion> {
         match self {
@@ -417,15 +432,17 @@ mod tests {
         for row in Kind::editions() {
             let (kind, stored) = (row.kind, row.kind.stored());
             assert_eq!((kind, kind.place()), (stored, stored.place()), "{}", row.name);
-            assert_eq!((row.name, row.group, row.plural), (stored.name(), stored.info().group, stored.info().plural));
-            assert_ne!(row.version, stored.info().version);
-            assert_eq!(Kind::of(&kind.api_version(), row.name).unwrap().info().version, row.version);
-            assert_eq!(Kind::of_resource(row.group, row.version, row.plural).unwrap().info().version, row.version);
+            assert_eq!((row.name, row.plural), (stored.name(), stored.info().plural));
+            assert!(!kind.is_version(stored), "{}", row.name);
+            assert!(Kind::of(&kind.api_version(), row.name).unwrap().is_version(kind));
+            assert!(Kind::of_resource(row.group, row.version, row.plural).unwrap().is_version(kind));
             assert!(kind.conversion().is_some() && stored.conversion().is_none());
-            assert!(kind.versions().any(|it| it.info().version == row.version) && kind.versions().next().unwrap().conversion().is_none());
+            assert!(kind.versions().any(|it| it.is_version(kind)) && kind.versions().next().unwrap().conversion().is_none());
         }
         let versions: Vec<_> = Kind::HorizontalPodAutoscaler.versions().map(|kind| kind.info().version).collect();
         assert_eq!(versions, ["v2", "v1"]);
+        let versions: Vec<_> = Kind::Event.versions().map(Kind::api_version).collect();
+        assert_eq!(versions, ["v1", "events.k8s.io/v1"]);
         assert_eq!(Kind::Pod.versions().count(), 1);
     }
 

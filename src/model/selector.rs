@@ -253,10 +253,12 @@ impl FieldSelector {
                 return Err(wrong());
             }
             let (field, value) = (field.trim(), unescape(value.trim()).ok_or_else(wrong)?);
-            if !fields(kind).contains(&field) && !more.contains(&field) {
-                return Err(SelectorError::Field { kind, field: field.to_owned() });
-            }
-            terms.push((field.to_owned(), equal, value));
+            let stored = match kind.conversion() {
+                Some(conversion) => conversion.selected(field),
+                None => Some(field.to_owned()),
+            };
+            let stored = stored.filter(|stored| fields(kind.stored()).contains(&stored.as_str()) || more.contains(&field));
+            terms.push((stored.ok_or_else(|| SelectorError::Field { kind, field: field.to_owned() })?, equal, value));
         }
         Ok(Self { terms })
     }
@@ -519,6 +521,10 @@ mod tests {
         for text in ["nonsense", "status.podIP=a=b", r"status.podIP=\x", "status.podIP!==a"] {
             assert!(matches!(FieldSelector::parse(Kind::Pod, text, &[]), Err(SelectorError::Syntax(_))), "{text}");
         }
+        let event = Kind::of("events.k8s.io/v1", "Event").expect("a kind");
+        let about = FieldSelector::parse(event, "regarding.name=a,reportingController=b,type=Normal", &[]).expect("valid");
+        assert_eq!((about.exact("involvedObject.name"), about.exact("reportingComponent")), (Some("a"), Some("b")));
+        assert!(matches!(FieldSelector::parse(event, "involvedObject.name=a", &[]), Err(SelectorError::Field { .. })));
         let escaped = FieldSelector::parse(Kind::Pod, r"status.podIP=\,\=\\", &[]).expect("valid");
         assert_eq!(escaped.exact("status.podIP"), Some(r",=\"));
         assert_eq!(FieldSelector::parse(Kind::Pod, &escaped.to_string(), &[]).expect("its print"), escaped);

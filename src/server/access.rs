@@ -168,7 +168,7 @@ fn attempt(asked: &ResourceAttributes) -> Option<Attempt<'_>> {
         field.as_deref().filter(|text| !text.is_empty())
     }
     let (group, plural) = (text(&asked.group).unwrap_or_default(), text(&asked.resource)?);
-    let info = Kind::all().iter().find(|info| info.plural == plural && info.group == group)?;
+    let info = Kind::all().iter().chain(Kind::editions()).find(|info| info.plural == plural && info.group == group)?;
     Some(Attempt {
         verb: Verb::of_word(text(&asked.verb)?)?,
         kind: info.kind,

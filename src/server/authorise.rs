@@ -105,7 +105,7 @@ pub fn node_asks(identity: &Identity, act: &Act<'_>) -> bool {
 fn node_may(node: &str, attempt: &Attempt<'_>, state: &Snapshot) -> bool {
     let reads = !attempt.verb.writes();
     let is_own = attempt.name.is_none_or(|name| name == node);
-    match (attempt.kind, attempt.subresource) {
+    match (attempt.kind.stored(), attempt.subresource) {
         (Kind::Service | Kind::EndpointSlice | Kind::Node | Kind::RuntimeClass | Kind::CSIDriver | Kind::Namespace, None) if reads => true,
         (Kind::Node, None) => matches!(attempt.verb, Verb::Create | Verb::Update | Verb::Patch) && is_own,
         (Kind::Node, Some("status")) => matches!(attempt.verb, Verb::Get | Verb::Update | Verb::Patch) && attempt.name == Some(node),

@@ -69,7 +69,7 @@ async fn create_value(state: &ServerState, call: &Call, mut value: Value, duplic
 /// Kinds that a PUT makes where there is none yet.
 fn is_made_by_update(call: &Call, value: &Value) -> bool {
     let unversioned = matches!(value["metadata"]["resourceVersion"].as_str(), None | Some("" | "0"));
-    matches!(call.target.kind, Kind::Service | Kind::Lease | Kind::Event) && call.target.subresource.is_none() && unversioned
+    matches!(call.target.kind.stored(), Kind::Service | Kind::Lease | Kind::Event) && call.target.subresource.is_none() && unversioned
 }
 
 fn generated(prefix: &str) -> String {
@@ -402,7 +402,7 @@ fn strictly(call: &Call, kind: &str, version: &str, mut unknown: Vec<String>) ->
 
 /// Kinds nobody shares: keeping track of who owns what would only make them larger.
 fn is_shared(kind: Kind) -> bool {
-    !matches!(kind, Kind::Lease | Kind::Event | Kind::EndpointSlice)
+    !matches!(kind.stored(), Kind::Lease | Kind::Event | Kind::EndpointSlice)
 }
 
 /// Writes down who owns what the object says now.

@@ -1,4 +1,5 @@
-//! A built-in kind in a version that is not the one it is stored in: `autoscaling/v1`.
+//! Built-in kinds in a version that is not the one they are stored in: `autoscaling/v1`, and `events.k8s.io/v1`, whose events are
+//! stored as those of `v1`.
 
 use http::{Request, StatusCode, header};
 use podbay::server::Identity;
@@ -317,4 +318,97 @@ async fn the_real_kubectl_speaks_either_version() {
     assert!(rig.kubectl_ok("get horizontalpodautoscalers.v1.autoscaling").await.contains("cpu: <unknown>/70%"));
     assert!(rig.kubectl_ok("describe horizontalpodautoscalers.v1.autoscaling web").await.contains("70%"));
     rig.kubectl_ok("delete -f read.yaml").await;
+}
+
+const NEW: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+const OLD: &str = "/api/v1/namespaces/default/events";
+
+/// As the newer recorder of client-go writes one (`tools/events`).
+fn recorded(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "example.org/c",
+        "reportingInstance": "c-1", "action": "Binding", "reason": "Scheduled", "type": "Normal", "note": "hello",
+        "regarding": {"kind": "Pod", "namespace": "default", "name": "web"}})
+}
+
+#[tokio::test]
+async fn an_event_is_the_same_in_either_group() {
+    let rig = Rig::start().await;
+    let (status, made) = rig.ask("POST", NEW, recorded("new")).await;
+    assert_eq!((status, &made["apiVersion"]), (StatusCode::CREATED, &json!("events.k8s.io/v1")), "{made}");
+    assert_eq!((&made["note"], &made["message"], &made["metadata"]["managedFields"]), (&json!("hello"), &Value::Null, &Value::Null));
+    let old = rig.get(&format!("{OLD}/new")).await;
+    assert_eq!((&old["apiVersion"], &old["metadata"]["uid"]), (&json!("v1"), &made["metadata"]["uid"]));
+    assert_eq!((&old["message"], &old["involvedObject"]), (&json!("hello"), &made["regarding"]));
+    assert_eq!((&old["reportingComponent"], &old["action"], &old["note"]), (&json!("example.org/c"), &json!("Binding"), &Value::Null));
+    assert_eq!(rig.ask("POST", OLD, json!({"metadata": {"name": "new"}, "involvedObject": {}})).await.0, StatusCode::CONFLICT);
+
+    // It happened again: that recorder patches.
+    let series = json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:09.000000Z"}});
+    let strategic = "application/strategic-merge-patch+json";
+    let (status, patched) = rig.ask_as(&Identity::admin(), "PATCH", &format!("{NEW}/new"), strategic, series.clone()).await;
+    assert_eq!((status, &patched["series"], &patched["note"]), (StatusCode::OK, &series["series"], &json!("hello")), "{patched}");
+    let mut again = patched.clone();
+    again["note"] = json!("hello again");
+    assert_eq!(rig.ask("PUT", &format!("{NEW}/new"), again).await.0, StatusCode::OK);
+    assert_eq!(rig.get(&format!("{OLD}/new")).await["message"], "hello again");
+
+    let legacy = json!({"metadata": {"name": "old"}, "involvedObject": {"kind": "Node", "name": "n1"}, "message": "hi", "reason": "Ready",
+        "count": 3, "source": {"component": "kubelet", "host": "n1"}, "type": "Warning",
+        "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:01:00Z"});
+    assert_eq!(rig.ask("POST", OLD, legacy.clone()).await.0, StatusCode::CREATED);
+    let new = rig.get(&format!("{NEW}/old")).await;
+    let names =
+        ["regarding", "note", "deprecatedSource", "deprecatedCount", "deprecatedFirstTimestamp", "deprecatedLastTimestamp", "reason"];
+    let told = ["involvedObject", "message", "source", "count", "firstTimestamp", "lastTimestamp", "reason"].map(|name| &legacy[name]);
+    assert_eq!(names.map(|name| &new[name]), told);
+
+    let names = async |query: &str| {
+        let list = rig.get(&format!("{NEW}?fieldSelector={query}")).await;
+        assert_eq!(list["apiVersion"], "events.k8s.io/v1");
+        list["items"].as_array().unwrap().iter().map(|it| it["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!((names("regarding.name=web").await, names("type=Warning").await), (vec!["new".to_owned()], vec!["old".to_owned()]));
+    let (status, answer) = rig.ask("GET", &format!("{NEW}?fieldSelector=involvedObject.name=web"), Value::Null).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+    let mut unknown = recorded("other");
+    unknown["message"] = json!("x");
+    let (status, answer) = rig.ask("POST", &format!("{NEW}?fieldValidation=Strict"), unknown).await;
+    let message = answer["message"].as_str().unwrap();
+    assert!(status == StatusCode::BAD_REQUEST && message.contains("unknown field \"message\""), "{answer}");
+    let mut elsewhere = recorded("other");
+    elsewhere["regarding"]["namespace"] = json!("web");
+    let (status, answer) = rig.ask("POST", NEW, elsewhere).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+
+    assert_eq!(rig.ask("DELETE", &format!("{NEW}/old"), Value::Null).await.0, StatusCode::OK);
+    assert_eq!(rig.ask("GET", &format!("{OLD}/old"), Value::Null).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn kubectl_and_watchers_see_events_of_the_newer_group() {
+    let rig = Rig::start().await;
+    let path = format!("{NEW}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
+    let mut watch = Lines::open(&rig, &path).await;
+    let mark = watch.next().await.unwrap();
+    assert_eq!((&mark["type"], &mark["object"]["regarding"]), (&json!("BOOKMARK"), &json!({})));
+    assert_eq!(rig.ask("POST", NEW, recorded("new")).await.0, StatusCode::CREATED);
+    let seen = watch.next().await.unwrap();
+    assert_eq!((&seen["object"]["apiVersion"], &seen["object"]["note"]), (&json!("events.k8s.io/v1"), &json!("hello")));
+
+    let list = rig.get("/apis/events.k8s.io/v1").await;
+    assert_eq!((&list["resources"][0]["name"], &list["resources"][0]["shortNames"]), (&json!("events"), &json!(["ev"])));
+    let document = rig.get("/openapi/v3/apis/events.k8s.io/v1").await;
+    let event = &document["components"]["schemas"]["io.k8s.api.events.v1.Event"];
+    assert!(event["properties"]["regarding"].is_object() && event["properties"]["involvedObject"].is_null(), "{event}");
+    assert_eq!(event["x-kubernetes-group-version-kind"][0]["group"], "events.k8s.io");
+    for resource in ["events", "ev", "events.events.k8s.io"] {
+        let shown = rig.kubectl_ok(&format!("get {resource}")).await;
+        let cells: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(cells[1..], ["Normal", "Scheduled", "pod/web", "hello"], "{shown}");
+    }
+    let whole = rig.kubectl_ok("get events.events.k8s.io/new -o jsonpath={.apiVersion},{.note}").await;
+    assert_eq!(whole, "events.k8s.io/v1,hello");
+    assert!(rig.kubectl_ok("explain event.regarding --api-version=events.k8s.io/v1").await.contains("resourceVersion"));
+    rig.kubectl_ok("delete events.events.k8s.io new").await;
+    assert!(rig.get(OLD).await["items"].as_array().unwrap().is_empty());
 }

@@ -29,7 +29,7 @@ pub const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const TARGET: &str = "targetCPUUtilizationPercentage";
 const MEASURED: &str = "currentCPUUtilizationPercentage";
 
-pub(in crate::model) const CONVERSION: Conversion = Conversion { to_stored, from_stored, place };
+pub(in crate::model) const CONVERSION: Conversion = Conversion { to_stored, from_stored, place, selected: |field| Some(field.to_owned()) };
 
 /// `v1`'s name of a field and the way to it in `v2`; `*` is `target` of what is wanted, `current` of what was measured.
 type Row = (&'static str, &'static [&'static str]);

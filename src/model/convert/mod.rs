@@ -1,4 +1,4 @@
-//! Kinds that are served in more versions than the one they are stored in: what becomes of a value on its way from one to
+//! Kinds that are served in more groups and versions than the one they are stored in: what becomes of a value on its way from one to
 //! another. PURE.
 //!
 //! A further version is a row of the registry (`model::kind`) and a [`Conversion`] here; whoever reads or writes objects
@@ -9,6 +9,7 @@
 //! not there is not made up.
 
 pub mod autoscaling_v1;
+pub mod events_v1;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,8 @@ pub struct Conversion {
     from_stored: fn(&mut Value),
     /// Where a value of the version says what the stored form has at this path; `None`: at the same one.
     place: fn(&str, &Value) -> Option<String>,
+    /// What the stored form calls a field that objects are selected by; `None`: the version has no such field.
+    selected: fn(&str) -> Option<String>,
 }
 
 /// Something that has no meaning in the stored version.
@@ -44,13 +47,18 @@ impl Conversion {
     pub fn place(&self, path: &str, written: &Value) -> Option<String> {
         (self.place)(path, written)
     }
+
+    /// The stored form's name of a field to select by.
+    pub fn selected(&self, field: &str) -> Option<String> {
+        (self.selected)(field)
+    }
 }
 
 /// A value of one version of a kind, as another version of the same kind has it.
 pub fn between(value: Value, from: Kind, to: Kind) -> Value {
     let (source, target) = (from.conversion(), to.conversion());
     let is_custom = to.place().is_none();
-    if (source.is_none() && target.is_none() && !is_custom) || (source.is_some() && from.info().version == to.info().version) {
+    if (source.is_none() && target.is_none() && !is_custom) || (source.is_some() && from.is_version(to)) {
         return value;
     }
     let mut value = match source {

@@ -284,6 +284,26 @@ fn stored() -> impl Strategy<Value = Value> {
     )
 }
 
+#[test]
+fn an_event_has_other_names_in_its_own_group() {
+    let (new, old) = (Kind::of("events.k8s.io/v1", "Event").unwrap(), Kind::Event);
+    let about = json!({"kind": "Pod", "name": "web"});
+    let stored = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"}, "involvedObject": about, "message": "m",
+        "reportingComponent": "c", "source": {"host": "h"}, "firstTimestamp": "1", "lastTimestamp": "2", "count": 3,
+        "series": {"count": 4}, "related": about, "eventTime": "5"});
+    let said = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "a"}, "regarding": about, "note": "m",
+        "reportingController": "c", "deprecatedSource": {"host": "h"}, "deprecatedFirstTimestamp": "1", "deprecatedLastTimestamp": "2",
+        "deprecatedCount": 3, "series": {"count": 4}, "related": about, "eventTime": "5"});
+    assert_eq!(between(stored.clone(), old, new), said);
+    assert_eq!(between(said.clone(), new, old), stored);
+    assert_eq!((between(stored.clone(), old, old), between(said.clone(), new, new)), (stored, said));
+    let strange = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "message": "of the other", "note": null});
+    assert_eq!(between(strange, new, old), json!({"apiVersion": "v1", "kind": "Event", "message": null}));
+    let conversion = new.conversion().unwrap();
+    let rows = [("involvedObject.namespace", Some("regarding.namespace")), ("message", Some("note")), ("reason", None)];
+    rows.into_iter().for_each(|(stored, place)| assert_eq!(conversion.place(stored, &json!(null)).as_deref(), place, "{stored}"));
+}
+
 proptest! {
     /// To the other version and back nothing is lost but where the target for CPU stood.
     #[test]

@@ -17,7 +17,7 @@ use crate::model::{Kind, convert};
 
 /// The kind in the version that an owner speaks of, where that is another one.
 fn other(kind: Kind, owner: &Owner) -> Option<Kind> {
-    kind.versions().find(|it| it.api_version() == owner.api_version).filter(|it| it.info().version != kind.info().version)
+    kind.versions().find(|it| it.api_version() == owner.api_version).filter(|it| !it.is_version(kind))
 }
 
 /// What a write changes, as each owner has it.

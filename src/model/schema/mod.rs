@@ -66,7 +66,7 @@ fn schema(kind: Kind) -> &'static Schema {
     let all = ALL.get_or_init(|| (0..=rows().count()).map(|_| OnceLock::new()).collect());
     let place = match kind.conversion() {
         None => kind.place(),
-        Some(_) => rows().position(|row| row.kind == kind && row.version == kind.info().version),
+        Some(_) => rows().position(|row| row.kind == kind && row.kind.is_version(kind)),
     };
     all[place.unwrap_or(all.len() - 1)].get_or_init(|| flatten(kind))
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Secret, Taint};
 use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::{SPEC, names, one_of, pod, resources};
+use crate::model::event::LONGEST_MESSAGE;
 use crate::model::rule::{Errors, Path};
 use crate::model::{ACCOUNT_NAME, ACCOUNT_TOKEN};
 
@@ -196,9 +197,37 @@ pub(super) fn lease(it: &Lease, errors: &mut Errors) {
 pub(super) fn event(it: &Event, errors: &mut Errors) {
     let own = it.metadata.namespace.as_deref().unwrap_or_default();
     let about = it.involved_object.namespace.as_deref().unwrap_or_default();
-    // Events about cluster-scoped objects live in `default`.
-    let fits = if about.is_empty() { matches!(own, "" | "default") } else { about == own };
+    // Events about cluster-scoped objects live in `default`; newer recorders may write them beside the system's, too.
+    let is_newer = it.event_time.is_some();
+    let fits = if about.is_empty() { matches!(own, "" | "default") || (is_newer && own == "kube-system") } else { about == own };
     if !fits {
         errors.invalid(&Path::root("involvedObject.namespace"), about, "does not match event.namespace");
+    }
+    if is_newer {
+        newer_event(it, errors);
+    }
+}
+
+/// What whoever says when it happened has to say, too (`pkg/apis/core/validation/events.go`).
+fn newer_event(it: &Event, errors: &mut Errors) {
+    let (controller, instance) = (it.reporting_component.as_deref(), it.reporting_instance.as_deref());
+    let texts = [
+        ("reportingComponent", controller),
+        ("reportingInstance", instance),
+        ("action", it.action.as_deref()),
+        ("reason", it.reason.as_deref()),
+    ];
+    for (field, text) in texts {
+        let (path, text) = (Path::root(field), text.unwrap_or_default());
+        if text.is_empty() {
+            errors.required(&path, "");
+        } else if field == "reportingComponent" {
+            errors.all(&path, text, names::qualified_name(text));
+        } else if text.len() > 128 {
+            errors.invalid(&path, "", "can have at most 128 characters");
+        }
+    }
+    if it.message.as_ref().is_some_and(|message| message.len() > LONGEST_MESSAGE) {
+        errors.invalid(&Path::root("message"), "", &format!("can have at most {LONGEST_MESSAGE} characters"));
     }
 }

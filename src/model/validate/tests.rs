@@ -105,6 +105,24 @@ fn plain_objects_are_valid() {
 }
 
 #[test]
+fn newer_events_say_who_did_what() {
+    let with_time = |fields: &[(&str, &str)]| {
+        let mut event = json!({"metadata": {"name": "a", "namespace": "kube-system"}, "eventTime": "2026-01-01T00:00:00.000000Z", "involvedObject": {},
+            "reportingComponent": "example.org/c", "reportingInstance": "c-1", "action": "Binding", "reason": "Scheduled"});
+        fields.iter().for_each(|(field, text)| event[*field] = json!(text));
+        errors(Kind::Event, event)
+    };
+    assert_eq!(with_time(&[]), Vec::<String>::new());
+    let empty = ["reportingComponent", "reportingInstance", "action", "reason"];
+    assert_eq!(with_time(&empty.map(|field| (field, ""))), empty.map(|field| format!("{field}: Required value")));
+    let long = "x".repeat(1025);
+    let told = with_time(&[("reportingComponent", "a/b/c"), ("reportingInstance", &long), ("action", &long), ("message", &long)]);
+    assert!(told[0].starts_with("reportingComponent: Invalid value: \"a/b/c\": a qualified name must consist of"), "{told:?}");
+    let most = |field: &str, most: u32| format!("{field}: Invalid value: \"\": can have at most {most} characters");
+    assert_eq!(told[1..], [most("reportingInstance", 128), most("action", 128), most("message", 1024)]);
+}
+
+#[test]
 fn metadata_rules() {
     let long = "x".repeat(262_145);
     for (pointer, value, expected) in [

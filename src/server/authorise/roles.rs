@@ -107,6 +107,7 @@ const ROWS: &[Row] = &[
                 ("list watch", "", "services"),
                 (READ, "", "nodes"),
                 ("create patch update", "", "events"),
+                ("create patch update", "events.k8s.io", "events"),
                 ("list watch", "discovery.k8s.io", "endpointslices"),
             ],
         )
@@ -173,6 +174,7 @@ const NODE: &[Rule] = &[
     ("create get list watch", "", "nodes"),
     ("patch update", "", "nodes nodes/status"),
     ("create patch update", "", "events"),
+    ("create patch update", "events.k8s.io", "events"),
     (READ, "", "pods secrets configmaps"),
     ("get", "", "persistentvolumeclaims"),
     ("get list patch watch", "", "persistentvolumes"),

@@ -227,7 +227,7 @@ impl<'a> Ask<'a> {
         let wished = self.wish.kind;
         let (object, old) = (thing.shown(wished, &snapshot), self.old.shown(wished, &snapshot));
         let Some(kind) = plan::asks(hook, &self.wish.subject(&object, &old), &snapshot) else { return Ok(None) };
-        let (object, old) = match kind.info().version == wished.info().version {
+        let (object, old) = match kind.is_version(wished) {
             true => (object, old),
             false => (thing.shown(kind, &snapshot), self.old.shown(kind, &snapshot)),
         };
