@@ -1,4 +1,4 @@
-//! A real kubelet's part, played by its requests: those that `pkg/kubelet` of Kubernetes 1.30 to 1.34 makes when it starts and
+//! A real kubelet's part, played by its requests: those that `pkg/kubelet` of Kubernetes 1.30 to 1.36 makes when it starts and
 //! in its loops, over TLS, with no path that kube-apiserver has not. (No kubelet can be had from the registries at hand.)
 
 use std::net::SocketAddr;
@@ -378,6 +378,72 @@ async fn a_kubelet_shows_its_own_pods_and_asks_who_may_come_in() {
     let name = kubelet.ask(201, "POST", CSRS, wanted).await["metadata"]["name"].as_str().unwrap().to_owned();
     let renewed = certificate(&kubelet.ask(200, "GET", &format!("{CSRS}/{name}"), Value::Null).await);
     Kubelet::with_certificate(&rig, &renewed, &key).ask(200, "GET", &format!("/api/v1/nodes/{NODE}"), Value::Null).await;
+}
+
+/// What a reflector of client-go 1.35 and later begins with: everything there is as a watch, to a bookmark that says so.
+async fn streamed(kubelet: &Kubelet, path: &str, selector: &str) -> (u16, Vec<String>) {
+    let selected = if selector.is_empty() { String::new() } else { format!("fieldSelector={}&", selector.replace('=', "%3D")) };
+    let begin = "allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&sendInitialEvents=true&timeoutSeconds=1&watch=true";
+    let (code, answer) = kubelet.send("GET", &format!("{path}?{selected}{begin}"), "application/json", Vec::new()).await;
+    let said = |line: &[u8]| {
+        let event: Value = serde_json::from_slice(line).unwrap();
+        let ends = event["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true";
+        if ends { "end".to_owned() } else { format!("{} {}", event["type"], event["object"]["metadata"]["name"]).replace('"', "") }
+    };
+    let mut told = Vec::new();
+    if code == 200 {
+        told.extend(answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(said));
+        // More of them are where it ends.
+        told.retain(|said| !said.starts_with("BOOKMARK"));
+    }
+    (code, told)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_gets_what_it_asks_for_when_it_starts() {
+    let (rig, kubelet, _) = registered().await;
+    let mine = json!({"metadata": {"name": "p"}, "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "i"}]}});
+    assert_eq!(rig.ask("POST", "/api/v1/namespaces/default/pods", mine).await.0, StatusCode::CREATED);
+    let (own_node, own_pods) = (format!("metadata.name={NODE}"), format!("spec.nodeName={NODE}"));
+    let reflected: [(&str, &str, &[&str]); 6] = [
+        ("/api/v1/nodes", &own_node, &["ADDED kub", "end"]),
+        ("/api/v1/pods", &own_pods, &["ADDED p", "end"]),
+        ("/api/v1/services", "", &["end"]),
+        ("/apis/node.k8s.io/v1/runtimeclasses", "", &["end"]),
+        ("/apis/storage.k8s.io/v1/csidrivers", "", &["end"]),
+        (CSRS, "metadata.name=node-csr-1", &["ADDED node-csr-1", "end"]),
+    ];
+    for (path, selector, wanted) in reflected {
+        let (code, told) = streamed(&kubelet, path, selector).await;
+        assert_eq!((code, &told.iter().map(String::as_str).collect::<Vec<_>>()[..]), (200, wanted), "{path}");
+        kubelet.follow(path, selector).await;
+    }
+    for (path, selector) in [("/api/v1/pods", ""), ("/api/v1/pods", "spec.nodeName=other"), ("/api/v1/secrets", ""), (CSINODES, "")] {
+        assert_eq!(streamed(&kubelet, path, selector).await.0, 403, "{path} {selector}");
+    }
+    // An event of itself, by the newer recorder.
+    let about = json!({"kind": "Node", "name": NODE, "uid": NODE});
+    let event = json!({"metadata": {"name": "kub.1", "namespace": "default"}, "eventTime": "2026-01-01T00:00:00.000000Z", "regarding": about,
+        "reportingController": "kubelet", "reportingInstance": NODE, "action": "Start", "reason": "Starting", "note": "", "type": "Normal"});
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    kubelet.ask(201, "POST", events, event.clone()).await;
+    kubelet
+        .ask(200, "PATCH", &format!("{events}/kub.1"), json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:09.000000Z"}}))
+        .await;
+    let mut of_another = event;
+    (of_another["metadata"]["name"], of_another["regarding"]["name"]) = (json!("other.1"), json!("other"));
+    kubelet.ask(403, "POST", events, of_another).await;
+    kubelet.ask(403, "GET", events, Value::Null).await;
+    // What it can do without, and then does (docs/swapping.md): devices by claims, attached volumes, newer certificates.
+    let without = [
+        (403, "DELETE", "/apis/resource.k8s.io/v1/resourceslices?fieldSelector=spec.nodeName%3Dkub"),
+        (403, "GET", "/apis/storage.k8s.io/v1/volumeattachments/csi-0"),
+        (404, "GET", "/apis/certificates.k8s.io/v1beta1"),
+        (403, "GET", "/apis/certificates.k8s.io/v1beta1/podcertificaterequests?fieldSelector=spec.nodeName%3Dkub"),
+    ];
+    for (code, method, path) in without {
+        kubelet.ask(code, method, path, Value::Null).await;
+    }
 }
 
 /// A node's API: a log, and commands that say back what they hear.
