@@ -52,7 +52,12 @@ struct Directory(PathBuf);
 impl Rootfs for Directory {
     fn prepare(&self, _: &str) -> Result<ImageRoot, CriError> {
         let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
-        Ok(ImageRoot { id: "sha256:0".into(), config: serde_json::from_str(config).unwrap(), layers: vec![self.0.clone()] })
+        Ok(ImageRoot {
+            id: "sha256:0".into(),
+            digest: String::new(),
+            config: serde_json::from_str(config).unwrap(),
+            layers: vec![self.0.clone()],
+        })
     }
     fn hold(&self, _: &str, _: &str) -> Result<(), CriError> {
         Ok(())

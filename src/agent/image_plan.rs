@@ -235,6 +235,7 @@ mod tests {
             message: String::new(),
             image: image.into(),
             image_id: image_id.into(),
+            image_ref: String::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             log_path: std::path::PathBuf::new(),

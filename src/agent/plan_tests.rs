@@ -86,6 +86,7 @@ fn c(name: &str, attempt: u32, image: &str) -> C {
         message: String::new(),
         image: image.into(),
         image_id: "sha256:1".into(),
+        image_ref: "docker.io/library/img@sha256:2".into(),
         labels: BTreeMap::new(),
         annotations: [(CONTAINER_HASH.to_owned(), backoff::hash(&spec)), (RESTART_DELAY.to_owned(), "0".to_owned())].into(),
         log_path: "/l".into(),
@@ -461,6 +462,7 @@ fn dead_containers_are_bounded() {
     let seen = with(seen(true), [dead(0), dead(1), dead(2), c("main", 3, "img:1").running()]);
     let plan = check(&pod(json!({})), &seen, 9, &["remove main-0", "remove main-1"]);
     let status = &plan.status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(status.image_id, "docker.io/library/img@sha256:2", "as registries know it");
     assert_eq!(status.last_state.as_ref().unwrap().terminated.as_ref().unwrap().container_id.as_deref(), Some("containerd://main-2"));
     assert_eq!(status.restart_count, 3);
 }

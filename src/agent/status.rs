@@ -131,7 +131,7 @@ impl View<'_> {
         let mut status = Status {
             name: name.clone(),
             image: if found.image.is_empty() { image } else { found.image.clone() },
-            image_id: found.image_id.clone(),
+            image_id: found.image_ref.clone(),
             container_id: Some(self.container_id(found)),
             restart_count: i32::try_from(found.metadata.attempt).unwrap_or(i32::MAX),
             last_state: self.seen.previous(name).filter(|p| has_ended(p)).map(|p| self.terminated(p)),

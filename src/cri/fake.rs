@@ -422,6 +422,7 @@ impl Runtime for FakeRuntime {
             message: String::new(),
             image: config.image.clone(),
             image_id: FakeImages::id_of(&config.image),
+            image_ref: FakeImages::id_of(&config.image),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             log_path: log_directory.join(&config.log_path),
@@ -661,9 +662,12 @@ impl FakeImages {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The digest this reference has here.
+    /// The digest this reference has here; an id is its own.
     pub fn id_of(reference: &str) -> String {
         use sha2::Digest;
+        if reference.starts_with("sha256:") {
+            return reference.to_owned();
+        }
         format!("sha256:{}", hex::encode(sha2::Sha256::digest(reference.as_bytes())))
     }
 

@@ -367,8 +367,10 @@ pub struct ContainerStatus {
     /// The termination message, or why it did not start.
     pub message: String,
     pub image: String,
-    /// Digest of the image's configuration: `sha256:…`.
+    /// Digest of the image's configuration: `sha256:…`. Older runtimes behind a socket say what `image_ref` is here as well.
     pub image_id: String,
+    /// By what others find the image: `docker.io/library/nginx@sha256:…`; its id where it has no such digest.
+    pub image_ref: String,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// Absolute.

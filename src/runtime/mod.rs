@@ -166,6 +166,8 @@ pub trait Rootfs: Send + Sync {
 pub struct ImageRoot {
     /// Digest of its configuration: `sha256:…`.
     pub id: String,
+    /// `docker.io/library/nginx@sha256:…`; empty where it has none.
+    pub digest: String,
     pub config: ImageConfiguration,
     /// Directories for overlayfs, topmost first.
     pub layers: Vec<PathBuf>,

@@ -66,6 +66,9 @@ pub struct ContainerRecord {
     pub sandbox_id: String,
     pub config: ContainerConfig,
     pub image_id: String,
+    /// `repository@digest` of its manifest; empty where there is none, and in the records of versions that did not ask.
+    #[serde(default)]
+    pub image_digest: String,
     pub created_at: Timestamp,
     /// User of the image's configuration, looked up in the container.
     #[serde(default)]

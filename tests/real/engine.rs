@@ -62,6 +62,7 @@ impl Rootfs for Directories {
         let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Env":["FROM=image"]}}"#;
         Ok(ImageRoot {
             id: "sha256:0".into(),
+            digest: String::new(),
             config: serde_json::from_str(config).unwrap(),
             layers: std::env::split_paths(layer).collect(),
         })

@@ -192,6 +192,7 @@ mod tests {
             message: String::new(),
             image: String::new(),
             image_id: String::new(),
+            image_ref: String::new(),
             labels: config.labels.clone(),
             annotations: added.annotations.clone(),
             log_path: PathBuf::new(),

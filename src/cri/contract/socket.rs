@@ -45,6 +45,7 @@ pub async fn socket_suite(endpoint: &str, subject: &Subject) {
     caller.nonsense_is_refused().await;
     caller.a_name_is_enough().await;
     caller.filters().await;
+    caller.containers_name_their_image().await;
     caller.commands().await;
     caller.streams().await;
     caller.images().await;
@@ -175,14 +176,23 @@ impl Caller<'_> {
         (config, id)
     }
 
+    /// A container's configuration as it is in a pod of the suite's.
+    fn config(&self, config: &ContainerConfig) -> wire::ContainerConfig {
+        container::to_wire(config, namespaces_to_wire(Namespaces { host_network: self.subject.host_network, ..Namespaces::default() }))
+    }
+
     async fn create(&mut self, pod: &(wire::PodSandboxConfig, String), config: &ContainerConfig) -> String {
-        let namespaces = namespaces_to_wire(Namespaces { host_network: self.subject.host_network, ..Namespaces::default() });
-        let request = wire::CreateContainerRequest {
-            pod_sandbox_id: pod.1.clone(),
-            config: Some(container::to_wire(config, namespaces)),
-            sandbox_config: Some(pod.0.clone()),
-        };
-        must(self.runtime.create_container(request).await).container_id
+        must(self.ask_for(pod, self.config(config)).await).container_id
+    }
+
+    async fn ask_for(
+        &mut self,
+        pod: &(wire::PodSandboxConfig, String),
+        config: wire::ContainerConfig,
+    ) -> Result<Response<wire::CreateContainerResponse>, Status> {
+        let (sandbox_config, pod_sandbox_id) = pod.clone();
+        let request = wire::CreateContainerRequest { pod_sandbox_id, config: Some(config), sandbox_config: Some(sandbox_config) };
+        self.runtime.create_container(request).await
     }
 
     async fn container(&mut self, pod: &(wire::PodSandboxConfig, String), name: &str, start: bool) -> String {
@@ -271,6 +281,34 @@ impl Caller<'_> {
             }
         }
         assert_eq!(self.listed(any()).await, [""; 0]);
+    }
+
+    async fn remove_pod(&mut self, id: String) {
+        must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await);
+        must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: id }).await);
+    }
+
+    /// A kubelet names the image by the id that a pull gave it, shows users the status's name and `image_ref`, and looks for
+    /// what is in use by the list's.
+    async fn containers_name_their_image(&mut self) {
+        let present = Some(container::image_spec(&self.subject.image));
+        let image = must(self.images.image_status(wire::ImageStatusRequest { image: present, verbose: false }).await).image;
+        let Some(image) = image else { panic!("{} is not there", self.subject.image) };
+        let pod = self.pod("imaged").await;
+        let mut config = self.config(&self.subject.container("imaged", &["sleep", "100000"]));
+        let asked = wire::ImageSpec { image: image.id.clone(), ..container::image_spec(&self.subject.image) };
+        config.image = Some(asked);
+        let container_id = must(self.ask_for(&pod, config).await).container_id;
+        let question = wire::ContainerStatusRequest { container_id: container_id.clone(), verbose: false };
+        let status = must(self.runtime.container_status(question).await).status.unwrap_or_default();
+        let filter = wire::ContainerFilter { id: container_id, ..Default::default() };
+        let listed = must(self.runtime.list_containers(wire::ListContainersRequest { filter: Some(filter) }).await).containers.remove(0);
+        let by_digest = image.repo_digests.first().unwrap_or(&image.id);
+        assert_eq!((&status.image_ref, &listed.image_ref), (by_digest, &image.id), "{image:?}");
+        // containerd 1.6 has no such field.
+        assert!([&status.image_id, &listed.image_id].iter().all(|id| id.is_empty() || **id == image.id), "{status:?} {listed:?}");
+        assert!(image.repo_tags.contains(&status.image.unwrap_or_default().image), "{image:?}");
+        self.remove_pod(pod.1).await;
     }
 
     /// containerd 1.6 has no such verb.

@@ -188,6 +188,7 @@ mod tests {
             message: String::new(),
             image: "nginx:1".into(),
             image_id: String::new(),
+            image_ref: String::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             log_path: PathBuf::new(),

@@ -106,6 +106,7 @@ pub fn container_item(container: &ContainerStatus) -> wire::Container {
         pod_sandbox_id: container.sandbox_id.clone(),
         metadata: Some(metadata_to_wire(&container.metadata)),
         image: Some(image),
+        // As with containerd; callers from before there was an `image_id` look for it among the images' ids.
         image_ref: container.image_id.clone(),
         state: container_state(container.state).into(),
         created_at: nanoseconds(Some(container.created_at)),
@@ -116,7 +117,9 @@ pub fn container_item(container: &ContainerStatus) -> wire::Container {
 }
 
 pub fn container_status(container: &ContainerStatus) -> wire::ContainerStatus {
-    let (image, annotations) = image_apart(&container.image, &container.annotations);
+    let (mut image, annotations) = image_apart(&container.image, &container.annotations);
+    // A kubelet asks for it by its id, and shows its users this name.
+    image.image.clone_from(&image.user_specified_image);
     wire::ContainerStatus {
         id: container.id.clone(),
         metadata: Some(metadata_to_wire(&container.metadata)),
@@ -126,7 +129,7 @@ pub fn container_status(container: &ContainerStatus) -> wire::ContainerStatus {
         finished_at: nanoseconds(container.finished_at),
         exit_code: container.exit_code,
         image: Some(image),
-        image_ref: container.image_id.clone(),
+        image_ref: container.image_ref.clone(),
         reason: container.reason.clone(),
         message: container.message.clone(),
         labels: container.labels.clone(),
@@ -154,7 +157,7 @@ pub fn container_from_wire(status: wire::ContainerStatus, sandbox_id: &str) -> C
         wire::ContainerState::ContainerExited => ContainerState::Exited,
         wire::ContainerState::ContainerUnknown => ContainerState::Unknown,
     };
-    let image_id = if status.image_id.is_empty() { status.image_ref } else { status.image_id };
+    let image_id = if status.image_id.is_empty() { status.image_ref.clone() } else { status.image_id };
     let id = |id: i64| u32::try_from(id).unwrap_or_default();
     let user = status.user.and_then(|user| user.linux).map(|user| ContainerUser {
         uid: id(user.uid),
@@ -185,6 +188,7 @@ pub fn container_from_wire(status: wire::ContainerStatus, sandbox_id: &str) -> C
         message: status.message,
         image: if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image },
         image_id,
+        image_ref: status.image_ref,
         labels: status.labels,
         annotations: status.annotations,
         log_path: status.log_path.into(),

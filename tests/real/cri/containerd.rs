@@ -109,6 +109,7 @@ conf_dir = "{net}"
         for (archive, name) in [("pause.tar", PAUSE), ("busybox.tar", BUSYBOX)] {
             this.import(&this.dir.path().join(archive), name).await;
         }
+        this.tag_by_digest(BUSYBOX).await;
         this
     }
 
@@ -129,6 +130,23 @@ conf_dir = "{net}"
             assert!(start.elapsed() < Duration::from_secs(60), "containerd does not take {name}: {}", self.log());
             let import = ["-a", &self.socket(), "-n", "k8s.io", "images", "import", "--index-name", name];
             Command::new("ctr").args(import).arg(archive).output().unwrap();
+        }
+    }
+
+    /// Gives an image the name that a pull gives it besides: `repository@digest`.
+    async fn tag_by_digest(&self, name: &str) {
+        let listed = Command::new("ctr").args(["-a", &self.socket(), "-n", "k8s.io", "images", "list", &format!("name=={name}")]).output();
+        let text = String::from_utf8_lossy(&listed.unwrap().stdout).into_owned();
+        let digest = text.split_whitespace().find(|word| word.starts_with("sha256:")).unwrap_or_else(|| panic!("no digest in {text}"));
+        let by_digest = format!("{}@{digest}", name.split(':').next().unwrap());
+        let (client, start) = (self.client().await, std::time::Instant::now());
+        while !client.image_status(name).await.is_ok_and(|image| image.is_some_and(|image| image.digests.contains(&by_digest))) {
+            assert!(start.elapsed() < Duration::from_secs(60), "containerd does not take {by_digest}: {}", self.log());
+            Command::new("ctr")
+                .args(["-a", &self.socket(), "-n", "k8s.io", "images", "tag", "--force", name, &by_digest])
+                .output()
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
