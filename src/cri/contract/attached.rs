@@ -85,6 +85,7 @@ pub async fn attach_suite(subject: &Subject) {
     everybody_attached_sees_what_is_written(subject).await;
     input_stays_open_or_ends_with_the_first(subject).await;
     a_terminal_is_talked_to(subject).await;
+    a_terminal_is_what_was_made_one(subject).await;
     only_what_runs_is_attached_to(subject).await;
 }
 
@@ -151,6 +152,20 @@ async fn a_terminal_is_talked_to(subject: &Subject) {
     }
     client.say("exit 5\n");
     assert_eq!(subject.until_exited(&id).await.exit_code, 5);
+    must(subject.runtime.remove_pod_sandbox(&sandbox).await);
+}
+
+/// CRI has a caller say the same as when the container was made. One who says otherwise is served as it was made.
+async fn a_terminal_is_what_was_made_one(subject: &Subject) {
+    let sandbox = must(subject.runtime.run_pod_sandbox(&subject.pod("mistaken")).await);
+    let id = must(subject.start(&sandbox, &parrot(subject, "pipes")).await);
+    let mut client = Client::attach(subject, &id, true).await;
+    client.says_until_it_sees("one\n", "heard one\n").await;
+    assert!(!client.seen().contains('\r'), "{:?}", client.seen());
+    let shell = ContainerConfig { stdin: true, tty: true, ..subject.container("shell", &["sh"]) };
+    let id = must(subject.start(&sandbox, &shell).await);
+    let mut client = Client::attach(subject, &id, false).await;
+    client.says_until_it_sees("test -t 0 && echo its-a-\"terminal\"\n", "its-a-terminal\r\n").await;
     must(subject.runtime.remove_pod_sandbox(&sandbox).await);
 }
 
