@@ -148,8 +148,7 @@ impl Inner {
             started: false,
             start_error: None,
         };
-        // Why there is none is told by the start.
-        record.user = handler::account_of(&record).ok().map(|one| ContainerUser { uid: one.uid, gid: one.gid, groups: one.groups });
+        record.user = handler::known_account(&record)?.map(|one| ContainerUser { uid: one.uid, gid: one.gid, groups: one.groups });
         self.rootfs.hold(&record.id, &image.id)?;
         let launch = match self.mount_volumes(&mut record).and_then(|()| self.make_container(&record, &image, hooks)) {
             Ok(launch) => launch,

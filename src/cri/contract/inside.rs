@@ -8,6 +8,7 @@ use super::super::{
     UNLIMITED,
 };
 use super::host::host_suite;
+use super::security::security_suite;
 use super::{PATIENCE, Subject, must};
 
 /// Runs every case. Leaves no sandbox behind.
@@ -32,6 +33,7 @@ pub async fn inside_suite(subject: &Subject) {
     a_terminal_is_one(subject).await;
     logs_are_opened_anew(subject).await;
     host_suite(subject).await;
+    security_suite(subject).await;
 }
 
 /// What CRI has learned since containerd 1.6.

@@ -3,7 +3,7 @@
 //! - here: sandboxes, containers, commands, events. Commands are those every implementation understands:
 //!   `sh -c "exit N"`, `echo`, `true`, and `sleep`
 //! - `inside`: what a container finds and what becomes of it, where there is a kernel under it
-//! - `host`: what it shares with its host
+//! - `host`: what it shares with its host; `security`: what its processes may do
 //! - `attached`: terminals, and clients of a container's streams
 //! - `images`: ImageService
 //! - `streams`: exec and port-forward with streams
@@ -13,6 +13,7 @@ mod attached;
 mod host;
 mod images;
 mod inside;
+mod security;
 mod socket;
 mod streams;
 

@@ -23,6 +23,7 @@ use super::bundle::{self, Host};
 use crate::cri::{CriError, PodSandboxConfig};
 use crate::inside;
 
+const ACCOUNT_FILES: [&str; 2] = ["etc/passwd", "etc/group"];
 /// An account file of an image is read up to this size.
 const ACCOUNTS_LIMIT: u64 = 1 << 20;
 /// A runtime signals and deletes at once, unless it hangs.
@@ -251,11 +252,39 @@ pub fn explained(error: RuntimeError) -> RuntimeError {
 pub fn account_of(record: &ContainerRecord) -> Result<Account, RuntimeError> {
     let user = user_of(record);
     let read = |file: &str| record.layers.iter().find_map(|layer| account_file(layer, file)).unwrap_or_default();
-    let account = account::resolve(&user, &read("etc/passwd"), &read("etc/group")).map_err(ShimError::Refused)?;
+    let [passwd, group] = ACCOUNT_FILES.map(read);
+    let account = account::resolve(&user, &passwd, &group).map_err(ShimError::Refused)?;
     if user.non_root && account.uid == 0 {
         return Err(CriError::failed("start the container", "it must not run as root, and its user is uid 0").into());
     }
     Ok(account)
+}
+
+/// The same for whoever asks before the start. One that is not known is refused, unless only the container itself can tell.
+pub fn known_account(record: &ContainerRecord) -> Result<Option<Account>, RuntimeError> {
+    match account_of(record) {
+        Ok(account) => Ok(Some(account)),
+        Err(RuntimeError::Shim(unknown @ ShimError::Refused(_))) if ACCOUNT_FILES.iter().all(|file| is_the_containers(record, file)) => {
+            Err(CriError::Invalid(unknown.to_string()).into())
+        }
+        // Its start tells.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether a file of the image is what the container will find: nothing is mounted over it, and no link leads to it, which
+/// one layer alone may not be able to follow.
+fn is_the_containers(record: &ContainerRecord, file: &str) -> bool {
+    let at = Path::new("/").join(file);
+    if record.config.mounts.iter().any(|mount| at.starts_with(&mount.container_path)) {
+        return false;
+    }
+    let look = |layer: &PathBuf| {
+        let layer = File::open(layer).map_err(|_| rustix::io::Errno::IO)?;
+        inside::open(&layer, file, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+    };
+    let first = record.layers.iter().map(look).find(|found| !matches!(found, Err(rustix::io::Errno::NOENT)));
+    first.is_none_or(|found| found.is_ok())
 }
 
 /// A file of one layer; none: a lower one may have it. Hostile: no link leads out of the layer, and nothing but a plain
@@ -320,6 +349,34 @@ fn pod_init(shim_pid: i32) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_images_word_on_a_user_is_the_last_only_where_the_container_finds_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = ["top", "low"].map(|name| dir.path().join(name));
+        layers.iter().for_each(|layer| std::fs::create_dir_all(layer.join("etc")).unwrap());
+        std::fs::write(layers[1].join("etc/passwd"), "app:x:7:8::/:\n").unwrap();
+        let made = serde_json::json!({"version": 1, "id": "c", "sandbox_id": "s", "config": {}, "image_id": "i", "created_at": "1970-01-01T00:00:00Z"});
+        let mut record: ContainerRecord = serde_json::from_value(made).unwrap();
+        record.layers = layers.to_vec();
+        let known = |record: &ContainerRecord, user: &str| {
+            let mut record = record.clone();
+            record.config.security.run_as_username = user.to_owned();
+            known_account(&record).map(|account| account.map(|account| account.uid))
+        };
+        assert_eq!(known(&record, "app").unwrap(), Some(7));
+        let refused = known(&record, "other").unwrap_err();
+        assert!(matches!(&refused, RuntimeError::Cri(CriError::Invalid(text)) if text.contains("\"other\"")), "{refused}");
+        // What is mounted may know better.
+        let mut mounted = record.clone();
+        mounted.config.mounts = vec![crate::cri::Mount { container_path: "/etc".into(), ..crate::cri::Mount::default() }];
+        assert_eq!(known(&mounted, "other").unwrap(), None);
+        // A link leads from one layer into another: each of them alone has no such file.
+        std::fs::create_dir(layers[1].join("accounts")).unwrap();
+        std::fs::write(layers[1].join("accounts/passwd"), "other:x:9:9::/:\n").unwrap();
+        std::os::unix::fs::symlink("../accounts/passwd", layers[0].join("etc/passwd")).unwrap();
+        assert_eq!(known(&record, "other").unwrap(), None);
+    }
 
     #[test]
     fn a_handler_without_its_program_is_told() {
