@@ -147,6 +147,30 @@ impl Resources {
         }
     }
 
+    /// # Errors
+    /// A limit that no kernel takes, by its name on the wire.
+    pub fn check(&self) -> Result<(), CriError> {
+        let refuse = |name: &str, value: i128, can: &str| Err(CriError::Invalid(format!("{name} is {value}: it is {can}")));
+        let (memory, swap) = (self.memory_limit_bytes, self.memory_swap_limit_bytes);
+        if self.cpu_period != 0 && !(1000..=1_000_000).contains(&self.cpu_period) {
+            return refuse("cpu_period", self.cpu_period.into(), "from 1000 to 1000000 microseconds");
+        }
+        if !matches!(self.cpu_quota, -1 | 0 | 1000..) {
+            return refuse("cpu_quota", self.cpu_quota.into(), "1000 microseconds or more, or -1 for any");
+        }
+        if self.cpu_shares != 0 && !(2..=262_144).contains(&self.cpu_shares) {
+            return refuse("cpu_shares", self.cpu_shares.into(), "from 2 to 262144");
+        }
+        if !(-1000..=1000).contains(&self.oom_score_adj) {
+            return refuse("oom_score_adj", self.oom_score_adj.into(), "from -1000 to 1000");
+        }
+        if memory != UNLIMITED && u64::try_from(swap).is_ok_and(|both| both > 0 && both < memory) {
+            let least = format!("the limit of memory and swap together, and not less than memory_limit_in_bytes, {memory}");
+            return refuse("memory_swap_limit_in_bytes", swap.into(), &least);
+        }
+        Ok(())
+    }
+
     /// The limits there are once a change is made: what was taken away is not among them.
     #[must_use]
     pub fn settled(mut self) -> Self {

@@ -17,7 +17,9 @@ use super::sandbox::Sandbox;
 use super::shim::ShimError;
 use super::spec::Surroundings;
 use super::wire::{Exit, Forget, Kill, Launch, LogFile, Response, Run, User};
-use super::{ImageRoot, RuntimeError, capability, cdi, devices, joined, limits, nodes, profile, propagation, seccomp, shim, signal, spec};
+use super::{
+    ImageRoot, RuntimeError, capability, cdi, devices, joined, limits, metrics, nodes, profile, propagation, seccomp, shim, signal, spec,
+};
 use crate::cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser, CriError, PodSandboxConfig, Resources, Seccomp,
 };
@@ -124,7 +126,7 @@ impl Inner {
     pub fn create_container(&self, sandbox_id: &str, config: &ContainerConfig) -> Result<(String, String), RuntimeError> {
         let (pod, _) = self.ready_sandbox(sandbox_id)?;
         self.check_handler(&pod.runtime_handler)?;
-        limits::files(&config.resources)?;
+        check_limits(&config.resources)?;
         propagation::check(&config.mounts)?;
         let _reserved = self.reserve(Name::Container(sandbox_id.to_owned(), config.metadata.clone()))?;
         let image = self.rootfs.prepare(&config.image)?;
@@ -617,8 +619,8 @@ impl Inner {
             container.record.clone()
         };
         let cgroup = self.container_cgroup(&record).ok_or_else(|| CriError::NotFound(format!("sandbox of container {id}")))?;
+        check_limits(wanted)?;
         let resources = record.config.resources.changed(wanted);
-        limits::files(&resources)?;
         let missing = self.cgroups.create(&cgroup, &resources)?;
         if !missing.is_empty() {
             return Err(CriError::failed(attempt(), format!("this host has no controller for {}", missing.join(", "))).into());
@@ -628,6 +630,13 @@ impl Inner {
         }
         self.save_container(id)
     }
+}
+
+/// What can be seen of limits before anything is made.
+pub(super) fn check_limits(wanted: &Resources) -> Result<(), CriError> {
+    wanted.check()?;
+    limits::files(wanted)?;
+    if wanted.hugepages.is_empty() { Ok(()) } else { limits::check_pages(wanted, &metrics::page_sizes()) }
 }
 
 /// A regular file of a bounded length.

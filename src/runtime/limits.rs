@@ -112,6 +112,16 @@ pub fn files(wanted: &Resources) -> Result<Vec<Limit>, CriError> {
     Ok(all)
 }
 
+/// # Errors
+/// Huge pages of a size that is none of the host's. None of them is no limit: a kubelet says that of each size.
+pub fn check_pages(wanted: &Resources, sizes: &[String]) -> Result<(), CriError> {
+    let odd = wanted.hugepages.iter().find(|(size, bytes)| **bytes > 0 && !sizes.contains(size));
+    odd.map_or(Ok(()), |(size, _)| {
+        let has = if sizes.is_empty() { "none".to_owned() } else { sizes.join(", ") };
+        Err(CriError::Invalid(format!("huge pages of {size}: this host has {has}")))
+    })
+}
+
 /// The controllers that these need.
 pub fn controllers(limits: &[Limit]) -> BTreeSet<&'static str> {
     limits.iter().map(Limit::controller).collect()
@@ -206,6 +216,17 @@ mod tests {
         for size in ["", "2", "MB", "../x", "0MB", "2TB", "2MB/../x"] {
             assert!(said(|wanted| wanted.hugepages = [(size.to_owned(), 1)].into()).is_err(), "{size:?}");
         }
+    }
+
+    #[test]
+    fn pages_are_of_a_size_that_the_host_has() {
+        let wanted = |size: &str, bytes| Resources { hugepages: [(size.to_owned(), bytes)].into(), ..Resources::default() };
+        let sizes = ["1GB", "2MB"].map(str::to_owned);
+        assert!(check_pages(&wanted("2MB", 4 << 20), &sizes).is_ok());
+        assert!(check_pages(&wanted("3MB", 0), &sizes).is_ok());
+        let refused = check_pages(&wanted("3MB", 6 << 20), &sizes);
+        assert!(matches!(&refused, Err(CriError::Invalid(text)) if text.contains("3MB") && text.contains("1GB, 2MB")), "{refused:?}");
+        assert!(check_pages(&wanted("2MB", 1), &[]).is_err());
     }
 
     #[test]

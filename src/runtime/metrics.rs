@@ -51,7 +51,7 @@ impl Inner {
 }
 
 /// The sizes of this host's huge pages.
-fn page_sizes() -> Vec<String> {
+pub(super) fn page_sizes() -> Vec<String> {
     let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
     let mut sizes: Vec<String> = entries.filter_map(|entry| figures::page_size(entry.file_name().to_str()?)).collect();
     sizes.sort_unstable();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use super::container::check_limits;
 use super::engine::{Inner, Name, blocking};
 use super::record::{self, Phase, SandboxRecord};
 use super::wire::{Init, Request, Shutdown, VERSION};
@@ -75,7 +76,7 @@ fn check(config: &PodSandboxConfig) -> Result<(), CriError> {
     if config.hostname.len() > 64 {
         return Err(CriError::Invalid(format!("host name {} is longer than 64", config.hostname)));
     }
-    Ok(())
+    check_limits(&config.resources)
 }
 
 impl Inner {
@@ -234,6 +235,7 @@ impl Inner {
             }
             sandbox.record.clone()
         };
+        check_limits(wanted)?;
         let resources = record.config.resources.changed(wanted);
         let missing = self.cgroups.create(&record.config.cgroup_parent, &self.with_room(&record, resources.clone()))?;
         if !missing.is_empty() {

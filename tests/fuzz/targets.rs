@@ -155,7 +155,7 @@ fn cri_requests(data: &[u8]) {
         );
     }
     if let Ok(request) = cri::UpdateContainerResourcesRequest::decode(data) {
-        sandbox::resources_from_wire(request.linux).ok();
+        sandbox::change_from_wire(request.linux).ok();
     }
     if let Ok(request) = cri::PullImageRequest::decode(data) {
         request.image.map(container::image_from_wire);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use super as wire;
-use super::sandbox::{ids_from_wire, ids_to_wire, known, refuse_namespaces, refuse_selinux, resources_from_wire, resources_to_wire};
+use super::sandbox::{ids_from_wire, ids_to_wire, known, refuse_namespaces, refuse_selinux, resources_to_wire, wanted_resources};
 use super::security_profile::ProfileType;
 use super::signal;
 use crate::cri::CriError;
@@ -46,7 +46,7 @@ pub fn from_wire(config: wire::ContainerConfig) -> Result<ContainerConfig, CriEr
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         tty: config.tty,
-        resources: resources_from_wire(linux.resources)?,
+        resources: wanted_resources(linux.resources)?,
         security: security_from_wire(linux.security_context)?,
         stop_signal: signal::from_wire(config.stop_signal),
         termination_message_path: String::new(),

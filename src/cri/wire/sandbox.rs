@@ -47,7 +47,7 @@ pub fn from_wire(config: wire::PodSandboxConfig) -> Result<PodSandboxConfig, Cri
         share_process_namespace: options.pid() == NamespaceMode::Pod,
         sysctls: linux.sysctls,
         cgroup_parent: cgroup_parent(&linux.cgroup_parent, &metadata),
-        resources: resources_from_wire(linux.resources)?,
+        resources: wanted_resources(linux.resources)?,
         port_mappings: config.port_mappings.into_iter().map(port_from_wire).collect::<Result<_, _>>()?,
         host_aliases: Vec::new(),
         privileged: security.privileged,
@@ -145,6 +145,24 @@ pub(super) fn refuse_selinux(options: Option<&wire::SeLinuxOption>) -> Result<()
     if named { Err(CriError::Unsupported("SELinux labels".into())) } else { Ok(()) }
 }
 
+/// What is asked for; what cannot be is refused.
+pub fn wanted_resources(resources: Option<wire::LinuxContainerResources>) -> Result<Resources, CriError> {
+    if let Some(wanted) = &resources {
+        let bytes = [wanted.memory_limit_in_bytes, wanted.memory_swap_limit_in_bytes];
+        for (name, value) in ["memory_limit_in_bytes", "memory_swap_limit_in_bytes"].into_iter().zip(bytes) {
+            if value < -1 {
+                return Err(CriError::Invalid(format!("{name} is {value}: it is a number of bytes, or -1 for any")));
+            }
+        }
+        if !(-1000..=1000).contains(&wanted.oom_score_adj) {
+            return Err(CriError::Invalid(format!("oom_score_adj is {}: it is from -1000 to 1000", wanted.oom_score_adj)));
+        }
+    }
+    let wanted = resources_from_wire(resources)?;
+    wanted.check()?;
+    Ok(wanted)
+}
+
 /// Limits as far as they can be kept; what cannot is refused.
 pub fn resources_from_wire(resources: Option<wire::LinuxContainerResources>) -> Result<Resources, CriError> {
     let Some(wanted) = resources else { return Ok(Resources::default()) };
@@ -171,7 +189,7 @@ pub fn resources_from_wire(resources: Option<wire::LinuxContainerResources>) -> 
 /// The same for a change: a limit below zero is to be none.
 pub fn change_from_wire(resources: Option<wire::LinuxContainerResources>) -> Result<Resources, CriError> {
     let away = resources.as_ref().is_some_and(|wanted| wanted.memory_limit_in_bytes < 0);
-    let wanted = resources_from_wire(resources)?;
+    let wanted = wanted_resources(resources)?;
     Ok(if away { Resources { memory_limit_bytes: UNLIMITED, ..wanted } } else { wanted })
 }
 
@@ -335,6 +353,42 @@ mod tests {
     #[test]
     fn a_sandbox_survives_the_way() {
         assert_eq!(from_wire(to_wire(&config())).unwrap(), config());
+    }
+
+    #[test]
+    fn limits_that_cannot_be_are_refused_by_name() {
+        fn all() -> wire::LinuxContainerResources {
+            let (cpu_period, cpu_quota, cpu_shares) = (100_000, 1000, 2);
+            let (memory_limit_in_bytes, memory_swap_limit_in_bytes, oom_score_adj) = (1 << 20, 1 << 20, -1000);
+            wire::LinuxContainerResources {
+                cpu_period,
+                cpu_quota,
+                cpu_shares,
+                memory_limit_in_bytes,
+                memory_swap_limit_in_bytes,
+                oom_score_adj,
+                ..Default::default()
+            }
+        }
+        type Change = fn(&mut wire::LinuxContainerResources, i64);
+        let cases: [(&str, Change, &[i64], &[i64]); 6] = [
+            ("memory_limit_in_bytes", |all, value| all.memory_limit_in_bytes = value, &[1 << 20, 1], &[-5, i64::MIN, 2 << 20]),
+            ("memory_swap_limit_in_bytes", |all, value| all.memory_swap_limit_in_bytes = value, &[-1, 0, i64::MAX], &[-2, 1]),
+            ("cpu_period", |all, value| all.cpu_period = value, &[0, 1000, 1_000_000], &[-1, 1, 999, 1_000_001, i64::MAX]),
+            ("cpu_quota", |all, value| all.cpu_quota = value, &[-1, 0, i64::MAX], &[-2, 1, 999, i64::MIN]),
+            ("cpu_shares", |all, value| all.cpu_shares = value, &[0, 2, 262_144], &[-1, 1, 262_145]),
+            ("oom_score_adj", |all, value| all.oom_score_adj = value, &[0, 1000], &[-1001, 1001, i64::MAX]),
+        ];
+        for (name, change, good, bad) in cases {
+            for (value, is_good) in good.iter().map(|value| (*value, true)).chain(bad.iter().map(|value| (*value, false))) {
+                let mut wanted = all();
+                change(&mut wanted, value);
+                for made in [wanted_resources(Some(wanted.clone())), change_from_wire(Some(wanted))] {
+                    let told = made.as_ref().is_err_and(|error| matches!(error, CriError::Invalid(text) if text.contains(name)));
+                    assert_eq!((made.is_ok(), told), (is_good, !is_good), "{name} {value}: {made:?}");
+                }
+            }
+        }
     }
 
     #[test]
