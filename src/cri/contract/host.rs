@@ -62,6 +62,10 @@ async fn mounts_spread_as_they_are_told(subject: &Subject) {
     let pod = PodSandboxConfig { privileged: true, ..subject.pod("spread") };
     let sandbox = must(subject.runtime.run_pod_sandbox(&pod).await);
     let id = must(subject.start(&sandbox, &config).await);
+    let mut told = must(subject.runtime.container_status(&id).await).mounts;
+    told.retain(|mount| mount.container_path.starts_with("/mnt"));
+    let told: Vec<_> = told.iter().map(|mount| (mount.host_path == *dir, mount.readonly, mount.propagation.as_str())).collect();
+    assert_eq!(told[1..], [(true, false, "rslave"), (true, false, "rshared")], "and first {:?}", told[0]);
     let mut sibling = subject.container("sibling", &["sleep", "100000"]);
     sibling.mounts = vec![mount("slave", "rslave")];
     let sibling = must(subject.start(&sandbox, &sibling).await);
@@ -137,19 +141,20 @@ async fn figures_of_the_host_can_be_hidden(subject: &Subject) {
 }
 
 async fn kernel_parameters_are_the_pods(subject: &Subject) {
-    let show = "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/kernel/msgmax; cat /proc/sys/net/ipv4/ip_local_port_range | tr '\\t' ' '";
+    let show = "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/kernel/msgmax /proc/sys/fs/mqueue/msg_max; cat /proc/sys/net/ipv4/ip_local_port_range | tr '\\t' ' '";
     let (_, before) = run(subject, &subject.pod("before"), &script(subject, "plain", show)).await;
     let mut pod = subject.pod("tuned");
-    pod.sysctls = [("kernel.shm_rmid_forced", "1"), ("kernel.msgmax", "16384")].map(|(name, value)| (name.into(), value.into())).into();
-    let mut wanted = vec!["1".to_owned(), "16384".to_owned(), before.last().cloned().unwrap_or_default()];
+    let set = [("kernel.shm_rmid_forced", "1"), ("kernel.msgmax", "16384"), ("fs.mqueue.msg_max", "100")];
+    pod.sysctls = set.map(|(name, value)| (name.into(), value.into())).into();
+    let mut wanted = vec!["1".to_owned(), "16384".to_owned(), "100".to_owned(), before.last().cloned().unwrap_or_default()];
     if !subject.host_network {
         pod.sysctls.insert("net.ipv4.ip_local_port_range".into(), "2000 3000".into());
-        wanted[2] = "2000 3000".into();
+        wanted[3] = "2000 3000".into();
     }
     let (_, lines) = run(subject, &pod, &script(subject, "tuned", show)).await;
     assert_eq!(lines, wanted);
     let (_, after) = run(subject, &subject.pod("after"), &script(subject, "plain", show)).await;
-    assert!(before == after && before[..2] != wanted[..2], "another pod has its own: {after:?}");
+    assert!(before == after && before[..3] != wanted[..3], "another pod has its own: {after:?}");
 }
 
 async fn processes_and_ipc_may_be_the_hosts(subject: &Subject) {

@@ -45,6 +45,7 @@ pub async fn socket_suite(endpoint: &str, subject: &Subject) {
     caller.nonsense_is_refused().await;
     caller.a_name_is_enough().await;
     caller.filters().await;
+    caller.who_is_whose_group_is_told().await;
     caller.containers_name_their_image().await;
     caller.commands().await;
     caller.streams().await;
@@ -283,6 +284,17 @@ impl Caller<'_> {
         assert_eq!(self.listed(any()).await, [""; 0]);
     }
 
+    /// A group is a user's.
+    async fn who_is_whose_group_is_told(&mut self) {
+        let pod = self.pod("grouped").await;
+        let mut config = self.config(&self.subject.container("grouped", &["true"]));
+        let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+        let Some(security) = security else { panic!("no security context") };
+        (security.run_as_user, security.run_as_group) = (None, Some(wire::Int64Value { value: 1000 }));
+        assert_ne!(code(self.ask_for(&pod, config).await), Code::Ok);
+        self.remove_pod(pod.1).await;
+    }
+
     async fn remove_pod(&mut self, id: String) {
         must(self.runtime.stop_pod_sandbox(wire::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await);
         must(self.runtime.remove_pod_sandbox(wire::RemovePodSandboxRequest { pod_sandbox_id: id }).await);
@@ -502,6 +514,11 @@ impl Caller<'_> {
     }
 
     async fn images(&mut self) {
+        // Nobody's id, as it is shown without its `sha256:`, is nobody's as well.
+        let id = "0".repeat(64);
+        for _ in 0..2 {
+            must(self.images.remove_image(wire::RemoveImageRequest { image: Some(container::image_spec(&id)) }).await);
+        }
         let missing = || Some(container::image_spec("docker.io/library/not-there:1"));
         let status = must(self.images.image_status(wire::ImageStatusRequest { image: missing(), verbose: true }).await);
         assert_eq!(status.image, None);

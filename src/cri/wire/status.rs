@@ -403,6 +403,15 @@ mod tests {
     }
 
     #[test]
+    fn an_images_user_is_a_number_or_a_name() {
+        for (user, uid, name) in [("1002", Some(1002), ""), ("app", None, "app"), ("1003:50", Some(1003), ""), ("app:users", None, "app")] {
+            let known = Image { id: "i".into(), tags: Vec::new(), digests: Vec::new(), size_bytes: 0, user: user.into(), pinned: false };
+            let told = image(&known);
+            assert_eq!((told.uid.map(|uid| uid.value), told.username.as_str(), told.size), (uid, name, 1), "{user}");
+        }
+    }
+
+    #[test]
     fn swap_is_left_to_who_has_a_limit() {
         let left = |memory_limit_bytes, memory_swap_limit_bytes| {
             let mut container = container();
