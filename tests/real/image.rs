@@ -434,6 +434,15 @@ fn a_tag_moves_and_the_old_image_goes_with_its_last_name() {
 }
 
 #[test]
+fn an_image_that_an_index_names_again_is_imported_once() {
+    let scene = Scene::new();
+    let one = image(&[], &architecture());
+    layout(&scene.path("oci"), &[("one:1", &one), ("one:2", &one), ("one:1", &one), ("one:1", &one)]);
+    let names = scene.store.import(&scene.path("oci"), None).expect("import");
+    assert_eq!(names, ["docker.io/library/one:1", "docker.io/library/one:2"]);
+}
+
+#[test]
 fn a_docker_archive_is_imported() {
     let scene = Scene::new();
     let layer = Tar::new().file("hello", "world").finish();

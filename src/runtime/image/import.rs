@@ -98,7 +98,8 @@ fn import_layout(disk: &Disk, options: &Options, archive: &Archive, name: Option
         found.push((name.clone(), chosen.clone()));
     } else {
         for entry in &index.manifests {
-            if let Some(reference) = name_of(entry) {
+            let known = |name: &Reference| found.iter().any(|(other, of)| other == name && of.digest == entry.digest);
+            if let Some(reference) = name_of(entry).filter(|name| !known(name)) {
                 found.push((reference, entry.clone()));
             }
         }
