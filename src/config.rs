@@ -4,17 +4,18 @@
 //! default. Everything that is global to a host (directories, cgroup root, bridge, nft table,
 //! ports) is here, so that several nodes fit on one machine.
 
+mod faults;
+mod file;
 mod images;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
+use faults::Faults;
+use file::{NodeFile, ServerFile, SourceFile, Written};
 pub use images::{Images, ImagesFile, Registry, RegistryFile};
 
-use crate::model::schema::nearest;
 use crate::model::{GitSource, PruneBudget, SourceSpec};
 use crate::network::Range;
 
@@ -22,79 +23,6 @@ use crate::network::Range;
 pub const DEFAULT_FILE: &str = "/etc/podbay/podbay.toml";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/podbay";
 pub const DEFAULT_RUN_DIR: &str = "/run/podbay";
-
-/// The daemon's configuration as written. Unknown keys are errors.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct File {
-    pub data_dir: Option<PathBuf>,
-    pub run_dir: Option<PathBuf>,
-    pub server: ServerFile,
-    pub node: NodeFile,
-    pub images: ImagesFile,
-    pub source: Vec<SourceFile>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct ServerFile {
-    pub listen: Option<String>,
-    pub names: Vec<String>,
-    pub service_range: Option<String>,
-    pub pod_range: Option<String>,
-    pub node_prefix: Option<u8>,
-    pub node_grace_seconds: Option<u32>,
-    pub eviction_seconds: Option<u32>,
-    pub insecure_node_certificates: bool,
-    pub audit_log: Option<PathBuf>,
-    pub audit_policy: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct NodeFile {
-    pub name: Option<String>,
-    pub address: Option<String>,
-    pub api_port: Option<u16>,
-    pub lease_seconds: Option<u32>,
-    pub max_pods: Option<u32>,
-    pub pod_pids_limit: Option<u32>,
-    pub bridge: Option<String>,
-    pub nft_table: Option<String>,
-    pub cgroup_root: Option<String>,
-    pub systemd_slice: Option<bool>,
-    pub shim: Option<PathBuf>,
-    pub runtime_endpoint: Option<String>,
-    pub runtime_handlers: BTreeMap<String, PathBuf>,
-    pub cluster_dns: Vec<String>,
-    pub resolv_conf: Option<PathBuf>,
-    pub labels: BTreeMap<String, String>,
-    pub kubeconfig: Option<PathBuf>,
-    pub bootstrap_kubeconfig: Option<PathBuf>,
-    pub api_client_ca: Option<PathBuf>,
-    pub api_client: Option<Vec<String>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct SourceFile {
-    pub name: String,
-    pub directory: Option<PathBuf>,
-    pub git: Option<String>,
-    pub reference: Option<String>,
-    pub path: Option<String>,
-    pub namespace: Option<String>,
-    pub interval_seconds: Option<i32>,
-    pub unsupported: Option<String>,
-    pub suspend: Option<bool>,
-    pub adopt: Option<bool>,
-    pub token_file: Option<PathBuf>,
-    pub ca_file: Option<PathBuf>,
-    pub ssh_key_file: Option<PathBuf>,
-    pub known_hosts_file: Option<PathBuf>,
-    pub budget_objects: Option<i32>,
-    pub budget_percent: Option<i32>,
-}
 
 /// What the flags of a daemon verb say.
 #[derive(Clone, Debug, Default)]
@@ -199,36 +127,33 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
-        let file = match &flags.config {
-            Some(path) => {
-                let file = read(path)?;
-                let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-                let contradictions = contradictions(path, &file, flags, &variable);
-                if !contradictions.is_empty() {
-                    return Err(ConfigError::Invalid(contradictions));
-                }
-                file
-            }
+        let mut written = match &flags.config {
+            Some(path) => read(path)?,
             None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
-            None => File::default(),
+            None => Written::default(),
         };
-        Self::build(file, flags)
+        if let Some(path) = &flags.config {
+            let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+            contradictions(path, &mut written, flags, &variable);
+        }
+        Self::build(written, flags)
     }
 
     /// The pure part of [`Config::load`].
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with everything that is wrong.
-    pub fn build(file: File, flags: &Flags) -> Result<Self, ConfigError> {
-        let mut errors = Vec::new();
-        let server = server(&file.server, flags, &mut errors);
-        let node = node(file.node, flags, &mut errors);
-        let sources = sources(&file.source, &flags.sources, &mut errors);
+    fn build(written: Written, flags: &Flags) -> Result<Self, ConfigError> {
+        let Written { file, mut faults } = written;
+        let server = server(&file.server, flags, &mut faults);
+        let node = node(file.node, flags, &mut faults);
+        let sources = sources(&file.source, &flags.sources, &mut faults);
         let data_dir = flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let run_dir = flags.run_dir.clone().or(file.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into());
-        let images = images::images(file.images, &mut errors);
+        let images = images::images(file.images, &mut faults);
         let config = Self { data_dir: absolute(data_dir), run_dir: absolute(run_dir), server, node, images, sources };
-        if errors.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(errors)) }
+        let lines = faults.into_lines();
+        if lines.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(lines)) }
     }
 
     /// Where the server leaves the administrator's kubeconfig.
@@ -239,62 +164,36 @@ impl Config {
 
 /// A file named on the command line says which node is meant. A variable that was exported for another
 /// one must not turn it into a mixture of both.
-fn contradictions(path: &Path, file: &File, flags: &Flags, variable: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<String> {
+fn contradictions(path: &Path, written: &mut Written, flags: &Flags, variable: &dyn Fn(&str) -> Option<PathBuf>) {
+    let Written { file, faults } = written;
     let rows =
         [("PODBAY_DATA_DIR", "data-dir", &file.data_dir, &flags.data_dir), ("PODBAY_RUN_DIR", "run-dir", &file.run_dir, &flags.run_dir)];
-    let contradicted = rows.into_iter().filter_map(|(name, key, said, taken)| {
-        let (said, taken, value) = (said.as_ref()?, taken.as_ref()?, variable(name)?);
+    for (name, key, said, taken) in rows {
+        let (Some(said), Some(taken), Some(value)) = (said, taken, variable(name)) else { continue };
         // A flag of another value wins over both, on purpose.
-        (*taken == value && value != *said).then(|| {
-            format!("{name}={} contradicts {key} = \"{}\" of {}: unset it, or say --{key}", value.display(), said.display(), path.display())
-        })
-    });
-    contradicted.collect()
-}
-
-fn read(path: &Path) -> Result<File, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { file: path.into(), cause })?;
-    parse(&text).map_err(|mut errors| match errors.len() {
-        1 => ConfigError::Parse { file: path.into(), message: errors.remove(0) },
-        _ => ConfigError::Invalid(errors.into_iter().map(|error| format!("{}: {error}", path.display())).collect()),
-    })
-}
-
-/// Every unknown key at once: the parser ends at the first, so its line is taken out and it is asked
-/// again.
-fn parse(text: &str) -> Result<File, Vec<String>> {
-    let mut rest = text.to_owned();
-    let mut errors = Vec::new();
-    loop {
-        let error: toml::de::Error = match toml::from_str(&rest) {
-            Ok(file) if errors.is_empty() => return Ok(file),
-            Ok(_) => return Err(errors),
-            Err(error) => error,
-        };
-        let unknown = error.message().strip_prefix("unknown field `").and_then(|message| message.split_once('`')).zip(error.span());
-        let Some(((key, expected), span)) = unknown else {
-            // Beyond its first line a taken-out key leaves nonsense of its own making.
-            if errors.is_empty() {
-                errors.push(error.to_string());
-            }
-            return Err(errors);
-        };
-        let line = rest[..span.start].matches('\n').count() + 1;
-        let known = expected.split('`').skip(1).step_by(2);
-        let meant = nearest(key, known).map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
-        errors.push(format!("line {line}: unknown key `{key}`{meant}"));
-        let start = rest[..span.start].rfind('\n').map_or(0, |at| at + 1);
-        let end = rest[span.start..].find('\n').map_or(rest.len(), |at| span.start + at);
-        rest.replace_range(start..end, "");
+        if *taken == value && value != *said {
+            let (value, said, path) = (value.display(), said.display(), path.display());
+            faults.about(&[], format!("{name}={value} contradicts {key} = \"{said}\" of {path}: unset it, or say --{key}"));
+        }
     }
+}
+
+fn read(path: &Path) -> Result<Written, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { file: path.into(), cause })?;
+    Written::parse(path, &text).map_err(|message| ConfigError::Parse { file: path.into(), message })
 }
 
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
+/// A flag's value or else the file's, and who said it.
+fn said<'a>(flag: &'a str, by_flag: &Option<String>, key: &'a str, by_file: &Option<String>) -> (&'a str, Option<String>) {
+    if by_flag.is_some() { (flag, by_flag.clone()) } else { (key, by_file.clone()) }
+}
+
 /// Parses an optional text, noting what is wrong with it.
-fn parsed<T>(key: &str, text: Option<&String>, default: &str, errors: &mut Vec<String>) -> T
+fn parsed<T>(key: &str, text: Option<&String>, default: &str, faults: &mut Faults) -> T
 where
     T: std::str::FromStr,
     T::Err: std::fmt::Display,
@@ -303,7 +202,7 @@ where
     match text.parse() {
         Ok(value) => value,
         Err(error) => {
-            errors.push(format!("{key}: {text:?}: {error}"));
+            faults.unread(key, format!("{text:?}: {error}"));
             match default.parse() {
                 Ok(value) => value,
                 Err(_) => unreachable!("the default of {key} is well-formed: a test parses every one"),
@@ -312,13 +211,13 @@ where
     }
 }
 
-fn server(file: &ServerFile, flags: &Flags, errors: &mut Vec<String>) -> Server {
-    let listen = flags.listen.clone().or_else(|| file.listen.clone());
+fn server(file: &ServerFile, flags: &Flags, faults: &mut Faults) -> Server {
+    let (listen_key, listen) = said("--listen", &flags.listen, "server.listen", &file.listen);
     let server = Server {
-        listen: parsed("server.listen", listen.as_ref(), "0.0.0.0:6443", errors),
+        listen: parsed(listen_key, listen.as_ref(), "0.0.0.0:6443", faults),
         names: file.names.clone(),
-        service_range: parsed("server.service-range", file.service_range.as_ref(), "10.96.0.0/16", errors),
-        pod_range: parsed("server.pod-range", file.pod_range.as_ref(), "10.80.0.0/16", errors),
+        service_range: parsed("server.service-range", file.service_range.as_ref(), "10.96.0.0/16", faults),
+        pod_range: parsed("server.pod-range", file.pod_range.as_ref(), "10.80.0.0/16", faults),
         node_prefix: file.node_prefix.unwrap_or(24),
         node_grace_seconds: file.node_grace_seconds.unwrap_or(40),
         eviction_seconds: file.eviction_seconds.unwrap_or(300),
@@ -328,69 +227,82 @@ fn server(file: &ServerFile, flags: &Flags, errors: &mut Vec<String>) -> Server 
     };
     for (key, path) in [("server.audit-log", &server.audit_log), ("server.audit-policy", &server.audit_policy)] {
         if path.as_ref().is_some_and(|path| !path.is_absolute()) {
-            errors.push(format!("{key}: an absolute path is needed"));
+            faults.of(key, "an absolute path is needed");
         }
     }
     if server.audit_policy.is_some() && server.audit_log.is_none() {
-        errors.push("server.audit-policy: without server.audit-log nothing is written".to_owned());
+        faults.about(
+            &["server.audit-policy", "server.audit-log"],
+            "server.audit-policy: without server.audit-log nothing is written".to_owned(),
+        );
     }
     if server.node_prefix <= server.pod_range.prefix || server.node_prefix > 28 {
-        errors.push(format!(
-            "server.node-prefix: {} must be greater than the prefix of pod-range ({}) and at most 28",
-            server.node_prefix, server.pod_range.prefix
-        ));
+        let (prefix, range) = (server.node_prefix, server.pod_range.prefix);
+        faults.about(
+            &["server.node-prefix", "server.pod-range"],
+            format!("server.node-prefix: {prefix} must be greater than the prefix of pod-range ({range}) and at most 28"),
+        );
     }
     if server.pod_range.contains(server.service_range.base.into()) || server.service_range.contains(server.pod_range.base.into()) {
-        errors.push(format!("server.service-range: {} overlaps server.pod-range {}", server.service_range, server.pod_range));
+        faults.about(
+            &["server.service-range", "server.pod-range"],
+            format!("server.service-range: {} overlaps server.pod-range {}", server.service_range, server.pod_range),
+        );
     }
     server
 }
 
-fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
-    let name = flags.node_name.clone().or(file.name).unwrap_or_else(host_name);
+fn node(file: NodeFile, flags: &Flags, faults: &mut Faults) -> Node {
+    let (name_key, name) = said("--node-name", &flags.node_name, "node.name", &file.name);
+    let name = name.unwrap_or_else(host_name);
     if !is_dns_name(&name) {
-        errors.push(format!("node.name: {name:?} is not a DNS name (lower-case letters, digits, '-' and '.')"));
+        faults.of(name_key, format!("{name:?} is not a DNS name (lower-case letters, digits, '-' and '.')"));
     }
     let address = file.address.as_ref().and_then(|text| match text.parse() {
         Ok(address) => Some(address),
         Err(error) => {
-            errors.push(format!("node.address: {text:?}: {error}"));
+            faults.of("node.address", format!("{text:?}: {error}"));
             None
         }
     });
     let mut cluster_dns = Vec::new();
-    for text in &file.cluster_dns {
+    for (index, text) in file.cluster_dns.iter().enumerate() {
         match text.parse() {
             Ok(address) => cluster_dns.push(address),
-            Err(error) => errors.push(format!("node.cluster-dns: {text:?}: {error}")),
+            Err(error) => faults.of(&format!("node.cluster-dns[{index}]"), format!("{text:?}: {error}")),
         }
     }
     let bridge = file.bridge.unwrap_or_else(|| "podbay0".to_owned());
     if bridge.is_empty() || bridge.len() > 15 {
-        errors.push(format!("node.bridge: {bridge:?} must have 1 to 15 characters (Linux' bound on interface names)"));
+        faults.of("node.bridge", format!("{bridge:?} must have 1 to 15 characters (Linux' bound on interface names)"));
     }
     let cgroup_root = file.cgroup_root.unwrap_or_else(|| "podbay".to_owned());
     if cgroup_root.starts_with('/') || cgroup_root.split('/').any(|part| part.is_empty() || part == "..") {
-        errors.push(format!("node.cgroup-root: {cgroup_root:?} must be a relative path like `podbay`"));
+        faults.of("node.cgroup-root", format!("{cgroup_root:?} must be a relative path like `podbay`"));
     }
-    let runtime_endpoint = flags.runtime_endpoint.clone().or(file.runtime_endpoint).filter(|endpoint| !endpoint.is_empty());
+    let (endpoint_key, endpoint) = said("--runtime-endpoint", &flags.runtime_endpoint, "node.runtime-endpoint", &file.runtime_endpoint);
+    let runtime_endpoint = endpoint.filter(|endpoint| !endpoint.is_empty());
     if let Some(endpoint) = runtime_endpoint.as_ref().filter(|endpoint| !endpoint.starts_with("unix:///") && !endpoint.starts_with('/')) {
-        errors.push(format!("node.runtime-endpoint: {endpoint:?} must be a socket like `unix:///run/containerd/containerd.sock`"));
+        faults.of(endpoint_key, format!("{endpoint:?} must be a socket like `unix:///run/containerd/containerd.sock`"));
     }
-    handlers(&file.runtime_handlers, runtime_endpoint.is_some(), errors);
+    handlers(&file.runtime_handlers, runtime_endpoint.is_some(), faults);
     let kubeconfig = flags.kubeconfig.clone().or(file.kubeconfig).map(absolute);
     let bootstrap_kubeconfig = flags.bootstrap_kubeconfig.clone().or(file.bootstrap_kubeconfig).map(absolute);
     if bootstrap_kubeconfig.is_some() && kubeconfig.is_none() {
-        errors.push("node.bootstrap-kubeconfig: say node.kubeconfig too, the file that is made with it".to_owned());
+        faults.about(
+            &["node.bootstrap-kubeconfig", "node.kubeconfig"],
+            "node.bootstrap-kubeconfig: say node.kubeconfig too, the file that is made with it".to_owned(),
+        );
     }
     if kubeconfig.is_none() && (file.api_client.is_some() || file.api_client_ca.is_some()) {
-        errors.push(
+        faults.about(
+            &["node.api-client", "node.api-client-ca", "node.kubeconfig"],
             "node.api-client, node.api-client-ca: say node.kubeconfig too: of Podbay's nodes its server is the only client".to_owned(),
         );
     }
     let api_client = file.api_client.unwrap_or_else(|| vec!["kube-apiserver-kubelet-client".to_owned()]);
     if api_client.is_empty() || api_client.iter().any(String::is_empty) {
-        errors.push("node.api-client: a name is needed, and no empty one: who has it gets into every pod of this node".to_owned());
+        faults.of("node.api-client", "a name is needed, and no empty one: who has it gets into every pod of this node");
     }
     Node {
         name,
@@ -416,16 +328,17 @@ fn node(file: NodeFile, flags: &Flags, errors: &mut Vec<String>) -> Node {
     }
 }
 
-fn handlers(handlers: &BTreeMap<String, PathBuf>, elsewhere: bool, errors: &mut Vec<String>) {
+fn handlers(handlers: &BTreeMap<String, PathBuf>, elsewhere: bool, faults: &mut Faults) {
     if elsewhere && !handlers.is_empty() {
-        errors.push("node.runtime-handlers: the runtime of node.runtime-endpoint has its own: configure them there".to_owned());
+        faults.of("node.runtime-handlers", "the runtime of node.runtime-endpoint has its own: configure them there");
     }
     for (name, program) in handlers {
         if name == "podbay" || name.contains('.') || !is_dns_name(name) {
-            errors.push(format!("node.runtime-handlers: {name:?} is not a DNS label, or is the engine's own name"));
+            let what = format!("node.runtime-handlers: {name:?} is not a DNS label, or is the engine's own name");
+            faults.about(&[&format!("node.runtime-handlers.{name}")], what);
         }
         if !program.is_absolute() {
-            errors.push(format!("node.runtime-handlers.{name}: {} is not an absolute path", program.display()));
+            faults.of(&format!("node.runtime-handlers.{name}"), format!("{} is not an absolute path", program.display()));
         }
     }
 }
@@ -451,18 +364,19 @@ fn is_dns_name(name: &str) -> bool {
         })
 }
 
-fn sources(files: &[SourceFile], flags: &[String], errors: &mut Vec<String>) -> BTreeMap<String, SourceSpec> {
+fn sources(files: &[SourceFile], flags: &[String], faults: &mut Faults) -> BTreeMap<String, SourceSpec> {
     let mut sources = BTreeMap::new();
-    for file in files {
+    for (index, file) in files.iter().enumerate() {
         let subject = format!("source {:?}", file.name);
+        let [name, directory, git] = ["name", "directory", "git"].map(|key| format!("source[{index}].{key}"));
         if !is_dns_name(&file.name) {
-            errors.push(format!("{subject}: `name` must be a DNS name: it is the source's identity"));
+            faults.about(&[&name], format!("{subject}: `name` must be a DNS name: it is the source's identity"));
         }
         if file.directory.is_some() == file.git.is_some() {
-            errors.push(format!("{subject}: needs exactly one of `directory` and `git`"));
+            faults.about(&[&directory, &git], format!("{subject}: needs exactly one of `directory` and `git`"));
         }
         if sources.insert(file.name.clone(), from_file(file)).is_some() {
-            errors.push(format!("{subject}: is configured twice"));
+            faults.about(&[&name], format!("{subject}: is configured twice"));
         }
     }
     for text in flags {
@@ -471,7 +385,7 @@ fn sources(files: &[SourceFile], flags: &[String], errors: &mut Vec<String>) -> 
             _ => (name_of(text), text.as_str()),
         };
         if sources.insert(name.clone(), from_place(place)).is_some() {
-            errors.push(format!("--source {text}: the name {name:?} is taken: write NAME={place}"));
+            faults.about(&[], format!("--source {text}: the name {name:?} is taken: write NAME={place}"));
         }
     }
     sources
@@ -522,144 +436,4 @@ fn from_file(file: &SourceFile) -> SourceSpec {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn build(text: &str) -> Result<Config, ConfigError> {
-        Config::build(toml::from_str(text).unwrap(), &Flags::default())
-    }
-
-    #[test]
-    fn an_empty_file_gives_the_defaults() {
-        let config = build("").unwrap();
-        assert_eq!(config.data_dir, Path::new(DEFAULT_DATA_DIR));
-        assert_eq!(config.server.listen.port(), 6443);
-        assert_eq!(config.server.service_range.to_string(), "10.96.0.0/16");
-        assert_eq!(config.node.api_port, 10250);
-        assert!(config.sources.is_empty());
-    }
-
-    #[test]
-    fn every_error_is_told_at_once() {
-        let error = build(
-            r#"
-            [server]
-            listen = "nowhere"
-            service-range = "10.80.0.0/20"
-            [node]
-            name = "Not_A_Name"
-            bridge = "much-too-long-for-linux"
-            cgroup-root = "/podbay"
-            runtime-endpoint = "tcp://10.0.0.1:1"
-            bootstrap-kubeconfig = "/b"
-            api-client = []
-            [[source]]
-            name = "web"
-            "#,
-        )
-        .unwrap_err()
-        .to_string();
-        let parts = ["server.listen", "overlaps", "node.name", "node.bridge", "node.cgroup-root", "node.runtime-endpoint"];
-        for part in parts.into_iter().chain(["node.bootstrap-kubeconfig", "node.api-client", "exactly one of"]) {
-            assert!(error.contains(part), "{part} is missing in:\n{error}");
-        }
-    }
-
-    #[test]
-    fn who_gets_into_the_pods_of_a_node_has_a_name() {
-        let clients = |text: &str| build(&format!("[node]\nkubeconfig = '/k'\n{text}")).map(|config| config.node.api_client);
-        assert_eq!(clients("").unwrap(), ["kube-apiserver-kubelet-client"]);
-        assert_eq!(clients("api-client = ['a', 'b']").unwrap(), ["a", "b"]);
-        for bad in ["api-client = []", "api-client = ['a', '']"] {
-            assert!(clients(bad).unwrap_err().to_string().contains("node.api-client"), "{bad}");
-        }
-        for alone in ["api-client = ['a']", "api-client-ca = '/ca'"] {
-            let error = build(&format!("[node]\n{alone}")).unwrap_err().to_string();
-            assert!(error.contains("say node.kubeconfig too"), "{alone}: {error}");
-        }
-    }
-
-    #[test]
-    fn unknown_keys_are_errors() {
-        let errors = parse("dta-dir = '/x'\n[node]\nname = 'a'\nbrige = 'b'\n\n[colour]\nred = 1\n").unwrap_err();
-        let wanted = [
-            "line 1: unknown key `dta-dir`, did you mean `data-dir`?",
-            "line 6: unknown key `colour`",
-            "line 4: unknown key `brige`, did you mean `bridge`?",
-        ];
-        for line in wanted {
-            assert!(errors.iter().any(|error| error == line), "{line} is not in {errors:?}");
-        }
-        assert!(parse("name = ").unwrap_err()[0].contains("TOML parse error"));
-    }
-
-    #[test]
-    fn flags_win_and_name_their_source() {
-        let flags = Flags {
-            listen: Some("127.0.0.1:7443".into()),
-            sources: vec!["https://example.org/team/apps.git".into(), "infra=/srv/infra".into()],
-            ..Flags::default()
-        };
-        let config = Config::build(toml::from_str("[server]\nlisten = '0.0.0.0:1'").unwrap(), &flags).unwrap();
-        assert_eq!(config.server.listen.to_string(), "127.0.0.1:7443");
-        assert_eq!(config.sources["apps"].git.as_ref().unwrap().url, "https://example.org/team/apps.git");
-        assert_eq!(config.sources["infra"].directory.as_deref(), Some("/srv/infra"));
-    }
-
-    #[test]
-    fn a_variable_does_not_contradict_a_named_file() {
-        let file = File { data_dir: Some("/a".into()), ..File::default() };
-        let variable = |name: &str| (name == "PODBAY_DATA_DIR").then(|| PathBuf::from("/b"));
-        let flags = |dir: Option<&str>| Flags { data_dir: dir.map(PathBuf::from), ..Flags::default() };
-        let told = contradictions(Path::new("/etc/x.toml"), &file, &flags(Some("/b")), &variable);
-        assert_eq!(told, ["PODBAY_DATA_DIR=/b contradicts data-dir = \"/a\" of /etc/x.toml: unset it, or say --data-dir"]);
-        assert!(contradictions(Path::new("x"), &file, &flags(Some("/c")), &variable).is_empty());
-        assert!(contradictions(Path::new("x"), &File::default(), &flags(Some("/b")), &variable).is_empty());
-    }
-
-    #[test]
-    fn names_come_from_the_place() {
-        for (place, name) in [("/srv/My Apps/", "my-apps"), ("git@host:team/infra.git", "infra"), ("/", "manifests")] {
-            assert_eq!(name_of(place), name);
-        }
-    }
-}
-
-#[cfg(test)]
-mod example {
-    use super::*;
-
-    /// The documented example says every key with its default: uncommented, it must be the default.
-    #[test]
-    fn the_example_file_is_true() {
-        let text = include_str!("../systemd/podbay.toml");
-        let commented = Config::build(toml::from_str(text).unwrap(), &Flags::default()).unwrap();
-        assert!(commented.sources.is_empty());
-        let bare: String = text
-            .lines()
-            .map(|line| match line.strip_prefix('#') {
-                Some(rest) if !rest.starts_with(' ') && !rest.is_empty() && rest != "directory = \"/srv/manifests\"" => format!("{rest}\n"),
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        let full = Config::build(toml::from_str(&bare).unwrap(), &Flags::default()).unwrap();
-        let defaults = Config::build(File::default(), &Flags::default()).unwrap();
-        assert_eq!(full.data_dir, defaults.data_dir);
-        assert_eq!(full.run_dir, defaults.run_dir);
-        assert_eq!(full.server.listen, defaults.server.listen);
-        assert_eq!((full.server.service_range, full.server.pod_range), (defaults.server.service_range, defaults.server.pod_range));
-        assert_eq!((full.server.node_grace_seconds, full.server.eviction_seconds), (40, 300));
-        assert_eq!((full.server.node_prefix, full.node.max_pods, full.node.api_port, full.node.lease_seconds), (24, 110, 10250, 10));
-        assert_eq!((&full.node.bridge, &full.node.nft_table), (&defaults.node.bridge, &defaults.node.nft_table));
-        let images = |config: &Config| {
-            let Images { parallel_downloads, reserve_mib, gc_high_percent, gc_low_percent, gc_minimum_age_seconds, .. } = config.images;
-            (parallel_downloads, reserve_mib, gc_high_percent, gc_low_percent, gc_minimum_age_seconds)
-        };
-        assert_eq!(images(&full), images(&defaults));
-        assert_eq!(full.images.registries["docker.io"].mirrors, ["mirror.example.org:5000/hub"]);
-        assert_eq!(full.node.runtime_endpoint, None);
-        assert_eq!(full.node.api_client, defaults.node.api_client);
-        assert_eq!(full.node.kubeconfig.as_deref(), Some(Path::new("/var/lib/podbay/agent/kubeconfig")));
-        assert_eq!(full.sources["apps"].git.as_ref().unwrap().reference.as_deref(), Some("main"));
-    }
-}
+mod tests;

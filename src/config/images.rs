@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::Faults;
+
 /// As written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -61,40 +63,42 @@ pub struct Registry {
     pub plain_http: bool,
 }
 
-/// Checks what was written; everything that is wrong goes to `errors`.
-pub(super) fn images(file: ImagesFile, errors: &mut Vec<String>) -> Images {
+/// Checks what was written; everything that is wrong goes to `faults`.
+pub(super) fn images(file: ImagesFile, faults: &mut Faults) -> Images {
     let mut registries: BTreeMap<String, Registry> = BTreeMap::new();
-    for entry in file.registry {
+    for (index, entry) in file.registry.into_iter().enumerate() {
         let subject = format!("images.registry {:?}", entry.host);
+        let [host_key, mirrors_key] = ["host", "mirrors"].map(|key| format!("images.registry[{index}].{key}"));
         if !is_host(&entry.host) {
-            errors.push(format!("{subject}: `host` must be HOST or HOST:PORT, as in the names of images"));
+            faults.about(&[&host_key], format!("{subject}: `host` must be HOST or HOST:PORT, as in the names of images"));
         }
-        for mirror in &entry.mirrors {
+        for (index, mirror) in entry.mirrors.iter().enumerate() {
             let (host, prefix) = mirror.split_once('/').unwrap_or((mirror, ""));
             if !is_host(host) || !is_prefix(prefix) {
-                errors.push(format!("{subject}: mirror {mirror:?} must be HOST[:PORT][/PREFIX], without a scheme"));
+                let what = format!("{subject}: mirror {mirror:?} must be HOST[:PORT][/PREFIX], without a scheme");
+                faults.about(&[&format!("{mirrors_key}[{index}]")], what);
             }
         }
         let registry = Registry { mirrors: entry.mirrors, ca_file: entry.ca_file, plain_http: entry.plain_http };
         if registries.insert(entry.host, registry).is_some() {
-            errors.push(format!("{subject}: is configured twice"));
+            faults.about(&[&host_key], format!("{subject}: is configured twice"));
         }
     }
-    for host in file.insecure_registries {
+    for (index, host) in file.insecure_registries.into_iter().enumerate() {
         if !is_host(&host) {
-            errors.push(format!("images.insecure-registries: {host:?} must be HOST or HOST:PORT, as in the names of images"));
+            let what = format!("images.insecure-registries: {host:?} must be HOST or HOST:PORT, as in the names of images");
+            faults.about(&[&format!("images.insecure-registries[{index}]")], what);
         }
         registries.entry(host).or_default().plain_http = true;
     }
     let parallel_downloads = file.parallel_downloads.unwrap_or(3);
     if parallel_downloads == 0 {
-        errors.push("images.parallel-downloads: must be at least 1".to_owned());
+        faults.of("images.parallel-downloads", "must be at least 1");
     }
     let (gc_high_percent, gc_low_percent) = (file.gc_high_percent.unwrap_or(85), file.gc_low_percent.unwrap_or(80));
     if gc_high_percent > 100 || gc_low_percent >= gc_high_percent {
-        errors.push(format!(
-            "images.gc-low-percent: {gc_low_percent} must be less than gc-high-percent ({gc_high_percent}), and that at most 100"
-        ));
+        let what = format!("{gc_low_percent} must be less than gc-high-percent ({gc_high_percent}), and that at most 100");
+        faults.about(&["images.gc-low-percent", "images.gc-high-percent"], format!("images.gc-low-percent: {what}"));
     }
     Images {
         gc_high_percent,
@@ -125,8 +129,9 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Images, Vec<String>> {
-        let mut errors = Vec::new();
-        let images = images(toml::from_str(text).unwrap(), &mut errors);
+        let mut faults = Faults::default();
+        let images = images(toml::from_str(text).unwrap(), &mut faults);
+        let errors = faults.into_lines();
         if errors.is_empty() { Ok(images) } else { Err(errors) }
     }
 
