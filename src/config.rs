@@ -35,6 +35,9 @@ pub struct Flags {
     pub runtime_endpoint: Option<String>,
     pub kubeconfig: Option<PathBuf>,
     pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// The verb starts this host's node, which is to be whole then: to other verbs a kubeconfig that only a flag names is
+    /// not said.
+    pub starts_node: bool,
     /// `PATH`, `URL`, or `NAME=PATH|URL`.
     pub sources: Vec<String>,
 }
@@ -258,6 +261,11 @@ fn node(file: NodeFile, flags: &Flags, faults: &mut Faults) -> Node {
     if !is_dns_name(&name) {
         faults.of(name_key, format!("{name:?} is not a DNS name (lower-case letters, digits, '-' and '.')"));
     }
+    let kubeconfig = flags.kubeconfig.clone().or(file.kubeconfig.clone()).map(absolute);
+    let bootstrap_kubeconfig = flags.bootstrap_kubeconfig.clone().or(file.bootstrap_kubeconfig.clone()).map(absolute);
+    if flags.starts_node && kubeconfig.is_none() {
+        of_no_other_server(&file, bootstrap_kubeconfig.is_some(), faults);
+    }
     let address = file.address.as_ref().and_then(|text| match text.parse() {
         Ok(address) => Some(address),
         Err(error) => {
@@ -286,20 +294,6 @@ fn node(file: NodeFile, flags: &Flags, faults: &mut Faults) -> Node {
         faults.of(endpoint_key, format!("{endpoint:?} must be a socket like `unix:///run/containerd/containerd.sock`"));
     }
     handlers(&file.runtime_handlers, runtime_endpoint.is_some(), faults);
-    let kubeconfig = flags.kubeconfig.clone().or(file.kubeconfig).map(absolute);
-    let bootstrap_kubeconfig = flags.bootstrap_kubeconfig.clone().or(file.bootstrap_kubeconfig).map(absolute);
-    if bootstrap_kubeconfig.is_some() && kubeconfig.is_none() {
-        faults.about(
-            &["node.bootstrap-kubeconfig", "node.kubeconfig"],
-            "node.bootstrap-kubeconfig: say node.kubeconfig too, the file that is made with it".to_owned(),
-        );
-    }
-    if kubeconfig.is_none() && (file.api_client.is_some() || file.api_client_ca.is_some()) {
-        faults.about(
-            &["node.api-client", "node.api-client-ca", "node.kubeconfig"],
-            "node.api-client, node.api-client-ca: say node.kubeconfig too: of Podbay's nodes its server is the only client".to_owned(),
-        );
-    }
     let api_client = file.api_client.unwrap_or_else(|| vec!["kube-apiserver-kubelet-client".to_owned()]);
     if api_client.is_empty() || api_client.iter().any(String::is_empty) {
         faults.of("node.api-client", "a name is needed, and no empty one: who has it gets into every pod of this node");
@@ -325,6 +319,22 @@ fn node(file: NodeFile, flags: &Flags, faults: &mut Faults) -> Node {
         bootstrap_kubeconfig,
         api_client_ca: file.api_client_ca.map(absolute),
         api_client,
+    }
+}
+
+/// What only a node of a kube-apiserver has.
+fn of_no_other_server(file: &NodeFile, has_bootstrap: bool, faults: &mut Faults) {
+    if has_bootstrap {
+        faults.about(
+            &["node.bootstrap-kubeconfig", "node.kubeconfig"],
+            "node.bootstrap-kubeconfig: say node.kubeconfig too, the file that is made with it".to_owned(),
+        );
+    }
+    if file.api_client.is_some() || file.api_client_ca.is_some() {
+        faults.about(
+            &["node.api-client", "node.api-client-ca", "node.kubeconfig"],
+            "node.api-client, node.api-client-ca: say node.kubeconfig too: of Podbay's nodes its server is the only client".to_owned(),
+        );
     }
 }
 

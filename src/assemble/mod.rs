@@ -58,8 +58,8 @@ pub fn run(verb: Verb) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match verb {
-            Verb::Up(args) => up::up(&daemon_config(&args)?).await,
-            Verb::Server(args) => up::server(&daemon_config(&args)?).await,
+            Verb::Up(args) => up::up(&daemon_config(&args, true)?).await,
+            Verb::Server(args) => up::server(&daemon_config(&args, false)?).await,
             Verb::Agent(args) => up::agent(&agent_config(&args)?, &args).await,
             Verb::Runtime(RuntimeVerb::Serve(args)) => serve::serve(&host_config(&args.host, None)?, &args).await,
             Verb::Down(args) => host::down(&host_config(&args, None)?).await,
@@ -71,12 +71,13 @@ pub fn run(verb: Verb) -> Outcome {
 }
 
 /// Of the verbs that have a server of their own.
-fn daemon_config(args: &DaemonArgs) -> anyhow::Result<Config> {
+fn daemon_config(args: &DaemonArgs, starts_node: bool) -> anyhow::Result<Config> {
     let flags = Flags {
         listen: args.listen.clone(),
         sources: args.sources.clone(),
         node_name: args.node_name.clone(),
         runtime_endpoint: args.runtime_endpoint.clone(),
+        starts_node,
         ..flags(&args.host)
     };
     let config = Config::load(&flags)?;
@@ -92,6 +93,7 @@ fn agent_config(args: &AgentArgs) -> anyhow::Result<Config> {
         runtime_endpoint: args.runtime_endpoint.clone(),
         kubeconfig: args.kubeconfig.clone(),
         bootstrap_kubeconfig: args.bootstrap_kubeconfig.clone(),
+        starts_node: true,
         ..flags(&args.host)
     };
     let config = Config::load(&flags)?;

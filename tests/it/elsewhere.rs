@@ -687,7 +687,8 @@ fn a_host_is_a_node_of_one_server() {
         String::from_utf8(output.stderr).unwrap()
     };
     let known = "[node]\nkubeconfig = \"/nowhere\"\n";
-    let rows: [(&str, &[&str], &str); 9] = [
+    let clients = "[node]\napi-client = [\"a\"]\n";
+    let rows: [(&str, &[&str], &str); 12] = [
         ("", &["agent"], "say --server URL, or --kubeconfig FILE"),
         (known, &["agent", "--server", "https://s:6443"], "say one of them"),
         ("", &["agent", "--server", "https://s:6443", "--kubeconfig", "k"], "cannot be used with"),
@@ -695,6 +696,10 @@ fn a_host_is_a_node_of_one_server() {
         ("", &["agent", "--kubeconfig", "k", "--rejoin"], "cannot be used with"),
         (known, &["agent", "--rejoin"], "--server <URL>"),
         ("", &["agent", "--bootstrap-kubeconfig", "k"], "node.bootstrap-kubeconfig: say node.kubeconfig too"),
+        (clients, &["agent", "--server", "https://s:6443"], "say node.kubeconfig too"),
+        (clients, &["up"], "say node.kubeconfig too"),
+        // What only a flag of the agent's names is nothing to other verbs.
+        (clients, &["kubeconfig"], "no daemon on this host"),
         (known, &["up"], "whose verb is `podbay agent`"),
         (known, &["server"], "whose verb is `podbay agent`"),
     ];
