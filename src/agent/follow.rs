@@ -84,7 +84,8 @@ pub async fn pods(context: Arc<Context>, reconnected: Arc<Reconnected>, tell: mp
                 Some(Ok(Event::Delete(pod))) => PodEvent::Gone(Box::new(pod)),
                 Some(Err(error)) if says_removed(&error) && !removed => {
                     removed = true;
-                    tracing::warn!(%error, "the server has removed this node: its pods end; to join again say --rejoin and a new token");
+                    let again = to_join_again(context.options.server);
+                    tracing::warn!(%error, "the server has removed this node: its pods end; to join again {again}");
                     PodEvent::All(Vec::new())
                 }
                 Some(Err(error)) => {
@@ -103,6 +104,16 @@ pub async fn pods(context: Arc<Context>, reconnected: Arc<Reconnected>, tell: mp
 fn says_removed(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) = error else { return false };
     matches!(cause, kube::Error::Api(refusal) if refusal.code == 401 && refusal.reason == NODE_REMOVED)
+}
+
+/// What a person does about it: what was removed is refused for good.
+fn to_join_again(server: Server) -> &'static str {
+    match server {
+        Server::Podbay => "start the agent with --rejoin and a new token",
+        Server::Kubernetes(_) => {
+            "give it another kubeconfig, or remove its own where it makes one with node.bootstrap-kubeconfig, and start it again"
+        }
+    }
 }
 
 /// Follows nodes, Services, their endpoints and the cluster's settings, and keeps the network as they say.
@@ -268,5 +279,19 @@ async fn sync(context: &Context, changed: &Notify, ready: &tokio::sync::Semaphor
             () = changed.notified() => tokio::time::sleep(Duration::from_millis(10)).await,
             () = tokio::time::sleep(again) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::options::Ranges;
+
+    #[test]
+    fn a_removed_node_joins_again_in_the_way_it_joined() {
+        let range = |text: &str| text.parse().unwrap();
+        let elsewhere = Server::Kubernetes(Ranges { pods: range("10.244.0.0/16"), services: range("10.96.0.0/12") });
+        assert!(to_join_again(Server::Podbay).contains("--rejoin"));
+        assert!(!to_join_again(elsewhere).contains("--rejoin") && to_join_again(elsewhere).contains("kubeconfig"));
     }
 }

@@ -124,7 +124,7 @@ async fn joined(state: &ServerState, body: Body) -> Result<Response, Fault> {
     let (issued, key) = sign(pki, &wanted.node, &wanted.csr, now)?;
     let record = snapshot.get(&record_key(&wanted.node));
     if record.is_none_or(|record| field(record, "key") != Some(key.as_str())) {
-        may_take_name(&snapshot, &wanted.node, wanted.rejoin, state.clock.steady(), state.started)?;
+        may_take_name(&snapshot, &wanted.node, Some(wanted.rejoin), state.clock.steady(), state.started)?;
     }
     write_record(state, record, &wanted.node, &[("serial", issued.serial.clone()), ("previous", String::new()), ("key", key)]).await?;
     tracing::info!(node = %wanted.node, until = %issued.not_after, "node joined");
@@ -151,8 +151,8 @@ fn answer(pki: &Pki, issued: Issued) -> Response {
     json_response(StatusCode::OK, json!(answer).to_string())
 }
 
-/// Times are steady ones, as the stamps of leases are.
-fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp, started: Timestamp) -> Result<(), Fault> {
+/// `rejoin`: whether it says to be the same host; `None`: it cannot say so. Times are steady ones, as the stamps of leases are.
+fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: Option<bool>, now: Timestamp, started: Timestamp) -> Result<(), Fault> {
     if snapshot.get(&Key::cluster(Kind::Node, node)).is_none() {
         return Ok(());
     }
@@ -165,14 +165,15 @@ fn may_take_name(snapshot: &Snapshot, node: &str, rejoin: bool, now: Timestamp, 
         (true, _) => refuse(format!(
             "a node called {node} runs: choose another name with --node-name, or remove that one first with `podbay node remove {node}`"
         )),
-        (false, false) => refuse(format!(
+        (false, None) => refuse(format!("a node called {node} joined before: remove it first with `podbay node remove {node}`")),
+        (false, Some(false)) => refuse(format!(
             "a node called {node} joined before: say --rejoin if this is the same host, or remove it first with `podbay node remove {node}`"
         )),
         // Heartbeats are not kept over a restart: until now the node had no time to give another.
-        (false, true) if now.as_second() - started.as_second() < SILENT_AFTER => {
+        (false, Some(true)) if now.as_second() - started.as_second() < SILENT_AFTER => {
             refuse(format!("this server has just started and cannot know yet whether {node} runs: try again in {SILENT_AFTER} s"))
         }
-        (false, true) => Ok(()),
+        (false, Some(true)) => Ok(()),
     }
 }
 
@@ -198,7 +199,7 @@ pub(super) fn record(state: &ServerState, node: &str, asked_with: Option<&str>, 
     match asked_with {
         Some(serial) => holds(&snapshot, node, serial)?,
         None if record.is_none_or(|record| field(record, "key") != Some(key)) => {
-            may_take_name(&snapshot, node, false, state.clock.steady(), state.started).map_err(|fault| fault.message)?;
+            may_take_name(&snapshot, node, None, state.clock.steady(), state.started).map_err(|fault| fault.message)?;
         }
         None => {}
     }
@@ -290,6 +291,20 @@ fn may_remove(state: &ServerState, snapshot: &Snapshot, name: &str, force: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A CertificateSigningRequest has no word for it.
+    #[test]
+    fn the_way_to_the_name_of_a_silent_node_is_one_there_is() {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+        let mut state = Snapshot::default();
+        state.insert(Object::from_value(Kind::Node, node).unwrap());
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let told = |rejoin| may_take_name(&state, "n1", rejoin, at(1000), at(0)).map_err(|fault| fault.message);
+        let remove = "remove it first with `podbay node remove n1`";
+        assert_eq!(told(None), Err(format!("a node called n1 joined before: {remove}")));
+        assert_eq!(told(Some(false)), Err(format!("a node called n1 joined before: say --rejoin if this is the same host, or {remove}")));
+        assert_eq!(told(Some(true)), Ok(()));
+    }
 
     #[test]
     fn node_names_are_dns_names() {
