@@ -31,6 +31,7 @@ mod private_tls;
 mod provisioned;
 mod pull_command;
 mod registry;
+mod replaced;
 mod resized;
 mod runtimes;
 mod small_disk;

@@ -3,7 +3,7 @@
 //! Looked at when `notify` says so and at the loop's interval, since inotify loses events. Taken
 //! only when two looks in a row are equal: an editor or an rsync in the middle is not a revision. A
 //! directory that vanished, or lies on another mount than at first, is unreachable, never empty; one beyond a bound is
-//! refused.
+//! refused. What is mounted anew and holds what was taken last is the same again.
 //!
 //! - `walk`: one look
 //! - `wake`: the watcher
@@ -40,7 +40,7 @@ pub struct Directory {
 
 #[derive(Default)]
 struct Known {
-    /// The mount of the first look.
+    /// The mount of the first look; in memory only: after a restart of the host or of the server it is another.
     identity: Option<Identity>,
     /// What was returned last: one equal look is enough then.
     revision: Option<String>,
@@ -75,12 +75,18 @@ impl Directory {
         let (root, path, limits, is_work_tree) = (self.root.clone(), self.path.clone(), self.limits, self.is_work_tree);
         let look = tokio::task::spawn_blocking(move || walk::look(&root, &path, limits, is_work_tree)).await;
         let Look { identity, tree } = look.map_err(|error| error.to_string())?.map_err(|error: LookError| error.to_string())?;
+        let tree = tree.map(|tree| Tree { revision: digest(&tree), ..tree });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *known.identity.get_or_insert(identity);
         if first != identity {
-            return Err(format!("{} is on another mount than before: a restart of the server takes it as it is now", self.root.display()));
+            let is_the_same = tree.as_ref().is_ok_and(|tree| known.revision.as_ref() == Some(&tree.revision));
+            if !(is_the_same && identity.is_mounted_again(first)) {
+                let root = self.root.display();
+                return Err(format!("{root} is on another mount than before: a restart of the server takes it as it is now"));
+            }
+            known.identity = Some(identity);
         }
-        Ok(tree.map(|tree| Tree { revision: digest(&tree), ..tree }))
+        Ok(tree)
     }
 
     /// What came of looks that were equal.

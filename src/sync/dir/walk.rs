@@ -7,18 +7,48 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, fstatfs, openat, openat2, readlinkat, statat, statx,
+};
 use rustix::io::Errno;
 
 use crate::sync::link::{End, Entry, follow};
 use crate::sync::select::{IGNORE_FILE, Limits, NO_IGNORE_FILE, Selection, TreeError, joined};
 use crate::sync::source::Tree;
 
-/// What makes a mount the same one.
+/// `STATX_MNT_ID_UNIQUE` (linux/stat.h, since 6.8): a number that no other mount gets before the next boot.
+const MOUNT_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// What makes a mount the same one. Nothing of it holds beyond a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
     filesystem: i64,
+    /// An anonymous device (tmpfs, overlayfs, NFS) gets the number of one that is gone, and of one device there may be many
+    /// mounts. Before Linux 6.8 this is a number that is given again as well, and before 5.8 there is none.
+    mount: Option<u64>,
+}
+
+impl Identity {
+    fn of(directory: &OwnedFd) -> rustix::io::Result<Self> {
+        let (stat, filesystem) = (fstat(directory)?, fstatfs(directory)?);
+        let mount = match statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID | MOUNT_UNIQUE) {
+            Ok(found) => {
+                StatxFlags::from_bits_retain(found.stx_mask).intersects(StatxFlags::MNT_ID | MOUNT_UNIQUE).then_some(found.stx_mnt_id)
+            }
+            Err(Errno::NOSYS) => None,
+            Err(error) => return Err(error),
+        };
+        // The widths differ between architectures.
+        #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+        let (device, filesystem) = (stat.st_dev.into(), filesystem.f_type as i64);
+        Ok(Self { device, filesystem, mount })
+    }
+
+    /// Whether the other is a mount of what may be the same filesystem: as after `umount` and `mount`.
+    pub fn is_mounted_again(self, other: Self) -> bool {
+        Self { mount: None, ..self } == Self { mount: None, ..other }
+    }
 }
 
 pub(super) struct Look {
@@ -47,12 +77,8 @@ pub(super) fn look(root: &Path, path: &str, limits: Limits, is_work_tree: bool) 
         error => LookError::Root { path: root.to_owned(), error },
     };
     let root_fd = openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-    let stat = fstat(&root_fd).map_err(failed)?;
-    let filesystem = fstatfs(&root_fd).map_err(failed)?;
-    // The device's width differs between architectures.
-    #[allow(clippy::useless_conversion)]
-    let identity = Identity { device: stat.st_dev.into(), filesystem: filesystem.f_type as i64 };
-    if stat.st_nlink == 0 {
+    let identity = Identity::of(&root_fd).map_err(failed)?;
+    if fstat(&root_fd).map_err(failed)?.st_nlink == 0 {
         return Err(failed(Errno::NOENT));
     }
     match read(Walk { root: root_fd, is_work_tree }, path, limits) {
