@@ -66,12 +66,16 @@ pub enum Verb {
     InternalGitFetch,
 }
 
-/// Where the API is.
+/// Where the API is: the same flags for each verb that asks a server.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ClientArgs {
-    /// kubeconfig of the server [default: those that $KUBECONFIG lists, else that of the daemon on this host]
+    /// kubeconfig of the server [default: with --config that of its daemon, else those that $KUBECONFIG lists, else that of
+    /// the daemon on this host]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Configuration file of the daemon on this host, to find its data directory
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Data directory of the daemon on this host, to find its kubeconfig
     #[arg(long, env = "PODBAY_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
@@ -475,4 +479,33 @@ pub struct ResetArgs {
     /// Leave the data directory (store, images) in place
     #[arg(long)]
     pub keep_data: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    use super::*;
+
+    /// The verbs themselves, `node drain` among them.
+    fn verbs(command: &Command, above: &str, found: &mut Vec<(String, Vec<String>)>) {
+        let name = format!("{above} {}", command.get_name());
+        let flags = command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
+        found.push((name.trim().to_owned(), flags));
+        command.get_subcommands().for_each(|below| verbs(below, &name, found));
+    }
+
+    #[test]
+    fn whatever_finds_the_daemon_of_this_host_finds_it_by_the_same_flags() {
+        let mut found = Vec::new();
+        verbs(&Cli::command(), "", &mut found);
+        let mut daemons = 0;
+        for (verb, flags) in found {
+            let has = |flag: &str| flags.iter().any(|it| it == flag);
+            assert_eq!(has("config"), has("data-dir"), "{verb}: {flags:?}");
+            assert!(!has("kubeconfig") || has("config"), "{verb}: {flags:?}");
+            daemons += usize::from(has("config"));
+        }
+        assert!(daemons > 30, "{daemons}");
+    }
 }

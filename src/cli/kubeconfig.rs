@@ -60,7 +60,8 @@ fn of_host(host: &HostArgs) -> anyhow::Result<PathBuf> {
 pub(super) fn load(args: &ClientArgs) -> anyhow::Result<(Kubeconfig, String)> {
     match (&args.kubeconfig, listed(std::env::var_os("KUBECONFIG").as_deref())) {
         (Some(file), _) => Ok((read(file)?, file.display().to_string())),
-        (None, list) if list.is_empty() => {
+        // Who names a daemon's file means that daemon, whatever the environment says.
+        (None, list) if list.is_empty() || args.config.is_some() => {
             let file = of_daemon(args)?;
             Ok((read(&file)?, file.display().to_string()))
         }
@@ -92,15 +93,19 @@ fn merged(files: &[PathBuf]) -> anyhow::Result<Kubeconfig> {
 }
 
 fn of_daemon(args: &ClientArgs) -> anyhow::Result<PathBuf> {
-    let places = match &args.data_dir {
-        Some(dir) => vec![dir.join(ADMIN)],
-        None => vec![Path::new(DEFAULT_RUN_DIR).join(ADMIN), Path::new(DEFAULT_DATA_DIR).join(ADMIN)],
+    let places = match (&args.config, &args.data_dir) {
+        (Some(_), _) => {
+            let flags = Flags { config: args.config.clone(), data_dir: args.data_dir.clone(), ..Flags::default() };
+            vec![Config::load(&flags)?.data_dir.join(ADMIN)]
+        }
+        (None, Some(dir)) => vec![dir.join(ADMIN)],
+        (None, None) => vec![Path::new(DEFAULT_RUN_DIR).join(ADMIN), Path::new(DEFAULT_DATA_DIR).join(ADMIN)],
     };
     // Whether it may be read is told by reading it.
     let there = |path: &&PathBuf| !matches!(path.try_exists(), Ok(false));
     places.iter().find(there).cloned().ok_or_else(|| {
         anyhow!(
-            "no daemon on this host ({} is not there): start one with `podbay up`, or say --kubeconfig or --data-dir",
+            "no daemon on this host ({} is not there): start one with `podbay up`, or say --kubeconfig, --config or --data-dir",
             places[places.len() - 1].display()
         )
     })
@@ -123,6 +128,23 @@ mod tests {
         for (variable, files) in rows {
             assert_eq!(listed(variable.map(OsStr::new)), files.iter().map(PathBuf::from).collect::<Vec<_>>(), "{variable:?}");
         }
+    }
+
+    #[test]
+    fn the_daemon_is_found_by_its_file_and_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = file(dir.path(), "podbay.toml", &format!("data-dir = {:?}\n", dir.path().join("one")));
+        for place in ["one", "two"] {
+            std::fs::create_dir(dir.path().join(place)).unwrap();
+            file(dir.path(), &format!("{place}/{ADMIN}"), "");
+        }
+        let found = |config: Option<&PathBuf>, data_dir: Option<&str>| {
+            let data_dir = data_dir.map(|name| dir.path().join(name));
+            of_daemon(&ClientArgs { config: config.cloned(), data_dir, ..ClientArgs::default() }).unwrap()
+        };
+        assert_eq!(found(Some(&config), None), dir.path().join("one").join(ADMIN));
+        assert_eq!(found(None, Some("two")), dir.path().join("two").join(ADMIN));
+        assert_eq!(found(Some(&config), Some("two")), dir.path().join("two").join(ADMIN), "a flag wins over the file");
     }
 
     #[test]
