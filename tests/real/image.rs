@@ -464,6 +464,27 @@ fn a_docker_archive_is_imported() {
     assert_eq!(scene.store.import_stream(archive.as_slice(), Some("other:3")).expect("stream"), ["docker.io/library/other:3"]);
 }
 
+#[tokio::test]
+async fn a_name_that_an_archive_says_often_is_told_once_and_is_its_last_images() {
+    let scene = Scene::new();
+    let layer = Tar::new().file("a", "1").finish();
+    let other = Tar::new().file("a", "2").finish();
+    let one = image(&[(gzip(&layer), layer.clone())], &architecture());
+    let two = image(&[(gzip(&other), other)], &architecture());
+    layout(&scene.path("oci"), &[("app:1", &one), ("app:2", &one), ("app:1", &one), ("app:1", &two)]);
+    let names = scene.store.import(&scene.path("oci"), None).expect("import");
+    assert_eq!(names, ["docker.io/library/app:1", "docker.io/library/app:2"]);
+    let root = scene.store.layers_of("app:1").expect("layers").remove(0);
+    assert_eq!(fs::read_to_string(root.join("a")).expect("read"), "2");
+    let docker = image(&[(layer.clone(), layer.clone())], &architecture());
+    let archive = Tar::new()
+        .raw(b'0', b"layer.tar", b"", 0o644, &layer)
+        .file("c.json", &docker.config)
+        .file("manifest.json", r#"[{"Config":"c.json","RepoTags":["app:3","app:3"],"Layers":["layer.tar"]}]"#)
+        .finish();
+    assert_eq!(scene.store.import_stream(archive.as_slice(), None).expect("stream"), ["docker.io/library/app:3"]);
+}
+
 #[test]
 fn what_is_not_what_it_says_is_refused() {
     let scene = Scene::new();

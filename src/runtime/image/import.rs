@@ -1,5 +1,6 @@
 //! From archives into the store: OCI layouts, docker archives, plain root filesystems.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
@@ -66,8 +67,15 @@ pub(super) fn finish(disk: &Disk, image: &Finished, user: &str) -> Result<Digest
     Ok(id)
 }
 
-/// Imports every image of an archive. Returns their names.
+/// Imports every image of an archive. Returns their names, each once: an index may have many entries of one name, the last of
+/// which has it then.
 pub(super) fn import(disk: &Disk, options: &Options, archive: &Archive, name: Option<&str>) -> Result<Vec<String>, ImageError> {
+    let (mut names, mut seen) = (import_all(disk, options, archive, name)?, BTreeSet::new());
+    names.retain(|name| seen.insert(name.clone()));
+    Ok(names)
+}
+
+fn import_all(disk: &Disk, options: &Options, archive: &Archive, name: Option<&str>) -> Result<Vec<String>, ImageError> {
     let name = name.map(str::parse::<Reference>).transpose()?;
     let docker = archive.has("manifest.json");
     if archive.has("index.json") {
