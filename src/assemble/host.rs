@@ -1,19 +1,22 @@
 //! Verbs on this host's own state, which need no daemon: `down`, `reset`, `image`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 use super::sweep::{is_mounted, remove, unmount_below};
 use super::{daemon, host_config, node, pull_bars};
 use crate::agent::config::Layout;
+use crate::agent::record;
 use crate::agent::volume::made;
 use crate::cli::args::{HostArgs, ImageVerb, ResetArgs};
 use crate::cli::error::{FAILED, Outcome};
 use crate::cli::output;
 use crate::config::Config;
 use crate::cri::{Image, Images as _};
+use crate::model::pod::is_terminal;
 use crate::network::NodeNetwork as _;
 
 /// What Podbay keeps in its data directory: `reset` removes these and nothing else.
@@ -38,14 +41,17 @@ const RUN: [&str; 3] = ["admin.kubeconfig", "pods", "cri.sock"];
 /// In both directories.
 const LOCKS: [&str; 2] = ["server.lock", "agent.lock"];
 /// Further entries of the data directory that hold pods rather than state worth keeping.
-const PODS: [&str; 5] = ["pods", "runtime", "runtime-client", "network", "logs"];
+const PODS: [&str; 5] = ["pods", "runtime", "runtime-client", "network", LOGS];
+const LOGS: &str = "logs";
 
-/// Stops the daemon and the pods of this host. What a later start needs stays.
+/// Stops the daemon and the pods of this host. What a later start needs stays, and so do the logs of pods that have ended:
+/// none of these is started again.
 pub async fn down(config: &Config) -> Outcome {
     daemon::demand_root("down")?;
     daemon::stop(&[&config.run_dir, &config.data_dir])?;
     let _closed = keep_closed(config)?;
-    remove_pods(config).await?;
+    let ended = ended_logs(&Layout { data_dir: config.data_dir.clone() });
+    remove_pods(config, &ended).await?;
     output::print("the pods of this host are stopped; the data stays (`podbay up` starts them again)\n");
     Ok(0)
 }
@@ -59,7 +65,7 @@ pub async fn reset(config: &Config, args: &ResetArgs) -> Outcome {
     }
     daemon::stop(&[&config.run_dir, &config.data_dir])?;
     let _closed = keep_closed(config)?;
-    remove_pods(config).await?;
+    remove_pods(config, &BTreeSet::new()).await?;
     if !args.keep_data {
         // By the notes of what was made, also where its disk is somebody's.
         made::remove_all(&Layout { data_dir: config.data_dir.clone() }).context("remove the volumes that were made here")?;
@@ -104,8 +110,33 @@ fn confirmed(config: &Config, keep_data: bool) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Pods, their network, their cgroups, their mounts. Nothing to remove is no error.
-async fn remove_pods(config: &Config) -> anyhow::Result<()> {
+/// Where the logs of pods are that have ended, as far as this host knows.
+fn ended_logs(layout: &Layout) -> BTreeSet<PathBuf> {
+    let ended = record::load(&layout.records()).into_iter().filter(is_terminal);
+    let logs = ended.map(|pod| {
+        let [namespace, name, uid] = [pod.metadata.namespace, pod.metadata.name, pod.metadata.uid].map(Option::unwrap_or_default);
+        layout.logs(&namespace, &name, &uid)
+    });
+    logs.filter(|path| path.is_dir()).collect()
+}
+
+/// Removes a directory but for these entries; the whole of it where there are none.
+fn remove_but(dir: &Path, kept: &BTreeSet<PathBuf>) -> anyhow::Result<()> {
+    if kept.is_empty() {
+        return remove(dir);
+    }
+    let read = || format!("read {}", dir.display());
+    for entry in std::fs::read_dir(dir).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        if !kept.contains(&path) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Pods, their network, their cgroups, their mounts, their logs but for the kept ones. Nothing to remove is no error.
+async fn remove_pods(config: &Config, kept_logs: &BTreeSet<PathBuf>) -> anyhow::Result<()> {
     node::reset_engine(config).await.context("remove the pods")?;
     let network = node::open_network(config)?;
     network.remove_all().await.context("remove the network")?;
@@ -114,7 +145,8 @@ async fn remove_pods(config: &Config) -> anyhow::Result<()> {
         unmount_below(&dir)?;
     }
     for name in PODS {
-        remove(&config.data_dir.join(name))?;
+        let path = config.data_dir.join(name);
+        if name == LOGS { remove_but(&path, kept_logs)? } else { remove(&path)? }
     }
     Ok(())
 }
@@ -192,6 +224,28 @@ mod tests {
         );
         assert_eq!(listed(&[], &["a.test/bb@sha256:1", "a.test/bb@sha256:2"]), ["a.test/bb@sha256:1", "a.test/bb@sha256:2"]);
         assert_eq!(listed(&[], &[]), ["<none>"]);
+    }
+
+    #[test]
+    fn logs_stay_with_the_pods_that_have_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { data_dir: dir.path().to_owned() };
+        assert!(ended_logs(&layout).is_empty());
+        remove_but(&layout.all_logs(), &BTreeSet::new()).unwrap();
+        for (uid, phase) in [("a", Some("Running")), ("b", Some("Succeeded")), ("c", Some("Failed")), ("d", None), ("e", Some("Failed"))] {
+            if let Some(phase) = phase {
+                let pod = serde_json::json!({"metadata": {"name": "p", "namespace": "web", "uid": uid}, "status": {"phase": phase}});
+                record::save(&layout.records(), &serde_json::from_value(pod).unwrap()).unwrap();
+            }
+            if uid != "e" {
+                std::fs::create_dir_all(layout.logs("web", "p", uid).join("main")).unwrap();
+            }
+        }
+        remove_but(&layout.all_logs(), &ended_logs(&layout)).unwrap();
+        let left = std::fs::read_dir(layout.all_logs()).unwrap().map(|entry| entry.unwrap().path());
+        assert_eq!(left.collect::<BTreeSet<_>>(), [layout.logs("web", "p", "b"), layout.logs("web", "p", "c")].into());
+        remove_but(&layout.all_logs(), &BTreeSet::new()).unwrap();
+        assert!(!layout.all_logs().exists());
     }
 
     #[test]

@@ -513,14 +513,27 @@ fn down_and_reset(mut node: Node<'_>, before: &str) {
         let out = hosts.command("one", crate::hosts::PODBAY).args(verb).arg("--config").arg(&config).stdin(Stdio::null()).output().unwrap();
         assert!(out.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&out.stderr));
     };
+    let told = "apiVersion: v1\nkind: Pod\nmetadata: {name: told}\nspec:\n  restartPolicy: Never\n  containers:\n    \
+        - {name: c, image: \"podbay.local/busybox:test\", command: [\"/bin/sh\", \"-c\", \"echo said before the end\"]}\n";
+    let file = hosts.dir.join("told.yaml");
+    std::fs::write(&file, told).unwrap();
+    node.admin.kubectl_ok(&["create", "-f", file.to_str().unwrap()]);
+    let phase = |node: &Node<'_>| node.admin.json(&["pod", "told"]).map(|pod| text(&pod, "/status/phase").to_owned());
+    node.admin.wait("the pod has ended", || phase(&node).filter(|phase| phase == "Succeeded"));
+    // And the agent has heard so.
+    let noted = || sh(&format!("cat {}/one/data/agent/pods/*", hosts.dir.display())).contains("\"phase\":\"Succeeded\"");
+    node.admin.wait("the end is on record", || noted().then_some(()));
     host(&["down"]);
     assert_eq!(sh(&format!("pgrep -f '[h]ttpd -f -p 8080 -r {} ' || true", node.mark())), "", "down stops the pods");
-    // What is to run at the next start is on record.
-    let left: Vec<String> = node.below.pods_left().into_iter().filter(|path| !path.contains("/data/agent/pods/")).collect();
+    // What is to run at the next start is on record, and what has ended can still be read.
+    let stays = |path: &String| path.contains("/data/agent/pods/") || path.contains("/data/logs/default_told_");
+    let left: Vec<String> = node.below.pods_left().into_iter().filter(|path| !stays(path)).collect();
     assert_eq!(left, [""; 0]);
     node.daemon = None;
     node.up();
     node.web_pods(2);
+    assert_eq!(node.admin.ok(&["logs", "told"]), "said before the end\n");
+    assert_eq!(phase(&node).as_deref(), Some("Succeeded"));
     host(&["reset", "--yes"]);
     host(&["reset", "--yes"]);
     assert!(!hosts.dir.join("one/data").exists() && !hosts.dir.join("one/run").exists());

@@ -101,6 +101,18 @@ impl Folder {
     }
 }
 
+/// The logs of a container that are there, by its attempts, the newest first.
+///
+/// # Errors
+/// The directory cannot be read, or is behind a link.
+pub fn kept(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(folder) = if_there(Folder::open(&directory.join("0.log")))? else { return Ok(Vec::new()) };
+    let names = beneath::entries(&folder.directory)?.into_iter().filter_map(|(name, _)| name.into_string().ok());
+    let mut attempts: Vec<u32> = names.filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect();
+    attempts.sort_unstable_by_key(|attempt| std::cmp::Reverse(*attempt));
+    Ok(attempts.into_iter().map(|attempt| directory.join(format!("{attempt}.log"))).collect())
+}
+
 /// No log yet is an empty one.
 fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {

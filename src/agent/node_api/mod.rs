@@ -1,7 +1,8 @@
 //! The node API: the kubelet's paths for logs, exec, attach, port-forward, health and figures.
 //!
 //! Who may call it is the TLS layer's work: only the server's client certificate gets here. Where the server is not Podbay's,
-//! `callers` asks it about everybody else. Pods and containers are found in the runtime, so it answers while the server is away.
+//! `callers` asks it about everybody else. Pods and containers are found in the runtime, so it answers while the server is
+//! away; of pods that have ended the logs are found without it, as `podbay down` leaves nothing else of them.
 //!
 //! - `rights` (pure), `callers`: which right a request takes, and who has it
 //! - `figures` (pure): what the node and its pods use, in the kubelet's two forms
@@ -14,6 +15,7 @@ pub mod logs;
 mod rights;
 mod stream;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,15 +25,17 @@ use axum::extract::{Path, Query, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::figures::Figures;
 use super::config::Layout;
-use super::observed::{LABEL_POD_UID, has_ended, is_running};
+use super::observed::{LABEL_POD_UID, has_ended, is_running, uid};
 use super::record;
 use crate::cri::{ContainerState, ContainerStatus, CriError, PodSandbox, Runtime, SandboxState};
-use crate::model::{Timestamp, pod::restartable};
+use crate::model::Timestamp;
+use crate::model::pod::{any_container, is_terminal, restartable};
 
 /// What the handlers work with.
 pub struct NodeApi {
@@ -120,6 +124,21 @@ impl NodeApi {
         let of_it = ended.labels.get(LABEL_POD_UID);
         let pod = record::load(&self.layout.records()).into_iter().find(|pod| pod.metadata.uid.as_ref() == of_it);
         pod.and_then(|pod| pod.spec).is_none_or(|spec| restartable(&spec, &ended.metadata.name, ended.exit_code))
+    }
+
+    /// The log of a pod that has ended and that the runtime does not have any more.
+    fn kept_log(&self, namespace: &str, pod: &str, name: &str, previous: bool) -> Option<PathBuf> {
+        let is_it = |found: &Pod| {
+            let (meta, spec) = (&found.metadata, found.spec.as_ref());
+            meta.namespace.as_deref() == Some(namespace)
+                && meta.name.as_deref() == Some(pod)
+                && is_terminal(found)
+                && spec.is_some_and(|spec| any_container(spec, name).is_some())
+        };
+        let ended = record::load(&self.layout.records()).into_iter().filter(is_it);
+        let ended = ended.max_by_key(|found| found.metadata.creation_timestamp.as_ref().map(|time| time.0))?;
+        let logs = logs::kept(&self.layout.logs(namespace, pod, uid(&ended)).join(name)).ok()?;
+        logs.into_iter().nth(usize::from(previous))
     }
 
     async fn ready_sandbox(&self, namespace: &str, pod: &str) -> Result<String, Refusal> {
@@ -218,7 +237,17 @@ async fn container_logs(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Refusal> {
     let wanted = query.wanted()?;
-    let mut all = api.containers(&namespace, &pod, &name).await?.into_iter().filter(|c| c.state != ContainerState::Created);
+    let all = match api.containers(&namespace, &pod, &name).await {
+        Err(Refusal(StatusCode::NOT_FOUND, why)) => {
+            let (of, previous) = (Arc::clone(&api), flag(&query.previous));
+            let (namespace, pod, container) = (namespace.clone(), pod.clone(), name.clone());
+            let found = tokio::task::spawn_blocking(move || of.kept_log(&namespace, &pod, &container, previous)).await;
+            let path = found.ok().flatten().ok_or(Refusal(StatusCode::NOT_FOUND, why))?;
+            return told(&name, path, wanted, None).await;
+        }
+        all => all?,
+    };
+    let mut all = all.into_iter().filter(|c| c.state != ContainerState::Created);
     let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
     let newest = all.next();
     let container = if flag(&query.previous) {
@@ -230,11 +259,15 @@ async fn container_logs(
         let waits = || Refusal::new(StatusCode::NOT_FOUND, format!("container \"{name}\" in pod \"{pod}\" is waiting to start"));
         newest.ok_or_else(waits)?
     };
-    let (path, limits) = (container.log_path.clone(), wanted.clone());
-    let reader = tokio::task::spawn_blocking(move || logs::Reader::open(&path, limits)).await;
+    let follow = wanted.follow.then(|| (api.runtime.clone(), container.id.clone()));
+    told(&name, container.log_path.clone(), wanted, follow).await
+}
+
+/// The log of a container as an answer.
+async fn told(name: &str, path: PathBuf, wanted: logs::Wanted, follow: Option<(Arc<dyn Runtime>, String)>) -> Result<Response, Refusal> {
+    let reader = tokio::task::spawn_blocking(move || logs::Reader::open(&path, wanted)).await;
     let failed = |cause: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("read the log of container {name}: {cause}"));
     let reader = reader.map_err(|panic| failed(panic.to_string()))?.map_err(|error| failed(error.to_string()))?;
-    let follow = wanted.follow.then(|| (api.runtime.clone(), container.id.clone()));
     let body = Body::from_stream(stream(reader, follow));
     Ok(([(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
@@ -355,6 +388,44 @@ mod tests {
         assert_eq!((answer.status(), kind), (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8"));
         let told = String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
         assert!(told.contains("\nnode_cpu_usage_seconds_total ") && told.ends_with("\nresource_scrape_error 0\n"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_has_ended_has_its_logs_though_the_runtime_has_nothing_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { data_dir: dir.path().to_owned() };
+        let pod = |uid: &str, phase: &str, created: &str| {
+            let pod = json!({"metadata": {"name": "job", "namespace": "web", "uid": uid, "creationTimestamp": created},
+                "spec": {"containers": [{"name": "main"}]}, "status": {"phase": phase}});
+            record::save(&layout.records(), &serde_json::from_value(pod).unwrap()).unwrap();
+            std::fs::create_dir_all(layout.logs("web", "job", uid).join("main")).unwrap();
+        };
+        let log = |uid: &str, file: &str, text: &str| {
+            let path = layout.logs("web", "job", uid).join("main").join(file);
+            std::fs::write(path, format!("2026-01-02T03:04:05.000000006Z stdout F {text}\n")).unwrap();
+        };
+        let runtime: Arc<dyn Runtime> = Arc::new(FakeRuntime::new(Arc::new(SystemClock)));
+        let options = super::super::Options::new("n1", dir.path());
+        let get = async |path: &str| {
+            let request = http::Request::get(format!("/containerLogs/web/{path}")).body(Body::empty()).unwrap();
+            let answer = router(Arc::clone(&runtime), &options).oneshot(request).await.unwrap();
+            let status = answer.status().as_u16();
+            (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+        };
+        pod("running", "Running", "2026-01-01T00:00:03Z");
+        log("running", "0.log", "begun");
+        assert_eq!(get("job/main").await.0, 404, "what runs has its log by the runtime");
+        pod("first", "Succeeded", "2026-01-01T00:00:01Z");
+        log("first", "0.log", "another");
+        pod("second", "Failed", "2026-01-01T00:00:02Z");
+        for (file, text) in [("9.log", "nine"), ("10.log", "ten"), ("10.log.1", "before"), ("x.log", "strange")] {
+            log("second", file, text);
+        }
+        assert_eq!(get("job/main?follow=true").await, (200, "before\nten\n".to_owned()));
+        assert_eq!(get("job/main?previous=true").await, (200, "nine\n".to_owned()));
+        for nothing in ["job/other", "job/..%2Fmain", "other/main"] {
+            assert_eq!(get(nothing).await.0, 404, "{nothing}");
+        }
     }
 
     #[test]
