@@ -8,7 +8,7 @@ use crate::model::{InventoryEntry, Kind, Object, Source};
 use crate::sync::again::CHANGED_AGAIN;
 use crate::sync::asked::DENIED;
 use crate::sync::health::{Health, health};
-use crate::sync::status::{PROGRESSING, WAVE_FAILED};
+use crate::sync::status::{PROGRESSING, UNDISTURBED, WAVE_FAILED};
 
 /// Kinds that become what they say some time after they exist.
 const GROWING: [Kind; 6] = [Kind::Namespace, Kind::Pod, Kind::ReplicaSet, Kind::Deployment, Kind::Job, Kind::Source];
@@ -61,11 +61,13 @@ pub(super) fn progress(source: &Source, live: &[Value]) -> Progress {
             }
         }
     }
+    let disturbed = status.conditions.iter().find(|condition| condition.type_ == UNDISTURBED && condition.status == "False");
     // What a wave waits for says more than what one object of it does.
     match (ready, waits) {
         (Some(ready), _) if ready.status != "True" => Progress::Waits(ready.message.clone()),
         (_, Some(waits)) => Progress::Waits(waits),
-        _ => Progress::Healthy,
+        // As it says now, and not for long.
+        _ => disturbed.map_or(Progress::Healthy, |condition| Progress::Failed(condition.message.clone())),
     }
 }
 
@@ -149,6 +151,13 @@ mod tests {
         assert_eq!(unhealthy(&synced, &[deployment(2), job("Complete")]), Vec::<&Value>::new());
         let again = source(ready("False", "ChangedAgain", "Job web/a: somebody else"));
         assert_eq!(progress(&again, &all), Progress::Failed("Job web/a: somebody else".to_owned()));
+        let mut between = source(ready("True", "Synced", ""));
+        let mut disturbed = between.status.as_ref().unwrap().conditions[0].clone();
+        (disturbed.type_, disturbed.status, disturbed.message) = ("Undisturbed".into(), "False".into(), "ConfigMap web/a: put back".into());
+        between.status.as_mut().unwrap().conditions.push(disturbed);
+        assert_eq!(progress(&between, &all), Progress::Failed("ConfigMap web/a: put back".to_owned()));
+        let waits = Progress::Waits("Deployment web/a: 1 of 2 replicas are available".to_owned());
+        assert_eq!(progress(&between, &[deployment(1), job("Complete")]), waits);
         let silent = source(ready("False", "WebhookUnavailable", "Job web/a: nobody is there"));
         assert_eq!(progress(&silent, &[]), Progress::Waits("Job web/a: nobody is there".to_owned()));
         let denied = source(ready("False", "WebhookDenied", "Job web/a: no"));

@@ -17,7 +17,7 @@ use crate::sync::again::CHANGED_AGAIN;
 use crate::sync::asked::{DENIED, UNAVAILABLE};
 use crate::sync::configured::{CONFIGURED, DROPPED};
 use crate::sync::names::{PRUNE, REQUESTED_AT};
-use crate::sync::status::{self, STAYS, STORE_FULL, WAVE_FAILED};
+use crate::sync::status::{self, STAYS, STORE_FULL, UNDISTURBED, WAVE_FAILED};
 
 pub async fn run(verb: &SourceVerb) -> Outcome {
     match verb {
@@ -94,6 +94,10 @@ pub(super) fn state(source: &Value) -> String {
     }
     if status["acceptedRevision"].is_null() {
         return "Not fetched yet".to_owned();
+    }
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    if let Some(disturbed) = conditions.find(|it| it["type"] == UNDISTURBED && it["status"] == "False") {
+        return format!("Changed again and again: {}", disturbed["message"].as_str().unwrap_or_default());
     }
     match counted(&status["skipped"]) {
         0 => "Accepted".to_owned(),

@@ -73,6 +73,16 @@ impl Quarrel {
     }
 }
 
+/// An object that is put back again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fight {
+    pub key: Key,
+    /// How often in a row.
+    pub times: u32,
+    /// When it is over unless it is put back once more.
+    pub until: Timestamp,
+}
+
 /// A turn that is not yet: when it is, and the how manieth in a row.
 pub type Turn = (Timestamp, u32);
 
@@ -100,6 +110,16 @@ impl Quarrels {
     /// Counts that an object was put back.
     pub fn put_back(&mut self, key: &Key, wanted: Digest, now: Timestamp) {
         self.count(key, Quarrel { wanted, gone: String::new(), times: 1, free: PUT_BACK, at: now });
+    }
+
+    /// Whose turns count still, also while the object is as it is wanted: the next change may come any time.
+    pub fn fights(&self, wanted: impl Fn(&Key) -> Option<Digest>, now: Timestamp) -> Vec<Fight> {
+        let fought = self.0.iter().filter(|(key, last)| last.times > last.free && wanted(key) == Some(last.wanted));
+        let all = fought.map(|(key, last)| {
+            let until = last.at.checked_add(QUARREL_SECONDS.seconds()).unwrap_or(last.at);
+            Fight { key: key.clone(), times: last.times, until }
+        });
+        all.filter(|fight| now < fight.until).collect()
     }
 
     fn count(&mut self, key: &Key, next: Quarrel) {
@@ -132,7 +152,7 @@ pub fn changed((until, times): Turn, who: &str) -> Reason {
     Reason::new(CHANGED_AGAIN, format!("{who} {times} times in a row; it is put back at {}", seconds(until)))
 }
 
-fn seconds(until: Timestamp) -> Timestamp {
+pub(super) fn seconds(until: Timestamp) -> Timestamp {
     Timestamp::from_second(until.as_second()).unwrap_or(until)
 }
 

@@ -167,6 +167,9 @@ pub fn decide(
             }
         }
     }
+    let fights = memory.known.fights(now);
+    step.again_at = step.again_at.into_iter().chain(fights.iter().map(|fight| fight.until)).min();
+    status::disturbed(&mut status, &fights, source, now);
     memory.answers.keep(&used);
     if let Some(request) = request {
         status.handled_request = Some(request.to_owned());

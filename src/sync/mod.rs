@@ -4,7 +4,7 @@
 //! - `select` (pure): which files of a tree are manifests, and how many there may be; `link` (pure): where a link leads
 //! - `render` (pure): a tree's files to objects, or every error of the tree
 //! - `unsaid` (pure): what a manifest says and the cluster itself writes
-//! - `plan` (pure): desired against live against inventory
+//! - `plan` (pure): desired against live against inventory; `known` (pure): what it remembers
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
 //! - `again` (pure): when what is gone is created again, and what others change is put back, and when not
 //! - `asked` (pure): what admission webhooks are asked about it, and answered; `webhooks`: the trait behind which they are
@@ -36,6 +36,7 @@ pub mod git;
 pub mod health;
 pub mod identity;
 pub mod inventory;
+mod known;
 pub mod left;
 pub mod link;
 pub mod look;

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use super::again::{self, Quarrels};
 use super::asked::{self, Answers, Panel, Questions, Said, UNAVAILABLE};
 use super::budget;
-use super::desired::DesiredSet;
 use super::drift;
 use super::identity::{self, Digest, Sum};
 use super::inventory::{self, Inventory};
+pub use super::known::Known;
+use super::known::Seen;
 use super::left;
 use super::names::{ADOPT, REQUESTED_AT};
 use super::needed;
@@ -28,61 +29,11 @@ use super::unsaid;
 use super::walk;
 use super::waves::{is_stuck, step};
 use crate::admit;
-use crate::model::custom::Definitions;
 use crate::model::ownership::{ManagedFields, apply};
-use crate::model::{InventoryEntry, Key, Kind, Object, Source, SourceStatus, Timestamp};
+use crate::model::{InventoryEntry, Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Reason, Wait};
 use crate::store::snapshot::Snapshot;
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
-
-/// What a planner remembers, so that what did not change costs nothing. All of it can be lost.
-#[derive(Clone, Default)]
-pub struct Known {
-    /// What the last plan was made from: what is the same now is as it was.
-    seen: Option<Seen>,
-    /// The inventory as the Source has it, and by key.
-    held: Option<(Vec<Arc<InventoryEntry>>, Arc<Inventory>)>,
-    /// What somebody else deletes again and again.
-    losses: Quarrels,
-    /// What somebody else, or a webhook, makes another of each time.
-    changes: Quarrels,
-}
-
-/// The input of a plan, and what of it was not as wanted.
-#[derive(Clone)]
-struct Seen {
-    state: Snapshot,
-    desired: Arc<DesiredSet>,
-    held: Arc<Inventory>,
-    /// Everything else that is wanted was there, as wanted, and nothing else was held.
-    open: BTreeSet<Key>,
-}
-
-impl Known {
-    /// What is about to be written of an inventory: read back, it need not be taken apart again.
-    pub(super) fn holds(&mut self, status: &SourceStatus, inventory: &Arc<Inventory>) {
-        self.held = Some((status.inventory.clone(), Arc::clone(inventory)));
-    }
-
-    /// A step was carried out that put these back.
-    pub(super) fn carried(&mut self, put_back: &[(Key, Digest)], now: Timestamp) {
-        self.losses.forget_old(now);
-        self.changes.forget_old(now);
-        put_back.iter().for_each(|(key, wanted)| self.changes.put_back(key, *wanted, now));
-    }
-
-    fn held(&mut self, source: &Source, served: &Definitions) -> Arc<Inventory> {
-        let now = source.status.as_ref().map_or(&[][..], |status| &status.inventory);
-        match &self.held {
-            Some((then, held)) if then == now => Arc::clone(held),
-            _ => {
-                let held = Arc::new(Inventory::of(source, served));
-                self.held = Some((now.to_vec(), Arc::clone(&held)));
-                held
-            }
-        }
-    }
-}
 
 /// What a plan is made from.
 pub struct Input<'a> {

@@ -96,6 +96,47 @@ fn what_somebody_changes_again_and_again_is_put_back_later_and_later() {
     assert_eq!((rest(&mut world), world.data("a")["key"].as_str()), (1, "2"));
 }
 
+/// What is told of a fight that goes on.
+fn fight(world: &World) -> Option<String> {
+    let found = status(world).conditions.into_iter().find(|it| it.type_ == "Undisturbed")?;
+    assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "ChangedAgain"));
+    Some(found.message)
+}
+
+/// Whoever looks then must not take it for the end.
+#[test]
+fn between_two_changes_the_fight_goes_on() {
+    let mut world = World::with("web");
+    let fought = |world: &mut World| {
+        for value in ["x", "y", "z"] {
+            change(world, "a", "operator", value);
+            assert_eq!((rest(world), fight(world)), (1, None), "some hands that were in it");
+        }
+        change(world, "a", "operator", "again");
+        assert_eq!((rest(world), ready(world).0.as_str()), (0, "ChangedAgain"));
+        world.now = next(world).again_at.unwrap();
+        assert_eq!(rest(world), 1);
+        assert_eq!(ready(world).0, "Synced");
+    };
+    world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
+    fought(&mut world);
+    let message = "ConfigMap default/a: put back 4 times in a row, and somebody else, or a webhook, changed it again each time; \
+                   over if it stays so until 1970-01-01T00:10:01Z";
+    assert_eq!(fight(&world).as_deref(), Some(message));
+    world.now = at(600);
+    assert_eq!((rest(&mut world), fight(&world).as_deref()), (0, Some(message)));
+    let until = next(&mut world).again_at.unwrap();
+    assert_eq!(until, at(601));
+    world.now = until;
+    assert_eq!((rest(&mut world), fight(&world)), (0, None));
+    // Nobody fights for what git does not say any more.
+    world.now = at(3000);
+    fought(&mut world);
+    assert!(fight(&world).is_some());
+    world.look_at("web", super::tests::tree("r2", &[("a.yaml", &config("a", "2"))]));
+    assert_eq!((rest(&mut world), fight(&world)), (1, None));
+}
+
 /// What is planned and not carried out is no turn: somebody else was faster, or only wants to know.
 #[test]
 fn what_is_only_planned_does_not_count() {

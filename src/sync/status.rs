@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::again::is_changed;
+use super::again::{CHANGED_AGAIN, Fight, is_changed, seconds};
 use super::asked::{DENIED, UNAVAILABLE, is_held_back};
 use super::plan::SyncPlan;
 use crate::model::{Source, SourceStatus, Timestamp};
@@ -135,6 +135,26 @@ fn standing(status: &mut SourceStatus, plan: &SyncPlan) -> Ready {
         None if plan.now < plan.ops.len() => ("False", PROGRESSING, "later waves are to come".to_owned()),
         None => ("True", "Synced", String::new()),
     }
+}
+
+/// The condition of a source of which somebody else changes something again and again, for as long as that counts; other
+/// sources have none. It is `False` also while all is as it says: who waits for that must not take it for the end.
+pub const UNDISTURBED: &str = "Undisturbed";
+
+/// Tells of what is put back again and again.
+pub(super) fn disturbed(status: &mut SourceStatus, fights: &[Fight], source: &Source, now: Timestamp) {
+    let Some(first) = fights.first() else { return status.conditions.retain(|condition| condition.type_ != UNDISTURBED) };
+    let more = match fights.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more objects)"),
+    };
+    let message = format!(
+        "{}: put back {} times in a row, and somebody else, or a webhook, changed it again each time{more}; over if it stays so until {}",
+        first.key,
+        first.times,
+        seconds(first.until)
+    );
+    condition(&mut status.conditions, UNDISTURBED, ("False", CHANGED_AGAIN, message), source.metadata.generation, now);
 }
 
 fn told(wait: &Wait) -> String {
