@@ -16,7 +16,7 @@ use crate::model::{Key, Kind};
 use crate::simulate::preview::{ObjectPreview, Preview};
 use crate::sync::again::CHANGED_AGAIN;
 use crate::sync::asked::{DENIED, UNAVAILABLE};
-use crate::sync::drift::{PUT_BACK, others, sentence};
+use crate::sync::drift::{PUT_BACK, changed_by, others, sentence};
 use crate::sync::plan::manager;
 
 /// What stands otherwise than the object's source says. A source at rest puts it back at once: only one that is not
@@ -85,7 +85,8 @@ fn waiting(kind: Kind, object: &Value, held: &Value, preview: &Preview) -> Vec<S
         false => format!("put back as soon as the source can write again: {}", source::state(held)),
     };
     let changed = found.fields.iter().filter_map(|field| {
-        let by = others(&managed, &manager(source), &field.path);
+        let manager = manager(source);
+        let is_known = !others(&managed, &manager, &field.path).is_empty();
         let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
         let change = match (&field.before, &field.after) {
             (None, None) => field.path.clone(),
@@ -93,7 +94,8 @@ fn waiting(kind: Kind, object: &Value, held: &Value, preview: &Preview) -> Vec<S
             (None, Some(after)) if field.mark == "~" => format!("{} {after}", field.path),
             (before, after) => format!("{}: {} -> {}", field.path, word(before), word(after)),
         };
-        (accepted || !by.is_empty()).then(|| format!("not as {} of source {source} says: {}; {when}", found.file, sentence(&change, &by)))
+        let told = || sentence(&change, &changed_by(&managed, &manager, &field.path));
+        (accepted || is_known).then(|| format!("not as {} of source {source} says: {}; {when}", found.file, told()))
     });
     changed.collect()
 }
@@ -153,7 +155,7 @@ mod tests {
             |suspend: bool| json!({"spec": {"suspend": suspend}, "status": {"acceptedRevision": "r1", "errors": ["a.yaml:1:1: no"]}});
         let told = |suspend: bool, revision: &str| waiting(Kind::Deployment, &deployment(), &source(suspend), &preview(revision));
         let replicas = "not as a.yaml of source shop says: spec.replicas: 3 -> 1, changed by \"kubectl\" with subresource \"scale\"";
-        let paused = "not as a.yaml of source shop says: spec.paused: nothing -> true";
+        let paused = "not as a.yaml of source shop says: spec.paused: nothing -> true, changed by a controller of Podbay's or a node";
         let resume = "put back when the source is resumed: podbay source resume shop";
         assert_eq!(told(true, "r1"), [format!("{paused}; {resume}"), format!("{replicas}; {resume}")]);
         assert_eq!(told(true, "r2"), [format!("{replicas}; {resume}")], "what a newer revision changes is no drift");

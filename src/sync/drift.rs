@@ -11,7 +11,7 @@ use super::plan::{SyncPlan, manager};
 use super::status::{PROGRESSING, WAVE_FAILED};
 use crate::model::custom::Definitions;
 use crate::model::event::{Occurrence, reference};
-use crate::model::ownership::{FieldChange, ManagedFields, Operation, changes};
+use crate::model::ownership::{FieldChange, ManagedFields, Operation, Owner, changes};
 use crate::model::{Kind, Object, Source, Timestamp};
 use crate::plan::{Note, Reason};
 use crate::store::snapshot::Snapshot;
@@ -26,21 +26,16 @@ const NAMED: usize = 3;
 /// Characters of a value that are told.
 const SHOWN: usize = 80;
 
+/// Who writes objects and leaves no name in their `managedFields`.
+const NAMELESS: &str = "a controller of Podbay's or a node";
+
 /// Whoever besides this manager of a source says a field, as Kubernetes names them. The field's path is printed as
 /// `spec.replicas`.
 pub fn others(managed: &ManagedFields, manager: &str, path: &str) -> Vec<String> {
-    // Who says `stringData` of a Secret says its `data`.
-    let plain = path.strip_prefix("data").map(|rest| format!("stringData{rest}"));
-    let says = |owned: &String| {
-        let owned = owned.trim_start_matches('.');
-        let is = |path: &str| owned == path || owned.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']));
-        is(path) || plain.as_deref().is_some_and(is)
-    };
     let mut found: Vec<String> = managed
         .owners
         .iter()
-        .filter(|owner| !(owner.manager == manager && owner.operation == Operation::Apply))
-        .filter(|owner| owner.fields.paths().iter().any(says))
+        .filter(|owner| !is_of(owner, manager) && says(owner, path))
         .map(|owner| match owner.subresource.as_str() {
             "" => format!("{:?}", owner.manager),
             subresource => format!("{:?} with subresource {subresource:?}", owner.manager),
@@ -48,6 +43,28 @@ pub fn others(managed: &ManagedFields, manager: &str, path: &str) -> Vec<String>
         .collect();
     found.dedup();
     found
+}
+
+/// Who has changed a field that this manager of a source has applied. Whoever comes by the API takes it over, or away from
+/// all who said it: where it is still the source's alone, it was somebody whose writes are not followed. Empty: nobody is known.
+pub fn changed_by(managed: &ManagedFields, manager: &str, path: &str) -> Vec<String> {
+    let by = others(managed, manager, path);
+    let is_still_its_own = || managed.owners.iter().any(|owner| is_of(owner, manager) && says(owner, path));
+    if by.is_empty() && is_still_its_own() { vec![NAMELESS.to_owned()] } else { by }
+}
+
+fn is_of(owner: &Owner, manager: &str) -> bool {
+    owner.manager == manager && owner.operation == Operation::Apply
+}
+
+fn says(owner: &Owner, path: &str) -> bool {
+    // Who says `stringData` of a Secret says its `data`.
+    let plain = path.strip_prefix("data").map(|rest| format!("stringData{rest}"));
+    owner.fields.paths().iter().any(|owned| {
+        let owned = owned.trim_start_matches('.');
+        let is = |path: &str| owned == path || owned.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']));
+        is(path) || plain.as_deref().is_some_and(is)
+    })
 }
 
 /// `spec.replicas: 3 -> 1, changed by "kubectl"`; nobody is known of what was removed.
@@ -60,7 +77,7 @@ pub(super) fn who(before: &Object, result: &Object, source: &str, served: &Defin
     let shapes = served.shapes(before.kind());
     let managed = ManagedFields::of(before.meta()).spoken(shapes, &before.value());
     let paths: Vec<String> = changes(shapes, &said(before), &said(result)).into_iter().map(|change| change.path).collect();
-    let mut by: Vec<String> = paths.iter().flat_map(|path| others(&managed, &manager(source), path)).collect();
+    let mut by: Vec<String> = paths.iter().flat_map(|path| changed_by(&managed, &manager(source), path)).collect();
     by.sort_unstable();
     by.dedup();
     let (first, more) = paths.split_at(paths.len().min(NAMED));
@@ -110,8 +127,8 @@ fn message(op: &SyncOp, source: &str, applied: bool, served: &Definitions) -> Op
     let fields: Vec<String> = changes(shapes, &said(before), &said(result))
         .iter()
         .filter_map(|change| {
-            let by = others(&managed, &manager, &change.path);
-            (applied || !by.is_empty()).then(|| sentence(&shown(kind, change), &by))
+            let is_known = !others(&managed, &manager, &change.path).is_empty();
+            (applied || is_known).then(|| sentence(&shown(kind, change), &changed_by(&managed, &manager, &change.path)))
         })
         .collect();
     (!fields.is_empty()).then(|| format!("put back as {} of source {source} says: {}", op.file, fields.join("; ")))
