@@ -70,7 +70,7 @@ pub struct Memory {
     /// Whether the pod's containers get what they are to have; where not, `plan` is told of what they have.
     pub sizing: Sizing,
     /// The sizes that the pod's containers began to get and do not all have yet, as `resize_events::sizes_of` says them.
-    /// `None`: none, or they are those of a process before this one.
+    /// `None`: none, or nothing was noted of them.
     pub begun: Option<String>,
     /// By container id: the resources it was given since it was made.
     pub resized: BTreeMap<String, String>,

@@ -1,7 +1,8 @@
 //! The last known pods of this node on disk: what the agent goes by when it starts and the server is away.
 //!
 //! One file a pod, `DATA_DIR/agent/pods/<uid>.json`, 0600. The pod's object only: values of Secrets are
-//! never in it.
+//! never in it. Beside it, while its containers are being resized, `<uid>.resize`: the sizes of which it was told that they
+//! are given.
 
 use std::fs;
 use std::io;
@@ -54,13 +55,37 @@ pub fn save(dir: &Path, pod: &Pod) -> Result<(), RecordError> {
 /// Forgets the pod. No error when it was not known.
 ///
 /// # Errors
-/// The file cannot be deleted.
+/// A file cannot be deleted.
 pub fn forget(dir: &Path, uid: &str) -> Result<(), RecordError> {
-    let path = file(dir, uid);
+    remove(resize_file(dir, uid))?;
+    remove(file(dir, uid))
+}
+
+fn remove(path: PathBuf) -> Result<(), RecordError> {
     match fs::remove_file(&path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RecordError::Write { path, source }),
         _ => Ok(()),
     }
+}
+
+fn resize_file(dir: &Path, uid: &str) -> PathBuf {
+    dir.join(format!("{uid}.resize"))
+}
+
+/// Notes the sizes that a pod's containers began to get; `None`: that they have what they are to have.
+///
+/// # Errors
+/// The file cannot be written or deleted.
+pub fn note_resize(dir: &Path, uid: &str, sizes: Option<&str>) -> Result<(), RecordError> {
+    let path = resize_file(dir, uid);
+    let Some(sizes) = sizes else { return remove(path) };
+    let written = fs::create_dir_all(dir).and_then(|()| fs::write(&path, sizes));
+    written.map_err(|source| RecordError::Write { path, source })
+}
+
+/// What was noted so, by whatever process.
+pub fn resize(dir: &Path, uid: &str) -> Option<String> {
+    fs::read_to_string(resize_file(dir, uid)).ok()
 }
 
 /// Every pod that is known, by UID. A file that is not a pod (cut off by a crash) is left out, loudly.
@@ -105,8 +130,13 @@ mod tests {
         assert_eq!(meta.permissions().mode() & 0o777, 0o600);
         save(dir.path(), &pod("a")).unwrap();
         assert_eq!(fs::metadata(dir.path().join("a.json")).unwrap().ino(), meta.ino(), "the same again writes nothing");
+        note_resize(dir.path(), "a", Some("main {}\n")).unwrap();
+        assert_eq!((resize(dir.path(), "a").as_deref(), resize(dir.path(), "b")), (Some("main {}\n"), None));
+        assert_eq!(load(dir.path()).len(), 2, "it is no pod");
         forget(dir.path(), "a").unwrap();
         forget(dir.path(), "a").unwrap();
+        assert_eq!(resize(dir.path(), "a"), None);
+        note_resize(dir.path(), "b", None).unwrap();
         assert_eq!(load(dir.path()), [pod("b")]);
         assert_eq!(load(Path::new("/nonexistent")), []);
     }

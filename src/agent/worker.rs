@@ -89,13 +89,18 @@ pub fn spawn(context: &Arc<Context>, desired: Desired, tasks: &mut JoinSet<()>, 
         let (context, pod) = (context.clone(), desired.pod.clone());
         Arc::new(move |container: &str, message: String| context.events.pod(&pod, Some(container), true, "Unhealthy", message))
     };
+    let memory = Memory {
+        resized: desired.pod.status.as_ref().map(resize_plan::given_before).unwrap_or_default(),
+        begun: record::resize(&context.layout.records(), uid(&desired.pod)),
+        ..Memory::default()
+    };
     let worker = Worker {
         prober: Prober::new(context.runtime.clone(), context.clock.clone(), wake.clone(), tell),
         context: context.clone(),
         desired: receiver,
         gate: context.gate.subscribe(),
         wake: wake.clone(),
-        memory: Memory { resized: desired.pod.status.as_ref().map(resize_plan::given_before).unwrap_or_default(), ..Memory::default() },
+        memory,
         volumes_ready: false,
         refreshed_at: context.clock.now(),
         refreshed_for: desired.pod.clone(),
@@ -242,8 +247,8 @@ impl Worker {
             return desired.clone();
         }
         let Some(has) = resize_plan::as_it_is(pod, seen) else {
-            self.memory.begun = None;
             room.hold(uid(pod), amounts(pod));
+            self.begin(pod, None);
             return desired.clone();
         };
         if self.gone || pod.metadata.deletion_timestamp.is_some() {
@@ -262,7 +267,7 @@ impl Worker {
             return Desired { pod: Arc::new(has), ..desired.clone() };
         }
         // `seen` keeps what was begun before: that is what news are told from.
-        self.memory.begun = Some(resize_events::sizes_of(pod));
+        self.begin(pod, Some(resize_events::sizes_of(pod)));
         if resize_events::is_new(pod, &seen.memory, &seen.last_status) {
             // What failed was another size.
             for memory in [&mut self.memory, &mut seen.memory] {
@@ -270,6 +275,17 @@ impl Worker {
             }
         }
         desired.clone()
+    }
+
+    /// Remembers which sizes the pod's containers get, beyond the end of this process: the same are told of once.
+    fn begin(&mut self, pod: &Pod, sizes: Option<String>) {
+        if self.memory.begun == sizes {
+            return;
+        }
+        if let Err(error) = record::note_resize(&self.context.layout.records(), uid(pod), sizes.as_deref()) {
+            tracing::warn!(%error, "a resize may be told of again");
+        }
+        self.memory.begun = sizes;
     }
 
     /// Takes in what a step did.

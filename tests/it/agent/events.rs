@@ -60,10 +60,17 @@ async fn each_change_of_a_resize_is_told_once() {
     world.pods().patch("web", &PatchParams::default(), &patch).await.unwrap();
     let observed = |pod: &Pod| pod.status.as_ref().and_then(|status| status.observed_generation) == Some(4);
     world.pod("web", "seen to have a deadline", observed).await;
+    // Nor is it to an agent that begins anew, which carries on with what it was told of before.
+    world.kill().await;
+    let patch = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 80000}}));
+    world.pods().patch("web", &PatchParams::default(), &patch).await.unwrap();
     world.runtime.fail_resizes(None);
+    world.start();
+    expected.push(("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("3m", 5, ""))));
+    were_told(&world, &expected).await;
     resize(&world, "4m").await;
-    expected.push(("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("4m", 5, ""))));
-    expected.push(("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("4m", 5, ""))));
+    expected.push(("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("4m", 6, ""))));
+    expected.push(("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("4m", 6, ""))));
     were_told(&world, &expected).await;
 
     // More than the node will ever have, also to an agent that begins anew.
@@ -72,7 +79,7 @@ async fn each_change_of_a_resize_is_told_once() {
     let offered = node.status.unwrap().allocatable.unwrap()["cpu"].0.clone();
     let millis = offered.strip_suffix('m').map_or_else(|| offered.parse::<u64>().unwrap() * 1000, |millis| millis.parse().unwrap());
     let cause = format!("Node didn't have enough capacity: cpu, requested: 9999000, capacity: {millis}");
-    expected.push(("ResizeInfeasible", "Warning", format!("Pod resize Infeasible: {}", resized("9999", 6, &cause))));
+    expected.push(("ResizeInfeasible", "Warning", format!("Pod resize Infeasible: {}", resized("9999", 7, &cause))));
     were_told(&world, &expected).await;
     world.pod("web", "told so", |pod| condition(pod, "PodResizePending") == "True").await;
     world.kill().await;
@@ -80,8 +87,8 @@ async fn each_change_of_a_resize_is_told_once() {
     world.create("other", json!({})).await;
     world.ready("other").await;
     resize(&world, "2m").await;
-    expected.push(("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("2m", 7, ""))));
-    expected.push(("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("2m", 7, ""))));
+    expected.push(("ResizeStarted", "Normal", format!("Pod resize started: {}", resized("2m", 8, ""))));
+    expected.push(("ResizeCompleted", "Normal", format!("Pod resize completed: {}", resized("2m", 8, ""))));
     were_told(&world, &expected).await;
 }
 
