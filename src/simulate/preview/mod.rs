@@ -480,5 +480,8 @@ fn objects(plan: &SyncPlan, served: &Definitions) -> Vec<ObjectPreview> {
 
 #[cfg(test)]
 mod quarrel_tests;
+
+#[cfg(test)]
+mod security_tests;
 #[cfg(test)]
 mod tests;
