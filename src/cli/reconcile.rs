@@ -19,6 +19,7 @@ use super::trouble::{self, Warnings};
 use super::{outcome, output, source};
 use crate::config::name_of;
 use crate::model::{Kind, Source, SourceSpec};
+use crate::sync::approval;
 use crate::sync::names::{ADOPT, APPROVE, REQUESTED_AT};
 use crate::sync::select::is_manifest;
 use crate::sync::status::STORE_FULL;
@@ -201,8 +202,38 @@ fn approval(sources: &[Value], target: Option<&str>, said: &str) -> anyhow::Resu
         (Some((one, _)), Some((other, _)), _) => bail!("plans of {one} and of {other} begin with {said}: say which source"),
         // Previewed, and not looked at since: it waits as soon as it is.
         (None, _, Some(target)) if said.len() >= ID => Ok((target.to_owned(), said.to_owned())),
-        (None, _, Some(target)) => bail!("source {target} waits for no plan {said}: preview again with --dry-run, and say its whole id"),
-        (None, _, None) => bail!("no source waits for the approval of plan {said}: preview again with --dry-run"),
+        (None, ..) => bail!("{}", no_longer(sources, target, said)),
+    }
+}
+
+/// Why a plan cannot be approved that waits nowhere.
+fn no_longer(sources: &[Value], target: Option<&str>, said: &str) -> String {
+    let typed = sources.iter().filter_map(|source| Source::deserialize(source).ok().map(|typed| (source, typed)));
+    let is_meant = |typed: &Source| target.is_none_or(|target| typed.metadata.name.as_deref() == Some(target));
+    let found = typed.filter(|(_, typed)| is_meant(typed)).find(|(_, typed)| approval::known(typed, said).is_some());
+    let Some((value, source)) = found else {
+        return match target {
+            Some(target) => format!(
+                "source {target} waits for no plan {said}, nor is that plan known: preview again with --dry-run, and say its whole id"
+            ),
+            None => format!("no source waits for the approval of plan {said}, nor is that plan known: preview again with --dry-run"),
+        };
+    };
+    let (name, status) = (source.metadata.name.as_deref().unwrap_or_default(), source.status.clone().unwrap_or_default());
+    let (sum, asked) = (status.last_plan.unwrap_or_default(), approval::known(&source, said));
+    match (&status.pending_plan, status.approved_plan) {
+        (Some(now), _) => {
+            let how = approval::difference(asked, approval::known(&source, now));
+            format!(
+                "plan {said} of source {name} is not the one that waits: it has moved on to plan {now}: {sum}; {how}; see it with --dry-run"
+            )
+        }
+        (None, Some(approved)) if approved.starts_with(said) => format!("plan {said} of source {name} was approved already"),
+        (None, _) => {
+            // While it is refused the sum is that of an earlier plan.
+            let sum = if status.errors.is_empty() { format!(": {sum}") } else { String::new() };
+            format!("plan {said} of source {name} waits no more, it has moved on: {}{sum}", source::state(value))
+        }
     }
 }
 
@@ -419,7 +450,13 @@ mod tests {
     fn a_plan_is_approved_by_its_id_or_the_beginning_of_one_that_waits() {
         let plan = |first: &str| format!("{first:0<64}");
         let source = |name: &str, plan: &str| json!({"metadata": {"name": name}, "status": {"pendingPlan": plan}});
-        let sources = [source("a", &plan("111111111111a")), source("b", &plan("111111111111b")), json!({"metadata": {"name": "c"}})];
+        let waited = |first: &str, revision: &str, ops: Value| json!({"id": plan(first), "revision": revision, "ops": ops});
+        let moved = json!({"metadata": {"name": "e"}, "status": {"pendingPlan": plan("111111111111e"), "lastPlan": "2 to delete", "waitingPlans": [
+            waited("111111111111e", "r6", json!([])), waited("555555555555", "r5", json!(["- ConfigMap web/a #01"]))]}});
+        let done = json!({"metadata": {"name": "d"}, "status": {"approvedPlan": plan("333333333333"), "acceptedRevision": "r", "lastPlan": "1 to create",
+            "waitingPlans": [waited("333333333333", "r", json!([])), waited("444444444444", "r", json!([]))]}});
+        let sources =
+            [source("a", &plan("111111111111a")), source("b", &plan("111111111111b")), json!({"metadata": {"name": "c"}}), done, moved];
         let is = |name: &str, first: &str| Ok((name.to_owned(), plan(first)));
         let rows = [
             (None, plan("111111111111a"), is("a", "111111111111a")),
@@ -427,6 +464,11 @@ mod tests {
             (Some("b"), "111111111111".to_owned(), is("b", "111111111111b")),
             (None, "111111111111".to_owned(), Err("plans of a and of b")),
             (None, "222222222222".to_owned(), Err("no source waits")),
+            (None, "333333333333".to_owned(), Err("plan 333333333333 of source d was approved already")),
+            (Some("d"), "444444444444".to_owned(), Err("of source d waits no more, it has moved on: Accepted: 1 to create")),
+            (Some("a"), "444444444444".to_owned(), Err("nor is that plan known")),
+            (None, plan("555555555555"), Err("not the one that waits: it has moved on to plan 111111111111e")),
+            (None, "555555555555".to_owned(), Err(": 2 to delete; no longer in it: - ConfigMap web/a; it is of revision r6, not r5;")),
             (None, plan("2"), Err("no source waits")),
             (Some("c"), "222222222222".to_owned(), Err("say its whole id")),
             (Some("c"), plan("2"), is("c", "2")),

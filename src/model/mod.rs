@@ -48,7 +48,7 @@ pub use key::Key;
 pub use kind::{ADMISSION, Kind, KindInfo, RBAC, STORAGE};
 pub use object::{ApiType, DecodeError, Object, Typed, copy_stamps};
 pub use rule::{ErrorReason, Errors, FieldError, Path};
-pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus};
+pub use source::{GitSource, InventoryEntry, PruneBudget, Source, SourceSpec, SourceStatus, WaitingPlan};
 
 /// kubectl's copy of the whole object, secrets included.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

@@ -120,6 +120,9 @@ pub struct SourceStatus {
     /// Id of the plan that waits for approval, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_plan: Option<String>,
+    /// That plan, and those that waited before it, the newest first: what each does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_plans: Vec<WaitingPlan>,
     /// One-line sum of the last plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_plan: Option<String>,
@@ -146,6 +149,21 @@ pub struct SourceStatus {
     /// Objects this source wants and another source holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contested: Vec<InventoryEntry>,
+}
+
+/// A plan that waits for approval, or did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingPlan {
+    pub id: String,
+    pub revision: String,
+    /// Its first ops by object, each with the beginning of a digest where there is nothing to guess:
+    /// `- ConfigMap web/a #9f86d081`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ops: Vec<String>,
+    /// How many it has beyond them.
+    #[serde(default)]
+    pub more: usize,
 }
 
 /// One object of the source's inventory.
@@ -223,6 +241,7 @@ mod tests {
             accepted_set: text(),
             accepted_at: Some(Time(crate::model::Timestamp::UNIX_EPOCH)),
             pending_plan: text(),
+            waiting_plans: vec![WaitingPlan { id: "a".to_owned(), revision: "a".to_owned(), ops: vec!["a".to_owned()], more: 1 }],
             last_plan: text(),
             errors: vec!["a".to_owned()],
             skipped: vec!["a".to_owned()],

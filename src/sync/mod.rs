@@ -5,6 +5,7 @@
 //! - `render` (pure): a tree's files to objects, or every error of the tree
 //! - `unsaid` (pure): what a manifest says and the cluster itself writes
 //! - `plan` (pure): desired against live against inventory; `known` (pure): what it remembers
+//! - `approval` (pure): what a plan is known by, and how another differs from it
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
 //! - `again` (pure): when what is gone is created again, and what others change is put back, and when not
 //! - `asked` (pure): what admission webhooks are asked about it, and answered; `webhooks`: the trait behind which they are
@@ -25,6 +26,7 @@
 pub mod accepted;
 pub mod act;
 pub mod again;
+pub mod approval;
 pub mod asked;
 pub mod budget;
 pub mod configured;
@@ -62,6 +64,9 @@ mod tests;
 
 #[cfg(test)]
 mod act_tests;
+
+#[cfg(test)]
+mod approval_tests;
 
 #[cfg(test)]
 mod asked_tests;

@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::again::{self, Quarrels};
+use super::approval;
 use super::asked::{self, Answers, Panel, Questions, Said, UNAVAILABLE};
 use super::budget;
 use super::drift;
-use super::identity::{self, Digest, Sum};
+use super::identity::Digest;
 use super::inventory::{self, Inventory};
 pub use super::known::Known;
 use super::known::Seen;
@@ -166,13 +167,15 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     plan.warnings = panel.warnings;
     plan.again_at = plan.again_at.into_iter().chain(panel.again_at).min();
     known.seen = Some(Seen { state: input.state.clone(), desired: Arc::clone(&input.rendered.desired), held: Arc::clone(&held), open });
-    plan.id = plan_id(&plan, input.state);
+    plan.id = approval::id(&plan, input.state);
     plan.approved = input.approved == Some(plan.id.as_str());
     if let Some(other) = input
         .approved
         .filter(|id| !plan.approved && !plan.approvals.is_empty() && status.and_then(|status| status.approved_plan.as_deref()) != Some(*id))
     {
-        plan.approvals.push(Reason::new("OtherPlan", format!("plan {} was approved, but this one is {}", short(other), short(&plan.id))));
+        let how = approval::difference(approval::known(input.source, other), Some(&approval::noted(&plan)));
+        let message = format!("plan {} was approved, but this one is {}: {how}", approval::short(other), approval::short(&plan.id));
+        plan.approvals.push(Reason::new("OtherPlan", message));
     }
     step(&mut plan, input);
     plan
@@ -185,11 +188,6 @@ fn adopts_now(input: &Input<'_>) -> bool {
     let status = input.source.status.as_ref();
     let handled = status.and_then(|status| status.handled_request.as_ref()) == Some(asked);
     !handled || status.and_then(|status| status.accepted_set.as_deref()) == Some(&input.rendered.set_digest)
-}
-
-/// Enough of an id to tell it from others.
-pub fn short(id: &str) -> String {
-    id.chars().filter(|letter| letter.is_ascii_alphanumeric()).take(12).collect()
 }
 
 struct Planner<'p> {
@@ -722,25 +720,4 @@ impl<'p> Planner<'p> {
 
 pub(super) fn place(desired: &Desired) -> String {
     format!("{}:{}", desired.file, desired.line)
-}
-
-/// Over source, commit and the sorted ops: key, UID and digest of what is replaced or deleted,
-/// digest of the result; key and UID of what goes along. Not of what a controller made: pods come and go by themselves.
-fn plan_id(plan: &SyncPlan, state: &Snapshot) -> String {
-    let mut sum = Sum::default();
-    sum.add("podbay plan 1").add(&plan.source).add(&plan.revision);
-    let mut ops: Vec<&SyncOp> = plan.ops.iter().collect();
-    ops.sort_unstable_by(|left, right| (left.key(), left.action).cmp(&(right.key(), right.action)));
-    for op in ops {
-        sum.add(op.action.mark()).add(op.key().to_string());
-        match &op.before {
-            Some(before) => sum.add(before.uid()).add(identity::of_object(before)),
-            None => sum.add("").add(""),
-        };
-        sum.add(op.after.as_ref().map(identity::of_object).unwrap_or_default());
-        for taken in op.takes.iter().filter_map(|key| state.get(key)).filter(|taken| taken.controller().is_none()) {
-            sum.add("takes").add(taken.key().to_string()).add(taken.uid());
-        }
-    }
-    sum.finish()
 }

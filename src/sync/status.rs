@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::again::{CHANGED_AGAIN, Fight, is_changed, seconds};
+use super::approval;
 use super::asked::{DENIED, UNAVAILABLE, is_held_back};
 use super::plan::SyncPlan;
 use crate::model::{Source, SourceStatus, Timestamp};
@@ -231,6 +232,9 @@ fn refused(status: &mut SourceStatus, plan: &SyncPlan) -> Ready {
     status.contested = plan.contested.clone();
     status.last_plan = Some(plan.sum.to_string());
     status.pending_plan = plan.blocked.is_empty().then(|| plan.id.clone());
+    if plan.blocked.is_empty() {
+        approval::keep(&mut status.waiting_plans, plan);
+    }
     let first = plan.refusals().next().map(|reason| reason.message.clone()).unwrap_or_default();
     if plan.blocked.is_empty() { ("False", "NeedsApproval", first) } else { ("False", "Refused", first) }
 }

@@ -9,7 +9,7 @@ use super::asked::{Answer, Answers, Heard, Question};
 use super::look::{self, Look, Memory, decide};
 use super::names::{ADOPT, APPROVE, FINALIZER, PRUNE, REQUESTED_AT};
 use super::source::Tree;
-use super::{inventory, plan, removal};
+use super::{approval, inventory, removal};
 use crate::model::{Key, Kind, Object, PruneBudget, Source, SourceSpec, SourceStatus, Timestamp};
 use crate::store::Snapshot;
 use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
@@ -724,7 +724,7 @@ fn secrets_are_in_no_message() {
     assert_eq!(world.state.revision(), before, "what admission turns into data is no drift");
     let status = world.put("web", "r2", &[("a.yaml", &secret("hunter3"))]);
     assert!(!serde_json::to_string(&status).unwrap().contains("hunter"));
-    assert_eq!(plan::short("abcdef0123456789"), "abcdef012345");
+    assert_eq!(approval::short("abcdef0123456789"), "abcdef012345");
 }
 
 mod random {
