@@ -52,7 +52,12 @@ pub enum Refused {
     Invalid { key: Key, errors: Vec<FieldError> },
     /// HTTP 403.
     #[error("{key} is forbidden: {message}")]
-    Forbidden { key: Key, message: String },
+    Forbidden {
+        key: Key,
+        message: String,
+        /// The field it is about; empty where it is about the object.
+        at: &'static str,
+    },
     /// HTTP 403: nothing new comes into a namespace that is on its way out.
     #[error("{key} is forbidden: unable to create new content in namespace {} because it is being terminated", key.namespace)]
     Terminating { key: Key },

@@ -47,10 +47,9 @@ pub(super) fn create(object: Object, state: &Snapshot, writer: &str, stamp: &mut
             let mirrors = it.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR));
             let account = if mirrors { no_account(it) } else { api_access::account(it, state) };
             self::pod(it, !mirrors, state);
-            let merged = account.and_then(|()| runtime_class::merge(it, state));
-            if let Err(message) = merged.and_then(|()| pod_security::admit(it, state)) {
+            if let Err((at, message)) = admitted(it, account, state) {
                 let key = Object::from_typed(typed).key().clone();
-                return Err(Refused::Forbidden { key, message });
+                return Err(Refused::Forbidden { key, message, at });
             }
         }
         Typed::Job(it) => job::generate(it),
@@ -86,6 +85,13 @@ pub(super) fn create(object: Object, state: &Snapshot, writer: &str, stamp: &mut
         errors.extend(fields::refusals(kind, &created.value()));
     }
     if errors.is_empty() { Ok(Outcome::Put(created)) } else { Err(invalid(&created, errors)) }
+}
+
+/// Whether a pod may be, with what its class gives it; else of which field that is said, and why not.
+fn admitted(it: &mut Pod, account: Result<(), String>, state: &Snapshot) -> Result<(), (&'static str, String)> {
+    account.map_err(|message| ("spec.serviceAccountName", message))?;
+    runtime_class::merge(it, state).map_err(|message| ("spec.runtimeClassName", message))?;
+    pod_security::admit(it, state).map_err(|message| ("", message))
 }
 
 /// `generateName` plus a suffix that follows from the UID.

@@ -12,7 +12,7 @@ use crate::model::{Kind, Object, Typed};
 /// When its kind, or the version it is written in, is not served.
 pub(super) fn complete(it: &mut Custom, served: &Definitions, old: Option<&Custom>) -> Result<Vec<FieldError>, Refused> {
     let key = |it: &Custom| Object::from_typed(Typed::Custom(Box::new(it.clone()))).key().clone();
-    let refused = |it: &Custom, message: String| Err(Refused::Forbidden { key: key(it), message });
+    let refused = |it: &Custom, message: String| Err(Refused::Forbidden { key: key(it), message, at: "" });
     let Some(definition) = served.get(Kind::Custom(it.kind)) else {
         return refused(it, format!("no CustomResourceDefinition serves {} of {}", it.kind.names().kind, it.api_version));
     };

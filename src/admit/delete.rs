@@ -14,7 +14,7 @@ const LONGEST_GRACE: i64 = 10 * 365 * 24 * 3600;
 
 pub(super) fn delete(current: &Object, grace: Option<i64>, now: Timestamp) -> Result<Outcome, Refused> {
     if current.kind() == Kind::Namespace && LASTING_NAMESPACES.contains(&current.key().name.as_str()) {
-        return Err(Refused::Forbidden { key: current.key().clone(), message: "this namespace may not be deleted".to_owned() });
+        return Err(Refused::Forbidden { key: current.key().clone(), message: "this namespace may not be deleted".to_owned(), at: "" });
     }
     if let Some(pod) = current.get::<Pod>() {
         return Ok(delete_pod(current, pod, grace, now));

@@ -8,7 +8,7 @@ use crate::store::transaction::PodPart;
 /// Takes one part of `object`, who owns it, and nothing else.
 pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, part: PodPart) -> Result<Outcome, Refused> {
     let (Typed::Pod(asked), Typed::Pod(old)) = (object.typed(), current.typed()) else {
-        return Err(Refused::Forbidden { key: current.key().clone(), message: format!("{} is no pod", current.kind()) });
+        return Err(Refused::Forbidden { key: current.key().clone(), message: format!("{} is no pod", current.kind()), at: "" });
     };
     let mut new = old.clone();
     let (asked_spec, spec) = (asked.spec.clone().unwrap_or_default(), new.spec.get_or_insert_default());
@@ -47,7 +47,7 @@ pub(super) fn update(object: &Object, current: &Object, state: &Snapshot, part: 
     if part == PodPart::EphemeralContainers
         && let Err(message) = pod_security::admit(after, state)
     {
-        return Err(Refused::Forbidden { key: current.key().clone(), message });
+        return Err(Refused::Forbidden { key: current.key().clone(), message, at: "" });
     }
     let mut errors = errors.into_vec();
     errors.extend(validate::validate(&new));

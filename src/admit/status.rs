@@ -97,7 +97,7 @@ pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer:
     // Of a custom kind, what was stored may know less of its kind than the writer.
     if !object.kind().info().has_status {
         let message = format!("{} has no status", current.kind());
-        return Err(Refused::Forbidden { key: current.key().clone(), message });
+        return Err(Refused::Forbidden { key: current.key().clone(), message, at: "" });
     }
     let owners = object.meta().managed_fields.as_ref();
     // Controllers write the status of an object they may have seen some time ago.

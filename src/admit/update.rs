@@ -63,7 +63,7 @@ pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer:
     }
     // As in Kubernetes, what is wrong with the fields is said first.
     if let Some(message) = grows.filter(|_| errors.is_empty()) {
-        return Err(Refused::Forbidden { key: after.key().clone(), message: message.to_owned() });
+        return Err(Refused::Forbidden { key: after.key().clone(), message: message.to_owned(), at: "spec.resources.requests.storage" });
     }
     match (errors.is_empty(), is_gone(after.typed())) {
         (false, _) => Err(invalid(&after, errors)),

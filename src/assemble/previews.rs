@@ -162,7 +162,7 @@ impl Local for Host {
             Ok(tree) => Look::of(tree, &source.spec, state.definitions(), &mut Memory::default()),
             Err(why) => Look::refused(None, why),
         };
-        let mut unknown = if let Look::Read(revision) = &look { saved::assume_values(&mut state, &revision.rendered) } else { Vec::new() };
+        let mut unknown = look.rendered().map(|rendered| saved::assume_values(&mut state, rendered)).unwrap_or_default();
         let unasked = unasked(&state, &source, &look, SystemClock.now());
         if !unasked.is_empty() {
             unknown.push(format!("webhooks are not asked offline: {}", unasked.join(", ")));

@@ -121,7 +121,7 @@ impl Store for Slow {
             self.answer.acquire().await.expect("an answer").forget();
             if self.refuses {
                 let key = transaction.writes[0].key().clone();
-                return Err(Refused::Forbidden { key, message: "never".to_owned() }.into());
+                return Err(Refused::Forbidden { key, message: "never".to_owned(), at: "" }.into());
             }
         }
         self.store.commit(transaction).await

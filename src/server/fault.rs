@@ -232,7 +232,7 @@ impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Invalid { key, errors } => Self::invalid(key.kind, &key.name, &errors),
-            Refused::Forbidden { key, message } => {
+            Refused::Forbidden { key, message, .. } => {
                 let text = format!("{} \"{}\" is forbidden: {message}", key.kind.qualified(), key.name);
                 Self { details: details(key.kind, &key.name), ..Self::forbidden(text) }
             }

@@ -341,7 +341,7 @@ async fn webhooks_are_asked_before_anything_is_written() {
     running.webhooks.say(|_| Answer::Denied("not today".to_owned()));
     running.places.place("web").put("r1", &[("a.yaml", &config("a", "1"))]);
     running.source("web").await;
-    let refused = |state: &Snapshot| status(state, "web").is_some_and(|it| it.errors == ["a.yaml:1: ConfigMap default/a: not today"]);
+    let refused = |state: &Snapshot| status(state, "web").is_some_and(|it| it.errors == ["a.yaml:1:1: ConfigMap default/a: not today"]);
     running.until("refused", refused).await;
     assert_eq!(value(&running.store.snapshot(), "a"), None);
     running.webhooks.say(|_| Answer::Passed);

@@ -81,7 +81,7 @@ fn a_no_refuses_the_whole_revision_and_every_no_is_told() {
         let mut world = world(kind, |it| if it.key().name == "good" { Answer::Passed } else { denied() });
         let status = world.put("web", "r1", &[("a.yaml", &(config("bad", "1") + &config("good", "1") + &config("worse", "1")))]);
         let no = "admission webhook \"it.hooks.example.com\" denied the request: no";
-        let told = |line: u32, name: &str| format!("a.yaml:{line}: ConfigMap default/{name}: {no}");
+        let told = |line: u32, name: &str| format!("a.yaml:{line}:1: ConfigMap default/{name}: {no}");
         assert_eq!(status.errors, [told(1, "bad"), told(11, "worse")], "{kind}");
         assert_eq!((status.accepted_revision, status.pending_plan), (None, None));
         assert!(!world.has(Kind::ConfigMap, "default", "good"));
@@ -172,7 +172,7 @@ fn what_a_webhook_makes_is_admitted_as_what_anybody_says() {
 fn without_an_answer_a_revision_is_refused_and_asked_about_again_soon() {
     let mut world = world(JUDGES, |_| silent(NOW));
     let status = world.put("web", "r1", &[("a.yaml", &config("a", "1"))]);
-    let why = "a.yaml:1: ConfigMap default/a: failed calling webhook \"it.hooks.example.com\": nobody is there";
+    let why = "a.yaml:1:1: ConfigMap default/a: failed calling webhook \"it.hooks.example.com\": nobody is there";
     assert_eq!((status.errors, world.has(Kind::ConfigMap, "default", "a")), (vec![why.to_owned()], false));
     let memory = world.memories.get_mut("web").unwrap();
     let step = decide(&world.state, "web", &world.looks["web"], None, memory, &mut || "uid".to_owned(), NOW);
@@ -246,7 +246,7 @@ fn what_is_replaced_is_asked_about_twice() {
     assert_eq!(words(&mut world), ["DELETE Judge j", "CREATE Judge j"]);
     world.say = Some(Box::new(|it| if it.operation == Operation::Delete { denied() } else { Answer::Passed }));
     let status = world.put("web", "r3", &[("a.yaml", &job("i:3"))]);
-    assert_eq!(status.errors, ["a.yaml:1: Job default/j: admission webhook \"it.hooks.example.com\" denied the request: no"]);
+    assert_eq!(status.errors, ["a.yaml:1:1: Job default/j: admission webhook \"it.hooks.example.com\" denied the request: no"]);
     // Not asked where it is refused anyhow.
     world.asked.clear();
     let plain = job("i:4").replace("podbay.dev/replace", "else");

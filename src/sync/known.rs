@@ -1,4 +1,4 @@
-//! What a planner remembers from plan to plan. PURE.
+//! What a planner remembers, so that what did not change costs nothing. All of it can be lost. PURE.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::model::custom::Definitions;
 use crate::model::{InventoryEntry, Key, Source, SourceStatus, Timestamp};
 use crate::store::snapshot::Snapshot;
 
-/// What a planner remembers, so that what did not change costs nothing. All of it can be lost.
+/// What is remembered from plan to plan.
 #[derive(Clone, Default)]
 pub struct Known {
     /// What the last plan was made from: what is the same now is as it was.

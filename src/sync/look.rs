@@ -10,7 +10,7 @@ use super::identity::Digest;
 use super::left;
 use super::names::{APPROVE, FINALIZER};
 use super::plan::{self, Action, Input, Known, SyncPlan};
-use super::render::{self, Cache, Options, Rendered};
+use super::render::{self, Broken, Cache, Options, Rendered};
 use super::source::Tree;
 use super::status::{self, Outcome};
 use crate::model::custom::Definitions;
@@ -29,6 +29,8 @@ pub enum Look {
         revision: Option<String>,
         errors: Vec<String>,
     },
+    /// Some of its documents cannot be read.
+    Broken(Arc<Unreadable>),
     Read(Arc<Revision>),
 }
 
@@ -41,11 +43,38 @@ pub struct Revision {
     pub rendered: Rendered,
 }
 
+/// A revision of which some documents cannot be read.
+pub struct Unreadable {
+    pub id: String,
+    broken: Broken,
+}
+
+impl Unreadable {
+    /// What of it can be read.
+    pub fn rest(&self) -> &Rendered {
+        &self.broken.rest
+    }
+
+    /// Every error of it, sorted: those of its files, and what would be refused of the rest. `known`: what was remembered of
+    /// such plans.
+    pub fn errors(&self, state: &Snapshot, source: &Source, known: &mut Known, now: Timestamp) -> Vec<String> {
+        let answers = Answers::nobody();
+        let input =
+            Input { state, source, revision: &self.id, path_exists: true, rendered: self.rest(), now, approved: None, answers: &answers };
+        let mut problems = [self.broken.problems.clone(), plan::refused(&input, known)].concat();
+        problems.sort_unstable();
+        problems.dedup();
+        problems.iter().map(ToString::to_string).collect()
+    }
+}
+
 /// What a worker remembers between looks: all of it can be lost.
 #[derive(Default)]
 pub struct Memory {
     cache: Cache,
     known: Known,
+    /// The same of what can be read of a revision that cannot as a whole.
+    known_rest: Known,
     /// The last revision that was accepted: put back while a newer one is refused.
     good: Option<Arc<Revision>>,
     /// The accepted set that could not be read back from the store.
@@ -89,13 +118,22 @@ impl Look {
         Look::Invalid { revision, errors: vec![why] }
     }
 
+    /// What it has that can be read.
+    pub fn rendered(&self) -> Option<&Rendered> {
+        match self {
+            Look::Read(revision) => Some(&revision.rendered),
+            Look::Broken(it) => Some(it.rest()),
+            Look::Unread | Look::Unreachable(_) | Look::Invalid { .. } => None,
+        }
+    }
+
     /// Reads a tree; `served`: the kinds there are besides those that it defines itself.
     pub fn of(tree: Tree, spec: &SourceSpec, served: &Definitions, memory: &mut Memory) -> Self {
         match render::render(&tree, &Options::of(spec), served, &mut memory.cache) {
             Ok(rendered) => {
                 Look::Read(Arc::new(Revision { id: tree.revision, subject: tree.subject, path_exists: tree.path_exists, rendered }))
             }
-            Err(problems) => Look::Invalid { revision: Some(tree.revision), errors: problems.iter().map(ToString::to_string).collect() },
+            Err(broken) => Look::Broken(Arc::new(Unreadable { id: tree.revision, broken: *broken })),
         }
     }
 }
@@ -246,11 +284,18 @@ fn newest(
     memory: &mut Memory,
     now: Timestamp,
 ) -> (SourceStatus, Option<SyncPlan>) {
+    if !matches!(look, Look::Broken(_)) {
+        memory.known_rest = Known::default();
+    }
     match look {
         Look::Unread => (source.status.clone().unwrap_or_default(), None),
         Look::Unreachable(why) => (status::next(source, &Outcome::Unreachable(why), request, now), None),
         Look::Invalid { revision, errors } => {
             (status::next(source, &Outcome::Invalid { revision: revision.as_deref(), errors }, request, now), None)
+        }
+        Look::Broken(it) => {
+            let errors = it.errors(state, source, &mut memory.known_rest, now);
+            (status::next(source, &Outcome::Invalid { revision: Some(&it.id), errors: &errors }, request, now), None)
         }
         Look::Read(revision) => {
             let approved = source.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE)).map(String::as_str);

@@ -2,9 +2,11 @@
 //!
 //! - `source`: the trait `fetch() -> Tree | Refused | Unreachable`; `dir` and `git` implement it, `open` picks
 //! - `select` (pure): which files of a tree are manifests, and how many there may be; `link` (pure): where a link leads
-//! - `render` (pure): a tree's files to objects, or every error of the tree
+//! - `render` (pure): a tree's files to objects, or every error of the tree; `hidden` (pure): what those may be that it
+//!   cannot read
 //! - `unsaid` (pure): what a manifest says and the cluster itself writes
 //! - `plan` (pure): desired against live against inventory; `known` (pure): what it remembers
+//! - `refusal` (pure): what is said no to, of which field, and what would help
 //! - `approval` (pure): what a plan is known by, and how another differs from it
 //! - `op`, `waves`, `walk` (pure): a change, this step's changes, sorted walks side by side
 //! - `again` (pure): when what is gone is created again, and what others change is put back, and when not
@@ -36,6 +38,7 @@ pub mod drift;
 pub mod fake;
 pub mod git;
 pub mod health;
+mod hidden;
 pub mod identity;
 pub mod inventory;
 mod known;
@@ -47,6 +50,7 @@ mod needed;
 pub mod op;
 pub mod open;
 pub mod plan;
+mod refusal;
 pub mod removal;
 pub mod render;
 pub mod select;
@@ -82,6 +86,9 @@ mod needed_tests;
 
 #[cfg(test)]
 mod quarrel_tests;
+
+#[cfg(test)]
+mod refusal_tests;
 
 #[cfg(test)]
 mod render_tests;

@@ -3,16 +3,15 @@
 //! The revision would be accepted and then hang: what it wants goes with what it drops, and cannot be made again.
 
 use super::desired::DesiredSet;
-use super::plan::place;
+use super::refusal::Refusal;
 use super::render::Desired;
 use crate::model::custom::CustomResourceDefinition;
 use crate::model::{Key, Kind, Object};
-use crate::plan::Reason;
 use crate::store::snapshot::Snapshot;
 
 /// Why an object that the revision no longer has may not go.
-pub(super) fn goes_wrongly(state: &Snapshot, wanted: &DesiredSet, pruned: &Object) -> Option<Reason> {
-    let (code, lives_by) = needs(state, pruned)?;
+pub(super) fn goes_wrongly<'w>(state: &Snapshot, wanted: &'w DesiredSet, pruned: &Object) -> Option<(&'w Desired, &'static str, Refusal)> {
+    let (code, path, lives_by) = needs(state, pruned)?;
     let mut all = wanted.values().filter(|wanted| lives_by.is_of(wanted.object.key()));
     let first: &Desired = all.next()?;
     let others = match all.count() {
@@ -20,8 +19,8 @@ pub(super) fn goes_wrongly(state: &Snapshot, wanted: &DesiredSet, pruned: &Objec
         1 => " (and so does 1 more object)".to_owned(),
         count => format!(" (and so do {count} more objects)"),
     };
-    let message = format!("{}: {} needs {}, which the source no longer has{others}", place(first), first.object.key(), pruned.key());
-    Some(Reason::new(code, message))
+    let message = format!("{} needs {}, which the source no longer has{others}", first.object.key(), pruned.key());
+    Some((first, code, Refusal::new(path, message)))
 }
 
 /// What cannot be without an object.
@@ -41,11 +40,12 @@ impl LivesBy {
     }
 }
 
-fn needs(state: &Snapshot, object: &Object) -> Option<(&'static str, LivesBy)> {
+/// A code, the field by which others need it, and which those are.
+fn needs(state: &Snapshot, object: &Object) -> Option<(&'static str, &'static str, LivesBy)> {
     if object.kind() == Kind::Namespace {
-        return Some(("NamespaceGoes", LivesBy::Namespace(object.key().name.clone())));
+        return Some(("NamespaceGoes", "metadata.namespace", LivesBy::Namespace(object.key().name.clone())));
     }
     let spec = &object.get::<CustomResourceDefinition>()?.spec;
     let defined = state.definitions().get_named(&spec.group, &spec.names.plural)?;
-    Some(("KindGoes", LivesBy::Kind(defined.storage().kind)))
+    Some(("KindGoes", "kind", LivesBy::Kind(defined.storage().kind)))
 }

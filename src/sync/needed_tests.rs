@@ -22,7 +22,7 @@ fn a_namespace_does_not_go_while_something_is_wanted_in_it() {
             world.edit_status("web", |status| status.accepted_set = digest);
         }
         let status = world.again("web");
-        let told = "a.yaml:5: ConfigMap shop/a needs Namespace shop, which the source no longer has (and so does 1 more object)";
+        let told = "a.yaml:7:21: ConfigMap shop/a needs Namespace shop, which the source no longer has (and so does 1 more object)";
         assert_eq!(status.errors[0], told);
         assert_eq!((status.pending_plan, status.accepted_revision.as_deref()), (None, Some("r1")), "nobody can approve it");
         assert!(world.state.get(&key).is_some_and(|live| !live.is_deleting()));

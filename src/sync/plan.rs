@@ -25,16 +25,18 @@ use super::left;
 use super::names::{ADOPT, REQUESTED_AT};
 use super::needed;
 pub use super::op::{Action, Counts, SyncOp};
+use super::refusal::{self, Refusal};
 use super::render::{Desired, Rendered, may_prune};
 use super::unsaid;
 use super::walk;
 use super::waves::{is_stuck, step};
 use crate::admit;
+use crate::model::manifest::Problem;
 use crate::model::ownership::{ManagedFields, apply};
 use crate::model::{InventoryEntry, Key, Kind, Object, Source, Timestamp};
 use crate::plan::{Reason, Wait};
 use crate::store::snapshot::Snapshot;
-use crate::store::transaction::{Precondition, Stamp, Transaction, Write};
+use crate::store::transaction::{CommitError, Precondition, Stamp, Transaction, Write};
 
 /// What a plan is made from.
 pub struct Input<'a> {
@@ -125,41 +127,16 @@ pub fn writer(source: &str) -> String {
 
 /// Decides what a revision does. Planning again after all of it was applied gives no ops.
 pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
-    let name = input.source.metadata.name.clone().unwrap_or_default();
     let status = input.source.status.as_ref();
     let held = known.held(input.source, input.state.definitions());
-    let mut planner = Planner {
-        input,
-        manager: manager(&name),
-        adopt: input.source.spec.adopt == Some(true) || adopts_now(input),
-        held: &held,
-        left: left::of(input.state, &name),
-        probe: input.state.clone(),
-        uids: 0,
-        seen: known.seen.take(),
-        losses: &mut known.losses,
-        changes: &known.changes,
-        stuck: BTreeMap::new(),
-        panel: Panel::of(input.state, input.answers, input.now),
-        contested: BTreeSet::new(),
-        open: BTreeSet::new(),
-        replaced: Vec::new(),
-        plan: SyncPlan {
-            source: name,
-            revision: input.revision.to_owned(),
-            skipped: input.rendered.skipped.clone(),
-            accepted: status.and_then(|status| status.accepted_set.as_deref()) == Some(&input.rendered.set_digest),
-            set_digest: input.rendered.set_digest.clone(),
-            inventory: Arc::clone(&held),
-            held: Arc::clone(&held),
-            ..SyncPlan::default()
-        },
-    };
+    let mut planner = Planner::new(input, &held, known);
     planner.contested();
     let candidates = planner.candidates();
     planner.wanted(&candidates);
     planner.unwanted(&candidates);
-    let Planner { mut plan, open, panel, probe, .. } = planner;
+    let Planner { mut plan, open, panel, probe, refused, .. } = planner;
+    // Those that have a place come first, in its order.
+    plan.blocked.splice(..0, refused.into_iter().map(|(problem, code)| Reason::new(code, problem.to_string())));
     if !panel.open.is_empty() {
         plan.questions = Questions { source: plan.source.clone(), state: probe, all: panel.open };
     }
@@ -181,6 +158,19 @@ pub fn plan(input: &Input<'_>, known: &mut Known) -> SyncPlan {
     plan
 }
 
+/// What would be refused of what can be read of a tree, each at its place, sorted; nothing of it is ever written. `known`: what
+/// was remembered of such plans. Nobody asks webhooks of it, nor what would go: that is known when all can be read.
+pub fn refused(input: &Input<'_>, known: &mut Known) -> Vec<Problem> {
+    let held = known.held(input.source, input.state.definitions());
+    let mut planner = Planner::new(input, &held, known);
+    planner.contested();
+    let candidates = planner.candidates();
+    planner.wanted(&candidates);
+    let Planner { open, refused, .. } = planner;
+    known.seen = Some(Seen { state: input.state.clone(), desired: Arc::clone(&input.rendered.desired), held, open });
+    refused.into_iter().map(|(problem, _)| problem).collect()
+}
+
 /// A person asked for it, and for this: a later request or a later set is another matter.
 fn adopts_now(input: &Input<'_>) -> bool {
     let annotation = |name: &str| input.source.metadata.annotations.as_ref().and_then(|all| all.get(name));
@@ -189,6 +179,9 @@ fn adopts_now(input: &Input<'_>) -> bool {
     let handled = status.and_then(|status| status.handled_request.as_ref()) == Some(asked);
     !handled || status.and_then(|status| status.accepted_set.as_deref()) == Some(&input.rendered.set_digest)
 }
+
+/// Reason: admission says no.
+const REFUSED: &str = "Refused";
 
 struct Planner<'p> {
     input: &'p Input<'p>,
@@ -213,6 +206,10 @@ struct Planner<'p> {
     open: BTreeSet<Key>,
     /// Deleted, to be created anew: what they own goes with them.
     replaced: Vec<Object>,
+    /// What stands in the way at a place of the tree, with its code.
+    refused: BTreeSet<(Problem, &'static str)>,
+    /// The objects it is about.
+    faulty: BTreeSet<Key>,
     plan: SyncPlan,
 }
 
@@ -227,7 +224,7 @@ struct Passed {
 
 /// Why an object is not written.
 enum Stop {
-    Admission(String),
+    Admission(CommitError),
     Webhook(Reason),
 }
 
@@ -238,6 +235,40 @@ enum Claim {
 }
 
 impl<'p> Planner<'p> {
+    fn new(input: &'p Input<'p>, held: &'p Arc<Inventory>, known: &'p mut Known) -> Self {
+        let name = input.source.metadata.name.clone().unwrap_or_default();
+        let accepted = input.source.status.as_ref().and_then(|status| status.accepted_set.as_deref());
+        Self {
+            input,
+            manager: manager(&name),
+            adopt: input.source.spec.adopt == Some(true) || adopts_now(input),
+            held,
+            left: left::of(input.state, &name),
+            probe: input.state.clone(),
+            uids: 0,
+            seen: known.seen.take(),
+            losses: &mut known.losses,
+            changes: &known.changes,
+            stuck: BTreeMap::new(),
+            panel: Panel::of(input.state, input.answers, input.now),
+            contested: BTreeSet::new(),
+            open: BTreeSet::new(),
+            replaced: Vec::new(),
+            refused: BTreeSet::new(),
+            faulty: BTreeSet::new(),
+            plan: SyncPlan {
+                source: name,
+                revision: input.revision.to_owned(),
+                skipped: input.rendered.skipped.clone(),
+                accepted: accepted == Some(&input.rendered.set_digest),
+                set_digest: input.rendered.set_digest.clone(),
+                inventory: Arc::clone(held),
+                held: Arc::clone(held),
+                ..SyncPlan::default()
+            },
+        }
+    }
+
     /// The same object in two sources refuses both changes.
     fn contested(&mut self) {
         let rendered = self.input.rendered;
@@ -260,9 +291,9 @@ impl<'p> Planner<'p> {
                 if holds {
                     self.contested.insert(key.clone());
                     self.plan.contested.push(inventory::entry(key, "", false, &desired.file, false));
-                    self.plan.blocked.push(Reason::new("TwoSources", message));
-                } else if !self.plan.accepted {
-                    self.plan.blocked.push(Reason::new("TwoSources", message));
+                }
+                if holds || !self.plan.accepted {
+                    self.refuse(desired, "TwoSources", Refusal::new("metadata.name", message));
                 }
             }
         }
@@ -299,11 +330,9 @@ impl<'p> Planner<'p> {
                 // A Namespace of which nothing is said but its name: it may be whose it is, and nothing is noted of it.
                 Claim::Stranger if self.is_as_wanted(desired, live) => self.plan.sum.unchanged += 1,
                 Claim::Stranger => {
-                    let message = format!(
-                        "{}: {key} exists and Podbay did not create it: adopt it (`adopt: true` on the Source, or --adopt)",
-                        place(desired)
-                    );
-                    self.plan.blocked.push(Reason::new("NotOurs", message));
+                    let refusal = Refusal::new("metadata.name", format!("{key} exists and Podbay did not create it"));
+                    let hint = Some("adopt it (`adopt: true` on the Source, or --adopt)".to_owned());
+                    self.refuse(desired, "NotOurs", Refusal { hint, ..refusal });
                 }
             }
         }
@@ -381,11 +410,14 @@ impl<'p> Planner<'p> {
 
     fn create(&mut self, desired: &Desired) {
         self.remember(desired, "", true);
-        let passed = self.first(desired).map_err(Stop::Admission).and_then(|after| self.pass(after, None, desired.wave));
-        match passed {
+        let after = match self.first(desired) {
+            Ok(after) => after,
+            Err(why) => return self.refuse(desired, REFUSED, Refusal::new("", why)),
+        };
+        match self.pass(after, None, desired.wave) {
             Ok(passed) => self.push(Action::Create, None, Some(passed), desired),
-            Err(Stop::Admission(why)) => self.block(desired, &why),
-            Err(Stop::Webhook(reason)) => self.hold(&place(desired), desired.object.key(), &reason),
+            Err(Stop::Admission(why)) => self.block(desired, &why, None),
+            Err(Stop::Webhook(reason)) => self.hold(desired, &reason),
         }
     }
 
@@ -463,13 +495,25 @@ impl<'p> Planner<'p> {
     }
 
     /// A webhook is against it. That refuses a new revision; of one that is accepted, the object stays as it is.
-    fn hold(&mut self, at: &str, key: &Key, reason: &Reason) {
-        let why = &reason.message;
+    fn hold(&mut self, desired: &Desired, reason: &Reason) {
+        let key = desired.object.key();
         if self.plan.accepted {
-            self.plan.waits.push(Wait { subject: key.clone(), reason: Reason::new(reason.code, format!("{why} ({at})")) });
-        } else {
-            self.plan.blocked.push(Reason::new(reason.code, format!("{at}: {key}: {why}")));
+            return self.waits_for(key, reason, &format!("{}:{}", desired.file, desired.line));
         }
+        self.refuse(desired, reason.code, Refusal::new("", format!("{key}: {}", reason.message)));
+    }
+
+    /// The same of one that would go.
+    fn hold_back(&mut self, entry: &InventoryEntry, key: &Key, reason: &Reason) {
+        if self.plan.accepted {
+            return self.waits_for(key, reason, &entry.file);
+        }
+        self.plan.blocked.push(Reason::new(reason.code, format!("{}: {key}: {}", entry.file, reason.message)));
+    }
+
+    fn waits_for(&mut self, key: &Key, reason: &Reason, at: &str) {
+        let reason = Reason::new(reason.code, format!("{} ({at})", reason.message));
+        self.plan.waits.push(Wait { subject: key.clone(), reason });
     }
 
     /// The object as this source says it when there is none.
@@ -496,7 +540,7 @@ impl<'p> Planner<'p> {
         let after = match self.applied(desired, Some(live), &ManagedFields::of(live.meta())) {
             Ok((after, true)) => after,
             Ok((_, false)) => return self.unchanged(live, new),
-            Err(why) => return self.block(desired, &why),
+            Err(why) => return self.refuse(desired, REFUSED, Refusal::new("", why)),
         };
         let before = self.probe.clone();
         match self.pass(after, Some(live), desired.wave) {
@@ -505,7 +549,7 @@ impl<'p> Planner<'p> {
             Ok(passed) if self.is_changed_again(desired, live, &passed) => self.probe = before,
             Ok(passed) => self.push(Action::Update, Some(live), Some(passed), desired),
             Err(Stop::Admission(why)) => self.replace(desired, live, &why),
-            Err(Stop::Webhook(reason)) => self.hold(&place(desired), live.key(), &reason),
+            Err(Stop::Webhook(reason)) => self.hold(desired, &reason),
         }
     }
 
@@ -521,9 +565,7 @@ impl<'p> Planner<'p> {
             return false;
         };
         let reason = match self.probe.get(key) {
-            Some(result) if passed.told.is_none() => {
-                again::changed(turn, &drift::who(live, result, &self.plan.source, self.probe.definitions()))
-            }
+            Some(result) if passed.told.is_none() => again::changed(turn, &drift::who(live, result, &self.plan.source, self.probe.definitions())),
             _ => again::rewritten(turn),
         };
         self.wait_until(key, turn.0, reason);
@@ -538,12 +580,9 @@ impl<'p> Planner<'p> {
     }
 
     /// A change that is refused in place: a delete and a create, where the object says so.
-    fn replace(&mut self, desired: &Desired, live: &Object, why: &str) {
+    fn replace(&mut self, desired: &Desired, live: &Object, why: &CommitError) {
         let delete = Write::Delete { key: live.key().clone(), precondition: Precondition::seen(live), grace_seconds: None };
-        let after = match self.first(desired) {
-            Ok(after) => after,
-            Err(why) => return self.block(desired, &why),
-        };
+        let Ok(after) = self.first(desired) else { return self.block(desired, why, None) };
         let mut copy = self.probe.clone();
         std::mem::swap(&mut copy, &mut self.probe);
         let deleted = self.try_writes(std::slice::from_ref(&delete));
@@ -558,16 +597,15 @@ impl<'p> Planner<'p> {
             (Ok(_), Ok(()), Ok(passed)) if desired.replace => passed,
             (_, Err(reason), _) | (_, _, Err(Stop::Webhook(reason))) => {
                 self.probe = copy;
-                return self.hold(&place(desired), live.key(), &reason);
+                return self.hold(desired, &reason);
             }
             (Ok(_), _, Ok(_)) => {
                 self.probe = copy;
-                return self
-                    .block(desired, &format!("{why} (annotate it with podbay.dev/replace: \"true\" to have it deleted and created)"));
+                return self.block(desired, why, Some("annotate it with podbay.dev/replace: \"true\" to have it deleted and created"));
             }
             _ => {
                 self.probe = copy;
-                return self.block(desired, why);
+                return self.block(desired, why, None);
             }
         };
         // A pod on a node goes first and is created once it is gone.
@@ -576,7 +614,7 @@ impl<'p> Planner<'p> {
     }
 
     /// Admits writes on the probe; how many changed something.
-    fn try_writes(&mut self, writes: &[Write]) -> Result<usize, String> {
+    fn try_writes(&mut self, writes: &[Write]) -> Result<usize, CommitError> {
         let uids = &mut self.uids;
         let mut uid = || {
             *uids += 1;
@@ -589,7 +627,7 @@ impl<'p> Planner<'p> {
                 self.probe = applied.snapshot;
                 Ok(applied.changes.len())
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         }
     }
 
@@ -611,8 +649,24 @@ impl<'p> Planner<'p> {
         self.plan.ops.push(SyncOp { action, before: before.cloned(), after, result, told, wave: desired.wave, file, takes });
     }
 
-    fn block(&mut self, desired: &Desired, why: &str) {
-        self.plan.blocked.push(Reason::new("Refused", format!("{}: {why}", place(desired))));
+    /// Admission is against it; `instead`: what there is to do about it.
+    fn block(&mut self, desired: &Desired, why: &CommitError, instead: Option<&str>) {
+        let all = refusal::of(why, desired, &self.probe, &self.input.rendered.desired);
+        for refusal in all.into_iter().filter(|refusal| !self.only_follows(refusal)).collect::<Vec<_>>() {
+            let hint = refusal.hint.or_else(|| instead.map(str::to_owned));
+            self.refuse(desired, REFUSED, Refusal { hint, ..refusal });
+        }
+    }
+
+    /// What it needs is refused itself, or may be in a document that cannot be read.
+    fn only_follows(&self, refusal: &Refusal) -> bool {
+        let needs = refusal.needs.as_ref();
+        needs.is_some_and(|key| self.faulty.contains(key) || self.input.rendered.hidden.holds(key.kind, &key.name))
+    }
+
+    fn refuse(&mut self, desired: &Desired, code: &'static str, refusal: Refusal) {
+        self.faulty.insert(desired.object.key().clone());
+        self.refused.insert((desired.problem(refusal), code));
     }
 
     /// What the inventory holds and the revision no longer wants.
@@ -638,7 +692,9 @@ impl<'p> Planner<'p> {
                 Some(_) if !entry.created => kept.push((key.clone(), "it was adopted, not created")),
                 Some(live) if entry.keep || !may_prune(live) => kept.push((key.clone(), "its annotation forbids pruning")),
                 Some(live) => {
-                    self.plan.blocked.extend(needed::goes_wrongly(state, &rendered.desired, live));
+                    if let Some((desired, code, refusal)) = needed::goes_wrongly(state, &rendered.desired, live) {
+                        self.refuse(desired, code, refusal);
+                    }
                     pruned.push((live, entry));
                     continue;
                 }
@@ -697,7 +753,7 @@ impl<'p> Planner<'p> {
         for (object, entry) in pruned {
             if let Err(reason) = self.let_go(object, i32::MAX) {
                 held += 1;
-                self.hold(&entry.file, object.key(), &reason);
+                self.hold_back(entry, object.key(), &reason);
                 continue;
             }
             let takes: BTreeSet<Key> = budget::taken(self.input.state, object).difference(&going).cloned().collect();
@@ -716,8 +772,4 @@ impl<'p> Planner<'p> {
         self.plan.sum.delete = pruned.len() - held;
         self.plan.sum.taken = taken.len();
     }
-}
-
-pub(super) fn place(desired: &Desired) -> String {
-    format!("{}:{}", desired.file, desired.line)
 }

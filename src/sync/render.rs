@@ -7,12 +7,14 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::desired::DesiredSet;
+use super::hidden::{Documents, Hidden};
 use super::identity::{self, Digest, Sum};
+use super::refusal::{Refusal, exported, written};
 use super::source::Tree;
 use super::unsaid;
 use crate::admit;
 use crate::model::custom::{CustomResourceDefinition, Definition, Definitions};
-use crate::model::manifest::{self, Manifest, Position, Problem, Skipped, Unsupported};
+use crate::model::manifest::{self, Manifest, Manifests, Places, Position, Problem, Skipped, Unsupported};
 use crate::model::ownership::string_data_is_data;
 use crate::model::{ErrorReason, FieldError, Key, Kind, Object, SourceSpec, validate};
 
@@ -46,6 +48,8 @@ pub struct Desired {
     pub applied: Value,
     pub file: String,
     pub line: u32,
+    /// Where its fields are written; not known of what was read back from the store.
+    places: Places,
     /// Of `applied` and the file.
     pub digest: Digest,
     /// Neither Argo CD's nor Flux's annotation forbids pruning.
@@ -67,6 +71,17 @@ pub struct Rendered {
     pub(super) left_out: BTreeSet<(String, String, String)>,
     /// Over the digests of all, in order.
     pub set_digest: String,
+    /// What else there may be, of a tree that cannot be read as a whole.
+    pub(super) hidden: Hidden,
+}
+
+/// What is wrong with a tree, and what of it can be read.
+#[derive(Debug)]
+pub struct Broken {
+    /// Sorted.
+    pub problems: Vec<Problem>,
+    /// The documents with which nothing is wrong by themselves.
+    pub rest: Rendered,
 }
 
 impl Rendered {
@@ -80,7 +95,7 @@ impl Rendered {
                 waves.insert(one.wave);
             }
         }
-        Self { desired: Arc::new(desired), waves, skipped, left_out, set_digest: sum.finish() }
+        Self { desired: Arc::new(desired), waves, skipped, left_out, set_digest: sum.finish(), hidden: Hidden::default() }
     }
 
     /// Whether a document that was left out has the kind and name of this object: nobody said that
@@ -107,13 +122,19 @@ struct File {
     named: Vec<(Key, u32, Position)>,
     skipped: Vec<Skipped>,
     notes: Vec<String>,
+    /// Where something is wrong with it: the objects with which nothing is.
+    good: Vec<Arc<Desired>>,
+    /// What the others may be.
+    hidden: Hidden,
+    /// Where a kind is named that is not served.
+    unserved: Vec<(Position, String)>,
 }
 
 /// Renders a tree.
 ///
 /// # Errors
-/// Every error of every file, sorted.
-pub fn render(tree: &Tree, options: &Options, served: &Definitions, cache: &mut Cache) -> Result<Rendered, Vec<Problem>> {
+/// Every error of every file, and the rest of it.
+pub fn render(tree: &Tree, options: &Options, served: &Definitions, cache: &mut Cache) -> Result<Rendered, Box<Broken>> {
     let served = Arc::new(with_own(tree, options, served, cache));
     if cache.options.as_ref() != Some(options) || cache.served != served.hash() {
         *cache = Cache { options: Some(options.clone()), served: served.hash(), files: BTreeMap::new() };
@@ -128,7 +149,7 @@ pub fn render(tree: &Tree, options: &Options, served: &Definitions, cache: &mut 
             None => read_file(path, content, options, &served),
         };
         if file.named.len() > left {
-            return Err(vec![too_many(path, file.named[left].2)]);
+            return Err(Box::new(Broken { problems: vec![too_many(path, file.named[left].2)], rest: Rendered::default() }));
         }
         left -= file.named.len();
         if found.is_empty() {
@@ -144,11 +165,24 @@ pub fn render(tree: &Tree, options: &Options, served: &Definitions, cache: &mut 
             return Ok(rendered);
         }
     }
-    let good = cache.files.iter().map(|(path, (_, file))| (path, file));
-    refuse_twins(good.chain(&bad), &mut problems);
+    Err(Box::new(broken(cache, &bad, problems)))
+}
+
+fn broken(cache: &Cache, bad: &BTreeMap<String, File>, mut problems: Vec<Problem>) -> Broken {
+    let mut hidden = Hidden::default();
+    bad.values().for_each(|file| hidden.extend(&file.hidden));
+    // Whose definition cannot be read is served once it can.
+    let unserved = bad.iter().flat_map(|(path, file)| file.unserved.iter().map(move |(at, kind)| (path, at, kind)));
+    let unserved = unserved.filter(|(_, _, kind)| hidden.holds(Kind::CustomResourceDefinition, kind));
+    let unserved: BTreeSet<(&String, u32, u32)> = unserved.map(|(path, at, _)| (path, at.line, at.column)).collect();
+    problems.retain(|problem| !unserved.contains(&(&problem.file, problem.line, problem.column)));
+    let whole = cache.files.iter().map(|(path, (_, file))| (path, file));
+    refuse_twins(whole.clone().chain(bad), &mut problems);
     problems.sort_unstable();
     problems.dedup();
-    Err(problems)
+    let rest = whole.flat_map(|(_, file)| &file.desired).chain(bad.values().flat_map(|file| &file.good));
+    let rest = Rendered { hidden, ..Rendered::new(rest.cloned().collect(), BTreeSet::new(), Vec::new()) };
+    Broken { problems, rest }
 }
 
 /// The kinds that are served, and those that the tree itself defines in their place. What was read before is
@@ -211,9 +245,9 @@ fn read_file(path: &str, content: &[u8], options: &Options, served: &Arc<Definit
     let unsupported = if options.skip_unsupported { Unsupported::Skip } else { Unsupported::Refuse };
     let found =
         manifest::read(path, content, &manifest::Options { namespace: options.namespace.clone(), unsupported, served: Arc::clone(served) });
-    let mut file = File { skipped: found.skipped, notes: found.notes, ..File::default() };
-    let mut problems = found.problems;
-    for manifest in &found.objects {
+    let Manifests { objects, skipped, notes, starts, unserved, mut problems } = found;
+    let mut file = File { skipped, notes, unserved, ..File::default() };
+    for manifest in &objects {
         if unsaid::is_own(manifest.key()) {
             file.skipped.push(own(manifest));
             continue;
@@ -224,6 +258,12 @@ fn read_file(path: &str, content: &[u8], options: &Options, served: &Arc<Definit
             Ok(desired) => file.desired.push(Arc::new(desired)),
             Err(mut found) => problems.append(&mut found),
         }
+    }
+    if !problems.is_empty() {
+        let text = String::from_utf8_lossy(content);
+        let documents = Documents::of(&text, &starts, &problems);
+        file.good = file.desired.iter().filter(|desired| documents.is_good(desired.place(&[""]))).cloned().collect();
+        file.hidden = documents.hidden(&text);
     }
     (file, problems)
 }
@@ -254,7 +294,8 @@ fn desire(manifest: &Manifest, served: &Definitions) -> Result<Desired, Vec<Prob
             errors.push(error);
         }
     }
-    let mut problems: Vec<Problem> = errors.iter().filter_map(|error| manifest.broken(error)).collect();
+    let told = |error| manifest.broken(error).map(|problem| Problem { hint: exported(&manifest.object, error), ..problem });
+    let mut problems: Vec<Problem> = errors.iter().filter_map(told).collect();
     let wave = wave(&manifest.object);
     if wave.is_none() {
         problems.push(manifest.problem(&format!("metadata.annotations[{WAVE}]"), format!("annotation {WAVE} is not a whole number")));
@@ -262,7 +303,8 @@ fn desire(manifest: &Manifest, served: &Definitions) -> Result<Desired, Vec<Prob
     // Where nothing is left to say of a rule, the file has its problem already.
     let (Some(object), Some(wave), true) = (normal, wave, problems.is_empty()) else { return Err(problems) };
     let applied = applied(&manifest.object, &manifest.value);
-    Ok(Desired::new(object, applied, manifest.file.clone(), manifest.line, wave))
+    let desired = Desired::new(object, applied, manifest.file.clone(), manifest.line, wave);
+    Ok(Desired { places: manifest.places(), ..desired })
 }
 
 /// The wave an object is in; `None` where its annotation is no whole number.
@@ -277,11 +319,24 @@ impl Desired {
             applied,
             file,
             line,
+            places: Places::default(),
             prune: may_prune(&object),
             replace: object.annotation(REPLACE) == Some("true"),
             wave,
             object,
         }
+    }
+
+    /// The place of the first of these fields that is written, or of what is around the first.
+    fn place(&self, paths: &[&str]) -> Position {
+        self.places.find(paths).unwrap_or(Position { line: self.line, column: 1 })
+    }
+
+    /// What is refused of it, at its place in the file.
+    pub(super) fn problem(&self, refusal: Refusal) -> Problem {
+        let paths = written(&refusal.path);
+        let Position { line, column } = self.place(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        Problem { file: self.file.clone(), line, column, message: refusal.message, hint: refusal.hint }
     }
 
     /// From what was kept of it.

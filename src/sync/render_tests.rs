@@ -138,7 +138,7 @@ fn said(files: &[(&str, &str)]) -> Vec<String> {
     let options = Options { namespace: "default".to_owned(), skip_unsupported: false };
     match render(&tree, &options, &Definitions::default(), &mut Cache::default()) {
         Ok(_) => Vec::new(),
-        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        Err(broken) => broken.problems.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -111,7 +111,7 @@ async fn a_commit_passes_the_webhooks_or_is_refused_whole() {
     configure(&shop.rig, MUTATING, "mirror", json!([judge.hook("mirror", &json!({}))])).await;
     configure(&shop.rig, VALIDATING, "judge", json!([judge.hook("judge", &json!({}))])).await;
     let bad = config("a", "1") + &config("b", "bad");
-    let why = "a.yaml:6: ConfigMap default/b: admission webhook \"judge.hooks.example.com\" denied the request: no bad ones";
+    let why = "a.yaml:6:1: ConfigMap default/b: admission webhook \"judge.hooks.example.com\" denied the request: no bad ones";
     let foretold = shop.preview(&bad).await;
     assert_eq!(foretold["refusals"], json!([why]), "{foretold}");
     assert!(judge.asked().iter().all(|(_, request)| request["dryRun"] == true && request["options"]["dryRun"] == json!(["All"])));
@@ -233,10 +233,10 @@ async fn who_does_not_answer_is_as_good_as_its_policy_says() {
     configure(&shop.rig, VALIDATING, "down", json!([judge.hook("down", &down("Fail"))])).await;
     let why = "ConfigMap default/a: failed calling webhook \"down.hooks.example.com\": failed to call webhook: Post \"https://";
     let foretold = shop.preview(&config("a", "2")).await;
-    assert!(foretold["refusals"][0].as_str().is_some_and(|line| line.starts_with(&format!("a.yaml:1: {why}"))), "{foretold}");
+    assert!(foretold["refusals"][0].as_str().is_some_and(|line| line.starts_with(&format!("a.yaml:1:1: {why}"))), "{foretold}");
     shop.commit("r2", &config("a", "2")).await;
     let told = shop.until(|it| !it.errors.is_empty()).await;
-    assert!(told.errors[0].starts_with(&format!("a.yaml:1: {why}")), "{:?}", told.errors);
+    assert!(told.errors[0].starts_with(&format!("a.yaml:1:1: {why}")), "{:?}", told.errors);
     assert_eq!((told.accepted_revision.as_deref(), shop.value("a").as_deref()), (Some("r1"), Some("1")));
 
     // What was accepted is held in place as far as the webhooks let it be.
@@ -279,7 +279,7 @@ async fn what_a_commit_brings_counts_when_webhooks_are_chosen() {
     let kind = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: parts.shop.example.com}\nspec:\n  group: shop.example.com\n  scope: Namespaced\n  names: {plural: parts, singular: part, kind: Part}\n  versions:\n  - name: v1\n    served: true\n    storage: true\n    schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}, colour: {type: string}}}}}}\n---\napiVersion: shop.example.com/v1\nkind: Part\nmetadata: {name: p}\nspec: {size: 1}\n---\n";
     shop.commit("r1", &(home("front", "front") + &home("back", "back") + &inside("front") + &inside("back"))).await;
     let told = shop.until(|it| !it.errors.is_empty()).await;
-    let why = "a.yaml:9: ConfigMap front/a: admission webhook \"front.hooks.example.com\" denied the request: not \"a\"";
+    let why = "a.yaml:9:1: ConfigMap front/a: admission webhook \"front.hooks.example.com\" denied the request: not \"a\"";
     assert_eq!(told.errors, [why]);
     shop.commit("r2", &(home("back", "back") + &inside("back") + kind)).await;
     shop.accepted("r2").await;

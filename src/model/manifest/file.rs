@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::foreign::is_foreign;
 use super::position::{Inside, Position, Spot};
-use super::{Document, Fault, Problem, export, parse_file, repair};
+use super::{Document, Fault, Places, Problem, export, parse_file, repair};
 use crate::admit::FieldError;
 use crate::model::custom::Definitions;
 use crate::model::{Key, Kind, Object, schema};
@@ -46,6 +46,10 @@ pub struct Manifests {
     pub skipped: Vec<Skipped>,
     /// Fields that are left out because an exported object carries them, each with its reason.
     pub notes: Vec<String>,
+    /// Where each document begins, and each item of a list.
+    pub starts: Vec<Position>,
+    /// Where a kind is named that is not served: its problem's place.
+    pub unserved: Vec<(Position, String)>,
     /// Sorted. Where there is one, nothing of the file may be used.
     pub problems: Vec<Problem>,
 }
@@ -98,6 +102,11 @@ impl Manifest {
         self.spot.find(path, true)
     }
 
+    /// The same for whoever keeps the object.
+    pub fn places(&self) -> Places {
+        Places::of(&self.spot)
+    }
+
     /// A problem at a field.
     pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
         Fault::new(self.position(path), message.into()).in_file(&self.file)
@@ -111,9 +120,14 @@ impl Manifest {
         if self.faulty.iter().any(|faulty| is_within(path, faulty)) {
             return None;
         }
-        let place = if path.is_empty() { self.key().kind.to_string() } else { format!("{}.{path}", self.key().kind) };
-        Some(self.problem(path, format!("{place}: {}", error.message)))
+        Some(self.problem(path, told(self.key().kind, path, &error.message)))
     }
+}
+
+/// A broken rule of a field: `Deployment.spec.replicas: must not be negative`.
+pub fn told(kind: Kind, path: &str, message: &str) -> String {
+    let dot = if path.is_empty() { "" } else { "." };
+    format!("{kind}{dot}{path}: {message}")
 }
 
 fn is_within(path: &str, above: &str) -> bool {
@@ -138,6 +152,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn take(&mut self, document: Document) {
         let at = document.spot.at;
+        self.found.starts.push(at);
         let Value::Object(fields) = &document.value else {
             return self.refuse(at, "a manifest is a mapping with apiVersion and kind, not this", None);
         };
@@ -280,8 +295,9 @@ impl Reader<'_> {
         if self.options.unsupported == Unsupported::Refuse || !foreign {
             let skip =
                 if foreign { "`unsupported: skip` on the Source leaves such documents out" } else { "Kubernetes has no such kind either" };
-            let hint = hint.or_else(|| Some(skip.to_owned()));
-            return self.refuse(document.spot.find("kind", true), reason, hint);
+            let (hint, at) = (hint.or_else(|| Some(skip.to_owned())), document.spot.find("kind", true));
+            self.found.unserved.push((at, kind.to_owned()));
+            return self.refuse(at, reason, hint);
         }
         let text = |path: &str| document.value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         self.found.skipped.push(Skipped {

@@ -3,7 +3,7 @@
 //! - `yaml`, `json`, `toml`: text to documents, each a value and the places of its parts
 //! - `bound`: how many values a text may hold, before it is parsed
 //! - `scalar`: what a YAML scalar means, as kubectl sees it
-//! - `position`: from a field's path to its line and column
+//! - `position`: from a field's path to its line and column; `places`: the same, packed
 //! - `foreign`: kinds that exist and are not served, and those that do not exist
 //! - `file`: documents to objects
 //! - `repair`, `export`: what is taken out of a value first: what is wrong, what another cluster put in
@@ -15,6 +15,7 @@ mod export;
 mod file;
 mod foreign;
 mod json;
+mod places;
 mod position;
 mod repair;
 mod scalar;
@@ -25,7 +26,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-pub use file::{Manifest, Manifests, Options, Skipped, Unsupported, read};
+pub use file::{Manifest, Manifests, Options, Skipped, Unsupported, read, told};
+pub use places::Places;
 pub use position::{Field, Inside, Position, Spot};
 
 /// Bytes of one file.

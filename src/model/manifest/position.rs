@@ -76,6 +76,11 @@ impl Spot {
         at
     }
 
+    /// Whether the whole of a path is written.
+    pub(super) fn has(&self, path: &str) -> bool {
+        path.is_empty() || self.step(path).is_some_and(|(next, _, rest)| next.has(rest))
+    }
+
     /// The part named by the beginning of the path: its spot, its key's place, the path's rest.
     fn step<'s, 'p>(&'s self, path: &'p str) -> Option<(&'s Spot, Option<Position>, &'p str)> {
         match &self.inside {

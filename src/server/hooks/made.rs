@@ -56,7 +56,7 @@ impl PodsAsked {
         let Some(ask) = Ask::of(self.asking(identity, writer), wish(pod), Thing::Nothing) else { return Ok(write) };
         // Nobody closes it.
         let _turn = self.turns.acquire().await;
-        let refused = |stop: Stop| Refused::Forbidden { key: pod.key().clone(), message: Fault::from(stop).message };
+        let refused = |stop: Stop| Refused::Forbidden { key: pod.key().clone(), message: Fault::from(stop).message, at: "" };
         let refit = |mut value: Value| {
             schema::fill_nulls(Kind::Pod, &mut value);
             Object::from_value(Kind::Pod, value).map_err(|error| Fault::internal(error.to_string()))

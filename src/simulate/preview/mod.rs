@@ -185,6 +185,10 @@ fn preview_within(
         Look::Unread => return Ok(failed(name, String::new(), vec!["was not read yet".to_owned()])),
         Look::Unreachable(why) => return Ok(failed(name, String::new(), vec![format!("unreachable: {why}")])),
         Look::Invalid { revision, errors } => return Ok(failed(name, revision.clone().unwrap_or_default(), errors.clone())),
+        Look::Broken(it) => {
+            let errors = it.errors(&with_source(state, source), source, &mut plan::Known::default(), bounds.now);
+            return Ok(failed(name, it.id.clone(), errors));
+        }
     };
     let base = with_source(state, source);
     let plan = plan_of(&base, source, revision, bounds);

@@ -375,7 +375,7 @@ fn what_stands_in_the_way_of_a_later_wave_is_foretold() {
     let told = foresee(&state, "r1", &files);
     assert_eq!(told.exit_code(), 1, "{told}");
     assert_eq!(told.unmet.len(), 1, "{told}");
-    assert!(told.unmet[0].starts_with("a.yaml:5: ServiceAccount shop/default exists and Podbay did not create it"), "{told}");
+    assert!(told.unmet[0].starts_with("a.yaml:7:12: ServiceAccount shop/default exists and Podbay did not create it"), "{told}");
     let source = current(&happen(&state, "r1", &files, None));
     assert_eq!(source.status.unwrap().errors, told.unmet);
 }
