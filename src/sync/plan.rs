@@ -546,7 +546,7 @@ impl<'p> Planner<'p> {
         match self.pass(after, Some(live), desired.wave) {
             // What is so by a webhook's answer is looked at again: it may answer otherwise, or be gone.
             Ok(passed) if passed.changes == 0 => self.unchanged(live, new || passed.told.is_some()),
-            Ok(passed) if self.is_changed_again(desired, live, &passed) => self.probe = before,
+            Ok(passed) if self.is_changed_again(desired, live, passed.told.is_some()) => self.probe = before,
             Ok(passed) => self.push(Action::Update, Some(live), Some(passed), desired),
             Err(Stop::Admission(why)) => self.replace(desired, live, &why),
             Err(Stop::Webhook(reason)) => self.hold(desired, &reason),
@@ -554,7 +554,7 @@ impl<'p> Planner<'p> {
     }
 
     /// Somebody made something else of it so often of late that it is not written yet.
-    fn is_changed_again(&mut self, desired: &Desired, live: &Object, passed: &Passed) -> bool {
+    fn is_changed_again(&mut self, desired: &Desired, live: &Object, by_webhook: bool) -> bool {
         let key = live.key();
         if !self.plan.accepted || self.is_later(desired.wave) {
             return false;
@@ -565,7 +565,7 @@ impl<'p> Planner<'p> {
             return false;
         };
         let reason = match self.probe.get(key) {
-            Some(result) if passed.told.is_none() => again::changed(turn, &drift::who(live, result, &self.plan.source, self.probe.definitions())),
+            Some(result) if !by_webhook => again::changed(turn, &drift::who(live, result, &self.plan.source, self.probe.definitions())),
             _ => again::rewritten(turn),
         };
         self.wait_until(key, turn.0, reason);
@@ -608,6 +608,11 @@ impl<'p> Planner<'p> {
                 return self.block(desired, why, None);
             }
         };
+        let by_webhook = passed.as_ref().is_some_and(|passed| passed.told.is_some());
+        if self.is_changed_again(desired, live, by_webhook) {
+            self.probe = copy;
+            return;
+        }
         // A pod on a node goes first and is created once it is gone.
         let action = if gone { Action::Replace } else { Action::Delete };
         self.push(action, Some(live), passed, desired);

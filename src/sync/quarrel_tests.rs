@@ -1,5 +1,7 @@
 //! Somebody who changes again what is put back: no loop, and a word of it.
 
+use serde_json::Value;
+
 use super::look::{Step, decide};
 use super::tests::{NOW, World, config};
 use crate::model::ownership::{ManagedFields, update};
@@ -34,14 +36,19 @@ fn rest(world: &mut World) -> usize {
 
 /// Somebody writes `key` of a ConfigMap.
 fn change(world: &mut World, name: &str, manager: &str, value: &str) {
-    write(world, name, manager, |data| drop(data.insert("key".to_owned(), value.into())));
+    edit(world, name, manager, |after| after["data"]["key"] = value.into());
 }
 
-/// Somebody writes the data of a ConfigMap, and is known for it as by the server.
-fn write(world: &mut World, name: &str, manager: &str, edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+/// Somebody writes the data of a ConfigMap.
+fn write(world: &mut World, name: &str, manager: &str, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+    edit(world, name, manager, |after| change(after["data"].as_object_mut().unwrap()));
+}
+
+/// Somebody writes a ConfigMap, and is known for it as by the server.
+fn edit(world: &mut World, name: &str, manager: &str, change: impl FnOnce(&mut Value)) {
     let object = world.state.get(&Key::new(Kind::ConfigMap, "default", name)).unwrap().clone();
     let mut after = object.value();
-    edit(after["data"].as_object_mut().unwrap());
+    change(&mut after);
     let shapes = world.state.definitions().shapes(Kind::ConfigMap);
     let owners = update(shapes, Some(&object.value()), &after, &ManagedFields::of(object.meta()), manager, "").to_entries();
     let after = Object::from_value(Kind::ConfigMap, after).unwrap().edit_meta(|meta| meta.managed_fields = owners);
@@ -140,6 +147,38 @@ fn between_two_changes_the_fight_goes_on() {
     assert!(fight(&world).is_some());
     world.look_at("web", super::tests::tree("r2", &[("a.yaml", &config("a", "2"))]));
     assert_eq!((rest(&mut world), fight(&world)), (1, None));
+}
+
+/// The same where it can only be put back by a new object.
+#[test]
+fn what_has_to_be_replaced_again_and_again_is_so_later_and_later() {
+    let mut world = World::with("web");
+    let text = config("a", "1").replace("{name: a", "{annotations: {podbay.dev/replace: 'true'}, name: a");
+    world.put("web", "r1", &[("a.yaml", &text)]);
+    let mut times = Vec::new();
+    for second in 0..40 {
+        world.now = at(second);
+        for _ in 0..5 {
+            edit(&mut world, "a", "operator", |after| {
+                after["data"]["key"] = "theirs".into();
+                after["immutable"] = true.into();
+            });
+            if rest(&mut world) > 0 {
+                times.push(second);
+                assert_eq!(world.data("a")["key"], "1");
+            }
+        }
+    }
+    assert_eq!(times, [0, 0, 0, 1, 3, 7, 15, 31]);
+    let message =
+        "ConfigMap default/a: \"operator\" has changed data.key, immutable 9 times in a row; it is put back at 1970-01-01T00:01:03Z";
+    assert_eq!(ready(&world), ("ChangedAgain".to_owned(), message.to_owned()));
+    assert_eq!(next(&mut world).again_at, Some(at(63)));
+    // What git says anew is another matter.
+    world.look_at("web", super::tests::tree("r2", &[("a.yaml", &text.replace("\"1\"", "\"2\""))]));
+    rest(&mut world);
+    assert_eq!(ready(&world).0, "Synced");
+    assert_eq!(world.data("a")["key"], "2");
 }
 
 /// What is planned and not carried out is no turn: somebody else was faster, or only wants to know.
