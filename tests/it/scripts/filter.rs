@@ -37,7 +37,7 @@ fn replaced(text: &str) -> String {
 fn variable(word: &str, previous: &str) -> Option<&'static str> {
     let hex = |part: &str, length: usize| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     // A revision stands behind "at": it is the same in every run.
-    if (hex(word, 64) && previous != "at") || (hex(word, 12) && previous == "is") {
+    if (hex(word, 64) && previous != "at") || (hex(word, 12) && matches!(previous, "is" | "plan")) {
         return Some("PLAN");
     }
     if previous == "resourceVersion:" {

@@ -60,6 +60,7 @@ sessions! {
     immutable_field
     job
     local_path
+    moved_plan
     namespace
     namespace_needed
     new_image
@@ -70,6 +71,7 @@ sessions! {
     persistent_volume
     prune
     refused_file
+    refused_tree
     resize
     scale
     secret
