@@ -204,23 +204,32 @@ pub fn cgroup(spec: &Spec, id: &str) -> Result<(String, String), ConfigError> {
 }
 
 /// Limits as our cgroups take them; a limit of -1 is none.
-pub fn limits(resources: Option<&oci::LinuxResources>) -> Resources {
-    let Some(resources) = resources else { return Resources::default() };
+///
+/// # Errors
+/// Less memory and swap together than memory alone, which no kernel takes, and one without accounts of swap is not asked.
+pub fn limits(resources: Option<&oci::LinuxResources>) -> Result<Resources, ConfigError> {
+    let Some(resources) = resources else { return Ok(Resources::default()) };
     let positive = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
     let cpu = resources.cpu().as_ref();
-    Resources {
+    let memory = positive(resources.memory().as_ref().and_then(oci::LinuxMemory::limit));
+    let both = resources.memory().as_ref().and_then(oci::LinuxMemory::swap).unwrap_or(0);
+    if u64::try_from(both).is_ok_and(|both| (1..memory).contains(&both)) {
+        let why = format!("linux.resources.memory.swap {both} is of memory and swap together, and less than the {memory} of memory");
+        return Err(ConfigError::Invalid(why));
+    }
+    Ok(Resources {
         cpu_period: cpu.and_then(oci::LinuxCpu::period).unwrap_or(0),
         cpu_quota: cpu.and_then(oci::LinuxCpu::quota).unwrap_or(0),
         cpu_shares: cpu.and_then(oci::LinuxCpu::shares).unwrap_or(0),
-        memory_limit_bytes: positive(resources.memory().as_ref().and_then(oci::LinuxMemory::limit)),
+        memory_limit_bytes: memory,
         pids_limit: positive(resources.pids().as_ref().map(oci::LinuxPids::limit)),
-        memory_swap_limit_bytes: resources.memory().as_ref().and_then(oci::LinuxMemory::swap).unwrap_or(0),
+        memory_swap_limit_bytes: both,
         cpuset_cpus: cpu.and_then(|cpu| cpu.cpus().clone()).unwrap_or_default(),
         cpuset_mems: cpu.and_then(|cpu| cpu.mems().clone()).unwrap_or_default(),
         hugepages: resources.hugepage_limits().iter().flatten().map(|one| (one.page_size().clone(), positive(Some(one.limit())))).collect(),
         unified: resources.unified().clone().unwrap_or_default().into_iter().collect(),
         oom_score_adj: 0,
-    }
+    })
 }
 
 /// What block devices are to do for the container.
@@ -259,7 +268,7 @@ pub fn changes(resources: &oci::LinuxResources) -> Result<Resources, ConfigError
         let field = "linux.resources.memory.swap".to_owned();
         return Err(ConfigError::Unsupported { field, why: ": to take the limit away without one on memory".to_owned() });
     }
-    let mut changed = limits(Some(resources));
+    let mut changed = limits(Some(resources))?;
     for (limit, wanted) in
         [(limit, &mut changed.memory_limit_bytes), (resources.pids().as_ref().map(oci::LinuxPids::limit), &mut changed.pids_limit)]
     {
@@ -585,6 +594,17 @@ mod tests {
         assert_eq!((of(json!({})), of(json!({"weight": 0}))), (Ok(Vec::new()), Ok(Vec::new())));
         for odd in [json!({"weight": 9}), json!({"weightDevice": device("weight", 1001)})] {
             assert!(of(odd.clone()).is_err_and(|error| error.to_string().contains("from 10 to 1000")), "{odd}");
+        }
+    }
+
+    #[test]
+    fn swap_is_counted_with_the_memory() {
+        let of = |memory: serde_json::Value| limits(Some(&serde_json::from_value(json!({"memory": memory})).unwrap()));
+        assert!(of(json!({"limit": 100, "swap": 99})).is_err_and(|error| error.to_string().contains("less than the 100 of memory")));
+        for memory in
+            [json!({"limit": 100, "swap": 100}), json!({"limit": 100, "swap": -1}), json!({"limit": -1, "swap": 5}), json!({"swap": 5})]
+        {
+            assert!(of(memory.clone()).is_ok(), "{memory}");
         }
     }
 

@@ -209,7 +209,7 @@ impl Runtime {
         // What a dead one has left there would keep its rules for devices, and limits that are not said anew.
         tree.remove(&record.cgroup.1)?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        limit(&tree, &record.cgroup.1, &config::limits(resources), config::block_io(resources)?)?;
+        limit(&tree, &record.cgroup.1, &config::limits(resources)?, config::block_io(resources)?)?;
         confine(&tree, &record.cgroup.1, resources)?;
         let mut spec = spec.clone();
         if let Some(root) = spec.root_mut() {
