@@ -100,8 +100,17 @@ fn near(name: &str, kind: Kind, namespace: &str, state: &Snapshot, wanted: &Desi
 }
 
 fn forbidden(at: &str, refused: &Refused, desired: &Desired, state: &Snapshot, wanted: &DesiredSet) -> Refusal {
-    // What pods may is said by their namespace.
-    let needs = Some(Key::cluster(Kind::Namespace, desired.object.key().namespace.as_str()));
+    let kind = desired.object.kind();
+    let needs = match kind {
+        // Its definition may have been read so far that its objects were.
+        Kind::Custom(_) if at.is_empty() => {
+            let info = kind.info();
+            Key::cluster(Kind::CustomResourceDefinition, format!("{}.{}", info.plural, info.group))
+        }
+        // What pods may is said by their namespace.
+        _ => Key::cluster(Kind::Namespace, desired.object.key().namespace.as_str()),
+    };
+    let needs = Some(needs);
     let refusal = Refusal { needs, ..Refusal::new(at, refused.to_string()) };
     let spec = desired.object.get::<Pod>().and_then(|pod| pod.spec.as_ref());
     let named = spec.and_then(|spec| match at {

@@ -203,6 +203,16 @@ fn what_only_follows_from_another_error_is_not_told() {
     }
     let errors = told(&[], &[("a.yaml", definition), ("b.yaml", widget)]);
     assert!(errors.iter().all(|error| error.starts_with("a.yaml:")), "the kind will be served: {errors:#?}");
+    let slip = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.com}\nspec:\n  group: example.com\n  scope: Namespaced\n  names: {kind: Widget, plural: widgets, shrtNames: [w]}\n  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]\n";
+    let errors = told(&[], &[("a.yaml", widget), ("b.yaml", slip)]);
+    assert!(matches!(&errors[..], [one] if one.starts_with("b.yaml:7:")), "{errors:#?}");
+    // Whoever speaks of definitions defines nothing.
+    let application = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: a}\nspec:\n  ignoreDifferences: [{group: apiextensions.k8s.io, kind: CustomResourceDefinition}]\n";
+    let older = slip.replace("io/v1\n", "io/v1beta1\n");
+    for text in [application, &older] {
+        let errors = told(&[], &[("a.yaml", text)]);
+        assert!(matches!(&errors[..], [one] if one.starts_with("a.yaml:")), "{errors:#?}");
+    }
     let mut world = World::with("web");
     let text = namespace("  annotations: {argocd.argoproj.io/sync-wave: x}\n") + &inside("web");
     let errors = world.put("web", "r1", &[("a.yaml", &text)]).errors;

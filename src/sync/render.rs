@@ -261,7 +261,10 @@ fn read_file(path: &str, content: &[u8], options: &Options, served: &Arc<Definit
     }
     if !problems.is_empty() {
         let text = String::from_utf8_lossy(content);
-        let documents = Documents::of(&text, &starts, &problems);
+        // What is of a kind that nobody serves is no definition of one, whatever it speaks of.
+        let foreign = |problem: &Problem| file.unserved.iter().any(|(at, _)| (at.line, at.column) == (problem.line, problem.column));
+        let unread: Vec<Problem> = problems.iter().filter(|problem| !foreign(problem)).cloned().collect();
+        let documents = Documents::of(&text, &starts, &unread);
         file.good = file.desired.iter().filter(|desired| documents.is_good(desired.place(&[""]))).cloned().collect();
         file.hidden = documents.hidden(&text);
     }
