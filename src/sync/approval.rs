@@ -108,7 +108,11 @@ pub fn difference(asked: Option<&WaitingPlan>, now: Option<&WaitingPlan>) -> Str
     let mut told: Vec<String> =
         parts.iter().filter(|(_, ops)| !ops.is_empty()).map(|(what, ops)| format!("{what}: {}", few(ops))).collect();
     if told.is_empty() {
+        let deletes = after.values().any(|(mark, _)| mark.starts_with('-'));
         told.push("it does the same to the same objects".to_owned());
+        if deletes {
+            told.push("what goes along with those it deletes may be another".to_owned());
+        }
         let of_secrets = after.keys().any(|object| object.starts_with("Secret "));
         if of_secrets {
             told.push("what Secrets say is not compared".to_owned());
@@ -160,7 +164,11 @@ mod tests {
     fn a_plan_differs_by_what_it_does_to_what() {
         let a = ["- ConfigMap web/a #01", "~ ConfigMap web/b #02", "+ Secret web/s"];
         let rows: [(&[&str], &str, &str); 7] = [
-            (&a, "r1", "it does the same to the same objects; what Secrets say is not compared"),
+            (
+                &a,
+                "r1",
+                "it does the same to the same objects; what goes along with those it deletes may be another; what Secrets say is not compared",
+            ),
             (&a[..2], "r1", "no longer in it: + Secret web/s"),
             (&["- ConfigMap web/a #01", "~ ConfigMap web/b #03", "+ Secret web/s"], "r1", "with another content: ~ ConfigMap web/b"),
             (
@@ -168,7 +176,11 @@ mod tests {
                 "sha256:0123456789abcdef",
                 "new in it: ~ ConfigMap web/a, -/+ Job web/j; no longer in it: - ConfigMap web/a; it is of revision 0123456789ab, not r1",
             ),
-            (&a, "r2", "it does the same to the same objects; what Secrets say is not compared; it is of revision r2, not r1"),
+            (
+                &a,
+                "r2",
+                "it does the same to the same objects; what goes along with those it deletes may be another; what Secrets say is not compared; it is of revision r2, not r1",
+            ),
             (&[], "r1", "no longer in it: - ConfigMap web/a, ~ ConfigMap web/b, + Secret web/s"),
             (&["nonsense", ""], "r1", "no longer in it: - ConfigMap web/a, ~ ConfigMap web/b, + Secret web/s"),
         ];
