@@ -155,7 +155,8 @@ mod tests {
             |suspend: bool| json!({"spec": {"suspend": suspend}, "status": {"acceptedRevision": "r1", "errors": ["a.yaml:1:1: no"]}});
         let told = |suspend: bool, revision: &str| waiting(Kind::Deployment, &deployment(), &source(suspend), &preview(revision));
         let replicas = "not as a.yaml of source shop says: spec.replicas: 3 -> 1, changed by \"kubectl\" with subresource \"scale\"";
-        let paused = "not as a.yaml of source shop says: spec.paused: nothing -> true, changed by a controller of Podbay's or a node";
+        let paused =
+            "not as a.yaml of source shop says: spec.paused: nothing -> true, changed by a controller of Podbay's, a node or a webhook";
         let resume = "put back when the source is resumed: podbay source resume shop";
         assert_eq!(told(true, "r1"), [format!("{paused}; {resume}"), format!("{replicas}; {resume}")]);
         assert_eq!(told(true, "r2"), [format!("{replicas}; {resume}")], "what a newer revision changes is no drift");

@@ -27,7 +27,7 @@ const NAMED: usize = 3;
 const SHOWN: usize = 80;
 
 /// Who writes objects and leaves no name in their `managedFields`.
-const NAMELESS: &str = "a controller of Podbay's or a node";
+const NAMELESS: &str = "a controller of Podbay's, a node or a webhook";
 
 /// Whoever besides this manager of a source says a field, as Kubernetes names them. The field's path is printed as
 /// `spec.replicas`.

@@ -214,6 +214,6 @@ fn a_controller_is_not_somebody_else() {
         world.edit_data("a", |data| drop(data.insert("key".into(), value.into())));
         rest(&mut world);
     }
-    let told = "a controller of Podbay's or a node has changed data.key 4 times in a row";
+    let told = "a controller of Podbay's, a node or a webhook has changed data.key 4 times in a row";
     assert!(ready(&world).1.contains(told), "{:?}", ready(&world));
 }

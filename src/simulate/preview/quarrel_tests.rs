@@ -105,7 +105,8 @@ fn what_a_controller_changes_again_is_foretold_and_no_loop() {
     let (state, source) = (cluster(1, Vec::new()), super::tests::source());
     let look = super::tests::read(&source, "r1", &[("c.yaml", super::tests::config("c", "1"))]);
     let foretold = preview(&state, &source, &look, &[Arc::new(Operator) as Arc<dyn Controller>], start());
-    let told = "a controller of Podbay's or a node has changed data.conf 4 times in a row; it is put back at 2026-01-01T00:00:01Z";
+    let told =
+        "a controller of Podbay's, a node or a webhook has changed data.conf 4 times in a row; it is put back at 2026-01-01T00:00:01Z";
     assert_eq!(foretold.waits, [format!("ConfigMap web/c: {told}")], "{foretold}");
     assert_eq!(foretold.unmet, ["ConfigMap web/c (c.yaml:1) is not as it says in the end: somebody else changes it again"]);
     assert_eq!(foretold.exit_code(), 1);
