@@ -120,7 +120,8 @@ fn apply_over(
     let merged = match live {
         Some(live) => {
             let merged = merge(shapes, &mut Vec::new(), live, &applied);
-            let changing = changed(shapes, &mut Vec::new(), live, &applied, &said);
+            // An empty map that is said where there is one already changes nothing.
+            let changing = changed(shapes, &mut Vec::new(), live, &merged, &said);
             let changes = Changes::new(kind, live, &merged, &changing);
             let conflicts = conflicts(&owners, applier, &changes);
             if !conflicts.is_empty() && !applier.force {

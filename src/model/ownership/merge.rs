@@ -129,7 +129,7 @@ pub(super) fn compare(kind: Shapes<'_>, before: &Value, after: &Value) -> (Field
     (changed(kind, &mut Vec::new(), before, after, &new), old.difference(&new))
 }
 
-/// The nodes of `set` (a subset of `after`'s fields) where `before` has none or another value.
+/// The nodes of `set` (a subset of `after`'s fields) where `before` has none or another value. `null` is none.
 pub(super) fn changed<'a>(kind: Shapes<'_>, path: &mut Path<'a>, before: &Value, after: &Value, set: &'a FieldSet) -> FieldSet {
     let mut result = FieldSet::default();
     let (left, right) = (shape(kind, path, before), shape(kind, path, after));
@@ -141,6 +141,7 @@ pub(super) fn changed<'a>(kind: Shapes<'_>, path: &mut Path<'a>, before: &Value,
         path.extend(name);
         let child = match (find(right, before, element), find(right, after, element)) {
             (Some(before), Some(after)) => changed(kind, path, before, after, below),
+            (None, None | Some(Value::Null)) => FieldSet::default(),
             _ => below.clone(),
         };
         if name.is_some() {

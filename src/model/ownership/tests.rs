@@ -132,6 +132,41 @@ fn a_conflict_is_refused_or_taken() {
 }
 
 #[test]
+fn what_says_nothing_is_no_conflict() {
+    let rows = [
+        // What one applies, what the object then is, what another one applies without a conflict.
+        (json!({"strategy": {}}), json!({"strategy": {"type": "Recreate"}}), json!({"strategy": {}})),
+        (json!({"strategy": {"type": "Recreate"}}), json!({"strategy": {"type": "Recreate"}}), json!({"strategy": {}})),
+        (json!({"strategy": {}}), json!({"strategy": {}}), json!({"strategy": {"type": "Recreate"}})),
+        (
+            json!({"template": {"metadata": {"creationTimestamp": null}}}),
+            json!({"template": {"metadata": {}}}),
+            json!({"template": {"metadata": {"creationTimestamp": null}}}),
+        ),
+        (json!({"replicas": 2, "paused": null}), json!({"replicas": 2}), json!({"replicas": 2, "paused": null})),
+    ];
+    for (first, live, other) in rows {
+        let spec = |spec: &Value| json!({"spec": spec});
+        let (_, owners) = apply(Kind::Deployment, None, &ManagedFields::default(), &spec(&first), "a", false).unwrap();
+        for said in [&other, &first] {
+            let again = apply(Kind::Deployment, Some(&spec(&live)), &owners, &spec(said), "b", false);
+            assert!(again.is_ok(), "{said}: {:?}", again.unwrap_err());
+        }
+    }
+    // Who gives up the last entry of a map that another one says, empty, takes nothing from him.
+    let map = |data: Value| json!({"data": data});
+    let (live, owners) = apply(Kind::ConfigMap, None, &ManagedFields::default(), &map(json!({})), "a", false).unwrap();
+    let (live, owners) = apply(Kind::ConfigMap, Some(&live), &owners, &map(json!({"k": "v"})), "b", false).unwrap();
+    let (live, owners) = apply(Kind::ConfigMap, Some(&live), &owners, &map(json!({})), "b", false).unwrap();
+    assert_eq!(live, map(json!({})));
+    assert!(["a", "b"].iter().all(|who| owners.fields(who, Operation::Apply).is_some()), "{owners:?}");
+    // A list that is a whole is changed by the empty one.
+    let rules = |verbs: Value| json!({"rules": verbs});
+    let (live, owners) = apply(Kind::Role, None, &ManagedFields::default(), &rules(json!([{"verbs": ["get"]}])), "a", false).unwrap();
+    assert!(apply(Kind::Role, Some(&live), &owners, &rules(json!([])), "b", false).is_err());
+}
+
+#[test]
 fn a_plain_write_moves_ownership() {
     let none = ManagedFields::default();
     let (live, owners) = apply(Kind::Deployment, None, &none, &deployment(2, json!([])), "git", false).unwrap();
