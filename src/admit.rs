@@ -29,6 +29,7 @@ pub use crate::model::{ErrorReason, FieldError};
 pub use definition::{Ending, end as end_definition, settle as settle_definition};
 pub use delete::goes_at_once;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+pub use status::said_with_status;
 
 use crate::model::custom::Definitions;
 use crate::model::{Key, Object, Timestamp, Typed, defaults, fields, validate};

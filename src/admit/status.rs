@@ -76,23 +76,39 @@ fn with_status(object: Object, current: &Object) -> Typed {
     after
 }
 
+/// What of the metadata is written along with the status: a kubelet says its node's labels so (`component-helpers/node/util`,
+/// `PatchNodeStatus`), plugins of networks say in annotations what a pod was given. The status strategies of Kubernetes'
+/// registries put back no more than this (`podStatusStrategy`, `deploymentStatusStrategy`), but for what is made of
+/// definitions and for definitions themselves (`ResetObjectMetaForStatus`). What pods may is said by labels of their
+/// namespace: who may say how it is may not say that.
+pub fn said_with_status(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Custom(_) | Kind::CustomResourceDefinition | Kind::Source | Kind::Namespace => &[],
+        Kind::Deployment => &["annotations"],
+        _ => &["labels", "annotations"],
+    }
+}
+
 type Texts = Option<BTreeMap<String, String>>;
 
-/// The labels and annotations that come along with a Node's status, where they change: of a Node only the spec is kept
-/// (`pkg/registry/core/node/strategy.go`). What controllers write of it is its status alone.
+/// The labels and annotations that come along with a status, where they change. What controllers write is the status alone.
 fn along(object: &Object, current: &Object, writer: &str) -> Option<(Texts, Texts)> {
-    if object.kind() != Kind::Node || super::is_controller(writer) {
+    let said = said_with_status(object.kind());
+    if said.is_empty() || super::is_controller(writer) {
         return None;
     }
     let texts = |meta: &ObjectMeta| {
         let some = |texts: &Texts| texts.clone().filter(|texts| !texts.is_empty());
         (some(&meta.labels), some(&meta.annotations))
     };
-    let said = texts(object.meta());
-    (said != texts(current.meta())).then_some(said)
+    let (now, mut after) = (texts(current.meta()), texts(object.meta()));
+    if !said.contains(&"labels") {
+        after.0.clone_from(&now.0);
+    }
+    (after != now).then_some(after)
 }
 
-/// Takes the status of `object`, who owns it, what comes along with a Node's, and nothing else.
+/// Takes the status of `object`, who owns it, what comes along with it, and nothing else.
 pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
     // Of a custom kind, what was stored may know less of its kind than the writer.
     if !object.kind().info().has_status {
@@ -110,6 +126,7 @@ pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer:
     }
     let owners = owners.cloned();
     let mut after = with_status(object, current);
+    let brings = along.is_some();
     if let Some((labels, annotations)) = along {
         let meta = after.meta_mut();
         (meta.labels, meta.annotations) = (labels, annotations);
@@ -130,6 +147,13 @@ pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer:
     if matches!(after, Typed::Node(_) | Typed::CustomResourceDefinition(_)) {
         crate::model::defaults::apply(&mut after);
         let errors = validate::validate(&after);
+        if !errors.is_empty() {
+            return Err(super::invalid(current, errors));
+        }
+    } else if brings {
+        let mut errors = validate::validate(&after);
+        errors.retain(|error| error.path.starts_with("metadata"));
+        super::update::forgive(&mut errors, current.typed());
         if !errors.is_empty() {
             return Err(super::invalid(current, errors));
         }

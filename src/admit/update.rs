@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Namespace, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use super::{Outcome, Refused, custom, definition, invalid, is_controller, job, persistent, service, status};
-use crate::model::{Object, Timestamp, Typed, copy_stamps, defaults, fields, validate};
+use crate::model::{FieldError, Object, Timestamp, Typed, copy_stamps, defaults, fields, validate};
 use crate::store::snapshot::Snapshot;
 
 pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer: &str, now: Timestamp) -> Result<Outcome, Refused> {
@@ -36,11 +36,7 @@ pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer:
     }
     let mut errors = validate::validate_update(&new, old);
     errors.extend(validate::validate(&new));
-    if matches!(new, Typed::Namespace(_)) {
-        // An earlier version took any word for a level: what was so stays so, or such a namespace could not even go.
-        let before = validate::validate(old);
-        errors.retain(|error| !before.contains(error));
-    }
+    forgive(&mut errors, old);
     // What is on its way out may only let go of its finalizers.
     if !current.is_deleting() {
         errors.extend(of_schema);
@@ -69,6 +65,14 @@ pub(super) fn update(object: Object, current: &Object, state: &Snapshot, writer:
         (false, _) => Err(invalid(&after, errors)),
         (true, true) => Ok(Outcome::Remove),
         (true, false) => Ok(Outcome::Put(after)),
+    }
+}
+
+/// What an earlier version took stays as it was: or its object could not be mended piece by piece, nor even go.
+pub(super) fn forgive(errors: &mut Vec<FieldError>, old: &Typed) {
+    if !errors.is_empty() {
+        let before = validate::validate(old);
+        errors.retain(|error| !before.contains(error));
     }
 }
 

@@ -57,7 +57,7 @@ impl Transaction {
 const METADATA_BYTES: usize = 256;
 
 /// One write. `Update` leaves the status alone and `UpdateStatus` everything but the status, as the
-/// two REST endpoints do.
+/// two REST endpoints do; who is no controller says labels and annotations along with it (`admit::said_with_status`).
 #[derive(Clone, Debug)]
 pub enum Write {
     /// Refused with [`Conflict::Exists`] when the key is taken.

@@ -186,6 +186,10 @@ fn mirror_content(node: &str, wanted: &Object, state: &Snapshot) -> Result<(), S
 /// Where a Service sends its clients is not a node's to choose: a pod is in the node's range, or at
 /// the node's own address. What is stored already stays sayable.
 fn pod_content(node: &str, current: Option<&Object>, wanted: &Object, state: &Snapshot) -> Result<(), String> {
+    let labels = |object: &Object| object.meta().labels.clone().unwrap_or_default();
+    if current.is_some_and(|current| labels(current) != labels(wanted)) {
+        return Err(format!("{} is forbidden: node \"{node}\" cannot update labels through pod status", wanted.key()));
+    }
     let before = current.and_then(|object| object.get::<Pod>()).map(addresses).unwrap_or_default();
     let Some(pod) = wanted.get::<Pod>() else { return Ok(()) };
     let here = state.get(&Key::cluster(Kind::Node, node)).and_then(|object| object.get::<Node>());

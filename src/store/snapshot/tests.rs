@@ -247,7 +247,7 @@ fn preconditions_speak_of_the_object_as_it_was() {
     world.state = world.apply(&Transaction::new("test").with(Write::Create(object(Kind::Pod, pod)))).expect("admitted").snapshot;
     let before = world.state.get(&Key::new(Kind::Pod, "default", "a")).expect("there").clone();
     let labelled = before.clone().edit_meta(|meta| meta.labels = Some([("a".to_owned(), "b".to_owned())].into()));
-    let running = before.edit(|it: &mut Pod| it.status.get_or_insert_default().phase = Some("Running".to_owned())).expect("a pod");
+    let running = labelled.edit(|it: &mut Pod| it.status.get_or_insert_default().phase = Some("Running".to_owned())).expect("a pod");
     let seen = Precondition::seen(&before);
     let both =
         Transaction::new("test").with(Write::Update(labelled, seen.clone())).with(Write::UpdateStatus(running.clone(), seen.clone()));
