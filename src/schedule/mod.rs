@@ -42,7 +42,7 @@ impl Controller for Scheduler {
         let concerned = match object.kind() {
             Kind::Node | Kind::PersistentVolume | Kind::PersistentVolumeClaim | Kind::StorageClass => state.has_unbound_pods(),
             Kind::Pod => match object.get::<Pod>() {
-                Some(pod) if pod::node_name(pod).is_none() => plan::is_pending(pod),
+                Some(pod) if pod::node_name(pod).is_none() => plan::is_pending(pod) || plan::awaited_scheduler(pod).is_some(),
                 // Room was freed, or was by a resize or its refusal: `object` may be what was before.
                 Some(pod) => state.has_unbound_pods() && (pod::is_terminal(pod) || !asks_the_same(state.get(object.key()), pod)),
                 None => false,
@@ -64,15 +64,24 @@ impl Controller for Scheduler {
     }
 
     fn plan(&self, state: &Snapshot, _key: &Key, now: Timestamp) -> Plan {
-        let pending: Vec<Object> =
-            state.unbound_pods().filter(|object| object.get::<Pod>().is_some_and(plan::is_pending)).cloned().collect();
+        let mut made = Plan::default();
+        let mut pending = Vec::new();
+        for (object, pod) in state.unbound_pods().filter_map(|object| Some((object, object.get::<Pod>()?))) {
+            if plan::is_pending(pod) {
+                pending.push(object.clone());
+            } else if let Some(other) = plan::awaited_scheduler(pod) {
+                plan::wait_for_other(&mut made, object.key(), other);
+            }
+        }
         if pending.is_empty() {
-            return Plan::default();
+            return made;
         }
         let nodes: Vec<(Object, Vec<Object>)> =
             state.list(Kind::Node).map(|node| (node.clone(), state.pods_on(&node.key().name).cloned().collect())).collect();
         let storage = storage::Storage::of(state, &pending, &nodes);
-        plan::plan(&plan::Observed { nodes, pending, storage }, now)
+        let mut plan = plan::plan(&plan::Observed { nodes, pending, storage }, now);
+        plan.waits.append(&mut made.waits);
+        plan
     }
 }
 
@@ -85,6 +94,27 @@ mod tests {
         let spec = json!({"nodeName": node, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
         let pod = json!({"metadata": {"name": name, "namespace": "web"}, "spec": spec, "status": {"phase": "Running"}});
         Object::from_value(Kind::Pod, pod).expect("a pod")
+    }
+
+    #[test]
+    fn pods_of_another_scheduler_are_left_to_it() {
+        let mut state = Snapshot::default();
+        let mut value = pod("theirs", "1", None).value();
+        value["spec"]["schedulerName"] = json!("packer");
+        let theirs = Object::from_value(Kind::Pod, value).expect("a pod");
+        state.insert(theirs.clone());
+        let waits = |state: &Snapshot| -> Vec<(String, String)> {
+            let plan = Scheduler.plan(state, &Key::every(Kind::Pod), Timestamp::UNIX_EPOCH);
+            assert!(plan.ops.iter().all(|op| op.key().name != "theirs"), "{:?}", plan.ops);
+            plan.waits.into_iter().map(|wait| (wait.subject.name, wait.reason.message)).collect()
+        };
+        assert_eq!(Scheduler.keys(&state, &theirs), [Key::every(Kind::Pod)]);
+        let all = waits(&state);
+        assert!(matches!(&all[..], [(name, why)] if name == "theirs" && why.contains("\"packer\"")), "{all:?}");
+        state.insert(pod("ours", "1", None));
+        let mut names: Vec<String> = waits(&state).into_iter().map(|(name, _)| name).collect();
+        names.sort();
+        assert_eq!(names, ["ours", "theirs"]);
     }
 
     #[test]

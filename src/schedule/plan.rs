@@ -41,11 +41,27 @@ pub struct Placed {
 
 /// Waits for a node, and for this scheduler.
 pub fn is_pending(pod: &Pod) -> bool {
-    let ours = |spec: &PodSpec| {
-        spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == "default-scheduler")
-            && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
-    };
-    pod::is_active(pod) && pod::node_name(pod).is_none() && pod.spec.as_ref().is_some_and(ours)
+    let ours = |spec: &PodSpec| other_scheduler(spec).is_none() && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty);
+    awaits_node(pod) && pod.spec.as_ref().is_some_and(ours)
+}
+
+/// Waits for a node, and for whom it asks: somebody else's scheduler, who binds it by `pods/binding`.
+pub fn awaited_scheduler(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref().filter(|_| awaits_node(pod)).and_then(other_scheduler)
+}
+
+/// Says of a pod for whom it waits.
+pub fn wait_for_other(plan: &mut Plan, pod: &Key, scheduler: &str) {
+    let message = format!("it waits for the scheduler {scheduler:?}: what has no `schedulerName`, or `default-scheduler`, is placed here");
+    plan.wait(pod, Reason::new("WaitForScheduler", message));
+}
+
+fn awaits_node(pod: &Pod) -> bool {
+    pod::is_active(pod) && pod::node_name(pod).is_none()
+}
+
+fn other_scheduler(spec: &PodSpec) -> Option<&str> {
+    spec.scheduler_name.as_deref().filter(|name| !matches!(*name, "" | "default-scheduler"))
 }
 
 /// The nodes that fit one demand, best first.

@@ -306,19 +306,10 @@ pub async fn evict(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
 pub async fn bind(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Response, Fault> {
     let binding = body::decode(&call.content_type, bytes)?.unwrap_or(Value::Null);
     let binding = hooks::plain(state, call, Operation::Create, BINDING, binding, Value::Null).await?;
-    let node = binding["target"]["name"].as_str().filter(|name| !name.is_empty());
-    let node = node.ok_or_else(|| {
-        let mut errors = Errors::default();
-        errors.required(&Path::root("target.name"), "");
-        Fault::invalid_value("Binding", "", call.target.name.as_deref().unwrap_or_default(), &errors.into_vec())
-    })?;
     let current = find(state, call)?;
-    if let Some(taken) = current.get::<Pod>().and_then(|pod| pod.spec.as_ref()?.node_name.clone()).filter(|node| !node.is_empty()) {
-        let why = format!("pod {} is already assigned to node \"{taken}\"", current.key().name);
-        return Err(Fault::conflict(call.target.kind, &current.key().name, why));
-    }
+    let node = bound_to(call, &binding, &current)?;
     let now = Time(state.clock.now());
-    let bound = current.edit::<Pod>(|pod| pod.spec.get_or_insert_default().node_name = Some(node.to_owned()));
+    let bound = current.edit::<Pod>(|pod| assign(pod, node, &binding["metadata"]));
     let scheduled = bound.as_ref().and_then(|bound| bound.edit::<Pod>(|pod| mark_scheduled(pod, now)));
     let (Some(bound), Some(scheduled)) = (bound, scheduled) else { return Err(Fault::no_such_path()) };
     let transaction = Transaction {
@@ -328,6 +319,51 @@ pub async fn bind(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Res
     };
     let committed = state.store.commit(transaction).await?;
     answer(state, call, StatusCode::CREATED, &committed, &[]).map(|_| json_response(StatusCode::CREATED, success(call, &Value::Null)))
+}
+
+/// The node, where the Binding is about this pod and it has none yet (`pkg/registry/core/pod/storage`, `BindingREST`).
+fn bound_to<'b>(call: &Call, binding: &'b Value, current: &Object) -> Result<&'b str, Fault> {
+    let (meta, target) = (&binding["metadata"], &binding["target"]);
+    let text = |value: &'b Value| value.as_str().filter(|text| !text.is_empty());
+    let name = current.key().name.as_str();
+    if text(&meta["name"]).is_some_and(|said| said != name) {
+        return Err(Fault::bad_request("name in URL does not match name in Binding object"));
+    }
+    let mut errors = Errors::default();
+    if text(&target["kind"]).is_some_and(|kind| kind != "Node") {
+        errors.unsupported(&Path::root("target.kind"), &target["kind"], &["Node", "<empty>"]);
+    }
+    let node = text(&target["name"]);
+    let Some(node) = node.filter(|_| errors.is_empty()) else {
+        if node.is_none() {
+            errors.required(&Path::root("target.name"), "");
+        }
+        return Err(Fault::invalid_value("Binding", "", name, &errors.into_vec()));
+    };
+    let conflict = |why: String| Err(Fault::conflict(call.target.kind, name, why));
+    for (what, said, is) in [
+        ("UID", text(&meta["uid"]), current.uid()),
+        ("ResourceVersion", text(&meta["resourceVersion"]), current.meta().resource_version.as_deref().unwrap_or_default()),
+    ] {
+        if let Some(said) = said.filter(|said| *said != is) {
+            return conflict(format!("Precondition failed: {what} in precondition: {said}, {what} in object meta: {is}"));
+        }
+    }
+    let taken = current.get::<Pod>().and_then(|pod| pod.spec.as_ref()?.node_name.as_deref()).filter(|node| !node.is_empty());
+    match taken {
+        Some(taken) => conflict(format!("pod {name} is already assigned to node \"{taken}\"")),
+        None => Ok(node),
+    }
+}
+
+/// With the node come the labels and annotations of the Binding: what a scheduler chose on the node for the pod.
+fn assign(pod: &mut Pod, node: &str, said: &Value) {
+    pod.spec.get_or_insert_default().node_name = Some(node.to_owned());
+    for (field, all) in [("labels", &mut pod.metadata.labels), ("annotations", &mut pod.metadata.annotations)] {
+        for (name, text) in said[field].as_object().into_iter().flatten() {
+            all.get_or_insert_default().insert(name.clone(), text.as_str().unwrap_or_default().to_owned());
+        }
+    }
 }
 
 fn mark_scheduled(pod: &mut Pod, now: Time) {

@@ -31,7 +31,7 @@ pub(super) fn add(root: &mut Node, at: &'static str) {
 }
 
 const SPEC: &[Row] = &[
-    ("activeDeadlineSeconds dnsPolicy enableServiceLinks hostIPC hostNetwork hostPID hostname nodeName restartPolicy", Acts),
+    ("activeDeadlineSeconds dnsPolicy enableServiceLinks hostIPC hostNetwork hostPID hostname nodeName restartPolicy schedulerName", Acts),
     ("hostUsers shareProcessNamespace terminationGracePeriodSeconds imagePullSecrets[].name nodeSelector.*", Acts),
     ("dnsConfig.nameservers dnsConfig.searches dnsConfig.options[].name dnsConfig.options[].value", Acts),
     ("hostAliases[].ip hostAliases[].hostnames runtimeClassName overhead.*", Acts),
@@ -40,7 +40,6 @@ const SPEC: &[Row] = &[
     ("serviceAccountName serviceAccount automountServiceAccountToken", Acts),
     // Nothing is preempted.
     ("preemptionPolicy", Harmless),
-    ("schedulerName", Only(&["default-scheduler"], "there is one scheduler: `default-scheduler`")),
     ("os.name", Only(&["linux"], "pods run on Linux")),
     ("priority", Only(&["0"], "pod priorities are not supported yet")),
     ("priorityClassName", Refused("pod priorities are not supported yet")),
