@@ -288,7 +288,8 @@ async fn a_kubelet_runs_the_pods_that_are_bound_to_it() {
         "resources": {"requests": {"storage": "1Gi"}}}});
     post(&format!("{home}/persistentvolumeclaims"), claim).await;
     let volumes = json!([{"name": "s", "secret": {"secretName": "mine"}}, {"name": "m", "configMap": {"name": "mine"}},
-        {"name": "c", "persistentVolumeClaim": {"claimName": "c"}}]);
+        {"name": "c", "persistentVolumeClaim": {"claimName": "c"}},
+        {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
     let spec = json!({"nodeName": NODE, "serviceAccountName": "runner", "containers": [{"name": "main", "image": "example.org/a:1"}], "volumes": volumes});
     let pod = post(&format!("{home}/pods"), json!({"metadata": {"name": "p"}, "spec": spec})).await;
     let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();

@@ -1,5 +1,6 @@
 //! Who may do what, as kubectl sees it: roles and bindings, reviews, acting as others, tokens.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -339,27 +340,64 @@ async fn a_token_without_an_end_lives_as_long_as_its_secret_and_its_account() {
     until(&rig, &secret, |object| object.is_none()).await;
 }
 
+#[tokio::test]
+async fn what_a_list_selects_is_part_of_what_is_asked() {
+    let rig = Rig::start().await;
+    // A node may list its own pods: what it selects by is what makes them so.
+    let selected = json!({"requirements": [{"key": "spec.nodeName", "operator": "In", "values": ["n1"]}]});
+    for (selector, allowed) in [
+        (selected, true),
+        (json!({"rawSelector": "status.phase!=Failed,spec.nodeName==n1"}), true),
+        (json!({"rawSelector": "spec.nodeName!=n1"}), false),
+        (json!({"requirements": [{"key": "spec.nodeName", "operator": "NotIn", "values": ["n1"]}]}), false),
+        (json!({"rawSelector": "spec.nodeName=n2"}), false),
+        (Value::Null, false),
+    ] {
+        let attributes = json!({"verb": "list", "resource": "pods", "version": "v1", "fieldSelector": selector});
+        let review = json!({"spec": {"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": attributes}});
+        let answer = rig.ask("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review).await.1;
+        assert_eq!(answer["status"]["allowed"], allowed, "{selector}: {answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_gets_tokens_of_its_own_pods_only() {
     let rig = Rig::start().await;
     rig.kubectl_ok("create serviceaccount bot").await;
+    let vault = json!([{"name": "t", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "own"}}, {"serviceAccountToken": {"path": "t", "audience": "vault"}}]}}]);
+    let mut uids = BTreeMap::new();
     for (name, node) in [("mine", "n1"), ("theirs", "n2")] {
-        let pod = json!({"metadata": {"name": name}, "spec": {"serviceAccountName": "bot", "nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
-        assert_eq!(rig.ask("POST", "/api/v1/namespaces/default/pods", pod).await.0, StatusCode::CREATED);
+        let spec = json!({"serviceAccountName": "bot", "nodeName": node, "volumes": vault, "containers": [{"name": "c", "image": "i"}]});
+        let (status, made) = rig.ask("POST", "/api/v1/namespaces/default/pods", json!({"metadata": {"name": name}, "spec": spec})).await;
+        assert_eq!(status, StatusCode::CREATED);
+        uids.insert(name, made["metadata"]["uid"].clone());
     }
-    let ask = |bound: Value| {
+    let ask = |bound: Value, audiences: Value| {
         let rig = &rig;
         async move {
             let path = "/api/v1/namespaces/default/serviceaccounts/bot/token";
-            let body = json!({"spec": {"audiences": [], "boundObjectRef": bound}});
+            let body = json!({"spec": {"audiences": audiences, "boundObjectRef": bound}});
             rig.ask_as(&Identity::node("n1"), "POST", path, "application/json", body).await.0
         }
     };
-    assert_eq!(ask(json!({"kind": "Pod", "apiVersion": "v1", "name": "mine"})).await, StatusCode::CREATED);
-    assert_eq!(ask(json!({"kind": "Pod", "apiVersion": "v1", "name": "mine", "uid": "other"})).await, StatusCode::CONFLICT);
-    assert_eq!(ask(json!({"kind": "Pod", "apiVersion": "v1", "name": "theirs"})).await, StatusCode::FORBIDDEN);
-    assert_eq!(ask(json!({"kind": "Pod", "apiVersion": "v1", "name": "none"})).await, StatusCode::NOT_FOUND);
-    assert_eq!(ask(Value::Null).await, StatusCode::FORBIDDEN);
+    let of = |name: &str, uid: &Value| json!({"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid});
+    let (mine, theirs) = (of("mine", &uids["mine"]), of("theirs", &uids["theirs"]));
+    let rows = [
+        (mine.clone(), json!([]), StatusCode::CREATED),
+        (of("mine", &json!("other")), json!([]), StatusCode::CONFLICT),
+        (of("mine", &Value::Null), json!([]), StatusCode::FORBIDDEN),
+        (theirs, json!([]), StatusCode::FORBIDDEN),
+        (of("none", &json!("other")), json!([]), StatusCode::NOT_FOUND),
+        (Value::Null, json!([]), StatusCode::FORBIDDEN),
+        // What its volumes hold, one at a time.
+        (mine.clone(), json!(["vault"]), StatusCode::CREATED),
+        (mine.clone(), json!(["elsewhere"]), StatusCode::FORBIDDEN),
+        (mine, json!(["vault", "elsewhere"]), StatusCode::FORBIDDEN),
+    ];
+    for (bound, audiences, status) in rows {
+        assert_eq!(ask(bound.clone(), audiences.clone()).await, status, "{bound} {audiences}");
+    }
     let other = "/api/v1/namespaces/default/serviceaccounts/default/token";
     let (status, _) = rig.ask_as(&Identity::node("n1"), "POST", other, "application/json", json!({})).await;
     assert_eq!(status, StatusCode::FORBIDDEN);

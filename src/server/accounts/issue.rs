@@ -37,7 +37,7 @@ pub async fn issue(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<Re
     let snapshot = state.store.snapshot();
     let bound = wanted.bound_object_ref.as_ref().map(|bound| find(bound, &account, &snapshot)).transpose()?;
     if let Some(node) = call.identity.node_name() {
-        may_have(node, &account, bound.as_ref())?;
+        may_have(node, &account, bound.as_ref(), &wanted)?;
     }
     let audiences = wanted.audiences.clone().filter(|audiences| !audiences.is_empty()).unwrap_or_else(|| vec![ISSUER.to_owned()]);
     let now = state.clock.now();
@@ -114,17 +114,30 @@ fn find(bound: &BoundObjectReference, account: &Object, state: &Snapshot) -> Res
     Ok(found.clone())
 }
 
-/// A node asks for its pods and for nobody else.
-fn may_have(node: &str, account: &Object, bound: Option<&Object>) -> Result<(), Fault> {
+/// A node asks for its pods and for nobody else, by their UIDs, and for what their volumes hold: one audience at a time
+/// (`plugin/pkg/admission/noderestriction`, `admitServiceAccount` and `validateNodeServiceAccountAudience`).
+fn may_have(node: &str, account: &Object, bound: Option<&Object>, wanted: &TokenRequestSpec) -> Result<(), Fault> {
+    let name = &account.key().name;
+    let no = |why: String| Err(Fault::forbidden(format!("serviceaccounts {name:?} is forbidden: {why}")));
     let pod = bound.and_then(|bound| bound.get::<Pod>()).and_then(|pod| pod.spec.as_ref());
-    if pod.is_some_and(|spec| spec.node_name.as_deref() == Some(node)) {
+    let Some(pod) = pod.filter(|spec| spec.node_name.as_deref() == Some(node)) else {
+        return no(format!("node {node:?} may only ask for tokens that are bound to a pod of its own"));
+    };
+    if wanted.bound_object_ref.as_ref().and_then(|bound| bound.uid.as_deref()).is_none_or(str::is_empty) {
+        return no("node requested token with a pod binding without a uid".to_owned());
+    }
+    let audience = match wanted.audiences.as_deref().unwrap_or_default() {
+        [] => "",
+        [one] => one.as_str(),
+        _ => return no("node may only request 0 or 1 audiences".to_owned()),
+    };
+    let projected = pod.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref()?.sources.as_ref());
+    let mut tokens = projected.flatten().filter_map(|source| source.service_account_token.as_ref());
+    // The server's own audience is what a volume gets that names none.
+    if tokens.any(|token| token.audience.as_deref().unwrap_or_default() == audience) {
         return Ok(());
     }
-    let message = format!(
-        "serviceaccounts {:?} is forbidden: node {node:?} may only ask for tokens that are bound to a pod of its own",
-        account.key().name
-    );
-    Err(Fault::forbidden(message))
+    no(format!("audience {audience:?} not found in pod spec volume"))
 }
 
 fn claims(account: &Object, bound: Option<&Object>, aud: Vec<String>, now: Timestamp, life: i64, state: &Snapshot) -> Claims {
