@@ -23,17 +23,18 @@ impl Controller for Namespaces {
         home.filter(|namespace| namespace.is_deleting()).map(|namespace| namespace.key().clone()).into_iter().collect()
     }
 
-    fn heeds(&self, _state: &Snapshot, _before: &Object, after: &Object) -> Heeds {
-        // It counts what is there.
-        if after.kind() == Kind::Namespace { Heeds::After } else { Heeds::Nothing }
+    fn heeds(&self, _state: &Snapshot, before: &Object, after: &Object) -> Heeds {
+        // It counts what is there, and says what holds it.
+        let is_heeded = after.kind() == Kind::Namespace || before.meta().finalizers != after.meta().finalizers;
+        if is_heeded { Heeds::After } else { Heeds::Nothing }
     }
 
-    fn plan(&self, state: &Snapshot, key: &Key, _now: Timestamp) -> Plan {
+    fn plan(&self, state: &Snapshot, key: &Key, now: Timestamp) -> Plan {
         match state.get(key) {
             Some(namespace) if namespace.is_deleting() => {
                 let kinds = state.definitions().kinds().filter(|kind| kind.info().namespaced);
                 let content = kinds.flat_map(|kind| state.list_in(kind, &key.name)).cloned().collect();
-                plan::plan(&plan::Observed { namespace, content })
+                plan::plan(&plan::Observed { namespace, content }, now)
             }
             _ => Plan::default(),
         }
