@@ -17,8 +17,14 @@ use crate::model::{Kind, KindInfo};
 /// The Kubernetes whose API this is.
 const VERSION: (&str, &str) = ("1", "37");
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Namespaces go one by one.
+const VERBS_ONE_BY_ONE: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];
 /// Of what is proxied with any method.
 const CONNECT: [&str; 5] = ["create", "delete", "get", "patch", "update"];
+
+fn verbs(info: &KindInfo) -> &'static [&'static str] {
+    if info.kind == Kind::Namespace { &VERBS_ONE_BY_ONE } else { &VERBS }
+}
 
 /// `GET /version`
 pub async fn version() -> Response {
@@ -228,7 +234,7 @@ fn resources(served: &Definitions, group: &str, version: &str) -> Response {
     let mut list = Vec::new();
     for info in kinds {
         let mut resource = json!({
-            "name": info.plural, "singularName": info.singular, "namespaced": info.namespaced, "kind": info.name, "verbs": VERBS,
+            "name": info.plural, "singularName": info.singular, "namespaced": info.namespaced, "kind": info.name, "verbs": verbs(info),
         });
         if !info.short.is_empty() {
             resource["shortNames"] = json!(info.short);
@@ -287,7 +293,7 @@ fn aggregated_version(served: &Definitions, group: &str, version: &str) -> Value
                 })
                 .collect();
             json!({
-                "resource": info.plural, "singularResource": info.singular, "verbs": VERBS,
+                "resource": info.plural, "singularResource": info.singular, "verbs": verbs(info),
                 "responseKind": {"group": info.group, "version": info.version, "kind": info.name},
                 "scope": if info.namespaced { "Namespaced" } else { "Cluster" },
                 "shortNames": info.short, "categories": info.categories, "subresources": subs,

@@ -259,6 +259,11 @@ fn deprecation(state: &ServerState, path: &str) -> Option<String> {
     snapshot.definitions().version(target.kind)?.warning.clone()
 }
 
+/// Whether this is a list of what lives in namespaces, without one.
+fn is_everywhere(target: &Target) -> bool {
+    target.kind.info().namespaced && target.namespace.is_empty()
+}
+
 async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes: &hooks::Notes) -> Result<Response, Fault> {
     let snapshot = state.store.snapshot();
     let Some(target) = Target::parse(request.uri().path(), snapshot.definitions()) else {
@@ -309,6 +314,10 @@ async fn dispatch(state: &ServerState, request: Request<axum::body::Body>, notes
         (Verb::Update, _) => write::update(state, &call, &bytes).await,
         (Verb::Patch, _) => patch::patch(state, &call, &bytes).await,
         (Verb::Delete, _) => delete::delete(state, &call, &bytes).await,
+        // Of all namespaces at once nothing is deleted, and no namespaces are: as in Kubernetes there is no such path.
+        (Verb::DeleteCollection, _) if call.target.kind == Kind::Namespace || is_everywhere(&call.target) => {
+            Err(Fault::method_not_allowed())
+        }
         (Verb::DeleteCollection, _) => delete::delete_collection(state, &call, &bytes).await,
         (Verb::Get | Verb::List | Verb::Watch, _) => Err(Fault::method_not_allowed()),
     }

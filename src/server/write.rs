@@ -18,10 +18,10 @@ use super::patch::TRIES;
 use super::render::{Renderer, json_response};
 use super::request::{APPLY, Call, Verb};
 use super::{ServerState, authorise, body, certificates, hooks, scale};
-use crate::admit::pod_security;
+use crate::admit::{self, pod_security};
 use crate::model::custom::{Definitions, prune};
 use crate::model::ownership::{self, ManagedFields};
-use crate::model::{Kind, Object, convert, copy_stamps, schema, validate};
+use crate::model::{Errors, Kind, Object, Path, convert, copy_stamps, schema, validate};
 use crate::store::{CommitError, Committed, Conflict, PodPart, Precondition, Transaction, Write};
 
 /// What a write is about to store, and what to tell the caller besides.
@@ -95,6 +95,11 @@ pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
     }
     fill_identity(call, &mut value)?;
     let said = precondition(call, &value["metadata"])?;
+    if said.revision.is_none() && !may_be_replaced_unseen(call.target.kind) {
+        let mut errors = Errors::default();
+        errors.invalid(&Path::root("metadata.resourceVersion"), &0, "must be specified for an update");
+        return Err(Fault::invalid(call.target.kind, &current.key().name, &errors.into_vec()));
+    }
     let duplicates = duplicates(call, bytes);
     let mut attempt = 0;
     loop {
@@ -112,6 +117,23 @@ pub async fn update(state: &ServerState, call: &Call, bytes: &Bytes) -> Result<R
             Ok(committed) => return answer(state, call, StatusCode::OK, &committed, &draft.warnings),
         }
     }
+}
+
+/// Whether an update may say nothing of the version that it is of: a Lease that was taken meanwhile is not to be had so
+/// (`AllowUnconditionalUpdate` of Kubernetes' strategies).
+fn may_be_replaced_unseen(kind: Kind) -> bool {
+    !matches!(
+        kind,
+        Kind::Custom(_)
+            | Kind::Source
+            | Kind::Lease
+            | Kind::CustomResourceDefinition
+            | Kind::RuntimeClass
+            | Kind::CSIDriver
+            | Kind::CSINode
+            | Kind::MutatingWebhookConfiguration
+            | Kind::ValidatingWebhookConfiguration
+    )
 }
 
 /// What an update or an apply to an object that is not there needs besides.
@@ -336,8 +358,7 @@ fn keep_other_part(call: &Call, current: &Object, value: &mut Value, subresource
         let written = value.pointer_mut(path).map(Value::take).unwrap_or_default();
         let revision = value["metadata"]["resourceVersion"].take();
         let managed = value["metadata"]["managedFields"].take();
-        // A kubelet says its labels and annotations along with its status (`component-helpers/node/util`, `PatchNodeStatus`).
-        let along: &[&str] = if current.kind() == Kind::Node { &["labels", "annotations"] } else { &[] };
+        let along: &[&str] = if subresource == Some("status") { admit::said_with_status(current.kind()) } else { &[] };
         let along: Vec<_> = along.iter().map(|field| (*field, value["metadata"][*field].take())).collect();
         *value = stored;
         along.into_iter().for_each(|(field, said)| value["metadata"][field] = said);
@@ -401,7 +422,7 @@ fn strictly(call: &Call, kind: &str, version: &str, mut unknown: Vec<String>) ->
 }
 
 /// Kinds nobody shares: keeping track of who owns what would only make them larger.
-fn is_shared(kind: Kind) -> bool {
+pub fn is_shared(kind: Kind) -> bool {
     !matches!(kind.stored(), Kind::Lease | Kind::Event | Kind::EndpointSlice)
 }
 
@@ -500,12 +521,19 @@ fn unrenewed(lease: &Object) -> Option<Lease> {
     Some(lease)
 }
 
-fn timeless(node: &Object) -> Option<k8s_openapi::api::core::v1::NodeStatus> {
-    let mut status = node.get::<Node>()?.status.clone().unwrap_or_default();
+/// A node's status without the times of its heartbeats, and with what is written along with it.
+fn timeless(node: &Object) -> Option<Node> {
+    let node = node.get::<Node>()?;
+    let metadata = ObjectMeta {
+        labels: node.metadata.labels.clone().filter(|labels| !labels.is_empty()),
+        annotations: node.metadata.annotations.clone().filter(|annotations| !annotations.is_empty()),
+        ..ObjectMeta::default()
+    };
+    let mut status = node.status.clone().unwrap_or_default();
     for condition in status.conditions.iter_mut().flatten() {
         condition.last_heartbeat_time = None;
     }
-    Some(status)
+    Some(Node { metadata, status: Some(status), ..Node::default() })
 }
 
 /// Commits one write if the webhooks let it pass. The store's own error is told apart: another try may do better.
@@ -595,6 +623,18 @@ pub fn success(call: &Call, uid: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_is_no_heartbeat() {
+        let node = |labels: Value, time: &str| {
+            let condition = json!({"type": "Ready", "status": "True", "lastHeartbeatTime": time});
+            let node = json!({"metadata": {"name": "n", "labels": labels}, "status": {"conditions": [condition]}});
+            Object::from_value(Kind::Node, node).expect("a node")
+        };
+        let first = timeless(&node(json!({}), "2026-01-01T00:00:00Z"));
+        assert_eq!(first, timeless(&node(Value::Null, "2026-01-01T00:05:00Z")));
+        assert_ne!(first, timeless(&node(json!({"a": "b"}), "2026-01-01T00:00:00Z")), "it is to be kept");
+    }
 
     #[test]
     fn a_client_is_told_what_it_can_read() {

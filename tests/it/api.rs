@@ -485,6 +485,8 @@ async fn leases_are_stamped_by_the_server() {
     assert_eq!(status, StatusCode::CREATED, "{made}");
     let year = &podbay::model::Timestamp::now().to_string()[..4];
     assert!(made["spec"]["renewTime"].as_str().unwrap().starts_with(year), "{made}");
+    let mut body = body;
+    body["metadata"] = made["metadata"].clone();
     let (_, renewed) = rig.ask_as(&node, "PUT", &format!("{leases}/n1"), "application/json", body).await;
     assert!(renewed["spec"]["renewTime"].as_str().unwrap().starts_with(year), "{renewed}");
 }
@@ -505,6 +507,7 @@ async fn a_lease_is_as_old_as_time_has_passed_whoever_sets_the_clock() {
     let mut lease = json!({"metadata": {"name": "n1"}, "spec": {"holderIdentity": "n1"}});
     let (status, made) = rig.ask_as(&Identity::node("n1"), "POST", leases, "application/json", lease.clone()).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
+    lease = made;
     let health = NodeHealth { settings: Settings { grace_seconds: 40, eviction_seconds: 300, started_at: began } };
     let silent = || {
         let plan = health.plan(&rig.store.snapshot(), &Key::cluster(Kind::Node, "n1"), clock.steady());
@@ -519,6 +522,7 @@ async fn a_lease_is_as_old_as_time_has_passed_whoever_sets_the_clock() {
         lease["spec"]["renewTime"] = json!(format!("20{second}-01-01T00:00:00.000000Z"));
         let (status, renewed) = rig.ask_as(&Identity::node("n1"), "PUT", &format!("{leases}/n1"), "application/json", lease.clone()).await;
         assert_eq!(status, StatusCode::OK, "{renewed}");
+        lease = renewed;
     }
     clock.set(at("2016-01-01T00:00:00Z"));
     clock.advance_to(clock.now() + jiff::SignedDuration::from_secs(41));
@@ -588,7 +592,7 @@ async fn logs_and_exec_are_passed_on_to_the_node() {
     let (status, answer) = rig.ask("GET", &format!("{PODS}/p/log?tailLines=-1"), Value::Null).await;
     assert_eq!((status, answer["details"]["causes"][0]["field"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some("tailLines")));
     rig.ask("POST", PODS, pod("unbound", None)).await;
-    assert_eq!(rig.ask("GET", &format!("{PODS}/unbound/log"), Value::Null).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(rig.ask("GET", &format!("{PODS}/unbound/log"), Value::Null).await, (StatusCode::OK, json!("")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,85 @@ async fn a_plain_write_of_the_status_is_owned_too() {
 
 /// Kubernetes: Server-Side Apply, Clearing managedFields.
 #[tokio::test]
+async fn labels_and_annotations_are_written_with_the_status() {
+    let rig = Rig::start().await;
+    rig.ask("POST", PODS, pod("p", Some("n1"))).await;
+    rig.ask("POST", DEPLOYMENTS, deployment("web")).await;
+    let said =
+        json!({"metadata": {"labels": {"new": "l"}, "annotations": {"new": "a"}, "finalizers": ["a.b/c"]}, "spec": {"paused": true}});
+    let rows = [(format!("{PODS}/p"), json!("l")), (format!("{DEPLOYMENTS}/web"), Value::Null)];
+    for (path, label) in &rows {
+        let (code, answer) = rig.ask("PATCH", &format!("{path}/status"), said.clone()).await;
+        assert_eq!(code, StatusCode::OK, "{answer}");
+        let (meta, stored) = (&answer["metadata"], rig.get(path).await);
+        assert_eq!((&meta["labels"]["new"], &meta["annotations"]["new"]), (label, &json!("a")), "{path}");
+        assert_eq!((meta.get("finalizers"), answer["spec"].get("paused")), (None, None), "{path}: {answer}");
+        assert_eq!(stored["metadata"]["annotations"]["new"], "a", "{path}: {stored}");
+    }
+    let odd = json!({"metadata": {"annotations": {"a b/c/d": ""}}});
+    assert_eq!(rig.ask("PATCH", &format!("{}/status", rows[0].0), odd).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    // A node may say how a pod is, not what it is called.
+    let path = format!("{}/status", rows[0].0);
+    for (body, code) in [(json!({"metadata": {"annotations": {"k": "v"}}}), 200), (json!({"metadata": {"labels": {"k": "v"}}}), 403)] {
+        let answer = rig.ask_as(&Identity::node("n1"), "PATCH", &path, "application/merge-patch+json", body).await;
+        assert_eq!(answer.0, code, "{}", answer.1);
+    }
+}
+
+#[tokio::test]
+async fn a_binding_is_of_one_pod_and_brings_along_what_was_chosen() {
+    let rig = Rig::start().await;
+    let mut asked = pod("p", None);
+    asked["spec"]["schedulerName"] = json!("packer");
+    let uid = rig.ask("POST", PODS, asked).await.1["metadata"]["uid"].clone();
+    let path = format!("{PODS}/p/binding");
+    let to = |meta: Value, kind: &str| json!({"metadata": meta, "target": {"kind": kind, "name": "n1"}});
+    let rows = [
+        (to(json!({"name": "other"}), "Node"), 400),
+        (to(json!({"name": "p", "uid": "zz"}), "Node"), 409),
+        (to(json!({"name": "p", "resourceVersion": "1"}), "Node"), 409),
+        (to(json!({"name": "p"}), "Pod"), 422),
+        (to(json!({"name": "p", "uid": uid, "annotations": {"gpu": "1"}, "labels": {"zone": "z"}}), "Node"), 201),
+    ];
+    for (body, code) in rows {
+        let answer = rig.ask("POST", &path, body.clone()).await;
+        assert_eq!(answer.0, code, "{body}: {}", answer.1);
+    }
+    let bound = rig.get(&format!("{PODS}/p")).await;
+    assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["annotations"]["gpu"]), (&json!("n1"), &json!("1")));
+    assert_eq!(bound["metadata"]["labels"]["zone"], "z");
+}
+
+#[tokio::test]
+async fn what_is_not_there_yet_reads_as_in_kubernetes() {
+    let rig = Rig::start().await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let made = rig.ask("POST", "/api/v1/namespaces/default/services", service).await.1;
+    assert_eq!(made["status"], json!({"loadBalancer": {}}));
+}
+
+/// What is not to be taken over unseen is not, and what no path of Kubernetes deletes stays.
+#[tokio::test]
+async fn some_requests_are_too_bold() {
+    let rig = Rig::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease = |meta: Value, holder: &str| json!({"metadata": meta, "spec": {"holderIdentity": holder}});
+    let made = rig.ask("POST", leases, lease(json!({"name": "l"}), "one")).await.1;
+    let path = format!("{leases}/l");
+    let (code, answer) = rig.ask("PUT", &path, lease(json!({"name": "l"}), "two")).await;
+    assert_eq!((code.as_u16(), causes(&answer, "field")), (422, vec!["metadata.resourceVersion".to_owned()]), "{answer}");
+    let seen = json!({"name": "l", "resourceVersion": made["metadata"]["resourceVersion"]});
+    assert_eq!(rig.ask("PUT", &path, lease(seen, "two")).await.0, StatusCode::OK);
+    rig.ask("POST", MAPS, map("m", json!({}))).await;
+    for everything in ["/api/v1/configmaps", "/api/v1/namespaces", "/api/v1/pods?labelSelector=no%3Dpod"] {
+        assert_eq!(rig.ask("DELETE", everything, Value::Null).await.0, StatusCode::METHOD_NOT_ALLOWED, "{everything}");
+    }
+    rig.get(&format!("{MAPS}/m")).await;
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}, "reason": "R"});
+    assert_eq!(rig.ask("POST", "/api/v1/namespaces/default/events", event).await.1["source"], json!({}));
+}
+
+#[tokio::test]
 async fn who_owns_what_can_be_forgotten() {
     let rig = Rig::start().await;
     let path = format!("{MAPS}/m");
@@ -103,7 +182,8 @@ async fn who_owns_what_can_be_forgotten() {
     // What else is written becomes the writer's; without a wish nobody loses a thing.
     apply(&rig, &path, "fieldManager=git", json!({"data": {"a": "2"}})).await;
     let more = |entries: Value, value: &str| json!({"metadata": {"managedFields": entries}, "data": {"b": value}});
-    assert_eq!(entries(&patch(merge, &path, &more(json!([]), "1")).await), ["git Apply -", "me Update -"]);
+    let shared = ["before-first-apply Update -", "git Apply -", "me Update -"];
+    assert_eq!(entries(&patch(merge, &path, &more(json!([]), "1")).await), shared);
     assert_eq!(entries(&patch(merge, &path, &more(json!([{}]), "2")).await), ["me Update -"]);
     let mut whole = rig.get(&path).await;
     whole["metadata"]["managedFields"] = json!([{}]);
@@ -115,6 +195,48 @@ async fn who_owns_what_can_be_forgotten() {
     status["status"] = json!({"replicas": 2});
     let written = patch(merge, &format!("{DEPLOYMENTS}/web/status"), &status).await;
     assert_eq!(entries(&written), ["made Update -", "me Update status"]);
+}
+
+/// What nobody is known to own is not overwritten without a word.
+#[tokio::test]
+async fn the_first_apply_meets_what_was_there_before() {
+    let rig = Rig::start().await;
+    let path = format!("{MAPS}/m");
+    apply(&rig, &path, "fieldManager=made", json!({"data": {"a": "1"}})).await;
+    let reset = json!({"metadata": {"managedFields": [{}]}});
+    rig.ask_as(&Identity::admin(), "PATCH", &path, "application/merge-patch+json", reset).await;
+    let (code, conflict) = apply(&rig, &path, "fieldManager=git", json!({"data": {"a": "2"}})).await;
+    assert_eq!((code, causes(&conflict, "field")), (StatusCode::CONFLICT, vec![".data.a".to_owned()]));
+    assert!(causes(&conflict, "message")[0].contains("before-first-apply"), "{conflict}");
+    let (code, more) = apply(&rig, &path, "fieldManager=git", json!({"data": {"b": "2"}})).await;
+    assert_eq!((code, entries(&more)), (StatusCode::OK, vec!["before-first-apply Update -".to_owned(), "git Apply -".to_owned()]));
+}
+
+/// Of what is written all the time nobody's fields are noted.
+#[tokio::test]
+async fn what_has_no_managers_is_applied_again() {
+    let rig = Rig::start().await;
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/s";
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": [address]}]});
+        let (code, answer) = apply(&rig, path, "fieldManager=me", slice).await;
+        assert!(code.is_success(), "{answer}");
+    }
+}
+
+/// `kubectl create --dry-run=client -o yaml` writes fields that say nothing.
+#[tokio::test]
+async fn two_who_apply_the_same_have_no_conflict() {
+    let rig = Rig::start().await;
+    let path = format!("{DEPLOYMENTS}/web");
+    let mut said = deployment("web");
+    said["spec"]["strategy"] = json!({});
+    said["spec"]["template"]["metadata"]["creationTimestamp"] = Value::Null;
+    said["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({});
+    for manager in ["one", "two", "one"] {
+        let (code, answer) = apply(&rig, &path, &format!("fieldManager={manager}"), said.clone()).await;
+        assert!(code.is_success(), "{manager}: {answer}");
+    }
 }
 
 #[tokio::test]

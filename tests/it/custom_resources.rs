@@ -207,7 +207,8 @@ async fn what_is_served_follows_the_definitions() {
     let metadata = &older["definitions"]["com.example.stable.v1.CronTab"]["properties"]["metadata"]["allOf"][0]["$ref"];
     assert_eq!(metadata, "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
-    let mut changed = definition();
+    let mut changed = rig.get(&path).await;
+    changed["spec"] = definition()["spec"].clone();
     changed["spec"]["versions"][1]["served"] = json!(false);
     changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] = json!("Another text.");
     let (status, answer) = rig.ask("PUT", &path, changed).await;
@@ -262,7 +263,8 @@ async fn a_change_of_the_definition_is_seen_at_once() {
     let (status, answer) = rig.ask("PATCH", &format!("{path}/status"), json!({"status": {"conditions": []}})).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(rig.get(&one).await["spec"]["image"], "my-awesome-cron-image");
-    let mut changed = definition();
+    let mut changed = rig.get(&path).await;
+    changed["spec"] = definition()["spec"].clone();
     for version in changed["spec"]["versions"].as_array_mut().unwrap() {
         version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] = json!({"type": "integer", "default": 7});
         version["selectableFields"] = json!([]);
@@ -289,7 +291,7 @@ async fn what_is_stored_in_a_version_that_went_can_go_too() {
     one["metadata"]["finalizers"] = json!(["example.com/hold"]);
     rig.ask("POST", TABS, one).await;
     let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
-    let mut changed = definition();
+    let mut changed = rig.get(&path).await;
     changed["spec"]["versions"][0]["storage"] = json!(false);
     changed["spec"]["versions"][1]["storage"] = json!(true);
     let (status, answer) = rig.ask("PUT", &path, changed.clone()).await;
