@@ -11,7 +11,7 @@ use super::write::{self, Besides, answer, commit, fill_identity, finish, is_hear
 use super::{ServerState, body, operations, scale};
 use crate::model::custom::Definitions;
 use crate::model::ownership::{self, Applier, ManagedFields};
-use crate::model::{Object, schema};
+use crate::model::{Kind, Object, schema};
 use crate::store::{CommitError, Conflict, Precondition, Write};
 
 /// How often a patch is made anew on an object that changed meanwhile.
@@ -150,8 +150,8 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
         return Err(Fault::conflict(kind, &current.key().name, why));
     }
     let live = current.map(|current| current.value_in(call.target.kind));
-    let managed = current.map(|object| ManagedFields::of(object.meta())).unwrap_or_default();
     let served = state.store.snapshot();
+    let managed = managed_before(served.definitions(), kind, current, live.as_ref());
     let subresource = call.target.subresource.as_deref().unwrap_or_default();
     let applier = Applier { manager: &call.manager, subresource, force: call.query.flag("force") };
     let (value, owners) =
@@ -169,6 +169,17 @@ async fn apply(state: &ServerState, call: &Call, current: Option<&Object>, appli
         Ok(committed) => Ok(answer(state, call, code, &committed, &draft.warnings)?),
         Err(error) => Err(error),
     })
+}
+
+/// Who owns what of an object that is there. Where nobody is known to own anything, it is what was before the first apply
+/// (`managedfields/internal/skipnonapplied.go`): who applies something else is told.
+fn managed_before(served: &Definitions, kind: Kind, current: Option<&Object>, live: Option<&Value>) -> ManagedFields {
+    let (Some(current), Some(live)) = (current, live) else { return ManagedFields::default() };
+    let managed = ManagedFields::of(current.meta());
+    if managed != ManagedFields::default() || !write::is_shared(kind) {
+        return managed;
+    }
+    ownership::update(served.shapes(kind), None, live, &managed, "before-first-apply", "")
 }
 
 /// What is applied is owned: a field that no schema has cannot be, whatever `fieldValidation` says, nor one of another type,
