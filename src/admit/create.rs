@@ -1,6 +1,6 @@
 //! A new object: what the system gives it, and whether it may be. PURE.
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Namespace, Pod};
 
 use super::{
     LASTING_NAMESPACES, Outcome, Refused, api_access, custom, definition, invalid, is_controller, job, persistent, pod_security,
@@ -52,6 +52,9 @@ pub(super) fn create(object: Object, state: &Snapshot, writer: &str, stamp: &mut
                 return Err(Refused::Forbidden { key, message, at });
             }
         }
+        // Kubernetes' types have no way to leave these out, and clients read on in them.
+        Typed::Service(it) => it.status.get_or_insert_default().load_balancer = Some(LoadBalancerStatus::default()),
+        Typed::Event(it) => drop(it.source.get_or_insert_default()),
         Typed::Job(it) => job::generate(it),
         Typed::PersistentVolume(it) => persistent::volume(it),
         Typed::PersistentVolumeClaim(it) => persistent::claim(it, state),
@@ -135,13 +138,13 @@ fn home(kind: Kind, typed: &Typed, state: &Snapshot) -> Result<(), Refused> {
     }
 }
 
-/// A namespace is emptied before it goes.
 /// Who may show a pod of its own kubelet's making must not come by an account through it: its node gets the account's tokens.
 fn no_account(it: &Pod) -> Result<(), String> {
     let account = it.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or_default();
     if account.is_empty() { Ok(()) } else { Err("a mirror pod may not reference service accounts".to_owned()) }
 }
 
+/// A namespace is emptied before it goes.
 fn namespace(it: &mut Namespace) {
     it.status.get_or_insert_default().phase = Some("Active".to_owned());
     let finalizers = it.spec.get_or_insert_default().finalizers.get_or_insert_default();

@@ -77,6 +77,8 @@ fn shortened(lists: [Vec<Status>; 3]) -> [Vec<Status>; 3] {
             if let Some(message) = message {
                 message.truncate(message.floor_char_boundary(share));
             }
+            // The kubelet's type has no way to leave it out, and clients read on in it.
+            state.get_or_insert_default();
         }
         status
     };
