@@ -89,7 +89,7 @@ fn identify(state: &ServerState, request: &Request<Body>) -> Result<Identity, Fa
         return certified(state, peer);
     }
     let Some(token) = check::bearer(request.headers()) else { return Ok(Identity::anonymous()) };
-    let (identity, _) = check::check(state, token, &[ISSUER]).ok_or_else(|| Fault::unauthorized("Unauthorized"))?;
+    let (identity, _) = check::check(state, &token, &[ISSUER]).ok_or_else(|| Fault::unauthorized("Unauthorized"))?;
     if let Some(trust) = request.extensions().get::<Trust>() {
         trust.prove(&identity.user);
     }

@@ -15,6 +15,7 @@ use super::claims::{self, Claims, ISSUER};
 use super::{bootstrap, lasting};
 use crate::server::access::{answer, read, user_info};
 use crate::server::fault::Fault;
+use crate::server::proxy::headers::protocol_token;
 use crate::server::render::json_response;
 use crate::server::{Identity, ServerState};
 
@@ -23,11 +24,14 @@ pub const KEYS: &str = "/openid/v1/jwks";
 /// What RFC 8414's readers ask first.
 pub const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// The token of `Authorization: Bearer TOKEN`.
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+/// The token of `Authorization: Bearer TOKEN`, or of a WebSocket's protocols: a page in a browser can say no header.
+pub fn bearer(headers: &HeaderMap) -> Option<String> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        let token = URL_SAFE_NO_PAD.decode(protocol_token(headers)?).ok()?;
+        return String::from_utf8(token).ok().filter(|token| !token.is_empty());
+    };
+    let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned()).filter(|token| !token.is_empty())
 }
 
 /// Who a token stands for, and for which of the audiences; one answer for every way it can be wrong.
@@ -87,4 +91,41 @@ pub async fn keys(State(state): State<Arc<ServerState>>) -> Response {
     let mut response = json_response(StatusCode::OK, json!({"keys": [key]}).to_string());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_in_a_header_or_in_a_protocol() {
+        const SECRET: &str = "base64url.bearer.authorization.k8s.io.c2VjcmV0";
+        let of = |lines: &[(&'static str, &str)]| {
+            let lines = lines.iter().map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+            bearer(&lines.collect::<HeaderMap>())
+        };
+        let socket = |protocols: &str| of(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-protocol", protocols)]);
+        let secret = Some("secret".to_owned());
+        assert_eq!(of(&[("authorization", "bearer  secret ")]), secret);
+        assert_eq!(socket(&format!("v5.channel.k8s.io, {SECRET}")), secret);
+        assert_eq!(
+            of(&[
+                ("connection", "Upgrade"),
+                ("upgrade", "websocket"),
+                ("authorization", "Bearer other"),
+                ("sec-websocket-protocol", SECRET)
+            ]),
+            Some("other".to_owned())
+        );
+        let none = [
+            of(&[("authorization", "Basic secret")]),
+            of(&[("authorization", "Bearer ")]),
+            of(&[("sec-websocket-protocol", &format!("chat, {SECRET}"))]),
+            socket(SECRET),
+            socket(&format!("chat, {SECRET}, {SECRET}")),
+            socket("chat, base64url.bearer.authorization.k8s.io.%%"),
+            socket("chat, base64url.bearer.authorization.k8s.io."),
+        ];
+        assert!(none.iter().all(Option::is_none), "{none:?}");
+    }
 }

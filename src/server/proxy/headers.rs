@@ -53,12 +53,7 @@ pub fn for_backend(headers: &HeaderMap, asked: &Asked<'_>) -> HeaderMap {
     for (name, value) in end_to_end(headers).iter().filter(|(name, _)| !own(name)) {
         passed.append(name.clone(), value.clone());
     }
-    if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
-        let protocols: Vec<&str> =
-            words(headers, &header::SEC_WEBSOCKET_PROTOCOL).filter(|word| !word.starts_with(TOKEN_PROTOCOL)).collect();
-        passed.remove(header::SEC_WEBSOCKET_PROTOCOL);
-        set(&mut passed, header::SEC_WEBSOCKET_PROTOCOL, &protocols.join(", "));
-    }
+    without_token(&mut passed);
     if let Some(protocol) = upgrade(headers) {
         passed.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         passed.insert(header::UPGRADE, protocol.clone());
@@ -72,6 +67,22 @@ pub fn for_backend(headers: &HeaderMap, asked: &Asked<'_>) -> HeaderMap {
     let all: Vec<String> = before.chain(asked.from.map(|from| from.to_string())).collect();
     set(&mut passed, forwarded("x-forwarded-for"), &all.join(", "));
     passed
+}
+
+/// Takes a token out of a WebSocket's list of protocols.
+pub fn without_token(headers: &mut HeaderMap) {
+    let protocols: Vec<&str> = words(headers, &header::SEC_WEBSOCKET_PROTOCOL).filter(|word| !word.starts_with(TOKEN_PROTOCOL)).collect();
+    let protocols = protocols.join(", ");
+    set(headers, header::SEC_WEBSOCKET_PROTOCOL, &protocols);
+}
+
+/// The token in a WebSocket's list of protocols, still in base64: the only one, beside a protocol that is to be spoken.
+pub fn protocol_token(headers: &HeaderMap) -> Option<&str> {
+    upgrade(headers).filter(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))?;
+    let (mut tokens, others): (Vec<&str>, Vec<&str>) =
+        words(headers, &header::SEC_WEBSOCKET_PROTOCOL).partition(|word| word.starts_with(TOKEN_PROTOCOL));
+    let token = tokens.pop().filter(|_| tokens.is_empty() && !others.is_empty())?;
+    token.strip_prefix(TOKEN_PROTOCOL)
 }
 
 /// In place of whatever was there; nothing is said where there is nothing to say.

@@ -6,7 +6,7 @@
 //!
 //! Upgrades are proxied raw: what WebSocket or SPDY says inside is between the client and the other end.
 
-mod headers;
+pub(super) mod headers;
 mod place;
 pub mod relay;
 pub mod streams;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -17,6 +17,7 @@ use super::super::options::check_log;
 use super::super::read::find;
 use super::super::request::{Call, Query, Target};
 use super::super::{ServerState, hooks};
+use super::headers::without_token;
 use super::{ask, switched};
 use crate::model::{Key, Kind, pod};
 
@@ -79,7 +80,14 @@ pub async fn forward(state: &ServerState, call: &Call, stream: Stream, mut reque
     let pod = pod.get::<Pod>().ok_or_else(Fault::no_such_path)?;
     let node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
     let name = call.target.name.clone().unwrap_or_default();
-    let node_name = node_name.ok_or_else(|| Fault::bad_request(format!("pod {name} does not have a host assigned")))?;
+    let Some(node_name) = node_name else {
+        // Of its containers none has said anything yet, as with Kubernetes (`pkg/registry/core/pod`, `LogLocation`).
+        if stream == Stream::Logs {
+            container(call, pod)?;
+            return Ok(([(header::CONTENT_TYPE, "text/plain")], Body::empty()).into_response());
+        }
+        return Err(Fault::bad_request(format!("pod {name} does not have a host assigned")));
+    };
     let node = state.store.snapshot().get(&Key::cluster(Kind::Node, &*node_name)).cloned();
     let node = node.ok_or_else(|| Fault::not_found(Kind::Node, &node_name))?;
     let node = node.get::<Node>().ok_or_else(Fault::no_such_path)?;
@@ -229,5 +237,6 @@ fn passed_on(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
             passed.append(name.clone(), value.clone());
         }
     }
+    without_token(&mut passed);
     passed
 }
