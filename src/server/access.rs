@@ -175,8 +175,20 @@ fn attempt(asked: &ResourceAttributes) -> Option<Attempt<'_>> {
         namespace: text(&asked.namespace).unwrap_or_default(),
         name: text(&asked.name),
         subresource: text(&asked.subresource),
-        selected_node: None,
-        selected_name: None,
+        selected_node: selected(asked, "spec.nodeName"),
+        selected_name: selected(asked, "metadata.name"),
         selected_home: None,
     })
+}
+
+/// What a list is asked to have in one field, and nothing else.
+fn selected<'a>(asked: &'a ResourceAttributes, field: &str) -> Option<&'a str> {
+    let selector = asked.field_selector.as_ref()?;
+    let mut required = selector.requirements.iter().flatten().filter(|it| it.key == field && it.operator == "In");
+    if let Some([value]) = required.next().and_then(|it| it.values.as_deref()) {
+        return Some(value);
+    }
+    let raw = selector.raw_selector.as_deref().unwrap_or_default();
+    let mut terms = raw.split(',').filter_map(|term| term.split_once('='));
+    terms.find(|(name, _)| name.trim() == field).map(|(_, value)| value.trim_start_matches('=').trim())
 }
