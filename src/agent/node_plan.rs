@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
@@ -143,6 +144,9 @@ pub fn status(options: &Options, facts: &Facts, old: Option<&NodeStatus>, now: T
     status
 }
 
+/// As often a node says anew what has not changed (the kubelet's `nodeStatusReportFrequency`).
+const REPORT: SignedDuration = SignedDuration::from_mins(5);
+
 /// Conditions that are there only while there is something to say.
 const WARNING: &str = "podbay.dev/";
 
@@ -150,9 +154,10 @@ fn keep_times(mut fresh: NodeCondition, old: &[NodeCondition], now: Timestamp) -
     let before = old.iter().find(|condition| condition.type_ == fresh.type_);
     let same_status = before.filter(|before| before.status == fresh.status);
     fresh.last_transition_time = same_status.and_then(|before| before.last_transition_time.clone()).or(Some(Time(now)));
-    // The lease is the heartbeat: this time moves only with the condition, so an idle node writes nothing.
+    // The lease is the heartbeat. Who looks here sees that the node lives, and the store keeps it in memory only.
     let same = same_status.filter(|before| before.reason == fresh.reason && before.message == fresh.message);
-    fresh.last_heartbeat_time = same.and_then(|before| before.last_heartbeat_time.clone()).or(Some(Time(now)));
+    let known = same.and_then(|before| before.last_heartbeat_time.clone()).filter(|known| now.duration_since(known.0) < REPORT);
+    fresh.last_heartbeat_time = known.or(Some(Time(now)));
     fresh
 }
 
@@ -282,7 +287,6 @@ pub fn lease(options: &Options, node_uid: Option<&str>, old: Option<&Lease>, now
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::SignedDuration;
 
     fn options() -> Options {
         let mut options = Options::new("n1", "/d");
@@ -386,7 +390,14 @@ mod tests {
     #[test]
     fn nothing_changes_while_nothing_happens() {
         let first = status(&options(), &facts(), None, at(0));
-        assert_eq!(status(&options(), &facts(), Some(&first), at(900)), first);
+        assert_eq!(status(&options(), &facts(), Some(&first), at(299)), first);
+        // Now and then it says that it lives.
+        let mut later = status(&options(), &facts(), Some(&first), at(300));
+        assert_ne!(later, first);
+        for condition in later.conditions.iter_mut().flatten() {
+            assert_eq!(condition.last_heartbeat_time.replace(Time(at(0))), Some(Time(at(300))));
+        }
+        assert_eq!(later, first);
     }
 
     #[test]
