@@ -70,11 +70,28 @@ fn pod_spec(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
         host_alias(alias, &aliases.index(index), errors);
     }
+    no_terms(spec, path, errors);
     let tolerations = path.child("tolerations");
     for (index, it) in spec.tolerations.iter().flatten().enumerate() {
         toleration(it, &tolerations.index(index), errors);
     }
     security::pod(spec, path, errors);
+}
+
+/// What says nothing of a node says that no node will do: the table of fields finds nothing there that it could refuse.
+fn no_terms(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let Some(required) = affinity.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref()) else { return };
+    let at = path.child("affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
+    if required.node_selector_terms.is_empty() {
+        errors.required(&at, "must have at least one node selector term");
+    }
+    for (index, term) in required.node_selector_terms.iter().enumerate() {
+        let is_empty = |lines: &Option<Vec<_>>| lines.as_ref().is_none_or(Vec::is_empty);
+        if is_empty(&term.match_expressions) && is_empty(&term.match_fields) {
+            errors.forbidden(&at.index(index), "no node matches an empty term: the pod would wait for ever");
+        }
+    }
 }
 
 fn host_alias(alias: &HostAlias, path: &Path<'_>, errors: &mut Errors) {
@@ -158,4 +175,26 @@ pub(super) fn toleration(it: &Toleration, path: &Path<'_>, errors: &mut Errors) 
 pub(super) fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(usize, &'a str)> {
     let mut seen = BTreeSet::new();
     names.enumerate().filter(|(_, name)| !name.is_empty() && !seen.insert(*name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_empty_term_is_met_by_no_node() {
+        let of = |terms| {
+            let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+            let spec: PodSpec = serde_json::from_value(json!({"containers": [], "affinity": affinity})).expect("a spec");
+            let mut errors = Errors::default();
+            no_terms(&spec, &SPEC, &mut errors);
+            errors.into_vec().into_iter().map(|error| error.path.rsplit('.').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(json!([])), ["nodeSelectorTerms"]);
+        assert_eq!(
+            of(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}, {}])),
+            ["nodeSelectorTerms[1]"]
+        );
+    }
 }

@@ -409,6 +409,12 @@ const POD_RULES: &[(&str, &str, &str)] = &[
         "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
     ),
     (
+        "/spec/affinity",
+        r#"{"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}"#,
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value: must have at least \
+         one node selector term",
+    ),
+    (
         "/spec/hostAliases",
         r#"[{"ip": "x"}]"#,
         "spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
