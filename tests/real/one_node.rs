@@ -546,7 +546,7 @@ fn down_and_reset(mut node: Node<'_>, before: &str) {
 fn machine_state(hosts: &Hosts) -> String {
     let (dir, name) = (hosts.dir.display(), hosts.namespace("one"));
     sh(&format!(
-        "grep -F {dir}/ /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name '{name}*' | sort
+        "grep -F {dir}/ /proc/self/mountinfo || true; (find /sys/fs/cgroup -maxdepth 4 -type d -name '{name}*' 2>/dev/null || true) | sort
          nsenter --net=/run/netns/{name} sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'
          pgrep -af '[p]odbay|[h]ttpd -f -p 8080 -r {name} ' | grep -F {dir}/ || true"
     ))

@@ -412,7 +412,7 @@ fn machine_state(hosts: &Hosts) -> String {
     let (dir, name) = (hosts.dir.display(), |host| hosts.namespace(host));
     let spaces = ["srv", "n1", "n2", "n3"].map(name).join(" ");
     sh(&format!(
-        "grep -F {dir}/ /proc/self/mountinfo || true; find /sys/fs/cgroup -maxdepth 4 -type d -name '{prefix}*' | sort
+        "grep -F {dir}/ /proc/self/mountinfo || true; (find /sys/fs/cgroup -maxdepth 4 -type d -name '{prefix}*' 2>/dev/null || true) | sort
          for ns in {spaces}; do nsenter --net=/run/netns/$ns sh -c 'ip -o link | cut -d: -f2 | sed s/@.*//; ip route; nft list tables'; done
          pgrep -af '[p]odbay|[h]ttpd -f -p 8080 -r {mark} ' | grep -F {dir}/ || true",
         prefix = name(""),
