@@ -36,7 +36,7 @@ const SPEC: &[Row] = &[
     ("dnsConfig.nameservers dnsConfig.searches dnsConfig.options[].name dnsConfig.options[].value", Acts),
     ("hostAliases[].ip hostAliases[].hostnames runtimeClassName overhead.*", Acts),
     ("tolerations[].key tolerations[].operator tolerations[].value tolerations[].effect tolerations[].tolerationSeconds", Acts),
-    // No pod gets a token of the API, so the name of an account and the wish for a token change nothing.
+    // Whose token of the API its containers get, and whether they get one.
     ("serviceAccountName serviceAccount automountServiceAccountToken", Acts),
     // Nothing is preempted.
     ("preemptionPolicy", Harmless),
